@@ -1,0 +1,3 @@
+"""Affinity Tester: does this cluster keep UDP sessions on one pod, with one reflexive address?"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,393 @@
+"""Every fact of a run is one of these frozen events; their stream is the one source of all outputs.
+
+`at_ns` is the time of the fact on the run's monotonic clock, in nanoseconds; `RunStarted` pairs that clock once with the
+wall clock. The tracker observes, the verdict judges, the report words: an event carries values, never sentences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact and when it was so."""
+
+    at_ns: int
+    """Monotonic time of the run, in nanoseconds."""
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """The first event of a run."""
+
+    wall_ns: int
+    """The wall clock (Unix time) at `at_ns`."""
+    utc_offset_s: int
+    """The local offset from UTC, in seconds."""
+    version: str
+    target: TransportAddress
+    """Where probes go, for the whole run."""
+    target_name: str
+    """What the user asked for: a name or an address."""
+    sessions: int
+    interval_ns: int
+    loss_threshold_ns: int
+    request_size: int
+    """Bytes of one probe."""
+    connected: bool
+    """Whether the sockets are connected (`--connected`)."""
+    lost_guarantees: tuple[str, ...]
+    """What this platform cannot do, in words (empty on Linux)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignServer(Event):
+    """The first answer names no pod: a STUN server of another make; only reflexive address and SOFTWARE are tracked."""
+
+    software: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NothingAnswered(Event):
+    """No session has had an answer since the start."""
+
+    waited_ns: int
+    """How long: 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendingStopped(Event):
+    """The last probe went out; replies drain, then judgements settle."""
+
+    interrupted: bool
+    """Whether a person (or a signal) ended it, rather than `--duration`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded(Event):
+    """Nothing more will be observed."""
+
+    aborted: bool
+    """A second Ctrl-C: judgements still open become `unknown`."""
+
+
+# --- one session -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent(Event):
+    """A fact of one session."""
+
+    session: str
+    """`CLIENT-<31-bit number>`."""
+
+
+class Sighting(NamedTuple):
+    """One replied probe: the P or the Q of a change."""
+
+    seq: int
+    sent_ns: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Two probes that follow each other in send order among those replied to, and what differs between their replies."""
+
+    number: int
+    """Of this session, from 1; it stays the same when the change is revised."""
+    kinds: tuple[Kind, ...]
+    """What differs, in the order of `Kind`; never empty."""
+    before: Sighting
+    """P."""
+    after: Sighting
+    """Q."""
+    seen_ns: int
+    """When both replies were there: no later reply was needed to know it."""
+    longest_pause_ns: int
+    """The longest time between two consecutive sends from P to Q (lost probes count as sends)."""
+    settled_ns: int
+    """From this time on every probe sent between P and Q is answered or lost; only a late reply could still revise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStarted(SessionEvent):
+    """Its socket is bound; probes follow."""
+
+    local: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSeen(SessionEvent):
+    """A change, told at the first reply that shows it."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRevised(SessionEvent):
+    """A reply arrived inside a reported pair: the change with this number has a narrower pair now."""
+
+    change: Change
+    was: Change
+
+
+@dataclass(frozen=True, slots=True)
+class ProbesLost(SessionEvent):
+    """Probes whose reply had not come within the loss threshold when the socket was read empty past it."""
+
+    first_seq: int
+    count: int
+    """Consecutive sequence numbers from `first_seq`."""
+    first_sent_ns: int
+    last_sent_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LateReply(SessionEvent):
+    """A reply to a probe that was already lost (RFC 7680); it stays lost."""
+
+    seq: int
+    delay_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateDiffers(SessionEvent):
+    """A second reply (RFC 5560) that names another pod or address than the first: evidence, not a change."""
+
+    seq: int
+    first: Identity
+    second: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class WrongSource(SessionEvent):
+    """A reply came from another address than the probe was sent to. Told once for each (session, source)."""
+
+    source: TransportAddress
+    expected: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkError(SessionEvent):
+    """An ICMP error heard for a probe (IP_RECVERR). Told once for each (session, error)."""
+
+    seq: int | None
+    """The probe it quotes; None when the quote is too short."""
+    error: str
+    """The errno's name, such as ECONNREFUSED."""
+    offender: str | None
+    """The address that sent the ICMP error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFault(SessionEvent):
+    """The client's own doing: its losses are never counted against the network. Told once for each (session, fault)."""
+
+    fault: str
+    """`socket-drops`, `send-error`, `local-address`."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutageStarted(SessionEvent):
+    """Unanswered for 5 s while others are answered."""
+
+    since_seq: int
+    """The first unanswered probe."""
+    since_ns: int
+    """When it was sent."""
+    last: Sighting | None
+    """The newest replied probe before; None from sequence 0 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded(SessionEvent):
+    """An outage's session is answered again."""
+
+    since_seq: int
+    since_ns: int
+    probes: int
+    """Probes sent in it."""
+    first: Sighting
+    """The probe whose reply ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExhausted(SessionEvent):
+    """The session sent its 2^32nd probe and ended."""
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Lost probes by direction, where RECEIVED-COUNT tells it; `unknown` is never guessed."""
+
+    up: int = 0
+    down: int = 0
+    unknown: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.up + self.down + self.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class RttStats:
+    """Round-trip times in nanoseconds; None where nothing was answered."""
+
+    count: int = 0
+    min_ns: int | None = None
+    mean_ns: int | None = None
+    p50_ns: int | None = None
+    p90_ns: int | None = None
+    p99_ns: int | None = None
+    max_ns: int | None = None
+    jitter_ns: int | None = None
+    """Mean absolute difference of the times of consecutive probes (IPDV, RFC 3393 section 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one session (or all) counted; `sent == answered + lost + pending`."""
+
+    sent: int = 0
+    answered: int = 0
+    lost: int = 0
+    pending: int = 0
+    late: int = 0
+    """Replies to lost probes; the probe stays lost."""
+    duplicate: int = 0
+    reordered: int = 0
+    """Answers to an older probe than the newest answered (RFC 4737)."""
+    changes: int = 0
+    """Changed pairs."""
+    pairs: int = 0
+    """Pairs of probes compared: successive ones among those replied to."""
+    timer_misses: int = 0
+    """Slots skipped since the client was too late to send."""
+    send_errors: int = 0
+    """Probes that the machine itself refused to send (ENOBUFS, EPERM): self-inflicted."""
+    socket_drops: int = 0
+    """Replies dropped at the socket's full receive buffer: self-inflicted."""
+    wrong_source: int = 0
+    network_errors: int = 0
+    undecodable: int = 0
+    """Datagrams that were no reply to a probe of this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats(SessionEvent):
+    """Periodic: what happened since the session's previous line, and in all."""
+
+    delta: Counts
+    total: Counts
+    serving: Identity | None
+    """The newest replied probe's identity (by send order); None when nothing was answered yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsTick(Event):
+    """All sessions' `SessionStats` of one period follow each other before this event, which sums them up."""
+
+    delta: Counts
+    total: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary(SessionEvent):
+    """The end of a session."""
+
+    local: TransportAddress
+    total: Counts
+    losses: Losses
+    rtt: RttStats
+    kinds: tuple[tuple[Kind, int], ...]
+    """How many changes of each kind."""
+    longest_gap_ns: int
+    """The longest time from sent(P) to the reply of Q over all changes; 0 without one."""
+    serving: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary(Event):
+    """All sessions together."""
+
+    duration_ns: int
+    """From the first probe until sending stopped."""
+    total: Counts
+    losses: Losses
+    rtt: RttStats
+    kinds: tuple[tuple[Kind, int], ...]
+    longest_gap_ns: int
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+class Judgement(StrEnum):
+    """The class of a change or an outage (design, section 4); the first that matches wins."""
+
+    POD_RESTART = "pod-restart"
+    EXPLAINED = "explained"
+    IDLE = "idle"
+    UNKNOWN = "unknown"
+    VIOLATION = "violation"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeJudged(SessionEvent):
+    """A change's judgement, once it is certain. A later one for the same number replaces it (a late reply revised it)."""
+
+    change: Change
+    judgement: Judgement
+    avoidable: bool | None
+    """For `explained`: whether the old pod was still serving; None when that is not known or not asked."""
+    reasons: tuple[str, ...]
+    """Facts in words, each fit to stand after the class (`pod "…" left the pool 0.8 s before`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutageJudged(SessionEvent):
+    """An outage's judgement, once it is certain."""
+
+    since_seq: int
+    since_ns: int
+    judgement: Judgement
+    avoidable: bool | None
+    reasons: tuple[str, ...]
+
+
+class Outcome(StrEnum):
+    """A run's verdict."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, no password
+    INCONCLUSIVE = "INCONCLUSIVE"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Event):
+    """The end of every run."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    """Why, in words; never empty."""
+    strength: str
+    """What a PASS is worth, in words; empty otherwise."""
+    violations: int
+    judged_pairs: int
+    still_ns: int
+    """How long the pool stood still (all of the run when it was not watched)."""

@@ -1,0 +1,50 @@
+"""What one reply says of who answered and whom it saw, and how two replies differ."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from affinity_tester.core.address import TransportAddress
+
+
+class Kind(StrEnum):
+    """One thing that can change from a reply to the next, in the order in which changes are told."""
+
+    REFLEXIVE_IP = "reflexive_ip"
+    REFLEXIVE_PORT = "reflexive_port"
+    POD = "pod"
+    NODE = "node"
+    INSTANCE = "instance"
+    SOFTWARE = "software"
+
+
+class Identity(NamedTuple):
+    """Who answered, and the address it observed. None: the reply did not say, which is unknown and never a change."""
+
+    reflexive: TransportAddress | None = None
+    """XOR-MAPPED-ADDRESS: the reflexive transport address, "x_address" in logs."""
+    pod: str | None = None
+    """POD-NAME."""
+    node: str | None = None
+    """NODE-NAME."""
+    instance: bytes | None = None
+    """INSTANCE-ID: 8 random bytes drawn when the server started."""
+    software: str | None = None
+    """SOFTWARE; it counts as a change only between replies that name no pod (a foreign STUN server)."""
+
+    def value(self, kind: Kind) -> str | int | bytes | None:
+        """The value of one kind; None when the reply did not say."""
+        match kind:
+            case Kind.REFLEXIVE_IP:
+                return self.reflexive.ip if self.reflexive else None
+            case Kind.REFLEXIVE_PORT:
+                return self.reflexive.port if self.reflexive else None
+            case Kind.POD:
+                return self.pod
+            case Kind.NODE:
+                return self.node
+            case Kind.INSTANCE:
+                return self.instance
+            case Kind.SOFTWARE:
+                return None if self.pod is not None else self.software

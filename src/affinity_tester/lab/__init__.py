@@ -1,0 +1,1 @@
+"""Pods and a UDP load balancer with seeded faults on loopback."""
