@@ -1,0 +1,92 @@
+"""What a command runs with: frozen dataclasses, filled by `cli` from options, environment and `env.list`.
+
+Defaults stand here, once, each with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NS_PER_S = 1_000_000_000
+
+DEFAULT_PORT = 3478
+"""STUN's port (RFC 8489 section 8.1)."""
+
+DEFAULT_REQUEST_SIZE = 288
+"""Bytes of a probe: it holds a reply with pod and node names of the usual lengths, and fits any path's MTU."""
+
+MIN_REQUEST_SIZE = 20
+"""A bare STUN header."""
+
+MAX_REQUEST_SIZE = 65_507
+"""The largest UDP payload over IPv4."""
+
+_UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS_PER_S, "m": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|ms|s|m|h)?\s*", re.ASCII)
+
+
+def parse_duration(text: str) -> int:
+    """Read `0.1`, `100ms`, `5s`, `10m` or `1h` as integer nanoseconds; a bare number is seconds. Raises `ValueError`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 10m, 1h)")
+    return round(float(match[1]) * _UNITS_NS[match[2] or "s"])
+
+
+def format_duration(ns: int) -> str:
+    """Write nanoseconds the way people read them: `100 ms`, `1.2 s`, `73 min`."""
+    if ns < 1_000_000:
+        return f"{ns / 1_000:.3g} us"
+    if ns < NS_PER_S:
+        return f"{ns / 1_000_000:.3g} ms"
+    if ns < 120 * NS_PER_S:
+        return f"{ns / NS_PER_S:.3g} s"
+    return f"{ns / 60 / NS_PER_S:.0f} min"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """`affinity-tester server`."""
+
+    hosts: tuple[str, ...] = ()
+    """Addresses to bind; empty: POD_IPS, else every local address, each on a socket of its own."""
+    port: int = DEFAULT_PORT
+    health_port: int = 8080
+    """TCP port of /livez and /readyz; 0 is off."""
+    pod_name: str
+    node_name: str | None = None
+    drain_ns: int = 5 * NS_PER_S
+    """How long it keeps answering, and stays ready, after SIGTERM: proxies need about as long to take the pod out."""
+    stats_interval_ns: int = 60 * NS_PER_S
+    """Time between two lines of totals."""
+    max_flows: int = 65_536
+    """Bound of the LRU of (session token, reflexive address) counts."""
+    key: bytes | None = None
+    """MESSAGE-INTEGRITY-SHA256 in both directions when set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """`affinity-tester client`."""
+
+    sessions: int = 10
+    interval_ns: int = NS_PER_S // 10
+    """Time between two probes of one session: media sends 20 to 50 packets a second, this finds a break as surely for less."""
+    duration_ns: int | None = None
+    """None: until a signal."""
+    stats_interval_ns: int = 10 * NS_PER_S
+    loss_threshold_ns: int = 2 * NS_PER_S
+    """A reply later than this is late and its probe lost: longer than any sane path, shorter than an operator's patience."""
+    request_size: int = DEFAULT_REQUEST_SIZE
+    connected: bool = False
+    """Connect the sockets, for comparison; a reply from a wrong address is then plain loss."""
+    key: bytes | None = None
+    settle_ns: int = 10 * NS_PER_S
+    """How long before and after a pool change still explains a change of a session."""
+    affinity_window_ns: int = 30 * NS_PER_S
+    """A longer pause between sends excuses a change: the shortest common UDP conntrack timeout."""
+    max_loss: float | None = None
+    """Share of probes lost (0 to 1) above which the run fails; None: loss alone never fails."""
+    fail_on_avoidable: bool = False
+    """`--fail-on avoidable`: explained changes whose old pod was still serving count as violations."""
