@@ -1,0 +1,142 @@
+"""The log's form: structlog's processors to one line of text (coloured by colorama) or one JSON object, and its stream.
+
+Nothing global is configured: `configure` returns a logger that owns its processors and its stream, so that a test, the
+demo and the server can each have theirs. What is logged comes from `console`, `jsonlog` and `server_log`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping, MutableMapping
+from enum import StrEnum
+from typing import Any, Literal, TextIO
+
+import colorama
+import structlog
+from colorama import Fore, Style
+
+from affinity_tester.errors import AffinityTesterError
+
+LogFormat = Literal["console", "json"]
+Level = Literal["info", "event", "warn", "error"]
+
+_TAGS: dict[str, str] = {level: f"[{level}]".ljust(7) for level in ("info", "event", "warn", "error")}
+
+
+class OutputClosed(AffinityTesterError):  # noqa: N818 - it says what happened; nobody made an error
+    """Whoever read the log has gone (`| head`), or its disk is full: stop the run, say nothing more on that stream.
+
+    Everything written to the stream after it has been raised once goes nowhere.
+    """
+
+
+class Tint(StrEnum):
+    """What a line is, as a colour."""
+
+    STATISTICS = Fore.WHITE
+    CHANGE = Fore.RED
+    CLUSTER = Fore.CYAN
+    QUIET = Style.DIM
+    WARNING = Fore.YELLOW
+    VIOLATION = Style.BRIGHT + Fore.RED
+    GOOD = Style.BRIGHT + Fore.GREEN
+    DOUBTFUL = Style.BRIGHT + Fore.YELLOW
+
+
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether to colour: NO_COLOR says no, then FORCE_COLOR yes, else the stream must be a terminal (no-color.org)."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and environ.get("TERM") != "dumb"
+
+
+class Log(structlog.BoundLoggerBase):
+    """What the report writes to; every call may raise `OutputClosed`."""
+
+    def line(self, level: Level, event: str, *, time: str, tint: Tint = Tint.STATISTICS, **data: object) -> None:
+        """Log one line; it may wait in the stream's buffer until `flush`.
+
+        `time` is ready for the format (time of day, or RFC 3339). In JSON `event` is the dotted name, and `data` shows.
+        """
+        self._proxy_to_logger("write", event, level=level, time=time, tint=tint, **data)
+
+    def text(self, text: str, tint: Tint | None = None) -> None:
+        """Write a line of the console form that has neither time nor level (the summary's tables)."""
+        self._logger.write(text, tint)
+
+    def flush(self) -> None:
+        """Hand what was logged to whoever reads it."""
+        self._logger.flush()
+
+
+def configure(*, format: LogFormat, stream: TextIO, colour: bool) -> Log:  # noqa: A002 - the option's own name
+    """Build a logger of this form on this stream; `colour` counts for the console form alone."""
+    processors: list[Any]
+    if format == "json":
+        processors = [_json_fields, structlog.processors.JSONRenderer(serializer=_dumps)]
+    else:
+        processors = [_console_line]
+    return Log(_Sink(stream, colour=colour and format == "console"), processors, {})
+
+
+class _Sink:
+    """The stream under the logger: colours, and turns each way in which a stream can end into `OutputClosed`."""
+
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+        self._stream = stream
+        self._colour = colour
+        if colour:
+            colorama.just_fix_windows_console()
+        if isinstance(stream, io.TextIOWrapper):
+            # A pod name that the terminal's encoding lacks must not end the run.
+            stream.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError, ValueError):
+            # Another program on the same terminal may have left it non-blocking: a full pipe would then lose lines.
+            os.set_blocking(stream.fileno(), True)
+
+    def write(self, line: str, tint: Tint | None = None) -> None:
+        if self._colour and tint is not None:
+            line = f"{tint.value}{line}{Style.RESET_ALL}"
+        try:
+            self._stream.write(line + "\n")
+        except (OSError, ValueError) as error:
+            raise self._closed() from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            raise self._closed() from error
+
+    def _closed(self) -> OutputClosed:
+        """Point the stream to nowhere, so that what waits in its buffer does not fail again when Python exits."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        return OutputClosed("the output was closed")
+
+
+def _console_line(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str, Tint], dict[str, Any]]:
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str, Tint], dict[str, Any]]:
+    """The last processor for people: `HH:MM:SS.mmm [level] text`."""
+    return (f"{event['time']} {_TAGS[event['level']]} {event['event']}", event["tint"]), {}
+
+
+def _json_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The structlog processor for machines: no colour, and what every line has comes first."""
+    del event["tint"]
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _dumps(event: object, **_: object) -> str:
+    """ASCII, so that any reader's encoding will do; what is not finite is a bug and raises."""
+    return json.dumps(event, allow_nan=False, separators=(",", ":"))
