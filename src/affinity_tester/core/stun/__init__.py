@@ -1,0 +1,58 @@
+"""The wire: STUN Binding requests and responses (RFC 8489), and this tool's own attributes (design, section 2).
+
+    request   header(20)  transaction id = session token (64 random bits) || sequence number (32 bits, from 0)
+              PROBE-PADDING             0xC5A0  so that the request is never shorter than its reply
+              MESSAGE-INTEGRITY-SHA256  0x001C  when a key is set
+    response  header(20)  the same transaction id
+              XOR-MAPPED-ADDRESS        0x0020  the reflexive address
+              SOFTWARE                  0x8022
+              POD-NAME                  0xC5A1
+              NODE-NAME                 0xC5A2
+              INSTANCE-ID               0xC5A3
+              RECEIVED-COUNT            0xC5A4  last, since it alone changes from reply to reply
+              MESSAGE-INTEGRITY-SHA256  0x001C  when a key is set
+
+Bytes in, values out; no socket and no clock. The one error a decoder raises is `errors.StunError(reason, detail)`:
+
+    too-short            fewer bytes than a header
+    not-stun             the first two bits are not zero (RFC 8489 section 5)
+    bad-length           the header's length is not that of the datagram, or no multiple of 4
+    legacy               no magic cookie: RFC 3489
+    wrong-type           STUN, but not the message asked for
+    malformed-attribute  an attribute runs past the end, or its value is not what its type demands
+    unknown-attribute    a response with a comprehension-required attribute that is not understood (section 6.3.3)
+    bad-fingerprint      FINGERPRINT does not match
+    no-integrity         a key is set, and the message has no MESSAGE-INTEGRITY-SHA256
+    bad-integrity        it has one, made with another key
+    error-response       a Binding error response; the detail has its code
+"""
+
+from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
+from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id, unpack_transaction_id
+from affinity_tester.core.stun.request import BindingRequest, decode_request, is_plain_probe, new_request
+from affinity_tester.core.stun.response import (
+    SERVER_SOFTWARE,
+    BindingResponse,
+    ReplyTemplate,
+    ResponseDecoder,
+    ResponseEncoder,
+    decode_response,
+)
+
+__all__ = [
+    "HEADER_SIZE",
+    "MAX_NAME_BYTES",
+    "SERVER_SOFTWARE",
+    "BindingRequest",
+    "BindingResponse",
+    "ReplyTemplate",
+    "ResponseDecoder",
+    "ResponseEncoder",
+    "check_name",
+    "decode_request",
+    "decode_response",
+    "is_plain_probe",
+    "new_request",
+    "pack_transaction_id",
+    "unpack_transaction_id",
+]

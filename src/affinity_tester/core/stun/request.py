@@ -1,0 +1,91 @@
+"""Binding requests: the client makes them, the server reads them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from affinity_tester.core.stun.attributes import PROBE_PADDING
+from affinity_tester.core.stun.message import (
+    BINDING_REQUEST,
+    HEADER_SIZE,
+    INTEGRITY_SIZE,
+    add_integrity,
+    check_integrity,
+    pack_header,
+    read_attributes,
+    read_type,
+)
+from affinity_tester.errors import StunError
+
+TRANSACTION_ID_SIZE = 12
+MAX_SIZE = 65_504
+"""The largest multiple of 4 that fits into a UDP datagram over IPv4 (65,507 bytes)."""
+
+
+class BindingRequest(NamedTuple):
+    """A well-formed Binding request."""
+
+    transaction_id: bytes
+    """12 bytes."""
+    size: int
+    """Bytes of the datagram: no reply with identity may be longer."""
+    unknown_required: tuple[int, ...]
+    """Comprehension-required attribute types that nobody here understands: to be answered by a 420 (section 6.3.1)."""
+
+
+def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None) -> bytes:
+    """A probe of exactly `size` bytes, with MESSAGE-INTEGRITY-SHA256 when there is a key.
+
+    STUN messages are multiples of 4 bytes long, so `size` is never rounded: `ValueError` for one that cannot be.
+    Possible are the multiples of 4 from 20 (a bare header) to 65,504; with a key from 56.
+    """
+    if len(transaction_id) != TRANSACTION_ID_SIZE:
+        raise ValueError(f"a transaction id has 12 bytes, not {len(transaction_id)}")
+    head, tail = _parts(size, 0 if key is None else INTEGRITY_SIZE)
+    message = head + transaction_id + tail
+    return message if key is None else add_integrity(message, key)
+
+
+@lru_cache(maxsize=64)
+def _parts(size: int, reserved: int) -> tuple[bytes, bytes]:
+    """What stands before and after the transaction id of a probe, without the `reserved` bytes at its end."""
+    smallest = HEADER_SIZE + reserved
+    if size % 4 or not smallest <= size <= MAX_SIZE:
+        raise ValueError(f"a probe cannot have {size} bytes: a multiple of 4 from {smallest} to {MAX_SIZE} can be")
+    room = size - smallest
+    return pack_header(BINDING_REQUEST, size - HEADER_SIZE), PROBE_PADDING.encode(bytes(room - 4)) if room else b""
+
+
+@lru_cache(maxsize=64)
+def _plain_probe_marks(size: int) -> tuple[bytes, bytes]:
+    """The header's first 8 bytes, and the 4 after it, of a keyless probe of `size` bytes.
+
+    A length that no probe has gives marks that no datagram of that length has.
+    """
+    if size % 4 or not HEADER_SIZE < size <= MAX_SIZE:
+        return b"\xff" * 8, b""
+    head, tail = _parts(size, 0)
+    return head, tail[:4]
+
+
+def is_plain_probe(data: bytes) -> bool:
+    """Whether `data` is a keyless probe: a header, and one PROBE-PADDING that fills the rest. The server's quick pass.
+
+    True implies that `decode_request(data)` succeeds, with transaction id `data[8:20]` and nothing unknown.
+    """
+    head, padding = _plain_probe_marks(len(data))
+    return data.startswith(head) and data.startswith(padding, HEADER_SIZE)
+
+
+def decode_request(data: bytes, key: bytes | None = None) -> BindingRequest:
+    """Read a Binding request; with a key it must carry a valid MESSAGE-INTEGRITY-SHA256. Raises `StunError`."""
+    if key is None and is_plain_probe(data):
+        return BindingRequest(data[8:HEADER_SIZE], len(data), ())
+    message_type = read_type(data)
+    if message_type != BINDING_REQUEST:
+        raise StunError("wrong-type", f"0x{message_type:04X}")
+    attributes = read_attributes(data)
+    if key is not None:
+        check_integrity(data, attributes, key)
+    return BindingRequest(attributes.transaction_id, len(data), attributes.unknown_required())

@@ -1,0 +1,215 @@
+"""Binding responses: the server makes them, the client reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from affinity_tester import __version__
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.stun.attributes import (
+    ERROR_CODE,
+    INSTANCE_ID,
+    NODE_NAME,
+    POD_NAME,
+    RECEIVED_COUNT,
+    SOFTWARE,
+    UNKNOWN_ATTRIBUTES,
+    XOR_MAPPED_ADDRESS,
+    ErrorCode,
+)
+from affinity_tester.core.stun.message import (
+    BINDING_ERROR,
+    BINDING_SUCCESS,
+    HEADER_SIZE,
+    INTEGRITY_SIZE,
+    Attributes,
+    add_integrity,
+    check_integrity,
+    pack_header,
+    read_attributes,
+    read_type,
+)
+from affinity_tester.errors import StunError
+
+SERVER_SOFTWARE = f"affinity-tester/{__version__}"
+
+_RFC3489_RESPONSE_TYPES = frozenset({0x0004, 0x0005})
+"""SOURCE-ADDRESS and CHANGED-ADDRESS: servers that speak RFC 3489 too add them to each answer; nothing needs them."""
+
+_MAX_COUNT = 0xFFFF_FFFF
+
+
+class BindingResponse(NamedTuple):
+    """A well-formed Binding success response."""
+
+    transaction_id: bytes
+    """12 bytes."""
+    identity: Identity
+    received_count: int | None
+    """RECEIVED-COUNT; None when the reply did not say."""
+
+
+def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
+    """Read a Binding success response; with a key it must carry a valid MESSAGE-INTEGRITY-SHA256. Raises `StunError`.
+
+    One without XOR-MAPPED-ADDRESS is read, with the reflexive address None.
+    """
+    return _decode(data, key)[0]
+
+
+def _decode(data: bytes, key: bytes | None) -> tuple[BindingResponse, Attributes]:
+    message_type = read_type(data)
+    if message_type not in (BINDING_SUCCESS, BINDING_ERROR):
+        raise StunError("wrong-type", f"0x{message_type:04X}")
+    attributes = read_attributes(data)
+    if message_type == BINDING_ERROR:
+        error = attributes.get(ERROR_CODE)
+        raise StunError("error-response", f"{error.code} {error.reason}".rstrip() if error else "no code")
+    if key is not None:
+        check_integrity(data, attributes, key)
+    unknown = attributes.unknown_required(_RFC3489_RESPONSE_TYPES)
+    if unknown:
+        raise StunError("unknown-attribute", ", ".join(f"0x{kind:04X}" for kind in unknown))
+    identity = Identity(
+        reflexive=attributes.get(XOR_MAPPED_ADDRESS),
+        pod=attributes.get(POD_NAME),
+        node=attributes.get(NODE_NAME),
+        instance=attributes.get(INSTANCE_ID),
+        software=attributes.get(SOFTWARE),
+    )
+    return BindingResponse(attributes.transaction_id, identity, attributes.get(RECEIVED_COUNT)), attributes
+
+
+class ResponseDecoder:
+    """`decode_response` for the client's hot path: it reads again only what changed since a like reply.
+
+    Two replies of this tool's server to one IPv4 source differ in their transaction id and in the RECEIVED-COUNT at
+    their end alone; the identity is then the remembered one (the same object). All else is decoded afresh each time.
+    """
+
+    __slots__ = ("_identities", "_key")
+
+    MAX_REMEMBERED = 16_384
+    """Bounds the memory; past it all is forgotten and learnt again."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key
+        self._identities: dict[tuple[bytes, bytes], Identity] = {}
+
+    def decode(self, data: bytes) -> BindingResponse:
+        """As `decode_response(data, key)`."""
+        if self._key is not None:
+            return decode_response(data, self._key)
+        around = (data[:8], data[HEADER_SIZE:-4])
+        identity = self._identities.get(around)
+        if identity is not None:
+            return BindingResponse(data[8:HEADER_SIZE], identity, int.from_bytes(data[-4:], "big"))
+        response, attributes = _decode(data, None)
+        if self._depends_on_nothing_else(response, attributes, len(data)):
+            if len(self._identities) >= self.MAX_REMEMBERED:
+                self._identities.clear()
+            self._identities[around] = response.identity
+        return response
+
+    @staticmethod
+    def _depends_on_nothing_else(response: BindingResponse, attributes: Attributes, size: int) -> bool:
+        """Whether the bytes around the transaction id alone give the identity, and the last 4 bytes are the count."""
+        reflexive = response.identity.reflexive
+        count_at = attributes.values.get(RECEIVED_COUNT.type, (0, b""))[0]
+        return count_at == size - 4 and (reflexive is None or not reflexive.is_ipv6)
+
+
+class ReplyTemplate(NamedTuple):
+    """The reply to one source and one request size, but for the transaction id and the count."""
+
+    head: bytes
+    """The header's first 8 bytes."""
+    address: Callable[[bytes], bytes] | None
+    """Transaction id -> XOR-MAPPED-ADDRESS, for IPv6; None: `body` starts with it."""
+    body: bytes
+    counted: bool
+    """Whether a RECEIVED-COUNT's value ends it."""
+    key: bytes | None
+
+    def render(self, transaction_id: bytes, count: int) -> bytes:
+        """The datagram to send."""
+        head, address, body, counted, key = self
+        middle = body if address is None else address(transaction_id) + body
+        if counted:
+            message = head + transaction_id + middle + (count & _MAX_COUNT).to_bytes(4, "big")
+        else:
+            message = head + transaction_id + middle
+        return message if key is None else add_integrity(message, key)
+
+
+class ResponseEncoder:
+    """What one server says of itself, and how replies are made of it.
+
+    A reply with identity is never longer than its request: what does not fit is left out, in the order NODE-NAME,
+    SOFTWARE, RECEIVED-COUNT, INSTANCE-ID, POD-NAME. XOR-MAPPED-ADDRESS (and, when keyed, the integrity) is in every
+    reply, since STUN demands it: alone it is 32 bytes, 44 for IPv6, and may so exceed the shortest requests.
+    """
+
+    def __init__(
+        self,
+        pod_name: str,
+        node_name: str | None,
+        instance_id: bytes,
+        software: str = SERVER_SOFTWARE,
+        key: bytes | None = None,
+    ) -> None:
+        """Raise `ValueError` for a name not of 1 to 253 printable UTF-8 bytes, or an instance id not of 8 bytes."""
+        if len(instance_id) != 8:  # noqa: PLR2004 - design, section 2
+            raise ValueError(f"an instance id has 8 bytes, not {len(instance_id)}")
+        self._key = key
+        self._optional = {
+            SOFTWARE.type: SOFTWARE.encode(software),
+            POD_NAME.type: POD_NAME.encode(pod_name),
+            NODE_NAME.type: NODE_NAME.encode(node_name) if node_name is not None else b"",
+            INSTANCE_ID.type: INSTANCE_ID.encode(instance_id),
+            RECEIVED_COUNT.type: RECEIVED_COUNT.encode(0)[:4],
+        }
+        # One encoder serves few request sizes: what fits is worked out once for each.
+        self._fitting = lru_cache(maxsize=256)(self._fit)
+
+    def _fit(self, room: int) -> tuple[bytes, bool]:
+        """The attributes after XOR-MAPPED-ADDRESS that fit into `room` bytes, and whether a count's value ends them."""
+        kept = dict(self._optional)
+        for kind in (NODE_NAME.type, SOFTWARE.type, RECEIVED_COUNT.type, INSTANCE_ID.type, POD_NAME.type):
+            if sum(map(len, kept.values())) + 4 * (RECEIVED_COUNT.type in kept) <= room:
+                break
+            del kept[kind]
+        return b"".join(kept.values()), RECEIVED_COUNT.type in kept
+
+    def template(self, source: tuple[str, int], limit: int) -> ReplyTemplate:
+        """The reply to `source` for a request of `limit` bytes; it is worth keeping as long as the flow lives."""
+        reflexive = TransportAddress(source[0].partition("%")[0], source[1])
+        address = XOR_MAPPED_ADDRESS.encode(reflexive, bytes(12))
+        integrity = 0 if self._key is None else INTEGRITY_SIZE
+        rest, counted = self._fitting(max(0, limit - HEADER_SIZE - len(address) - integrity))
+        head = pack_header(BINDING_SUCCESS, len(address) + len(rest) + 4 * counted)
+        if len(address) == 12:  # noqa: PLR2004 - IPv4: it does not depend on the transaction id
+            return ReplyTemplate(head, None, address + rest, counted, self._key)
+
+        def masked(transaction_id: bytes) -> bytes:
+            return XOR_MAPPED_ADDRESS.encode(reflexive, transaction_id)
+
+        return ReplyTemplate(head, masked, rest, counted, self._key)
+
+    def encode(self, transaction_id: bytes, source: tuple[str, int], count: int, limit: int) -> bytes:
+        """The success response to a request of `limit` bytes that came from `source` (IP address, port)."""
+        return self.template(source, limit).render(transaction_id, count)
+
+    def encode_unknown(self, transaction_id: bytes, unknown: tuple[int, ...], limit: int) -> bytes | None:
+        """The 420 error response (section 6.3.1), with its words if they fit; None if it would exceed `limit` bytes."""
+        for words in ("Unknown Attribute", ""):
+            body = ERROR_CODE.encode(ErrorCode(420, words)) + UNKNOWN_ATTRIBUTES.encode(unknown)
+            message = pack_header(BINDING_ERROR, len(body)) + transaction_id + body
+            if self._key is not None:
+                message = add_integrity(message, self._key)
+            if len(message) <= limit:
+                return message
+        return None
