@@ -369,20 +369,24 @@ def test_with_a_key_every_reply_must_prove_it() -> None:
 # --- the remembering decoder -----------------------------------------------------------------------------------------
 
 
-def test_the_decoder_reads_again_only_what_changed() -> None:
+@pytest.mark.parametrize("source", [SOURCE, SOURCE6])
+def test_the_decoder_reads_again_only_what_changed(source: TransportAddress) -> None:
     decoder = stun.ResponseDecoder()
     other = stun.pack_transaction_id(77, 10)
-    first = decoder.decode(ENCODER.encode(TXID, SOURCE, 1, 288))
-    second = decoder.decode(ENCODER.encode(other, SOURCE, 2, 288))
-    assert first == (TXID, FULL, 1)
-    assert second == (other, FULL, 2)
+    identity = FULL._replace(reflexive=source)
+    first = decoder.decode(ENCODER.encode(TXID, source, 1, 288))
+    second = decoder.decode(ENCODER.encode(other, source, 2, 288))
+    assert first == (TXID, identity, 1)
+    assert second == (other, identity, 2)
     assert second.identity is first.identity
 
 
 def test_the_decoder_remembers_nothing_that_depends_on_more() -> None:
     decoder = stun.ResponseDecoder()
     uncounted = message(attribute(0xC5A4, bytes(4)), attribute(0xC5A1, b"pod1"), kind=0x0101)
-    for reply in (ENCODER.encode(TXID, SOURCE6, 1, 288), ENCODER.encode(TXID, SOURCE, 1, 44), uncounted):
+    late_address = attribute(0x0020, bytes.fromhex("0002") + bytes(18))
+    later = message(attribute(0xC5A1, b"pod1"), late_address, attribute(0xC5A4, bytes(4)), kind=0x0101)
+    for reply in (later, ENCODER.encode(TXID, SOURCE, 1, 44), uncounted):
         assert decoder.decode(reply) == stun.decode_response(reply)
     assert decoder._identities == {}
 

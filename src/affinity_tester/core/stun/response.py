@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,6 +37,9 @@ SERVER_SOFTWARE = f"affinity-tester/{__version__}"
 
 _RFC3489_RESPONSE_TYPES = frozenset({0x0004, 0x0005})
 """SOURCE-ADDRESS and CHANGED-ADDRESS: servers that speak RFC 3489 too add them to each answer; nothing needs them."""
+
+_IPV6_REFLEXIVE = bytes.fromhex("002000140002")
+"""How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
 
 _MAX_COUNT = 0xFFFF_FFFF
 
@@ -86,8 +88,9 @@ def _decode(data: bytes, key: bytes | None) -> tuple[BindingResponse, Attributes
 class ResponseDecoder:
     """`decode_response` for the client's hot path: it reads again only what changed since a like reply.
 
-    Two replies of this tool's server to one IPv4 source differ in their transaction id and in the RECEIVED-COUNT at
-    their end alone; the identity is then the remembered one (the same object). All else is decoded afresh each time.
+    Two replies of this tool's server to one source differ in their transaction id (which hides an IPv6 address) and in
+    the RECEIVED-COUNT at their end alone; the identity is then the remembered one (the same object). All else is
+    decoded afresh each time.
     """
 
     __slots__ = ("_identities", "_key")
@@ -103,23 +106,32 @@ class ResponseDecoder:
         """As `decode_response(data, key)`."""
         if self._key is not None:
             return decode_response(data, self._key)
-        around = (data[:8], data[HEADER_SIZE:-4])
+        around = self._around(data)
         identity = self._identities.get(around)
         if identity is not None:
             return BindingResponse(data[8:HEADER_SIZE], identity, int.from_bytes(data[-4:], "big"))
         response, attributes = _decode(data, None)
-        if self._depends_on_nothing_else(response, attributes, len(data)):
+        if self._is_fixed_by_around(data, response, attributes):
             if len(self._identities) >= self.MAX_REMEMBERED:
                 self._identities.clear()
             self._identities[around] = response.identity
         return response
 
     @staticmethod
-    def _depends_on_nothing_else(response: BindingResponse, attributes: Attributes, size: int) -> bool:
-        """Whether the bytes around the transaction id alone give the identity, and the last 4 bytes are the count."""
-        reflexive = response.identity.reflexive
+    def _around(data: bytes) -> tuple[bytes, bytes]:
+        """All but the transaction id and the last 4 bytes; an IPv6 address that comes first is freed from the id."""
+        if data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE):
+            bare = int.from_bytes(data[28:44], "big") ^ int.from_bytes(data[8:HEADER_SIZE], "big")
+            return data[:8], b"".join((data[HEADER_SIZE:28], bare.to_bytes(16, "big"), data[44:-4]))
+        return data[:8], data[HEADER_SIZE:-4]
+
+    @staticmethod
+    def _is_fixed_by_around(data: bytes, response: BindingResponse, attributes: Attributes) -> bool:
+        """Whether `_around` alone gives the identity, and the last 4 bytes are the count."""
         count_at = attributes.values.get(RECEIVED_COUNT.type, (0, b""))[0]
-        return count_at == size - 4 and (reflexive is None or not reflexive.is_ipv6)
+        reflexive = response.identity.reflexive
+        address_is_in = reflexive is None or not reflexive.is_ipv6 or data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE)
+        return count_at == len(data) - 4 and address_is_in
 
 
 class ReplyTemplate(NamedTuple):
@@ -127,21 +139,24 @@ class ReplyTemplate(NamedTuple):
 
     head: bytes
     """The header's first 8 bytes."""
-    address: Callable[[bytes], bytes] | None
-    """Transaction id -> XOR-MAPPED-ADDRESS, for IPv6; None: `body` starts with it."""
-    body: bytes
+    address: bytes
+    """XOR-MAPPED-ADDRESS, up to what the transaction id hides."""
+    hidden: int | None
+    """The IPv6 address, XORed with all but the transaction id; None for IPv4, which does not depend on that."""
+    rest: bytes
     counted: bool
-    """Whether a RECEIVED-COUNT's value ends it."""
+    """Whether a RECEIVED-COUNT's value follows."""
     key: bytes | None
 
     def render(self, transaction_id: bytes, count: int) -> bytes:
         """The datagram to send."""
-        head, address, body, counted, key = self
-        middle = body if address is None else address(transaction_id) + body
+        head, address, hidden, rest, counted, key = self
+        message = head + transaction_id + address
+        if hidden is not None:
+            message += (hidden ^ int.from_bytes(transaction_id, "big")).to_bytes(16, "big")
+        message += rest
         if counted:
-            message = head + transaction_id + middle + (count & _MAX_COUNT).to_bytes(4, "big")
-        else:
-            message = head + transaction_id + middle
+            message += (count & _MAX_COUNT).to_bytes(4, "big")
         return message if key is None else add_integrity(message, key)
 
 
@@ -191,13 +206,10 @@ class ResponseEncoder:
         integrity = 0 if self._key is None else INTEGRITY_SIZE
         rest, counted = self._fitting(max(0, limit - HEADER_SIZE - len(address) - integrity))
         head = pack_header(BINDING_SUCCESS, len(address) + len(rest) + 4 * counted)
-        if len(address) == 12:  # noqa: PLR2004 - IPv4: it does not depend on the transaction id
-            return ReplyTemplate(head, None, address + rest, counted, self._key)
-
-        def masked(transaction_id: bytes) -> bytes:
-            return XOR_MAPPED_ADDRESS.encode(reflexive, transaction_id)
-
-        return ReplyTemplate(head, masked, rest, counted, self._key)
+        if not address.startswith(_IPV6_REFLEXIVE):
+            return ReplyTemplate(head, address + rest, None, b"", counted, self._key)
+        # Encoded with a transaction id of zeros, so what is hidden lacks that XOR alone.
+        return ReplyTemplate(head, address[:8], int.from_bytes(address[8:], "big"), rest, counted, self._key)
 
     def encode(self, transaction_id: bytes, source: tuple[str, int], count: int, limit: int) -> bytes:
         """The success response to a request of `limit` bytes that came from `source` (IP address, port)."""
