@@ -142,6 +142,18 @@ class ChangeRevised(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeWithdrawn(SessionEvent):
+    """A reply arrived that merges this change's pair into another change: what it told is told by that one now.
+
+    Only where replies differ in which attributes they carry, for instance with alternating probe sizes.
+    """
+
+    change: Change
+    into: int
+    """The number of the change that tells it now."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProbesLost(SessionEvent):
     """Probes whose reply had not come within the loss threshold when the socket was read empty past it."""
 
@@ -284,6 +296,8 @@ class Counts:
     """Replies dropped at the socket's full receive buffer: self-inflicted."""
     wrong_source: int = 0
     network_errors: int = 0
+    stale: int = 0
+    """Replies to probes older than the kept history (60 s): late or duplicate, it is no longer known which."""
     undecodable: int = 0
     """Datagrams that were no reply to a probe of this session."""
 
@@ -300,7 +314,9 @@ class SessionStats(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class StatsTick(Event):
-    """All sessions' `SessionStats` of one period follow each other before this event, which sums them up."""
+    """Sums up one period; the `SessionStats` before it are of all sessions, or of the worst ones where there are many."""
+
+    sessions: int
 
     delta: Counts
     total: Counts
@@ -391,3 +407,20 @@ class Verdict(Event):
     judged_pairs: int
     still_ns: int
     """How long the pool stood still (all of the run when it was not watched)."""
+
+
+# --- the lab ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Injected(Event):
+    """The lab broke something on purpose; what follows in the log is its doing."""
+
+    number: int
+    """Of the plan's faults, from 1."""
+    fault: str
+    """Its name in the plan (`failure-modes.md`), such as `node-rehash`."""
+    text: str
+    """What was done, in words, such as `node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows move to it`."""
+    sessions: tuple[str, ...]
+    """Those that must notice."""

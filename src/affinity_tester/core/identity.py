@@ -48,3 +48,12 @@ class Identity(NamedTuple):
                 return self.instance
             case Kind.SOFTWARE:
                 return None if self.pod is not None else self.software
+
+
+def differing(first: Identity, second: Identity) -> tuple[Kind, ...]:
+    """The kinds that both carry and in which they differ."""
+    return tuple(
+        kind
+        for kind in Kind
+        if (a := first.value(kind)) is not None and (b := second.value(kind)) is not None and a != b
+    )

@@ -1,0 +1,75 @@
+"""The kept probes of one session: when each was sent and what became of it, in six bytes a probe.
+
+10,000 sessions keep 60 s of probes each, so a probe's record is two array cells, not an object. The send time is kept in
+units of 16 ns modulo 2^32 (68.7 s): every kept probe was sent within `SPAN_LIMIT_NS` of the newest, so it is unambiguous.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+PENDING = 0
+"""Sent, no reply yet, and not lost."""
+
+LOST = 0x8000
+"""A flag: declared lost. Alone: no reply. With an identity's code: a late reply came."""
+
+CODE = 0x7FFF
+"""The bits of a cell that name the identity of the reply; 0 when there is none."""
+
+UNIT_BITS = 4
+"""A send time's unit is 2^4 ns: finer than any clock that stamps packets."""
+
+SPAN_LIMIT_NS = 1 << (32 + UNIT_BITS)
+"""About 68.7 s: the oldest kept probe must be younger than this, seen from the newest."""
+
+_MASK = 0xFFFF_FFFF
+_FIRST_CAPACITY = 32
+
+
+class History:
+    """A ring over the sequence numbers `base <= seq < next`; `cells[seq % capacity]` is what became of a probe."""
+
+    __slots__ = ("base", "capacity", "cells", "last_sent_ns", "next", "times")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.base = 0
+        """The oldest kept sequence number."""
+        self.next = 0
+        """The sequence number that the next probe gets."""
+        self.capacity = _FIRST_CAPACITY
+        self.cells = array("H", bytes(2 * _FIRST_CAPACITY))
+        self.times = array("I", bytes(4 * _FIRST_CAPACITY))
+        self.last_sent_ns = 0
+
+    def append(self, now_ns: int) -> int:
+        """Keep a probe sent now and return its sequence number. The caller has forgotten what is out of reach."""
+        seq = self.next
+        if seq - self.base == self.capacity:
+            self._grow()
+        slot = seq % self.capacity
+        self.times[slot] = (now_ns >> UNIT_BITS) & _MASK
+        self.cells[slot] = PENDING
+        self.last_sent_ns = now_ns
+        self.next = seq + 1
+        return seq
+
+    def sent_ns(self, seq: int) -> int:
+        """When a kept probe was sent, to within 16 ns below."""
+        units = self.last_sent_ns >> UNIT_BITS
+        return (units - ((units - self.times[seq % self.capacity]) & _MASK)) << UNIT_BITS
+
+    def cell(self, seq: int) -> int:
+        """What became of a kept probe."""
+        return self.cells[seq % self.capacity]
+
+    def _grow(self) -> None:
+        # By a third, not by doubling: memory is counted in sessions (issue 5), and growing ends after one history.
+        capacity = self.capacity + self.capacity // 3
+        cells = array("H", bytes(2 * capacity))
+        times = array("I", bytes(4 * capacity))
+        for seq in range(self.base, self.next):
+            cells[seq % capacity] = self.cells[seq % self.capacity]
+            times[seq % capacity] = self.times[seq % self.capacity]
+        self.capacity, self.cells, self.times = capacity, cells, times

@@ -1,0 +1,53 @@
+"""When each session's probes are due: isochronous, phases spread evenly, a late slot skipped and counted, never burst."""
+
+from __future__ import annotations
+
+_LONG_STOP_ROUNDS = 60
+"""From here on, late rounds are skipped together."""
+
+
+class Schedule:
+    """One sequence of slots for all sessions: slot g is session g mod N, due at start + g x interval / N.
+
+    So slot k of a session is due at its phase + k x interval for ever (no drift), the phases are spread evenly over one
+    interval, and one timer drives all sessions.
+    """
+
+    __slots__ = ("_interval_ns", "_sessions", "_slot", "_start_ns")
+
+    def __init__(self, start_ns: int, interval_ns: int, sessions: int) -> None:
+        """Start at `start_ns` with an interval (of one session) in nanoseconds; both counts are at least 1."""
+        if interval_ns < 1 or sessions < 1:
+            raise ValueError("interval and sessions are at least 1")
+        self._start_ns = start_ns
+        self._interval_ns = interval_ns
+        self._sessions = sessions
+        self._slot = 0
+
+    @property
+    def next_due_ns(self) -> int:
+        """When the next slot is due."""
+        return self._start_ns + self._slot * self._interval_ns // self._sessions
+
+    def take(self, now_ns: int) -> tuple[int, bool] | None:
+        """Take the next slot if it is due: (session index, whether it is missed); None when none is due.
+
+        A slot is missed when it is more than one interval late. The caller skips it and counts a timer miss.
+        """
+        due_ns = self._start_ns + self._slot * self._interval_ns // self._sessions
+        if due_ns > now_ns:
+            return None
+        session = self._slot % self._sessions
+        self._slot += 1
+        return session, now_ns - due_ns > self._interval_ns
+
+    def skip_rounds(self, now_ns: int) -> int:
+        """After a long stop of the process, skip whole rounds at once and return how many: one timer miss a session each.
+
+        Taking a long stop's slots one by one would itself take long. Rounds less than 60 intervals late are left to `take`.
+        """
+        rounds = (now_ns - self.next_due_ns) // self._interval_ns
+        if rounds < _LONG_STOP_ROUNDS:
+            return 0
+        self._slot += rounds * self._sessions
+        return rounds

@@ -1,0 +1,94 @@
+"""Loss by direction, from RECEIVED-COUNT.
+
+A span is a run of replied probes (in send order) with the same (instance, reflexive address): the server counts the
+probes of one span together. Between its first and its last reply, the count gained is how many probes reached the
+server; the other ones were lost upstream, and the rest of the lost ones downstream. It holds only where
+0 <= gained <= sent, the parts fit the number lost, and no duplicate was seen; else the direction is unknown, never guessed.
+A late reply's probe is lost, and the server counted it: it is lost downstream.
+"""
+
+from __future__ import annotations
+
+from affinity_tester.core.events import Losses
+from affinity_tester.core.identity import Identity
+
+
+class LossDirections:
+    """Fed with every probe of a session in send order, once it is answered or lost."""
+
+    __slots__ = (
+        "_down",
+        "_first_count",
+        "_first_seq",
+        "_identity",
+        "_last_count",
+        "_last_seq",
+        "_lost",
+        "_tail",
+        "_tainted",
+        "_unknown",
+        "_up",
+    )
+
+    def __init__(self) -> None:
+        """Start with no span."""
+        self._up = self._down = self._unknown = 0
+        self._identity: Identity | None = None
+        self._first_seq = self._first_count = 0
+        self._last_seq = self._last_count = 0
+        self._lost = 0
+        """Lost between the span's first and last reply."""
+        self._tail = 0
+        """Lost since then; they belong to the span if it goes on."""
+        self._tainted = False
+
+    def lost(self) -> None:
+        """The next probe in send order is lost."""
+        self._tail += 1
+
+    def answered(self, seq: int, identity: Identity, count: int | None) -> None:
+        """The next probe in send order was answered, with this RECEIVED-COUNT (None: the reply carries none)."""
+        if count is None or identity.instance is None:
+            self._close()
+            self._identity = None
+            return
+        mine = self._identity
+        if mine is not identity and (
+            mine is None or mine.instance != identity.instance or mine.reflexive != identity.reflexive
+        ):
+            self._close()
+            self._identity = identity
+            self._first_seq, self._first_count = seq, count
+            self._tainted = False
+        elif self._tail:
+            self._lost += self._tail
+            self._tail = 0
+        self._last_seq, self._last_count = seq, count
+
+    def duplicate(self, seq: int) -> None:
+        """A duplicate reply was seen: if the probe belongs to the open span, its counts tell nothing any more."""
+        if self._identity is not None and seq >= self._first_seq:
+            self._tainted = True
+
+    def losses(self) -> Losses:
+        """All losses fed so far, by direction; those after the open span's last reply are unknown as yet."""
+        up, down, unknown = self._split()
+        return Losses(self._up + up, self._down + down, self._unknown + unknown + self._tail)
+
+    def _split(self) -> tuple[int, int, int]:
+        """The open span's losses as (up, down, unknown)."""
+        sent = self._last_seq - self._first_seq
+        gained = self._last_count - self._first_count
+        up = sent - gained
+        if self._lost == 0:
+            return 0, 0, 0
+        if self._tainted or not 0 <= up <= self._lost or gained < 0:
+            return 0, 0, self._lost
+        return up, self._lost - up, 0
+
+    def _close(self) -> None:
+        up, down, unknown = self._split()
+        self._up += up
+        self._down += down
+        self._unknown += unknown + self._tail
+        self._lost = self._tail = 0

@@ -1,0 +1,115 @@
+"""Round-trip times in bounded memory: exact count, minimum, mean, maximum and jitter; percentiles to within 6 %."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from affinity_tester.core.events import RttStats
+
+_SUB_BITS = 3
+_SUB = 1 << _SUB_BITS
+_LINEAR = 2 * _SUB
+_MAX_US = (1 << 36) - 1
+"""About 19 h: no round-trip time is longer than a run's loss threshold."""
+_BUCKETS = _LINEAR + (36 - _SUB_BITS - 1) * _SUB
+
+
+def _bucket(us: int) -> int:
+    """The log-linear bucket of a time in microseconds: exact below 16, then 8 buckets an octave (as in HdrHistogram)."""
+    if us < _LINEAR:
+        return us
+    shift = us.bit_length() - _SUB_BITS - 1
+    return _LINEAR + (shift - 1) * _SUB + (us >> shift) - _SUB
+
+
+def _middle_ns(bucket: int) -> int:
+    """The middle of a bucket, in nanoseconds."""
+    if bucket < _LINEAR:
+        return bucket * 1000 + 500
+    shift, sub = divmod(bucket - _LINEAR, _SUB)
+    shift += 1
+    return (((_SUB + sub) << shift) + (1 << (shift - 1))) * 1000
+
+
+class RttHistogram:
+    """The round-trip times of one session, or of several merged."""
+
+    __slots__ = ("_buckets", "_ipdv_count", "_ipdv_sum", "_last_ns", "_last_seq", "count", "max_ns", "min_ns", "sum_ns")
+
+    def __init__(self) -> None:
+        """Start empty; the buckets grow to the largest time seen."""
+        self.count = 0
+        self.sum_ns = 0
+        self.min_ns = 0
+        self.max_ns = 0
+        self._buckets = array("I")
+        self._last_seq = -2
+        self._last_ns = 0
+        self._ipdv_sum = 0
+        self._ipdv_count = 0
+
+    def add(self, seq: int, rtt_ns: int) -> None:
+        """Count the round-trip time of the answered probe `seq`."""
+        if self.count == 0 or rtt_ns < self.min_ns:
+            self.min_ns = rtt_ns
+        self.max_ns = max(self.max_ns, rtt_ns)
+        self.count += 1
+        self.sum_ns += rtt_ns
+        if seq == self._last_seq + 1:
+            self._ipdv_sum += abs(rtt_ns - self._last_ns)
+            self._ipdv_count += 1
+        self._last_seq = seq
+        self._last_ns = rtt_ns
+        bucket = _bucket(min(rtt_ns // 1000, _MAX_US))
+        buckets = self._buckets
+        if bucket >= len(buckets):
+            buckets.frombytes(bytes(4 * (bucket + 1 - len(buckets))))
+        buckets[bucket] += 1
+
+    @classmethod
+    def merged(cls, parts: Iterable[RttHistogram]) -> RttHistogram:
+        """All parts' times together; jitter stays within each part."""
+        whole = cls()
+        sums = [0] * _BUCKETS
+        for part in parts:
+            if part.count == 0:
+                continue
+            if whole.count == 0 or part.min_ns < whole.min_ns:
+                whole.min_ns = part.min_ns
+            whole.max_ns = max(whole.max_ns, part.max_ns)
+            whole.count += part.count
+            whole.sum_ns += part.sum_ns
+            whole._ipdv_sum += part._ipdv_sum  # noqa: SLF001 - its own class
+            whole._ipdv_count += part._ipdv_count  # noqa: SLF001 - its own class
+            for bucket, count in enumerate(part._buckets):  # noqa: SLF001 - its own class
+                sums[bucket] += count
+        # 64 bits: the sum of many sessions' 32-bit counts.
+        whole._buckets = array("Q", sums)
+        return whole
+
+    def percentile_ns(self, percent: float) -> int | None:
+        """The time that `percent` of the answered probes did not exceed (nearest rank), clamped to the exact extremes."""
+        if self.count == 0:
+            return None
+        rank = max(1, -int(-percent * self.count // 100))
+        bucket = -1
+        while rank > 0:
+            bucket += 1
+            rank -= self._buckets[bucket]
+        return min(max(_middle_ns(bucket), self.min_ns), self.max_ns)
+
+    def stats(self) -> RttStats:
+        """All figures."""
+        if self.count == 0:
+            return RttStats()
+        return RttStats(
+            count=self.count,
+            min_ns=self.min_ns,
+            mean_ns=self.sum_ns // self.count,
+            p50_ns=self.percentile_ns(50),
+            p90_ns=self.percentile_ns(90),
+            p99_ns=self.percentile_ns(99),
+            max_ns=self.max_ns,
+            jitter_ns=self._ipdv_sum // self._ipdv_count if self._ipdv_count else None,
+        )

@@ -1,0 +1,548 @@
+"""One session's probes: what was sent, answered, lost, and what changed. All transitions of a session are in this file.
+
+Rules (design, section 3), which hold after every call:
+
+1. `sent == answered + lost + pending`. The first copy of a reply is the answer; the caller feeds replies in the order of
+   their kernel receive times.
+2. A probe becomes lost only by `expire(read_empty_ns)`: the caller read the socket empty at that time, past the deadline.
+   (A reply that is itself past the deadline makes its probe lost first.) A reply to a lost probe is late; the probe stays
+   lost. A second reply is a duplicate. An answer older than the newest answered is reordered (RFC 4737 section 3.3:
+   compared with the maximum); late and duplicate replies are never also reordered.
+3. A change is told for each pair of replied probes (late ones too) that follow each other in send order and differ. Each
+   kind is compared between successive replies that carry it: what a reply lacks is unknown, neither a change nor a veil
+   before one. Kinds that differ over the same pair are one change.
+4. The order of arrival does not matter: a reply inside a told pair revises that change and, when it differs from both
+   ends, adds one. The final set equals that of an oracle that sees all replies in send order.
+5. Probes are kept for 60 s after they were sent (memory is bounded by that); of what is older only the newest reply that
+   carries each kind is remembered, so a change over a longer silence is still told. Older replies are counted as stale.
+6. An illegal call raises `TrackerError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from affinity_tester.core.events import (
+    Change,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    DuplicateDiffers,
+    Event,
+    LateReply,
+    Losses,
+    OutageEnded,
+    OutageStarted,
+    ProbesLost,
+    Sighting,
+)
+from affinity_tester.core.history import CODE, LOST, PENDING, History
+from affinity_tester.core.identity import Identity, Kind, differing
+from affinity_tester.core.spans import LossDirections
+from affinity_tester.core.stats import RttHistogram
+from affinity_tester.errors import TrackerError
+
+HISTORY_NS = 60 * 1_000_000_000
+"""How long a probe is kept: two affinity windows, and far beyond any late reply."""
+
+PRUNE_NS = 1_000_000_000
+"""Old probes are forgotten in batches of a second, which keeps it off the path of every send."""
+
+MAX_PROBES = 1 << 32
+"""Sequence numbers have 32 bits (design, section 2); a session ends there."""
+
+_KINDS = tuple(Kind)
+
+
+class _Anchor(NamedTuple):
+    """The newest forgotten reply that carries a kind."""
+
+    sighting: Sighting
+    pause_ns: int
+    """The longest pause between sends from it up to the oldest kept probe."""
+
+
+class SessionTracker:
+    """The state of one session. Events go to `emit` as they happen; times are monotonic nanoseconds."""
+
+    __slots__ = (
+        "_anchors",
+        "_change_count",
+        "_changes",
+        "_codes",
+        "_counts",
+        "_emit",
+        "_gap_ns",
+        "_head",
+        "_head_code",
+        "_history",
+        "_identities",
+        "_last_number",
+        "_losses",
+        "_newest_answered",
+        "_outage",
+        "_prune_at_ns",
+        "_settled",
+        "_threshold_ns",
+        "answered",
+        "duplicate",
+        "kind_counts",
+        "late",
+        "lost",
+        "pairs",
+        "reordered",
+        "rtt",
+        "session",
+        "stale",
+    )
+
+    def __init__(self, session: str, loss_threshold_ns: int, emit: Callable[[Event], None]) -> None:
+        """Track the session of this name; the loss threshold is in nanoseconds, at most the kept history."""
+        if not 0 < loss_threshold_ns <= HISTORY_NS:
+            raise TrackerError("the loss threshold is more than 0 and at most the kept history (60 s)")
+        self.session = session
+        self._threshold_ns = loss_threshold_ns
+        self._emit = emit
+        self._history = History()
+        self._prune_at_ns = 0
+        self.answered = self.lost = self.late = self.duplicate = self.reordered = self.stale = 0
+        self.pairs = 0
+        self.kind_counts: dict[Kind, int] = {}
+        """Changes of each kind in the final set so far."""
+        self.rtt = RttHistogram()
+        self._losses = LossDirections()
+        self._counts: dict[int, int | None] = {}
+        """RECEIVED-COUNT of answers that wait for an older probe to settle."""
+        self._settled = 0
+        """Every probe below is answered or lost."""
+        self._newest_answered = -1
+        self._identities: list[Identity | None] = [None]
+        """By code; 0 is none."""
+        self._codes: dict[Identity, int] = {}
+        self._head = -1
+        """The newest replied probe; -1 before the first."""
+        self._head_code = 0
+        self._anchors: dict[Kind, _Anchor] = {}
+        self._changes: dict[tuple[int, int], Change] = {}
+        """By pair, while a probe between its ends could still be replied to."""
+        self._change_count = 0
+        self._last_number = 0
+        self._gap_ns = 0
+        self._outage: OutageStarted | None = None
+
+    # --- what is known ---------------------------------------------------------------------------------------------
+
+    @property
+    def sent_count(self) -> int:
+        """Probes sent, which is also the next sequence number."""
+        return self._history.next
+
+    @property
+    def pending(self) -> int:
+        """Probes that are neither answered nor lost."""
+        return self._history.next - self.answered - self.lost
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last sequence number was used."""
+        return self._history.next >= MAX_PROBES
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the oldest pending probe is to be lost; None when nothing is pending."""
+        if self.pending == 0:
+            return None
+        return self._history.sent_ns(self._settled) + self._threshold_ns
+
+    @property
+    def serving(self) -> Identity | None:
+        """The identity in the newest reply, by send order."""
+        return self._identities[self._head_code]
+
+    @property
+    def changes(self) -> int:
+        """Changes told and not withdrawn."""
+        return self._change_count
+
+    @property
+    def longest_gap_ns(self) -> int:
+        """The longest time from sent(P) until the change was seen, over all changes; 0 without one."""
+        return max([self._gap_ns, *(c.seen_ns - c.before.sent_ns for c in self._changes.values())])
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether an outage was started and no reply has ended it."""
+        return self._outage is not None
+
+    def losses(self) -> Losses:
+        """Lost probes by direction; one that an older pending probe keeps from being settled is unknown as yet."""
+        settled = self._losses.losses()
+        return replace(settled, unknown=settled.unknown + self.lost - settled.total)
+
+    def unanswered(self) -> tuple[int, int] | None:
+        """The first probe after the newest replied one: (sequence number, sent_ns); None when there is none.
+
+        Where it is older than the kept history: the oldest kept one.
+        """
+        history = self._history
+        seq = max(self._head + 1, history.base)
+        return (seq, history.sent_ns(seq)) if seq < history.next else None
+
+    # --- what happens ----------------------------------------------------------------------------------------------
+
+    def sent(self, now_ns: int) -> int:
+        """Record that the next probe was sent now; returns its sequence number.
+
+        Raises `TrackerError` when time runs backwards, when the sequence numbers are used up, or when a pending probe is so
+        old that it would be forgotten (call `expire` first).
+        """
+        history = self._history
+        if now_ns < history.last_sent_ns:
+            raise TrackerError("a probe is sent before the one before it")
+        if history.next >= MAX_PROBES:
+            raise TrackerError("the session has used all its sequence numbers")
+        if now_ns >= self._prune_at_ns:
+            self._prune(now_ns)
+        return history.append(now_ns)
+
+    def replied(self, seq: int, identity: Identity, count: int | None, received_ns: int) -> None:
+        """Record a reply: to which probe, what it says, its RECEIVED-COUNT, and its kernel receive time.
+
+        Raises `TrackerError` when that probe was never sent.
+        """
+        history = self._history
+        if not 0 <= seq < history.next:
+            raise TrackerError(f"a reply to probe {seq}, which was not sent")
+        if seq < history.base:
+            self.stale += 1
+            return
+        slot = seq % history.capacity
+        cell = history.cells[slot]
+        if cell & CODE:
+            self._replied_again(seq, cell & CODE, identity, received_ns)
+            return
+        rtt_ns = received_ns - history.sent_ns(seq)
+        if rtt_ns < 0:  # the conversion between the clocks; nothing is received before it was sent
+            received_ns -= rtt_ns
+            rtt_ns = 0
+        code = self._head_code
+        if identity is not self._identities[code]:
+            code = self._code(identity)
+        if cell == PENDING and rtt_ns > self._threshold_ns:
+            self._lose(seq, seq + 1, received_ns)
+            cell = LOST
+        history.cells[slot] = cell | code
+        if cell == LOST:
+            self.late += 1
+            self._emit(LateReply(received_ns, self.session, seq, rtt_ns))
+            self._settle()
+        else:
+            self.answered += 1
+            self.rtt.add(seq, rtt_ns)
+            if seq > self._newest_answered:
+                self._newest_answered = seq
+            else:
+                self.reordered += 1
+            if seq == self._settled:
+                self._losses.answered(seq, identity, count)
+                self._settled = seq + 1
+                if seq + 1 < history.next:
+                    self._settle()
+            else:
+                self._counts[seq] = count
+        head = self._head
+        if head >= 0:
+            self.pairs += 1
+        if seq > head:
+            if self._outage is not None:
+                self._end_outage(self._outage, seq, identity, received_ns)
+            if code != self._head_code:
+                self._link(seq, identity, received_ns)
+                self._head_code = code
+            self._head = seq
+        elif not self._between_equals(seq, code):
+            self._link(seq, identity, received_ns)
+
+    def expire(self, read_empty_ns: int) -> None:
+        """Lose every pending probe whose deadline is before `read_empty_ns`, when the socket was read empty."""
+        history = self._history
+        horizon_ns = read_empty_ns - self._threshold_ns
+        seq = first = self._settled
+        while seq < history.next and history.sent_ns(seq) < horizon_ns:
+            if history.cell(seq) != PENDING:
+                self._lose(first, seq, read_empty_ns)
+                first = seq + 1
+            seq += 1
+        self._lose(first, seq, read_empty_ns)
+        self._settle()
+
+    def start_outage(self, now_ns: int) -> None:
+        """Tell that the session has been unanswered too long; the next newer reply ends it.
+
+        Raises `TrackerError` in an outage, or when no probe is unanswered.
+        """
+        since = self.unanswered()
+        if self._outage is not None or since is None:
+            raise TrackerError("an outage starts once, with an unanswered probe")
+        last: Sighting | None = None
+        if self._head >= self._history.base:
+            last = self._sighting(self._head)
+        elif self._anchors:
+            last = max(anchor.sighting for anchor in self._anchors.values())
+        self._outage = OutageStarted(now_ns, self.session, *since, last)
+        self._emit(self._outage)
+
+    # --- how -------------------------------------------------------------------------------------------------------
+
+    def _replied_again(self, seq: int, code: int, identity: Identity, received_ns: int) -> None:
+        """A duplicate: counted, and evidence when it differs."""
+        self.duplicate += 1
+        self._losses.duplicate(seq)
+        first = self._identity(code)
+        if first is not identity and differing(first, identity):
+            self._emit(DuplicateDiffers(received_ns, self.session, seq, first, identity))
+
+    def _lose(self, first: int, end: int, now_ns: int) -> None:
+        """Make the pending probes first..end-1 lost."""
+        if first == end:
+            return
+        history = self._history
+        for seq in range(first, end):
+            history.cells[seq % history.capacity] = LOST
+        self.lost += end - first
+        self._emit(
+            ProbesLost(now_ns, self.session, first, end - first, history.sent_ns(first), history.sent_ns(end - 1))
+        )
+
+    def _settle(self) -> None:
+        """Hand every probe that is answered or lost, with all before it, to the loss directions."""
+        history = self._history
+        seq = self._settled
+        while seq < history.next:
+            cell = history.cells[seq % history.capacity]
+            if cell == PENDING:
+                break
+            if cell & LOST:
+                self._losses.lost()
+            else:
+                self._losses.answered(seq, self._identity(cell), self._counts.pop(seq))
+            seq += 1
+        self._settled = seq
+
+    def _end_outage(self, outage: OutageStarted, seq: int, identity: Identity, received_ns: int) -> None:
+        self._outage = None
+        first = Sighting(seq, self._history.sent_ns(seq), identity)
+        probes = seq - outage.since_seq
+        self._emit(OutageEnded(received_ns, self.session, outage.since_seq, outage.since_ns, probes, first))
+
+    def _between_equals(self, seq: int, code: int) -> bool:
+        """Whether the replied neighbours of an older probe have its own identity: then nothing changes."""
+        history = self._history
+        for neighbours in (range(seq - 1, history.base - 1, -1), range(seq + 1, history.next)):
+            near = next((c for n in neighbours if (c := history.cell(n) & CODE)), 0)
+            if near != code:
+                return False
+        return True
+
+    def _link(self, seq: int, identity: Identity, now_ns: int) -> None:
+        """Put a replied probe between its neighbours of each kind: tell, revise or withdraw changes (rules 3 and 4)."""
+        here = self._sighting(seq)
+        ends: dict[int, Sighting] = {seq: here}
+        broken: dict[tuple[int, int], list[Kind]] = {}
+        made: dict[tuple[int, int], list[Kind]] = {}
+        for kind in _KINDS:
+            value = identity.value(kind)
+            if value is None:
+                continue
+            left = self._left(seq, kind)
+            right = self._right(seq, kind)
+            if left is not None:
+                ends[left.seq] = left
+                if left.identity.value(kind) != value:
+                    made.setdefault((left.seq, seq), []).append(kind)
+            if right is not None:
+                ends[right.seq] = right
+                if right.identity.value(kind) != value:
+                    made.setdefault((seq, right.seq), []).append(kind)
+                if left is not None and left.identity.value(kind) != right.identity.value(kind):
+                    broken.setdefault((left.seq, right.seq), []).append(kind)
+        self._tell(broken, made, ends, now_ns)
+
+    def _tell(
+        self,
+        broken: dict[tuple[int, int], list[Kind]],
+        made: dict[tuple[int, int], list[Kind]],
+        ends: dict[int, Sighting],
+        now_ns: int,
+    ) -> None:
+        """Replace the broken pairs by the made ones; a broken change goes on as the first made one that shares a kind."""
+        homeless: list[Change] = []
+        for pair, kinds in sorted(broken.items()):
+            was = self._changes.pop(pair)
+            rest = tuple(kind for kind in was.kinds if kind not in kinds)
+            if rest:  # kinds that the new reply does not carry stay with the wider pair
+                self._put(pair, replace(was, kinds=rest), was, now_ns)
+                continue
+            heir = next((p for p, k in sorted(made.items()) if not set(k).isdisjoint(was.kinds)), None)
+            if heir is None:
+                homeless.append(was)
+            else:
+                self._put(heir, self._change(was.number, heir, made.pop(heir), ends, now_ns), was, now_ns)
+        for pair, kinds in sorted(made.items()):
+            self._change_count += 1
+            self._last_number += 1
+            self._put(pair, self._change(self._last_number, pair, kinds, ends, now_ns), None, now_ns)
+        for was in homeless:
+            heir_change = next(
+                c
+                for p, c in self._changes.items()
+                if not set(c.kinds).isdisjoint(was.kinds) and was.before.seq <= p[0] and p[1] <= was.after.seq
+            )
+            self._change_count -= 1
+            self._count_kinds(was, -1)
+            self._emit(ChangeWithdrawn(now_ns, self.session, was, heir_change.number))
+
+    def _put(self, pair: tuple[int, int], change: Change, was: Change | None, now_ns: int) -> None:
+        self._changes[pair] = change
+        self._count_kinds(change, 1)
+        if was is None:
+            self._emit(ChangeSeen(now_ns, self.session, change))
+        else:
+            self._count_kinds(was, -1)
+            self._emit(ChangeRevised(now_ns, self.session, change, was))
+
+    def _count_kinds(self, change: Change, step: int) -> None:
+        for kind in change.kinds:
+            self.kind_counts[kind] = self.kind_counts.get(kind, 0) + step
+
+    def _change(
+        self, number: int, pair: tuple[int, int], kinds: list[Kind], ends: dict[int, Sighting], now_ns: int
+    ) -> Change:
+        before, after = ends[pair[0]], ends[pair[1]]
+        history = self._history
+        inside = range(after.seq - 1, max(before.seq, history.base - 1), -1)
+        newest_pending = next((seq for seq in inside if history.cell(seq) == PENDING), None)
+        settled_ns = now_ns
+        if newest_pending is not None:
+            settled_ns = max(now_ns, history.sent_ns(newest_pending) + self._threshold_ns)
+        return Change(
+            number, tuple(kinds), before, after, now_ns, self._longest_pause_ns(before.seq, after.seq), settled_ns
+        )
+
+    def _longest_pause_ns(self, first: int, last: int) -> int:
+        """The longest pause between consecutive sends from one replied probe to a later one."""
+        history = self._history
+        longest = 0
+        if first < history.base:
+            longest = max(a.pause_ns for a in self._anchors.values() if a.sighting.seq == first)
+            first = history.base
+        sent_ns = history.sent_ns(first)
+        for seq in range(first + 1, last + 1):
+            next_ns = history.sent_ns(seq)
+            longest = max(longest, next_ns - sent_ns)
+            sent_ns = next_ns
+        return longest
+
+    def _left(self, seq: int, kind: Kind) -> Sighting | None:
+        """The nearest replied probe before `seq` whose reply carries this kind, forgotten ones included."""
+        near = self._nearest(range(seq - 1, self._history.base - 1, -1), kind)
+        if near is None and kind in self._anchors:
+            return self._anchors[kind].sighting
+        return near
+
+    def _right(self, seq: int, kind: Kind) -> Sighting | None:
+        """The nearest replied probe after `seq` whose reply carries this kind."""
+        return self._nearest(range(seq + 1, self._head + 1), kind)
+
+    def _nearest(self, seqs: range, kind: Kind) -> Sighting | None:
+        history = self._history
+        for seq in seqs:
+            code = history.cells[seq % history.capacity] & CODE
+            if code and self._identity(code).value(kind) is not None:
+                return self._sighting(seq)
+        return None
+
+    def _sighting(self, seq: int) -> Sighting:
+        return Sighting(seq, self._history.sent_ns(seq), self._identity(self._history.cell(seq)))
+
+    def _identity(self, cell: int) -> Identity:
+        identity = self._identities[cell & CODE]
+        assert identity is not None
+        return identity
+
+    # --- forgetting ------------------------------------------------------------------------------------------------
+
+    def _prune(self, now_ns: int) -> None:
+        """Forget the probes sent more than the kept history ago, but for the newest replies (rule 5)."""
+        history = self._history
+        horizon_ns = now_ns - HISTORY_NS
+        seq = history.base
+        if seq < history.next and history.sent_ns(seq) <= horizon_ns:
+            settled = self._settled
+            if settled < history.next and history.sent_ns(settled) <= horizon_ns:
+                raise TrackerError("a pending probe is older than the kept history: expire it first")
+            self._forget(horizon_ns, now_ns)
+        self._prune_at_ns = now_ns + PRUNE_NS
+
+    def _forget(self, horizon_ns: int, now_ns: int) -> None:
+        history = self._history
+        seq = history.base
+        sent_ns = history.sent_ns(seq)
+        newest: Sighting | None = None
+        newest_code = 0
+        pause_ns = longest_ns = 0
+        while seq < history.next and sent_ns <= horizon_ns:
+            next_ns = history.sent_ns(seq + 1) if seq + 1 < history.next else now_ns
+            code = history.cell(seq) & CODE
+            if code:
+                if code != newest_code:
+                    self._anchor(newest, pause_ns, longest_ns)
+                    longest_ns = 0
+                newest_code, pause_ns = code, 0
+                newest = Sighting(seq, sent_ns, self._identity(code))
+            pause_ns = max(pause_ns, next_ns - sent_ns)
+            longest_ns = max(longest_ns, next_ns - sent_ns)
+            seq, sent_ns = seq + 1, next_ns
+        self._anchor(newest, pause_ns, longest_ns)
+        history.base = seq
+        for pair in [pair for pair in self._changes if pair[1] < seq]:
+            change = self._changes.pop(pair)
+            self._gap_ns = max(self._gap_ns, change.seen_ns - change.before.sent_ns)
+
+    def _anchor(self, newest: Sighting | None, pause_ns: int, longest_ns: int) -> None:
+        """Remember a forgotten reply for the kinds it carries; the other kinds' anchors stay, and their pause goes on."""
+        for kind, anchor in self._anchors.items():
+            self._anchors[kind] = anchor._replace(pause_ns=max(anchor.pause_ns, longest_ns))
+        if newest is not None:
+            for kind in _KINDS:
+                if newest.identity.value(kind) is not None:
+                    self._anchors[kind] = _Anchor(newest, pause_ns)
+
+    def _code(self, identity: Identity) -> int:
+        """The code of an identity, a new one if it has none; codes that no kept probe uses are freed now and then."""
+        code = self._codes.get(identity)
+        if code is not None:
+            return code
+        history = self._history
+        if len(self._identities) > 2 * (history.next - history.base) + 8:
+            self._free_codes()
+        if len(self._identities) > CODE:
+            raise TrackerError("more identities within the kept history than codes: the interval is too short")
+        self._identities.append(identity)
+        self._codes[identity] = len(self._identities) - 1
+        return self._codes[identity]
+
+    def _free_codes(self) -> None:
+        history = self._history
+        old = self._identities
+        used = {history.cell(seq) & CODE for seq in range(history.base, history.next)} | {self._head_code, 0}
+        new = {code: index for index, code in enumerate(sorted(used))}
+        self._identities = [old[code] for code in sorted(used)]
+        self._codes = {identity: code for code, identity in enumerate(self._identities) if identity is not None}
+        for seq in range(history.base, history.next):
+            slot = seq % history.capacity
+            cell = history.cells[slot]
+            history.cells[slot] = cell & LOST | new[cell & CODE]
+        self._head_code = new[self._head_code]

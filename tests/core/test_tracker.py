@@ -1,0 +1,500 @@
+"""The tracker by example and by property: a naive oracle that sees every reply in send order says the same."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    Change,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    DuplicateDiffers,
+    Event,
+    LateReply,
+    Losses,
+    OutageEnded,
+    OutageStarted,
+    ProbesLost,
+    Sighting,
+)
+from affinity_tester.core.history import SPAN_LIMIT_NS
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, SessionTracker
+from affinity_tester.errors import TrackerError
+
+MS = 1_000_000
+S = 1_000 * MS
+THRESHOLD = 2 * S
+UNIT = 16  # a send time is kept in units of 16 ns
+
+
+def identity(pod: str | None, port: int | None = 40312, ip: str = "10.240.0.4", node: str | None = "n1") -> Identity:
+    reflexive = None if port is None else TransportAddress(ip, port)
+    return Identity(reflexive, pod, node if pod else None, pod.encode() if pod else None, "affinity-tester/0")
+
+
+A = identity("a")
+B = identity("b")
+A_MOVED = identity("a", 50000)
+BARE = identity(None)
+BARE_MOVED = identity(None, 50000)
+
+
+class Harness:
+    """A tracker whose events are kept, and time in slots of 100 ms."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.tracker = SessionTracker("CLIENT-1", THRESHOLD, self.events.append)
+
+    def send(self, count: int, start_ns: int = 0, step_ns: int = 100 * MS) -> None:
+        for index in range(count):
+            self.tracker.sent(start_ns + index * step_ns)
+
+    def reply(self, seq: int, who: Identity, count: int | None = None, after_ns: int = 10 * MS) -> None:
+        self.tracker.replied(seq, who, count, self.tracker._history.sent_ns(seq) + after_ns)
+
+    @property
+    def told(self) -> dict[int, Change]:
+        """The final set of changes, replayed from the events alone."""
+        changes: dict[int, Change] = {}
+        for event in self.events:
+            match event:
+                case ChangeSeen(change=change):
+                    assert change.number not in changes
+                    changes[change.number] = change
+                case ChangeRevised(change=change, was=was):
+                    assert changes[change.number] == was
+                    changes[change.number] = change
+                case ChangeWithdrawn(change=change, into=into):
+                    assert changes.pop(change.number) == change
+                    assert into in changes
+        return changes
+
+    def pairs(self) -> list[tuple[int, int, tuple[Kind, ...]]]:
+        return sorted((c.before.seq, c.after.seq, c.kinds) for c in self.told.values())
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def test_a_steady_session_changes_nothing(harness: Harness) -> None:
+    harness.send(3)
+    for seq in range(3):
+        harness.reply(seq, A, seq + 1)
+    tracker = harness.tracker
+    assert (tracker.sent_count, tracker.answered, tracker.lost, tracker.pending, tracker.pairs) == (3, 3, 0, 0, 2)
+    assert harness.events == []
+    assert tracker.serving == A
+    assert tracker.deadline_ns is None
+    assert tracker.unanswered() is None
+
+
+def test_a_change_carries_both_probes_and_the_kinds_in_their_order(harness: Harness) -> None:
+    harness.send(2)
+    harness.reply(0, A)
+    harness.reply(1, identity("b", 61022, "10.240.0.7", "n2"))
+    before = Sighting(0, 0, A)
+    after = Sighting(1, 100 * MS, identity("b", 61022, "10.240.0.7", "n2"))
+    kinds = (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE)
+    assert harness.events == [
+        ChangeSeen(110 * MS, "CLIENT-1", Change(1, kinds, before, after, 110 * MS, 100 * MS, 110 * MS))
+    ]
+    assert harness.tracker.kind_counts == dict.fromkeys(kinds, 1)
+    assert harness.tracker.longest_gap_ns == 110 * MS
+    assert harness.tracker.changes == 1
+
+
+def test_a_change_with_pending_probes_inside_settles_at_their_deadline(harness: Harness) -> None:
+    harness.send(5)
+    harness.reply(0, A)
+    harness.reply(4, B)
+    (change,) = harness.told.values()
+    assert change.settled_ns == 300 * MS + THRESHOLD
+    assert change.longest_pause_ns == 100 * MS
+
+
+def test_an_old_reply_from_the_old_pod_is_no_change_back(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.reply(2, B)
+    harness.reply(1, A)
+    assert harness.pairs() == [(1, 2, (Kind.POD, Kind.INSTANCE))]
+    assert [type(event) for event in harness.events] == [ChangeSeen, ChangeRevised]
+    assert harness.tracker.reordered == 1
+
+
+def test_a_reply_that_differs_from_both_ends_adds_a_change(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.reply(2, B)
+    harness.reply(1, identity("c"))
+    assert [(b, a) for b, a, _ in harness.pairs()] == [(0, 1), (1, 2)]
+    assert sorted(harness.told) == [1, 2]
+
+
+def test_a_reply_between_equals_makes_two(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.reply(2, A)
+    harness.reply(1, B)
+    assert [(b, a) for b, a, _ in harness.pairs()] == [(0, 1), (1, 2)]
+    assert harness.tracker.changes == 2
+
+
+def test_a_bare_reply_is_no_veil_before_a_change_of_pod(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.reply(1, BARE)
+    harness.reply(2, B)
+    assert harness.pairs() == [(0, 2, (Kind.POD, Kind.INSTANCE))]
+
+
+def test_a_bare_reply_splits_a_change_by_kind(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.reply(2, identity("b", 50000))
+    harness.reply(1, BARE)
+    assert harness.pairs() == [(0, 2, (Kind.POD, Kind.INSTANCE)), (1, 2, (Kind.REFLEXIVE_PORT,))]
+
+
+def test_two_changes_that_a_late_reply_merges_become_one(harness: Harness) -> None:
+    harness.send(4)
+    harness.reply(0, A)
+    harness.reply(1, BARE)
+    harness.reply(3, identity("b", 50000))
+    assert len(harness.told) == 2
+    harness.reply(2, A)
+    assert harness.pairs() == [(2, 3, (Kind.REFLEXIVE_PORT, Kind.POD, Kind.INSTANCE))]
+    assert isinstance(harness.events[-1], ChangeWithdrawn)
+    assert harness.tracker.changes == 1
+    assert harness.tracker.kind_counts == {Kind.REFLEXIVE_PORT: 1, Kind.POD: 1, Kind.INSTANCE: 1}
+
+
+def test_software_counts_only_where_no_pod_is_named(harness: Harness) -> None:
+    harness.send(2)
+    address = TransportAddress("10.240.0.4", 1)
+    harness.reply(0, Identity(address, software="Coturn-4.6"))
+    harness.reply(1, Identity(address, software="Coturn-4.7"))
+    assert harness.pairs() == [(0, 1, (Kind.SOFTWARE,))]
+
+
+def test_a_probe_is_lost_only_when_the_socket_was_read_empty_past_its_deadline(harness: Harness) -> None:
+    harness.send(3)
+    assert harness.tracker.deadline_ns == THRESHOLD
+    harness.tracker.expire(THRESHOLD)
+    assert harness.tracker.lost == 0
+    harness.reply(1, A)
+    harness.tracker.expire(THRESHOLD + 250 * MS)
+    assert harness.events == [
+        ProbesLost(THRESHOLD + 250 * MS, "CLIENT-1", 0, 1, 0, 0),
+        ProbesLost(THRESHOLD + 250 * MS, "CLIENT-1", 2, 1, 200 * MS - 200 * MS % UNIT, 200 * MS - 200 * MS % UNIT),
+    ]
+    assert (harness.tracker.answered, harness.tracker.lost, harness.tracker.pending) == (1, 2, 0)
+
+
+def test_losses_in_a_row_are_one_event(harness: Harness) -> None:
+    harness.send(3)
+    harness.tracker.expire(10 * S)
+    assert harness.events == [ProbesLost(10 * S, "CLIENT-1", 0, 3, 0, 200 * MS)]
+
+
+def test_a_late_reply_leaves_its_probe_lost_and_still_tells_a_change(harness: Harness) -> None:
+    harness.send(2)
+    harness.reply(0, A)
+    harness.tracker.expire(10 * S)
+    harness.reply(1, B, after_ns=10 * S)
+    tracker = harness.tracker
+    assert (tracker.answered, tracker.lost, tracker.late, tracker.reordered) == (1, 1, 1, 0)
+    assert harness.events[1] == LateReply(10_100 * MS, "CLIENT-1", 1, 10 * S)
+    assert len(harness.told) == 1
+
+
+def test_a_reply_past_its_deadline_is_late_even_before_its_probe_is_declared_lost(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(1, A, after_ns=THRESHOLD + 1 * MS)
+    tracker = harness.tracker
+    assert (tracker.lost, tracker.late, tracker.pending) == (1, 1, 2)
+    harness.reply(0, A)
+    harness.reply(2, A)
+    assert (tracker.answered, tracker.reordered, tracker.pending) == (2, 0, 0)
+    assert tracker.losses() == Losses(unknown=1)
+
+
+def test_a_duplicate_is_counted_and_one_that_differs_is_evidence(harness: Harness) -> None:
+    harness.send(1)
+    harness.reply(0, A)
+    harness.reply(0, A)
+    harness.reply(0, Identity(*A))
+    harness.reply(0, B)
+    assert harness.events == [DuplicateDiffers(10 * MS, "CLIENT-1", 0, A, B)]
+    assert (harness.tracker.answered, harness.tracker.duplicate, harness.tracker.changes) == (1, 3, 0)
+
+
+def test_time_that_seems_to_run_backwards_is_a_round_trip_of_nothing(harness: Harness) -> None:
+    harness.send(1, start_ns=S)
+    harness.reply(0, A, after_ns=-5 * MS)
+    assert harness.tracker.rtt.stats().max_ns == 0
+
+
+@pytest.mark.parametrize(
+    ("count_at_end", "losses"),
+    [(2, Losses(up=2)), (4, Losses(down=2)), (3, Losses(up=1, down=1)), (7, Losses(unknown=2)), (1, Losses(unknown=2))],
+)
+def test_received_count_tells_the_direction_of_a_loss(harness: Harness, count_at_end: int, losses: Losses) -> None:
+    harness.send(4)
+    harness.reply(0, A, 1)
+    harness.reply(3, A, count_at_end)
+    harness.tracker.expire(10 * S)
+    assert harness.tracker.losses() == losses
+
+
+def test_a_loss_has_no_direction_after_a_duplicate_across_spans_or_without_counts(harness: Harness) -> None:
+    harness.send(12)
+    harness.reply(0, A, 1)
+    harness.reply(0, A, 2)
+    harness.reply(2, A, 2)  # 1 lost: a duplicate was seen in the span
+    harness.reply(4, B, 1)  # 3 lost between two spans
+    harness.reply(6, B, None)  # 5 lost: no count
+    harness.reply(8, B, 4)  # 7 lost before a new span
+    harness.reply(8, B, 4)
+    harness.reply(10, identity("b", 50000), 1)
+    harness.reply(4, B, 1)  # a duplicate of a closed span taints nothing
+    harness.reply(11, identity("b", 50000), 2)
+    harness.tracker.expire(20 * S)
+    assert harness.tracker.lost == 5
+    assert harness.tracker.losses() == Losses(unknown=5)
+
+
+def test_an_unsettled_loss_is_unknown_as_yet(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(2, A, 1, after_ns=THRESHOLD + MS)
+    assert harness.tracker.losses() == Losses(unknown=1)
+
+
+def test_an_outage_ends_with_the_first_newer_reply(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(60)
+    harness.reply(0, A)
+    tracker.start_outage(6 * S)
+    assert tracker.in_outage
+    harness.reply(58, B)
+    harness.reply(59, B)
+    assert not tracker.in_outage
+    started, ended = (event for event in harness.events if isinstance(event, (OutageStarted, OutageEnded)))
+    assert started == OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A))
+    assert ended == OutageEnded(5810 * MS, "CLIENT-1", 1, 100 * MS, 57, Sighting(58, 5800 * MS, B))
+
+
+def test_an_outage_from_the_start_has_no_last_answer_and_one_after_a_long_silence_has(harness: Harness) -> None:
+    harness.send(1)
+    harness.tracker.start_outage(6 * S)
+    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 0, 0, None)]
+    other = Harness()
+    other.send(1)
+    other.reply(0, A)
+    for index in range(800):
+        other.tracker.expire(S + index * 100 * MS)
+        other.tracker.sent(S + index * 100 * MS)
+    other.tracker.start_outage(80 * S)
+    started = other.events[-1]
+    assert isinstance(started, OutageStarted)
+    assert started.last == Sighting(0, 0, A)
+    assert 19 * S < started.since_ns < 22 * S  # the oldest kept probe
+
+
+def test_a_change_over_a_silence_longer_than_the_kept_history_is_told(harness: Harness) -> None:
+    harness.send(2, step_ns=0)
+    harness.reply(0, A)
+    harness.reply(1, A)
+    harness.send(10, start_ns=S)
+    for index in range(1500):
+        harness.tracker.expire(40 * S + index * 100 * MS)
+        harness.tracker.sent(40 * S + index * 100 * MS)
+    harness.reply(harness.tracker.sent_count - 1, B)
+    (change,) = harness.told.values()
+    assert change.before == Sighting(1, 0, A)
+    assert change.longest_pause_ns == pytest.approx(40 * S - 1900 * MS, abs=UNIT)
+
+
+def test_kinds_are_remembered_apart_beyond_the_kept_history(harness: Harness) -> None:
+    harness.send(4)
+    harness.reply(0, A)
+    harness.reply(1, A_MOVED)
+    harness.reply(3, BARE_MOVED)
+    harness.tracker.expire(100 * S)
+    harness.tracker.sent(100 * S)
+    harness.tracker.sent(101 * S)
+    harness.reply(4, B)
+    pod, port = (c for c in harness.told.values() if c.after.seq == 4)
+    if pod.kinds == (Kind.REFLEXIVE_PORT,):
+        pod, port = port, pod
+    assert (pod.before.seq, pod.kinds) == (1, (Kind.POD, Kind.INSTANCE))
+    assert (port.before.seq, port.kinds) == (3, (Kind.REFLEXIVE_PORT,))
+    assert pod.longest_pause_ns == port.longest_pause_ns == pytest.approx(100 * S - 300 * MS, abs=UNIT)
+
+
+def test_replies_older_than_the_kept_history_are_stale(harness: Harness) -> None:
+    harness.send(1)
+    harness.tracker.expire(10 * S)
+    harness.tracker.sent(HISTORY_NS + 2 * S)
+    harness.tracker.replied(0, A, None, HISTORY_NS + 2 * S)
+    assert (harness.tracker.stale, harness.tracker.late) == (1, 0)
+
+
+def test_an_illegal_call_raises_and_changes_nothing(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(1, start_ns=S)
+    with pytest.raises(TrackerError, match="before the one before"):
+        tracker.sent(0)
+    with pytest.raises(TrackerError, match="not sent"):
+        tracker.replied(1, A, None, S)
+    with pytest.raises(TrackerError, match="expire it first"):
+        tracker.sent(2 * S + HISTORY_NS)
+    with pytest.raises(TrackerError, match="at most the kept history"):
+        SessionTracker("CLIENT-1", HISTORY_NS + 1, harness.events.append)
+    assert (tracker.sent_count, tracker.answered, tracker.pending) == (1, 0, 1)
+    harness.reply(0, A)
+    with pytest.raises(TrackerError, match="unanswered probe"):
+        tracker.start_outage(6 * S)
+    assert harness.events == []
+
+
+def test_a_session_ends_with_its_sequence_numbers(harness: Harness) -> None:
+    history = harness.tracker._history
+    history.base = history.next = harness.tracker._settled = MAX_PROBES - 1
+    assert not harness.tracker.exhausted
+    assert harness.tracker.sent(S) == MAX_PROBES - 1
+    assert harness.tracker.exhausted
+    with pytest.raises(TrackerError, match="used all"):
+        harness.tracker.sent(2 * S)
+
+
+def test_memory_stays_bounded_however_long_it_runs(harness: Harness) -> None:
+    rng = random.Random(7)
+    tracker = harness.tracker
+    sizes = set()
+    for index in range(8_000):
+        now = index * 100 * MS
+        tracker.expire(now)
+        seq = tracker.sent(now)
+        if rng.random() < 0.9:
+            harness.reply(seq, identity(f"pod-{rng.randrange(10**6)}", rng.randrange(65536)))
+        if index > 2_000:
+            sizes.add((tracker._history.capacity, len(tracker._identities) <= 1300, len(tracker._changes) <= 611))
+    assert len(sizes) == 1
+    assert tracker._history.capacity * 100 * MS < 2 * SPAN_LIMIT_NS
+    assert len(tracker._counts) <= 20  # answers behind a probe that is still pending
+    assert tracker.sent_count == tracker.answered + tracker.lost + tracker.pending
+
+
+def test_more_identities_than_codes_are_refused_clearly(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("affinity_tester.core.tracker.CODE", 3)
+    harness.send(9)
+    for seq in range(3):
+        harness.reply(seq, identity(f"pod-{seq}"))
+    with pytest.raises(TrackerError, match="interval is too short"):
+        harness.reply(3, identity("pod-3"))
+
+
+# --- the oracle ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Probe:
+    gap_ms: int
+    who: Identity
+    copies: tuple[int, ...]
+    """The delay of each copy of the reply, in milliseconds."""
+
+
+WHO = st.sampled_from([A, A, A, B, A_MOVED, BARE, BARE_MOVED, identity("c", 50000), identity("a", None), Identity()])
+PROBES = st.lists(
+    st.builds(
+        Probe,
+        gap_ms=st.sampled_from([0, 1, 50, 100, 100, 100, 900, 3_000]),
+        who=WHO,
+        copies=st.lists(st.sampled_from([1, 60, 150, 400, 1_999, 2_000, 2_001, 2_500, 9_000]), max_size=3).map(tuple),
+    ),
+    max_size=12,
+)
+
+
+def oracle_changes(replied: list[tuple[int, Identity]]) -> list[tuple[int, int, tuple[Kind, ...]]]:
+    pairs: dict[tuple[int, int], list[Kind]] = {}
+    for kind in Kind:
+        carrying = [(seq, who) for seq, who in replied if who.value(kind) is not None]
+        for (p, before), (q, after) in pairwise(carrying):
+            if before.value(kind) != after.value(kind):
+                pairs.setdefault((p, q), []).append(kind)
+    return sorted((p, q, tuple(kinds)) for (p, q), kinds in pairs.items())
+
+
+@settings(max_examples=400)
+@given(PROBES, st.lists(st.integers(0, 40_000), max_size=4))
+@example([Probe(0, A, (60,)), Probe(1, BARE, (1,)), Probe(1, A, (400,)), Probe(1, identity("c", 50000), (1,))], [])
+def test_the_final_set_is_that_of_an_oracle_whatever_the_order_of_arrival(
+    probes: list[Probe], reads_ms: list[int]
+) -> None:
+    harness = Harness()
+    tracker = harness.tracker
+    agenda: list[tuple[int, int, int]] = []  # (time, 0 = read empty, 1 = reply, 2 = send; probe)
+    now = 0
+    for seq, probe in enumerate(probes):
+        now += probe.gap_ms * MS
+        agenda.append((now, 2, seq))
+        agenda += [(now + delay * MS, 1 if delay else 3, seq) for delay in probe.copies]
+    agenda += [(at * MS, 0, -1) for at in reads_ms]
+    order = sorted(agenda, key=lambda item: (item[0], -item[1]))
+    for at, what, seq in order:
+        if what == 2:
+            assert tracker.sent(at) == seq
+        elif what == 0:
+            tracker.expire(at)
+        else:
+            tracker.replied(seq, probes[seq].who, None, at)
+        assert tracker.sent_count == tracker.answered + tracker.lost + tracker.pending
+        replied_so_far = [s for s in range(tracker.sent_count) if tracker._history.cell(s) & 0x7FFF]
+        assert harness.pairs() == oracle_changes([(s, probes[s].who) for s in replied_so_far])
+    tracker.expire(now + 100 * S)
+
+    first = {seq: min(p.copies) for seq, p in enumerate(probes) if p.copies}
+    answered = {seq for seq, delay in first.items() if delay <= 2_000}
+    assert tracker.answered == len(answered)
+    assert tracker.lost == len(probes) - len(answered)
+    assert tracker.late == len(first) - len(answered)
+    assert tracker.duplicate == sum(len(p.copies) - 1 for p in probes if p.copies)
+    assert tracker.pending == 0
+    assert tracker.pairs == max(0, len(first) - 1)
+    replied = [(seq, probes[seq].who) for seq in sorted(first)]
+    assert harness.pairs() == oracle_changes(replied)
+    assert tracker.changes == len(harness.told)
+    for kind in Kind:
+        assert tracker.kind_counts.get(kind, 0) == sum(kind in c.kinds for c in harness.told.values())
+    for change in harness.told.values():
+        times = [0]
+        for probe in probes:
+            times.append(times[-1] + probe.gap_ms * MS)
+        sends = times[1:]
+        between = sends[change.before.seq : change.after.seq + 1]
+        expected = max(b - a for a, b in pairwise(between))
+        assert change.longest_pause_ns == pytest.approx(expected, abs=UNIT)
+        assert change.before.sent_ns == pytest.approx(between[0], abs=UNIT)
+        assert change.settled_ns >= change.seen_ns
+    arrivals = sorted((sends_at(probes, seq) + delay * MS, seq) for seq, delay in first.items() if delay <= 2_000)
+    assert tracker.losses().total == tracker.lost
+    assert tracker.rtt.count == len(arrivals)
+
+
+def sends_at(probes: list[Probe], seq: int) -> int:
+    return sum(probe.gap_ms for probe in probes[: seq + 1]) * MS
