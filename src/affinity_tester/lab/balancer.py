@@ -1,0 +1,187 @@
+"""The load balancer's sockets: it moves datagrams between clients and pods the way `NetworkPath` and `Mangler` say.
+
+    client  <->  front socket  | Mangler, path |  source socket (node ip, port)  <->  pod
+
+Each flow has a source socket of its own on its node's address, so a pod sees there what it would see behind a node's
+masquerade. All of 127.0.0.0/8 can be bound on Linux, and no root is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Self
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.lab.deeds import Direction
+from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.path import NetworkPath
+
+MAX_DATAGRAM = 65_535
+"""No UDP datagram is longer."""
+
+MAX_BATCH = 64
+"""Datagrams read from one socket before the other sockets have their turn."""
+
+SWEEP_S = 1.0
+"""Time between two sweeps for idle flows."""
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes asked for at the front socket: a busy machine's pause of a second must not become a loss."""
+
+
+class Sources:
+    """The bound source sockets; `claim` is the path's way to a free port."""
+
+    def __init__(self) -> None:
+        """Begin with no socket."""
+        self._sockets: dict[TransportAddress, socket.socket] = {}
+        self.on_open: Callable[[TransportAddress, socket.socket], None] = lambda _source, _sock: None
+        """Called with each new socket."""
+
+    def claim(self, source: TransportAddress) -> bool:
+        """Bind a source address; False when it is taken. Raises `OSError` when the machine has no more sockets."""
+        sock = _bound_socket(source)
+        if sock is None:
+            return False
+        self._sockets[source] = sock
+        self.on_open(source, sock)
+        return True
+
+    def __getitem__(self, source: TransportAddress) -> socket.socket:
+        """The socket of a claimed address."""
+        return self._sockets[source]
+
+    def release(self, keep: frozenset[TransportAddress]) -> tuple[socket.socket, ...]:
+        """Let go of all sockets but those of these addresses; the caller closes what it gets."""
+        gone = tuple(sock for source, sock in self._sockets.items() if source not in keep)
+        self._sockets = {source: sock for source, sock in self._sockets.items() if source in keep}
+        return gone
+
+
+class Balancer:
+    """A running load balancer; `start` makes one, `close` ends it."""
+
+    def __init__(self, front: socket.socket, path: NetworkPath, mangler: Mangler, sources: Sources) -> None:
+        """Serve on this bound, non-blocking socket from now on; needs a running selector event loop."""
+        self.path = path
+        self.mangler = mangler
+        self.refused = 0
+        """Datagrams that the machine did not let pass: losses that nobody wanted, so the run is worth nothing."""
+        self.refusal = ""
+        """Why, in the machine's words."""
+        self.strays = 0
+        """Datagrams that reached a source socket and belong to no flow."""
+        self._closed = False
+        self._front = front
+        self._sources = sources
+        self._loop = asyncio.get_running_loop()
+        sources.on_open = self._opened
+        self._loop.add_reader(front, self._front_readable)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    @classmethod
+    def start(cls, path: NetworkPath, mangler: Mangler, sources: Sources, front: TransportAddress) -> Self:
+        """Listen at `front` (port 0: any). `sources` is where the path claims its addresses. Raises `OSError`."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.bind(front)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        except OSError:
+            sock.close()
+            raise
+        return cls(sock, path, mangler, sources)
+
+    @property
+    def address(self) -> TransportAddress:
+        """Where clients send to."""
+        return TransportAddress(*self._front.getsockname())
+
+    def close(self) -> None:
+        """Close every socket; what is in the queues is lost."""
+        self._closed = True
+        self._sweeper.cancel()
+        self._close(self._front)
+        for sock in self._sources.release(frozenset()):
+            self._close(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._loop.remove_reader(sock)
+        sock.close()
+
+    def _opened(self, source: TransportAddress, sock: socket.socket) -> None:
+        self._loop.add_reader(sock, partial(self._source_readable, source, sock))
+
+    def _sweep(self) -> None:
+        for sock in self._sources.release(self.path.expire(time.monotonic_ns())):
+            self._close(sock)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _front_readable(self) -> None:
+        for data, client in _received(self._front):
+            for delay_ns in self.mangler.fates(Direction.UP, client, time.monotonic_ns()):
+                self._after(delay_ns, partial(self._forward, data, client))
+
+    def _forward(self, data: bytes, client: TransportAddress) -> None:
+        try:
+            entry = self.path.forward(client, time.monotonic_ns())
+        except OSError as error:
+            self._refuse(error)
+            return
+        if entry is not None:
+            self._send(self._sources[entry.source], data, entry.pod.address)
+
+    def _source_readable(self, source: TransportAddress, sock: socket.socket) -> None:
+        for data, sender in _received(sock):
+            now_ns = time.monotonic_ns()
+            client = self.path.reverse(source, sender, now_ns)
+            if client is None:
+                self.strays += 1
+                continue
+            for delay_ns in self.mangler.fates(Direction.DOWN, client, now_ns):
+                self._after(delay_ns, partial(self._send, self._front, data, client))
+
+    def _after(self, delay_ns: int, action: Callable[[], None]) -> None:
+        if delay_ns:
+            self._loop.call_later(delay_ns / 1e9, lambda: self._closed or action())
+        else:
+            action()
+
+    def _send(self, sock: socket.socket, data: bytes, to: TransportAddress) -> None:
+        try:
+            sock.sendto(data, to)
+        except OSError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: OSError) -> None:
+        self.refused += 1
+        self.refusal = error.strerror or str(error)
+
+
+def _bound_socket(address: TransportAddress) -> socket.socket | None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    return sock
+
+
+def _received(sock: socket.socket) -> list[tuple[bytes, TransportAddress]]:
+    """What is in the socket's queue, up to a batch."""
+    batch: list[tuple[bytes, TransportAddress]] = []
+    try:
+        while len(batch) < MAX_BATCH:
+            data, sender = sock.recvfrom(MAX_DATAGRAM)
+            batch.append((data, TransportAddress(*sender)))
+    except OSError:
+        # Empty, or (on some kernels) an ICMP error that an earlier datagram caused: neither is a datagram.
+        pass
+    return batch

@@ -1,0 +1,296 @@
+"""Compare the ledger's accounts: injected, done and seen must agree, session by session.
+
+1. *Injected*: each fault declares, flow by flow, what must and what may be seen of it.
+2. *Done*: the lab's deeds, packet by packet. Each must be allowed by a fault, and each fault must have done its part.
+3. *Seen*: the client's events. Each deed must be seen by its session, with the right values and at the right time, and
+   nothing may be seen that was not done.
+
+The comparison is exact where the client promises it: changes by kind, value and time, losses by number and direction,
+duplicates by number. Only reordering is bounded, not equal: whether a later reply overtook is a matter of timing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    Change,
+    ClientFault,
+    DuplicateDiffers,
+    NetworkError,
+    OutageStarted,
+    SessionEvent,
+    SessionSummary,
+    WrongSource,
+)
+from affinity_tester.core.identity import Kind
+from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
+from affinity_tester.lab.fault import Effect, Sign, counted
+from affinity_tester.lab.ledger import Injection, Ledger, Seen
+from affinity_tester.settings import NS_PER_S
+
+LAG_NS = NS_PER_S
+"""How far from its cause an effect may be timed: a busy machine holds packets in queues that long at worst."""
+
+SPAN_NS = NS_PER_S
+"""Losses this close to a change cannot be told by direction: the count that would tell ended with the old address."""
+
+REDS: Mapping[type[SessionEvent], Sign] = {
+    OutageStarted: Sign.OUTAGE,
+    WrongSource: Sign.WRONG_SOURCE,
+    NetworkError: Sign.NETWORK_ERROR,
+    DuplicateDiffers: Sign.DUPLICATE_DIFFERS,
+    ClientFault: Sign.CLIENT_FAULT,
+}
+"""Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
+
+MAKERS: Mapping[Sign, Callable[[Deed], bool]] = {
+    Sign.LOSS_UP: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.UP,
+    Sign.LOSS_DOWN: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.DOWN,
+    Sign.DUPLICATES: lambda deed: isinstance(deed, Duplicated),
+    Sign.REORDERING: lambda deed: isinstance(deed, Delayed),
+}
+"""The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table injected / seen."""
+
+    number: int
+    fault: str
+    injected: str
+    """What was done, in words."""
+    expected: str
+    """What the client must see, in words."""
+    seen: str
+    """What its sessions saw, in words."""
+    problems: tuple[str, ...]
+    """What is missing or wrong; empty: the fault was seen by the right sessions, and only as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The outcome of a lab run."""
+
+    rows: tuple[Row, ...]
+    """One for each fault of the plan."""
+    unexpected: tuple[str, ...]
+    """What was seen though nobody did it, and whatever else makes the run worthless."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every fault was seen, each by the right sessions, and nothing else turned red."""
+        return not self.unexpected and not any(row.problems for row in self.rows)
+
+
+class _Problem(NamedTuple):
+    """What is wrong with a session, and the number of the fault that it is held against (None: of no fault)."""
+
+    number: int | None
+    text: str
+
+
+def compare(ledger: Ledger) -> Findings:
+    """Compare the accounts; for after the client's last event."""
+    problems: defaultdict[int, list[str]] = defaultdict(list)
+    unexpected = list(ledger.complaints)
+    for session in ledger.sessions.values():
+        for number, text in _Check(ledger, session).problems():
+            (unexpected if number is None else problems[number]).append(f"{session.name}: {text}")
+    rows = []
+    for number, fault in enumerate(ledger.planned, 1):
+        injection = ledger.injections.get(number)
+        if injection is None:
+            rows.append(Row(number, fault.name, "nothing", fault.expects, "nothing", ("it was not injected",)))
+            continue
+        found = (*problems[number], *_effort(ledger, injection))
+        rows.append(Row(number, fault.name, injection.deal.text, fault.expects, _seen(ledger, injection), found))
+    return Findings(tuple(rows), tuple(unexpected))
+
+
+class _Check:
+    """The comparison for one session."""
+
+    def __init__(self, ledger: Ledger, session: Seen) -> None:
+        self._session = session
+        self._deeds: Sequence[Deed] = ledger.deeds.get(session.flow, ())
+        self._effects = [
+            (injection, effect)
+            for injection in sorted(ledger.injections.values(), key=lambda injection: injection.at_ns)
+            for effect in injection.deal.effects
+            if effect.flow == session.flow
+        ]
+        """In the order of injection."""
+
+    def problems(self) -> Iterator[_Problem]:
+        """What is wrong with it."""
+        yield from self._changes()
+        yield from self._reds()
+        summary = self._session.summary
+        if summary is None:
+            yield _Problem(None, "it has no summary")
+            return
+        yield from self._losses(summary)
+        yield from self._copies(summary)
+
+    def _allowing(self, *what: Kind | Sign) -> Iterator[tuple[Injection, Effect]]:
+        return ((injection, effect) for injection, effect in self._effects if effect.allowed & set(what))
+
+    def _changes(self) -> Iterator[_Problem]:
+        moves = [deed for deed in self._deeds if isinstance(deed, Rerouted)]
+        causes = [self._cause(move) for move in moves]
+        for move, cause in zip(moves, causes, strict=True):
+            if cause is None:
+                yield _Problem(None, f"the lab changed its {_words(move.kinds)} though no fault asked for it")
+        for injection, effect in self._effects:
+            done = {
+                kind for move, cause in zip(moves, causes, strict=True) if cause is injection for kind in move.kinds
+            }
+            lacking = [kind for kind in Kind if kind in effect.must - done]
+            if lacking:
+                yield _Problem(injection.number, f"the lab did not change its {_words(lacking)}")
+        position = 0
+        for change in sorted(self._session.changes.values(), key=lambda change: change.after.seq):
+            end = _explaining(moves, position, change)
+            if end is None:
+                yield _Problem(None, f"it saw a change of {_words(change.kinds)} that was not made, or not like that")
+                continue
+            for cause in causes[position:end]:
+                if cause is not None and not _straddles(change, cause):
+                    yield _Problem(cause.number, "the change that it saw does not lie around the time of the fault")
+            position = end
+        for move, cause in zip(moves[position:], causes[position:], strict=True):
+            yield _Problem(cause.number if cause else None, f"it saw no change of {_words(move.kinds)}")
+
+    def _cause(self, move: Rerouted) -> Injection | None:
+        """The newest fault that allows this move."""
+        causes = [
+            injection
+            for injection, effect in self._effects
+            if injection.at_ns <= move.at_ns and set(move.kinds) <= effect.allowed
+        ]
+        return causes[-1] if causes else None
+
+    def _reds(self) -> Iterator[_Problem]:
+        reds = [(REDS[type(event)], event.at_ns) for event in self._session.reds if type(event) in REDS]
+        for sign, at_ns in reds:
+            if not any(_within(injection, at_ns) for injection, _ in self._allowing(sign)):
+                yield _Problem(None, f"it told of {sign.value}, which nothing caused")
+        for injection, effect in self._effects:
+            told = {sign for sign, at_ns in reds if _within(injection, at_ns)}
+            for sign in REDS.values():
+                if sign in effect.must - told:
+                    yield _Problem(injection.number, f"it told of no {sign.value}")
+
+    def _losses(self, summary: SessionSummary) -> Iterator[_Problem]:
+        drops = [deed for deed in self._deeds if isinstance(deed, Dropped)]
+        up = sum(drop.direction is Direction.UP for drop in drops)
+        down = len(drops) - up
+        causes = [injection for injection, _ in self._allowing(Sign.LOSS_UP, Sign.LOSS_DOWN)]
+        seen = summary.losses
+        blurred = any(
+            isinstance(deed, Duplicated)
+            or (isinstance(deed, Rerouted) and any(abs(deed.at_ns - drop.at_ns) <= SPAN_NS for drop in drops))
+            for deed in self._deeds
+        )
+        fits = seen.total == len(drops) and seen.up <= up and seen.down <= down and (blurred or not seen.unknown)
+        if not fits:
+            text = f"it lost {seen.up} up, {seen.down} down, {seen.unknown} unknown; dropped were {up} up, {down} down"
+            yield _Problem(causes[0].number if causes else None, text)
+        for lost in self._session.lost:
+            if not any(_within(cause, lost.first_sent_ns) and _within(cause, lost.last_sent_ns) for cause in causes):
+                yield _Problem(None, f"it lost {counted(lost.count, 'probe')} at a time when no fault dropped any")
+
+    def _copies(self, summary: SessionSummary) -> Iterator[_Problem]:
+        duplicated = sum(isinstance(deed, Duplicated) for deed in self._deeds)
+        delayed = sum(isinstance(deed, Delayed) for deed in self._deeds)
+        causes = [injection for injection, _ in self._allowing(Sign.DUPLICATES, Sign.REORDERING)]
+        number = causes[0].number if causes else None
+        counts = summary.total
+        if counts.duplicate != duplicated:
+            yield _Problem(number, f"it counted {counted(counts.duplicate, 'duplicate')}; there were {duplicated}")
+        if counts.reordered > delayed:
+            yield _Problem(number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
+
+
+def _effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
+    """Whether a fault touched any session at all, and did what is left to chance at least once."""
+    sessions = list(_touched(ledger, injection))
+    if not sessions:
+        yield "it touched no session"
+        return
+    deeds = [
+        deed for session in sessions for deed in ledger.deeds.get(session.flow, ()) if _within(injection, deed.at_ns)
+    ]
+    wanted = {sign for effect in injection.deal.effects for sign in effect.must}
+    for sign, makes in MAKERS.items():
+        if sign in wanted and not any(map(makes, deeds)):
+            yield f"the lab did nothing that makes {sign.value}: too short a time, or chance (try another seed)"
+    if Sign.REORDERING in wanted and not any(
+        session.summary and session.summary.total.reordered for session in sessions
+    ):
+        yield "no session counted a reordered reply"
+
+
+def _seen(ledger: Ledger, injection: Injection) -> str:
+    """What the fault's sessions saw of it, in words."""
+    wanted = {what for effect in injection.deal.effects for what in effect.allowed}
+    seen: Counter[str] = Counter()
+    noticed = 0
+    for session in _touched(ledger, injection):
+        mine: Counter[str] = Counter()
+        changes = [change for change in session.changes.values() if _straddles(change, injection)]
+        mine.update({kind.value for change in changes for kind in change.kinds if kind in wanted})
+        if session.summary is not None and wanted & {Sign.LOSS_UP, Sign.LOSS_DOWN}:
+            losses = session.summary.losses
+            mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
+        if session.summary is not None and wanted & {Sign.DUPLICATES, Sign.REORDERING}:
+            total = session.summary.total
+            mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
+        mine.update(
+            REDS[type(event)].value
+            for event in session.reds
+            if REDS.get(type(event)) in wanted and _within(injection, event.at_ns)
+        )
+        noticed += mine.total() > 0
+        seen.update(mine)
+    parts = [f"{what} {count}" for what, count in seen.items() if count]
+    return f"{counted(noticed, 'session')}: {', '.join(parts)}" if parts else "nothing"
+
+
+def _touched(ledger: Ledger, injection: Injection) -> Iterator[Seen]:
+    flows: set[TransportAddress] = {effect.flow for effect in injection.deal.effects}
+    return (session for session in ledger.sessions.values() if session.flow in flows)
+
+
+def _within(injection: Injection, at_ns: int) -> bool:
+    return injection.at_ns - LAG_NS <= at_ns <= injection.deal.until_ns + LAG_NS
+
+
+def _straddles(change: Change, injection: Injection) -> bool:
+    """Whether P was sent before the fault's cause ended, and Q's reply came after it began."""
+    return change.before.sent_ns <= injection.deal.until_ns and injection.at_ns <= change.seen_ns
+
+
+def _words(kinds: Iterable[Kind]) -> str:
+    return ", ".join(kind.value for kind in kinds)
+
+
+def _explaining(moves: Sequence[Rerouted], start: int, change: Change) -> int | None:
+    """The end of the moves from `start` on whose sum is this change; None when no number of them is."""
+    for end in range(start + 1, len(moves) + 1):
+        before, after = moves[start].before, moves[end - 1].after
+        if (
+            change.before.sent_ns <= moves[start].at_ns
+            and moves[end - 1].at_ns <= change.seen_ns + LAG_NS
+            and change.kinds == differing(before, after)
+            and not differing(change.before.identity, before)
+            and not differing(change.after.identity, after)
+        ):
+            return end
+    return None

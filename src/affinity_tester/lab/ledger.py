@@ -1,0 +1,108 @@
+"""The ledger keeps three accounts of a lab run: what was injected, what the lab did, and what the client saw.
+
+`compare` holds them against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    Change,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    ClientFault,
+    DuplicateDiffers,
+    Event,
+    ForeignServer,
+    Injected,
+    NetworkError,
+    NothingAnswered,
+    OutageStarted,
+    ProbesLost,
+    SessionEvent,
+    SessionStarted,
+    SessionSummary,
+    WrongSource,
+)
+from affinity_tester.lab.deeds import Deed
+from affinity_tester.lab.fault import Deal, Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """A fault of the plan that was injected."""
+
+    number: int
+    """Its place in the plan, from 1."""
+    at_ns: int
+    deal: Deal
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one session saw."""
+
+    name: str
+    flow: TransportAddress
+    """Its source address."""
+    changes: dict[int, Change] = field(default_factory=dict)
+    """The final ones, by number."""
+    lost: list[ProbesLost] = field(default_factory=list)
+    reds: list[SessionEvent] = field(default_factory=list)
+    """What else is told in red."""
+    summary: SessionSummary | None = None
+
+
+class Ledger:
+    """The three accounts of one run."""
+
+    def __init__(self, planned: Sequence[Fault]) -> None:
+        """Begin with the plan's faults, in their order."""
+        self.planned = tuple(planned)
+        self.injections: dict[int, Injection] = {}
+        """By number."""
+        self.deeds: dict[TransportAddress, list[Deed]] = {}
+        """By flow, in order of time."""
+        self.sessions: dict[str, Seen] = {}
+        """By name."""
+        self.complaints: list[str] = []
+        """What outside the accounts makes the run worthless."""
+
+    def inject(self, number: int, at_ns: int, deal: Deal) -> Injected:
+        """The fault of this number was injected; returns the event that tells it."""
+        self.injections[number] = Injection(number, at_ns, deal)
+        flows = {effect.flow for effect in deal.effects}
+        names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
+        return Injected(at_ns, number, self.planned[number - 1].name, deal.text, names)
+
+    def record(self, deed: Deed) -> None:
+        """The lab did something to a packet."""
+        self.deeds.setdefault(deed.flow, []).append(deed)
+
+    def observe(self, event: Event) -> None:
+        """The client saw something."""
+        match event:
+            case SessionStarted():
+                self.sessions[event.session] = Seen(event.session, event.local)
+            case ChangeSeen() | ChangeRevised():
+                self.sessions[event.session].changes[event.change.number] = event.change
+            case ChangeWithdrawn():
+                self.sessions[event.session].changes.pop(event.change.number, None)
+            case ProbesLost():
+                self.sessions[event.session].lost.append(event)
+            case OutageStarted() | WrongSource() | NetworkError() | DuplicateDiffers() | ClientFault():
+                self.sessions[event.session].reds.append(event)
+            case SessionSummary():
+                self.sessions[event.session].summary = event
+            case NothingAnswered():
+                self.complain("no session was answered")
+            case ForeignServer():
+                self.complain("the pods' replies name no pod")
+
+    def complain(self, problem: str) -> None:
+        """Note what makes the run worthless."""
+        self.complaints.append(problem)

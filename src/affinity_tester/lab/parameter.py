@@ -1,0 +1,67 @@
+"""How a plan gives a value: dataclass fields that know how their text is read and what may be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from affinity_tester.settings import parse_duration
+
+SHARE = "a share above 0, at most 1 (0.5)"
+COUNT = "a whole number from 1 (3)"
+TIME = "a time above 0: seconds, or a number with a unit (0.5, 500ms, 2s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One value that a plan can give."""
+
+    field: str
+    """Its name in the dataclass."""
+    read: Callable[[str], Any]
+    """From its text; raises `ValueError`."""
+    allowed: str
+    """What may be written, in words."""
+    text: str
+    """What it is, in words."""
+    required: bool
+
+
+def parameter(read: Callable[[str], Any], allowed: str, text: str, *, key: str = "", default: Any = MISSING) -> Any:
+    """A dataclass field that a plan can set; `key` where its name in the plan differs from the field's."""
+    return field(default=default, metadata={"parameter": (key, read, allowed, text)})
+
+
+def parameters(kind: type[Any]) -> dict[str, Parameter]:
+    """The values that a plan can give to a dataclass, by their names in the plan."""
+    found = {}
+    for spec in fields(kind):
+        if "parameter" in spec.metadata:
+            key, read, allowed, text = spec.metadata["parameter"]
+            found[key or spec.name] = Parameter(spec.name, read, allowed, text, spec.default is MISSING)
+    return found
+
+
+def read_share(text: str) -> float:
+    """A share above 0, at most 1."""
+    share = float(text)
+    if not 0 < share <= 1:
+        raise ValueError(text)
+    return share
+
+
+def read_count(text: str) -> int:
+    """A whole number from 1."""
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
+def read_time(text: str) -> int:
+    """A time above 0, in nanoseconds."""
+    time_ns = parse_duration(text)
+    if time_ns <= 0:
+        raise ValueError(text)
+    return time_ns

@@ -1,0 +1,206 @@
+"""Fault plans: a YAML file that says how long, with how many sessions, and which faults when.
+
+    seed: 7
+    duration: 28s
+    sessions: 10
+    faults:
+      - {fault: node-rehash, at: 5s, fraction: 0.5}
+
+Every value is read from its own text by the parameter's reader, so YAML's guesses at types play no part. What is wrong is
+a `UserError` with file and line, and with what may be written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from affinity_tester.errors import UserError
+from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.faults import FAULTS
+from affinity_tester.lab.parameter import TIME, parameter, parameters, read_count, read_time
+from affinity_tester.lab.path import Affinity, Policy
+from affinity_tester.settings import NS_PER_S, format_duration
+
+MAX_SESSIONS = 1000
+"""Each costs the lab two sockets, and two busy cores must keep up."""
+
+MAX_NODES = 100
+"""Of pods too: the last octet of their addresses, with room for those that faults add."""
+
+SEED = "a whole number"
+
+
+def read_sessions(text: str) -> int:
+    """From 1 to 1000."""
+    return _at_most(MAX_SESSIONS, text)
+
+
+def read_nodes(text: str) -> int:
+    """From 1 to 100."""
+    return _at_most(MAX_NODES, text)
+
+
+def _at_most(limit: int, text: str) -> int:
+    count = read_count(text)
+    if count > limit:
+        raise ValueError(text)
+    return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One lab run."""
+
+    seed: int = parameter(int, SEED, "decides every choice that the lab makes", default=1)
+    duration_ns: int = parameter(read_time, TIME, "how long probes are sent", key="duration", default=30 * NS_PER_S)
+    sessions: int = parameter(
+        read_sessions, f"a whole number from 1 to {MAX_SESSIONS}", "the client's sessions", default=10
+    )
+    interval_ns: int = parameter(
+        read_time, TIME, "between two probes of a session", key="interval", default=NS_PER_S // 10
+    )
+    pods: int = parameter(read_nodes, f"a whole number from 1 to {MAX_NODES}", "backends", default=3)
+    nodes: int = parameter(read_nodes, f"a whole number from 1 to {MAX_NODES}", "nodes", default=3)
+    policy: Policy = parameter(  # noqa: RUF009 - a field specifier, like `field`
+        Policy, " or ".join(Policy), "the Service's externalTrafficPolicy", default=Policy.CLUSTER
+    )
+    affinity: Affinity = parameter(  # noqa: RUF009 - a field specifier
+        Affinity, " or ".join(Affinity), "the Service's sessionAffinity", default=Affinity.NONE
+    )
+    idle_ns: int = parameter(read_time, TIME, "after which a node forgets a flow", key="idle", default=30 * NS_PER_S)
+    faults: tuple[Fault, ...] = ()
+    """In the order of their times."""
+
+    @property
+    def margin_ns(self) -> int:
+        """Time that the first and the last effect need between the run's start and its end: some probes each."""
+        return NS_PER_S // 2 + 3 * self.interval_ns
+
+    def lasting(self, duration_ns: int) -> Plan:
+        """The same plan in another time: all times of its faults scale. Raises `UserError` when they no longer fit."""
+        faults = tuple(fault.scaled(duration_ns, self.duration_ns) for fault in self.faults)
+        plan = replace(self, duration_ns=duration_ns, faults=faults)
+        for problem in plan.problems():
+            raise UserError(f"the plan does not fit into {format_duration(duration_ns)}: {problem}")
+        return plan
+
+    def problems(self) -> Iterator[str]:
+        """What does not fit together."""
+        for fault in self.faults:
+            if fault.at_ns < self.margin_ns:
+                yield (
+                    f"{fault.name} at {format_duration(fault.at_ns)} is too early: "
+                    f"from {format_duration(self.margin_ns)} on every session has been answered"
+                )
+            if fault.at_ns + fault.lasts_ns + self.margin_ns > self.duration_ns:
+                yield (
+                    f"{fault.name} at {format_duration(fault.at_ns)} is too late: it must be over "
+                    f"{format_duration(self.margin_ns)} before the end at {format_duration(self.duration_ns)}"
+                )
+            if (wanted := fault.victims) > self.sessions:
+                yield f"{fault.name} is to hit {wanted} sessions, and the plan has {self.sessions}"
+
+
+def shipped(name: str) -> Plan:
+    """A plan that comes with the package."""
+    text = resources.files(__package__).joinpath("plans", f"{name}.yaml").read_text(encoding="utf-8")
+    return parse(text, f"{name}.yaml")
+
+
+def load(path: Path) -> Plan:
+    """Read a plan; raises `UserError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the plan {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the plan {path} is not UTF-8 text") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Plan:
+    """Read a plan's text; `source` names it in errors. Raises `UserError`."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise UserError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    if root is None:
+        raise UserError(f"{source}: the plan is empty")
+    reader = _Reader(source)
+    values = reader.mapping(root, "a plan")
+    faults = reader.faults(values.pop("faults", None))
+    plan = Plan(**reader.values(Plan, values, root, "a plan", more=("faults",)), faults=faults)
+    for problem in plan.problems():
+        raise UserError(f"{source}: {problem}")
+    return plan
+
+
+class _Reader:
+    """Reads YAML nodes, which know their lines."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def error(self, node: yaml.Node, text: str) -> UserError:
+        return UserError(f"{self._source}:{node.start_mark.line + 1}: {text}")
+
+    def mapping(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self.error(node, f"{what} is a mapping, such as {{at: 5s}}")
+        values: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            name = self.scalar(key, "a key")
+            if name in values:
+                raise self.error(key, f"{name!r} is given twice")
+            values[name] = value
+        return values
+
+    def scalar(self, node: yaml.Node, what: str) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.error(node, f"{what} is a single value")
+        return str(node.value)
+
+    def values(
+        self, kind: type[Any], given: Mapping[str, yaml.Node], node: yaml.Node, what: str, more: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """The dataclass's arguments, each read by its parameter."""
+        known = parameters(kind)
+        result = {}
+        for key, value in given.items():
+            if key not in known:
+                raise self.error(value, f"{what} has no {key!r}; it has {', '.join(sorted((*known, *more)))}")
+            text = self.scalar(value, key)
+            try:
+                result[known[key].field] = known[key].read(text)
+            except (ValueError, OverflowError) as error:
+                raise self.error(value, f"{key}: {text!r} is not {known[key].allowed}") from error
+        for key, spec in known.items():
+            if spec.required and key not in given:
+                raise self.error(node, f"{what} needs {key!r}: {spec.text}")
+        return result
+
+    def faults(self, node: yaml.Node | None) -> tuple[Fault, ...]:
+        if node is None:
+            return ()
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.error(node, "faults is a list, such as [{fault: port-rewrite, at: 5s}]")
+        return tuple(sorted(map(self.fault, node.value), key=lambda fault: fault.at_ns))
+
+    def fault(self, node: yaml.Node) -> Fault:
+        given = self.mapping(node, "a fault")
+        if "fault" not in given:
+            raise self.error(node, f"a fault needs 'fault', its name: one of {', '.join(sorted(FAULTS))}")
+        where = given.pop("fault")
+        name = self.scalar(where, "fault")
+        if name not in FAULTS:
+            raise self.error(where, f"there is no fault {name!r}; there are {', '.join(sorted(FAULTS))}")
+        return FAULTS[name](**self.values(FAULTS[name], given, node, name, more=("fault",)))

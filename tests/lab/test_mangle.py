@@ -1,0 +1,67 @@
+"""Loss, duplication and delay of single packets."""
+
+from __future__ import annotations
+
+import random
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated
+from affinity_tester.lab.mangle import Mangler, Rule
+
+A, B = TransportAddress("127.0.0.1", 1), TransportAddress("127.0.0.1", 2)
+UP, DOWN = Direction.UP, Direction.DOWN
+
+
+def rule(direction: Direction = DOWN, until_ns: int = 100, **chances: float) -> Rule:
+    return Rule(
+        direction=direction, flows=frozenset({A}), until_ns=until_ns, rng=random.Random(1), delay_ns=7, **chances
+    )
+
+
+def mangler(*rules: Rule) -> tuple[Mangler, list[Deed]]:
+    deeds: list[Deed] = []
+    made = Mangler(deeds.append)
+    for each in rules:
+        made.add(each)
+    return made, deeds
+
+
+def test_without_a_rule_packets_pass() -> None:
+    made, deeds = mangler()
+    assert made.fates(UP, A, 0) == (0,)
+    assert deeds == []
+
+
+def test_a_rule_hits_its_direction_its_flows_and_its_time_alone() -> None:
+    made, deeds = mangler(rule(drop=1.0))
+    assert made.fates(UP, A, 50) == (0,)
+    assert made.fates(DOWN, B, 50) == (0,)
+    assert made.fates(DOWN, A, 99) == ()
+    assert made.fates(DOWN, A, 100) == (0,)
+    assert deeds == [Dropped(A, 99, DOWN, "fault")]
+
+
+def test_a_rule_without_flows_hits_all() -> None:
+    made, _ = mangler(Rule(direction=UP, flows=None, until_ns=1, rng=random.Random(1), drop=1.0))
+    assert made.fates(UP, B, 0) == ()
+
+
+def test_a_packet_is_duplicated_and_its_copies_are_delayed() -> None:
+    made, deeds = mangler(rule(duplicate=1.0, delay=1.0))
+    assert made.fates(DOWN, A, 5) == (7, 7)
+    assert deeds == [Duplicated(A, 5, DOWN), Delayed(A, 5, DOWN, 7), Delayed(A, 5, DOWN, 7)]
+
+
+def test_rules_add_up_and_a_dropped_packet_meets_no_further_rule() -> None:
+    made, _ = mangler(rule(delay=1.0), rule(delay=1.0))
+    assert made.fates(DOWN, A, 5) == (14,)
+    made, deeds = mangler(rule(drop=1.0), rule(duplicate=1.0))
+    assert made.fates(DOWN, A, 5) == ()
+    assert deeds == [Dropped(A, 5, DOWN, "fault")]
+
+
+def test_chances_are_met_and_a_seed_repeats_them() -> None:
+    first, second = (mangler(rule(drop=0.3))[0] for _ in range(2))
+    fates = [first.fates(DOWN, A, 0) for _ in range(2000)]
+    assert fates == [second.fates(DOWN, A, 0) for _ in range(2000)]
+    assert 500 < fates.count(()) < 700

@@ -1,0 +1,304 @@
+"""The path model: where packets go, and what commands change."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Kind
+from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted
+from affinity_tester.lab.path import Affinity, Entry, NetworkPath, Pod, Policy
+
+S = 1_000_000_000
+PODS = 4
+seeds = st.integers(0, 2**32)
+flow_counts = st.integers(1, 40)
+
+
+def client(number: int, ip: str = "127.0.0.1") -> TransportAddress:
+    return TransportAddress(ip, 40_000 + number)
+
+
+def pod(number: int, *, ready: bool = True, serving: bool = True, terminating: bool = False) -> Pod:
+    return Pod(
+        name=f"pod-{number}",
+        node=f"node-{(number - 1) % 3 + 1}",
+        address=TransportAddress(f"127.2.0.{number}", 3478),
+        instance=bytes([number] * 8),
+        ready=ready,
+        serving=serving,
+        terminating=terminating,
+    )
+
+
+class Lab:
+    """A path with three nodes, some pods, and what it recorded."""
+
+    def __init__(
+        self, seed: int = 1, policy: Policy = Policy.CLUSTER, affinity: Affinity = Affinity.NONE, pods: int = PODS
+    ) -> None:
+        self.deeds: list[Deed] = []
+        self.path = NetworkPath(seed=seed, record=self.deeds.append, policy=policy, affinity=affinity, idle_ns=30 * S)
+        for number in (1, 2, 3):
+            self.path.add_node(f"node-{number}", f"127.1.0.{number}")
+        for number in range(1, pods + 1):
+            self.path.add_pod(pod(number))
+
+    def send(self, flows: int, now_ns: int = 0) -> list[Entry | None]:
+        return [self.path.forward(client(number), now_ns) for number in range(flows)]
+
+    def ways(self, flows: int, now_ns: int = 0) -> list[tuple[str, TransportAddress]]:
+        return [(entry.pod.name, entry.source) for entry in self.send(flows, now_ns) if entry is not None]
+
+
+@given(seeds, flow_counts, st.sampled_from(Policy), st.sampled_from(Affinity))
+def test_a_flow_sticks_while_nothing_changes(seed: int, flows: int, policy: Policy, affinity: Affinity) -> None:
+    lab = Lab(seed, policy, affinity)
+    first = lab.send(flows)
+    for step in range(1, 5):
+        assert [a is b for a, b in zip(first, lab.send(flows, step * 30 * S), strict=True)] == [True] * flows
+    assert lab.deeds == []
+
+
+@given(seeds, flow_counts, st.sampled_from(Policy))
+def test_the_same_seed_sends_flows_the_same_way(seed: int, flows: int, policy: Policy) -> None:
+    assert Lab(seed, policy).ways(flows) == Lab(seed, policy).ways(flows)
+
+
+def test_another_seed_sends_flows_another_way() -> None:
+    assert Lab(1).ways(20) != Lab(2).ways(20)
+
+
+def test_flows_use_all_nodes_and_all_pods() -> None:
+    entries = [entry for entry in Lab().send(60) if entry is not None]
+    assert {entry.source.ip for entry in entries} == {"127.1.0.1", "127.1.0.2", "127.1.0.3"}
+    assert {entry.pod.name for entry in entries} == {"pod-1", "pod-2", "pod-3", "pod-4"}
+
+
+@given(seeds, flow_counts, st.floats(0.1, 5))
+def test_a_joining_node_moves_only_the_flows_that_hash_to_it(seed: int, flows: int, weight: float) -> None:
+    lab = Lab(seed)
+    before = lab.send(flows)
+    lab.path.add_node("node-4", "127.1.0.4", weight)
+    after = lab.send(flows, S)
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        if lab.path.node_of(client(number)) == "node-4":
+            assert new is not None
+            assert new.source.ip == "127.1.0.4"
+        else:
+            assert new is old
+
+
+@given(seeds, flow_counts, st.data())
+def test_a_joining_node_takes_just_as_many_flows_as_asked(seed: int, flows: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, flows))
+    lab = Lab(seed)
+    lab.send(flows)
+    lab.path.add_node("node-4", "127.1.0.4", lab.path.weight_to_move("node-4", count))
+    assert sum(lab.path.node_of(client(number)) == "node-4" for number in range(flows)) == count
+
+
+@given(seeds, flow_counts)
+def test_a_leaving_node_moves_only_its_own_flows(seed: int, flows: int) -> None:
+    lab = Lab(seed)
+    before = lab.send(flows)
+    lab.path.remove_node("node-2")
+    for old, new in zip(before, lab.send(flows, S), strict=True):
+        assert old is not None
+        assert new is not None
+        assert (new is old) == (old.source.ip != "127.1.0.2")
+
+
+def test_a_flow_that_moves_back_in_time_finds_its_old_entry() -> None:
+    lab = Lab()
+    before = lab.send(20)
+    lab.path.add_node("node-4", "127.1.0.4", lab.path.weight_to_move("node-4", 20))
+    moved = lab.send(20, S)
+    assert not any(a is b for a, b in zip(before, moved, strict=True))
+    lab.path.remove_node("node-4")
+    assert all(a is b for a, b in zip(before, lab.send(20, 2 * S), strict=True))
+
+
+def test_a_move_is_recorded_once_with_both_identities() -> None:
+    lab = Lab()
+    (old,) = lab.send(1)
+    lab.path.add_node("node-4", "127.1.0.4", lab.path.weight_to_move("node-4", 1))
+    (new,) = lab.send(1, S)
+    lab.send(1, 2 * S)
+    assert old is not None
+    assert new is not None
+    assert lab.deeds == [Rerouted(client(0), S, before=old.identity, after=new.identity)]
+
+
+def test_a_rewritten_port_changes_the_reflexive_port_alone() -> None:
+    lab = Lab()
+    (old, other) = lab.send(2)
+    assert lab.path.rewrite_port(client(0), S)
+    (new, still) = lab.send(2, S)
+    assert still is other
+    assert old is not None
+    assert new is not None
+    (deed,) = lab.deeds
+    assert isinstance(deed, Rerouted)
+    assert deed.kinds == (Kind.REFLEXIVE_PORT,)
+    assert (new.pod, new.source.ip) == (old.pod, old.source.ip)
+    assert lab.path.reverse(old.source, old.pod.address, S) == client(0), "a reply on its way arrives"
+
+
+def test_a_port_of_an_unknown_flow_is_not_rewritten() -> None:
+    lab = Lab()
+    lab.send(1)
+    lab.path.flush_flows("node-1")
+    lab.path.flush_flows("node-2")
+    lab.path.flush_flows("node-3")
+    assert not lab.path.rewrite_port(client(0), S)
+
+
+@given(seeds, flow_counts)
+def test_a_flush_redraws_the_flows_of_that_node_alone(seed: int, flows: int) -> None:
+    lab = Lab(seed)
+    before = lab.send(flows)
+    flushed = lab.path.flush_flows("node-1")
+    after = lab.send(flows, S)
+    for number, (old, new) in enumerate(zip(before, after, strict=True)):
+        assert old is not None
+        assert new is not None
+        assert (client(number) in flushed) == (old.source.ip == "127.1.0.1") == (new is not old)
+        assert new.source.ip == old.source.ip
+
+
+def test_client_ip_affinity_outlives_a_flush_and_only_the_port_tells() -> None:
+    lab = Lab(affinity=Affinity.CLIENT_IP)
+    lab.send(30)
+    for node in lab.path.nodes:
+        lab.path.flush_flows(node)
+    lab.send(30, S)
+    assert len(lab.deeds) == 30
+    assert {deed.kinds for deed in lab.deeds if isinstance(deed, Rerouted)} == {(Kind.REFLEXIVE_PORT,)}
+
+
+def test_client_ip_affinity_is_kept_by_each_node_on_its_own() -> None:
+    entries = [entry for entry in Lab(seed=3, affinity=Affinity.CLIENT_IP).send(30) if entry is not None]
+    by_node: dict[str, set[str]] = {}
+    for entry in entries:
+        by_node.setdefault(entry.source.ip, set()).add(entry.pod.name)
+    assert [len(pods) for pods in by_node.values()] == [1, 1, 1]
+    assert len(set.union(*by_node.values())) > 1, "one client IP is served by several pods"
+
+
+def test_policy_local_keeps_the_address_and_uses_local_pods() -> None:
+    lab = Lab(policy=Policy.LOCAL)
+    for number, entry in enumerate(lab.send(30)):
+        assert entry is not None
+        assert entry.source == TransportAddress("127.3.0.1", 40_000 + number)
+        assert entry.pod.node == lab.path.node_of(client(number))
+    lab.path.add_node("node-4", "127.1.0.4", lab.path.weight_to_move("node-4", 10))
+    lab.path.add_pod(Pod(name="far", node="node-4", address=TransportAddress("127.2.0.9", 1), instance=b"\0" * 8))
+    lab.send(30, S)
+    assert len(lab.deeds) == 10
+    for deed in lab.deeds:
+        assert isinstance(deed, Rerouted)
+        assert deed.kinds == (Kind.POD, Kind.NODE, Kind.INSTANCE), "a new pod, the address stays"
+
+
+def test_policy_local_drops_at_a_node_without_a_pod() -> None:
+    lab = Lab(policy=Policy.LOCAL, pods=2)
+    entries = lab.send(30)
+    lost = [client(number) for number, entry in enumerate(entries) if entry is None]
+    assert lost
+    assert lab.deeds == [Dropped(flow, 0, Direction.UP, "no-local-pod") for flow in lost]
+    assert {lab.path.node_of(flow) for flow in lost} == {"node-3"}
+
+
+def test_policy_local_takes_another_port_when_the_clients_own_is_not_free() -> None:
+    taken = TransportAddress("127.3.0.1", 40_000)
+    path = NetworkPath(seed=1, record=lambda _: None, policy=Policy.LOCAL, claim=lambda source: source != taken)
+    path.add_node("node-1", "127.1.0.1")
+    path.add_pod(pod(1))
+    entry = path.forward(client(0), 0)
+    assert entry is not None
+    assert (entry.source.ip, entry.source == taken) == ("127.3.0.1", False)
+
+
+def test_an_idle_flow_is_new_again_and_replies_keep_it_alive() -> None:
+    lab = Lab()
+    (quiet, kept) = lab.send(2)
+    assert quiet is not None
+    assert kept is not None
+    assert lab.path.reverse(kept.source, kept.pod.address, 20 * S) == client(1)
+    (new, still) = lab.send(2, 31 * S)
+    assert still is kept
+    assert new is not None
+    assert new.source != quiet.source
+    assert [type(deed) for deed in lab.deeds] == [Rerouted]
+
+
+def test_what_is_idle_is_forgotten() -> None:
+    lab = Lab()
+    (old, _) = lab.send(2)
+    lab.path.forward(client(0), 20 * S)
+    assert old is not None
+    assert lab.path.expire(40 * S) == {old.source}
+    assert sum(len(node.entries) for node in lab.path.nodes.values()) == 1
+
+
+def test_a_reply_that_nobody_asked_for_belongs_to_no_flow() -> None:
+    lab = Lab()
+    (entry,) = lab.send(1)
+    assert entry is not None
+    assert lab.path.reverse(entry.source, TransportAddress("127.2.0.200", 3478), 0) is None
+
+
+def test_a_removed_pod_loses_its_flows_or_keeps_them_stale() -> None:
+    flushed, stale = Lab(), Lab()
+    before = flushed.send(20)
+    stale.send(20)
+    flushed.path.remove_pod("pod-1")
+    stale.path.remove_pod("pod-1", flush=False)
+    for old, new, dead in zip(before, flushed.send(20, S), stale.send(20, S), strict=True):
+        assert old is not None
+        assert new is not None
+        assert dead is not None
+        assert (new is old) == (old.pod.name != "pod-1")
+        assert new.pod.name != "pod-1"
+        assert dead.pod.name == old.pod.name
+
+
+def test_new_flows_go_to_ready_pods_then_to_terminating_ones_that_serve() -> None:
+    lab = Lab(pods=3)
+    lab.path.set_conditions("pod-1", ready=False, serving=False)
+    lab.path.set_conditions("pod-2", ready=False, serving=True, terminating=True)
+    assert {entry.pod.name for entry in lab.send(20) if entry} == {"pod-3"}
+    lab.path.remove_pod("pod-3")
+    assert {entry.pod.name for entry in lab.send(20, S) if entry} == {"pod-2"}
+    lab.path.remove_pod("pod-2")
+    assert lab.send(1, 2 * S) == [None]
+    assert lab.deeds[-1] == Dropped(client(0), 2 * S, Direction.UP, "no-pod")
+
+
+def test_without_a_node_everything_is_dropped() -> None:
+    lab = Lab()
+    for name in list(lab.path.nodes):
+        lab.path.remove_node(name)
+    assert lab.send(1) == [None]
+    assert lab.deeds == [Dropped(client(0), 0, Direction.UP, "no-node")]
+    with pytest.raises(ValueError, match="no node to take flows from"):
+        lab.path.weight_to_move("node-4", 1)
+
+
+def test_a_name_is_given_once() -> None:
+    lab = Lab()
+    with pytest.raises(ValueError, match="'node-1' is there already"):
+        lab.path.add_node("node-1", "127.1.0.9")
+    with pytest.raises(ValueError, match="'pod-1' is there already"):
+        lab.path.add_pod(pod(1))
+
+
+def test_a_node_without_a_free_port_says_so() -> None:
+    path = NetworkPath(seed=1, record=lambda _: None, claim=lambda _: False)
+    path.add_node("node-1", "127.1.0.1")
+    path.add_pod(pod(1))
+    with pytest.raises(RuntimeError, match=r"no free port on 127\.1\.0\.1"):
+        path.forward(client(0), 0)
