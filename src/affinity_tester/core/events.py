@@ -6,7 +6,7 @@ wall clock. The tracker observes, the verdict judges, the report words: an event
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -255,6 +255,9 @@ class Losses:
         """All of them."""
         return self.up + self.down + self.unknown
 
+    def __add__(self, other: Losses) -> Losses:
+        return Losses(self.up + other.up, self.down + other.down, self.unknown + other.unknown)
+
 
 @dataclass(frozen=True, slots=True)
 class RttStats:
@@ -300,6 +303,12 @@ class Counts:
     """Replies to probes older than the kept history (60 s): late or duplicate, it is no longer known which."""
     undecodable: int = 0
     """Datagrams that were no reply to a probe of this session."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, earlier: Counts) -> Counts:
+        return Counts(*(mine - its for mine, its in zip(astuple(self), astuple(earlier), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

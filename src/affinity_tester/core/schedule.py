@@ -13,13 +13,13 @@ class Schedule:
     interval, and one timer drives all sessions.
     """
 
-    __slots__ = ("_interval_ns", "_sessions", "_slot", "_start_ns")
+    __slots__ = ("_interval_ns", "_sessions", "_slot", "start_ns")
 
     def __init__(self, start_ns: int, interval_ns: int, sessions: int) -> None:
         """Start at `start_ns` with an interval (of one session) in nanoseconds; both counts are at least 1."""
         if interval_ns < 1 or sessions < 1:
             raise ValueError("interval and sessions are at least 1")
-        self._start_ns = start_ns
+        self.start_ns = start_ns
         self._interval_ns = interval_ns
         self._sessions = sessions
         self._slot = 0
@@ -27,14 +27,14 @@ class Schedule:
     @property
     def next_due_ns(self) -> int:
         """When the next slot is due."""
-        return self._start_ns + self._slot * self._interval_ns // self._sessions
+        return self.start_ns + self._slot * self._interval_ns // self._sessions
 
     def take(self, now_ns: int) -> tuple[int, bool] | None:
         """Take the next slot if it is due: (session index, whether it is missed); None when none is due.
 
         A slot is missed when it is more than one interval late. The caller skips it and counts a timer miss.
         """
-        due_ns = self._start_ns + self._slot * self._interval_ns // self._sessions
+        due_ns = self.start_ns + self._slot * self._interval_ns // self._sessions
         if due_ns > now_ns:
             return None
         session = self._slot % self._sessions

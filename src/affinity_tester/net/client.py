@@ -1,0 +1,374 @@
+"""The client: N sessions on one timer, read through one epoll, until told to stop.
+
+asyncio is the shell: `core.schedule` says what is due, `core.tracker` what a reply means. All sockets of a run are polled
+as one, so that a wake-up costs one callback however many sessions answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import secrets
+import select
+import time
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any
+
+from affinity_tester import __version__
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    ChangeSeen,
+    ClientFault,
+    Counts,
+    Event,
+    ForeignServer,
+    Losses,
+    NothingAnswered,
+    RunStarted,
+    RunSummary,
+    SendingStopped,
+    SessionExhausted,
+    SessionStarted,
+    SessionStats,
+    StatsTick,
+)
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.outages import OutageWatch
+from affinity_tester.core.schedule import Schedule
+from affinity_tester.core.stats import RttHistogram
+from affinity_tester.core.stun import ResponseDecoder
+from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
+from affinity_tester.errors import UserError
+from affinity_tester.net.limits import raise_descriptor_limit
+from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
+from affinity_tester.net.session import Session
+from affinity_tester.settings import NS_PER_S, ClientSettings
+
+SWEEP_NS = NS_PER_S // 4
+"""How often losses and outages are looked for: well below the loss threshold."""
+
+SILENCE_NS = 5 * NS_PER_S
+"""After so long without any answer since the start, the run says so."""
+
+FEW_SESSIONS = 20
+"""Up to so many, each has a statistics line; beyond, the worst have."""
+
+WORST = 3
+"""So many of the worst sessions are named where there are many."""
+
+_POLL_BATCH = 512
+"""Datagrams read on one wake-up before the timer has its turn."""
+
+
+class Client:
+    """One run. Events go to `emit` as they happen; whatever `emit` raises ends the run and is raised by `run`."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        target: TransportAddress,
+        target_name: str,
+        emit: Callable[[Event], None],
+        *,
+        scope_id: int = 0,
+        every_session: bool | None = None,
+    ) -> None:
+        """`every_session`: statistics of each session (None: when there are few)."""
+        self._settings = settings
+        self._target = target
+        self._target_name = target_name
+        self._scope_id = scope_id
+        self._emit = emit
+        self._every_session = settings.sessions <= FEW_SESSIONS if every_session is None else every_session
+        self._sessions: list[Session] = []
+        self._timer: asyncio.Handle | None = None
+        self._sweeper: asyncio.Handle | None = None
+        self._reader: _Reader | None = None
+        self._outages = OutageWatch()
+        self._stop = asyncio.Event()
+        self._abort = asyncio.Event()
+        self._answered = self._told_silence = False
+        self._source = ""
+        self._source_checked_ns = 0
+
+    # --- from outside ----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop sending, drain the replies and end. A second call ends at once."""
+        if self._stop.is_set():
+            self._abort.set()
+        self._stop.set()
+
+    @property
+    def aborted(self) -> bool:
+        """Whether `stop` was called twice."""
+        return self._abort.is_set()
+
+    async def run(self) -> None:
+        """Run from the first event to the last summary. Raises `UserError` when the sockets cannot be opened."""
+        loop = asyncio.get_running_loop()
+        settings = self._settings
+        self._failed: asyncio.Future[None] = loop.create_future()
+        try:
+            self._open()
+            start_ns = monotonic_ns()
+            self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions)
+            self._last_tick_ns = start_ns
+            self._next_stats_ns = start_ns + settings.stats_interval_ns
+            self._tick()
+            self._sweeper = loop.call_later(SWEEP_NS / NS_PER_S, self._sweep)
+            longest_s = None if settings.duration_ns is None else settings.duration_ns / NS_PER_S
+            interrupted = await self._wait(self._stop, longest_s)
+            self._stop.set()
+            stopped_ns = monotonic_ns()
+            self._emit(SendingStopped(stopped_ns, interrupted))
+            await self._drain()
+            self._summarise(start_ns, stopped_ns)
+        finally:
+            self._close()
+
+    # --- start and end ---------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        settings = self._settings
+        raise_descriptor_limit(settings.sessions)
+        self._source = learn_source(self._target, self._scope_id)
+        now_ns = monotonic_ns()
+        self._emit(
+            RunStarted(
+                now_ns,
+                wall_ns=time.time_ns(),
+                utc_offset_s=time.localtime().tm_gmtoff,
+                version=__version__,
+                target=self._target,
+                target_name=self._target_name,
+                sessions=settings.sessions,
+                interval_ns=settings.interval_ns,
+                loss_threshold_ns=settings.loss_threshold_ns,
+                request_size=settings.request_size,
+                connected=settings.connected,
+                lost_guarantees=lost_guarantees(),
+            )
+        )
+        self._reader = reader = _Reader(asyncio.get_running_loop(), self._guarded)
+        decoder = ResponseDecoder(settings.key)
+        for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
+            try:
+                sock = open_probe_socket(
+                    self._source, self._target, scope_id=self._scope_id, connected=settings.connected
+                )
+            except OSError as error:
+                raise _open_error(error, len(self._sessions), settings.sessions, self._source) from error
+            tracker = SessionTracker(f"CLIENT-{number}", settings.loss_threshold_ns, self._observe)
+            session = Session(
+                sock,
+                self._target,
+                tracker,
+                secrets.randbits(64),
+                decoder,
+                emit=self._observe,
+                scope_id=self._scope_id,
+                request_size=settings.request_size,
+                key=settings.key,
+                connected=settings.connected,
+            )
+            self._sessions.append(session)
+            reader.add(session)
+            self._emit(SessionStarted(now_ns, session.name, session.local))
+
+    async def _wait(self, event: asyncio.Event, longest_s: float | None) -> bool:
+        """Wait for an event, or for a failure in a callback (which is raised); False when the time was up first."""
+        waiter: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
+        failed: asyncio.Future[Any] = self._failed
+        try:
+            await asyncio.wait((waiter, failed), timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+        if self._failed.done():
+            self._failed.result()
+        return event.is_set()
+
+    async def _drain(self) -> None:
+        """Let the replies come in: until every probe is answered or lost."""
+        deadline_ns = monotonic_ns() + self._settings.loss_threshold_ns + SWEEP_NS
+        while monotonic_ns() < deadline_ns and any(session.tracker.pending for session in self._sessions):
+            if await self._wait(self._abort, 0.05):
+                break
+
+    def _summarise(self, start_ns: int, stopped_ns: int) -> None:
+        now_ns = monotonic_ns()
+        total, losses, kinds, gap_ns = Counts(), Losses(), dict.fromkeys(Kind, 0), 0
+        for session in self._sessions:
+            session.expire()
+            session.check_drops()
+            summary = session.summary(now_ns)
+            self._emit(summary)
+            total += summary.total
+            losses += summary.losses
+            gap_ns = max(gap_ns, summary.longest_gap_ns)
+            for kind, count in summary.kinds:
+                kinds[kind] += count
+        rtt = RttHistogram.merged(session.tracker.rtt for session in self._sessions).stats()
+        changed = tuple((kind, count) for kind, count in kinds.items() if count)
+        self._emit(RunSummary(now_ns, stopped_ns - start_ns, total, losses, rtt, changed, gap_ns))
+
+    def _close(self) -> None:
+        for handle in (self._timer, self._sweeper):
+            if handle is not None:
+                handle.cancel()
+        if self._reader is not None:
+            self._reader.close()
+        for session in self._sessions:
+            session.sock.close()
+
+    # --- what the loop calls ---------------------------------------------------------------------------------------
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """Run a callback's work; what it raises ends the run instead of vanishing in the event loop's handler."""
+        try:
+            work()
+        except Exception as error:  # handed on to `run`, which raises it
+            if not self._failed.done():
+                self._failed.set_exception(error)
+
+    def _tick(self) -> None:
+        if self._stop.is_set():
+            return
+        self._guarded(self._send_due)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._schedule.next_due_ns / NS_PER_S, self._tick)
+
+    def _send_due(self) -> None:
+        now_ns = monotonic_ns()
+        schedule, sessions = self._schedule, self._sessions
+        if now_ns - self._last_tick_ns > NS_PER_S:
+            self._catch_up(now_ns)
+        self._last_tick_ns = now_ns
+        while (slot := schedule.take(now_ns)) is not None:
+            index, missed = slot
+            session = sessions[index]
+            if missed:
+                session.timer_misses += 1
+            elif not session.tracker.exhausted:
+                session.send()
+                if session.tracker.sent_count == MAX_PROBES:
+                    self._emit(SessionExhausted(now_ns, session.name))
+
+    def _catch_up(self, now_ns: int) -> None:
+        """After a stop of this process: read and expire before anything is sent, and skip the rounds that were missed."""
+        for session in self._sessions:
+            session.expire()
+        rounds = self._schedule.skip_rounds(now_ns)
+        for session in self._sessions:
+            session.timer_misses += rounds
+
+    def _sweep(self) -> None:
+        self._guarded(self._look_around)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_NS / NS_PER_S, self._sweep)
+
+    def _look_around(self) -> None:
+        for session in self._sessions:
+            session.expire()
+        now_ns = monotonic_ns()
+        trackers = [session.tracker for session in self._sessions]
+        self._outages.sweep(now_ns, trackers)
+        if not self._answered:
+            self._look_for_answers(now_ns)
+        if now_ns >= self._next_stats_ns and not self._stop.is_set():
+            self._tell_stats(now_ns)
+
+    def _look_for_answers(self, now_ns: int) -> None:
+        served = next((who for session in self._sessions if (who := session.tracker.serving) is not None), None)
+        if served is not None:
+            self._answered = True
+            if served.pod is None:
+                self._emit(ForeignServer(now_ns, served.software))
+        elif not self._told_silence and now_ns - self._schedule.start_ns >= SILENCE_NS:
+            self._told_silence = True
+            self._emit(NothingAnswered(now_ns, now_ns - self._schedule.start_ns))
+
+    def _tell_stats(self, now_ns: int) -> None:
+        interval_ns = self._settings.stats_interval_ns
+        self._next_stats_ns += interval_ns * ((now_ns - self._next_stats_ns) // interval_ns + 1)
+        total = Counts()
+        delta = Counts()
+        lines: list[SessionStats] = []
+        for session in self._sessions:
+            session.check_drops()
+            counts = session.counts()
+            line = SessionStats(now_ns, session.name, counts - session.previous, counts, session.tracker.serving)
+            session.previous = counts
+            total += counts
+            delta += line.delta
+            lines.append(line)
+        if not self._every_session:
+            bad = (line for line in lines if line.delta.lost or line.delta.changes)
+            lines = sorted(bad, key=lambda line: (-line.delta.lost, -line.delta.changes))[:WORST]
+        for line in lines:
+            self._emit(line)
+        self._emit(StatsTick(now_ns, len(self._sessions), delta, total))
+
+    def _observe(self, event: Event) -> None:
+        """What sessions and trackers tell goes on; a change is the occasion to look at the client's own address."""
+        self._emit(event)
+        if isinstance(event, ChangeSeen) and event.at_ns - self._source_checked_ns > NS_PER_S:
+            self._source_checked_ns = event.at_ns
+            try:
+                source = learn_source(self._target, self._scope_id)
+            except UserError as error:
+                source = str(error)
+            if source != self._source:
+                detail = f"this machine's own address changed: {self._source} -> {source}"
+                self._source = source
+                self._emit(ClientFault(event.at_ns, event.session, "local-address", detail))
+
+
+class _Reader:
+    """All sessions' sockets behind one callback: one epoll set where there is one, else the loop's own selector."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, guarded: Callable[[Callable[[], object]], None]) -> None:
+        self._loop = loop
+        self._guarded = guarded
+        self._by_fd: dict[int, Session] = {}
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        if self._epoll is not None:
+            loop.add_reader(self._epoll.fileno(), guarded, self._read_ready)
+
+    def add(self, session: Session) -> None:
+        fd = session.sock.fileno()
+        self._by_fd[fd] = session
+        if self._epoll is not None:
+            self._epoll.register(fd, select.EPOLLIN)
+        else:
+            self._loop.add_reader(fd, self._guarded, session.read)
+
+    def _read_ready(self) -> None:
+        assert self._epoll is not None
+        by_fd = self._by_fd
+        for fd, mask in self._epoll.poll(0, _POLL_BATCH):
+            session = by_fd[fd]
+            if mask & select.EPOLLERR:
+                session.hear_errors(monotonic_ns())
+            if mask & select.EPOLLIN:
+                session.read()
+
+    def close(self) -> None:
+        if self._epoll is not None:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+        else:
+            for fd in self._by_fd:
+                self._loop.remove_reader(fd)
+
+
+def _open_error(error: OSError, opened: int, wanted: int, source: str) -> UserError:
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return UserError(
+            f"too few file descriptors for {wanted} sessions (stopped at {opened}): "
+            f"raise the hard limit (ulimit -Hn) or take fewer --sessions"
+        )
+    if error.errno == errno.EADDRINUSE:
+        return UserError(f"no free port left at {source} after {opened} sockets: take fewer --sessions")
+    return UserError(f"cannot open a socket at {source}: {error.strerror}")

@@ -1,0 +1,31 @@
+"""File descriptors: raising the soft limit is the tool's job, not the user's."""
+
+from __future__ import annotations
+
+from affinity_tester.errors import UserError
+
+SPARE_DESCRIPTORS = 64
+"""For the event loop, the log, the record, the cluster's connections and what the process inherited."""
+
+
+def raise_descriptor_limit(sockets: int) -> None:
+    """Make room for so many sockets. Raises `UserError` when the hard limit is below that."""
+    try:
+        import resource  # noqa: PLC0415 - Unix only
+    except ImportError:
+        return
+    needed = sockets + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"{sockets} sessions need {needed} file descriptors, and this process may have {hard}: "
+            f"take at most {max(0, hard - SPARE_DESCRIPTORS)} --sessions, or raise the hard limit (ulimit -Hn)"
+        )
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (ValueError, OSError) as error:  # macOS caps it below an infinite hard limit
+        raise UserError(
+            f"{sockets} sessions need {needed} file descriptors, and the system refuses: {error}"
+        ) from error
