@@ -1,0 +1,89 @@
+"""A copy of the checkout in which make may act, and a kubectl that only writes down what it is asked."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FAKE_KUBECTL = """\
+#!/usr/bin/env python3
+import json, pathlib, sys
+here = pathlib.Path(__file__).parent
+args = " ".join(sys.argv[1:])
+with (here / "asked").open("a") as asked:
+    asked.write(args + "\\n")
+if "--filename=-" in sys.argv:
+    with (here / "applied").open("a") as applied:
+        applied.write(sys.stdin.read())
+for part, (code, out, err) in json.loads((here / "answers").read_text()).items():
+    if part in args:
+        sys.stdout.write(out)
+        sys.stderr.write(err)
+        sys.exit(code)
+"""
+
+
+@dataclass
+class Tree:
+    """The copy, its `bin` on the PATH before all else."""
+
+    root: Path
+    bin: Path
+
+    def answer(self, answers: dict[str, tuple[int, str, str]]) -> None:
+        """Script kubectl: the first part found in its arguments gives exit code, stdout and stderr; else 0 and silence."""
+        base = {"config current-context": (0, "kind-test\n", ""), "config view": (0, "media", "")}
+        (self.bin / "answers").write_text(json.dumps({**answers, **base}))
+
+    @property
+    def asked(self) -> list[str]:
+        """What kubectl was asked, without the questions for the context."""
+        lines = (self.bin / "asked").read_text().splitlines() if (self.bin / "asked").exists() else []
+        return [line for line in lines if not line.startswith("config ")]
+
+    @property
+    def applied(self) -> str:
+        """All that was piped into `kubectl apply`."""
+        return (self.bin / "applied").read_text() if (self.bin / "applied").exists() else ""
+
+    def make(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run make here, with nothing in the environment that a developer may have set."""
+        clean = {name: value for name, value in os.environ.items() if name in {"HOME", "LANG", "PYENV_ROOT"}}
+        path = f"{self.bin}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["make", "--no-print-directory", *args],
+            cwd=self.root,
+            env={**clean, "PATH": path, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def script(self, name: str, text: str) -> Path:
+        """Put an executable into the copy."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+
+@pytest.fixture
+def tree(repo: Path, tmp_path: Path) -> Tree:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("Makefile", "env.list", "pyproject.toml"):
+        shutil.copy(repo / name, root)
+    shutil.copytree(repo / "k8s", root / "k8s")
+    (root / "src/affinity_tester").mkdir(parents=True)
+    shutil.copy(repo / "src/affinity_tester/__init__.py", root / "src/affinity_tester")
+    made = Tree(root, root / "bin")
+    made.script("bin/kubectl", FAKE_KUBECTL)
+    made.answer({})
+    return made

@@ -1,0 +1,162 @@
+"""The targets that act on a cluster, with a kubectl that acts on none."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+IP = "status.loadBalancer.ingress[0].ip"
+HOSTNAME = "status.loadBalancer.ingress[0].hostname"
+CONTEXT = "Context kind-test, namespace media\n"
+
+
+def test_apply_deployment_runs_the_image_and_waits(tree):
+    done = tree.make("apply-deployment", "IMAGE=registry.example:5000/echo@sha256:abc", "WAIT=7")
+    assert (done.returncode, done.stdout, done.stderr) == (0, CONTEXT, "")
+    assert tree.asked == ["apply --filename=-", "rollout status deployment/affinity-tester --timeout=7s"]
+    expected = yaml.safe_load((tree.root / "k8s/deployment.yaml").read_text())
+    expected["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.example:5000/echo@sha256:abc"
+    assert yaml.safe_load(tree.applied) == expected
+
+
+def test_the_files_hold_the_defaults_of_make(tree):
+    for target in ("apply-deployment", "node-scaleup"):
+        assert tree.make(target).returncode == 0
+    tree.answer({IP: (0, "203.0.113.7", "")})
+    assert tree.make("apply-service").returncode == 0
+    files = ("deployment.yaml", "node-scaleup.yaml", "service.yaml")
+    assert tree.applied == "".join((tree.root / "k8s" / name).read_text() for name in files)
+
+
+def test_pods_that_do_not_get_ready_are_shown_with_what_to_do(tree):
+    tree.answer({"rollout": (1, "", "error: timed out\n"), "get pods": (0, "x 0/1 ImagePullBackOff\n", "")})
+    done = tree.make("apply-deployment", "IMAGE=echo:1", "WAIT=1")
+    assert done.returncode == 2
+    assert "x 0/1 ImagePullBackOff\nThe pods were not ready within 1 s." in done.stderr
+    assert "kind load docker-image echo:1" in done.stderr
+    assert tree.asked[-1] == "get pods --selector=app.kubernetes.io/name=affinity-tester --output=wide"
+
+
+@pytest.mark.parametrize(
+    ("address", "field"), [("203.0.113.7", IP), ("2001:db8::7", IP), ("lb-1.example.com", HOSTNAME)]
+)
+def test_apply_service_writes_the_address_into_env_list(tree, address, field):
+    before = (tree.root / "env.list").read_text()
+    tree.answer({field: (0, address, "")})
+    done = tree.make("apply-service")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(CONTEXT)
+    assert f"External address {address}, now TARGET_ADDR in env.list. Next: make client\n" in done.stdout
+    assert ("takes a minute or two to resolve" in done.stdout) == (field == HOSTNAME)
+    written = (tree.root / "env.list").read_text()
+    assert written == before.replace("TARGET_ADDR=\n", f"TARGET_ADDR={address}\n")
+    assert written != before
+
+
+def test_a_second_address_replaces_the_first_and_a_lost_line_comes_back(tree):
+    (tree.root / "env.list").write_text("# mine\nTARGET_ADDR=198.51.100.1\nAFFINITY_SESSIONS=3\n")
+    tree.answer({IP: (0, "203.0.113.7", "")})
+    assert tree.make("apply-service").returncode == 0
+    assert (tree.root / "env.list").read_text() == "# mine\nTARGET_ADDR=203.0.113.7\nAFFINITY_SESSIONS=3\n"
+    (tree.root / "env.list").write_text("AFFINITY_SESSIONS=3\n")
+    assert tree.make("apply-service").returncode == 0
+    assert (tree.root / "env.list").read_text() == "AFFINITY_SESSIONS=3\nTARGET_ADDR=203.0.113.7\n"
+
+
+def test_policy_and_affinity_change_what_is_applied(tree):
+    tree.answer({IP: (0, "203.0.113.7", "")})
+    assert tree.make("apply-service", "POLICY=Local", "AFFINITY=ClientIP").returncode == 0
+    expected = yaml.safe_load((tree.root / "k8s/service.yaml").read_text())
+    expected["spec"].update(externalTrafficPolicy="Local", sessionAffinity="ClientIP")
+    assert yaml.safe_load(tree.applied) == expected
+
+
+def test_a_pending_address_ends_with_what_to_do(tree):
+    tree.answer({"nodePort": (0, "30478", "")})
+    before = (tree.root / "env.list").read_text()
+    done = tree.make("apply-service", "WAIT=0")
+    assert done.returncode == 2
+    assert "No external address after 0 s. Where it can come from:" in done.stderr
+    for hint in ("cloud-provider-kind", "minikube tunnel", "MetalLB", "TARGET_ADDR=NODE_ADDRESS:30478 in env.list"):
+        assert hint in done.stderr
+    assert (tree.root / "env.list").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["apply-service", "POLICY=local"], "POLICY='local' is neither Cluster nor Local"),
+        (["apply-service", "AFFINITY=$$(id)"], "AFFINITY='$(id)' is neither None nor ClientIP"),
+        (["apply-service", "WAIT=5m"], "WAIT='5m' is not a number of seconds"),
+        (["apply-deployment", "IMAGE=a|b"], "IMAGE='a|b' is not the name of an image"),
+        (["apply-deployment", "IMAGE="], "IMAGE='' is not the name of an image"),
+        (["node-scaleup", "NODES=-1"], "NODES='-1' is not a whole number"),
+        (["node-scaleup", "CPU=lots"], "CPU='lots' is not a number of CPUs (2, 0.5, 500m)"),
+    ],
+)
+def test_a_bad_value_gets_one_line_and_nothing_is_applied(tree, args, line):
+    done = tree.make(*args)
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first == line
+    assert make_says.startswith("make: ***")
+    assert tree.asked == []
+
+
+def test_node_scaleup_takes_size_and_namespace(tree):
+    done = tree.make("node-scaleup", "NODES=4", "CPU=500m", "NAMESPACE=probe")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Context kind-test, namespace probe\n")
+    assert tree.asked == ["--namespace=probe apply --filename=-"]
+    spec = yaml.safe_load(tree.applied)["spec"]
+    assert spec["replicas"] == 4
+    assert spec["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "500m"
+
+
+def test_clean_takes_all_away_twice(tree):
+    (tree.root / "env.list").write_text("TARGET_ADDR=203.0.113.7\nAFFINITY_SESSIONS=3\n")
+    for _ in range(2):
+        done = tree.make("clean")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(CONTEXT)
+        assert (tree.root / "env.list").read_text() == "TARGET_ADDR=\nAFFINITY_SESSIONS=3\n"
+    # With --ignore-not-found kubectl itself passes over what is gone (NotFound) and still fails on all else.
+    assert tree.asked == ["delete --ignore-not-found --filename=k8s/"] * 2
+    (tree.root / "env.list").unlink()
+    assert tree.make("clean").returncode == 0
+
+
+def test_clean_does_not_hide_a_cluster_that_can_not_be_reached(tree):
+    tree.answer({"delete": (1, "", "error: connection refused\n")})
+    done = tree.make("clean")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: connection refused\n")
+    assert "Nothing of it is left" not in done.stdout
+
+
+@pytest.mark.parametrize("target", ["apply-deployment", "apply-service", "node-scaleup", "clean"])
+def test_without_kubectl_or_context_one_line_says_what_to_do(tree, target):
+    done = tree.make(target, "KUBECTL=no-such-kubectl")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith("kubectl is not on the PATH: install it")
+    answers = tree.bin / "answers"
+    answers.write_text('{"config current-context": [1, "", "error: current-context is not set\\n"]}')
+    done = tree.make(target)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith("kubectl has no current context: choose one with")
+    assert tree.asked == []
+
+
+def test_a_context_without_a_namespace_acts_in_default(tree):
+    (tree.bin / "answers").write_text('{"config current-context": [0, "gke\\n", ""]}')
+    assert tree.make("node-scaleup").stdout.startswith("Context gke, namespace default\n")
+
+
+def test_every_value_that_make_puts_in_has_exactly_one_place(repo: Path):
+    marks = [
+        line.split("# make: ")[1]
+        for path in sorted((repo / "k8s").glob("*.yaml"))
+        for line in path.read_text().splitlines()
+        if "# make: " in line
+    ]
+    assert marks == ["IMAGE", "NODES", "CPU", "POLICY", "AFFINITY"]
