@@ -1,0 +1,36 @@
+# Two images: `docker build --target server .` (the pod) and `docker build --target client .` (the prober, with the
+# cluster's package). `make image` builds both. Both run as a numeric user, need no writable file system, and get
+# SIGTERM themselves.
+
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY src ./src
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
+
+# Each environment is made by the build stage's pip and has none of its own; pip compiles what it installs.
+FROM build AS build-server
+RUN python -m venv --without-pip /opt/affinity-tester \
+    && pip --python /opt/affinity-tester/bin/python install --no-cache-dir "$(echo /dist/*.whl)[server]"
+
+FROM build AS build-client
+RUN python -m venv --without-pip /opt/affinity-tester \
+    && pip --python /opt/affinity-tester/bin/python install --no-cache-dir "$(echo /dist/*.whl)[cluster]"
+
+FROM python:3.13-slim AS base
+ENV PATH=/opt/affinity-tester/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+# Numeric, so that Kubernetes can see that it is not root (runAsNonRoot).
+USER 65532:65532
+ENTRYPOINT ["affinity-tester"]
+
+FROM base AS client
+COPY --from=build-client /opt/affinity-tester /opt/affinity-tester
+CMD ["client"]
+
+# The last stage is what a build without --target makes.
+FROM base AS server
+COPY --from=build-server /opt/affinity-tester /opt/affinity-tester
+EXPOSE 3478/udp 8080/tcp
+CMD ["server"]

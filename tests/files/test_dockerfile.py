@@ -1,0 +1,76 @@
+"""The Dockerfile, read as text (no container engine is at hand): its two targets and what each may hold."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read() -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
+    """What each stage is built from, and its instructions as (keyword, rest)."""
+    text = (ROOT / "Dockerfile").read_text()
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    parents: dict[str, str] = {}
+    stages: dict[str, list[tuple[str, str]]] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        keyword, rest = line.split(maxsplit=1)
+        if keyword == "FROM":
+            parent, as_, name = rest.split()
+            assert as_ == "AS"
+            parents[name] = parent
+            stages[name] = []
+        else:
+            stages[name].append((keyword, rest))
+    return parents, stages
+
+
+PARENTS, STAGES = read()
+
+
+def lineage(stage: str) -> list[tuple[str, str]]:
+    """The instructions that make up a stage's image, its ancestors' first."""
+    parent = PARENTS[stage]
+    return (lineage(parent) if parent in PARENTS else []) + STAGES[stage]
+
+
+@pytest.mark.parametrize("target", ["server", "client"])
+def test_a_target_runs_the_command_as_a_numeric_user(target):
+    made = dict(lineage(target))
+    assert json.loads(made["ENTRYPOINT"]) == ["affinity-tester"]
+    assert json.loads(made["CMD"]) == [target]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", made["USER"])
+    assert "PYTHONUNBUFFERED=1" in made["ENV"]
+    assert "PYTHONDONTWRITEBYTECODE=1" in made["ENV"]
+    # Nothing is installed in it: what it holds comes from its own build stage.
+    assert [rest for keyword, rest in lineage(target) if keyword in {"COPY", "RUN", "ADD"}] == [
+        f"--from=build-{target} /opt/affinity-tester /opt/affinity-tester"
+    ]
+
+
+def test_only_the_client_has_the_package_for_the_cluster():
+    extras = {
+        target: [re.findall(r"whl\)\[(\w+)]", rest) for keyword, rest in STAGES[f"build-{target}"] if keyword == "RUN"]
+        for target in ("server", "client")
+    }
+    assert extras == {"server": [["server"]], "client": [["cluster"]]}
+
+
+def test_the_user_is_the_deployments():
+    assert dict(lineage("server"))["USER"] == "65532:65532"
+    assert "runAsUser: 65532\n" in (ROOT / "k8s/deployment.yaml").read_text()
+
+
+def test_the_last_stage_is_the_server_and_all_images_are_slim():
+    assert list(STAGES)[-1] == "server"
+    assert {parent for parent in PARENTS.values() if parent not in PARENTS} == {"python:3.13-slim"}
+
+
+def test_what_is_copied_exists_and_is_let_through():
+    copied = {source for keyword, rest in STAGES["build"] if keyword == "COPY" for source in rest.split()[:-1]}
+    assert copied == {"pyproject.toml", "README.md", "LICENSE", "src"}
+    assert all((ROOT / source).exists() for source in copied)
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines == ["*", "!pyproject.toml", "!README.md", "!LICENSE", "!src", "**/__pycache__"]
