@@ -57,6 +57,7 @@ lint: $(VENV)/.installed-dev ## check style and types
 	@$(VENV)/bin/mypy
 
 venv: $(VENV)/.installed-dev ## make .venv with everything that developing takes
+	@:
 
 $(VENV)/.python:
 	@command -v $(firstword $(PYTHON)) >/dev/null || { echo "$(PYTHON) is not on the PATH: install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -64,16 +65,16 @@ $(VENV)/.python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without its venv module: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into $(VENV); the first time takes about a minute."
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@touch $@
 
 # The client has the cluster's package, the server its faster event loop.
 $(VENV)/.installed: pyproject.toml $(VENV)/.python
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[server,cluster]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[server,cluster]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --group dev
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --group dev
 	@touch $@
 
 # Lines of env.list are NAME=value, taken as they are; what the environment already sets wins.

@@ -114,7 +114,7 @@ def test_a_new_environment_gets_a_new_pip_and_the_extras_once(tree):
     for _ in range(2):
         done = tree.make("venv", "PYTHON=new-python", LOG=str(log))
         assert (done.returncode, done.stderr) == (0, "")
-    quiet = "-m pip install --quiet --disable-pip-version-check"
+    quiet = "-m pip install -qq --disable-pip-version-check"
     assert log.read_text().splitlines()[2:] == [
         "-m venv .venv",
         f"{quiet} --upgrade pip>=25.1",
