@@ -76,12 +76,10 @@ class Log(structlog.BoundLoggerBase):
 
 def configure(*, format: LogFormat, stream: TextIO, colour: bool) -> Log:  # noqa: A002 - the option's own name
     """Build a logger of this form on this stream; `colour` counts for the console form alone."""
-    processors: list[Any]
-    if format == "json":
-        processors = [_json_fields, structlog.processors.JSONRenderer(serializer=_dumps)]
-    else:
-        processors = [_console_line]
-    return Log(_Sink(stream, colour=colour and format == "console"), processors, {})
+    as_json: list[Any] = [_json_fields, structlog.processors.JSONRenderer(serializer=_dumps)]
+    as_text: list[Any] = [_console_line]
+    sink = _Sink(stream, colour=colour and format == "console")
+    return Log(sink, as_json if format == "json" else as_text, {})
 
 
 class _Sink:
@@ -123,8 +121,6 @@ class _Sink:
 
 
 def _console_line(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> tuple[tuple[str, Tint], dict[str, Any]]:
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> tuple[tuple[str, Tint], dict[str, Any]]:
     """The last processor for people: `HH:MM:SS.mmm [level] text`."""

@@ -1,0 +1,85 @@
+"""What a run came to: gathered from its events, for every form of the end of a run."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+
+from affinity_tester.core import events as ev
+
+REVISABLE = 100_000
+"""Judgements remembered one by one, as a later one for the same change replaces the earlier. Only changes of the last
+minute (the kept history) can be judged again, so the oldest may be forgotten; their counts stay."""
+
+_Key = tuple[str, bool, int]
+"""Session, whether it is an outage, and the change's number or the outage's first sequence number."""
+
+
+class Tally:
+    """Counts judgements by class, each change and each outage once, in bounded memory."""
+
+    def __init__(self, limit: int = REVISABLE) -> None:
+        self._limit = limit
+        self._latest: OrderedDict[_Key, ev.ChangeJudged | ev.OutageJudged] = OrderedDict()
+        self._counts: Counter[tuple[bool, ev.Judgement]] = Counter()
+        self.avoidable = 0
+        """Explained ones whose old pod was still serving."""
+
+    def add(self, judged: ev.ChangeJudged | ev.OutageJudged) -> None:
+        """Count it in place of an earlier judgement of the same change or outage."""
+        outage = isinstance(judged, ev.OutageJudged)
+        number = judged.since_seq if isinstance(judged, ev.OutageJudged) else judged.change.number
+        key = (judged.session, outage, number)
+        replaced = self._latest.pop(key, None)
+        if replaced is not None:
+            self._counts[outage, replaced.judgement] -= 1
+            self.avoidable -= replaced.avoidable is True
+        self._counts[outage, judged.judgement] += 1
+        self.avoidable += judged.avoidable is True
+        self._latest[key] = judged
+        if len(self._latest) > self._limit:
+            self._latest.popitem(last=False)
+
+    def changes(self, judgement: ev.Judgement) -> int:
+        """How many changes are of this class."""
+        return self._counts[False, judgement]
+
+    def outages(self, judgement: ev.Judgement) -> int:
+        """How many outages are of this class."""
+        return self._counts[True, judgement]
+
+
+@dataclass(slots=True)
+class RunResults:
+    """The end of a run, as far as its events have told it. A field is None while its event has not come."""
+
+    started: ev.RunStarted | None = None
+    foreign: ev.ForeignServer | None = None
+    sessions: dict[str, ev.SessionSummary] = field(default_factory=dict)
+    """By name, in the order in which they ended."""
+    run: ev.RunSummary | None = None
+    verdict: ev.Verdict | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    def add(self, event: ev.Event) -> None:
+        """Take what this event says of the end; most say nothing of it."""
+        match event:
+            case ev.ChangeJudged() | ev.OutageJudged():
+                self.tally.add(event)
+            case ev.SessionSummary():
+                self.sessions[event.session] = event
+            case ev.RunStarted():
+                self.started = event
+            case ev.ForeignServer():
+                self.foreign = event
+            case ev.RunSummary():
+                self.run = event
+            case ev.Verdict():
+                self.verdict = event
+
+    def worst(self, count: int) -> list[ev.SessionSummary]:
+        """So many sessions, the worst first: most lost, then most changes, then the longest gap."""
+        return heapq.nlargest(
+            count, self.sessions.values(), key=lambda s: (s.total.lost, s.total.changes, s.longest_gap_ns)
+        )

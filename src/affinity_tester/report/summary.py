@@ -1,0 +1,150 @@
+"""The end of a run in text: two tables, the client's own health, the judgements and the verdict, on 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.identity import Kind
+from affinity_tester.report import words
+from affinity_tester.report.logging import Tint
+from affinity_tester.report.results import RunResults
+from affinity_tester.settings import format_duration
+
+MOST_ROWS = 20
+"""Up to so many sessions stand in the tables, each in its row."""
+
+WORST_ROWS = 10
+"""Of more sessions, so many: the worst."""
+
+_PROBES = ("", "sent", "answered", "lost", "up", "down", "unknown", "late", "duplicate", "reordered", "pending")
+_CHANGES = (
+    "",
+    "changes",
+    "ip",
+    "port",
+    "pod",
+    "node",
+    "inst.",
+    "soft.",
+    "gap",
+    "min",
+    "p50",
+    "p90",
+    "p99",
+    "max",
+    "jitter",
+)
+
+_OUTCOME_TINTS = {
+    ev.Outcome.PASS: Tint.GOOD,
+    ev.Outcome.INCONCLUSIVE: Tint.DOUBTFUL,
+    ev.Outcome.FAIL: Tint.VIOLATION,
+}
+
+_JUDGEMENT_ORDER = (
+    ev.Judgement.VIOLATION,
+    ev.Judgement.UNKNOWN,
+    ev.Judgement.IDLE,
+    ev.Judgement.EXPLAINED,
+    ev.Judgement.POD_RESTART,
+)
+
+SummaryLine = tuple[str, Tint | None]
+
+
+def summary(results: RunResults) -> list[SummaryLine]:
+    """All lines of the summary with their colours; the verdict is the last thing said."""
+    lines: list[SummaryLine] = [("", None)]
+    if results.run is not None:
+        lines += [(line, None) for line in _tables(results, results.run)]
+        lines += [("", None), *_health(results.run.total)]
+    lines += _judgements(results)
+    lines += verdict_lines(results.verdict)
+    return lines
+
+
+def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
+    """`PASS: …` and, below it, whatever other reasons there are."""
+    if verdict is None:
+        return [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
+    told = [words.printable(text) for text in ((verdict.strength,) if verdict.strength else ()) + verdict.reasons]
+    tint = _OUTCOME_TINTS[verdict.outcome]
+    indent = " " * (len(verdict.outcome) + 2)
+    return [(f"{verdict.outcome}: {told[0] if told else ''}", tint), *((f"{indent}{text}", tint) for text in told[1:])]
+
+
+def _tables(results: RunResults, run: ev.RunSummary) -> Iterable[str]:
+    several = len(results.sessions) > MOST_ROWS
+    sessions = results.worst(WORST_ROWS) if several else list(results.sessions.values())
+    if several:
+        yield f"the {WORST_ROWS} worst of {len(results.sessions):,} sessions, and all:"
+    probes = [_probes_row(s.session, s.total, s.losses) for s in sessions]
+    yield from _table(_PROBES, [*probes, _probes_row("all", run.total, run.losses)])
+    yield ""
+    yield "changes by kind with their longest gap; round-trip times in ms"
+    changes = [_changes_row(s.session, s) for s in sessions]
+    yield from _table(_CHANGES, [*changes, _changes_row("all", run)])
+
+
+def _probes_row(name: str, total: ev.Counts, losses: ev.Losses) -> list[str]:
+    probes = (total.sent, total.answered, total.lost, losses.up, losses.down, losses.unknown)
+    replies = (total.late, total.duplicate, total.reordered)
+    return [name, *map(str, probes), *map(str, replies), str(total.pending)]
+
+
+def _changes_row(name: str, told: ev.SessionSummary | ev.RunSummary) -> list[str]:
+    kinds, rtt = dict(told.kinds), told.rtt
+    gap = format_duration(told.longest_gap_ns) if told.total.changes else "-"
+    times = (rtt.min_ns, rtt.p50_ns, rtt.p90_ns, rtt.p99_ns, rtt.max_ns, rtt.jitter_ns)
+    return [name, str(told.total.changes), *(str(kinds.get(kind, 0)) for kind in Kind), gap, *map(_ms, times)]
+
+
+def _ms(ns: int | None) -> str:
+    """Milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
+    if ns is None:
+        return "-"
+    ms = ns / 1_000_000
+    decimals = 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1_000 else 0  # noqa: PLR2004 - powers of ten
+    return f"{ms:.{decimals}f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Align columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def _health(total: ev.Counts) -> list[SummaryLine]:
+    """The client's own part, as shares: of slots for timer misses, of probes for the others."""
+    slots = total.sent + total.timer_misses
+    own = (
+        f"{words.plural(total.timer_misses, 'timer miss', 'timer misses')} ({words.share(total.timer_misses, slots)})",
+        f"{words.plural(total.send_errors, 'send error')} ({words.share(total.send_errors, total.sent)})",
+        f"{words.plural(total.socket_drops, 'socket drop')} ({words.share(total.socket_drops, total.sent)})",
+    )
+    ill = total.timer_misses or total.send_errors or total.socket_drops
+    lines: list[SummaryLine] = [("the client itself: " + ", ".join(own), Tint.WARNING if ill else None)]
+    odd = (
+        (total.wrong_source, "from a wrong source"),
+        (total.network_errors, "ICMP errors"),
+        (total.undecodable, "undecodable"),
+    )
+    heard = ", ".join(f"{count:,} {word}" for count, word in odd if count)
+    return [*lines, (f"also heard: {heard}", Tint.WARNING)] if heard else lines
+
+
+def _judgements(results: RunResults) -> list[SummaryLine]:
+    """`judged: 2 violations, 3 explained (1 avoidable)`, for changes and for outages; nothing without any."""
+    tally = results.tally
+    lines: list[SummaryLine] = []
+    for what, count_of in (("changes", tally.changes), ("outages", tally.outages)):
+        told = ", ".join(f"{count_of(j):,} {j}" for j in _JUDGEMENT_ORDER if count_of(j))
+        if told:
+            tint = Tint.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
+            lines.append((f"{what} judged: {told}", tint))
+    if tally.avoidable:
+        lines.append((f"avoidable (the old pod was still serving): {tally.avoidable:,}", None))
+    return lines

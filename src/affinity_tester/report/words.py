@@ -1,0 +1,79 @@
+"""The words for values and for single facts. Nothing here remembers anything, and nothing trusts what a server said."""
+
+from __future__ import annotations
+
+from affinity_tester.core.events import Change, Counts
+from affinity_tester.core.identity import Identity, Kind
+
+X_ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
+
+
+def printable(text: str) -> str:
+    """Text from the network without terminal escapes, bidirectional overrides or anything else that is not printed."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def quoted(text: str | None) -> str:
+    """`"pod-a"`, or `unknown` for what no reply has said."""
+    return "unknown" if text is None else f'"{printable(text)}"'
+
+
+def plural(count: int, singular: str, several: str | None = None) -> str:
+    """`1 session`, `1,000 sessions`."""
+    return f"{count:,} {singular if count == 1 else several or singular + 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """`0 %`, `0.13 %`; `0 %` of nothing."""
+    return f"{100 * part / whole if whole else 0:.2g} %"
+
+
+def served_by(identity: Identity) -> str:
+    """Who answered, as it named itself: `pod "a"`, or the address that a foreign server reflected."""
+    if identity.pod is not None:
+        return f"pod {quoted(identity.pod)}"
+    name = "a server" if identity.software is None else quoted(identity.software)
+    return name if identity.reflexive is None else f"{name} at x_address {identity.reflexive}"
+
+
+def change_facts(change: Change) -> list[str]:
+    """What differs, a sentence for each kind of line, in the order in which changes are told.
+
+    A node's change together with its pod's belongs to the pod's sentence, and a new instance of another pod to none: a
+    new process has a new id, always.
+    """
+    before, after = change.before.identity, change.after.identity
+    facts = []
+    if X_ADDRESS.intersection(change.kinds):
+        facts.append(f"x_address changed {before.reflexive} -> {after.reflexive}")
+    node = f"{quoted(before.node)} -> {quoted(after.node)}"
+    if Kind.POD in change.kinds:
+        moved = f", node_name {node}" if Kind.NODE in change.kinds else ""
+        facts.append(f"pod_name changed {quoted(before.pod)} -> {quoted(after.pod)}{moved}")
+    elif Kind.NODE in change.kinds:
+        facts.append(f"node_name changed {node}")
+    if Kind.SOFTWARE in change.kinds:
+        facts.append(f"software changed {quoted(before.software)} -> {quoted(after.software)}")
+    if is_restart(change):
+        facts.append(f"{served_by(after)} restarted: same name, new instance")
+    return facts
+
+
+def is_restart(change: Change) -> bool:
+    """Whether a new instance answered under the name of the old one."""
+    return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
+
+
+def period(counts: Counts) -> str:
+    """`, 3 late, 1 timer miss(es)`: what a statistics line adds where it is not zero; the client's own faults come last."""
+    parts = (
+        (counts.late, "late"),
+        (counts.reordered, "reordered"),
+        (counts.duplicate, "duplicate"),
+        (counts.timer_misses, "timer miss(es)"),
+        (counts.send_errors, "send error(s)"),
+        (counts.socket_drops, "socket drop(s)"),
+    )
+    return "".join(f", {count:,} {word}" for count, word in parts if count)
