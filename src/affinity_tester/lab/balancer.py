@@ -20,6 +20,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.path import NetworkPath
+from affinity_tester.settings import NS_PER_S
 
 MAX_DATAGRAM = 65_535
 """No UDP datagram is longer."""
@@ -147,8 +148,12 @@ class Balancer:
 
     def _after(self, delay_ns: int, action: Callable[[], None]) -> None:
         if delay_ns:
-            self._loop.call_later(delay_ns / 1e9, lambda: self._closed or action())
+            self._loop.call_later(delay_ns / NS_PER_S, self._unless_closed, action)
         else:
+            action()
+
+    def _unless_closed(self, action: Callable[[], None]) -> None:
+        if not self._closed:
             action()
 
     def _send(self, sock: socket.socket, data: bytes, to: TransportAddress) -> None:

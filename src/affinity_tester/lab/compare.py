@@ -245,7 +245,8 @@ def _seen(ledger: Ledger, injection: Injection) -> str:
     for session in _touched(ledger, injection):
         mine: Counter[str] = Counter()
         changes = [change for change in session.changes.values() if _straddles(change, injection)]
-        mine.update({kind.value for change in changes for kind in change.kinds if kind in wanted})
+        kinds = {kind for change in changes for kind in change.kinds}
+        mine.update(kind.value for kind in Kind if kind in kinds & wanted)
         if session.summary is not None and wanted & {Sign.LOSS_UP, Sign.LOSS_DOWN}:
             losses = session.summary.losses
             mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})

@@ -117,6 +117,11 @@ class Fault(ABC):
         """How many sessions it asks for."""
         return 1
 
+    @property
+    def held_ns(self) -> int:
+        """How long it holds single packets back; 0 when it does not."""
+        return 0
+
     def scaled(self, numerator: int, denominator: int) -> Self:
         """The same fault in a run whose times are multiplied by this fraction."""
         return replace(self, at_ns=self.at_ns * numerator // denominator)

@@ -14,6 +14,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import Bench, Deal, Effect, Family, Fault, Sign, counted
 from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.names import node_ip, node_name
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.settings import format_duration
 
@@ -163,6 +164,11 @@ class DuplicateReorder(PacketFault):
         read_time, TIME, "how long copies are held back: more than the interval", key="delay", default=250_000_000
     )
 
+    @property
+    def held_ns(self) -> int:
+        """How long copies are held back."""
+        return self.delay_ns
+
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Duplicate and delay replies of the chosen flows for a time."""
         flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
@@ -191,13 +197,3 @@ FAULTS: dict[str, type[Fault]] = {
     fault.name: fault for fault in (NodeRehash, PortRewrite, LossUp, LossDown, DuplicateReorder)
 }
 """Every fault that a plan can name."""
-
-
-def node_name(position: int) -> str:
-    """The name of the lab's node number `position`, from 1."""
-    return f"node-{position}"
-
-
-def node_ip(position: int) -> str:
-    """The address of the lab's node number `position`, from 1 to 254."""
-    return f"127.1.0.{position}"

@@ -156,13 +156,15 @@ class NetworkPath:
             state = self.flows[flow] = Flow(len(self.flows) + 1)
         name = winner(self._weights, self._seed, state.number)
         if name is None:
-            return self._drop(flow, now_ns, "no-node")
+            self._drop(flow, now_ns, "no-node")
+            return None
         node = self.nodes[name]
         entry = node.entries.get(flow)
         if entry is None or now_ns - entry.last_ns > self._idle_ns:
             pod = self._choose_pod(node, flow, state, now_ns)
             if pod is None:
-                return self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")
+                self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")
+                return None
             entry = self._enter(node, flow, pod, now_ns)
         entry.last_ns = now_ns
         if self.affinity is Affinity.CLIENT_IP:

@@ -33,6 +33,9 @@ MAX_SESSIONS = 1000
 MAX_NODES = 100
 """Of pods too: the last octet of their addresses, with room for those that faults add."""
 
+MAX_HELD_NS = NS_PER_S
+"""Half the client's loss threshold: a busy machine adds to it."""
+
 SEED = "a whole number"
 
 
@@ -105,6 +108,12 @@ class Plan:
                 )
             if (wanted := fault.victims) > self.sessions:
                 yield f"{fault.name} is to hit {wanted} sessions, and the plan has {self.sessions}"
+            if fault.held_ns and not self.interval_ns < fault.held_ns < MAX_HELD_NS:
+                yield (
+                    f"{fault.name} holds replies back for {format_duration(fault.held_ns)}: more than the interval "
+                    f"({format_duration(self.interval_ns)}) and less than {format_duration(MAX_HELD_NS)} is possible, "
+                    "else nothing is reordered, or replies count as lost"
+                )
 
 
 def shipped(name: str) -> Plan:
@@ -132,7 +141,7 @@ def parse(text: str, source: str) -> Plan:
         mark = error.problem_mark
         raise UserError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from error
     if root is None:
         raise UserError(f"{source}: the plan is empty")
     reader = _Reader(source)

@@ -12,12 +12,12 @@ from affinity_tester.core.events import Event, RunStarted, SendingStopped
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.deeds import Deed
-from affinity_tester.lab.fault import Bench, node_ip, node_name
+from affinity_tester.lab.fault import Bench
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.names import node_ip, node_name, pod_ip, pod_name
 from affinity_tester.lab.path import NetworkPath, Pod
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.rendezvous import draw
 from affinity_tester.net.client import Target, run_client
 from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import NS_PER_S, ClientSettings
@@ -103,14 +103,3 @@ async def _lab(plan: Plan, record: Callable[[Deed], None]) -> AsyncIterator[tupl
             balancer.close()
         for server in servers:
             await server.close()
-
-
-def pod_name(seed: int, position: int) -> str:
-    """A name in the manner of a ReplicaSet's pods."""
-    letters = "bcdfghjklmnpqrstvwxz2456789"
-    return "lab-pod-" + "".join(letters[int(draw(seed, "name", position, i) * len(letters))] for i in range(5))
-
-
-def pod_ip(position: int) -> str:
-    """The address of the lab's pod number `position`, from 1."""
-    return f"127.2.0.{position}"

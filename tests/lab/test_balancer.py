@@ -1,0 +1,203 @@
+"""The balancer with real sockets: what comes back is what a client behind it would get."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import pytest
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.lab.balancer import Balancer, Sources
+from affinity_tester.lab.deeds import Deed, Direction, Dropped
+from affinity_tester.lab.mangle import Mangler, Rule
+from affinity_tester.lab.path import NetworkPath, Pod, Policy
+
+FRONT = TransportAddress("127.0.0.1", 0)
+FOREVER_NS = 1 << 62
+
+
+class Echo(asyncio.DatagramProtocol):
+    """A pod: it replies with its name, and with the address that it saw."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(f"{self.name} {TransportAddress(*addr)} {data.decode()}".encode(), addr)
+
+
+class Client:
+    """A socket that says and hears."""
+
+    def __init__(self, target: TransportAddress) -> None:
+        self.target = target
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.sock.bind(("127.0.0.1", 0))
+        self.address = TransportAddress(*self.sock.getsockname())
+
+    def say(self, text: str) -> None:
+        self.sock.sendto(text.encode(), self.target)
+
+    async def hear(self) -> list[str]:
+        data, sender = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(self.sock, 2048), 10)
+        assert sender == self.target, "replies come from the front"
+        return data.decode().split()
+
+    async def ask(self, text: str) -> list[str]:
+        self.say(text)
+        return await self.hear()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - the balancer tells nobody
+        await asyncio.sleep(0.001)
+
+
+class Lab:
+    def __init__(self, policy: Policy) -> None:
+        self.deeds: list[Deed] = []
+        sources = Sources()
+        self.path = NetworkPath(seed=1, record=self.deeds.append, claim=sources.claim, policy=policy)
+        self.mangler = Mangler(self.deeds.append)
+        for number in (1, 2):
+            self.path.add_node(f"node-{number}", f"127.1.0.{number}")
+        self.sources = sources
+        self.balancer = Balancer.start(self.path, self.mangler, sources, FRONT)
+        self.clients: list[Client] = []
+        self.transports: list[asyncio.BaseTransport] = []
+
+    async def add_pods(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (1, 2):
+            name, local = f"pod-{number}", (f"127.2.0.{number}", 0)
+            transport, _ = await loop.create_datagram_endpoint(lambda name=name: Echo(name), local_addr=local)
+            self.transports.append(transport)
+            address = TransportAddress(*transport.get_extra_info("sockname"))
+            self.path.add_pod(Pod(name=name, node=f"node-{number}", address=address, instance=bytes(8)))
+
+    def client(self) -> Client:
+        client = Client(self.balancer.address)
+        self.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        self.balancer.close()
+        for client in self.clients:
+            client.sock.close()
+        for transport in self.transports:
+            transport.close()
+
+
+@pytest.fixture(params=[Policy.CLUSTER])
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+    made = Lab(request.param)
+    await made.add_pods()
+    yield made
+    made.close()
+    await asyncio.sleep(0)  # transports close in the loop's next turn
+
+
+async def test_a_flow_keeps_its_pod_and_its_reflexive_address_until_the_path_changes(lab: Lab) -> None:
+    client = lab.client()
+    pod, seen, _ = await client.ask("0")
+    assert seen.startswith("127.1.0.")
+    for number in range(1, 5):
+        assert await client.ask(str(number)) == [pod, seen, str(number)]
+    lab.path.add_node("node-9", "127.1.0.9", lab.path.weight_to_move("node-9", 1))
+    _, moved, _ = await client.ask("5")
+    assert moved.startswith("127.1.0.9:")
+    lab.path.rewrite_port(client.address, 0)
+    _, rewritten, _ = await client.ask("6")
+    assert rewritten.startswith("127.1.0.9:")
+    assert rewritten != moved
+
+
+async def test_clients_do_not_get_each_others_replies(lab: Lab) -> None:
+    clients = [lab.client() for _ in range(20)]
+    for number, client in enumerate(clients):
+        client.say(str(number))
+    answers = [await client.hear() for client in clients]
+    assert [text for _, _, text in answers] == [str(number) for number in range(20)]
+    assert len({seen for _, seen, _ in answers}) == 20
+    assert {pod for pod, _, _ in answers} == {"pod-1", "pod-2"}
+
+
+@pytest.mark.parametrize("lab", [Policy.LOCAL], indirect=True)
+async def test_policy_local_shows_the_clients_port_on_its_stand_in_address(lab: Lab) -> None:
+    client = lab.client()
+    assert (await client.ask("0"))[1] == f"127.3.0.1:{client.address.port}"
+
+
+async def test_probes_meet_the_mangler(lab: Lab) -> None:
+    client = lab.client()
+    await client.ask("warm")
+    lab.mangler.add(Rule(direction=Direction.UP, flows=None, until_ns=FOREVER_NS, rng=random.Random(1), drop=1.0))
+    client.say("lost")
+    await until(lambda: bool(lab.deeds))  # until the balancer read it
+    (deed,) = lab.deeds
+    assert isinstance(deed, Dropped)
+    assert (deed.flow, deed.direction) == (client.address, Direction.UP)
+
+
+async def test_a_reply_is_duplicated_and_overtaken(lab: Lab) -> None:
+    client = lab.client()
+    await client.ask("warm")
+    rule = Rule(
+        direction=Direction.DOWN,
+        flows=frozenset({client.address}),
+        until_ns=FOREVER_NS,
+        rng=random.Random(1),
+        duplicate=1.0,
+        delay=1.0,
+        delay_ns=500_000_000,
+    )
+    lab.mangler.add(rule)
+    client.say("held")
+    await until(lambda: bool(lab.deeds))  # the reply came through
+    lab.mangler._rules.clear()
+    client.say("quick")
+    assert [(await client.hear())[2] for _ in range(3)] == ["quick", "held", "held"]
+
+
+async def test_strangers_reach_no_client(lab: Lab) -> None:
+    client, stranger = lab.client(), lab.client()
+    _, seen, _ = await client.ask("0")
+    stranger.sock.sendto(b"forged", TransportAddress.parse(seen))
+    await until(lambda: bool(lab.balancer.strays))
+    assert (await client.ask("1"))[2] == "1"
+
+
+async def test_a_taken_port_is_not_claimed_and_sockets_close_when_their_flow_is_forgotten(lab: Lab) -> None:
+    client = lab.client()
+    _, seen, _ = await client.ask("0")
+    source = TransportAddress.parse(seen)
+    assert not lab.sources.claim(source)
+    for sock in lab.sources.release(lab.path.expire(FOREVER_NS)):
+        asyncio.get_running_loop().remove_reader(sock)
+        sock.close()
+    with pytest.raises(KeyError):
+        lab.sources[source]
+    assert (await client.ask("1"))[1] != seen, "the flow begins as new"
+
+
+async def test_what_the_machine_refuses_is_counted(lab: Lab) -> None:
+    def out_of_sockets(_source: TransportAddress) -> bool:
+        raise OSError(24, "Too many open files")
+
+    lab.path._claim = out_of_sockets
+    client = lab.client()
+    client.say("0")
+    await until(lambda: bool(lab.balancer.refused))
+    assert (lab.balancer.refused, lab.balancer.refusal) == (1, "Too many open files")
+
+
+async def test_a_front_that_is_taken_says_so(lab: Lab) -> None:
+    with pytest.raises(OSError, match="Address already in use"):
+        Balancer.start(lab.path, lab.mangler, Sources(), lab.balancer.address)

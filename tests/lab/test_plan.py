@@ -1,0 +1,161 @@
+"""Plans: what may be written, and what one is told otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from affinity_tester.errors import UserError
+from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, NodeRehash, PortRewrite
+from affinity_tester.lab.path import Affinity, Policy
+from affinity_tester.lab.plan import Plan, load, parse, shipped
+
+S = 1_000_000_000
+MS = 1_000_000
+
+
+def test_the_demos_plan() -> None:
+    assert shipped("demo") == Plan(
+        seed=4,
+        duration_ns=28 * S,
+        sessions=10,
+        interval_ns=100 * MS,
+        pods=3,
+        nodes=3,
+        policy=Policy.CLUSTER,
+        affinity=Affinity.NONE,
+        idle_ns=30 * S,
+        faults=(
+            NodeRehash(at_ns=5 * S, fraction=0.5),
+            PortRewrite(at_ns=10 * S, sessions=3),
+            LossUp(at_ns=14 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
+            LossDown(at_ns=18 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
+            DuplicateReorder(at_ns=23 * S, for_ns=2 * S, sessions=3, probability=0.5, delay_ns=250 * MS),
+        ),
+    )
+
+
+def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> None:
+    plan = parse(
+        """
+        policy: Local
+        affinity: None
+        seed: 9
+        faults:
+          - fault: port-rewrite
+            at: 4
+          - {fault: node-rehash, at: 900ms}
+        """,
+        "x.yaml",
+    )
+    assert plan == Plan(
+        seed=9,
+        policy=Policy.LOCAL,
+        faults=(NodeRehash(at_ns=900 * MS, fraction=0.5), PortRewrite(at_ns=4 * S, sessions=1)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "x.yaml: the plan is empty"),
+        ("a: [", "x.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
+        ("a: \0", "x.yaml: not YAML: unacceptable character #x0000: special characters are not allowed"),
+        ("- 1", "x.yaml:1: a plan is a mapping, such as {at: 5s}"),
+        ("seed: 1\nseed: 2", "x.yaml:2: 'seed' is given twice"),
+        ("[1]: 2", "x.yaml:1: a key is a single value"),
+        (
+            "sed: 1",
+            "x.yaml:1: a plan has no 'sed'; it has affinity, duration, faults, idle, interval, nodes, pods, policy, "
+            "seed, sessions",
+        ),
+        ("\nseed: one", "x.yaml:2: seed: 'one' is not a whole number"),
+        ("seed: [1]", "x.yaml:1: seed is a single value"),
+        ("sessions: 0", "x.yaml:1: sessions: '0' is not a whole number from 1 to 1000"),
+        ("sessions: 1001", "x.yaml:1: sessions: '1001' is not a whole number from 1 to 1000"),
+        ("nodes: 101", "x.yaml:1: nodes: '101' is not a whole number from 1 to 100"),
+        ("policy: Both", "x.yaml:1: policy: 'Both' is not Cluster or Local"),
+        (
+            "duration: soon",
+            "x.yaml:1: duration: 'soon' is not a time above 0: seconds, or a number with a unit (0.5, 500ms, 2s)",
+        ),
+        ("faults: 1", "x.yaml:1: faults is a list, such as [{fault: port-rewrite, at: 5s}]"),
+        ("faults: [1]", "x.yaml:1: a fault is a mapping, such as {at: 5s}"),
+        (
+            "faults:\n - {at: 5s}",
+            "x.yaml:2: a fault needs 'fault', its name: one of "
+            "duplicate-reorder, loss-down, loss-up, node-rehash, port-rewrite",
+        ),
+        (
+            "faults: [{fault: gremlin}]",
+            "x.yaml:1: there is no fault 'gremlin'; there are "
+            "duplicate-reorder, loss-down, loss-up, node-rehash, port-rewrite",
+        ),
+        ("faults: [{fault: loss-up}]", "x.yaml:1: loss-up needs 'at': when, from the start of the run"),
+        (
+            "faults:\n - {fault: node-rehash, at: 5s,\n    fraction: 2}",
+            "x.yaml:3: fraction: '2' is not a share above 0, at most 1 (0.5)",
+        ),
+        (
+            "faults: [{fault: node-rehash, at: 5s, fraction: nan}]",
+            "x.yaml:1: fraction: 'nan' is not a share above 0, at most 1 (0.5)",
+        ),
+        (
+            "faults: [{fault: port-rewrite, at: 5s, for: 1s}]",
+            "x.yaml:1: port-rewrite has no 'for'; it has at, fault, sessions",
+        ),
+        (
+            "faults: [{fault: port-rewrite, at: 0.1}]",
+            "x.yaml: port-rewrite at 100 ms is too early: from 800 ms on every session has been answered",
+        ),
+        (
+            "duration: 10s\nfaults: [{fault: loss-up, at: 9s, for: 500ms}]",
+            "x.yaml: loss-up at 9 s is too late: it must be over 800 ms before the end at 10 s",
+        ),
+        (
+            "sessions: 2\nfaults: [{fault: loss-up, at: 5s, sessions: 3}]",
+            "x.yaml: loss-up is to hit 3 sessions, and the plan has 2",
+        ),
+        (
+            "faults: [{fault: duplicate-reorder, at: 5s, delay: 2s}]",
+            "x.yaml: duplicate-reorder holds replies back for 2 s: more than the interval (100 ms) and less than "
+            "1 s is possible, else nothing is reordered, or replies count as lost",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_line_and_what_is_allowed(text: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(text, "x.yaml")
+    assert str(error.value) == message
+
+
+def test_a_plan_in_another_time() -> None:
+    plan = shipped("demo").lasting(14 * S)
+    assert plan.duration_ns == 14 * S
+    assert [(fault.at_ns, fault.lasts_ns) for fault in plan.faults] == [
+        (2500 * MS, 0),
+        (5 * S, 0),
+        (7 * S, 750 * MS),
+        (9 * S, 750 * MS),
+        (11_500 * MS, S),
+    ]
+    with pytest.raises(UserError) as error:
+        shipped("demo").lasting(2 * S)
+    assert str(error.value) == (
+        "the plan does not fit into 2 s: node-rehash at 357 ms is too early: "
+        "from 800 ms on every session has been answered"
+    )
+
+
+def test_files(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    with pytest.raises(UserError) as error:
+        load(file)
+    assert str(error.value) == f"cannot read the plan {file}: No such file or directory"
+    file.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError) as error:
+        load(file)
+    assert str(error.value) == f"the plan {file} is not UTF-8 text"
+    file.write_text("seed: 3")
+    assert load(file) == Plan(seed=3)
