@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.pool import PoolSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +344,8 @@ class SessionSummary(SessionEvent):
     """How many changes of each kind."""
     longest_gap_ns: int
     """The longest time from sent(P) to the reply of Q over all changes; 0 without one."""
+    unanswered_ns: int
+    """From the first probe after the newest replied one until the last probe; 0 when the last was replied to."""
     serving: Identity | None
 
 
@@ -357,6 +360,49 @@ class RunSummary(Event):
     rtt: RttStats
     kinds: tuple[tuple[Kind, int], ...]
     longest_gap_ns: int
+
+
+# --- the pool and the cluster ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObserved(Event):
+    """What the pool was at `at_ns`: a list, or a change that the watch told."""
+
+    since_ns: int
+    """What differs from the snapshot before became so between `since_ns` and `at_ns`; equal under a running watch."""
+    snapshot: PoolSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfirmed(Event):
+    """A consistent list (or the watch's bookmark) made at `at_ns` shows that nothing was missed until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUnobserved(Event):
+    """The watch is down: since `since_ns` the pool may have changed unseen. It ends with the next `PoolObserved`."""
+
+    since_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrongPool(Event):
+    """Pods answer that were never in the watched pool: the wrong cluster or Service. The pool counts as not watched."""
+
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEvent(Event):
+    """Something happened in the cluster; it explains by being near, not by changing the pool."""
+
+    subject: str
+    """`node`, `service`, `proxy`, `pod` or `watch`."""
+    name: str
+    what: str
+    """In words, after subject and name: `added`, `Ready`, `not Ready`, `cordoned`, `restarted`, ..."""
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------

@@ -190,6 +190,12 @@ class SessionTracker:
         seq = max(self._head + 1, history.base)
         return (seq, history.sent_ns(seq)) if seq < history.next else None
 
+    @property
+    def unanswered_ns(self) -> int:
+        """From the first probe after the newest replied one until the last probe; 0 when the last was replied to."""
+        since = self.unanswered()
+        return 0 if since is None else self._history.last_sent_ns - since[1]
+
     # --- what happens ----------------------------------------------------------------------------------------------
 
     def sent(self, now_ns: int) -> int:

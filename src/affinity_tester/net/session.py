@@ -233,6 +233,7 @@ class Session:
             tracker.rtt.stats(),
             kinds,
             tracker.longest_gap_ns,
+            tracker.unanswered_ns,
             tracker.serving,
         )
 

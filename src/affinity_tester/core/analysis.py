@@ -1,0 +1,163 @@
+"""From what a run observed to what it means: judgements as they become certain, then the verdict.
+
+The live client, the demo and the offline report feed the same events to this one class.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from affinity_tester.core.events import (
+    Change,
+    ChangeJudged,
+    ChangeSeen,
+    ChangeWithdrawn,
+    Event,
+    Judgement,
+    OutageJudged,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+    RunEnded,
+    RunStarted,
+    RunSummary,
+    SendingStopped,
+    SessionStats,
+    SessionSummary,
+    WrongPool,
+)
+from affinity_tester.core.judge import Judge
+from affinity_tester.core.outages import OUTAGE_NS
+from affinity_tester.core.pool import PoolTimeline
+from affinity_tester.core.verdict import Evidence, give_verdict
+
+_Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator asked to be judged by."""
+
+    settle_ns: int
+    affinity_window_ns: int
+    max_loss: float | None = None
+    fail_on_avoidable: bool = False
+
+
+class RunAnalysis:
+    """Fed with every observed event in the order they are told; returns what follows from each."""
+
+    def __init__(self, rules: Rules) -> None:
+        """Start with nothing observed."""
+        self._rules = rules
+        self._timeline = PoolTimeline()
+        self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
+        self._judged: dict[_Key, tuple[Judgement, bool | None]] = {}
+        self._strangers: dict[str, int] = {}
+        """Pods that answered and are in no snapshot, with when they were first noticed."""
+        self._started_ns = 0
+        self._stopped_ns = 0
+        self._speaking = 0
+        """Sessions that were answered to the end."""
+        self._evidence = Evidence()
+
+    @property
+    def open_count(self) -> int:
+        """Judgements that are still to come."""
+        return self._judge.open_count
+
+    @property
+    def wants_list_after_ns(self) -> int | None:
+        """A list of the pool made later than this would settle the oldest open judgement; None: none is wanted."""
+        return self._judge.wants_list_after_ns
+
+    def feed(self, event: Event) -> list[Event]:
+        """Take in an event; returns the events that follow from it, in order."""
+        self._judge.feed(event)
+        match event:
+            case RunStarted():
+                self._started_ns = self._stopped_ns = event.at_ns
+            case ChangeSeen(change=change):
+                self._meet(change, event.at_ns)
+            case ChangeWithdrawn(session=session, change=change):
+                self._judged.pop((session, "change", change.number), None)
+            case SessionStats(serving=who) if who is not None and who.pod is not None:
+                self._meet_pod(who.pod, event.at_ns)
+            case PoolObserved():
+                self._timeline.observed(event.at_ns, event.since_ns, event.snapshot)
+            case PoolConfirmed():
+                self._timeline.confirmed(event.at_ns)
+            case PoolUnobserved():
+                self._timeline.unobserved(event.since_ns)
+            case SendingStopped():
+                self._stopped_ns = event.at_ns
+            case SessionSummary():
+                self._speaking += event.unanswered_ns < OUTAGE_NS
+            case RunSummary():
+                self._evidence.total = event.total
+                self._evidence.duration_ns = event.duration_ns
+            case RunEnded():
+                return [*self.advance(event.at_ns), *self._end(event)]
+            case _:
+                pass
+        return self.advance(event.at_ns)
+
+    def advance(self, now_ns: int) -> list[Event]:
+        """Time passed; returns the judgements that have become certain."""
+        told: list[Event] = [*self._look_at_strangers(now_ns)]
+        for event in self._judge.judge(now_ns):
+            self._remember(event)
+            told.append(event)
+        return told
+
+    def _remember(self, event: Event) -> None:
+        """Keep each change's and outage's newest judgement: a revised one replaces its own."""
+        match event:
+            case ChangeJudged():
+                self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
+            case OutageJudged():
+                self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
+            case _:
+                pass
+
+    def _meet(self, change: Change, at_ns: int) -> None:
+        for sighting in (change.before, change.after):
+            if sighting.identity.pod is not None:
+                self._meet_pod(sighting.identity.pod, at_ns)
+
+    def _meet_pod(self, pod: str, at_ns: int) -> None:
+        if self._judge.watched and not self._timeline.ever_had(pod):
+            self._strangers.setdefault(pod, at_ns)
+
+    def _look_at_strangers(self, now_ns: int) -> list[Event]:
+        """A pod that answers and is still in no snapshot when the watch had its time belongs to another pool."""
+        known = self._timeline.confirmed_ns
+        if not self._strangers or known is None:
+            return []
+        for pod, met_ns in list(self._strangers.items()):
+            if self._timeline.ever_had(pod):
+                del self._strangers[pod]
+            elif known > met_ns + self._rules.settle_ns:
+                self._judge.pool_counts = False
+                self._strangers.clear()
+                return [WrongPool(now_ns, pod)]
+        return []
+
+    def _end(self, event: RunEnded) -> list[Event]:
+        told: list[Event] = []
+        for judged in self._judge.judge(event.at_ns, last=True):
+            self._remember(judged)
+            told.append(judged)
+        evidence = self._evidence
+        evidence.silent_at_end = evidence.total.answered > 0 and self._speaking == 0
+        evidence.watched = self._judge.watched
+        evidence.judgements = Counter(judgement for judgement, _ in self._judged.values())
+        evidence.avoidable = sum(bool(avoidable) for _, avoidable in self._judged.values())
+        evidence.still_ns = evidence.duration_ns
+        if evidence.watched:
+            evidence.still_ns = self._timeline.still_ns(self._started_ns, self._stopped_ns, self._rules.settle_ns)
+        told.append(
+            give_verdict(event.at_ns, evidence, self._rules.max_loss, fail_on_avoidable=self._rules.fail_on_avoidable)
+        )
+        return told

@@ -1,0 +1,180 @@
+"""Each change and each outage gets a class, once it is certain (design, section 4).
+
+The first that matches wins:
+
+    pod-restart  the same pod name and address, a new instance: said, and never a violation
+    explained    a pool change lies within [sent(P) - settle, reply(Q) + settle]
+    idle         the longest pause between consecutive sends from P to Q exceeds the affinity window
+    unknown      the pool could not be observed in that interval, or not confirmed afterwards
+    violation    otherwise; with a watched pool only after a consistent list made later than reply(Q) + settle
+
+An outage is judged by how it set in: P is the last answered probe, and Q stands for the outage's being noticed. What the
+pool does long after cannot explain why it began.
+
+Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
+reply can then still revise the change; it is judged anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from affinity_tester.core.events import (
+    Change,
+    ChangeJudged,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    Event,
+    Judgement,
+    OutageJudged,
+    OutageStarted,
+)
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.outages import OUTAGE_NS
+from affinity_tester.core.pool import PoolChange, PoolTimeline
+
+_S = 1_000_000_000
+
+
+class _Case(NamedTuple):
+    """What is to be judged, a change or the beginning of an outage."""
+
+    subject: Change | OutageStarted
+    session: str
+    from_ns: int
+    """sent(P)"""
+    to_ns: int
+    """reply(Q)"""
+    pause_ns: int
+    certain_ns: int
+    """No class before this time: a probe in between is still pending."""
+    pod: str | None
+    """P's."""
+    restart: bool
+
+    def event(self, at_ns: int, judgement: Judgement, reasons: tuple[str, ...], avoidable: bool | None = None) -> Event:
+        if isinstance(self.subject, Change):
+            return ChangeJudged(at_ns, self.session, self.subject, judgement, avoidable, reasons)
+        since = (self.subject.since_seq, self.subject.since_ns)
+        return OutageJudged(at_ns, self.session, *since, judgement, avoidable, reasons)
+
+
+class Judge:
+    """Holds what is open, and gives judgements as time and the pool's timeline make them certain."""
+
+    def __init__(self, timeline: PoolTimeline, settle_ns: int, affinity_window_ns: int) -> None:
+        """Judge by this timeline, which the caller keeps feeding; times are in nanoseconds."""
+        self._timeline = timeline
+        self._settle_ns = settle_ns
+        self._window_ns = affinity_window_ns
+        self._open: dict[tuple[str, str, int], _Case] = {}
+        self.pool_counts = True
+        """False: replies came from pods that were never in the watched pool; it counts as not watched."""
+
+    @property
+    def open_count(self) -> int:
+        """Changes and outages without a judgement."""
+        return len(self._open)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the pool is watched, and the right one."""
+        return self.pool_counts and self._timeline.watched
+
+    @property
+    def wants_list_after_ns(self) -> int | None:
+        """A consistent list of the pool made later than this would settle the oldest open case; None: none is wanted."""
+        if not self.watched or not self._open:
+            return None
+        return min(case.to_ns for case in self._open.values()) + self._settle_ns
+
+    def feed(self, event: Event) -> None:
+        """Open, narrow or drop a case; all other events are none of the judge's."""
+        match event:
+            case ChangeSeen(session=session, change=change) | ChangeRevised(session=session, change=change):
+                self._open[session, "change", change.number] = _change_case(session, change)
+            case ChangeWithdrawn(session=session, change=change):
+                self._open.pop((session, "change", change.number), None)
+            case OutageStarted(session=session):
+                self._open[session, "outage", event.since_seq] = _outage_case(event)
+            case _:
+                pass
+
+    def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Event]:
+        """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
+        for key, case in list(self._open.items()):
+            verdict = self._try(case, now_ns) if now_ns >= case.certain_ns or last else None
+            if verdict is None and last:
+                verdict = case.event(now_ns, Judgement.UNKNOWN, ("the run ended before the pool was confirmed",))
+            if verdict is not None:
+                del self._open[key]
+                yield verdict
+
+    def _try(self, case: _Case, now_ns: int) -> Event | None:
+        if case.restart:
+            return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
+        idle = case.pause_ns > self._window_ns
+        idle_text = f"{case.pause_ns / _S:.1f} s without a probe, longer than the affinity window"
+        if not self.watched:
+            if idle:
+                return case.event(now_ns, Judgement.IDLE, (idle_text,))
+            return case.event(now_ns, Judgement.VIOLATION, ("pool not watched",))
+        timeline = self._timeline
+        reach = (case.from_ns - self._settle_ns, case.to_ns + self._settle_ns)
+        explaining = timeline.change_within(*reach)
+        if explaining is not None:
+            return self._explained(case, explaining, reach, now_ns)
+        if timeline.confirmed_ns is None or timeline.confirmed_ns <= reach[1]:
+            return None
+        if idle:
+            return case.event(now_ns, Judgement.IDLE, (idle_text,))
+        perhaps = timeline.change_perhaps_within(*reach)
+        if perhaps is not None:
+            blind_s = (perhaps.to_ns - perhaps.from_ns) / _S
+            what = f"{perhaps.what[0]} at some time in the {blind_s:.1f} s of an interrupted watch"
+            return case.event(now_ns, Judgement.UNKNOWN, (what,))
+        gap = timeline.gap_within(*reach)
+        if gap is not None:
+            what = f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around it"
+            return case.event(now_ns, Judgement.UNKNOWN, (what,))
+        return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
+
+    def _explained(self, case: _Case, explaining: PoolChange, reach: tuple[int, int], now_ns: int) -> Event | None:
+        """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
+        timeline = self._timeline
+        avoidable: bool | None = None
+        if case.pod is not None:
+            serves = timeline.serving_throughout(case.pod, *reach)
+            if serves and (timeline.confirmed_ns or 0) <= reach[1]:
+                return None
+            avoidable = serves
+        offset_ns = case.to_ns - explaining.to_ns
+        when = f"{abs(offset_ns) / _S:.1f} s {'before' if offset_ns >= 0 else 'after'}"
+        reasons = [f"{explaining.what[0]} {when}"]
+        reasons += explaining.what[1:3]
+        if len(explaining.what) > 3:  # noqa: PLR2004 - the rest stands in the record
+            reasons.append(f"{len(explaining.what) - 3} more changes of the pool then")
+        return case.event(now_ns, Judgement.EXPLAINED, tuple(reasons), avoidable)
+
+
+def _change_case(session: str, change: Change) -> _Case:
+    return _Case(
+        change,
+        session,
+        change.before.sent_ns,
+        change.seen_ns,
+        change.longest_pause_ns,
+        change.settled_ns,
+        change.before.identity.pod,
+        change.kinds == (Kind.INSTANCE,),
+    )
+
+
+def _outage_case(outage: OutageStarted) -> _Case:
+    last = outage.last
+    from_ns = outage.since_ns if last is None else last.sent_ns
+    to_ns = outage.since_ns + OUTAGE_NS
+    pod = None if last is None else last.identity.pod
+    return _Case(outage, outage.session, from_ns, to_ns, outage.since_ns - from_ns, to_ns, pod, restart=False)

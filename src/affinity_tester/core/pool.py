@@ -1,0 +1,188 @@
+"""The backend pool: what it is at a moment, how two moments differ, and what is known of it over a run.
+
+The pool is the set of (pod, address, ready, serving, terminating) over the Service's EndpointSlices of one port and
+address family, with the Service's spec. Node events, repacked slices and hints do not change it (design, section 4).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """One backend, as the EndpointSlices have it."""
+
+    uid: str
+    """The pod's uid; its address where the slice names no pod."""
+    pod: str
+    """The pod's name; empty where the slice names none."""
+    address: str
+    node: str = ""
+    """For people; not part of what makes the pool differ."""
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+
+    @property
+    def label(self) -> str:
+        """How people call it."""
+        return f'pod "{self.pod}"' if self.pod else f"endpoint {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """The pool at one moment."""
+
+    endpoints: frozenset[Endpoint]
+    spec: tuple[tuple[str, str], ...] = ()
+    """What of the Service's spec steers flows, as (field, value) in order; empty when the Service is not known."""
+
+    def of_pod(self, name: str) -> Endpoint | None:
+        """The endpoint of a pod's name."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.pod == name), None)
+
+    @property
+    def ready_count(self) -> int:
+        """Endpoints that new flows may go to."""
+        return sum(endpoint.ready for endpoint in self.endpoints)
+
+
+def differences(before: PoolSnapshot, after: PoolSnapshot) -> tuple[str, ...]:
+    """What makes two pools differ, in words and a stable order; empty when they are the same pool."""
+    old = {(e.uid, e.address): e for e in before.endpoints}
+    new = {(e.uid, e.address): e for e in after.endpoints}
+    said = [f"{old[key].label} left the pool" for key in sorted(old.keys() - new.keys())]
+    joined = [new[key] for key in sorted(new.keys() - old.keys())]
+    said += [f"{endpoint.label} joined the pool" + ("" if endpoint.ready else ", not ready") for endpoint in joined]
+    for key in sorted(old.keys() & new.keys()):
+        was, now = old[key], new[key]
+        if now.terminating and not was.terminating:
+            said.append(f"{now.label} is terminating" + (", still serving" if now.serving else ""))
+        elif was.ready != now.ready:
+            said.append(f"{now.label} became {'ready' if now.ready else 'not ready'}")
+        elif was.serving != now.serving:
+            said.append(f"{now.label} {'serves' if now.serving else 'no longer serves'}")
+        elif was.terminating != now.terminating:
+            said.append(f"{now.label} is no longer terminating")
+    old_spec, new_spec = dict(before.spec), dict(after.spec)
+    said += [
+        f"the Service's {name} changed {old_spec.get(name, 'none')} -> {new_spec.get(name, 'none')}"
+        for name in sorted(old_spec.keys() | new_spec.keys())
+        if old_spec.get(name) != new_spec.get(name)
+    ]
+    return tuple(said)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChange:
+    """The pool differed after it from before it."""
+
+    from_ns: int
+    """It was so at this time at the earliest..."""
+    to_ns: int
+    """...and at this time at the latest; the two are equal where a running watch told it."""
+    what: tuple[str, ...]
+
+
+class PoolTimeline:
+    """What is known of the pool over a run: snapshots, changes, gaps in which nothing was known, and how far it reaches."""
+
+    def __init__(self) -> None:
+        """Nothing is known before the first snapshot."""
+        self._times: list[int] = []
+        self._snapshots: list[PoolSnapshot] = []
+        self.changes: list[PoolChange] = []
+        self.gaps: list[tuple[int, int]] = []
+        """Closed gaps as (from_ns, to_ns)."""
+        self._open_gap_ns: int | None = None
+        self.confirmed_ns: int | None = None
+        """Everything up to here that is not in a gap is known; None before the first snapshot."""
+        self._pods: set[str] = set()
+
+    @property
+    def watched(self) -> bool:
+        """Whether there ever was a snapshot."""
+        return bool(self._snapshots)
+
+    @property
+    def first_ns(self) -> int | None:
+        """When the first snapshot was made."""
+        return self._times[0] if self._times else None
+
+    def observed(self, at_ns: int, since_ns: int, snapshot: PoolSnapshot) -> PoolChange | None:
+        """Take in a snapshot; returns how it differs from the one before, if it does."""
+        change = None
+        if self._snapshots:
+            what = differences(self._snapshots[-1], snapshot)
+            if what:
+                change = PoolChange(min(since_ns, at_ns), at_ns, what)
+                self.changes.append(change)
+        if self._open_gap_ns is not None:
+            # A gap that the watch resumed over without missing anything (since_ns before it) is no gap.
+            self.gaps.append((self._open_gap_ns, at_ns))
+            self._open_gap_ns = None
+        self._times.append(at_ns)
+        self._snapshots.append(snapshot)
+        self._pods |= {endpoint.pod for endpoint in snapshot.endpoints}
+        self._confirm(at_ns)
+        return change
+
+    def confirmed(self, at_ns: int) -> None:
+        """Nothing was missed until `at_ns`; an open gap is closed as if it had not been."""
+        self._open_gap_ns = None
+        self._confirm(at_ns)
+
+    def unobserved(self, since_ns: int) -> None:
+        """From `since_ns` on nothing is known, until the next snapshot."""
+        if self._open_gap_ns is None:
+            self._open_gap_ns = since_ns
+
+    def _confirm(self, at_ns: int) -> None:
+        if self._snapshots and (self.confirmed_ns is None or at_ns > self.confirmed_ns):
+            self.confirmed_ns = at_ns
+
+    def ever_had(self, pod: str) -> bool:
+        """Whether a pod of this name was ever in the pool."""
+        return pod in self._pods
+
+    def change_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
+        """The change that surely lies within these times and is nearest to their end; None without one."""
+        inside = [change for change in self.changes if from_ns <= change.from_ns and change.to_ns <= to_ns]
+        return max(inside, key=lambda change: change.to_ns, default=None)
+
+    def change_perhaps_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
+        """A change that may lie within these times, since it is not known when exactly it happened."""
+        return next((c for c in self.changes if c.from_ns <= to_ns and from_ns <= c.to_ns), None)
+
+    def gap_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
+        """A part of these times in which nothing was known: also what is before the first snapshot."""
+        unknown = list(self.gaps)
+        if self._times:
+            unknown.append((from_ns, self._times[0]))
+        if self._open_gap_ns is not None:
+            unknown.append((self._open_gap_ns, max(to_ns, self._open_gap_ns)))
+        return next(((a, b) for a, b in unknown if max(a, from_ns) < min(b, to_ns)), None)
+
+    def serving_throughout(self, pod: str, from_ns: int, to_ns: int) -> bool:
+        """Whether a pod was serving in every snapshot that holds at some time from `from_ns` to `to_ns`."""
+        first = max(0, bisect_right(self._times, from_ns) - 1)
+        last = bisect_right(self._times, to_ns)
+        held = self._snapshots[first : max(last, first + 1)]
+        return all((endpoint := snapshot.of_pod(pod)) is not None and endpoint.serving for snapshot in held)
+
+    def still_ns(self, from_ns: int, to_ns: int, settle_ns: int) -> int:
+        """How much of these times is farther than `settle_ns` from any change, and in no gap."""
+        busy = [(change.from_ns - settle_ns, change.to_ns + settle_ns) for change in self.changes]
+        busy += self.gaps
+        if self._times:
+            busy.append((from_ns, self._times[0]))
+        if self._open_gap_ns is not None:
+            busy.append((self._open_gap_ns, to_ns))
+        still = 0
+        at_ns = from_ns
+        for start_ns, end_ns in sorted(busy):
+            still += max(0, min(start_ns, to_ns) - at_ns)
+            at_ns = max(at_ns, end_ns)
+        return still + max(0, to_ns - at_ns)

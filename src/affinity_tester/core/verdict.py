@@ -1,0 +1,108 @@
+"""The end of a run: PASS with its strength, INCONCLUSIVE, or FAIL (design, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from affinity_tester.core.events import Counts, Judgement, Outcome, Verdict
+
+MIN_PAIRS = 300
+"""By the rule of three, 0 of 300 says with 95 % certainty: less than one pair in a hundred."""
+
+MAX_SELF_INFLICTED = 0.001
+"""Share of probes that this machine itself dropped or refused, above which the run says nothing of the network."""
+
+MAX_TIMER_MISSES = 0.01
+"""Share of slots skipped, above which the client was too busy to be a witness."""
+
+_MIN_NS = 60 * 1_000_000_000
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the verdict rests on, gathered over a run."""
+
+    judgements: dict[Judgement, int] = field(default_factory=dict)
+    """How many changes and outages have each class now."""
+    avoidable: int = 0
+    """Of the explained ones."""
+    total: Counts = field(default_factory=Counts)
+    silent_at_end: bool = False
+    """Everything fell silent at once and stayed so."""
+    watched: bool = False
+    duration_ns: int = 0
+    still_ns: int = 0
+
+
+def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_avoidable: bool) -> Verdict:
+    """Judge a whole run. `max_loss` is a share (0 to 1)."""
+    total = evidence.total
+    still = evidence.still_ns / evidence.duration_ns if evidence.duration_ns else 0.0
+    judged_pairs = round(total.pairs * still)
+    violations = evidence.judgements.get(Judgement.VIOLATION, 0) + (evidence.avoidable if fail_on_avoidable else 0)
+
+    def verdict(outcome: Outcome, reasons: list[str], strength: str = "") -> Verdict:
+        return Verdict(at_ns, outcome, tuple(reasons), strength, violations, judged_pairs, evidence.still_ns)
+
+    failures = _failures(evidence, violations, max_loss, fail_on_avoidable=fail_on_avoidable)
+    if failures:
+        return verdict(Outcome.FAIL, failures)
+    doubts = _doubts(evidence, judged_pairs)
+    if doubts:
+        return verdict(Outcome.INCONCLUSIVE, doubts)
+    span = _span(evidence.still_ns)
+    strength = (
+        f"0 violations in {judged_pairs:,} judged pairs over {span} of still pool: "
+        f"fewer than one incident in {_span(evidence.still_ns // 3)} at 95 %"
+    )
+    reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
+    return verdict(Outcome.PASS, reasons, strength)
+
+
+def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fail_on_avoidable: bool) -> list[str]:
+    said: list[str] = []
+    if violations:
+        words = f"{violations:,} violation{'s' if violations > 1 else ''}"
+        if fail_on_avoidable and evidence.avoidable:
+            words += f", {evidence.avoidable:,} of them avoidable changes of the pool's making"
+        said.append(words)
+    sent, lost = evidence.total.sent, network_losses(evidence.total)
+    if max_loss is not None and sent and lost / sent > max_loss:
+        said.append(f"{lost / sent:.2%} of the probes were lost, more than --max-loss {max_loss:.2%}")
+    return said
+
+
+def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
+    """Every reason why the run proves nothing."""
+    total = evidence.total
+    if total.answered == 0:
+        return ["nothing answered"]
+    said: list[str] = []
+    if evidence.silent_at_end:
+        said.append("every session fell silent at once and stayed so")
+    unknown = evidence.judgements.get(Judgement.UNKNOWN, 0)
+    if unknown:
+        said.append(f"{unknown:,} change{'s' if unknown > 1 else ''} could not be judged")
+    own = total.socket_drops + total.send_errors
+    tried = total.sent + total.send_errors
+    if own > MAX_SELF_INFLICTED * tried:
+        said.append(f"this machine itself dropped {own:,} of {tried:,} probes or replies ({own / tried:.2%})")
+    slots = tried + total.timer_misses
+    if total.timer_misses > MAX_TIMER_MISSES * slots:
+        said.append(f"this client was too busy: {total.timer_misses / slots:.2%} of its slots were missed")
+    if evidence.watched and evidence.still_ns == 0:
+        said.append("the pool never stood still")
+    elif judged_pairs < MIN_PAIRS:
+        said.append(f"only {judged_pairs:,} judged pairs, fewer than {MIN_PAIRS}")
+    return said
+
+
+def network_losses(total: Counts) -> int:
+    """Lost probes but for those whose reply this machine itself dropped."""
+    return max(0, total.lost - total.socket_drops)
+
+
+def _span(ns: int) -> str:
+    if ns >= 2 * _MIN_NS:
+        return f"{ns / _MIN_NS:.0f} min"
+    return f"{ns / 1_000_000_000:.3g} s"
