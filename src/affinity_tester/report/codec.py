@@ -27,7 +27,8 @@ class CodecError(AffinityTesterError):
 
 def encode(event: object) -> dict[str, Any]:
     """An event as JSON values, with its class's name under `event`."""
-    return {"event": type(event).__name__, **_object_encoder(type(event))(event)}
+    cls: Any = type(event)
+    return {"event": cls.__name__, **_object_encoder(cls)(event)}
 
 
 def decode(data: object, root: type[_T]) -> _T:
@@ -36,7 +37,8 @@ def decode(data: object, root: type[_T]) -> _T:
         raise CodecError("not an object")
     rest = dict(data)
     name = rest.pop("event", None)
-    cls: type[_T] | None = _classes(root).get(name) if isinstance(name, str) else None
+    base: Any = root
+    cls = _classes(base).get(name) if isinstance(name, str) else None
     if cls is None:
         raise CodecError(f"unknown event {name!r}")
     event: _T = _decoder(cls)(rest)

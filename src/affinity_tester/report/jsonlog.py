@@ -1,0 +1,169 @@
+"""The log for machines: each event as JSON objects with stable, dotted names and units that people use.
+
+Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of the event, under these rules:
+
+- a moment (`sent_ns`, `since_ns`, ...) becomes an RFC 3339 time without the suffix (`sent`, `since`);
+- a duration becomes a number of seconds (`interval_s`), the short ones of milliseconds (`p50_ms`, `delay_ms`);
+- an address is its text, bytes are hex, kinds and classes their names;
+- what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
+  the same pair carry the same `change`, with `from` and `to` of their own kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.report import words
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.logging import Level, Log
+
+NAMES: dict[type[ev.Event], tuple[str, Level]] = {
+    ev.RunStarted: ("run.started", "info"),
+    ev.ForeignServer: ("run.foreign_server", "warn"),
+    ev.NothingAnswered: ("run.nothing_answered", "warn"),
+    ev.SendingStopped: ("run.sending_stopped", "info"),
+    ev.RunEnded: ("run.ended", "info"),
+    ev.StatsTick: ("run.stats", "info"),
+    ev.RunSummary: ("run.summary", "info"),
+    ev.Verdict: ("run.verdict", "info"),
+    ev.SessionStarted: ("session.started", "info"),
+    ev.ChangeRevised: ("session.change_revised", "info"),
+    ev.ChangeJudged: ("session.change_judged", "info"),
+    ev.ProbesLost: ("session.probes_lost", "info"),
+    ev.LateReply: ("session.late_reply", "info"),
+    ev.DuplicateDiffers: ("session.duplicate_differs", "warn"),
+    ev.WrongSource: ("session.wrong_source", "error"),
+    ev.NetworkError: ("session.network_error", "warn"),
+    ev.ClientFault: ("session.client_fault", "warn"),
+    ev.OutageStarted: ("session.outage_started", "error"),
+    ev.OutageEnded: ("session.outage_ended", "error"),
+    ev.OutageJudged: ("session.outage_judged", "info"),
+    ev.SessionExhausted: ("session.exhausted", "warn"),
+    ev.SessionStats: ("session.stats", "info"),
+    ev.SessionSummary: ("session.summary", "info"),
+}
+"""Every event but `ChangeSeen`, which has a name for each kind."""
+
+MOMENTS = frozenset(
+    {"at_ns", "wall_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns"}
+)
+MILLISECONDS = frozenset(
+    {"delay_ns", "longest_pause_ns", "longest_gap_ns"}
+    | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
+)
+SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns"})
+
+
+class JsonReport:
+    """Writes a run's events as JSON objects, all of them: nothing is folded.
+
+    `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._clock: RunClock | None = None
+        self._last_at_ns = 0
+
+    def emit(self, event: ev.Event) -> None:
+        """Write this event."""
+        if isinstance(event, ev.RunStarted):
+            self._clock = RunClock.of(event)
+        if self._clock is None:
+            raise ValueError(f"{type(event).__name__} came before RunStarted")
+        self._last_at_ns = event.at_ns
+        for name, level, data in objects(event, self._clock):
+            self._log.line(level, name, time=self._clock.rfc3339(event.at_ns), **data)
+        self._log.flush()
+
+    def warn(self, text: str) -> None:
+        """Write `report.warning`, about the report itself, at the time of the last event."""
+        if self._clock is not None:
+            self._log.line("warn", "report.warning", time=self._clock.rfc3339(self._last_at_ns), text=text)
+            self._log.flush()
+
+    def close(self) -> None:
+        """Nothing waits here."""
+
+
+def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict[str, Any]]]:
+    """The event's objects: name, level, and its data without its time."""
+    data = _object(event, clock)
+    del data["at"]
+    if isinstance(event, ev.ChangeSeen):
+        before, after = event.change.before.identity, event.change.after.identity
+        for name, level, value in _changes(event.change):
+            session, change = data["session"], data["change"]
+            yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
+        return
+    name, level = NAMES[type(event)]
+    if isinstance(event, ev.ChangeJudged | ev.OutageJudged) and event.judgement is ev.Judgement.VIOLATION:
+        level = "error"
+    yield name, level, data
+
+
+def plain(value: Any, clock: RunClock) -> Any:
+    """Any value of an event by the rules above."""
+    if isinstance(value, TransportAddress):
+        return str(value)
+    if is_dataclass(value) or hasattr(value, "_fields"):
+        return _object(value, clock)
+    if isinstance(value, tuple):
+        if value and all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in value):  # noqa: PLR2004
+            return {str(key): plain(item, clock) for key, item in value}
+        return [plain(item, clock) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value
+
+
+def _object(value: Any, clock: RunClock) -> dict[str, Any]:
+    cls: Any = type(value)
+    data = {}
+    for name, key, kind in _keys(cls):
+        item = getattr(value, name)
+        if kind == "plain" or item is None:
+            data[key] = plain(item, clock)
+        elif kind == "moment":
+            data[key] = clock.rfc3339(item)
+        else:
+            data[key] = item / (1_000_000 if kind == "ms" else 1_000_000_000)
+    return data
+
+
+@cache
+def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
+    """For each field its name, its key in JSON, and how its value is told."""
+    names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
+    return tuple((name, *_key(name)) for name in names)
+
+
+def _key(name: str) -> tuple[str, str]:
+    base = name.removesuffix("_ns")
+    if name in MOMENTS:
+        return base, "moment"
+    if name in MILLISECONDS:
+        return f"{base}_ms", "ms"
+    if name in SECONDS:
+        return f"{base}_s", "s"
+    return name, "plain"
+
+
+def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity], Any]]]:
+    """The names under which a change is told, each with the value that changed."""
+    if words.X_ADDRESS.intersection(change.kinds):
+        yield "session.x_address_changed", "error", lambda identity: str(identity.reflexive)
+    if Kind.POD in change.kinds:
+        yield "session.pod_changed", "error", lambda identity: identity.pod
+    if Kind.NODE in change.kinds:
+        yield "session.node_changed", "error", lambda identity: identity.node
+    if Kind.SOFTWARE in change.kinds:
+        yield "session.software_changed", "error", lambda identity: identity.software
+    if words.is_restart(change):
+        yield "session.pod_restarted", "warn", lambda identity: identity.instance and identity.instance.hex()
