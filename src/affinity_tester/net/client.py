@@ -17,7 +17,6 @@ from time import monotonic_ns
 from typing import Any
 
 from affinity_tester import __version__
-from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
@@ -43,6 +42,7 @@ from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
 from affinity_tester.errors import UserError
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
+from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -62,52 +62,51 @@ _POLL_BATCH = 512
 """Datagrams read on one wake-up before the timer has its turn."""
 
 
-class Client:
-    """One run. Events go to `emit` as they happen; whatever `emit` raises ends the run and is raised by `run`."""
+async def run_client(
+    settings: ClientSettings,
+    target: Target,
+    emit: Callable[[Event], None],
+    stop: asyncio.Event,
+    abort: asyncio.Event | None = None,
+) -> None:
+    """Probe the target from the first event to the last summary.
+
+    Events go to `emit` as they happen; whatever it raises ends the run and is raised here. `stop` ends sending (as the
+    duration does), and the replies drain; `abort` ends that too. Raises `UserError` when the sockets cannot be opened.
+    """
+    await _Client(settings, target, emit, stop, abort or asyncio.Event()).run()
+
+
+class _Client:
+    """One run."""
 
     def __init__(
         self,
         settings: ClientSettings,
-        target: TransportAddress,
-        target_name: str,
+        target: Target,
         emit: Callable[[Event], None],
-        *,
-        scope_id: int = 0,
-        every_session: bool | None = None,
+        stop: asyncio.Event,
+        abort: asyncio.Event,
     ) -> None:
-        """`every_session`: statistics of each session (None: when there are few)."""
         self._settings = settings
-        self._target = target
-        self._target_name = target_name
-        self._scope_id = scope_id
+        self._target = target.address
+        self._target_name = target.name
+        self._scope_id = target.scope_id
         self._emit = emit
-        self._every_session = settings.sessions <= FEW_SESSIONS if every_session is None else every_session
+        self._stop = stop
+        self._abort = abort
         self._sessions: list[Session] = []
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: _Reader | None = None
         self._outages = OutageWatch()
-        self._stop = asyncio.Event()
-        self._abort = asyncio.Event()
         self._answered = self._told_silence = False
+        self._sending = True
         self._source = ""
         self._source_checked_ns = 0
 
-    # --- from outside ----------------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        """Stop sending, drain the replies and end. A second call ends at once."""
-        if self._stop.is_set():
-            self._abort.set()
-        self._stop.set()
-
-    @property
-    def aborted(self) -> bool:
-        """Whether `stop` was called twice."""
-        return self._abort.is_set()
-
     async def run(self) -> None:
-        """Run from the first event to the last summary. Raises `UserError` when the sockets cannot be opened."""
+        """Run from the first event to the last summary."""
         loop = asyncio.get_running_loop()
         settings = self._settings
         self._failed: asyncio.Future[None] = loop.create_future()
@@ -121,7 +120,7 @@ class Client:
             self._sweeper = loop.call_later(SWEEP_NS / NS_PER_S, self._sweep)
             longest_s = None if settings.duration_ns is None else settings.duration_ns / NS_PER_S
             interrupted = await self._wait(self._stop, longest_s)
-            self._stop.set()
+            self._sending = False
             stopped_ns = monotonic_ns()
             self._emit(SendingStopped(stopped_ns, interrupted))
             await self._drain()
@@ -234,7 +233,7 @@ class Client:
                 self._failed.set_exception(error)
 
     def _tick(self) -> None:
-        if self._stop.is_set():
+        if not self._sending:
             return
         self._guarded(self._send_due)
         loop = asyncio.get_running_loop()
@@ -276,7 +275,7 @@ class Client:
         self._outages.sweep(now_ns, trackers)
         if not self._answered:
             self._look_for_answers(now_ns)
-        if now_ns >= self._next_stats_ns and not self._stop.is_set():
+        if now_ns >= self._next_stats_ns and self._sending:
             self._tell_stats(now_ns)
 
     def _look_for_answers(self, now_ns: int) -> None:
@@ -303,7 +302,7 @@ class Client:
             total += counts
             delta += line.delta
             lines.append(line)
-        if not self._every_session:
+        if not self._settings.every_session and len(lines) > FEW_SESSIONS:
             bad = (line for line in lines if line.delta.lost or line.delta.changes)
             lines = sorted(bad, key=lambda line: (-line.delta.lost, -line.delta.changes))[:WORST]
         for line in lines:

@@ -10,17 +10,17 @@ from affinity_tester.core.address import TransportAddress, parse_ip, split_host_
 from affinity_tester.errors import UserError
 
 
-class ResolvedTarget(NamedTuple):
+class Target(NamedTuple):
     """Where probes go."""
 
     address: TransportAddress
     name: str
     """What the user wrote."""
-    scope_id: int
+    scope_id: int = 0
     """The interface of a link-local IPv6 address; else 0."""
 
 
-async def resolve_target(text: str, default_port: int) -> ResolvedTarget:
+async def resolve_target(text: str, default_port: int) -> Target:
     """Read `host`, `host:port`, an IPv4 or IPv6 address with or without port; a name is resolved now, once.
 
     Raises `UserError` when it is malformed, does not resolve, or is no address that probes can be sent to.
@@ -42,4 +42,4 @@ async def resolve_target(text: str, default_port: int) -> ResolvedTarget:
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
         raise UserError(f"the target {address} is no unicast address: give the address of the Service")
     scope_id = int(sockaddr[3]) if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (ip, port, flow, scope)
-    return ResolvedTarget(TransportAddress(str(address), port), text, scope_id)
+    return Target(TransportAddress(str(address), port), text, scope_id)
