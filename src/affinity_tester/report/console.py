@@ -258,6 +258,8 @@ def _run(event: ev.Event, clock: RunClock) -> list[Line]:
             return [
                 _warning(f"no session is answered after {format_duration(event.waited_ns)}: {_WHEN_NOTHING_ANSWERS}")
             ]
+        case ev.Injected():
+            return [Line(f"injected: {words.printable(event.text)}", "event", Tint.CLUSTER)]
         case ev.SendingStopped():
             return [Line("sending stopped; the last replies may still come, then the last judgements")]
         case ev.RunEnded(aborted=True):

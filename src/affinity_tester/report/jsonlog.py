@@ -32,6 +32,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.StatsTick: ("run.stats", "info"),
     ev.RunSummary: ("run.summary", "info"),
     ev.Verdict: ("run.verdict", "info"),
+    ev.Injected: ("lab.injected", "event"),
     ev.SessionStarted: ("session.started", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
     ev.ChangeJudged: ("session.change_judged", "info"),
