@@ -108,7 +108,7 @@ class Loss(PacketFault):
     __slots__ = ()
     direction: ClassVar[Direction]
     sign: ClassVar[Sign]
-    towards: ClassVar[str]
+    what: ClassVar[str]
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Drop packets of the chosen flows for a time."""
@@ -124,7 +124,7 @@ class Loss(PacketFault):
             )
         )
         return Deal(
-            f"{self.towards} of {counted(len(flows), 'flow')} are dropped, {self.share} of them, "
+            f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
             f"for {format_duration(self.for_ns)}",
             until_ns,
             tuple(Effect(flow, frozenset({self.sign})) for flow in flows),
@@ -139,7 +139,7 @@ class LossUp(Loss):
     expects = "the chosen flows: as many probes lost as were dropped, all upstream; no change"
     direction = Direction.UP
     sign = Sign.LOSS_UP
-    towards = "probes"
+    what = "probes"
 
 
 class LossDown(Loss):
@@ -150,7 +150,7 @@ class LossDown(Loss):
     expects = "the chosen flows: as many probes lost as replies were dropped, all downstream; no change"
     direction = Direction.DOWN
     sign = Sign.LOSS_DOWN
-    towards = "replies"
+    what = "replies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,8 +186,8 @@ class DuplicateReorder(PacketFault):
         )
         must = frozenset({Sign.DUPLICATES, Sign.REORDERING})
         return Deal(
-            f"replies of {counted(len(flows), 'flow')} are duplicated ({self.share}) and held back by "
-            f"{format_duration(self.delay_ns)} ({self.share} of the copies) for {format_duration(self.for_ns)}",
+            f"{self.share} of the replies of {counted(len(flows), 'flow')} are duplicated, and {self.share} of the copies "
+            f"are held back by {format_duration(self.delay_ns)}, for {format_duration(self.for_ns)}",
             until_ns,
             tuple(Effect(flow, must) for flow in flows),
         )

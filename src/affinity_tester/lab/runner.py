@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, RunStarted, SendingStopped
 from affinity_tester.lab.balancer import Balancer, Sources
-from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.deeds import Deed
 from affinity_tester.lab.fault import Bench
 from affinity_tester.lab.ledger import Ledger
@@ -18,7 +17,8 @@ from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.names import node_ip, node_name, pod_ip, pod_name
 from affinity_tester.lab.path import NetworkPath, Pod
 from affinity_tester.lab.plan import Plan
-from affinity_tester.net.client import Target, run_client
+from affinity_tester.net.client import run_client
+from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -26,12 +26,14 @@ FRONT = TransportAddress("127.0.0.1", 0)
 """Where the balancer listens; the kernel chooses the port."""
 
 
-async def run_plan(plan: Plan, emit: Callable[[Event], None], stop: asyncio.Event) -> Findings:
-    """Run a plan until its time is over or `stop` is set; every event of the client and the lab goes to `emit`.
+async def run_plan(
+    plan: Plan, ledger: Ledger, emit: Callable[[Event], None], stop: asyncio.Event, abort: asyncio.Event
+) -> None:
+    """Run a plan until its time is over, or `stop` ends the sending, or `abort` the draining too.
 
-    What was not injected when `stop` came is told as a problem of its fault. Raises `UserError` and `OSError`.
+    Every event of the client and the lab goes to `emit` as it happens, and everything that was injected, done and seen
+    into the ledger, for `compare`. Raises `UserError`, and what `emit` raises.
     """
-    ledger = Ledger(plan.faults)
     async with _lab(plan, ledger.record) as (balancer, bench):
         started = asyncio.get_running_loop().create_future()
         schedule = asyncio.create_task(_inject(plan, bench, ledger, emit, started))
@@ -45,9 +47,8 @@ async def run_plan(plan: Plan, emit: Callable[[Event], None], stop: asyncio.Even
             emit(event)
 
         settings = ClientSettings(sessions=plan.sessions, interval_ns=plan.interval_ns, duration_ns=plan.duration_ns)
-        client = asyncio.create_task(
-            run_client(settings, Target(balancer.address, "the lab's load balancer"), observe, stop)
-        )
+        target = Target(balancer.address, "the lab's load balancer")
+        client = asyncio.create_task(run_client(settings, target, observe, stop, abort))
         try:
             # Whichever fails ends the other: a lab without its faults, or without a client, shows nothing.
             await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
@@ -55,12 +56,11 @@ async def run_plan(plan: Plan, emit: Callable[[Event], None], stop: asyncio.Even
                 schedule.result()
             await client
         finally:
-            for task in (client, schedule):
-                task.cancel()
+            client.cancel()
+            schedule.cancel()
             await asyncio.gather(client, schedule, return_exceptions=True)
         if balancer.refused:
-            ledger.complain(f"the machine let {balancer.refused} of the lab's own packets not pass: {balancer.refusal}")
-    return compare(ledger)
+            ledger.complain(f"the machine refused {balancer.refused} of the lab's own packets: {balancer.refusal}")
 
 
 async def _inject(
