@@ -68,6 +68,9 @@ def _encoder(hint: Any) -> _Coder | None:
             return (lambda value: [each(item) for item in value]) if each else list
         coders = [_encoder(arg) or _same for arg in args]
         return lambda value: [coder(item) for coder, item in zip(coders, value, strict=True)]
+    if origin is frozenset:
+        member = _encoder(args[0]) or _same
+        return lambda value: [member(item) for item in sorted(value)]
     if hint is bytes:
         return bytes.hex
     if _is_object(hint):
@@ -116,6 +119,9 @@ def _decoder(hint: Any) -> _Coder:
         return lambda value: None if value is None else inner(value)
     if origin is tuple:
         return _tuple_decoder(args)
+    if origin is frozenset:
+        members = _tuple_decoder((args[0], Ellipsis))
+        return lambda value: frozenset(members(value))
     if hint is bytes:
         return _bytes
     if hint in (int, float, str, bool):

@@ -32,7 +32,6 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.StatsTick: ("run.stats", "info"),
     ev.RunSummary: ("run.summary", "info"),
     ev.Verdict: ("run.verdict", "info"),
-    ev.Injected: ("lab.injected", "event"),
     ev.SessionStarted: ("session.started", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
     ev.ChangeJudged: ("session.change_judged", "info"),
@@ -48,6 +47,13 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.SessionExhausted: ("session.exhausted", "warn"),
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
+    ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
+    ev.PoolObserved: ("pool.observed", "event"),
+    ev.PoolConfirmed: ("pool.confirmed", "info"),
+    ev.PoolUnobserved: ("pool.unobserved", "event"),
+    ev.WrongPool: ("pool.wrong", "warn"),
+    ev.ClusterEvent: ("cluster.event", "event"),
+    ev.Injected: ("lab.injected", "event"),
 }
 """Every event but `ChangeSeen`, which has a name for each kind."""
 
@@ -55,7 +61,7 @@ MOMENTS = frozenset(
     {"at_ns", "wall_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns"}
 )
 MILLISECONDS = frozenset(
-    {"delay_ns", "longest_pause_ns", "longest_gap_ns"}
+    {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
 )
 SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns"})
@@ -104,8 +110,13 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
         return
     name, level = NAMES[type(event)]
-    if isinstance(event, ev.ChangeJudged | ev.OutageJudged) and event.judgement is ev.Judgement.VIOLATION:
-        level = "error"
+    match event:
+        case ev.ChangeJudged(judgement=ev.Judgement.VIOLATION) | ev.OutageJudged(judgement=ev.Judgement.VIOLATION):
+            level = "error"
+        case ev.Verdict(outcome=ev.Outcome.FAIL):
+            level = "error"
+        case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
+            level = "warn"
     yield name, level, data
 
 
@@ -115,6 +126,8 @@ def plain(value: Any, clock: RunClock) -> Any:
         return str(value)
     if is_dataclass(value) or hasattr(value, "_fields"):
         return _object(value, clock)
+    if isinstance(value, frozenset):
+        return [plain(item, clock) for item in sorted(value)]
     if isinstance(value, tuple):
         if value and all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in value):  # noqa: PLR2004
             return {str(key): plain(item, clock) for key, item in value}

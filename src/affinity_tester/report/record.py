@@ -1,8 +1,8 @@
 """The run record: every event of a run, lossless, as JSON lines, so that a run can be shown and judged again.
 
 The first line is `{"record": "affinity-tester", "format": 1, "version": "<tool>"}`; each further line is one event, by
-the name of its class and its fields. Bytes are hex, enumerations their values, tuples lists, named tuples and dataclasses
-objects; times stay integer nanoseconds. A path that ends in `.gz` is compressed.
+the name of its class and its fields. Bytes are hex, enumerations their values, tuples and sets lists, named tuples and
+dataclasses objects; times stay integer nanoseconds. A path that ends in `.gz` is compressed.
 """
 
 from __future__ import annotations

@@ -31,15 +31,22 @@ class Tally:
         outage = isinstance(judged, ev.OutageJudged)
         number = judged.since_seq if isinstance(judged, ev.OutageJudged) else judged.change.number
         key = (judged.session, outage, number)
-        replaced = self._latest.pop(key, None)
-        if replaced is not None:
-            self._counts[outage, replaced.judgement] -= 1
-            self.avoidable -= replaced.avoidable is True
+        self._forget(key)
         self._counts[outage, judged.judgement] += 1
         self.avoidable += judged.avoidable is True
         self._latest[key] = judged
         if len(self._latest) > self._limit:
             self._latest.popitem(last=False)
+
+    def withdraw(self, event: ev.ChangeWithdrawn) -> None:
+        """Count this change no more: another one tells it."""
+        self._forget((event.session, False, event.change.number))
+
+    def _forget(self, key: _Key) -> None:
+        replaced = self._latest.pop(key, None)
+        if replaced is not None:
+            self._counts[key[1], replaced.judgement] -= 1
+            self.avoidable -= replaced.avoidable is True
 
     def changes(self, judgement: ev.Judgement) -> int:
         """How many changes are of this class."""
@@ -67,6 +74,8 @@ class RunResults:
         match event:
             case ev.ChangeJudged() | ev.OutageJudged():
                 self.tally.add(event)
+            case ev.ChangeWithdrawn():
+                self.tally.withdraw(event)
             case ev.SessionSummary():
                 self.sessions[event.session] = event
             case ev.RunStarted():

@@ -1,0 +1,215 @@
+"""Single events as lines: text, level and colour. Nothing here remembers anything."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.pool import PoolSnapshot, differences
+from affinity_tester.report import words
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.logging import Level, Tint
+from affinity_tester.settings import format_duration
+
+WORST_NAMED = 3
+
+_WHEN_NOTHING_ANSWERS = (
+    "check the address and the port, that the Service has ready endpoints, that firewalls let UDP pass both ways, "
+    "and that AFFINITY_KEY is the same on both sides"
+)
+
+_ICMP = {
+    "ECONNREFUSED": "port unreachable: nothing listens there",
+    "EHOSTUNREACH": "host unreachable",
+    "ENETUNREACH": "network unreachable",
+    "EMSGSIZE": "packet too big",
+    "EACCES": "administratively prohibited",
+}
+
+_JUDGED: dict[ev.Judgement, tuple[Level, Tint, str]] = {
+    ev.Judgement.VIOLATION: ("error", Tint.VIOLATION, "red lines"),
+    ev.Judgement.UNKNOWN: ("warn", Tint.WARNING, "judgements"),
+    ev.Judgement.IDLE: ("info", Tint.QUIET, "judgements"),
+    ev.Judgement.EXPLAINED: ("info", Tint.QUIET, "judgements"),
+    ev.Judgement.POD_RESTART: ("info", Tint.QUIET, "judgements"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the log before it has a time."""
+
+    text: str
+    level: Level = "info"
+    tint: Tint = Tint.STATISTICS
+    sort: str | None = None
+    """What it is counted as when there are too many in one second; None: always shown."""
+
+
+def _red(text: str) -> Line:
+    return Line(text, "error", Tint.CHANGE, "red lines")
+
+
+def _quiet(text: str) -> Line:
+    return Line(text, tint=Tint.QUIET, sort="judgements")
+
+
+def _cluster(text: str) -> Line:
+    return Line(text, "event", Tint.CLUSTER, "cluster events")
+
+
+def warning(text: str) -> Line:
+    """A yellow line."""
+    return Line(text, "warn", Tint.WARNING, "warnings")
+
+
+def session_line(event: ev.SessionStats) -> str:
+    """The familiar line of one session: counts since its previous line."""
+    delta, serving = event.delta, event.serving
+    if serving is None:
+        answered = "no answer yet"
+    elif delta.answered == 0:
+        answered = f"no answer, last served by {words.served_by(serving)}"
+    else:
+        answered = f"served by {words.served_by(serving)}"
+    return (
+        f"{event.session} sent {delta.sent} messages of which {delta.lost} message(s) lost, "
+        f"{answered}{words.period(delta)}"
+    )
+
+
+def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
+    """One line for all sessions of a period, with the worst of them named: most lost first, then most changes.
+
+    `period` has all sessions or, where there are many, only the worst; then nothing is said that needs all.
+    """
+    delta = tick.delta
+    whole = len(period) == tick.sessions
+    pods = {session.serving.pod for session in period if session.serving and session.serving.pod is not None}
+    silent = sum(session.delta.sent > 0 and session.delta.answered == 0 for session in period)
+    parts = [f"{tick.sessions} sessions sent {delta.sent:,} messages of which {delta.lost:,} message(s) lost"]
+    if whole and pods:
+        parts.append(f"served by {words.plural(len(pods), 'pod')}")
+    if whole and silent:
+        parts.append(f"{words.plural(silent, 'session')} without an answer")
+    if delta.changes:
+        parts.append(f"{delta.changes:,} change(s)")
+    bad = [session for session in period if session.delta.lost or session.delta.changes]
+    worst = heapq.nlargest(WORST_NAMED, bad, key=lambda session: (session.delta.lost, session.delta.changes))
+    named = ", ".join(f"{s.session} ({s.delta.lost:,} lost, {s.delta.changes:,} change(s))" for s in worst)
+    return ", ".join(parts) + words.period(delta) + (f"; worst: {named}" if named else "")
+
+
+def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn) -> list[Line]:
+    """A line for each kind of change; a dim one when a reply that came later shows that it was otherwise."""
+    facts = words.change_facts(event.change)
+    match event:
+        case ev.ChangeSeen():
+            lines = [_red(f"{event.session} {fact}") for fact in facts]
+            if words.is_restart(event.change):
+                lines[-1] = warning(f"{event.session} {facts[-1]}")
+            return lines
+        case ev.ChangeRevised():
+            if facts == words.change_facts(event.was):
+                return []  # only nearer to the moment: nothing that a reader would act upon
+            return [_quiet(f"    revised: {'; '.join(facts)} ({event.session}, a later reply came between)")]
+        case ev.ChangeWithdrawn():
+            told = "a later reply made it part of another change"
+            return [_quiet(f"    withdrawn: {'; '.join(facts)} ({event.session}, {told})")]
+
+
+def judged_lines(event: ev.ChangeJudged | ev.OutageJudged, clock: RunClock) -> list[Line]:
+    """The judgement, its facts, and what it is about: it comes some seconds after the red line."""
+    level, tint, sort = _JUDGED[event.judgement]
+    if isinstance(event, ev.ChangeJudged):
+        when = f"changed {clock.time_of_day(event.change.seen_ns)}"
+    else:
+        when = f"unanswered since {clock.time_of_day(event.since_ns)}"
+    if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
+        return []  # the line of the restart said it
+    why = ": " + "; ".join(words.printable(reason) for reason in event.reasons) if event.reasons else ""
+    avoidable = "" if event.avoidable is None else ", avoidable" if event.avoidable else ", unavoidable"
+    return [Line(f"    {event.judgement}{why}{avoidable} ({event.session}, {when})", level, tint, sort)]
+
+
+def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
+    """Any other fact of a session; many say nothing here."""
+    name = event.session
+    match event:
+        case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=None):
+            return [_red(f"{name} never answered, for {format_duration(at_ns - since_ns)} now, while others are")]
+        case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=ev.Sighting(identity=identity)):
+            silent = f"unanswered since {clock.time_of_day(since_ns)} ({format_duration(at_ns - since_ns)})"
+            return [_red(f"{name} {silent}, while others are answered; last served by {words.served_by(identity)}")]
+        case ev.OutageEnded():
+            gap = format_duration(event.at_ns - event.since_ns)
+            probes = words.plural(event.probes, "probe")
+            return [_red(f"{name} answered again after {gap} ({probes}), by {words.served_by(event.first.identity)}")]
+        case ev.WrongSource():
+            return [_red(f"{name} answered from the wrong source {event.source}, probes go to {event.expected}")]
+        case ev.DuplicateDiffers():
+            first, second = words.served_by(event.first), words.served_by(event.second)
+            if first == second:
+                first, second = f"x_address {event.first.reflexive}", f"x_address {event.second.reflexive}"
+            return [warning(f"{name} probe {event.seq} was answered twice and differently: {first}, then {second}")]
+        case ev.NetworkError():
+            meaning = f" ({_ICMP[event.error]})" if event.error in _ICMP else ""
+            sender = f" from {words.printable(event.offender)}" if event.offender is not None else ""
+            return [warning(f"{name} heard ICMP error {words.printable(event.error)}{meaning}{sender}")]
+        case ev.ClientFault():
+            fault = f"{words.printable(event.fault)}: {words.printable(event.detail)}"
+            return [warning(f"{name} the client's own fault, not the network's: {fault}")]
+        case ev.SessionExhausted():
+            return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
+    return []
+
+
+def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
+    """A fact of the run or of the cluster; many say nothing here."""
+    match event:
+        case ev.RunStarted():
+            return _started(event, clock)
+        case ev.ForeignServer():
+            who = words.quoted(event.software) if event.software is not None else "a server"
+            return [warning(f"answered by {who}, which names no pod: only x_address and SOFTWARE are tracked")]
+        case ev.NothingAnswered():
+            return [
+                warning(f"no session is answered after {format_duration(event.waited_ns)}: {_WHEN_NOTHING_ANSWERS}")
+            ]
+        case ev.Injected():
+            return [Line(f"injected: {words.printable(event.text)}", "event", Tint.CLUSTER)]
+        case ev.SendingStopped():
+            return [Line("sending stopped; the last replies may still come, then the last judgements")]
+        case ev.PoolUnobserved(reason=reason):
+            return [_cluster(f"the pool is not observed any more: {words.printable(reason)}")]
+        case ev.WrongPool(pod=pod):
+            told = "which was never in the watched pool: wrong cluster or Service; the pool counts as not watched"
+            return [warning(f"pod {words.quoted(pod)} answers, {told}")]
+        case ev.ClusterEvent(subject=subject, name=name, what=what):
+            return [_cluster(f"{words.printable(subject)} {words.quoted(name)} {words.printable(what)}")]
+        case ev.RunEnded(aborted=True):
+            return [warning("stopped at once: judgements still open are unknown")]
+    return []
+
+
+def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
+    """What became different in the pool, a line each; how many endpoints there are, when there was none to compare."""
+    if before is None:
+        ready = f"{after.ready_count:,} of {words.plural(len(after.endpoints), 'endpoint')} ready"
+        return [_cluster(f"the pool is watched: {ready}")]
+    return [_cluster(words.printable(fact)) for fact in differences(before, after)]
+
+
+def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
+    address, name = str(event.target), words.printable(event.target_name)
+    target = address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
+    sockets = ", on connected sockets" if event.connected else ""
+    probes = (
+        f"{words.plural(event.sessions, 'session')} to {target}: "
+        f"a probe of {event.request_size} bytes every {format_duration(event.interval_ns)} each{sockets}, "
+        f"lost after {format_duration(event.loss_threshold_ns)}"
+    )
+    opening = f"{clock.date(event.at_ns)} {clock.utc_offset}, affinity-tester {words.printable(event.version)}"
+    guarantees = [warning(f"not on this platform: {words.printable(lost)}") for lost in event.lost_guarantees]
+    return [Line(opening), Line(probes), *guarantees]

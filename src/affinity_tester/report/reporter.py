@@ -1,0 +1,87 @@
+"""Fans a run's events out to the log and to the run record, and keeps trouble with either from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self, TextIO
+
+from affinity_tester import __version__
+from affinity_tester.core.events import Event
+from affinity_tester.report.console import ConsoleReport, StatsMode
+from affinity_tester.report.jsonlog import JsonReport
+from affinity_tester.report.logging import LogFormat, OutputClosed, configure, wants_colour
+from affinity_tester.report.record import RecordWriter
+
+
+class Reporter:
+    """Takes every event of a run, in order, `RunStarted` first.
+
+    `emit` and `close` raise `OutputClosed` at most once, when whoever reads the log has gone: stop the run and exit
+    quietly. Events after that still reach the record. A record that can't be written any more costs one line of the
+    log, never the run.
+    """
+
+    def __init__(self, shown: ConsoleReport | JsonReport, record: RecordWriter | None = None) -> None:
+        self._shown: ConsoleReport | JsonReport | None = shown
+        self._record = record
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        log_format: LogFormat,
+        stats: StatsMode = "auto",
+        record: str | Path | None = None,
+        stream: TextIO,
+        environ: Mapping[str, str],
+    ) -> Self:
+        """A reporter on a stream (coloured as stream and environment ask) and, if `record` names a file, with a record.
+
+        Raises `UserError` when that file can't be written.
+        """
+        writer = None if record is None else RecordWriter(record, version=__version__)
+        log = configure(format=log_format, stream=stream, colour=wants_colour(stream, environ))
+        return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer)
+
+    def emit(self, event: Event) -> None:
+        """Record the event, then show it."""
+        trouble = self._recorded(event)
+        if self._shown is not None:
+            try:
+                self._shown.emit(event)
+                if trouble is not None:
+                    self._shown.warn(f"the record ends here, the run goes on: {trouble.strerror}")
+            except OutputClosed:
+                self._shown = None
+                raise
+
+    def close(self) -> None:
+        """Close the record, and show what still waits."""
+        record, self._record = self._record, None
+        shown, self._shown = self._shown, None
+        try:
+            if record is not None:
+                record.close()
+        except OSError as error:
+            if shown is not None:
+                shown.warn(f"the record lacks its end: {error.strerror}")
+        if shown is not None:
+            shown.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _recorded(self, event: Event) -> OSError | None:
+        """Write to the record, if there is one; what went wrong, the first time that it does."""
+        if self._record is None:
+            return None
+        try:
+            self._record.write(event)
+        except OSError as error:
+            self._record = None
+            return error
+        return None

@@ -1,0 +1,352 @@
+"""The log for people, line by line."""
+
+import io
+
+import pytest
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.report.console import ConsoleReport, StatsMode
+from affinity_tester.report.logging import configure
+
+ONE, TWO = "CLIENT-1058228236", "CLIENT-7"
+S = 1_000_000_000
+
+
+def show(*events: ev.Event, stats: StatsMode = "auto", colour: bool = False) -> list[str]:
+    """The lines of these events, without those of the start if it is among them."""
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=colour), stats=stats)
+    opening = 0
+    for event in events:
+        report.emit(event)
+        if isinstance(event, ev.RunStarted):
+            opening = stream.getvalue().count("\n")
+    report.close()
+    return stream.getvalue().splitlines()[opening:]
+
+
+def test_the_familiar_lines_in_their_exact_forms(story):
+    before = Identity(TransportAddress("10.240.0.4", 40312), "affinity-tester-f7b7c454b-vvwtx")
+    after = Identity(TransportAddress("10.240.0.7", 61022), "affinity-tester-f7b7c454b-wmd4l")
+    assert show(
+        story.started(),
+        story.stats(ONE, 0, before, sent=73, answered=73),
+        story.seen(ONE, 260.12, before=before, after=after),
+    ) == [
+        "13:35:20.176 [info]  CLIENT-1058228236 sent 73 messages of which 0 message(s) lost, "
+        'served by pod "affinity-tester-f7b7c454b-vvwtx"',
+        "13:39:40.298 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
+        '13:39:40.298 [error] CLIENT-1058228236 pod_name changed "affinity-tester-f7b7c454b-vvwtx" -> '
+        '"affinity-tester-f7b7c454b-wmd4l"',
+    ]
+
+
+def test_the_opening_says_date_offset_version_target_and_probes(story):
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=False))
+    report.emit(story.started(lost_guarantees=("kernel receive timestamps",), connected=True))
+    assert stream.getvalue().splitlines() == [
+        "13:35:20.176 [info]  2026-11-22 UTC+01:00, affinity-tester 0.1.0",
+        "13:35:20.176 [info]  2 sessions to 203.0.113.7:3478 (udp.example.com, resolved once): a probe of 288 bytes "
+        "every 100 ms each, on connected sockets, lost after 2 s",
+        "13:35:20.176 [warn]  not on this platform: kernel receive timestamps",
+    ]
+
+
+def test_a_target_that_was_no_name_is_said_once(story):
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=False))
+    report.emit(story.started(sessions=1, target_name="203.0.113.7"))
+    assert stream.getvalue().splitlines()[1] == (
+        "13:35:20.176 [info]  1 session to 203.0.113.7:3478: a probe of 288 bytes every 100 ms each, lost after 2 s"
+    )
+
+
+def test_colours_tell_statistics_changes_and_judgements_apart(story):
+    violation = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, ("pool not watched",))
+    explained = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())
+    assert show(
+        story.started(),
+        story.stats(ONE, 1, story.pod_a, sent=1, answered=1),
+        story.seen(after=story.pod_a._replace(pod="pod-b")),
+        violation,
+        explained,
+        colour=True,
+    ) == [
+        "\x1b[37m13:35:21.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, "
+        'served by pod "pod-a"\x1b[0m',
+        '\x1b[31m13:35:23.178 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b"\x1b[0m',
+        "\x1b[1m\x1b[31m13:35:33.176 [error]     violation: pool not watched "
+        "(CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
+        "\x1b[2m13:35:33.176 [info]      explained, avoidable (CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "lines"),
+    [
+        (
+            {"pod": "pod-b", "node": "node-2", "instance": b"\x02" * 8},
+            ['[error] CLIENT-7 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"'],
+        ),
+        ({"node": "node-2"}, ['[error] CLIENT-7 node_name changed "node-1" -> "node-2"']),
+        ({"instance": b"\x02" * 8}, ['[warn]  CLIENT-7 pod "pod-a" restarted: same name, new instance']),
+        (
+            {"instance": b"\x02" * 8, "reflexive": TransportAddress("2001:db8::1", 9)},
+            [
+                "[error] CLIENT-7 x_address changed 10.240.0.4:40312 -> [2001:db8::1]:9",
+                '[warn]  CLIENT-7 pod "pod-a" restarted: same name, new instance',
+            ],
+        ),
+    ],
+)
+def test_each_kind_of_change_has_its_line(story, changed, lines):
+    shown = show(story.started(), story.seen(TWO, after=story.pod_a._replace(**changed)))
+    assert shown == [f"13:35:23.178 {line}" for line in lines]
+
+
+def test_a_foreign_server_is_named_by_its_software(story):
+    coturn = Identity(TransportAddress("192.0.2.9", 4000), software="Coturn-4.6")
+    other = coturn._replace(software="Coturn-4.7")
+    assert show(
+        story.started(),
+        ev.ForeignServer(story.at(0), "Coturn-4.6"),
+        story.stats(ONE, 1, coturn, sent=5, answered=5),
+        story.seen(before=coturn, after=other),
+    ) == [
+        '13:35:20.176 [warn]  answered by "Coturn-4.6", which names no pod: only x_address and SOFTWARE are tracked',
+        '13:35:21.176 [info]  CLIENT-1058228236 sent 5 messages of which 0 message(s) lost, served by "Coturn-4.6" at '
+        "x_address 192.0.2.9:4000",
+        '13:35:23.178 [error] CLIENT-1058228236 software changed "Coturn-4.6" -> "Coturn-4.7"',
+    ]
+
+
+def test_what_a_server_calls_itself_cannot_steer_the_terminal(story):
+    evil = Identity(TransportAddress("192.0.2.9", 4000), pod='p\x1b[2J\n\u202e"')
+    assert show(story.started(), story.stats(ONE, 1, evil, sent=1, answered=1)) == [
+        "13:35:21.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, "
+        'served by pod "p\\x1b[2J\\n\\u202e""'
+    ]
+
+
+def test_a_session_line_adds_only_what_is_not_zero(story):
+    all_odd = {"late": 3, "reordered": 2, "duplicate": 1, "timer_misses": 4, "send_errors": 5, "socket_drops": 6}
+    assert show(
+        story.started(),
+        story.stats(ONE, 1, None, sent=73),
+        story.stats(ONE, 2, story.pod_a, sent=73, answered=0, lost=73),
+        story.stats(ONE, 3, story.pod_a, sent=73, answered=73, **all_odd),
+    ) == [
+        "13:35:21.176 [info]  CLIENT-1058228236 sent 73 messages of which 0 message(s) lost, no answer yet",
+        "13:35:22.176 [info]  CLIENT-1058228236 sent 73 messages of which 73 message(s) lost, no answer, "
+        'last served by pod "pod-a"',
+        '13:35:23.176 [info]  CLIENT-1058228236 sent 73 messages of which 0 message(s) lost, served by pod "pod-a", '
+        "3 late, 2 reordered, 1 duplicate, 4 timer miss(es), 5 send error(s), 6 socket drop(s)",
+    ]
+
+
+def test_many_sessions_have_one_line_with_the_worst_named(story):
+    lost = {"CLIENT-1": 2, "CLIENT-2": 0, "CLIENT-3": 7, "CLIENT-4": 2, "CLIENT-5": 1}
+    events = [
+        story.stats(name, 10, story.pod_a, sent=100, answered=100 - count, lost=count, changes=name == "CLIENT-4")
+        for name, count in lost.items()
+    ]
+    events.append(story.stats("CLIENT-6", 10, None, sent=100))
+    tick = ev.StatsTick(story.at(10), 6, ev.Counts(sent=99_873, lost=1_012, changes=1, late=2), ev.Counts())
+    clean = ev.StatsTick(story.at(20), 1, ev.Counts(sent=100, answered=100), ev.Counts())
+    quiet = story.stats("CLIENT-1", 20, story.pod_b, sent=100, answered=100)
+    expected = [
+        "13:35:30.176 [info]  6 sessions sent 99,873 messages of which 1,012 message(s) lost, served by 1 pod, "
+        "1 session without an answer, 1 change(s), 2 late; worst: CLIENT-3 (7 lost, 0 change(s)), "
+        "CLIENT-4 (2 lost, 1 change(s)), CLIENT-1 (2 lost, 0 change(s))",
+        "13:35:40.176 [info]  1 sessions sent 100 messages of which 0 message(s) lost, served by 1 pod",
+    ]
+    assert show(story.started(sessions=21), *events, tick, quiet, clean) == expected
+    assert show(story.started(sessions=2), *events, tick, quiet, clean, stats="total") == expected
+
+
+def test_where_only_the_worst_are_told_nothing_is_said_of_all(story):
+    bad = story.stats("CLIENT-3", 10, story.pod_a, sent=100, lost=100)
+    tick = ev.StatsTick(story.at(10), 1_000, ev.Counts(sent=99_900, lost=100), ev.Counts())
+    assert show(story.started(sessions=1_000), bad, tick) == [
+        "13:35:30.176 [info]  1000 sessions sent 99,900 messages of which 100 message(s) lost; "
+        "worst: CLIENT-3 (100 lost, 0 change(s))"
+    ]
+
+
+@pytest.mark.parametrize(("sessions", "stats"), [(20, "auto"), (21, "session")])
+def test_few_sessions_or_the_wish_for_it_give_each_its_line_and_no_total(story, sessions, stats):
+    tick = ev.StatsTick(story.at(10), sessions, ev.Counts(sent=1), ev.Counts(sent=1))
+    lines = show(story.started(sessions=sessions), story.stats(TWO, 10, None, sent=1), tick, stats=stats)
+    assert lines == ["13:35:30.176 [info]  CLIENT-7 sent 1 messages of which 0 message(s) lost, no answer yet"]
+
+
+def test_a_revised_change_is_told_only_when_its_words_differ(story):
+    change = story.change()
+    narrower = story.change(3, seq=28)
+    third = story.pod_a._replace(pod="pod-c")
+    other = story.change(after=third)
+    assert show(
+        story.started(),
+        ev.ChangeRevised(story.at(4), ONE, narrower, change),
+        ev.ChangeRevised(story.at(5), ONE, other, change),
+        ev.ChangeWithdrawn(story.at(6), ONE, other, 2),
+    ) == [
+        '13:35:25.176 [info]      revised: pod_name changed "pod-a" -> "pod-c" '
+        "(CLIENT-1058228236, a later reply came between)",
+        '13:35:26.176 [info]      withdrawn: pod_name changed "pod-a" -> "pod-c" '
+        "(CLIENT-1058228236, a later reply made it part of another change)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("judgement", "avoidable", "reasons", "line"),
+    [
+        ("violation", None, ("pool not watched",), "[error]     violation: pool not watched"),
+        (
+            "explained",
+            None,
+            ('pod "a" left the pool 0.8 s before',),
+            '[info]      explained: pod "a" left the pool 0.8 s before',
+        ),
+        ("explained", False, ("x", "y"), "[info]      explained: x; y, unavoidable"),
+        ("idle", None, ("silent for 40 s",), "[info]      idle: silent for 40 s"),
+        ("unknown", None, ("the watch was down",), "[warn]      unknown: the watch was down"),
+        ("pod-restart", None, ("pod restarted",), "[info]      pod-restart: pod restarted"),
+    ],
+)
+def test_each_judgement_has_its_line(story, judgement, avoidable, reasons, line):
+    judged = ev.Judgement(judgement)
+    change = ev.ChangeJudged(story.at(13), ONE, story.change(), judged, avoidable, reasons)
+    outage = ev.OutageJudged(story.at(14), TWO, 9, story.at(2), judged, avoidable, reasons)
+    assert show(story.started(), change, outage) == [
+        f"13:35:33.176 {line} (CLIENT-1058228236, changed 13:35:23.178)",
+        f"13:35:34.176 {line} (CLIENT-7, unanswered since 13:35:22.176)",
+    ]
+
+
+def test_a_restart_is_not_said_twice(story):
+    judged = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.POD_RESTART, None, ())
+    assert show(story.started(), judged) == []
+
+
+def test_the_other_facts_of_a_session(story):
+    last = ev.Sighting(9, story.at(1.9), story.pod_a)
+    refused = ev.NetworkError(story.at(8), ONE, 3, "ECONNREFUSED", "203.0.113.7")
+    assert show(
+        story.started(),
+        ev.OutageStarted(story.at(7), ONE, 0, story.at(2), None),
+        ev.OutageStarted(story.at(7), ONE, 10, story.at(2), last),
+        ev.OutageEnded(story.at(14.5), ONE, 10, story.at(2), 1_250, last),
+        ev.WrongSource(story.at(8), ONE, TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)),
+        ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_b),
+        ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)),
+        refused,
+        ev.NetworkError(story.at(8), ONE, None, "EPROTO", None),
+        ev.ClientFault(story.at(8), ONE, "socket-drops", "12 replies dropped at a full buffer"),
+        ev.SessionExhausted(story.at(9), ONE),
+        # and those that say nothing here
+        ev.SessionStarted(story.at(9), ONE, TransportAddress("192.0.2.1", 5)),
+        ev.ProbesLost(story.at(9), ONE, 1, 2, story.at(1), story.at(1.1)),
+        ev.LateReply(story.at(9), ONE, 1, 3 * S),
+    ) == [
+        "13:35:27.176 [error] CLIENT-1058228236 never answered, for 5 s now, while others are",
+        "13:35:27.176 [error] CLIENT-1058228236 unanswered since 13:35:22.176 (5 s), while others are answered; "
+        'last served by pod "pod-a"',
+        '13:35:34.676 [error] CLIENT-1058228236 answered again after 12.5 s (1,250 probes), by pod "pod-a"',
+        "13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478, probes go to 203.0.113.7:3478",
+        '13:35:28.176 [warn]  CLIENT-1058228236 probe 5 was answered twice and differently: pod "pod-a", then pod "pod-b"',
+        "13:35:28.176 [warn]  CLIENT-1058228236 probe 5 was answered twice and differently: "
+        "x_address 10.240.0.4:40312, then x_address 10.240.0.7:61022",
+        "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error ECONNREFUSED (port unreachable: nothing listens there) "
+        "from 203.0.113.7",
+        "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error EPROTO",
+        "13:35:28.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
+        "socket-drops: 12 replies dropped at a full buffer",
+        "13:35:29.176 [warn]  CLIENT-1058228236 ended: it sent all the 4,294,967,296 probes that a session has numbers for",
+    ]
+
+
+def test_the_other_facts_of_a_run(story):
+    assert show(
+        story.started(),
+        ev.ForeignServer(story.at(0), None),
+        ev.NothingAnswered(story.at(5), 5 * S),
+        ev.SendingStopped(story.at(6), interrupted=True),
+        ev.RunEnded(story.at(7), aborted=True),
+    ) == [
+        "13:35:20.176 [warn]  answered by a server, which names no pod: only x_address and SOFTWARE are tracked",
+        "13:35:25.176 [warn]  no session is answered after 5 s: check the address and the port, that the Service has "
+        "ready endpoints, that firewalls let UDP pass both ways, and that AFFINITY_KEY is the same on both sides",
+        "13:35:26.176 [info]  sending stopped; the last replies may still come, then the last judgements",
+        "13:35:27.176 [warn]  stopped at once: judgements still open are unknown",
+    ]
+
+
+def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
+    first = PoolSnapshot(
+        frozenset({Endpoint("1", "pod-a", "10.0.0.1"), Endpoint("2", "pod-b", "10.0.0.2", ready=False)})
+    )
+    second = PoolSnapshot(frozenset({Endpoint("2", "pod-b", "10.0.0.2")}))
+    lines = show(
+        story.started(),
+        ev.PoolObserved(story.at(0), story.at(0), first),
+        ev.ClusterEvent(story.at(1), "node", "pool1-000003", "added"),
+        ev.PoolConfirmed(story.at(1)),
+        ev.PoolObserved(story.at(2), story.at(2), second),
+        ev.PoolUnobserved(story.at(3), story.at(2), "the API server closed the connection"),
+        ev.WrongPool(story.at(4), "pod-x"),
+        ev.Injected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
+        colour=True,
+    )
+    assert lines == [
+        "\x1b[36m13:35:20.176 [event] the pool is watched: 1 of 2 endpoints ready\x1b[0m",
+        '\x1b[36m13:35:21.176 [event] node "pool1-000003" added\x1b[0m',
+        '\x1b[36m13:35:22.176 [event] pod "pod-a" left the pool\x1b[0m',
+        '\x1b[36m13:35:22.176 [event] pod "pod-b" became ready\x1b[0m',
+        "\x1b[36m13:35:23.176 [event] the pool is not observed any more: the API server closed the connection\x1b[0m",
+        '\x1b[33m13:35:24.176 [warn]  pod "pod-x" answers, which was never in the watched pool: wrong cluster or Service; '
+        "the pool counts as not watched\x1b[0m",
+        '\x1b[36m13:35:25.176 [event] injected: node "n4" joins\x1b[0m',
+    ]
+
+
+def test_a_storm_is_folded_by_the_second_and_by_sort(story):
+    events = [story.seen(f"CLIENT-{i}", 3 + i / 1000, after=story.pod_a._replace(pod="pod-b")) for i in range(60)]
+    judged = [
+        ev.ChangeJudged(story.at(3.1), f"CLIENT-{i}", story.change(), ev.Judgement.EXPLAINED, None, ())
+        for i in range(51)
+    ]
+    stats = story.stats(ONE, 3.5, story.pod_b, sent=1, answered=1)
+    lines = show(story.started(), *events, *judged, stats, story.seen(TWO, 4.5), story.seen(ONE, 4.4))
+    assert lines[49] == '13:35:23.227 [error] CLIENT-49 pod_name changed "pod-a" -> "pod-b"'
+    assert lines[50].startswith("13:35:23.276 [info]      explained (CLIENT-0")
+    assert lines[100:] == [
+        '13:35:23.676 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, served by pod "pod-b"',
+        "13:35:23.676 [error] … and 10 more red lines in this second",
+        "13:35:23.676 [info]  … and 1 more judgements in this second",
+        "13:35:24.678 [error] CLIENT-7 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
+        '13:35:24.678 [error] CLIENT-7 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
+        "13:35:24.578 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
+        '13:35:24.578 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
+    ]
+
+
+def test_what_is_folded_at_the_end_is_told_by_close(story):
+    events = [story.seen(f"CLIENT-{i}", 3, after=story.pod_a._replace(pod="pod-b")) for i in range(1_284)]
+    assert show(story.started(), *events)[-1] == "13:35:23.178 [error] … and 1,234 more red lines in this second"
+
+
+def test_a_new_day_is_announced(story):
+    assert show(story.started(), story.stats(TWO, 37_480, None, sent=1)) == [
+        "00:00:00.176 [info]  2026-11-23 UTC+01:00",
+        "00:00:00.176 [info]  CLIENT-7 sent 1 messages of which 0 message(s) lost, no answer yet",
+    ]
+
+
+def test_nothing_may_come_before_the_start_of_the_run(story):
+    with pytest.raises(ValueError, match="SessionStats came before RunStarted"):
+        show(story.stats(ONE, 1, None))
