@@ -19,8 +19,11 @@ DEFAULT_REQUEST_SIZE = 288
 MIN_REQUEST_SIZE = 20
 """A bare STUN header."""
 
-MAX_REQUEST_SIZE = 65_507
-"""The largest UDP payload over IPv4."""
+MAX_REQUEST_SIZE = 65_504
+"""The largest multiple of 4 that is a UDP payload over IPv4."""
+
+DEFAULT_MAX_FLOWS = 65_536
+"""Flows that a server remembers: some 40 MB when full, and far more sessions than one client opens."""
 
 _UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS_PER_S, "m": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|ms|s|m|h)?\s*", re.ASCII)
@@ -60,7 +63,7 @@ class ServerSettings:
     """How long it keeps answering, and stays ready, after SIGTERM: proxies need about as long to take the pod out."""
     stats_interval_ns: int = 60 * NS_PER_S
     """Time between two lines of totals."""
-    max_flows: int = 65_536
+    max_flows: int = DEFAULT_MAX_FLOWS
     """Bound of the LRU of (session token, reflexive address) counts."""
     key: bytes | None = None
     """MESSAGE-INTEGRITY-SHA256 in both directions when set."""
@@ -79,14 +82,8 @@ class ClientSettings:
     loss_threshold_ns: int = 2 * NS_PER_S
     """A reply later than this is late and its probe lost: longer than any sane path, shorter than an operator's patience."""
     request_size: int = DEFAULT_REQUEST_SIZE
+    every_session: bool = False
+    """Statistics of every session however many there are; else beyond a few only the worst ones are told."""
     connected: bool = False
     """Connect the sockets, for comparison; a reply from a wrong address is then plain loss."""
     key: bytes | None = None
-    settle_ns: int = 10 * NS_PER_S
-    """How long before and after a pool change still explains a change of a session."""
-    affinity_window_ns: int = 30 * NS_PER_S
-    """A longer pause between sends excuses a change: the shortest common UDP conntrack timeout."""
-    max_loss: float | None = None
-    """Share of probes lost (0 to 1) above which the run fails; None: loss alone never fails."""
-    fail_on_avoidable: bool = False
-    """`--fail-on avoidable`: explained changes whose old pod was still serving count as violations."""

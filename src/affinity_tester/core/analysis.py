@@ -39,10 +39,14 @@ _Key = tuple[str, str, int]
 class Rules:
     """What the operator asked to be judged by."""
 
-    settle_ns: int
-    affinity_window_ns: int
+    settle_ns: int = 10_000_000_000
+    """How long before and after a change of the pool it still explains a change of a session: proxies take seconds."""
+    affinity_window_ns: int = 30_000_000_000
+    """A longer pause between sends excuses a change: the shortest common UDP conntrack timeout."""
     max_loss: float | None = None
+    """Share of probes lost (0 to 1) above which the run fails; None: loss alone never fails."""
     fail_on_avoidable: bool = False
+    """Explained changes whose old pod was still serving count as violations."""
 
 
 class RunAnalysis:

@@ -1,0 +1,175 @@
+"""`affinity-tester client`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Literal
+
+import click
+
+from affinity_tester.cli import options
+from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
+from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.events import Outcome
+from affinity_tester.core.tracker import HISTORY_NS
+from affinity_tester.errors import UserError
+from affinity_tester.net.client import run_client
+from affinity_tester.net.resolve import resolve_target
+from affinity_tester.report.logging import LogFormat
+from affinity_tester.report.reporter import Reporter
+from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, NS_PER_S, ClientSettings
+
+MIN_INTERVAL_NS = 2_000_000
+"""At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.history)."""
+
+MS = 1_000_000
+
+_DEFAULT = ClientSettings()
+_RULES = Rules()
+
+StatsMode = Literal["auto", "session", "total"]
+
+
+@click.command(epilog="Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error.")
+@click.argument("target", envvar="TARGET_ADDR", required=False)
+@options.option(
+    "--sessions",
+    type=click.IntRange(1, 60_000),
+    default=_DEFAULT.sessions,
+    help="Sessions, each on a socket of its own.",
+)
+@options.option(
+    "--interval",
+    type=options.Duration(MIN_INTERVAL_NS, 3600 * NS_PER_S),
+    default=_DEFAULT.interval_ns,
+    help="Time between two probes of a session.",
+)
+@options.option("--duration", type=options.Duration(1 * MS), help="How long to send. Default: until Ctrl-C.")
+@options.option(
+    "--stats-interval",
+    type=options.Duration(100 * MS),
+    default=_DEFAULT.stats_interval_ns,
+    help="Time between statistics lines.",
+)
+@options.option(
+    "--stats",
+    type=click.Choice(["auto", "session", "total"]),
+    default="auto",
+    help="Statistics a session a line, or one line for all; auto: by their number.",
+)
+@options.option(
+    "--loss-threshold",
+    type=options.Duration(1 * MS, HISTORY_NS // 2),
+    default=_DEFAULT.loss_threshold_ns,
+    help="A probe not answered in this time is lost.",
+)
+@options.option(
+    "--target-port", type=options.PORT, default=DEFAULT_PORT, help="UDP port, where TARGET does not name one."
+)
+@options.option(
+    "--size",
+    type=click.IntRange(20, MAX_REQUEST_SIZE),
+    default=_DEFAULT.request_size,
+    help="Bytes of a probe, a multiple of 4; a shorter one gets a shorter reply, with less in it.",
+)
+@options.option(
+    "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
+)
+@options.option(
+    "--affinity-window",
+    type=options.Duration(),
+    default=_RULES.affinity_window_ns,
+    help="A longer pause between probes excuses a change (conntrack forgets idle flows).",
+)
+@options.option(
+    "--settle",
+    type=options.Duration(0, 600 * NS_PER_S),
+    default=_RULES.settle_ns,
+    help="A change of the pool explains changes of sessions up to so long before and after it.",
+)
+@options.option(
+    "--max-loss",
+    type=click.FloatRange(0, 100),
+    help="Percentage of probes lost in the network above which the run fails. Default: loss alone never fails.",
+)
+@options.option(
+    "--fail-on",
+    type=click.Choice(["violation", "avoidable"]),
+    default="violation",
+    help="avoidable: flows that a pool change moved off a pod that still served fail the run too.",
+)
+@options.option(
+    "--record",
+    type=click.Path(dir_okay=False, writable=True),
+    help="File to record every event in (JSON lines; gzip where it ends in .gz), for `affinity-tester report`.",
+)
+@options.key()
+@options.log_format()
+def client(
+    *,
+    target: str | None,
+    sessions: int,
+    interval: int,
+    duration: int | None,
+    stats_interval: int,
+    stats: StatsMode,
+    loss_threshold: int,
+    target_port: int,
+    size: int,
+    connected: bool,
+    affinity_window: int,
+    settle: int,
+    max_loss: float | None,
+    fail_on: str,
+    record: str | None,
+    key: bytes | None,
+    log_format: LogFormat,
+) -> int:
+    """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
+
+    TARGET is the environment's TARGET_ADDR by default. Statistics are white; each change of pod or reflexive address
+    between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
+    """
+    if not target or not target.strip():
+        raise UserError(
+            "no target: name it (affinity-tester client 203.0.113.7), or set TARGET_ADDR (make apply-service does)"
+        )
+    _check_size(size, key)
+    settings = ClientSettings(
+        sessions=sessions,
+        interval_ns=interval,
+        duration_ns=duration,
+        stats_interval_ns=stats_interval,
+        loss_threshold_ns=loss_threshold,
+        request_size=size,
+        every_session=stats == "session",
+        connected=connected,
+        key=key,
+    )
+    rules = Rules(
+        settle_ns=settle,
+        affinity_window_ns=affinity_window,
+        max_loss=None if max_loss is None else max_loss / 100,
+        fail_on_avoidable=fail_on == "avoidable",
+    )
+    with Reporter.open(log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ) as to:
+        outcome = asyncio.run(_run(settings, rules, target, target_port, to))
+    return EXIT_CODES[outcome]
+
+
+def _check_size(size: int, key: bytes | None) -> None:
+    least = 20 if key is None else 56
+    if size % 4 or size < least:
+        raise UserError(f"a probe cannot have {size} bytes: take a multiple of 4 from {least} on for --size")
+
+
+async def _run(settings: ClientSettings, rules: Rules, target: str, port: int, reporter: Reporter) -> Outcome:
+    stop, abort = asyncio.Event(), asyncio.Event()
+    pipeline = Pipeline(RunAnalysis(rules), reporter.emit)
+    with stop_on_signals(stop, abort):
+        resolved = await resolve_target(target, port)
+        run = run_client(settings, resolved, pipeline.emit, stop, abort)
+        verdict = await conduct(pipeline, run, abort, rules.settle_ns)
+    return verdict.outcome

@@ -1,0 +1,90 @@
+"""Conducts a live run: what is observed goes through the analysis to whoever shows it, until the judgements have settled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from time import monotonic_ns
+
+from affinity_tester.core.analysis import RunAnalysis
+from affinity_tester.core.events import Event, Outcome, RunEnded, Verdict
+from affinity_tester.settings import NS_PER_S
+
+EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
+"""Design, section 4; 1 means nothing else."""
+
+ADVANCE_S = 0.25
+"""How often time alone may make a judgement certain."""
+
+
+class Pipeline:
+    """One way for every event: it is shown, and so is what follows from it."""
+
+    def __init__(self, analysis: RunAnalysis, show: Callable[[Event], None]) -> None:
+        """`show` gets every event, observed or derived, in the order in which they became known."""
+        self._analysis = analysis
+        self._show = show
+        self.verdict: Verdict | None = None
+
+    @property
+    def open_count(self) -> int:
+        """Judgements that are still to come."""
+        return self._analysis.open_count
+
+    def emit(self, event: Event) -> None:
+        """Take in an observed event."""
+        self._show(event)
+        self._tell(self._analysis.feed(event))
+
+    def advance(self) -> None:
+        """Time passed."""
+        self._tell(self._analysis.advance(monotonic_ns()))
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Verdict):
+                self.verdict = event
+            self._show(event)
+
+
+async def conduct(pipeline: Pipeline, observed: Awaitable[None], abort: asyncio.Event, settle_ns: int) -> Verdict:
+    """Let `observed` (the client's run) end, then wait until every judgement is certain, or `abort` is set."""
+    observing = asyncio.ensure_future(observed)
+    try:
+        while not observing.done():
+            await asyncio.wait({observing}, timeout=ADVANCE_S)
+            pipeline.advance()
+        observing.result()
+        # A list of the pool is asked for as soon as the settle time is over; a dead API server must not hold the run.
+        deadline_ns = monotonic_ns() + 2 * settle_ns + 5 * NS_PER_S
+        while pipeline.open_count and not abort.is_set() and monotonic_ns() < deadline_ns:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(abort.wait(), ADVANCE_S)
+            pipeline.advance()
+    finally:
+        observing.cancel()
+    pipeline.emit(RunEnded(monotonic_ns(), abort.is_set()))
+    assert pipeline.verdict is not None, "the end of a run has a verdict"
+    return pipeline.verdict
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`; a second one sets `abort`."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (abort if stop.is_set() else stop).set()
+
+    installed = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the run without its summary
+            loop.add_signal_handler(number, on_signal)
+            installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,365 @@
+"""The classes by example, and by property: nothing within reach of a pool change is a violation, nothing beyond explained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.events import (
+    Change,
+    ChangeJudged,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    Counts,
+    Event,
+    Judgement,
+    LateReply,
+    Losses,
+    OutageJudged,
+    OutageStarted,
+    Outcome,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+    RttStats,
+    RunEnded,
+    RunStarted,
+    RunSummary,
+    SendingStopped,
+    SessionStats,
+    SessionSummary,
+    Sighting,
+    Verdict,
+    WrongPool,
+)
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+
+MS = 1_000_000
+S = 1_000 * MS
+SETTLE = 10 * S
+LOCAL = TransportAddress("127.0.0.1", 40312)
+
+
+def who(pod: str | None) -> Identity:
+    return Identity(LOCAL, pod)
+
+
+def change(
+    at_ns: int,
+    *,
+    number: int = 1,
+    old: str | None = "a",
+    new: str = "b",
+    kinds: tuple[Kind, ...] = (Kind.POD,),
+    **more: Any,
+) -> Change:
+    """Seen at `at_ns`, between a probe sent 100 ms before and one sent 10 ms before."""
+    values = {"longest_pause_ns": 90 * MS, "settled_ns": at_ns, "sent_ns": at_ns - 100 * MS} | more
+    before = Sighting(1, values.pop("sent_ns"), who(old))
+    return Change(number, kinds, before, Sighting(2, at_ns - 10 * MS, who(new)), at_ns, **values)
+
+
+def seen(what: Change) -> ChangeSeen:
+    return ChangeSeen(what.seen_ns, "CLIENT-1", what)
+
+
+def pool(*pods: str, **conditions: dict[str, bool]) -> PoolSnapshot:
+    return PoolSnapshot(
+        frozenset(Endpoint(f"uid-{pod}", pod, f"10.0.0.{ord(pod)}", "n1", **conditions.get(pod, {})) for pod in pods)
+    )
+
+
+def observed(at_ns: int, snapshot: PoolSnapshot, since_ns: int | None = None) -> PoolObserved:
+    return PoolObserved(at_ns, at_ns if since_ns is None else since_ns, snapshot)
+
+
+def run(*events: Event, **rules: Any) -> tuple[RunAnalysis, list[Event]]:
+    analysis = RunAnalysis(Rules(**rules))
+    return analysis, [told for event in events for told in analysis.feed(event)]
+
+
+def judged(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
+    return [(e.judgement, e.reasons) for e in run(*events)[1] if isinstance(e, (ChangeJudged, OutageJudged))]
+
+
+def test_an_unwatched_change_is_a_violation_at_once_and_says_so() -> None:
+    analysis, told = run(seen(change(50 * S)))
+    assert told == [ChangeJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, ("pool not watched",))]
+    assert analysis.open_count == 0
+    assert analysis.wants_list_after_ns is None
+
+
+def test_an_unwatched_change_waits_for_the_probes_in_between() -> None:
+    analysis, told = run(seen(change(50 * S, settled_ns=52 * S)))
+    assert told == []
+    assert analysis.open_count == 1
+    assert analysis.advance(51 * S) == []
+    (event,) = analysis.advance(52 * S)
+    assert isinstance(event, ChangeJudged)
+
+
+def test_a_longer_pause_than_the_affinity_window_is_idle() -> None:
+    assert judged(seen(change(50 * S, longest_pause_ns=31 * S))) == [
+        (Judgement.IDLE, ("31.0 s without a probe, longer than the affinity window",))
+    ]
+    assert judged(
+        observed(0, pool("a", "b")), seen(change(50 * S, longest_pause_ns=31 * S)), observed(61 * S, pool("a", "b"))
+    ) == [(Judgement.IDLE, ("31.0 s without a probe, longer than the affinity window",))]
+
+
+def test_a_new_instance_alone_is_a_restarted_pod() -> None:
+    assert judged(seen(change(50 * S, new="a", kinds=(Kind.INSTANCE,)))) == [
+        (Judgement.POD_RESTART, ("the same pod answers with a new instance",))
+    ]
+
+
+def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach() -> None:
+    analysis, told = run(observed(0, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(60 * S))
+    assert told == []
+    assert analysis.wants_list_after_ns == 60 * S
+    (event,) = analysis.feed(PoolConfirmed(60 * S + 1))
+    assert isinstance(event, ChangeJudged)
+    assert (event.judgement, event.reasons) == (Judgement.VIOLATION, ("the pool stood still",))
+
+
+def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> None:
+    gone = run(observed(0, pool("a", "b")), observed(49 * S, pool("b")), seen(change(50 * S)))[1]
+    assert gone == [
+        ChangeJudged(
+            50 * S, "CLIENT-1", change(50 * S), Judgement.EXPLAINED, False, ('pod "a" left the pool 1.0 s before',)
+        )
+    ]
+    analysis, told = run(observed(0, pool("a", "b")), observed(55 * S, pool("a", "b", "c")), seen(change(50 * S)))
+    assert told == []
+    (event,) = analysis.feed(PoolConfirmed(61 * S))
+    assert isinstance(event, ChangeJudged)
+    assert (event.avoidable, event.reasons) == (True, ('pod "c" joined the pool 5.0 s after',))
+
+
+def test_an_explanation_without_a_known_pod_leaves_open_whether_it_was_avoidable() -> None:
+    told = run(observed(0, pool("a")), observed(49 * S, pool("a", "b")), seen(change(50 * S, old=None)))[1]
+    assert [e.avoidable for e in told if isinstance(e, ChangeJudged)] == [None]
+
+
+def test_a_large_pool_change_is_told_in_a_few_facts() -> None:
+    ((judgement, reasons),) = judged(observed(0, pool(*"abcdef")), observed(49 * S, pool("g")), seen(change(50 * S)))
+    assert judgement is Judgement.EXPLAINED
+    assert reasons == (
+        'pod "a" left the pool 1.0 s before',
+        'pod "b" left the pool',
+        'pod "c" left the pool',
+        "4 more changes of the pool then",
+    )
+
+
+def test_a_gap_makes_it_unknown_and_a_change_inside_a_gap_too() -> None:
+    watch = [observed(0, pool("a", "b")), PoolUnobserved(45 * S, 40 * S, "connection lost"), seen(change(50 * S))]
+    assert judged(*watch, observed(70 * S, pool("a", "b"), 40 * S)) == [
+        (Judgement.UNKNOWN, ("the pool could not be observed for 30.0 s around it",))
+    ]
+    assert judged(*watch, observed(70 * S, pool("b"), 35 * S)) == [
+        (Judgement.UNKNOWN, ('pod "a" left the pool at some time in the 35.0 s of an interrupted watch',))
+    ]
+
+
+def test_before_the_first_list_nothing_is_known() -> None:
+    assert judged(seen(change(50 * S, settled_ns=51 * S)), observed(50 * S + 1, pool("a")), PoolConfirmed(61 * S)) == [
+        (Judgement.UNKNOWN, ("the pool could not be observed for 10.1 s around it",))
+    ]
+
+
+def test_the_end_of_the_run_leaves_what_is_not_confirmed_unknown() -> None:
+    told = judged(observed(0, pool("a", "b")), seen(change(50 * S)), RunEnded(51 * S, aborted=True))
+    assert told == [(Judgement.UNKNOWN, ("the run ended before the pool was confirmed",))]
+
+
+def test_a_revised_change_is_judged_anew_and_a_withdrawn_one_is_dropped() -> None:
+    wide, narrow = change(50 * S, longest_pause_ns=31 * S), change(51 * S)
+    analysis, _ = run(seen(wide), ChangeRevised(51 * S, "CLIENT-1", narrow, wide))
+    (*_, verdict) = analysis.feed(RunEnded(60 * S, aborted=False))
+    assert isinstance(verdict, Verdict)
+    assert verdict.violations == 1
+    other, told = run(seen(change(50 * S, settled_ns=60 * S)), ChangeWithdrawn(51 * S, "CLIENT-1", wide, 2))
+    assert (told, other.open_count) == ([], 0)
+
+
+def test_an_outage_is_judged_by_how_it_set_in() -> None:
+    last = Sighting(9, 40 * S, who("a"))
+    outage = OutageStarted(46 * S, "CLIENT-1", 10, 41 * S, last)
+    assert judged(outage) == [(Judgement.VIOLATION, ("pool not watched",))]
+    long_after = (observed(0, pool("a")), outage, observed(90 * S, pool("b")))
+    assert judged(*long_after) == [(Judgement.VIOLATION, ("the pool stood still",))]
+    assert judged(observed(0, pool("a")), observed(39 * S, pool("b")), outage) == [
+        (Judgement.EXPLAINED, ('pod "a" left the pool 7.0 s before', 'pod "b" joined the pool'))
+    ]
+    from_the_start = OutageStarted(6 * S, "CLIENT-1", 0, 1 * S, None)
+    assert judged(from_the_start) == [(Judgement.VIOLATION, ("pool not watched",))]
+
+
+def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched() -> None:
+    serving = SessionStats(5 * S, "CLIENT-1", Counts(), Counts(), who("x"))
+    analysis, told = run(observed(0, pool("a")), serving, seen(change(6 * S, old="x", new="a")), PoolConfirmed(15 * S))
+    assert told == []
+    told = analysis.feed(PoolConfirmed(16 * S + 1))
+    assert told[0] == WrongPool(16 * S + 1, "x")
+    assert isinstance(told[1], ChangeJudged)
+    assert told[1].reasons == ("pool not watched",)
+
+
+def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
+    serving = SessionStats(5 * S, "CLIENT-1", Counts(), Counts(), who("c"))
+    nobody = SessionStats(5 * S, "CLIENT-1", Counts(), Counts(), None)
+    _, told = run(observed(0, pool("a")), nobody, serving, observed(8 * S, pool("a", "c")), PoolConfirmed(40 * S))
+    assert told == []
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+GOOD = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980)
+
+
+def verdict(*events: Event, total: Counts = GOOD, unanswered_ns: int = 0, minutes: int = 10, **rules: Any) -> Verdict:
+    end = minutes * 60 * S
+    summary = SessionSummary(end, "CLIENT-1", LOCAL, total, Losses(), RttStats(), (), 0, unanswered_ns, who("a"))
+    _, told = run(
+        RunStarted(0, 0, 0, "0", LOCAL, "x", 1, 1, 1, 288, connected=False, lost_guarantees=()),
+        *events,
+        LateReply(1, "CLIENT-1", 0, 0),
+        SendingStopped(end, interrupted=False),
+        summary,
+        RunSummary(end, end, total, Losses(), RttStats(), (), 0),
+        RunEnded(end, aborted=False),
+        **rules,
+    )
+    assert isinstance(told[-1], Verdict)
+    return told[-1]
+
+
+def test_a_pass_states_its_strength() -> None:
+    given_ = verdict()
+    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (pool not watched)",))
+    assert given_.strength == (
+        "0 violations in 9,980 judged pairs over 10 min of still pool: fewer than one incident in 3 min at 95 %"
+    )
+    watched = verdict(observed(0, pool("a")), observed(60 * S, pool("a", "b")))
+    assert watched.reasons == ("no violation",)
+    assert (watched.judged_pairs, watched.still_ns) == (9_647, 580 * S)
+    assert "in 9,647 judged pairs over 10 min" in watched.strength
+    assert "over 60 s of still pool: fewer than one incident in 20 s" in verdict(minutes=1).strength
+
+
+def test_one_violation_fails_and_outranks_every_doubt() -> None:
+    assert verdict(seen(change(50 * S)), total=Counts(sent=20, answered=20, pairs=2)).reasons == ("1 violation",)
+    two = verdict(seen(change(50 * S)), seen(change(60 * S, number=2)))
+    assert (two.outcome, two.reasons, two.violations) == (Outcome.FAIL, ("2 violations",), 2)
+
+
+def test_avoidable_changes_fail_where_asked() -> None:
+    explained = [
+        observed(0, pool("a", "b")),
+        observed(49 * S, pool("a", "b", "c")),
+        seen(change(50 * S)),
+        PoolConfirmed(100 * S),
+    ]
+    assert verdict(*explained).outcome is Outcome.PASS
+    strict = verdict(*explained, fail_on_avoidable=True)
+    assert (strict.outcome, strict.reasons) == (
+        Outcome.FAIL,
+        ("1 violation, 1 of them avoidable changes of the pool's making",),
+    )
+
+
+def test_loss_fails_only_where_asked_and_never_for_the_machine_s_own() -> None:
+    lossy = Counts(sent=1_000, answered=950, lost=50, pairs=949)
+    assert verdict(total=lossy).outcome is Outcome.PASS
+    assert verdict(total=lossy, max_loss=0.02).reasons == ("5.00% of the probes were lost, more than --max-loss 2.00%",)
+    assert verdict(total=lossy, max_loss=0.05).outcome is Outcome.PASS
+    own = Counts(sent=1_000, answered=950, lost=50, pairs=949, socket_drops=49)
+    assert verdict(total=own, max_loss=0.02).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("events", "total", "unanswered_ns", "reason"),
+    [
+        ((), Counts(sent=100, lost=100), 10 * S, "nothing answered"),
+        ((), GOOD, 5 * S, "every session fell silent at once and stayed so"),
+        (
+            (observed(0, pool("a")), seen(change(599 * S))),
+            GOOD,
+            0,
+            "1 change could not be judged",
+        ),
+        (
+            (),
+            Counts(sent=900, answered=880, lost=20, pairs=879, socket_drops=2),
+            0,
+            "this machine itself dropped 2 of 900 probes or replies (0.22%)",
+        ),
+        (
+            (),
+            Counts(sent=980, answered=980, pairs=979, timer_misses=20),
+            0,
+            "this client was too busy: 2.00% of its slots were missed",
+        ),
+        ((), Counts(sent=200, answered=200, pairs=199), 0, "only 199 judged pairs, fewer than 300"),
+        ((PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))), GOOD, 0, "the pool never stood still"),
+    ],
+)
+def test_what_proves_nothing_is_inconclusive(
+    events: tuple[Event, ...], total: Counts, unanswered_ns: int, reason: str
+) -> None:
+    given_ = verdict(*events, total=total, unanswered_ns=unanswered_ns)
+    assert (given_.outcome, given_.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+
+
+# --- the properties --------------------------------------------------------------------------------------------------
+
+SNAPSHOTS = [pool("a", "b"), pool("a", "b", "c"), pool("b"), pool("a", "b", a={"ready": False})]
+SECONDS = st.integers(0, 200).map(lambda s: s * S)
+
+
+@settings(max_examples=400)
+@given(
+    changes=st.lists(SECONDS, min_size=1, max_size=4, unique=True),
+    pool_times=st.dictionaries(SECONDS.map(lambda ns: ns + S), st.sampled_from(SNAPSHOTS), max_size=6),
+    gaps=st.lists(st.tuples(SECONDS, st.integers(1, 30).map(lambda s: s * S)), max_size=2),
+    delay=st.integers(0, 9).map(lambda s: s * S),
+)
+def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_is_explained(
+    changes: list[int], pool_times: dict[int, PoolSnapshot], gaps: list[tuple[int, int]], delay: int
+) -> None:
+    truth = [(0, SNAPSHOTS[0]), *sorted(pool_times.items())]
+    real = [at for (at, now), (_, before) in zip(truth[1:], truth, strict=False) if now != before]
+    blind = sorted((start, start + length) for start, length in gaps)
+    agenda: list[tuple[int, Event]] = [(0, observed(0, SNAPSHOTS[0]))]  # the client lists before it probes
+    agenda += [(at, seen(change(at, number=n))) for n, at in enumerate(changes)]
+    for at, snapshot in truth[1:]:
+        # The watch learns with a delay; in a gap it learns by the list that ends it, and knows only since when. What was
+        # under way when the watch broke is in the gap too: it begins with the last that was heard, not with the break.
+        if not any(a <= at + delay and at < b for a, b in blind):
+            agenda.append((at + delay, observed(at + delay, snapshot, at)))
+    for start, end in blind:
+        agenda.append((start, PoolUnobserved(start, start - delay, "down")))
+        state = [snapshot for at, snapshot in truth if at <= end][-1]
+        agenda.append((end, observed(end, state, start - delay)))
+    agenda.append((400 * S, PoolConfirmed(400 * S)))
+    agenda.append((401 * S, RunEnded(401 * S, aborted=False)))
+    _, told = run(*(event for _, event in sorted(agenda, key=lambda item: item[0])))
+    classes = {e.change.number: e.judgement for e in told if isinstance(e, ChangeJudged)}
+    assert sorted(classes) == list(range(len(changes)))
+    for number, at in enumerate(changes):
+        reach = (at - 100 * MS - SETTLE, at + SETTLE)
+        near = any(reach[0] <= t <= reach[1] for t in real)
+        if near:
+            assert classes[number] is not Judgement.VIOLATION
+        if classes[number] is Judgement.EXPLAINED:
+            assert any(reach[0] - delay <= t <= reach[1] for t in real)
+        if not near and not any(a < reach[1] and reach[0] < b for a, b in blind) and not delay and reach[0] >= 0:
+            assert classes[number] is Judgement.VIOLATION
