@@ -1,0 +1,5 @@
+"""`python -m affinity_tester`."""
+
+from affinity_tester.cli import main
+
+main(prog_name="affinity-tester")

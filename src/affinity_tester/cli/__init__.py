@@ -1,0 +1,159 @@
+"""The command line: a table of commands, each imported only when it is used, and what happens to what they raise.
+
+A command's return value is its exit code (None is 0). What it raises becomes an exit code and at most one line:
+
+    2     `UserError`, and what click finds wrong with the arguments
+    70    any other exception: a bug; the line says where the traceback is
+    130   Ctrl-C that the command does not handle itself
+    141   whoever read the output has gone (128 + SIGPIPE), which ends quietly
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from affinity_tester import __version__
+from affinity_tester.errors import UserError
+
+EXIT_USAGE = 2
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_OUTPUT_CLOSED = 141
+
+
+class Entry(NamedTuple):
+    """A command that is not imported yet."""
+
+    module: str
+    attribute: str
+    help: str
+    """Its line in `--help`, so that this needs no import."""
+
+
+COMMANDS = {
+    "server": Entry(
+        "affinity_tester.cli.server", "server", "The echo server: answers probes and says which pod it is."
+    ),
+    "client": Entry(
+        "affinity_tester.cli.client", "client", "Probe a target with many sessions and judge what changes."
+    ),
+    "demo": Entry(
+        "affinity_tester.cli.demo", "demo", "Pods, a load balancer and faults on loopback: no cluster needed."
+    ),
+    "report": Entry("affinity_tester.cli.report", "report", "Show a recorded run as text, JSON, JUnit or HTML."),
+}
+
+
+class Program(click.Group):
+    """The group of `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None when there is none of this name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(entry.module), entry.attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, since click would import every command for its help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run a command line (by default the process's) and exit; click's two other settings have no use here."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        sys.exit(self._exit_code(arguments or ["--help"], prog_name or "affinity-tester", extra))
+
+    def _exit_code(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+        """Run, and turn what is raised into an exit code."""
+        try:
+            code = self._run(args, prog_name, extra)
+            sys.stdout.flush()
+        except click.UsageError as error:
+            hint = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
+            return _tell(f"{error.format_message()}{hint}", EXIT_USAGE)
+        except click.ClickException as error:
+            return _tell(error.format_message(), EXIT_USAGE)
+        except UserError as error:
+            return _tell(str(error), EXIT_USAGE)
+        except (KeyboardInterrupt, click.Abort):
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            return _output_closed()
+        except Exception as error:  # the last resort of the whole program
+            return _output_closed() if _is_output_closed(error) else _internal_error(error)
+        return code
+
+    def _run(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+        try:
+            with self.make_context(prog_name, args, **extra) as context:
+                code = self.invoke(context)
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        return code if isinstance(code, int) else 0
+
+
+@click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, message="affinity-tester %(version)s")
+def main() -> None:
+    """Prove or disprove that UDP sessions keep their pod and their reflexive address while a Kubernetes pool stands still.
+
+    Times are numbers of seconds or carry a unit (100ms, 5s, 10m). Every option is an environment variable too.
+    """
+
+
+def _tell(message: str, code: int) -> int:
+    """One line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - this is the program's face
+    return code
+
+
+def _is_output_closed(error: Exception) -> bool:
+    """Whether it is the log's `OutputClosed`; asked without importing the log, which `--help` does without."""
+    logging = sys.modules.get("affinity_tester.report.logging")
+    return logging is not None and isinstance(error, logging.OutputClosed)
+
+
+def _output_closed() -> int:
+    """Send what is still buffered to nowhere, so that Python's own flush at exit does not complain."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass  # no descriptor under it (a test's), so nothing will be flushed either
+    return EXIT_OUTPUT_CLOSED
+
+
+def _internal_error(error: Exception) -> int:
+    """One line, and the traceback in a file: arguments are left out, since they may hold a key."""
+    what = f"internal error, {type(error).__name__}: {error}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="affinity-tester-", suffix=".log", delete=False
+        ) as file:
+            print(f"affinity-tester {__version__}, Python {sys.version}, {sys.platform}", file=file)
+            traceback.print_exception(error, file=file)
+    except OSError as unwritable:
+        return _tell(f"{what} (its traceback could not be written: {unwritable})", EXIT_INTERNAL)
+    return _tell(f"{what} (this is a bug; the traceback is in {file.name})", EXIT_INTERNAL)

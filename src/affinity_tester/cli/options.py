@@ -1,0 +1,114 @@
+"""What options have in common: types for times, ports and addresses, and a help that names default and environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from affinity_tester.settings import NS_PER_S, parse_duration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PORT = click.IntRange(1, 65_535)
+"""A UDP or TCP port."""
+
+PORT_OR_ZERO = click.IntRange(0, 65_535)
+"""A port; what 0 means is the option's to say."""
+
+_SHOWN_UNITS = (
+    (3600 * NS_PER_S, "h"),
+    (60 * NS_PER_S, "m"),
+    (NS_PER_S, "s"),
+    (1_000_000, "ms"),
+    (1_000, "us"),
+    (1, "ns"),
+)
+
+
+def show_duration(ns: int) -> str:
+    """A time as `parse_duration` reads it, in the largest unit that keeps it whole: `100ms`, `5s`, `10m`."""
+    if ns == 0:
+        return "0s"
+    size, unit = next((size, unit) for size, unit in _SHOWN_UNITS if ns % size == 0)
+    return f"{ns // size}{unit}"
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
+    """A time in seconds or with a unit, as integer nanoseconds."""
+
+    name = "time"
+
+    def __init__(self, minimum_ns: int = 0, maximum_ns: int | None = None) -> None:
+        self._minimum_ns = minimum_ns
+        self._maximum_ns = maximum_ns
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it, and check its bounds."""
+        try:
+            ns = parse_duration(value)
+        except (ValueError, OverflowError) as error:
+            self.fail(str(error), param, ctx)
+        if ns < self._minimum_ns:
+            self.fail(f"{value} is too short: at least {show_duration(self._minimum_ns)} is possible", param, ctx)
+        if self._maximum_ns is not None and ns > self._maximum_ns:
+            self.fail(f"{value} is too long: at most {show_duration(self._maximum_ns)} is possible", param, ctx)
+        return ns
+
+
+DURATION = Duration()
+"""A time without bounds."""
+
+
+class AddressList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """One numeric IP address of a repeatable option; the environment has them with commas, as the Downward API does."""
+
+    name = "address"
+    envvar_list_splitter = ","
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Without the blanks around it; whether it is one of this machine's shows when it is bound."""
+        return str(value).strip()
+
+
+def option(*names: str, help: str, env: str | list[str] | None = None, **settings: Any) -> Callable[[F], F]:  # noqa: A002
+    """`click.option` whose help says unit (in `help`), default and environment name.
+
+    The environment name is AFFINITY_<OPTION> unless `env` gives the customary one(s). A default of a `Duration` is in
+    nanoseconds. An empty environment value counts as unset.
+    """
+    long_name = next(name for name in names if name.startswith("--")).partition("/")[0]
+    default = settings.get("default")
+    if default is not None:
+        settings.setdefault("show_default", True)
+        if isinstance(settings.get("type"), Duration):
+            settings["default"] = show_duration(default)
+    return click.option(
+        *names,
+        help=help,
+        envvar=env or "AFFINITY_" + long_name.removeprefix("--").replace("-", "_").upper(),
+        show_envvar=True,
+        **settings,
+    )
+
+
+def log_format() -> Callable[[F], F]:
+    """`--log-format`."""
+    return option(
+        "--log-format",
+        type=click.Choice(["console", "json"]),
+        default="console",
+        help="Lines for people, or one JSON object a line.",
+    )
+
+
+def key() -> Callable[[F], F]:
+    """`--key`, as bytes."""
+    return option(
+        "--key",
+        metavar="TEXT",
+        callback=lambda _context, _option, value: value.encode() if value else None,
+        help="Secret for MESSAGE-INTEGRITY-SHA256 on every packet; set it at client and server alike. The environment is"
+        " the safer way, since other users see command lines.",
+    )

@@ -1,0 +1,113 @@
+"""`affinity-tester server`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import click
+
+from affinity_tester.cli import options
+from affinity_tester.core.server_events import ServerEvent
+from affinity_tester.net.server import run_server
+from affinity_tester.report.logging import LogFormat, configure, wants_colour
+from affinity_tester.report.server_log import ServerLog
+from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
+
+
+@click.command()
+@options.option(
+    "--host",
+    type=options.AddressList(),
+    multiple=True,
+    env=["AFFINITY_HOST", "POD_IPS"],
+    help="Address to answer at; repeatable (in the environment: separated by commas). Default: every local address, each"
+    " on a socket of its own, so that replies leave from where the probe was sent to.",
+)
+@options.option(
+    "--port", type=options.PORT_OR_ZERO, default=DEFAULT_PORT, help="UDP port; 0 takes a free one for each address."
+)
+@options.option(
+    "--health-port", type=options.PORT_OR_ZERO, default=8080, help="TCP port of /livez and /readyz; 0 is off."
+)
+@options.option("--pod-name", env="POD_NAME", help="Name to answer with. Default: the host's name.")
+@options.option("--node-name", env="NODE_NAME", help="Name of the node to answer with. Default: none.")
+@options.option(
+    "--drain",
+    type=options.Duration(0, 3600 * NS_PER_S),
+    default=5 * NS_PER_S,
+    help="Time to keep answering, and stay ready, after SIGTERM.",
+)
+@options.option(
+    "--stats-interval",
+    type=options.Duration(NS_PER_S // 10),
+    default=60 * NS_PER_S,
+    help="Time between lines of totals.",
+)
+@options.option(
+    "--max-flows",
+    type=click.IntRange(1, 1 << 24),
+    default=DEFAULT_MAX_FLOWS,
+    help="(session, reflexive address) pairs to remember; the longest silent is forgotten first.",
+)
+@options.key()
+@options.log_format()
+def server(
+    *,
+    host: tuple[str, ...],
+    port: int,
+    health_port: int,
+    pod_name: str | None,
+    node_name: str | None,
+    drain: int,
+    stats_interval: int,
+    max_flows: int,
+    key: bytes | None,
+    log_format: LogFormat,
+) -> None:
+    """Answer STUN Binding requests with the pod's name, its node, and the address that the request came from.
+
+    SIGTERM lets it drain and end with 0; a second one, or Ctrl-C, ends it at once.
+    """
+    settings = ServerSettings(
+        hosts=tuple(dict.fromkeys(filter(None, host))),
+        port=port,
+        health_port=health_port,
+        pod_name=pod_name or socket.gethostname(),
+        node_name=node_name or None,
+        drain_ns=drain,
+        stats_interval_ns=stats_interval,
+        max_flows=max_flows,
+        key=key,
+    )
+    log = configure(format=log_format, stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, ServerLog(log, log_format).emit))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Take uvloop's where it is installed: the datagram path is about four times as fast (design, section 3)."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def terminate() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it without its summary
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+        loop.add_signal_handler(signal.SIGINT, stop_now.set)
+    await run_server(settings, stop=stop, stop_now=stop_now, log=log)

@@ -1,0 +1,141 @@
+"""This machine's own addresses, and sockets bound to them.
+
+A reply must leave from the address that its request was sent to (design, section 2). A socket bound to one address does
+that by itself; a wildcard's replies leave from whatever address routing picks.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from ipaddress import ip_address
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.errors import UserError
+
+RECEIVE_BUFFER = 4 << 20
+"""Bytes asked for; the kernel gives at most net.core.rmem_max. A burst waits here while the process has no core."""
+
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+_NLM_F_REQUEST_DUMP = 0x0301
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLMSG_HEADER = struct.Struct("=IHHII")
+_IFADDRMSG = struct.Struct("=BBBBI")
+_RTATTR = struct.Struct("=HH")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_UNUSABLE_FLAGS = 0x40 | 0x08
+"""IFA_F_TENTATIVE | IFA_F_DADFAILED: the address cannot be bound (yet)."""
+
+
+def local_addresses() -> tuple[str, ...]:
+    """Every address of this machine in text, IPv4 first; a link-local IPv6 address has its scope (`fe80::1%eth0`)."""
+    if hasattr(socket, "AF_NETLINK"):
+        found = _from_netlink()
+    else:
+        # Elsewhere than on Linux: what the host's name resolves to, and loopback.
+        infos = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_DGRAM)
+        found = ["127.0.0.1", "::1", *(str(info[4][0]) for info in infos)]
+    return tuple(sorted(dict.fromkeys(found), key=lambda text: ":" in text))
+
+
+def _from_netlink() -> list[str]:
+    """Ask the kernel (rtnetlink(7), RTM_GETADDR) for the addresses of all interfaces."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, 0))
+        size = _NLMSG_HEADER.size + _IFADDRMSG.size
+        netlink.send(_NLMSG_HEADER.pack(size, _RTM_GETADDR, _NLM_F_REQUEST_DUMP, 1, 0) + _IFADDRMSG.pack(0, 0, 0, 0, 0))
+        found: list[str] = []
+        while True:
+            data = netlink.recv(1 << 16)
+            while data:
+                length, kind, *_ = _NLMSG_HEADER.unpack_from(data)
+                if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+                    return found
+                if kind == _RTM_NEWADDR:
+                    found.extend(_usable_address(data[_NLMSG_HEADER.size : length]))
+                data = data[_aligned(length) :]
+
+
+def _usable_address(message: bytes) -> list[str]:
+    """The address of one RTM_NEWADDR message; none when it cannot be bound."""
+    family, _prefix, flags, _scope, index = _IFADDRMSG.unpack_from(message)
+    if flags & _UNUSABLE_FLAGS or family not in (socket.AF_INET, socket.AF_INET6):
+        return []
+    values: dict[int, bytes] = {}
+    rest = message[_IFADDRMSG.size :]
+    while len(rest) >= _RTATTR.size:
+        length, kind = _RTATTR.unpack_from(rest)
+        values[kind] = rest[_RTATTR.size : length]
+        rest = rest[_aligned(length) :]
+    # On a point-to-point link IFA_ADDRESS is the peer's, and IFA_LOCAL this machine's.
+    packed = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
+    if packed is None:
+        return []
+    address = ip_address(packed)
+    needs_scope = family == socket.AF_INET6 and address.is_link_local
+    return [f"{address}%{socket.if_indextoname(index)}" if needs_scope else str(address)]
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for all addresses of a family."""
+    return ip_address(host).is_unspecified
+
+
+def bind_udp(host: str, port: int) -> socket.socket:
+    """A non-blocking UDP socket on one numeric address, with a large receive buffer. Raises `UserError`."""
+    sock = _bound(socket.SOCK_DGRAM, host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return sock
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A non-blocking TCP socket on one numeric address, not yet listening. Raises `UserError`."""
+    return _bound(socket.SOCK_STREAM, host, port)
+
+
+def bound_address(sock: socket.socket) -> TransportAddress:
+    """Where a socket is bound."""
+    name = sock.getsockname()
+    return TransportAddress(name[0].partition("%")[0], name[1])
+
+
+def _bound(kind: socket.SocketKind, host: str, port: int) -> socket.socket:
+    protocol, option = ("TCP", "--health-port") if kind is socket.SOCK_STREAM else ("UDP", "--port")
+    try:
+        ip_address(host)  # the resolver takes more forms, such as 127.1
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)[0]
+    except (OSError, ValueError):
+        raise UserError(f"{host!r} is not an IP address: --host and POD_IPS take addresses, not names") from None
+    where = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    try:
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise UserError(f"cannot listen on {where}: {error.strerror}") from error
+    try:
+        sock.setblocking(False)
+        if kind is socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has sockets of its own, so that a reply's source never comes out of a mapped address.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise UserError(f"cannot listen on {where}: {_remedy(error, protocol, option)}") from error
+    return sock
+
+
+def _remedy(error: OSError, protocol: str, option: str) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{protocol} port in use; end what uses it, or choose another {option}"
+        case errno.EADDRNOTAVAIL:
+            return "not an address of this machine; `ip address` shows those it has"
+        case errno.EACCES:
+            return f"no right to use this port; choose a {option} of 1024 or above"
+    return str(error.strerror)

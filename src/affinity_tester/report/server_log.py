@@ -1,0 +1,114 @@
+"""The server's log: each `ServerEvent` as one line, for people or as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from affinity_tester.core.server_events import (
+    ServerDraining,
+    ServerEvent,
+    ServerStarted,
+    ServerStats,
+    ServerStopped,
+    ServerTotals,
+    ServerWarning,
+)
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.logging import Level, Log, LogFormat, Tint
+from affinity_tester.report.words import plural, quoted
+from affinity_tester.settings import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One event in both forms."""
+
+    name: str
+    """Dotted, for JSON."""
+    text: str
+    """For people."""
+    data: dict[str, Any]
+    """For JSON."""
+    level: Level = "info"
+    tint: Tint = Tint.STATISTICS
+
+
+class ServerLog:
+    """Writes a server's events. `ServerStarted` must come first; every call may raise `OutputClosed`."""
+
+    def __init__(self, log: Log, log_format: LogFormat) -> None:
+        self._log = log
+        self._json = log_format == "json"
+        self._clock: RunClock | None = None
+
+    def emit(self, event: ServerEvent) -> None:
+        """Write one event. Raises `ValueError` for any before `ServerStarted`."""
+        if isinstance(event, ServerStarted):
+            self._clock = RunClock(wall_ns=event.wall_ns, at_ns=event.at_ns, utc_offset_s=event.utc_offset_s)
+        clock = self._clock
+        if clock is None:
+            raise ValueError(f"{type(event).__name__} came before ServerStarted")
+        line = _line(event, clock)
+        if self._json:
+            self._log.line(line.level, line.name, time=clock.rfc3339(event.at_ns), tint=line.tint, **line.data)
+        else:
+            self._log.line(line.level, line.text, time=clock.time_of_day(event.at_ns), tint=line.tint)
+        self._log.flush()
+
+
+def _line(event: ServerEvent, clock: RunClock) -> _Line:
+    match event:
+        case ServerStarted():
+            return _started(event, clock)
+        case ServerWarning(text=text):
+            return _Line("server.warning", text, {"text": text}, "warn", Tint.WARNING)
+        case ServerStats(delta=delta, total=total):
+            return _Line("server.stats", _counts(delta), {"delta": _data(delta), "total": _data(total)})
+        case ServerDraining(drain_ns=drain_ns):
+            text = f"told to end: answers, and stays ready, for {format_duration(drain_ns)} more"
+            return _Line("server.draining", text, {"drain_ns": drain_ns})
+        case ServerStopped(total=total, uptime_ns=uptime_ns):
+            text = f"ended after {format_duration(uptime_ns)}; in all {_counts(total)}"
+            return _Line("server.stopped", text, {"uptime_ns": uptime_ns, "total": _data(total)})
+        case _:
+            raise TypeError(f"{type(event).__name__} is no event of a server")
+
+
+def _started(event: ServerStarted, clock: RunClock) -> _Line:
+    node = "" if event.node_name is None else f" on node {quoted(event.node_name)}"
+    key = "only requests signed with the key, " if event.keyed else ""
+    health = f"at {', '.join(map(str, event.health))}" if event.health else "off"
+    text = (
+        f"affinity-tester {event.version}, {clock.date(event.at_ns)} {clock.utc_offset}: pod {quoted(event.pod_name)}{node}"
+        f" answers {key}at {', '.join(map(str, event.addresses))}; health port {health}"
+    )
+    data = {
+        "version": event.version,
+        "pod_name": event.pod_name,
+        "node_name": event.node_name,
+        "instance_id": event.instance_id.hex(),
+        "addresses": [str(address) for address in event.addresses],
+        "health": [str(address) for address in event.health],
+        "keyed": event.keyed,
+    }
+    return _Line("server.started", text, data)
+
+
+def _counts(totals: ServerTotals) -> str:
+    """`received 10 datagrams, answered 8, refused 0, dropped 2 (legacy 2); 3 flows`."""
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in totals.dropped)
+    parts = [
+        f"received {plural(totals.received, 'datagram')}",
+        f"answered {totals.answered:,}",
+        f"refused {totals.refused:,}",
+        f"dropped {sum(count for _, count in totals.dropped):,}{f' ({reasons})' if reasons else ''}",
+    ]
+    if totals.send_errors:
+        parts.append(f"{plural(totals.send_errors, 'send error')}")
+    evicted = f", {plural(totals.evicted, 'older one')} forgotten" if totals.evicted else ""
+    return f"{', '.join(parts)}; {plural(totals.flows, 'flow')}{evicted}"
+
+
+def _data(totals: ServerTotals) -> dict[str, Any]:
+    return {**asdict(totals), "dropped": dict(totals.dropped)}

@@ -1,0 +1,127 @@
+"""What the server answers to one datagram, and what it counts: no socket needed."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affinity_tester.core import stun
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.server_events import ServerTotals
+from affinity_tester.net.responder import Responder
+
+INSTANCE = bytes(range(8))
+SOURCE = ("203.0.113.7", 40312)
+COOKIE = bytes.fromhex("2112a442")
+
+
+def responder(max_flows: int = 100, key: bytes | None = None) -> Responder:
+    return Responder(stun.ResponseEncoder("pod-a", "node-1", INSTANCE, key=key), max_flows=max_flows, key=key)
+
+
+def probe(token: int, seq: int, size: int = 288, key: bytes | None = None) -> bytes:
+    return stun.new_request(stun.pack_transaction_id(token, seq), size, key)
+
+
+def count(answering: Responder, token: int, source: tuple[str, int] = SOURCE, size: int = 288) -> int | None:
+    reply = answering.respond(probe(token, 0, size), source)
+    assert reply is not None
+    return stun.decode_response(reply).received_count
+
+
+def test_it_answers_with_its_identity_and_the_source() -> None:
+    reply = responder().respond(probe(1, 9), SOURCE)
+    assert reply is not None
+    identity = Identity(TransportAddress(*SOURCE), "pod-a", "node-1", INSTANCE, stun.SERVER_SOFTWARE)
+    assert stun.decode_response(reply) == (stun.pack_transaction_id(1, 9), identity, 1)
+
+
+def test_it_counts_by_token_and_reflexive_address() -> None:
+    answering = responder()
+    counts = [count(answering, 1), count(answering, 1), count(answering, 2), count(answering, 1, ("203.0.113.7", 5))]
+    assert counts == [1, 2, 1, 1]
+    assert count(answering, 1) == 3
+    assert answering.totals() == ServerTotals(received=5, answered=5, flows=3)
+
+
+def test_the_size_of_a_probe_may_change_within_a_flow() -> None:
+    answering = responder()
+    assert [count(answering, 1, size=size) for size in (288, 20, 1000, 288)] == [1, None, 3, 4]
+
+
+def test_what_it_remembers_is_bounded_and_the_longest_silent_goes_first() -> None:
+    answering = responder(max_flows=2)
+    counts = [count(answering, token) for token in (1, 2, 1, 3, 1, 2)]
+    assert counts == [1, 1, 2, 1, 3, 1]
+    assert answering.totals() == ServerTotals(received=6, answered=6, flows=2, evicted=2)
+
+
+def test_a_bound_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        responder(max_flows=0)
+
+
+def test_an_unknown_required_attribute_gets_a_420_where_it_fits() -> None:
+    answering = responder()
+    unknown = struct.pack("!HH", 0x0003, 4) + bytes(4)
+    padding = struct.pack("!HH", 0xC5A0, 60) + bytes(60)
+    long, short = (
+        struct.pack("!HH", 1, len(body)) + COOKIE + bytes(12) + body for body in (unknown + padding, unknown)
+    )
+    reply = answering.respond(long, SOURCE)
+    assert reply is not None
+    assert reply[:2] == b"\x01\x11"
+    assert answering.respond(short, SOURCE) is None
+    assert answering.totals() == ServerTotals(received=2, refused=1, dropped=(("unknown-attribute", 1),))
+
+
+def test_every_dropped_datagram_is_counted_by_reason() -> None:
+    answering = responder()
+    for datagram in (b"", b"\x80" + bytes(19), probe(1, 1)[:-4], bytes(20), b"\x01\x01" + probe(1, 1)[2:], b"x"):
+        assert answering.respond(datagram, SOURCE) is None
+    dropped = (("bad-length", 1), ("legacy", 1), ("not-stun", 1), ("too-short", 2), ("wrong-type", 1))
+    assert answering.totals() == ServerTotals(received=6, dropped=dropped)
+
+
+def test_with_a_key_only_proven_requests_are_answered() -> None:
+    answering = responder(key=b"secret")
+    reply = answering.respond(probe(1, 1, key=b"secret"), SOURCE)
+    assert reply is not None
+    assert stun.decode_response(reply, b"secret").received_count == 1
+    assert answering.respond(probe(1, 1), SOURCE) is None
+    assert answering.respond(probe(1, 1, key=b"guess"), SOURCE) is None
+    dropped = (("bad-integrity", 1), ("no-integrity", 1))
+    assert answering.totals() == ServerTotals(received=3, answered=1, dropped=dropped, flows=1)
+
+
+@given(st.lists(st.binary(max_size=120) | st.binary(max_size=80).map(lambda tail: probe(1, 1)[:20] + tail)))
+def test_any_datagrams_are_either_answered_or_counted(datagrams: list[bytes]) -> None:
+    answering = responder()
+    replies = [answering.respond(datagram, SOURCE) for datagram in datagrams]
+    totals = answering.totals()
+    assert totals.received == len(datagrams) == totals.answered + totals.refused + sum(n for _, n in totals.dropped)
+    assert sum(reply is not None for reply in replies) == totals.answered + totals.refused
+
+
+@given(st.binary(max_size=400))
+def test_nothing_that_a_server_sends_is_ever_answered(request: bytes) -> None:
+    answering = responder()
+    reply = answering.respond(request, SOURCE) or answering.respond(probe(1, 1), SOURCE)
+    assert reply is not None
+    assert answering.respond(reply, SOURCE) is None
+
+
+def test_totals_since_earlier_ones() -> None:
+    answering = responder()
+    answering.respond(b"", SOURCE)
+    answering.respond(bytes(20), SOURCE)
+    before = answering.totals()
+    answering.respond(b"", SOURCE)
+    count(answering, 1)
+    assert answering.totals().since(before) == ServerTotals(
+        received=2, answered=1, dropped=(("too-short", 1),), flows=1
+    )
