@@ -76,7 +76,18 @@ def lost(name: str, at_ns: int, count: int) -> ProbesLost:
 
 def summary(name: str, losses: Losses = Losses(), duplicate: int = 0, reordered: int = 0) -> SessionSummary:  # noqa: B008
     total = Counts(lost=losses.total, duplicate=duplicate, reordered=reordered)
-    return SessionSummary(30 * S, name, FLOWS[name], total, losses, RttStats(), (), 0, OLD)
+    return SessionSummary(
+        at_ns=30 * S,
+        session=name,
+        local=FLOWS[name],
+        total=total,
+        losses=losses,
+        rtt=RttStats(),
+        kinds=(),
+        longest_gap_ns=0,
+        unanswered_ns=0,
+        serving=OLD,
+    )
 
 
 @dataclass

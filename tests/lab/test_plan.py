@@ -27,11 +27,11 @@ def test_the_demos_plan() -> None:
         affinity=Affinity.NONE,
         idle_ns=30 * S,
         faults=(
-            NodeRehash(at_ns=5 * S, fraction=0.5),
-            PortRewrite(at_ns=10 * S, sessions=3),
-            LossUp(at_ns=14 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
-            LossDown(at_ns=18 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
-            DuplicateReorder(at_ns=23 * S, for_ns=2 * S, sessions=3, probability=0.5, delay_ns=250 * MS),
+            NodeRehash(at_ns=4 * S, fraction=0.5),
+            PortRewrite(at_ns=8 * S, sessions=3),
+            LossUp(at_ns=12 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
+            LossDown(at_ns=16 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
+            DuplicateReorder(at_ns=22 * S, for_ns=2 * S, sessions=3, probability=0.5, delay_ns=250 * MS),
         ),
     )
 
@@ -45,14 +45,14 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         faults:
           - fault: port-rewrite
             at: 4
-          - {fault: node-rehash, at: 900ms}
+          - {fault: loss-up, at: 900ms}
         """,
         "x.yaml",
     )
     assert plan == Plan(
         seed=9,
         policy=Policy.LOCAL,
-        faults=(NodeRehash(at_ns=900 * MS, fraction=0.5), PortRewrite(at_ns=4 * S, sessions=1)),
+        faults=(LossUp(at_ns=900 * MS, for_ns=S, sessions=1, probability=1.0), PortRewrite(at_ns=4 * S, sessions=1)),
     )
 
 
@@ -114,6 +114,15 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
             "x.yaml: loss-up at 9 s is too late: it must be over 800 ms before the end at 10 s",
         ),
         (
+            "sessions: 400",
+            "x.yaml: 400 sessions with a probe every 100 ms are too much for one process: at most 3000 probes/s",
+        ),
+        (
+            "policy: Local\nfaults: [{fault: node-rehash, at: 5s}]",
+            "x.yaml: node-rehash is made for policy Cluster: a joining node has no pod of its own, so under policy Local "
+            "it drops what it gets",
+        ),
+        (
             "sessions: 2\nfaults: [{fault: loss-up, at: 5s, sessions: 3}]",
             "x.yaml: loss-up is to hit 3 sessions, and the plan has 2",
         ),
@@ -134,16 +143,16 @@ def test_a_plan_in_another_time() -> None:
     plan = shipped("demo").lasting(14 * S)
     assert plan.duration_ns == 14 * S
     assert [(fault.at_ns, fault.lasts_ns) for fault in plan.faults] == [
-        (2500 * MS, 0),
-        (5 * S, 0),
-        (7 * S, 750 * MS),
-        (9 * S, 750 * MS),
-        (11_500 * MS, S),
+        (2 * S, 0),
+        (4 * S, 0),
+        (6 * S, 750 * MS),
+        (8 * S, 750 * MS),
+        (11 * S, S),
     ]
     with pytest.raises(UserError) as error:
         shipped("demo").lasting(2 * S)
     assert str(error.value) == (
-        "the plan does not fit into 2 s: node-rehash at 357 ms is too early: "
+        "the plan does not fit into 2 s: node-rehash at 286 ms is too early: "
         "from 800 ms on every session has been answered"
     )
 

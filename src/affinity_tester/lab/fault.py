@@ -13,7 +13,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.parameter import TIME, parameter, read_time
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.path import NetworkPath, Policy
 
 
 class Sign(StrEnum):
@@ -104,6 +104,11 @@ class Fault(ABC):
     """In plans and reports."""
     expects: ClassVar[str]
     """What the client must see, in words."""
+
+    policies: ClassVar[frozenset[Policy]] = frozenset(Policy)
+    """Under which it does what it says."""
+    why_policy: ClassVar[str] = ""
+    """Why not under the others, in words."""
 
     at_ns: int = parameter(read_time, TIME, "when, from the start of the run", key="at")
 

@@ -16,6 +16,7 @@ from affinity_tester.lab.fault import Bench, Deal, Effect, Family, Fault, Sign, 
 from affinity_tester.lab.mangle import Rule
 from affinity_tester.lab.names import node_ip, node_name
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
+from affinity_tester.lab.path import Policy
 from affinity_tester.settings import format_duration
 
 
@@ -25,6 +26,8 @@ class NodeRehash(Fault):
 
     name = "node-rehash"
     expects = "the moved flows: a new reflexive IP, of some also a new pod; no loss"
+    policies = frozenset({Policy.CLUSTER})
+    why_policy = "a joining node has no pod of its own, so under policy Local it drops what it gets"
 
     fraction: float = parameter(read_share, SHARE, "share of the flows that move to the new node", default=0.5)
 

@@ -142,6 +142,8 @@ class NetworkPath:
         self._idle_ns = idle_ns
         self._affinity_ns = affinity_ns
         self._ports = random.Random(f"{seed}/ports")  # noqa: S311 - repeatable, not secret
+        self._winners: dict[TransportAddress, str | None] = {}
+        """The hash's outcome by flow, kept while the nodes stay."""
         self._sources: set[TransportAddress] = set()
         self._replies: dict[tuple[TransportAddress, TransportAddress], Entry] = {}
         """By (source, pod address), as conntrack finds the flow of a reply. An entry stays here until it is idle even
@@ -154,7 +156,7 @@ class NetworkPath:
         state = self.flows.get(flow)
         if state is None:
             state = self.flows[flow] = Flow(len(self.flows) + 1)
-        name = winner(self._weights, self._seed, state.number)
+        name = self.node_of(flow)
         if name is None:
             self._drop(flow, now_ns, "no-node")
             return None
@@ -197,6 +199,7 @@ class NetworkPath:
         if name in self.nodes:
             raise ValueError(f"node {name!r} is there already")
         self.nodes[name] = Node(name=name, ip=ip, weight=weight)
+        self._winners.clear()
 
     def weight_to_move(self, name: str, count: int) -> float:
         """The weight with which a node of this name would take exactly `count` of the present flows, when it joins."""
@@ -204,11 +207,14 @@ class NetworkPath:
 
     def node_of(self, flow: TransportAddress) -> str | None:
         """The node to which the balancer sends this flow's next packet."""
-        return winner(self._weights, self._seed, self.flows[flow].number)
+        if flow not in self._winners:
+            self._winners[flow] = winner(self._weights, self._seed, self.flows[flow].number)
+        return self._winners[flow]
 
     def remove_node(self, name: str) -> None:
         """Take a node out of the balancer's hash, with its tables."""
         del self.nodes[name]
+        self._winners.clear()
 
     def add_pod(self, pod: Pod) -> None:
         """Add a backend; no present flow moves."""

@@ -30,6 +30,9 @@ from affinity_tester.settings import NS_PER_S, format_duration
 MAX_SESSIONS = 1000
 """Each costs the lab two sockets, and two busy cores must keep up."""
 
+MAX_RATE = 3000
+"""Probes a second: pods, balancer and client share one core, and this is half of what one was seen to carry."""
+
 MAX_NODES = 100
 """Of pods too: the last octet of their addresses, with room for those that faults add."""
 
@@ -95,6 +98,11 @@ class Plan:
 
     def problems(self) -> Iterator[str]:
         """What does not fit together."""
+        if self.sessions * NS_PER_S > MAX_RATE * self.interval_ns:
+            yield (
+                f"{self.sessions} sessions with a probe every {format_duration(self.interval_ns)} are too much for one "
+                f"process: at most {MAX_RATE} probes/s"
+            )
         for fault in self.faults:
             if fault.at_ns < self.margin_ns:
                 yield (
@@ -106,6 +114,8 @@ class Plan:
                     f"{fault.name} at {format_duration(fault.at_ns)} is too late: it must be over "
                     f"{format_duration(self.margin_ns)} before the end at {format_duration(self.duration_ns)}"
                 )
+            if self.policy not in fault.policies:
+                yield f"{fault.name} is made for policy {' or '.join(sorted(fault.policies))}: {fault.why_policy}"
             if (wanted := fault.victims) > self.sessions:
                 yield f"{fault.name} is to hit {wanted} sessions, and the plan has {self.sessions}"
             if fault.held_ns and not self.interval_ns < fault.held_ns < MAX_HELD_NS:

@@ -1,0 +1,130 @@
+"""What each fault does to path and mangler, and what it declares."""
+
+from __future__ import annotations
+
+import pytest
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Kind
+from affinity_tester.lab.deeds import Deed, Direction, Dropped, Duplicated, Rerouted
+from affinity_tester.lab.fault import Bench, Effect, Family, Sign
+from affinity_tester.lab.faults import FAULTS, DuplicateReorder, LossDown, LossUp, NodeRehash, PortRewrite
+from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.parameter import parameters
+from affinity_tester.lab.path import NetworkPath, Pod
+
+S = 1_000_000_000
+CLIENTS = [TransportAddress("127.0.0.1", 40_000 + number) for number in range(10)]
+
+
+class Lab:
+    def __init__(self, seed: int = 1) -> None:
+        self.deeds: list[Deed] = []
+        self.path = NetworkPath(seed=seed, record=self.deeds.append)
+        self.mangler = Mangler(self.deeds.append)
+        self.bench = Bench(self.path, self.mangler, seed)
+        for number in (1, 2, 3):
+            address = TransportAddress(f"127.2.0.{number}", 3478)
+            self.path.add_node(f"node-{number}", f"127.1.0.{number}")
+            self.path.add_pod(
+                Pod(name=f"pod-{number}", node=f"node-{number}", address=address, instance=bytes([number] * 8))
+            )
+        self.send(0)
+
+    def send(self, now_ns: int) -> None:
+        for client in CLIENTS:
+            self.path.forward(client, now_ns)
+
+    def moved(self) -> dict[TransportAddress, tuple[Kind, ...]]:
+        return {deed.flow: deed.kinds for deed in self.deeds if isinstance(deed, Rerouted)}
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.5, 5), (0.25, 3), (0.01, 1), (1.0, 10)])
+def test_a_joining_node_takes_its_fraction_and_at_least_one(fraction: float, count: int) -> None:
+    lab = Lab()
+    deal = NodeRehash(at_ns=S, fraction=fraction).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    may = frozenset({Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
+    assert deal.text == f'node "node-4" (127.1.0.4) joins the balancer: {count} of 10 flows rehashed to it'
+    assert deal.until_ns == S
+    assert deal.effects == tuple(Effect(flow, frozenset({Kind.REFLEXIVE_IP}), may) for flow in lab.moved())
+    assert len(deal.effects) == count
+    for kinds in lab.moved().values():
+        assert Kind.REFLEXIVE_IP in kinds
+        assert set(kinds) <= may | {Kind.REFLEXIVE_IP}
+
+
+def test_a_second_node_joins_under_the_next_name() -> None:
+    lab = Lab()
+    NodeRehash(at_ns=S).inject(lab.bench, 1, S)
+    assert NodeRehash(at_ns=S).inject(lab.bench, 2, S).text.startswith('node "node-5" (127.1.0.5) joins')
+
+
+def test_ports_are_rewritten_of_the_chosen_flows_alone() -> None:
+    lab = Lab()
+    deal = PortRewrite(at_ns=S, sessions=3).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    assert deal.text == "the source port of 3 flows is rewritten"
+    assert [effect.must for effect in deal.effects] == [{Kind.REFLEXIVE_PORT}] * 3
+    assert lab.moved() == {effect.flow: (Kind.REFLEXIVE_PORT,) for effect in deal.effects}
+
+
+def test_faults_of_a_family_choose_different_flows_while_there_are_any() -> None:
+    bench = Lab().bench
+    first, second, third = (set(bench.choose(4, Family.PACKETS, number)) for number in range(3))
+    assert not first & second
+    assert len(third - first - second) == 2
+    assert len(bench.choose(4, Family.WAY, 4)) == 4
+    assert len(bench.choose(99, Family.WAY, 5)) == 10
+
+
+def test_a_seed_repeats_the_choice() -> None:
+    assert Lab(5).bench.choose(4, Family.WAY, "x") == Lab(5).bench.choose(4, Family.WAY, "x")
+    assert Lab(5).bench.choose(4, Family.WAY, "x") != Lab(6).bench.choose(4, Family.WAY, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "sign", "text"),
+    [
+        (LossUp, Direction.UP, Sign.LOSS_UP, "100 % of the probes of 2 flows are dropped for 500 ms"),
+        (LossDown, Direction.DOWN, Sign.LOSS_DOWN, "100 % of the replies of 2 flows are dropped for 500 ms"),
+    ],
+)
+def test_a_loss_burst_drops_one_way_for_its_time(
+    kind: type[LossUp | LossDown], direction: Direction, sign: Sign, text: str
+) -> None:
+    lab = Lab()
+    deal = kind(at_ns=S, sessions=2, for_ns=S // 2).inject(lab.bench, 1, S)
+    victims = {effect.flow for effect in deal.effects}
+    assert (deal.text, deal.until_ns) == (text, S + S // 2)
+    assert [effect.must for effect in deal.effects] == [{sign}] * 2
+    for client in CLIENTS:
+        assert {way: lab.mangler.fates(way, client, S) for way in Direction} == {
+            way: () if way is direction and client in victims else (0,) for way in Direction
+        }
+    assert {lab.mangler.fates(direction, client, deal.until_ns) for client in CLIENTS} == {(0,)}
+    assert lab.deeds == [Dropped(client, S, direction, "fault") for client in CLIENTS if client in victims]
+
+
+def test_replies_are_duplicated_and_held_back() -> None:
+    lab = Lab()
+    deal = DuplicateReorder(at_ns=S, probability=0.5).inject(lab.bench, 1, S)
+    assert deal.text == (
+        "50 % of the replies of 1 flow are duplicated, and 50 % of the copies are held back by 250 ms, for 1 s"
+    )
+    (effect,) = deal.effects
+    assert effect.must == {Sign.DUPLICATES, Sign.REORDERING}
+    fates = {lab.mangler.fates(Direction.DOWN, effect.flow, S) for _ in range(200)}
+    held = 250_000_000
+    assert fates == {(0,), (held,), (0, 0), (0, held), (held, 0), (held, held)}
+    assert any(isinstance(deed, Duplicated) for deed in lab.deeds)
+    assert lab.mangler.fates(Direction.UP, effect.flow, S) == (0,)
+
+
+def test_every_fault_is_registered_under_its_name_and_says_what_it_does() -> None:
+    for name, fault in FAULTS.items():
+        assert fault.name == name
+        assert fault.__doc__
+        assert fault.expects
+        assert all(spec.text and spec.allowed for spec in parameters(fault).values())
+        assert parameters(fault)["at"].required
