@@ -188,6 +188,10 @@ def test_a_revised_change_is_judged_anew_and_a_withdrawn_one_is_dropped() -> Non
     assert verdict.violations == 1
     other, told = run(seen(change(50 * S, settled_ns=60 * S)), ChangeWithdrawn(51 * S, "CLIENT-1", wide, 2))
     assert (told, other.open_count) == ([], 0)
+    after, _ = run(seen(wide), ChangeWithdrawn(51 * S, "CLIENT-1", wide, 2))
+    (verdict,) = after.feed(RunEnded(60 * S, aborted=False))
+    assert isinstance(verdict, Verdict)
+    assert verdict.violations == 0
 
 
 def test_an_outage_is_judged_by_how_it_set_in() -> None:

@@ -282,6 +282,15 @@ def test_an_unsettled_loss_is_unknown_as_yet(harness: Harness) -> None:
     assert harness.tracker.losses() == Losses(unknown=1)
 
 
+def test_the_tail_that_was_not_replied_to_has_a_length(harness: Harness) -> None:
+    harness.send(10)
+    assert harness.tracker.unanswered_ns == 900 * MS
+    harness.reply(4, A)
+    assert harness.tracker.unanswered_ns == pytest.approx(400 * MS, abs=UNIT)
+    harness.reply(9, A)
+    assert harness.tracker.unanswered_ns == 0
+
+
 def test_an_outage_ends_with_the_first_newer_reply(harness: Harness) -> None:
     tracker = harness.tracker
     harness.send(60)

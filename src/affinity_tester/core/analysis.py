@@ -15,7 +15,6 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     Event,
     Judgement,
-    OutageJudged,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
@@ -27,7 +26,7 @@ from affinity_tester.core.events import (
     SessionSummary,
     WrongPool,
 )
-from affinity_tester.core.judge import Judge
+from affinity_tester.core.judge import Judge, Judged
 from affinity_tester.core.outages import OUTAGE_NS
 from affinity_tester.core.pool import PoolTimeline
 from affinity_tester.core.verdict import Evidence, give_verdict
@@ -115,15 +114,12 @@ class RunAnalysis:
             told.append(event)
         return told
 
-    def _remember(self, event: Event) -> None:
+    def _remember(self, event: Judged) -> None:
         """Keep each change's and outage's newest judgement: a revised one replaces its own."""
-        match event:
-            case ChangeJudged():
-                self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
-            case OutageJudged():
-                self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
-            case _:
-                pass
+        if isinstance(event, ChangeJudged):
+            self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
+        else:
+            self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
 
     def _meet(self, change: Change, at_ns: int) -> None:
         for sighting in (change.before, change.after):

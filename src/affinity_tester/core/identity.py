@@ -46,7 +46,7 @@ class Identity(NamedTuple):
                 return self.node
             case Kind.INSTANCE:
                 return self.instance
-            case Kind.SOFTWARE:
+            case _:  # Kind.SOFTWARE
                 return None if self.pod is not None else self.software
 
 

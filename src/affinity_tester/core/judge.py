@@ -37,6 +37,8 @@ from affinity_tester.core.pool import PoolChange, PoolTimeline
 
 _S = 1_000_000_000
 
+Judged = ChangeJudged | OutageJudged
+
 
 class _Case(NamedTuple):
     """What is to be judged, a change or the beginning of an outage."""
@@ -54,7 +56,9 @@ class _Case(NamedTuple):
     """P's."""
     restart: bool
 
-    def event(self, at_ns: int, judgement: Judgement, reasons: tuple[str, ...], avoidable: bool | None = None) -> Event:
+    def event(
+        self, at_ns: int, judgement: Judgement, reasons: tuple[str, ...], avoidable: bool | None = None
+    ) -> Judged:
         if isinstance(self.subject, Change):
             return ChangeJudged(at_ns, self.session, self.subject, judgement, avoidable, reasons)
         since = (self.subject.since_seq, self.subject.since_ns)
@@ -102,7 +106,7 @@ class Judge:
             case _:
                 pass
 
-    def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Event]:
+    def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
         for key, case in list(self._open.items()):
             verdict = self._try(case, now_ns) if now_ns >= case.certain_ns or last else None
@@ -112,7 +116,7 @@ class Judge:
                 del self._open[key]
                 yield verdict
 
-    def _try(self, case: _Case, now_ns: int) -> Event | None:
+    def _try(self, case: _Case, now_ns: int) -> Judged | None:
         if case.restart:
             return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
         idle = case.pause_ns > self._window_ns
@@ -141,7 +145,7 @@ class Judge:
             return case.event(now_ns, Judgement.UNKNOWN, (what,))
         return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
 
-    def _explained(self, case: _Case, explaining: PoolChange, reach: tuple[int, int], now_ns: int) -> Event | None:
+    def _explained(self, case: _Case, explaining: PoolChange, reach: tuple[int, int], now_ns: int) -> Judged | None:
         """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
         timeline = self._timeline
         avoidable: bool | None = None

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affinity_tester.core.schedule import Schedule
+
+
+def drain(schedule: Schedule, now_ns: int) -> list[tuple[int, bool]]:
+    slots = []
+    while (slot := schedule.take(now_ns)) is not None:
+        slots.append(slot)
+    return slots
+
+
+def test_phases_are_spread_evenly_over_the_interval() -> None:
+    schedule = Schedule(1000, 100, 4)
+    assert schedule.take(999) is None
+    dues = []
+    for _ in range(6):
+        due = schedule.next_due_ns
+        dues.append((due, schedule.take(due)))
+    assert dues == [
+        (1000, (0, False)),
+        (1025, (1, False)),
+        (1050, (2, False)),
+        (1075, (3, False)),
+        (1100, (0, False)),
+        (1125, (1, False)),
+    ]
+
+
+def test_a_slot_more_than_an_interval_late_is_missed_and_never_sent_in_a_burst() -> None:
+    schedule = Schedule(0, 100, 2)
+    slots = drain(schedule, 350)
+    assert [missed for _, missed in slots] == [True] * 5 + [False] * 3
+    assert Counter(session for session, missed in slots if not missed) == {1: 2, 0: 1}
+    assert schedule.next_due_ns == 400
+
+
+def test_the_interval_need_not_divide_by_the_sessions_and_does_not_drift() -> None:
+    schedule = Schedule(7, 100, 3)
+    drain(schedule, 7 + 100 * 1000 - 1)
+    assert schedule.next_due_ns == 7 + 100 * 1000
+
+
+def test_a_long_stop_is_skipped_in_whole_rounds() -> None:
+    schedule = Schedule(0, 100, 3)
+    assert schedule.skip_rounds(59 * 100) == 0
+    assert schedule.skip_rounds(1_000_050) == 10_000
+    assert schedule.next_due_ns == 1_000_000
+    assert drain(schedule, 1_000_050) == [(0, False), (1, False)]
+
+
+@given(st.integers(1, 50), st.integers(1, 1000), st.lists(st.integers(0, 500), max_size=30))
+def test_every_slot_is_taken_once_whatever_the_timer_does(sessions: int, interval: int, waits: list[int]) -> None:
+    schedule = Schedule(0, interval, sessions)
+    now, taken = 0, 0
+    for wait in waits:
+        now += wait
+        taken += len(drain(schedule, now))
+    # The latest due slot g has g * interval // sessions <= now.
+    assert taken == (0 if not waits else (sessions * (now + 1) - 1) // interval + 1)
+
+
+@pytest.mark.parametrize(("interval", "sessions"), [(0, 1), (1, 0)])
+def test_nothing_less_than_one_is_a_schedule(interval: int, sessions: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Schedule(0, interval, sessions)
