@@ -1,0 +1,271 @@
+"""`affinity-tester demo` as its users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from affinity_tester.cli import demo, main
+from affinity_tester.lab.compare import Findings, Row
+from affinity_tester.lab.plan import Plan, shipped
+from affinity_tester.report.logging import Tint
+
+SHORT = """
+seed: 20
+duration: 4s
+interval: 50ms
+faults:
+  - {fault: node-rehash, at: 700ms, fraction: 0.5}
+  - {fault: port-rewrite, at: 1100ms, sessions: 3}
+  - {fault: loss-up, at: 1500ms, for: 400ms, sessions: 3, probability: 0.7}
+  - {fault: loss-down, at: 2100ms, for: 400ms, sessions: 3, probability: 0.7}
+  - {fault: duplicate-reorder, at: 2600ms, for: 600ms, sessions: 3, probability: 0.5}
+"""
+
+UNSEEN = """
+duration: 2s
+sessions: 2
+faults:
+  - {fault: loss-up, at: 900ms, for: 1ns, sessions: 1}
+"""
+"""The burst is over before a packet comes: there is nothing to see, and the demo must not claim to have seen it."""
+
+ENDLESS = """
+duration: 10m
+sessions: 3
+faults:
+  - {fault: port-rewrite, at: 900ms}
+  - {fault: port-rewrite, at: 5m}
+"""
+
+
+class Demo:
+    """A running demo."""
+
+    def __init__(self, command: Path, plan: Path, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [command, "demo", "--plan", plan, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+
+    def end(self) -> tuple[int, str]:
+        out, err = self.process.communicate(timeout=60)
+        assert err == ""
+        return self.process.returncode, out
+
+
+@pytest.fixture(scope="module")
+def demos(affinity_tester: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demo]]:
+    """All at once: they spend their time waiting."""
+    where = tmp_path_factory.mktemp("plans")
+    for name, text in {"short": SHORT, "unseen": UNSEEN, "endless": ENDLESS}.items():
+        (where / name).write_text(text)
+    running = {
+        "console": Demo(affinity_tester, where / "short"),
+        "json": Demo(affinity_tester, where / "short", "--log-format", "json"),
+        "unseen": Demo(affinity_tester, where / "unseen"),
+        "interrupted": Demo(affinity_tester, where / "endless"),
+        "aborted": Demo(affinity_tester, where / "endless"),
+    }
+    yield running
+    for each in running.values():
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]) -> None:
+    code, out = demos["console"].end()
+    lines = out.splitlines()
+    log, end = lines[: lines.index("injected / seen (seed 20)")], lines[lines.index("injected / seen (seed 20)") :]
+    stamp = r"\d\d:\d\d:\d\d\.\d{3}"
+    injected = [line for line in log if re.match(stamp + r" \[event\] injected: ", line)]
+    reds = [line for line in log if re.match(stamp + r" \[error\] CLIENT-\d+ x_address changed 127\.1\.0\.", line)]
+    assert len(injected) == 5
+    assert len(reds) == 8
+    first = log.index(injected[0])
+    assert all(log.index(red) > first for red in reds), "what is injected is said above what is seen"
+    told = [re.sub(r"\d+$", "N", line) if "lost" in line or "duplicate " in line else line for line in end]
+    assert told == [
+        "injected / seen (seed 20)",
+        "  1  node-rehash: ok",
+        '     injected  node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it',
+        "     expected  the moved flows: a new reflexive IP, of some also a new pod; no loss",
+        "     seen      5 sessions: reflexive_ip 5, reflexive_port 5, pod 4, node 4, instance 4",
+        "  2  port-rewrite: ok",
+        "     injected  the source port of 3 flows is rewritten",
+        "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
+        "     seen      3 sessions: reflexive_port 3",
+        "  3  loss-up: ok",
+        "     injected  70 % of the probes of 3 flows are dropped for 400 ms",
+        "     expected  the chosen flows: as many probes lost as were dropped, all upstream; no change",
+        "     seen      3 sessions: lost up N",
+        "  4  loss-down: ok",
+        "     injected  70 % of the replies of 3 flows are dropped for 400 ms",
+        "     expected  the chosen flows: as many probes lost as replies were dropped, all downstream; no change",
+        "     seen      3 sessions: lost down N",
+        "  5  duplicate-reorder: ok",
+        "     injected  50 % of the replies of 3 flows are duplicated, and 50 % of the copies are held back by 250 ms,"
+        " for 600 ms",
+        "     expected  the chosen flows: duplicates and reordering counted; no loss, no change",
+        re.sub(r"\d+$", "N", end[20]),
+        "     nothing else: ok",
+        "demo ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL above"
+        " is what the faults are for)",
+    ]
+    assert re.fullmatch(r"     seen      3 sessions: duplicate \d+, reordered \d+", end[20])
+    assert code == 0
+
+
+def test_its_json_form_ends_with_the_findings(demos: dict[str, Demo]) -> None:
+    code, out = demos["json"].end()
+    told: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
+    assert [each["fault"] for each in told if each["event"] == "lab.injected"] == [
+        "node-rehash",
+        "port-rewrite",
+        "loss-up",
+        "loss-down",
+        "duplicate-reorder",
+    ]
+    faults = [each for each in told if each["event"] == "lab.fault"]
+    assert [(each["number"], each["problems"]) for each in faults] == [(number, []) for number in range(1, 6)]
+    findings = {key: value for key, value in told[-1].items() if key != "time"}
+    assert findings == {
+        "level": "info",
+        "event": "lab.findings",
+        "passed": True,
+        "seed": 20,
+        "interrupted": False,
+        "unexpected": [],
+    }
+    assert code == 0
+
+
+def test_a_fault_that_was_not_seen_fails_it(demos: dict[str, Demo]) -> None:
+    code, out = demos["unseen"].end()
+    assert out.splitlines()[-8:] == [
+        "injected / seen (seed 1)",
+        "  1  loss-up: NOT OK",
+        "     injected  100 % of the probes of 1 flow are dropped for 0.001 us",
+        "     expected  the chosen flows: as many probes lost as were dropped, all upstream; no change",
+        "     seen      nothing",
+        "     problem   the lab did nothing that makes loss_up: too short a time, or chance (try another seed)",
+        "     nothing else: ok",
+        "demo NOT OK: what was injected and what was seen do not agree",
+    ]
+    assert code == 1
+
+
+@pytest.mark.parametrize(("name", "signals"), [("interrupted", 1), ("aborted", 2)])
+def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo], name: str, signals: int) -> None:
+    process = demos[name].process
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "x_address changed" in line:
+            break
+    for _ in range(signals):
+        process.send_signal(signal.SIGINT)
+    code, out = demos[name].end()
+    assert out.splitlines()[-11:] == [
+        "injected / seen (seed 1)",
+        "  1  port-rewrite: ok",
+        "     injected  the source port of 1 flow is rewritten",
+        "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
+        "     seen      1 session: reflexive_port 1",
+        "  2  port-rewrite: NOT OK",
+        "     injected  nothing",
+        "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
+        "     seen      nothing",
+        "     problem   it was not injected",
+        "     nothing else: ok",
+        "demo interrupted: what could not be injected or seen any more stands above as a problem",
+    ]
+    assert code == 130
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
+    """The plan that a command line runs."""
+    plans: list[Plan] = []
+
+    async def run(plan: Plan, _face: demo.Face) -> int:
+        plans.append(plan)
+        return 0
+
+    monkeypatch.setattr(demo, "_run", run)
+    with pytest.raises(SystemExit) as end:
+        main.main(["demo", *arguments])
+    assert end.value.code == 0
+    (plan,) = plans
+    return plan
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_each_option_as_a_flag_and_by_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by_environment: bool
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("seed: 3\nduration: 20s")
+    given = {"plan": str(file), "seed": "7", "duration": "10s", "log-format": "json"}
+    arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
+    if by_environment:
+        for name, value in given.items():
+            monkeypatch.setenv("AFFINITY_" + name.replace("-", "_").upper(), value)
+        arguments = []
+    assert called(monkeypatch, *arguments) == Plan(seed=7, duration_ns=10_000_000_000)
+
+
+def test_the_default_is_the_shipped_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called(monkeypatch) == shipped("demo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plan", "missing.yaml"], "error: cannot read the plan missing.yaml: No such file or directory\n"),
+        (
+            ["--duration", "2s"],
+            "error: the plan does not fit into 2 s: node-rehash at 286 ms is too early: from 800 ms on every session has "
+            "been answered\n",
+        ),
+        (
+            ["--seed", "x"],
+            "error: Invalid value for '--seed' (env var: 'AFFINITY_SEED'): 'x' is not a valid integer. "
+            "(see: affinity-tester demo --help)\n",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main.main(["demo", *arguments])
+    assert end.value.code == 2
+    assert capsys.readouterr() == ("", message)
+
+
+def test_the_table_names_every_problem() -> None:
+    findings = Findings(
+        (Row(1, "f", "done", "to see", "nothing", ("CLIENT-1: it saw no change of pod",)),),
+        ("CLIENT-2: it told of outage, which nothing caused",),
+    )
+    assert list(demo.table(findings, 5, interrupted=False)) == [
+        ("", None),
+        ("injected / seen (seed 5)", None),
+        ("  1  f: NOT OK", Tint.VIOLATION),
+        ("     injected  done", None),
+        ("     expected  to see", None),
+        ("     seen      nothing", None),
+        ("     problem   CLIENT-1: it saw no change of pod", Tint.VIOLATION),
+        ("     nothing else: NOT OK", Tint.VIOLATION),
+        ("     problem   CLIENT-2: it told of outage, which nothing caused", Tint.VIOLATION),
+        ("demo NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION),
+    ]
