@@ -57,9 +57,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
 }
 """Every event but `ChangeSeen`, which has a name for each kind."""
 
-MOMENTS = frozenset(
-    {"at_ns", "wall_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns"}
-)
+MOMENTS = frozenset({"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns"})
 MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
@@ -155,7 +153,7 @@ def _object(value: Any, clock: RunClock) -> dict[str, Any]:
 def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
     """For each field its name, its key in JSON, and how its value is told."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
-    return tuple((name, *_key(name)) for name in names)
+    return tuple((name, *_key(name)) for name in names if name != "wall_ns")  # the same moment as `at_ns`
 
 
 def _key(name: str) -> tuple[str, str]:

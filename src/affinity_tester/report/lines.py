@@ -27,13 +27,14 @@ _ICMP = {
     "EACCES": "administratively prohibited",
 }
 
-_JUDGED: dict[ev.Judgement, tuple[Level, Tint, str]] = {
+JUDGED: dict[ev.Judgement, tuple[Level, Tint, str]] = {
     ev.Judgement.VIOLATION: ("error", Tint.VIOLATION, "red lines"),
     ev.Judgement.UNKNOWN: ("warn", Tint.WARNING, "judgements"),
     ev.Judgement.IDLE: ("info", Tint.QUIET, "judgements"),
     ev.Judgement.EXPLAINED: ("info", Tint.QUIET, "judgements"),
     ev.Judgement.POD_RESTART: ("info", Tint.QUIET, "judgements"),
 }
+"""Level, colour, and what it is counted as when there are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +122,14 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn) -
 
 def judged_lines(event: ev.ChangeJudged | ev.OutageJudged, clock: RunClock) -> list[Line]:
     """The judgement, its facts, and what it is about: it comes some seconds after the red line."""
-    level, tint, sort = _JUDGED[event.judgement]
+    level, tint, sort = JUDGED[event.judgement]
     if isinstance(event, ev.ChangeJudged):
         when = f"changed {clock.time_of_day(event.change.seen_ns)}"
     else:
         when = f"unanswered since {clock.time_of_day(event.since_ns)}"
     if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
         return []  # the line of the restart said it
-    why = ": " + "; ".join(words.printable(reason) for reason in event.reasons) if event.reasons else ""
-    avoidable = "" if event.avoidable is None else ", avoidable" if event.avoidable else ", unavoidable"
-    return [Line(f"    {event.judgement}{why}{avoidable} ({event.session}, {when})", level, tint, sort)]
+    return [Line(f"    {words.judged(event)} ({event.session}, {when})", level, tint, sort)]
 
 
 def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:

@@ -1,14 +1,15 @@
-"""The end of a run in text: two tables, the client's own health, the judgements and the verdict, on 100 columns."""
+"""The end of a run in text: tables, the client's own health, the judgements and the verdict, on 100 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
 from affinity_tester.report import words
 from affinity_tester.report.logging import Tint
-from affinity_tester.report.results import RunResults
+from affinity_tester.report.results import RunResults, Tally
 from affinity_tester.settings import format_duration
 
 MOST_ROWS = 20
@@ -18,23 +19,9 @@ WORST_ROWS = 10
 """Of more sessions, so many: the worst."""
 
 _PROBES = ("", "sent", "answered", "lost", "up", "down", "unknown", "late", "duplicate", "reordered", "pending")
-_CHANGES = (
-    "",
-    "changes",
-    "ip",
-    "port",
-    "pod",
-    "node",
-    "inst.",
-    "soft.",
-    "gap",
-    "min",
-    "p50",
-    "p90",
-    "p99",
-    "max",
-    "jitter",
-)
+_CHANGES = ("", "changes", "ip", "port", "pod", "node", "instance", "software", "longest gap")
+
+_TIMES = ("", "answers", "min", "mean", "p50", "p90", "p99", "max", "jitter")
 
 _OUTCOME_TINTS = {
     ev.Outcome.PASS: Tint.GOOD,
@@ -50,16 +37,28 @@ _JUDGEMENT_ORDER = (
     ev.Judgement.POD_RESTART,
 )
 
+Ended = ev.SessionSummary | ev.RunSummary
+"""What a row is made of."""
+
 SummaryLine = tuple[str, Tint | None]
+
+
+class Table(NamedTuple):
+    """A table of text; its last row is of all sessions."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def summary(results: RunResults) -> list[SummaryLine]:
     """All lines of the summary with their colours; the verdict is the last thing said."""
     lines: list[SummaryLine] = [("", None)]
     if results.run is not None:
-        lines += [(line, None) for line in _tables(results, results.run)]
-        lines += [("", None), *_health(results.run.total)]
-    lines += _judgements(results)
+        for table in tables(results, results.run):
+            lines += [(table.caption, None), *((line, None) for line in _aligned(table)), ("", None)]
+        lines += health(results.run.total)
+    lines += judgements(results.tally)
     lines += verdict_lines(results.verdict)
     return lines
 
@@ -74,30 +73,43 @@ def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
     return [(f"{verdict.outcome}: {told[0] if told else ''}", tint), *((f"{indent}{text}", tint) for text in told[1:])]
 
 
-def _tables(results: RunResults, run: ev.RunSummary) -> Iterable[str]:
+def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
+    """Probes, round-trip times and, if there were any, changes: a row for each session (of many, the worst) and for all."""
     several = len(results.sessions) > MOST_ROWS
     sessions = results.worst(WORST_ROWS) if several else list(results.sessions.values())
-    if several:
-        yield f"the {WORST_ROWS} worst of {len(results.sessions):,} sessions, and all:"
-    probes = [_probes_row(s.session, s.total, s.losses) for s in sessions]
-    yield from _table(_PROBES, [*probes, _probes_row("all", run.total, run.losses)])
-    yield ""
-    yield "changes by kind with their longest gap; round-trip times in ms"
-    changes = [_changes_row(s.session, s) for s in sessions]
-    yield from _table(_CHANGES, [*changes, _changes_row("all", run)])
+    which = f" (the {WORST_ROWS} worst of {len(results.sessions):,} sessions, and all)" if several else ""
+    told = [
+        Table(f"probes{which}", _PROBES, _rows(_probes_row, sessions, run)),
+        Table("round-trip times in ms", _TIMES, _rows(_times_row, sessions, run)),
+    ]
+    if run.total.changes:
+        told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, sessions, run)))
+    return told
 
 
-def _probes_row(name: str, total: ev.Counts, losses: ev.Losses) -> list[str]:
+def _rows(
+    row: Callable[[Ended], list[str]], sessions: Iterable[ev.SessionSummary], run: ev.RunSummary
+) -> list[list[str]]:
+    return [*([words.printable(session.session), *row(session)] for session in sessions), ["all", *row(run)]]
+
+
+def _probes_row(ended: Ended) -> list[str]:
+    total, losses = ended.total, ended.losses
     probes = (total.sent, total.answered, total.lost, losses.up, losses.down, losses.unknown)
     replies = (total.late, total.duplicate, total.reordered)
-    return [name, *map(str, probes), *map(str, replies), str(total.pending)]
+    return [*map(str, probes), *map(str, replies), str(total.pending)]
 
 
-def _changes_row(name: str, told: ev.SessionSummary | ev.RunSummary) -> list[str]:
-    kinds, rtt = dict(told.kinds), told.rtt
-    gap = format_duration(told.longest_gap_ns) if told.total.changes else "-"
-    times = (rtt.min_ns, rtt.p50_ns, rtt.p90_ns, rtt.p99_ns, rtt.max_ns, rtt.jitter_ns)
-    return [name, str(told.total.changes), *(str(kinds.get(kind, 0)) for kind in Kind), gap, *map(_ms, times)]
+def _times_row(ended: Ended) -> list[str]:
+    rtt = ended.rtt
+    times = (rtt.min_ns, rtt.mean_ns, rtt.p50_ns, rtt.p90_ns, rtt.p99_ns, rtt.max_ns, rtt.jitter_ns)
+    return [str(rtt.count), *map(_ms, times)]
+
+
+def _changes_row(ended: Ended) -> list[str]:
+    kinds = dict(ended.kinds)
+    gap = format_duration(ended.longest_gap_ns) if ended.total.changes else "-"
+    return [str(ended.total.changes), *(str(kinds.get(kind, 0)) for kind in Kind), gap]
 
 
 def _ms(ns: int | None) -> str:
@@ -109,15 +121,15 @@ def _ms(ns: int | None) -> str:
     return f"{ms:.{decimals}f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Align columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
+def _aligned(table: Table) -> Iterable[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    for row in (table.head, *table.rows):
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         yield "  ".join(cells).rstrip()
 
 
-def _health(total: ev.Counts) -> list[SummaryLine]:
+def health(total: ev.Counts) -> list[SummaryLine]:
     """The client's own part, as shares: of slots for timer misses, of probes for the others."""
     slots = total.sent + total.timer_misses
     own = (
@@ -136,9 +148,8 @@ def _health(total: ev.Counts) -> list[SummaryLine]:
     return [*lines, (f"also heard: {heard}", Tint.WARNING)] if heard else lines
 
 
-def _judgements(results: RunResults) -> list[SummaryLine]:
+def judgements(tally: Tally) -> list[SummaryLine]:
     """`judged: 2 violations, 3 explained (1 avoidable)`, for changes and for outages; nothing without any."""
-    tally = results.tally
     lines: list[SummaryLine] = []
     for what, count_of in (("changes", tally.changes), ("outages", tally.outages)):
         told = ", ".join(f"{count_of(j):,} {j}" for j in _JUDGEMENT_ORDER if count_of(j))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from affinity_tester.core.events import Change, Counts
+from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged
 from affinity_tester.core.identity import Identity, Kind
 
 X_ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
@@ -64,6 +64,13 @@ def change_facts(change: Change) -> list[str]:
 def is_restart(change: Change) -> bool:
     """Whether a new instance answered under the name of the old one."""
     return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
+
+
+def judged(event: ChangeJudged | OutageJudged) -> str:
+    """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
+    why = ": " + "; ".join(printable(reason) for reason in event.reasons) if event.reasons else ""
+    avoidable = "" if event.avoidable is None else ", avoidable" if event.avoidable else ", unavoidable"
+    return f"{event.judgement}{why}{avoidable}"
 
 
 def period(counts: Counts) -> str:

@@ -1,0 +1,82 @@
+"""`affinity-tester report`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from affinity_tester.cli import options
+from affinity_tester.cli.conduct import EXIT_CODES
+from affinity_tester.core.events import Outcome
+from affinity_tester.errors import UserError
+from affinity_tester.report.archive import Archive, gather
+from affinity_tester.report.html import html_text
+from affinity_tester.report.junit import junit_text
+from affinity_tester.report.logging import configure, wants_colour
+from affinity_tester.report.record import read_record
+from affinity_tester.report.render import json_text, text_lines
+
+Format = Literal["text", "json", "junit", "html"]
+
+
+@click.command(epilog="Exit codes: those of the recorded verdict (0 PASS, 1 FAIL, 3 INCONCLUSIVE or none), 2 usage.")
+@click.argument("record", type=click.Path(dir_okay=False, path_type=Path))
+@options.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "junit", "html"]),
+    default="text",
+    env="AFFINITY_REPORT_FORMAT",
+    help="text: for people; json: one object; junit: for a CI; html: one page that needs nothing else.",
+)
+@options.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    env="AFFINITY_REPORT_OUTPUT",
+    help="File to write to. Default: standard output.",
+)
+def report(*, record: Path, form: Format, output: Path | None) -> int:
+    """Show the run in RECORD, a file that `affinity-tester client --record` wrote."""
+    archive = gather(read_record(record, on_truncated=_warn))
+    if output is None:
+        _show(archive, form)
+    else:
+        try:
+            output.write_text(_text(archive, form), encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"cannot write the report {output}: {error.strerror}; name a file that can be written"
+            ) from error
+    verdict = archive.results.verdict
+    return EXIT_CODES[Outcome.INCONCLUSIVE if verdict is None else verdict.outcome]
+
+
+def _show(archive: Archive, form: Format) -> None:
+    """Write to standard output, in colour where that is text on a terminal. May raise `OutputClosed`."""
+    log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
+    if form == "text":
+        for text, tint in text_lines(archive):
+            log.text(text, tint)
+    else:
+        log.text(_text(archive, form).rstrip("\n"))
+    log.flush()
+
+
+def _text(archive: Archive, form: Format) -> str:
+    match form:
+        case "text":
+            return "".join(f"{text}\n" for text, _ in text_lines(archive))
+        case "json":
+            return json_text(archive) + "\n"
+        case "junit":
+            return junit_text(archive) + "\n"
+        case "html":
+            return html_text(archive)
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)

@@ -1,0 +1,113 @@
+"""A recorded run as one HTML page that needs nothing else: no script, no font, no request. Everything shown is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from affinity_tester.core import events as ev
+from affinity_tester.report import words
+from affinity_tester.report.archive import Archive, Mark
+from affinity_tester.report.lines import run_lines
+from affinity_tester.report.render import cut_short
+from affinity_tester.report.summary import Table, health, judgements, tables, verdict_lines
+from affinity_tester.report.timeline import timeline
+
+MOST_ROWS = 1_000
+"""Changes and outages in the table: enough for any reader, few enough for any browser."""
+
+_STYLE = """
+:root { color-scheme: light dark; --bg: #fff; --fg: #1c2128; --dim: #59636e; --line: #d1d9e0;
+  --good: #1a7f37; --doubt: #9a6700; --bad: #cf222e; --event: #0b7285; }
+@media (prefers-color-scheme: dark) { :root { --bg: #0d1117; --fg: #e6edf3; --dim: #9198a1; --line: #3d444d;
+  --good: #3fb950; --doubt: #d29922; --bad: #ff7b72; --event: #56d4dd; } }
+body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-serif; max-width: 75rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+p.verdict { font-size: 1.2rem; font-weight: 600; white-space: pre-line; }
+.PASS { color: var(--good); } .INCONCLUSIVE, .unknown { color: var(--doubt); }
+.FAIL, .violation { color: var(--bad); } .event { color: var(--event); } .dim { color: var(--dim); }
+div.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--dim); }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child, table.log td, table.log th { text-align: left; vertical-align: top; }
+tbody tr:last-child.all { font-weight: 600; }
+svg { font: 11px system-ui, sans-serif; width: 100%; min-width: 50rem; }
+svg text { fill: var(--fg); } svg .axis { stroke: var(--line); } svg .loss { fill: var(--dim); }
+svg .mark { fill: var(--dim); } svg .mark.violation { fill: var(--bad); } svg .mark.unknown { fill: var(--doubt); }
+svg .near { stroke: var(--event); stroke-dasharray: 2 3; }
+"""
+
+
+def html_text(archive: Archive) -> str:
+    """The page."""
+    target = escape(words.printable(archive.started.target_name))
+    return (
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>Affinity Tester: {target}</title><style>{_STYLE}</style></head><body>\n"
+        f"<h1>Affinity Tester: {target}</h1>\n" + "\n".join(_sections(archive)) + "\n</body></html>\n"
+    )
+
+
+def _sections(archive: Archive) -> Iterable[str]:
+    yield _verdict(archive.results.verdict)
+    yield from (f"<p>{escape(line.text)}</p>" for line in run_lines(archive.started, archive.clock))
+    if archive.marks or archive.losses:
+        yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(archive)}</div>'
+    if archive.marks:
+        yield "<h2>Changes and outages</h2>"
+        yield _marks(archive)
+    if archive.around:
+        yield "<h2>In the cluster</h2>"
+        rows = (
+            f'<tr><td>{archive.clock.time_of_day(at_ns)}</td><td class="event">{escape(text)}</td></tr>'
+            for at_ns, text in archive.around[:MOST_ROWS]
+        )
+        yield f'<table class="log"><tbody>{"".join(rows)}</tbody></table>'
+    run = archive.results.run
+    yield "<h2>Summary</h2>"
+    if run is None:
+        yield f"<p>{escape(cut_short(archive))}</p>"
+    else:
+        yield from (_table(table) for table in tables(archive.results, run))
+        yield from (f"<p>{escape(text)}</p>" for text, _ in health(run.total))
+    yield from (f"<p>{escape(text)}</p>" for text, _ in judgements(archive.results.tally))
+
+
+def _verdict(verdict: ev.Verdict | None) -> str:
+    outcome = ev.Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
+    text = "\n".join(text.strip() for text, _ in verdict_lines(verdict))
+    return f'<p class="verdict {outcome}">{escape(text)}</p>'
+
+
+def _marks(archive: Archive) -> str:
+    rows = "".join(_mark(mark, archive) for mark in archive.marks[:MOST_ROWS])
+    more = len(archive.marks) - MOST_ROWS + archive.left_out
+    left = f'<p class="dim">… and {more:,} more</p>' if more > 0 else ""
+    head = "<thead><tr><th>time</th><th>session</th><th>what</th><th>judged</th></tr></thead>"
+    return f'<div class="wide"><table class="log">{head}<tbody>{rows}</tbody></table></div>{left}'
+
+
+def _mark(mark: Mark, archive: Archive) -> str:
+    facts = "<br>".join(escape(fact) for fact in mark.facts)
+    return (
+        f"<tr><td>{archive.clock.time_of_day(mark.at_ns)}</td><td>{escape(words.printable(mark.session))}</td>"
+        f'<td>{facts}</td><td class="{mark.judgement}">{escape(mark.verdict)}</td></tr>'
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+    rows = "".join(
+        "<tr" + (' class="all"' if row is table.rows[-1] else "") + ">"
+        "" + "".join(f"<td>{escape(words.printable(cell))}</td>" for cell in row) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<div class="wide"><table><caption>{escape(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
