@@ -6,8 +6,9 @@ wall clock. The tracker observes, the verdict judges, the report words: an event
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
+from operator import add, attrgetter, sub
 from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
@@ -306,10 +307,14 @@ class Counts:
     """Datagrams that were no reply to a probe of this session."""
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Counts(*map(add, _counts(self), _counts(other)))
 
     def __sub__(self, earlier: Counts) -> Counts:
-        return Counts(*(mine - its for mine, its in zip(astuple(self), astuple(earlier), strict=True)))
+        return Counts(*map(sub, _counts(self), _counts(earlier)))
+
+
+# 10,000 sessions are summed up between two probes: `dataclasses.astuple` copies deeply and takes ten times as long.
+_counts = attrgetter(*Counts.__slots__)
 
 
 @dataclass(frozen=True, slots=True)

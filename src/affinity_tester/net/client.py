@@ -40,6 +40,7 @@ from affinity_tester.core.stats import RttHistogram
 from affinity_tester.core.stun import ResponseDecoder
 from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
 from affinity_tester.errors import UserError
+from affinity_tester.net.clock import wall_to_monotonic_ns
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
 from affinity_tester.net.resolve import Target
@@ -341,17 +342,18 @@ class _Reader:
         if self._epoll is not None:
             self._epoll.register(fd, select.EPOLLIN)
         else:
-            self._loop.add_reader(fd, self._guarded, session.read)
+            self._loop.add_reader(fd, self._guarded, session.read_empty)
 
     def _read_ready(self) -> None:
         assert self._epoll is not None
         by_fd = self._by_fd
+        to_monotonic_ns = wall_to_monotonic_ns()
         for fd, mask in self._epoll.poll(0, _POLL_BATCH):
             session = by_fd[fd]
             if mask & select.EPOLLERR:
                 session.hear_errors(monotonic_ns())
             if mask & select.EPOLLIN:
-                session.read()
+                session.read(to_monotonic_ns)
 
     def close(self) -> None:
         if self._epoll is not None:

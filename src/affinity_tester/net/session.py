@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClientFault, Counts, Event, NetworkError, SessionSummary, WrongSource
@@ -18,6 +18,7 @@ from affinity_tester.core.stun import (
 )
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
+from affinity_tester.net.clock import wall_to_monotonic_ns
 from affinity_tester.net.probe_socket import (
     ADDRESS_ERRNOS,
     LOCAL_ERRNOS,
@@ -119,8 +120,8 @@ class Session:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def read(self) -> bool:
-        """Read one datagram, if there is one; False when the socket was empty."""
+    def read(self, to_monotonic_ns: int) -> bool:
+        """Read one datagram, if there is one; False when the socket was empty. `to_monotonic_ns` is net.clock's sample."""
         try:
             payload, wall_ns, source = receive(self.sock)
         except BlockingIOError:
@@ -128,19 +129,17 @@ class Session:
         except OSError as error:  # a connected socket, or a system without error queues, tells ICMP errors here
             self.hear_errors(monotonic_ns(), error)
             return True
-        received_ns = monotonic_ns()
-        if wall_ns is not None:
-            # Its age by the wall clock, off the monotonic clock: a step of the wall clock harms only what is queued then.
-            received_ns -= max(0, time_ns() - wall_ns)
+        received_ns = monotonic_ns() if wall_ns is None else wall_ns + to_monotonic_ns
         self._accept(payload, source, received_ns)
         return True
 
     def read_empty(self) -> int:
         """Read all there is; return a time at which the socket was seen empty, or that was before what is left."""
         now_ns = monotonic_ns()
+        to_monotonic_ns = wall_to_monotonic_ns()
         # Bounded: a flood must not keep the client here. Past the bound nothing is known to be empty.
         for _ in range(10_000):
-            if not self.read():
+            if not self.read(to_monotonic_ns):
                 return now_ns
         return 0
 
