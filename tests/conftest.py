@@ -1,5 +1,6 @@
 """What all tests share: where things are, how hypothesis searches, and what may not be skipped in CI."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Generator
@@ -11,6 +12,10 @@ import pytest
 # A deadline per example would fail on a busy machine and says nothing about right or wrong.
 hypothesis.settings.register_profile("affinity-tester", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("affinity-tester")
+
+# Before Python 3.14 asyncio makes a loop for whoever asks first, which is pytest-asyncio; nobody would close that one, and
+# its ResourceWarning would fail whichever test runs when it is collected.
+asyncio.set_event_loop(None)
 
 MUST_RUN = os.environ.get("AFFINITY_TESTS_MUST_RUN") == "1"
 """Set by `.ci/run`, which is root and installs every Debian package: there, a skip is a hole in the proof."""

@@ -1,0 +1,305 @@
+"""`affinity-tester server` as a process: its options in each form, its log, its ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from affinity_tester.cli import main
+from affinity_tester.cli import server as server_cli
+from affinity_tester.core import stun
+from affinity_tester.settings import ServerSettings
+
+NS = 1_000_000_000
+OWN = ("AFFINITY_", "POD_", "NODE_NAME", "TARGET_ADDR", "NO_COLOR", "FORCE_COLOR")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what the tests' own surroundings may have set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OWN)} | extra
+
+
+class Server:
+    """A running `affinity-tester server`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.first = self.line()
+
+    def line(self) -> str:
+        """The next line of its log."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    @property
+    def started(self) -> dict[str, object]:
+        """The first line, as JSON."""
+        found: dict[str, object] = json.loads(self.first)
+        return found
+
+    def ask(self) -> stun.BindingResponse:
+        """Its answer to one probe."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(stun.new_request(bytes(12)), ("127.0.0.1", self.port))
+            return stun.decode_response(sock.recv(2048))
+
+    @property
+    def port(self) -> int:
+        """Where it answers on 127.0.0.1."""
+        found = re.search(r"127\.0\.0\.1:(\d+)", self.first)
+        assert found, self.first
+        return int(found[1])
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end: exit code, the rest of its log, stderr."""
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def running(affinity_tester: Path, *arguments: str, **extra: str) -> Iterator[Server]:
+    process = subprocess.Popen(
+        [affinity_tester, "server", "--port", "0", "--health-port", "0", "--host", "127.0.0.1", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(PYTHONUNBUFFERED="1", **extra),
+    )
+    try:
+        yield Server(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def refused(affinity_tester: Path, *arguments: str, **extra: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [affinity_tester, *arguments], capture_output=True, text=True, timeout=30, check=False, env=environment(**extra)
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+SUMMARY = r"received 1 datagram, answered 1, refused 0, dropped 0; 1 flow"
+
+
+def test_ctrl_c_ends_it_at_once_with_its_summary(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--pod-name", "pod-a", "--node-name", "node-1") as server:
+        assert re.fullmatch(
+            r"\d\d:\d\d:\d\d\.\d{3} \[info\]  affinity-tester \S+, \d{4}-\d\d-\d\d UTC[+-]\d\d:\d\d: "
+            r'pod "pod-a" on node "node-1" answers at 127\.0\.0\.1:\d+; health port off',
+            server.first,
+        )
+        assert server.ask().identity.pod == "pod-a"
+        server.process.send_signal(signal.SIGINT)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d{{3}} \[info\]  ended after \S+ \S+; in all {SUMMARY}\n", out)
+
+
+def test_sigterm_lets_it_drain_and_a_second_one_ends_it(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--drain", "10m") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.line().endswith("[info]  told to end: answers, and stays ready, for 10 min more")
+        assert server.ask().received_count == 1
+        server.process.send_signal(signal.SIGTERM)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    assert out.endswith(f"in all {SUMMARY}\n")
+
+
+def test_it_drains_and_ends_by_itself(affinity_tester: Path) -> None:
+    with running(affinity_tester, AFFINITY_DRAIN="10ms") as server:
+        server.process.send_signal(signal.SIGTERM)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    assert "for 10 ms more" in out
+
+
+def test_its_log_as_json(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--log-format", "json", "--pod-name", "pod-a", AFFINITY_KEY="secret") as server:
+        started = server.started
+        server.process.send_signal(signal.SIGTERM)
+        draining = json.loads(server.line())
+        server.process.send_signal(signal.SIGINT)
+        stopped = json.loads(server.end()[1])
+    instance, version, time = started.pop("instance_id"), started.pop("version"), started.pop("time")
+    assert re.fullmatch("[0-9a-f]{16}", str(instance))
+    assert f"affinity-tester/{version}" == stun.SERVER_SOFTWARE
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(time))
+    assert started == {
+        "level": "info",
+        "event": "server.started",
+        "pod_name": "pod-a",
+        "node_name": None,
+        "addresses": [f"127.0.0.1:{server.port}"],
+        "health": [],
+        "keyed": True,
+    }
+    del draining["time"], stopped["time"], stopped["uptime_ns"]
+    assert draining == {"level": "info", "event": "server.draining", "drain_ns": 5 * NS}
+    counts = {"received": 0, "answered": 0, "refused": 0, "dropped": {}, "flows": 0, "evicted": 0, "send_errors": 0}
+    assert stopped == {"level": "info", "event": "server.stopped", "total": counts}
+
+
+def test_without_a_name_it_takes_the_hosts(affinity_tester: Path) -> None:
+    with running(affinity_tester, POD_NAME="") as server:
+        assert server.ask().identity.pod == socket.gethostname()
+
+
+def test_a_closed_output_ends_it_quietly(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--stats-interval", "100ms") as server:
+        assert server.process.stdout is not None
+        assert server.process.stderr is not None
+        server.process.stdout.close()
+        assert server.process.wait(timeout=20) == 141
+        assert server.process.stderr.read() == ""
+
+
+def test_a_port_in_use_is_one_line(affinity_tester: Path) -> None:
+    with running(affinity_tester) as server:
+        arguments = ("server", "--host", "127.0.0.1", "--port", str(server.port), "--health-port", "0")
+        problem = "UDP port in use; end what uses it, or choose another --port"
+        assert refused(affinity_tester, *arguments) == (
+            2,
+            "",
+            f"error: cannot listen on 127.0.0.1:{server.port}: {problem}\n",
+        )
+
+
+HELP = r" \(see: affinity-tester server --help\)"
+
+
+def invalid(option: str, why: str) -> str:
+    """The pattern of click's line; its newer versions name the environment variable too."""
+    return rf"error: Invalid value for '{option}'[^:]*(: 'AFFINITY_\w+'\))?: {why}{HELP}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--port", "65536"), invalid("--port", r"65536 is not in the range 0<=x<=65535\.")),
+        (("--port", "stun"), invalid("--port", r"'stun' is not a valid integer( range)?\.")),
+        (("--prot", "1"), rf"error: No such option:? '?--prot'?\.? .*--port.*{HELP}"),
+        (("--host", "pod-a"), "error: 'pod-a' is not an IP address: --host and POD_IPS take addresses, not names"),
+        (("--pod-name", "p" * 254), "error: POD-NAME has 254 bytes of UTF-8: 1 to 253 are possible"),
+        (("--node-name", "é" * 127), "error: NODE-NAME has 254 bytes of UTF-8: 1 to 253 are possible"),
+        (
+            ("--drain", "soon"),
+            invalid(
+                "--drain",
+                r"'soon' is not a time: write seconds \(0\.1\) or a number with a unit \(100ms, 5s, 10m, 1h\)",
+            ),
+        ),
+        (("--drain", "2h"), invalid("--drain", "2h is too long: at most 1h is possible")),
+        (("--stats-interval", "0"), invalid("--stats-interval", "0 is too short: at least 100ms is possible")),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line(arguments: tuple[str, ...], line: str) -> None:
+    result = CliRunner().invoke(main, ["server", *arguments], env=dict.fromkeys(os.environ))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(f"{line}\n", result.stderr), result.stderr
+
+
+# --- each option as flag and as environment variable -----------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
+    """What the command would have run with."""
+    seen: list[ServerSettings] = []
+
+    async def serve(settings: ServerSettings, _log: object) -> None:
+        seen.append(settings)
+
+    monkeypatch.setattr(server_cli, "_serve", serve)
+    monkeypatch.setattr(socket, "gethostname", lambda: "this-host")
+    for name in list(os.environ):
+        if name.startswith(OWN):
+            monkeypatch.delenv(name)
+    return seen
+
+
+DEFAULTS = ServerSettings(pod_name="this-host")
+
+
+def test_the_defaults_are_those_of_the_settings(settings: list[ServerSettings]) -> None:
+    assert CliRunner().invoke(main, ["server"]).exit_code == 0
+    assert settings == [DEFAULTS]
+
+
+OPTIONS = [
+    ("--host", "AFFINITY_HOST", "10.0.0.5", "hosts", ("10.0.0.5",)),
+    ("--port", "AFFINITY_PORT", "5000", "port", 5000),
+    ("--health-port", "AFFINITY_HEALTH_PORT", "0", "health_port", 0),
+    ("--pod-name", "POD_NAME", "pod-a", "pod_name", "pod-a"),
+    ("--node-name", "NODE_NAME", "node-1", "node_name", "node-1"),
+    ("--drain", "AFFINITY_DRAIN", "1.5", "drain_ns", 1_500_000_000),
+    ("--stats-interval", "AFFINITY_STATS_INTERVAL", "10m", "stats_interval_ns", 600 * NS),
+    ("--max-flows", "AFFINITY_MAX_FLOWS", "10", "max_flows", 10),
+    ("--key", "AFFINITY_KEY", "sécret", "key", "sécret".encode()),
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option[0])
+@pytest.mark.parametrize("form", ["flag", "environment", "empty"])
+def test_each_option_is_a_flag_and_an_environment_variable(
+    settings: list[ServerSettings], option: tuple[str, str, str, str, object], form: str
+) -> None:
+    flag, variable, text, field, value = option
+    arguments = [flag, text] if form == "flag" else []
+    env = {variable: text if form == "environment" else ""}
+    result = CliRunner().invoke(main, ["server", *arguments], env=env)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert settings == [DEFAULTS if form == "empty" else replace(DEFAULTS, **{field: value})]
+
+
+@pytest.mark.parametrize(
+    ("env", "hosts"),
+    [
+        ({"POD_IPS": "10.0.0.5,fd00::5"}, ("10.0.0.5", "fd00::5")),
+        ({"POD_IPS": " 10.0.0.5, fd00::5 ,"}, ("10.0.0.5", "fd00::5")),
+        ({"AFFINITY_HOST": "127.0.0.1", "POD_IPS": "10.0.0.5"}, ("127.0.0.1",)),
+        ({"AFFINITY_HOST": "", "POD_IPS": "10.0.0.5"}, ("10.0.0.5",)),
+        ({"AFFINITY_HOST": "", "POD_IPS": ""}, ()),
+    ],
+)
+def test_addresses_come_with_commas(
+    settings: list[ServerSettings], env: dict[str, str], hosts: tuple[str, ...]
+) -> None:
+    assert CliRunner().invoke(main, ["server"], env=env).exit_code == 0
+    assert settings[0].hosts == hosts
+
+
+def test_host_is_repeatable(settings: list[ServerSettings]) -> None:
+    arguments = ["server", "--host", "127.0.0.1", "--host", "::1", "--host", "::1"]
+    assert CliRunner().invoke(main, arguments, env={"POD_IPS": "10.0.0.5"}).exit_code == 0
+    assert settings[0].hosts == ("127.0.0.1", "::1")
+
+
+def test_each_options_help_names_default_and_environment() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["server", "--help"]).stdout.split())
+    for flag, variable, *_ in OPTIONS:
+        assert re.search(rf"{flag} [^\[]*\[env var: {variable}\b", shown), flag
+    assert re.search(r"--drain TIME [^\[]*\[env var: AFFINITY_DRAIN; default: 5s\]", shown)
+    assert re.search(r"--stats-interval TIME [^\[]*\[env var: AFFINITY_STATS_INTERVAL; default: 1m\]", shown)
+
+
+def test_the_server_starts_without_kubernetes() -> None:
+    code = (
+        "import sys, affinity_tester.cli.server\n"
+        "assert not {'kubernetes', 'yaml', 'affinity_tester.lab', 'affinity_tester.net.client'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
