@@ -177,7 +177,7 @@ def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo], name: str,
     for _ in range(signals):
         process.send_signal(signal.SIGINT)
     code, out = demos[name].end()
-    assert out.splitlines()[-11:] == [
+    assert out.splitlines()[-12:] == [
         "injected / seen (seed 1)",
         "  1  port-rewrite: ok",
         "     injected  the source port of 1 flow is rewritten",
@@ -198,11 +198,11 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
     """The plan that a command line runs."""
     plans: list[Plan] = []
 
-    async def run(plan: Plan, _face: demo.Face) -> int:
+    def run(plan: Plan, _face: demo.Face) -> int:
         plans.append(plan)
         return 0
 
-    monkeypatch.setattr(demo, "_run", run)
+    monkeypatch.setattr(demo, "run_demo", run)
     with pytest.raises(SystemExit) as end:
         main.main(["demo", *arguments])
     assert end.value.code == 0

@@ -53,8 +53,12 @@ def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_
         plan = replace(plan, seed=seed)
     if duration is not None:
         plan = plan.lasting(duration)
-    # asyncio's own loop: uvloop crashes on the client's sockets (design, section 3).
-    return asyncio.run(_run(plan, Face(log_format)))
+    return run_demo(plan, Face(log_format))
+
+
+def run_demo(plan: Plan, face: Face) -> int:
+    """Run a plan and show it; returns the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
+    return asyncio.run(_run(plan, face))
 
 
 async def _run(plan: Plan, face: Face) -> int:
@@ -64,8 +68,8 @@ async def _run(plan: Plan, face: Face) -> int:
     stop, abort = asyncio.Event(), asyncio.Event()
     with stop_on_signals(stop, abort):
         await conduct(pipeline, run_plan(plan, ledger, pipeline.emit, stop, abort), abort, rules.settle_ns)
-    findings = compare(ledger)
-    face.findings(findings, plan.seed, interrupted=stop.is_set())
+        findings = compare(ledger)
+        face.findings(findings, plan.seed, interrupted=stop.is_set())
     if stop.is_set():
         return EXIT_INTERRUPTED
     return 0 if findings.passed else EXIT_NOT_SEEN
