@@ -231,6 +231,26 @@ async def test_it_answers_while_it_drains_and_then_tells_its_totals() -> None:
     assert started.health == ()
 
 
+async def test_it_stays_ready_while_it_drains() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log, stop, stop_now = Log(), asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(run_server(settings(health_port=port), stop=stop, stop_now=stop_now, log=log))
+    started = await log.first(ServerStarted)
+    assert isinstance(started, ServerStarted)
+    assert started.health == (("127.0.0.1", port),)
+    stop.set()
+    await log.first(ServerDraining)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+    writer.close()
+    stop_now.set()
+    await running
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
 async def test_the_drain_time_ends() -> None:
     log, stop = Log(), asyncio.Event()
     stop.set()

@@ -113,7 +113,9 @@ class Program(click.Group):
         return code if isinstance(code, int) else 0
 
 
-@click.command(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(
+    "affinity-tester", cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, message="affinity-tester %(version)s")
 def main() -> None:
     """Prove or disprove that UDP sessions keep their pod and their reflexive address while a Kubernetes pool stands still.

@@ -1,0 +1,126 @@
+"""The server's log, line by line, in both forms."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.server_events import (
+    ServerDraining,
+    ServerEvent,
+    ServerStarted,
+    ServerStats,
+    ServerStopped,
+    ServerTotals,
+    ServerWarning,
+)
+from affinity_tester.report.logging import LogFormat, configure
+from affinity_tester.report.server_log import ServerLog
+
+NS = 1_000_000_000
+STARTED = ServerStarted(
+    at_ns=5 * NS,
+    wall_ns=1_763_000_000 * NS + 123_456_789,
+    utc_offset_s=3600,
+    version="1.2.3",
+    pod_name="pod-a",
+    node_name="node-1",
+    instance_id=bytes(range(8)),
+    addresses=(TransportAddress("10.0.0.5", 3478), TransportAddress("fd00::5", 3478)),
+    health=(TransportAddress("10.0.0.5", 8080), TransportAddress("fd00::5", 8080)),
+    keyed=True,
+)
+TOTALS = ServerTotals(
+    received=2000,
+    answered=1990,
+    refused=1,
+    dropped=(("legacy", 7), ("not-stun", 2)),
+    flows=12,
+    evicted=3,
+    send_errors=1,
+)
+REST = (
+    ServerWarning(6 * NS, "mind this"),
+    ServerStats(65 * NS, ServerTotals(received=1, answered=1, flows=1), TOTALS),
+    ServerDraining(66 * NS, 5 * NS),
+    ServerStopped(71 * NS, TOTALS, 66 * NS),
+)
+COUNTED = (
+    "received 2,000 datagrams, answered 1,990, refused 1, dropped 9 (legacy 7, not-stun 2), 1 send error; 12 flows,"
+    " 3 older ones forgotten"
+)
+
+
+def written(log_format: LogFormat, *events: ServerEvent) -> list[str]:
+    stream = io.StringIO()
+    log = ServerLog(configure(format=log_format, stream=stream, colour=False), log_format)
+    for event in events:
+        log.emit(event)
+    return stream.getvalue().splitlines()
+
+
+def test_for_people() -> None:
+    assert written("console", STARTED, *REST) == [
+        '03:13:20.123 [info]  affinity-tester 1.2.3, 2025-11-13 UTC+01:00: pod "pod-a" on node "node-1" answers only'
+        " requests signed with the key, at 10.0.0.5:3478, [fd00::5]:3478; health port at 10.0.0.5:8080, [fd00::5]:8080",
+        "03:13:21.123 [warn]  mind this",
+        "03:14:20.123 [info]  received 1 datagram, answered 1, refused 0, dropped 0; 1 flow",
+        "03:14:21.123 [info]  told to end: answers, and stays ready, for 5 s more",
+        f"03:14:26.123 [info]  ended after 66 s; in all {COUNTED}",
+    ]
+
+
+def test_for_machines() -> None:
+    total = {
+        "received": 2000,
+        "answered": 1990,
+        "refused": 1,
+        "dropped": {"legacy": 7, "not-stun": 2},
+        "flows": 12,
+        "evicted": 3,
+        "send_errors": 1,
+    }
+    delta = dict.fromkeys(total, 0) | {"received": 1, "answered": 1, "dropped": {}, "flows": 1}
+    assert [json.loads(line) for line in written("json", STARTED, *REST)] == [
+        {
+            "time": "2025-11-13T02:13:20.123456Z",
+            "level": "info",
+            "event": "server.started",
+            "version": "1.2.3",
+            "pod_name": "pod-a",
+            "node_name": "node-1",
+            "instance_id": "0001020304050607",
+            "addresses": ["10.0.0.5:3478", "[fd00::5]:3478"],
+            "health": ["10.0.0.5:8080", "[fd00::5]:8080"],
+            "keyed": True,
+        },
+        {"time": "2025-11-13T02:13:21.123456Z", "level": "warn", "event": "server.warning", "text": "mind this"},
+        {
+            "time": "2025-11-13T02:14:20.123456Z",
+            "level": "info",
+            "event": "server.stats",
+            "delta": delta,
+            "total": total,
+        },
+        {"time": "2025-11-13T02:14:21.123456Z", "level": "info", "event": "server.draining", "drain_ns": 5 * NS},
+        {
+            "time": "2025-11-13T02:14:26.123456Z",
+            "level": "info",
+            "event": "server.stopped",
+            "uptime_ns": 66 * NS,
+            "total": total,
+        },
+    ]
+
+
+def test_an_event_before_the_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="ServerWarning came before ServerStarted"):
+        written("console", *REST)
+
+
+def test_an_unknown_event_is_refused() -> None:
+    with pytest.raises(TypeError, match="ServerEvent is no event of a server"):
+        written("console", STARTED, ServerEvent(6 * NS))
