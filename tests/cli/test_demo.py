@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from affinity_tester.cli import demo, main
+from affinity_tester.core.events import Outcome
 from affinity_tester.lab.compare import Findings, Row
 from affinity_tester.lab.plan import Plan, shipped
 from affinity_tester.report.logging import Tint
@@ -46,6 +47,14 @@ faults:
   - {fault: port-rewrite, at: 5m}
 """
 
+SILENT = """
+duration: 10m
+sessions: 3
+faults:
+  - {fault: loss-up, at: 900ms, for: 9m, sessions: 3}
+"""
+"""Nothing is answered any more, so the last replies are waited for."""
+
 
 class Demo:
     """A running demo."""
@@ -59,6 +68,10 @@ class Demo:
             env={**os.environ, "NO_COLOR": "1"},
         )
 
+    def wait_for(self, text: str) -> None:
+        assert self.process.stdout is not None
+        assert any(text in line for line in self.process.stdout)
+
     def end(self) -> tuple[int, str]:
         out, err = self.process.communicate(timeout=60)
         assert err == ""
@@ -69,14 +82,14 @@ class Demo:
 def demos(affinity_tester: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demo]]:
     """All at once: they spend their time waiting."""
     where = tmp_path_factory.mktemp("plans")
-    for name, text in {"short": SHORT, "unseen": UNSEEN, "endless": ENDLESS}.items():
+    for name, text in {"short": SHORT, "unseen": UNSEEN, "endless": ENDLESS, "silent": SILENT}.items():
         (where / name).write_text(text)
     running = {
         "console": Demo(affinity_tester, where / "short"),
         "json": Demo(affinity_tester, where / "short", "--log-format", "json"),
         "unseen": Demo(affinity_tester, where / "unseen"),
         "interrupted": Demo(affinity_tester, where / "endless"),
-        "aborted": Demo(affinity_tester, where / "endless"),
+        "aborted": Demo(affinity_tester, where / "silent"),
     }
     yield running
     for each in running.values():
@@ -167,16 +180,10 @@ def test_a_fault_that_was_not_seen_fails_it(demos: dict[str, Demo]) -> None:
     assert code == 1
 
 
-@pytest.mark.parametrize(("name", "signals"), [("interrupted", 1), ("aborted", 2)])
-def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo], name: str, signals: int) -> None:
-    process = demos[name].process
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "x_address changed" in line:
-            break
-    for _ in range(signals):
-        process.send_signal(signal.SIGINT)
-    code, out = demos[name].end()
+def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo]) -> None:
+    demos["interrupted"].wait_for("x_address changed")
+    demos["interrupted"].process.send_signal(signal.SIGINT)
+    code, out = demos["interrupted"].end()
     assert out.splitlines()[-12:] == [
         "injected / seen (seed 1)",
         "  1  port-rewrite: ok",
@@ -191,6 +198,17 @@ def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo], name: str,
         "     nothing else: ok",
         "demo interrupted: what could not be injected or seen any more stands above as a problem",
     ]
+    assert code == 130
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_last_replies(demos: dict[str, Demo]) -> None:
+    demos["aborted"].wait_for("[event] injected: ")
+    demos["aborted"].process.send_signal(signal.SIGINT)
+    demos["aborted"].wait_for("sending stopped")
+    demos["aborted"].process.send_signal(signal.SIGINT)
+    code, out = demos["aborted"].end()
+    assert "stopped at once: judgements still open are unknown" in out
+    assert out.splitlines()[-1].startswith("demo interrupted: ")
     assert code == 130
 
 
@@ -257,7 +275,7 @@ def test_the_table_names_every_problem() -> None:
         (Row(1, "f", "done", "to see", "nothing", ("CLIENT-1: it saw no change of pod",)),),
         ("CLIENT-2: it told of outage, which nothing caused",),
     )
-    assert list(demo.table(findings, 5, interrupted=False)) == [
+    assert list(demo.table(findings, 5, Outcome.FAIL, interrupted=False)) == [
         ("", None),
         ("injected / seen (seed 5)", None),
         ("  1  f: NOT OK", Tint.VIOLATION),
@@ -269,3 +287,19 @@ def test_the_table_names_every_problem() -> None:
         ("     problem   CLIENT-2: it told of outage, which nothing caused", Tint.VIOLATION),
         ("demo NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION),
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "last"),
+    [
+        (Outcome.PASS, "demo ok: every fault was seen, each by the right sessions, and nothing else turned red"),
+        (
+            Outcome.FAIL,
+            "demo ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL"
+            " above is what the faults are for)",
+        ),
+    ],
+)
+def test_a_failing_verdict_of_the_client_is_put_in_place(outcome: Outcome, last: str) -> None:
+    lines = list(demo.table(Findings((), ()), 5, outcome, interrupted=False))
+    assert lines[-1] == (last, Tint.GOOD)

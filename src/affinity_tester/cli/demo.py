@@ -14,7 +14,7 @@ import click
 from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
 from affinity_tester.core.analysis import Rules, RunAnalysis
-from affinity_tester.core.events import Event, RunStarted
+from affinity_tester.core.events import Event, Outcome, RunStarted
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.plan import Plan, load, shipped
@@ -67,9 +67,10 @@ async def _run(plan: Plan, face: Face) -> int:
     ledger = Ledger(plan.faults)
     stop, abort = asyncio.Event(), asyncio.Event()
     with stop_on_signals(stop, abort):
-        await conduct(pipeline, run_plan(plan, ledger, pipeline.emit, stop, abort), abort, rules.settle_ns)
+        run = run_plan(plan, ledger, pipeline.emit, stop, abort)
+        verdict = await conduct(pipeline, run, abort, rules.settle_ns)
         findings = compare(ledger)
-        face.findings(findings, plan.seed, interrupted=stop.is_set())
+        face.findings(findings, plan.seed, verdict.outcome, interrupted=stop.is_set())
     if stop.is_set():
         return EXIT_INTERRUPTED
     return 0 if findings.passed else EXIT_NOT_SEEN
@@ -93,10 +94,10 @@ class Face:
         self._last_ns = event.at_ns
         self._report.emit(event)
 
-    def findings(self, findings: Findings, seed: int, *, interrupted: bool) -> None:
+    def findings(self, findings: Findings, seed: int, outcome: Outcome, *, interrupted: bool) -> None:
         """Show what was injected and what was seen."""
         if not self._json:
-            for text, tint in table(findings, seed, interrupted=interrupted):
+            for text, tint in table(findings, seed, outcome, interrupted=interrupted):
                 self._log.text(text, tint)
         elif self._clock is not None:
             time = self._clock.rfc3339(self._last_ns)
@@ -114,8 +115,11 @@ class Face:
         self._log.flush()
 
 
-def table(findings: Findings, seed: int, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
-    """The lines of the table injected / seen, each with its colour, and under it what it comes to."""
+def table(findings: Findings, seed: int, outcome: Outcome, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
+    """The lines of the table injected / seen, each with its colour, and under it what it comes to.
+
+    `outcome` is the client's own: where it is FAIL, a reader is told that this is no failure of the demo.
+    """
     yield "", None
     yield f"injected / seen (seed {seed})", None
     for row in findings.rows:
@@ -131,8 +135,11 @@ def table(findings: Findings, seed: int, *, interrupted: bool) -> Iterator[tuple
     if interrupted:
         yield "demo interrupted: what could not be injected or seen any more stands above as a problem", Tint.DOUBTFUL
     elif findings.passed:
-        text = "demo ok: every fault was seen, each by the right sessions, and nothing else turned red"
-        yield f"{text} (the client's FAIL above is what the faults are for)", Tint.GOOD
+        aside = " (the client's FAIL above is what the faults are for)" if outcome is Outcome.FAIL else ""
+        yield (
+            f"demo ok: every fault was seen, each by the right sessions, and nothing else turned red{aside}",
+            Tint.GOOD,
+        )
     else:
         yield "demo NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION
 
