@@ -302,3 +302,14 @@ def test_a_node_without_a_free_port_says_so() -> None:
     path.add_pod(pod(1))
     with pytest.raises(RuntimeError, match=r"no free port on 127\.1\.0\.1"):
         path.forward(client(0), 0)
+
+
+def test_client_ip_affinity_to_a_pod_that_is_gone_is_drawn_anew() -> None:
+    lab = Lab(affinity=Affinity.CLIENT_IP)
+    (old,) = lab.send(1)
+    assert old is not None
+    lab.path.remove_pod(old.pod.name)
+    (new, same) = lab.send(2, S)
+    assert new is not None
+    assert new.pod.name != old.pod.name
+    assert same is not None
