@@ -18,6 +18,8 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     Counts,
     Event,
+    FirstAnswer,
+    IncidentClosed,
     Judgement,
     LateReply,
     Losses,
@@ -32,7 +34,6 @@ from affinity_tester.core.events import (
     RunStarted,
     RunSummary,
     SendingStopped,
-    SessionStats,
     SessionSummary,
     Sighting,
     Verdict,
@@ -76,13 +77,18 @@ def pool(*pods: str, **conditions: dict[str, bool]) -> PoolSnapshot:
     )
 
 
-def observed(at_ns: int, snapshot: PoolSnapshot, since_ns: int | None = None) -> PoolObserved:
-    return PoolObserved(at_ns, at_ns if since_ns is None else since_ns, snapshot)
+def observed(at_ns: int, snapshot: PoolSnapshot, since_ns: int | None = None, *, listed: bool = True) -> PoolObserved:
+    return PoolObserved(at_ns, at_ns if since_ns is None else since_ns, snapshot, listed)
 
 
 def run(*events: Event, **rules: Any) -> tuple[RunAnalysis, list[Event]]:
+    """What follows from these events, but for the incidents, which have a test file of their own."""
     analysis = RunAnalysis(Rules(**rules))
-    return analysis, [told for event in events for told in analysis.feed(event)]
+    return analysis, [told for event in events for told in but_incidents(analysis.feed(event))]
+
+
+def but_incidents(events: list[Event]) -> list[Event]:
+    return [event for event in events if not isinstance(event, IncidentClosed)]
 
 
 def judged(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
@@ -101,7 +107,7 @@ def test_an_unwatched_change_waits_for_the_probes_in_between() -> None:
     assert told == []
     assert analysis.open_count == 1
     assert analysis.advance(51 * S) == []
-    (event,) = analysis.advance(52 * S)
+    (event,) = but_incidents(analysis.advance(52 * S))
     assert isinstance(event, ChangeJudged)
 
 
@@ -124,7 +130,7 @@ def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach
     analysis, told = run(observed(0, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(60 * S))
     assert told == []
     assert analysis.wants_list_after_ns == 60 * S
-    (event,) = analysis.feed(PoolConfirmed(60 * S + 1))
+    (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1)))
     assert isinstance(event, ChangeJudged)
     assert (event.judgement, event.reasons) == (Judgement.VIOLATION, ("the pool stood still",))
 
@@ -138,7 +144,7 @@ def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> N
     ]
     analysis, told = run(observed(0, pool("a", "b")), observed(55 * S, pool("a", "b", "c")), seen(change(50 * S)))
     assert told == []
-    (event,) = analysis.feed(PoolConfirmed(61 * S))
+    (event,) = but_incidents(analysis.feed(PoolConfirmed(61 * S)))
     assert isinstance(event, ChangeJudged)
     assert (event.avoidable, event.reasons) == (True, ('pod "c" joined the pool 5.0 s after',))
 
@@ -207,8 +213,12 @@ def test_an_outage_is_judged_by_how_it_set_in() -> None:
     assert judged(from_the_start) == [(Judgement.VIOLATION, ("pool not watched",))]
 
 
+def first(at_ns: int, pod: str | None) -> FirstAnswer:
+    return FirstAnswer(at_ns, "CLIENT-1", 0, who(pod))
+
+
 def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched() -> None:
-    serving = SessionStats(5 * S, "CLIENT-1", Counts(), Counts(), who("x"))
+    serving = first(5 * S, "x")
     analysis, told = run(observed(0, pool("a")), serving, seen(change(6 * S, old="x", new="a")), PoolConfirmed(15 * S))
     assert told == []
     told = analysis.feed(PoolConfirmed(16 * S + 1))
@@ -218,8 +228,8 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
 
 
 def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
-    serving = SessionStats(5 * S, "CLIENT-1", Counts(), Counts(), who("c"))
-    nobody = SessionStats(5 * S, "CLIENT-1", Counts(), Counts(), None)
+    serving = first(5 * S, "c")
+    nobody = first(5 * S, None)
     _, told = run(observed(0, pool("a")), nobody, serving, observed(8 * S, pool("a", "c")), PoolConfirmed(40 * S))
     assert told == []
 
@@ -348,7 +358,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
         # The watch learns with a delay; in a gap it learns by the list that ends it, and knows only since when. What was
         # under way when the watch broke is in the gap too: it begins with the last that was heard, not with the break.
         if not any(a <= at + delay and at < b for a, b in blind):
-            agenda.append((at + delay, observed(at + delay, snapshot, at)))
+            agenda.append((at + delay, observed(at + delay, snapshot, at, listed=False)))
     for start, end in blind:
         agenda.append((start, PoolUnobserved(start, start - delay, "down")))
         state = [snapshot for at, snapshot in truth if at <= end][-1]

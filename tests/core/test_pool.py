@@ -58,6 +58,13 @@ def test_a_snapshot_counts_what_is_ready_and_finds_a_pod() -> None:
     assert snapshot.of_pod("c") is None
 
 
+def test_a_watch_tells_changes_and_confirms_nothing() -> None:
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(A), listed=True)
+    timeline.observed(20, 20, pool(B), listed=False)
+    assert timeline.confirmed_ns == 10
+
+
 def test_an_empty_timeline_knows_nothing() -> None:
     timeline = PoolTimeline()
     assert not timeline.watched
@@ -70,9 +77,9 @@ def test_an_empty_timeline_knows_nothing() -> None:
 
 def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     timeline = PoolTimeline()
-    assert timeline.observed(10, 10, pool(A)) is None
+    assert timeline.observed(10, 10, pool(A), listed=True) is None
     assert timeline.first_ns == 10
-    change = timeline.observed(50, 50, pool(A, B))
+    change = timeline.observed(50, 50, pool(A, B), listed=True)
     assert change == PoolChange(50, 50, ('pod "b" joined the pool',))
     assert timeline.confirmed_ns == 50
     timeline.confirmed(40)
@@ -81,7 +88,7 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     timeline.unobserved(65)
     assert timeline.gap_within(55, 60) is None
     assert timeline.gap_within(55, 61) == (60, 61)
-    assert timeline.observed(90, 60, pool(B)) == PoolChange(60, 90, ('pod "a" left the pool',))
+    assert timeline.observed(90, 60, pool(B), listed=True) == PoolChange(60, 90, ('pod "a" left the pool',))
     assert timeline.gap_within(0, 100) == (60, 90)
     assert timeline.gap_within(0, 20) == (0, 10)
     assert timeline.gap_within(20, 60) is None
@@ -96,7 +103,7 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
 
 def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A))
+    timeline.observed(10, 10, pool(A), listed=True)
     timeline.unobserved(20)
     assert timeline.still_ns(10, 50, 0) == 10
     timeline.confirmed(40)
@@ -106,9 +113,9 @@ def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
 
 def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B))
-    timeline.observed(20, 20, pool(A, but(B, ready=False, serving=False)))
-    timeline.observed(30, 30, pool(A))
+    timeline.observed(10, 10, pool(A, B), listed=True)
+    timeline.observed(20, 20, pool(A, but(B, ready=False, serving=False)), listed=True)
+    timeline.observed(30, 30, pool(A), listed=True)
     assert timeline.serving_throughout("a", 0, 100)
     assert timeline.serving_throughout("b", 5, 15)
     assert timeline.serving_throughout("b", 0, 5)

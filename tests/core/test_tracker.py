@@ -18,6 +18,7 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     DuplicateDiffers,
     Event,
+    FirstAnswer,
     LateReply,
     Losses,
     OutageEnded,
@@ -53,7 +54,15 @@ class Harness:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.tracker = SessionTracker("CLIENT-1", THRESHOLD, self.events.append)
+        """But for the first answer."""
+        self.first: list[FirstAnswer] = []
+        self.tracker = SessionTracker("CLIENT-1", THRESHOLD, self._keep)
+
+    def _keep(self, event: Event) -> None:
+        if isinstance(event, FirstAnswer):
+            self.first.append(event)
+        else:
+            self.events.append(event)
 
     def send(self, count: int, start_ns: int = 0, step_ns: int = 100 * MS) -> None:
         for index in range(count):
@@ -95,6 +104,7 @@ def test_a_steady_session_changes_nothing(harness: Harness) -> None:
     tracker = harness.tracker
     assert (tracker.sent_count, tracker.answered, tracker.lost, tracker.pending, tracker.pairs) == (3, 3, 0, 0, 2)
     assert harness.events == []
+    assert harness.first == [FirstAnswer(10 * MS, "CLIENT-1", 0, A)]
     assert tracker.serving == A
     assert tracker.deadline_ns is None
     assert tracker.unanswered() is None

@@ -5,15 +5,19 @@ The live client, the demo and the offline report feed the same events to this on
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from affinity_tester.core.events import (
     Change,
     ChangeJudged,
     ChangeSeen,
     ChangeWithdrawn,
+    ClusterEvent,
     Event,
+    FirstAnswer,
+    IncidentClosed,
     Judgement,
     PoolConfirmed,
     PoolObserved,
@@ -22,16 +26,19 @@ from affinity_tester.core.events import (
     RunStarted,
     RunSummary,
     SendingStopped,
-    SessionStats,
     SessionSummary,
     WrongPool,
 )
+from affinity_tester.core.incidents import Incidents, Story
 from affinity_tester.core.judge import Judge, Judged
 from affinity_tester.core.outages import OUTAGE_NS
 from affinity_tester.core.pool import PoolTimeline
 from affinity_tester.core.verdict import Evidence, give_verdict
 
 _Key = tuple[str, str, int]
+
+_NEAR_EVENTS = 1_000
+"""Cluster events remembered for the incidents they may be near to; older ones are long out of reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,9 @@ class RunAnalysis:
         self._rules = rules
         self._timeline = PoolTimeline()
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
+        self._incidents = Incidents()
+        self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
+        """What happened in the cluster, as (time, words)."""
         self._judged: dict[_Key, tuple[Judgement, bool | None]] = {}
         self._strangers: dict[str, int] = {}
         """Pods that answered and are in no snapshot, with when they were first noticed."""
@@ -78,6 +88,7 @@ class RunAnalysis:
     def feed(self, event: Event) -> list[Event]:
         """Take in an event; returns the events that follow from it, in order."""
         self._judge.feed(event)
+        self._incidents.feed(event)
         match event:
             case RunStarted():
                 self._started_ns = self._stopped_ns = event.at_ns
@@ -85,10 +96,16 @@ class RunAnalysis:
                 self._meet(change, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
                 self._judged.pop((session, "change", change.number), None)
-            case SessionStats(serving=who) if who is not None and who.pod is not None:
+            case FirstAnswer(identity=who) if who.pod is not None:
                 self._meet_pod(who.pod, event.at_ns)
+            case ClusterEvent():
+                self._near.append((event.at_ns, f"{event.subject} {_quoted(event.name)}{event.what}"))
             case PoolObserved():
-                self._timeline.observed(event.at_ns, event.since_ns, event.snapshot)
+                change_of_pool = self._timeline.observed(
+                    event.at_ns, event.since_ns, event.snapshot, listed=event.listed
+                )
+                if change_of_pool is not None:
+                    self._near += [(change_of_pool.to_ns, what) for what in change_of_pool.what]
             case PoolConfirmed():
                 self._timeline.confirmed(event.at_ns)
             case PoolUnobserved():
@@ -109,10 +126,25 @@ class RunAnalysis:
     def advance(self, now_ns: int) -> list[Event]:
         """Time passed; returns the judgements that have become certain."""
         told: list[Event] = [*self._look_at_strangers(now_ns)]
-        for event in self._judge.judge(now_ns):
-            self._remember(event)
-            told.append(event)
+        told += self._judge_now(now_ns)
+        told += [self._close(story, now_ns) for story in self._incidents.close(now_ns)]
         return told
+
+    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
+        for event in self._judge.judge(now_ns, last=last):
+            self._remember(event)
+            self._incidents.feed(event)
+            yield event
+
+    def _close(self, story: Story, now_ns: int) -> IncidentClosed:
+        """Tell a story, with what was near it."""
+        reach_ns = self._rules.settle_ns
+        near = [
+            f"{what} {_distance(at_ns, story.from_ns)}"
+            for at_ns, what in self._near
+            if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
+        ]
+        return IncidentClosed(now_ns, replace(story.tell(self._incidents.of), near=tuple(near)))
 
     def _remember(self, event: Judged) -> None:
         """Keep each change's and outage's newest judgement: a revised one replaces its own."""
@@ -145,10 +177,8 @@ class RunAnalysis:
         return []
 
     def _end(self, event: RunEnded) -> list[Event]:
-        told: list[Event] = []
-        for judged in self._judge.judge(event.at_ns, last=True):
-            self._remember(judged)
-            told.append(judged)
+        told: list[Event] = [*self._judge_now(event.at_ns, last=True)]
+        told += [self._close(story, event.at_ns) for story in self._incidents.close(event.at_ns, last=True)]
         evidence = self._evidence
         evidence.silent_at_end = evidence.total.answered > 0 and self._speaking == 0
         evidence.watched = self._judge.watched
@@ -161,3 +191,12 @@ class RunAnalysis:
             give_verdict(event.at_ns, evidence, self._rules.max_loss, fail_on_avoidable=self._rules.fail_on_avoidable)
         )
         return told
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}" ' if name else ""
+
+
+def _distance(at_ns: int, from_ns: int) -> str:
+    seconds = (from_ns - at_ns) / 1_000_000_000
+    return f"{abs(seconds):.1f} s {'before' if seconds >= 0 else 'after'}"

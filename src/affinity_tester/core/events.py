@@ -129,6 +129,14 @@ class SessionStarted(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class FirstAnswer(SessionEvent):
+    """The session's first reply: what its changes are changes from."""
+
+    seq: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeSeen(SessionEvent):
     """A change, told at the first reply that shows it."""
 
@@ -377,11 +385,13 @@ class PoolObserved(Event):
     since_ns: int
     """What differs from the snapshot before became so between `since_ns` and `at_ns`; equal under a running watch."""
     snapshot: PoolSnapshot
+    listed: bool = False
+    """It comes from a consistent list made at `at_ns`; what a watch tells may be late, and proves nothing of what follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfirmed(Event):
-    """A consistent list (or the watch's bookmark) made at `at_ns` shows that nothing was missed until then."""
+    """A consistent list made at `at_ns` shows the pool as known: nothing was missed until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +454,81 @@ class OutageJudged(SessionEvent):
     judgement: Judgement
     avoidable: bool | None
     reasons: tuple[str, ...]
+
+
+class Certainty(StrEnum):
+    """How sure a diagnosis is."""
+
+    LIKELY = "likely"
+    """The distinguishing fact was seen."""
+    POSSIBLE = "possible"
+    """It fits, but a fact is missing."""
+    CANNOT_TELL = "cannot tell"
+    """Nothing in the catalogue fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A fault of the catalogue (failure-modes.md), and why it is thought to be it."""
+
+    name: str
+    """The catalogue's name; empty for `cannot tell`."""
+    certainty: Certainty
+    evidence: tuple[str, ...]
+    """Facts with numbers, each a sentence without its full stop."""
+    missing: str = ""
+    """What would settle it; empty for `likely`."""
+    remedy: str = ""
+    """What to try."""
+    references: tuple[str, ...] = ()
+    """Issues where it is known, such as kubernetes/kubernetes#122740."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The sessions of an incident that had the same reflexive IP before it: mostly one ingress node's."""
+
+    ip: str
+    sessions: int
+    """Of this incident."""
+    of: int
+    """All sessions that had this reflexive IP then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Changes, outages and loss bursts that lie within a second of each other."""
+
+    number: int
+    from_ns: int
+    """The first sent(P)."""
+    to_ns: int
+    """The last sent(Q)."""
+    continuing: bool
+    """It was cut at 60 s; the next incident goes on with it."""
+    sessions: int
+    of: int
+    """All sessions of the run."""
+    changes: int
+    outages: int
+    bursts: int
+    lost: int
+    """Probes lost in its outages and bursts."""
+    kinds: tuple[tuple[Kind, int], ...]
+    cohorts: tuple[Cohort, ...]
+    """Largest first."""
+    near: tuple[str, ...]
+    """Cluster events and pool changes around it, in words, each with its distance in time."""
+    judgements: tuple[tuple[Judgement, int], ...]
+    diagnoses: tuple[Diagnosis, ...]
+    """The best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentClosed(Event):
+    """An incident is over and all of it is judged."""
+
+    incident: Incident
 
 
 class Outcome(StrEnum):

@@ -98,7 +98,7 @@ class PoolTimeline:
         """Closed gaps as (from_ns, to_ns)."""
         self._open_gap_ns: int | None = None
         self.confirmed_ns: int | None = None
-        """Everything up to here that is not in a gap is known; None before the first snapshot."""
+        """When the newest consistent list was made: all up to here that is not in a gap is known; None before the first."""
         self._pods: set[str] = set()
 
     @property
@@ -111,8 +111,11 @@ class PoolTimeline:
         """When the first snapshot was made."""
         return self._times[0] if self._times else None
 
-    def observed(self, at_ns: int, since_ns: int, snapshot: PoolSnapshot) -> PoolChange | None:
-        """Take in a snapshot; returns how it differs from the one before, if it does."""
+    def observed(self, at_ns: int, since_ns: int, snapshot: PoolSnapshot, *, listed: bool) -> PoolChange | None:
+        """Take in a snapshot; returns how it differs from the one before, if it does.
+
+        `listed`: a consistent list made at `at_ns`. A watch may be late: it tells what changed, not that nothing else did.
+        """
         change = None
         if self._snapshots:
             what = differences(self._snapshots[-1], snapshot)
@@ -126,7 +129,8 @@ class PoolTimeline:
         self._times.append(at_ns)
         self._snapshots.append(snapshot)
         self._pods |= {endpoint.pod for endpoint in snapshot.endpoints}
-        self._confirm(at_ns)
+        if listed:
+            self._confirm(at_ns)
         return change
 
     def confirmed(self, at_ns: int) -> None:

@@ -31,6 +31,7 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     DuplicateDiffers,
     Event,
+    FirstAnswer,
     LateReply,
     Losses,
     OutageEnded,
@@ -261,6 +262,8 @@ class SessionTracker:
         head = self._head
         if head >= 0:
             self.pairs += 1
+        else:
+            self._emit(FirstAnswer(received_ns, self.session, seq, identity))
         if seq > head:
             if self._outage is not None:
                 self._end_outage(self._outage, seq, identity, received_ns)

@@ -1,0 +1,255 @@
+"""Incidents: what happened to many sessions at about the same time is one story (design, section 4).
+
+Members are changes, outages and loss bursts. They join when their [sent P, sent Q] brackets lie within a second of each
+other. An incident closes after the loss threshold plus a second of quiet, when every member is judged; it is cut at 60 s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from affinity_tester.core.events import (
+    Change,
+    ChangeJudged,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    Cohort,
+    Event,
+    FirstAnswer,
+    Incident,
+    Judgement,
+    OutageEnded,
+    OutageJudged,
+    OutageStarted,
+    ProbesLost,
+    RunStarted,
+)
+from affinity_tester.core.identity import Identity, Kind
+
+NEAR_NS = 1_000_000_000
+"""Brackets so close belong together; a second of quiet ends an incident."""
+
+CUT_NS = 60 * 1_000_000_000
+"""A story longer than this is told in parts."""
+
+BURST = 4
+"""So many probes lost in a row are a burst: at 5 % random loss it takes 160,000 probes to see one."""
+
+MAX_MEMBERS = 20_000
+"""A storm beyond this is cut, as one that is too long is: memory is bounded."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One session's part in an incident."""
+
+    session: str
+    key: tuple[str, int]
+    """("change", number), ("outage", since_seq) or ("burst", first_seq)."""
+    from_ns: int
+    to_ns: int
+    before: Identity | None
+    """Who answered before it; None when nobody had."""
+    change: Change | None = None
+    lost: int = 0
+    judgement: Judgement | None = None
+    ended: bool = True
+    """False: an outage that goes on."""
+
+
+@dataclass(slots=True)
+class Story:
+    """An incident while it happens, with all its members."""
+
+    number: int
+    from_ns: int
+    to_ns: int
+    members: dict[tuple[str, str, int], Member] = field(default_factory=dict)
+    continuing: bool = False
+    homes: dict[str, int] = field(default_factory=dict)
+    """How many sessions had each reflexive IP when it began."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether every change and outage in it is."""
+        return all(member.judgement is not None or member.key[0] == "burst" for member in self.members.values())
+
+    def sessions(self) -> set[str]:
+        """The sessions in it."""
+        return {member.session for member in self.members.values()}
+
+    def tell(self, of: int) -> Incident:
+        """Its figures; what is near it and what it may be are others' to add."""
+        members = self.members.values()
+        changes = [member.change for member in members if member.change is not None]
+        kinds = Counter(kind for change in changes for kind in change.kinds)
+        old_ips: dict[str, set[str]] = {}
+        for member in members:
+            if member.before is not None and member.before.reflexive is not None:
+                old_ips.setdefault(member.before.reflexive.ip, set()).add(member.session)
+        cohorts = [Cohort(ip, len(names), max(len(names), self.homes.get(ip, 0))) for ip, names in old_ips.items()]
+        judgements = Counter(member.judgement for member in members if member.judgement is not None)
+        return Incident(
+            number=self.number,
+            from_ns=self.from_ns,
+            to_ns=self.to_ns,
+            continuing=self.continuing,
+            sessions=len(self.sessions()),
+            of=of,
+            changes=len(changes),
+            outages=sum(member.key[0] == "outage" for member in members),
+            bursts=sum(member.key[0] == "burst" for member in members),
+            lost=sum(member.lost for member in members),
+            kinds=tuple((kind, kinds[kind]) for kind in Kind if kinds[kind]),
+            cohorts=tuple(sorted(cohorts, key=lambda cohort: (-cohort.sessions, cohort.ip))),
+            near=(),
+            judgements=tuple((judgement, judgements[judgement]) for judgement in Judgement if judgements[judgement]),
+            diagnoses=(),
+        )
+
+
+@dataclass(slots=True)
+class _Run:
+    """Probes of one session lost in a row."""
+
+    first_seq: int
+    next_seq: int
+    first_ns: int
+    last_ns: int
+
+
+class Incidents:
+    """Sorts members into stories as events come in."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._quiet_ns = NEAR_NS
+        self._count = 0
+        self._open: list[Story] = []
+        self._whose: dict[tuple[str, str, int], Story] = {}
+        self._runs: dict[str, _Run] = {}
+        self.serving: dict[str, Identity] = {}
+        """Who answers each session, as of its newest event."""
+        self.of = 0
+        """Sessions of the run."""
+
+    @property
+    def open_count(self) -> int:
+        """Stories that are not told yet."""
+        return len(self._open)
+
+    def feed(self, event: Event) -> None:
+        """Take in what a session went through, or how it was judged."""
+        match event:
+            case RunStarted():
+                self._quiet_ns = event.loss_threshold_ns + NEAR_NS
+                self.of = event.sessions
+            case FirstAnswer():
+                self.serving[event.session] = event.identity
+            case ChangeSeen(change=change):
+                self._join(_changed(event.session, change))
+                self.serving[event.session] = change.after.identity
+            case ChangeRevised(change=change):
+                self._revise(event.session, change)
+            case ChangeWithdrawn(change=change):
+                self._leave((event.session, "change", change.number))
+            case OutageStarted():
+                before = None if event.last is None else event.last.identity
+                member = Member(
+                    event.session, ("outage", event.since_seq), event.since_ns, event.at_ns, before, ended=False
+                )
+                self._join(member)
+            case OutageEnded():
+                self._end_outage(event)
+            case ProbesLost():
+                self._lose(event)
+            case ChangeJudged():
+                self._judged((event.session, "change", event.change.number), event.judgement)
+            case OutageJudged():
+                self._judged((event.session, "outage", event.since_seq), event.judgement)
+            case _:
+                pass
+
+    def close(self, now_ns: int, *, last: bool = False) -> list[Story]:
+        """The stories that are over now; `last`: all of them."""
+        over = []
+        for story in list(self._open):
+            if last or story.continuing or now_ns - story.to_ns > self._quiet_ns:
+                if not (last or story.judged):
+                    continue
+                self._open.remove(story)
+                for key in story.members:
+                    self._whose.pop(key, None)
+                if story.members:
+                    over.append(story)
+        return over
+
+    def _join(self, member: Member) -> None:
+        key = (member.session, *member.key)
+        story = next((s for s in self._open if not s.continuing and self._near(s, member)), None)
+        if story is None:
+            self._count += 1
+            homes = Counter(who.reflexive.ip for who in self.serving.values() if who.reflexive is not None)
+            story = Story(self._count, member.from_ns, member.to_ns, homes=dict(homes))
+            self._open.append(story)
+        story.members[key] = member
+        self._whose[key] = story
+        story.from_ns = min(story.from_ns, member.from_ns)
+        story.to_ns = max(story.to_ns, member.to_ns)
+        story.continuing = story.to_ns - story.from_ns >= CUT_NS or len(story.members) >= MAX_MEMBERS
+
+    def _near(self, story: Story, member: Member) -> bool:
+        return member.from_ns - NEAR_NS <= story.to_ns and story.from_ns - NEAR_NS <= member.to_ns
+
+    def _revise(self, session: str, change: Change) -> None:
+        key = (session, "change", change.number)
+        story = self._whose.get(key)
+        if story is not None:
+            story.members[key] = _changed(session, change)
+
+    def _leave(self, key: tuple[str, str, int]) -> None:
+        story = self._whose.pop(key, None)
+        if story is not None:
+            del story.members[key]
+
+    def _judged(self, key: tuple[str, str, int], judgement: Judgement) -> None:
+        story = self._whose.get(key)
+        if story is not None:
+            story.members[key].judgement = judgement
+
+    def _end_outage(self, event: OutageEnded) -> None:
+        key = (event.session, "outage", event.since_seq)
+        story = self._whose.get(key)
+        if story is not None:
+            member = story.members[key]
+            member.ended, member.lost = True, event.probes
+            member.to_ns = event.first.sent_ns
+            story.to_ns = max(story.to_ns, member.to_ns)
+
+    def _lose(self, event: ProbesLost) -> None:
+        run = self._runs.get(event.session)
+        if run is not None and run.next_seq == event.first_seq:
+            run.next_seq += event.count
+            run.last_ns = event.last_sent_ns
+        else:
+            end = event.first_seq + event.count
+            run = self._runs[event.session] = _Run(event.first_seq, end, event.first_sent_ns, event.last_sent_ns)
+        lost = run.next_seq - run.first_seq
+        if lost < BURST:
+            return
+        key = (event.session, "burst", run.first_seq)
+        story = self._whose.get(key)
+        if story is None:
+            before = self.serving.get(event.session)
+            self._join(Member(event.session, key[1:], run.first_ns, run.last_ns, before, lost=lost))
+        else:
+            member = story.members[key]
+            member.lost, member.to_ns = lost, run.last_ns
+            story.to_ns = max(story.to_ns, run.last_ns)
+
+
+def _changed(session: str, change: Change) -> Member:
+    key = ("change", change.number)
+    return Member(session, key, change.before.sent_ns, change.after.sent_ns, change.before.identity, change)

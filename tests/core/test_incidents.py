@@ -1,0 +1,158 @@
+"""Incidents: who joins, when they close, and what they say."""
+
+from __future__ import annotations
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.events import (
+    Change,
+    ChangeJudged,
+    ChangeRevised,
+    ChangeSeen,
+    ChangeWithdrawn,
+    ClusterEvent,
+    Cohort,
+    Event,
+    FirstAnswer,
+    Incident,
+    IncidentClosed,
+    Judgement,
+    OutageEnded,
+    OutageStarted,
+    PoolObserved,
+    ProbesLost,
+    RunEnded,
+    RunStarted,
+    Sighting,
+)
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.incidents import MAX_MEMBERS, Incidents
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+
+MS = 1_000_000
+S = 1_000 * MS
+TARGET = TransportAddress("127.0.0.1", 3478)
+STARTED = RunStarted(0, 0, 0, "0", TARGET, "x", 4, 100 * MS, 2 * S, 288, connected=False, lost_guarantees=())
+
+
+def who(pod: str, ip: str = "10.240.0.4") -> Identity:
+    return Identity(TransportAddress(ip, 40312), pod)
+
+
+def seen(session: str, at_ns: int, new: str = "b", old: str = "a", number: int = 1) -> ChangeSeen:
+    before, after = Sighting(1, at_ns - 110 * MS, who(old)), Sighting(2, at_ns - 10 * MS, who(new))
+    return ChangeSeen(at_ns, session, Change(number, (Kind.POD,), before, after, at_ns, 100 * MS, at_ns))
+
+
+def lost(session: str, first: int, count: int, at_ns: int) -> ProbesLost:
+    return ProbesLost(at_ns + 2 * S, session, first, count, at_ns, at_ns + (count - 1) * 100 * MS)
+
+
+def run(*events: Event) -> list[Incident]:
+    analysis = RunAnalysis(Rules())
+    told = [e for event in (STARTED, *events, RunEnded(900 * S, aborted=False)) for e in analysis.feed(event)]
+    return [event.incident for event in told if isinstance(event, IncidentClosed)]
+
+
+def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> None:
+    first = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
+    one, two = run(*first, seen("CLIENT-0", 10 * S), seen("CLIENT-1", 10_900 * MS), seen("CLIENT-0", 20 * S, number=2))
+    assert one == Incident(
+        number=1,
+        from_ns=9_890 * MS,
+        to_ns=10_890 * MS,
+        continuing=False,
+        sessions=2,
+        of=4,
+        changes=2,
+        outages=0,
+        bursts=0,
+        lost=0,
+        kinds=((Kind.POD, 2),),
+        cohorts=(Cohort("10.240.0.4", 2, 3),),
+        near=(),
+        judgements=((Judgement.VIOLATION, 2),),
+        diagnoses=(),
+    )
+    assert (two.number, two.sessions) == (2, 1)
+
+
+def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> None:
+    (incident,) = run(
+        PoolObserved(0, 0, PoolSnapshot(frozenset({Endpoint("u", "a", "10.0.0.1")}))),
+        ClusterEvent(500 * MS, "node", "too early", "added"),
+        ClusterEvent(8_000 * MS, "node", "pool1-3", "added"),
+        ClusterEvent(8_000 * MS, "watch", "", "interrupted"),
+        seen("CLIENT-0", 11_110 * MS),
+        PoolObserved(12 * S, 12 * S, PoolSnapshot(frozenset())),
+        ClusterEvent(40 * S, "node", "too late", "added"),
+    )
+    assert incident.near == (
+        'node "pool1-3" added 3.0 s before',
+        "watch interrupted 3.0 s before",
+        'pod "a" left the pool 1.0 s after',
+    )
+
+
+def test_losses_in_a_row_are_a_burst_even_when_they_are_told_in_parts() -> None:
+    assert run(lost("CLIENT-0", 5, 3, 10 * S), lost("CLIENT-0", 9, 3, 10_400 * MS)) == []
+    (incident,) = run(
+        FirstAnswer(0, "CLIENT-0", 0, who("a")),
+        lost("CLIENT-0", 5, 2, 10 * S),
+        lost("CLIENT-0", 7, 2, 10_200 * MS),
+        lost("CLIENT-0", 9, 2, 10_400 * MS),
+        lost("CLIENT-1", 9, 4, 10_400 * MS),
+    )
+    assert (incident.bursts, incident.lost, incident.sessions) == (2, 10, 2)
+    assert (incident.from_ns, incident.to_ns) == (10 * S, 10_700 * MS)
+    assert (incident.cohorts, incident.judgements) == ((Cohort("10.240.0.4", 1, 1),), ())
+
+
+def test_an_outage_is_a_member_until_it_ends() -> None:
+    last = Sighting(9, 9_900 * MS, who("a"))
+    outage = OutageStarted(15 * S, "CLIENT-0", 10, 10 * S, last)
+    ended = OutageEnded(16 * S, "CLIENT-0", 10, 10 * S, 60, Sighting(70, 15_990 * MS, who("a")))
+    (incident,) = run(outage, ended)
+    assert (incident.outages, incident.lost, incident.to_ns) == (1, 60, 15_990 * MS)
+    (from_the_start,) = run(OutageStarted(15 * S, "CLIENT-0", 0, 10 * S, None))
+    assert (from_the_start.outages, from_the_start.cohorts) == (1, ())
+    late_end = OutageEnded(300 * S, "CLIENT-0", 10, 10 * S, 60, Sighting(70, 299 * S, who("a")))
+    assert run(outage, seen("CLIENT-9", 200 * S), late_end)[0].lost == 0
+
+
+def test_a_revised_member_stays_and_a_withdrawn_one_leaves() -> None:
+    wide, narrow = seen("CLIENT-0", 10 * S), seen("CLIENT-0", 10 * S, old="c")
+    (incident,) = run(wide, ChangeRevised(10_050 * MS, "CLIENT-0", narrow.change, wide.change))
+    assert incident.judgements == ((Judgement.VIOLATION, 1),)
+    assert run(wide, ChangeWithdrawn(10_050 * MS, "CLIENT-0", wide.change, 2)) == []
+    elsewhere = seen("CLIENT-5", 10 * S, number=9).change
+    assert len(run(wide, ChangeRevised(300 * S, "CLIENT-5", elsewhere, elsewhere))) == 1
+    assert len(run(wide, ChangeWithdrawn(300 * S, "CLIENT-5", elsewhere, 1))) == 1
+
+
+def test_a_long_story_is_cut_and_says_that_it_goes_on() -> None:
+    storm = [seen("CLIENT-0", 10 * S + n * 500 * MS, number=n) for n in range(140)]
+    one, two = run(*storm)
+    assert (one.continuing, two.continuing) == (True, False)
+    assert one.changes + two.changes == 140
+    assert one.to_ns - one.from_ns >= 60 * S
+
+
+def test_a_story_with_too_many_members_is_cut_as_well() -> None:
+    incidents = Incidents()
+    for number in range(MAX_MEMBERS + 1):
+        incidents.feed(seen("CLIENT-0", 10 * S, number=number))
+    assert incidents.open_count == 2
+
+
+def test_an_incident_waits_for_its_judgements() -> None:
+    incidents = Incidents()
+    incidents.feed(STARTED)
+    event = seen("CLIENT-0", 10 * S)
+    incidents.feed(event)
+    assert incidents.close(12_900 * MS) == []
+    assert incidents.close(20 * S) == []
+    incidents.feed(ChangeJudged(20 * S, "CLIENT-0", event.change, Judgement.IDLE, None, ()))
+    (story,) = incidents.close(20 * S)
+    assert story.sessions() == {"CLIENT-0"}
+    assert incidents.open_count == 0
