@@ -62,7 +62,8 @@ def _show(archive: Archive, form: Format) -> None:
         for text, tint in text_lines(archive):
             log.text(text, tint)
     else:
-        log.text(_text(archive, form).rstrip("\n"))
+        for line in _text(archive, form).rstrip("\n").split("\n"):
+            log.text(line)
     log.flush()
 
 

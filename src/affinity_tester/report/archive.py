@@ -59,6 +59,7 @@ class Archive:
     losses: list[ev.ProbesLost] = field(default_factory=list)
     around: list[tuple[int, str]] = field(default_factory=list)
     """(at_ns, text): what happened in the cluster, or was injected."""
+    incidents: list[ev.Incident] = field(default_factory=list)
     left_out: int = 0
     """Changes and outages beyond `MOST_MARKS`."""
 
@@ -94,6 +95,9 @@ class _Gatherer:
             case ev.ProbesLost():
                 if len(archive.losses) < MOST_MARKS:
                     archive.losses.append(event)
+            case ev.IncidentClosed(incident=incident):
+                if len(archive.incidents) < MOST_MARKS:
+                    archive.incidents.append(incident)
             case ev.PoolObserved(snapshot=snapshot):
                 before, self._pool = self._pool, snapshot
                 self._near(event, [line.text for line in pool_lines(before, snapshot)])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
 from affinity_tester.core import events as ev
-from affinity_tester.report import words
 from affinity_tester.report.archive import Archive, Mark
+from affinity_tester.report.incident import incident_text, is_violation
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.render import cut_short
 from affinity_tester.report.summary import Table, health, judgements, tables, verdict_lines
-from affinity_tester.report.timeline import timeline
+from affinity_tester.report.timeline import shown, timeline
 
 MOST_ROWS = 1_000
 """Changes and outages in the table: enough for any reader, few enough for any browser."""
@@ -23,7 +22,7 @@ _STYLE = """
   --good: #3fb950; --doubt: #d29922; --bad: #ff7b72; --event: #56d4dd; } }
 body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-serif; max-width: 75rem;
   margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+h1 { font-size: 1.4rem; } h3 { font-size: 1rem; } pre { white-space: pre-wrap; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p.verdict { font-size: 1.2rem; font-weight: 600; white-space: pre-line; }
 .PASS { color: var(--good); } .INCONCLUSIVE, .unknown { color: var(--doubt); }
 .FAIL, .violation { color: var(--bad); } .event { color: var(--event); } .dim { color: var(--dim); }
@@ -42,7 +41,7 @@ svg .near { stroke: var(--event); stroke-dasharray: 2 3; }
 
 def html_text(archive: Archive) -> str:
     """The page."""
-    target = escape(words.printable(archive.started.target_name))
+    target = shown(archive.started.target_name)
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
@@ -55,33 +54,42 @@ def html_text(archive: Archive) -> str:
 
 def _sections(archive: Archive) -> Iterable[str]:
     yield _verdict(archive.results.verdict)
-    yield from (f"<p>{escape(line.text)}</p>" for line in run_lines(archive.started, archive.clock))
+    yield from (f"<p>{shown(line.text)}</p>" for line in run_lines(archive.started, archive.clock))
     if archive.marks or archive.losses:
         yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(archive)}</div>'
     if archive.marks:
         yield "<h2>Changes and outages</h2>"
         yield _marks(archive)
+    if archive.incidents:
+        yield "<h2>Incidents</h2>"
+    for incident in archive.incidents[:MOST_ROWS]:
+        head, *details = incident_text(incident, archive.clock)
+        css = ' class="violation"' if is_violation(incident) else ""
+        yield f"<h3{css}>{shown(head)}</h3><pre>{_joined(details)}</pre>"
     if archive.around:
         yield "<h2>In the cluster</h2>"
         rows = (
-            f'<tr><td>{archive.clock.time_of_day(at_ns)}</td><td class="event">{escape(text)}</td></tr>'
+            f'<tr><td>{archive.clock.time_of_day(at_ns)}</td><td class="event">{shown(text)}</td></tr>'
             for at_ns, text in archive.around[:MOST_ROWS]
         )
         yield f'<table class="log"><tbody>{"".join(rows)}</tbody></table>'
     run = archive.results.run
     yield "<h2>Summary</h2>"
     if run is None:
-        yield f"<p>{escape(cut_short(archive))}</p>"
+        yield f"<p>{shown(cut_short(archive))}</p>"
     else:
         yield from (_table(table) for table in tables(archive.results, run))
-        yield from (f"<p>{escape(text)}</p>" for text, _ in health(run.total))
-    yield from (f"<p>{escape(text)}</p>" for text, _ in judgements(archive.results.tally))
+        yield from (f"<p>{shown(text)}</p>" for text, _ in health(run.total))
+    yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(archive.results.tally))
 
 
 def _verdict(verdict: ev.Verdict | None) -> str:
     outcome = ev.Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
-    text = "\n".join(text.strip() for text, _ in verdict_lines(verdict))
-    return f'<p class="verdict {outcome}">{escape(text)}</p>'
+    return f'<p class="verdict {outcome}">{_joined(text.strip() for text, _ in verdict_lines(verdict))}</p>'
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(map(shown, lines))
 
 
 def _marks(archive: Archive) -> str:
@@ -93,21 +101,21 @@ def _marks(archive: Archive) -> str:
 
 
 def _mark(mark: Mark, archive: Archive) -> str:
-    facts = "<br>".join(escape(fact) for fact in mark.facts)
+    facts = "<br>".join(shown(fact) for fact in mark.facts)
     return (
-        f"<tr><td>{archive.clock.time_of_day(mark.at_ns)}</td><td>{escape(words.printable(mark.session))}</td>"
-        f'<td>{facts}</td><td class="{mark.judgement}">{escape(mark.verdict)}</td></tr>'
+        f"<tr><td>{archive.clock.time_of_day(mark.at_ns)}</td><td>{shown(mark.session)}</td>"
+        f'<td>{facts}</td><td class="{mark.judgement}">{shown(mark.verdict)}</td></tr>'
     )
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
+    head = "".join(f"<th>{shown(cell)}</th>" for cell in table.head)
     rows = "".join(
         "<tr" + (' class="all"' if row is table.rows[-1] else "") + ">"
-        "" + "".join(f"<td>{escape(words.printable(cell))}</td>" for cell in row) + "</tr>"
+        "" + "".join(f"<td>{shown(cell)}</td>" for cell in row) + "</tr>"
         for row in table.rows
     )
     return (
-        f'<div class="wide"><table><caption>{escape(table.caption)}</caption>'
+        f'<div class="wide"><table><caption>{shown(table.caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

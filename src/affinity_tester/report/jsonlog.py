@@ -33,6 +33,8 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunSummary: ("run.summary", "info"),
     ev.Verdict: ("run.verdict", "info"),
     ev.SessionStarted: ("session.started", "info"),
+    ev.FirstAnswer: ("session.first_answer", "info"),
+    ev.IncidentClosed: ("run.incident", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
     ev.ChangeJudged: ("session.change_judged", "info"),
     ev.ProbesLost: ("session.probes_lost", "info"),
@@ -57,7 +59,9 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
 }
 """Every event but `ChangeSeen`, which has a name for each kind."""
 
-MOMENTS = frozenset({"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns"})
+MOMENTS = frozenset(
+    {"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns", "from_ns", "to_ns"}
+)
 MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}

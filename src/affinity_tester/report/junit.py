@@ -30,7 +30,7 @@ def junit_text(archive: Archive) -> str:
     suite = ET.SubElement(
         root,
         "testsuite",
-        name=f"affinity-tester {words.printable(archive.started.target_name)}",
+        name=words.printable(f"affinity-tester {archive.started.target_name}"),
         tests=str(len(archive.sessions) + 1),
         failures=str(len(violations) + failed),
         errors=str(int(inconclusive)),
@@ -39,7 +39,7 @@ def junit_text(archive: Archive) -> str:
         timestamp=archive.clock.rfc3339(archive.started.at_ns),
     )
     for session in archive.sessions:
-        case = _case(suite, "session", words.printable(session), seconds)
+        case = _case(suite, "session", session, seconds)
         if marks := violations.get(session):
             _told(case, "failure", "violation", [_words(mark, archive) for mark in marks])
     case = _case(suite, "run", "verdict", seconds)
@@ -49,17 +49,24 @@ def junit_text(archive: Archive) -> str:
     elif inconclusive:
         _told(case, "error", "INCONCLUSIVE", lines)
     else:
-        ET.SubElement(case, "system-out").text = "\n".join(lines)
+        ET.SubElement(case, "system-out").text = _text(lines)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=False)
 
 
 def _case(suite: ET.Element, kind: str, name: str, seconds: float) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=f"affinity-tester.{kind}", name=name, time=f"{seconds:.3f}")
+    return ET.SubElement(
+        suite, "testcase", classname=f"affinity-tester.{kind}", name=words.printable(name), time=f"{seconds:.3f}"
+    )
 
 
 def _told(case: ET.Element, tag: str, kind: str, lines: list[str]) -> None:
-    ET.SubElement(case, tag, type=kind, message=lines[0]).text = "\n".join(lines)
+    ET.SubElement(case, tag, type=kind, message=words.printable(lines[0])).text = _text(lines)
+
+
+def _text(lines: list[str]) -> str:
+    """Without the characters that XML 1.0 forbids."""
+    return "\n".join(map(words.printable, lines))
 
 
 def _words(mark: Mark, archive: Archive) -> str:

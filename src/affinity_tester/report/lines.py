@@ -9,6 +9,7 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.incident import incident_text, is_violation
 from affinity_tester.report.logging import Level, Tint
 from affinity_tester.settings import format_duration
 
@@ -154,10 +155,10 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             return [warning(f"{name} probe {event.seq} was answered twice and differently: {first}, then {second}")]
         case ev.NetworkError():
             meaning = f" ({_ICMP[event.error]})" if event.error in _ICMP else ""
-            sender = f" from {words.printable(event.offender)}" if event.offender is not None else ""
-            return [warning(f"{name} heard ICMP error {words.printable(event.error)}{meaning}{sender}")]
+            sender = f" from {event.offender}" if event.offender is not None else ""
+            return [warning(f"{name} heard ICMP error {event.error}{meaning}{sender}")]
         case ev.ClientFault():
-            fault = f"{words.printable(event.fault)}: {words.printable(event.detail)}"
+            fault = f"{event.fault}: {event.detail}"
             return [warning(f"{name} the client's own fault, not the network's: {fault}")]
         case ev.SessionExhausted():
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
@@ -177,16 +178,20 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
                 warning(f"no session is answered after {format_duration(event.waited_ns)}: {_WHEN_NOTHING_ANSWERS}")
             ]
         case ev.Injected():
-            return [Line(f"injected: {words.printable(event.text)}", "event", Tint.CLUSTER)]
+            return [Line(f"injected: {event.text}", "event", Tint.CLUSTER)]
         case ev.SendingStopped():
             return [Line("sending stopped; the last replies may still come, then the last judgements")]
         case ev.PoolUnobserved(reason=reason):
-            return [_cluster(f"the pool is not observed any more: {words.printable(reason)}")]
+            return [_cluster(f"the pool is not observed any more: {reason}")]
         case ev.WrongPool(pod=pod):
             told = "which was never in the watched pool: wrong cluster or Service; the pool counts as not watched"
             return [warning(f"pod {words.quoted(pod)} answers, {told}")]
         case ev.ClusterEvent(subject=subject, name=name, what=what):
-            return [_cluster(f"{words.printable(subject)} {words.quoted(name)} {words.printable(what)}")]
+            return [_cluster(f"{subject} {words.quoted(name)} {what}")]
+        case ev.IncidentClosed(incident=incident):
+            tint = Tint.VIOLATION if is_violation(incident) else Tint.QUIET
+            level: Level = "error" if is_violation(incident) else "info"
+            return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock)]
         case ev.RunEnded(aborted=True):
             return [warning("stopped at once: judgements still open are unknown")]
     return []
@@ -197,11 +202,11 @@ def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
     if before is None:
         ready = f"{after.ready_count:,} of {words.plural(len(after.endpoints), 'endpoint')} ready"
         return [_cluster(f"the pool is watched: {ready}")]
-    return [_cluster(words.printable(fact)) for fact in differences(before, after)]
+    return [_cluster(fact) for fact in differences(before, after)]
 
 
 def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
-    address, name = str(event.target), words.printable(event.target_name)
+    address, name = str(event.target), event.target_name
     target = address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
     sockets = ", on connected sockets" if event.connected else ""
     probes = (
@@ -209,6 +214,6 @@ def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
         f"a probe of {event.request_size} bytes every {format_duration(event.interval_ns)} each{sockets}, "
         f"lost after {format_duration(event.loss_threshold_ns)}"
     )
-    opening = f"{clock.date(event.at_ns)} {clock.utc_offset}, affinity-tester {words.printable(event.version)}"
-    guarantees = [warning(f"not on this platform: {words.printable(lost)}") for lost in event.lost_guarantees]
+    opening = f"{clock.date(event.at_ns)} {clock.utc_offset}, affinity-tester {event.version}"
+    guarantees = [warning(f"not on this platform: {lost}") for lost in event.lost_guarantees]
     return [Line(opening), Line(probes), *guarantees]

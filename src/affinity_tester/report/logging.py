@@ -19,6 +19,7 @@ import structlog
 from colorama import Fore, Style
 
 from affinity_tester.errors import AffinityTesterError
+from affinity_tester.report.words import printable
 
 LogFormat = Literal["console", "json"]
 Level = Literal["info", "event", "warn", "error"]
@@ -67,7 +68,7 @@ class Log(structlog.BoundLoggerBase):
 
     def text(self, text: str, tint: Tint | None = None) -> None:
         """Write a line of the console form that has neither time nor level (the summary's tables)."""
-        self._logger.write(text, tint)
+        self._logger.write(printable(text), tint)
 
     def flush(self) -> None:
         """Hand what was logged to whoever reads it."""
@@ -124,7 +125,7 @@ def _console_line(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> tuple[tuple[str, Tint], dict[str, Any]]:
     """The last processor for people: `HH:MM:SS.mmm [level] text`."""
-    return (f"{event['time']} {_TAGS[event['level']]} {event['event']}", event["tint"]), {}
+    return (f"{event['time']} {_TAGS[event['level']]} {printable(event['event'])}", event["tint"]), {}
 
 
 def _json_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

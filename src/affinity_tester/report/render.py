@@ -8,16 +8,20 @@ from typing import Any
 from affinity_tester.core import events as ev
 from affinity_tester.report import words
 from affinity_tester.report.archive import Archive, Mark
+from affinity_tester.report.incident import incident_text, is_violation
 from affinity_tester.report.jsonlog import plain
 from affinity_tester.report.lines import JUDGED, run_lines
+from affinity_tester.report.logging import Tint
 from affinity_tester.report.summary import SummaryLine, summary
 
 MOST_TEXT_MARKS = 50
 """Changes and outages listed in text: what fits into a bug report."""
 
+MOST_TEXT_INCIDENTS = 20
+
 
 def text_lines(archive: Archive) -> list[SummaryLine]:
-    """The run's opening, its changes and outages with their judgements, and the summary."""
+    """The run's opening, its changes and outages with their judgements, its incidents, and the summary."""
     lines: list[SummaryLine] = [(line.text, None) for line in run_lines(archive.started, archive.clock)]
     if archive.marks:
         lines += [("", None), ("changes and outages", None)]
@@ -28,9 +32,13 @@ def text_lines(archive: Archive) -> list[SummaryLine]:
     more = len(archive.marks) - MOST_TEXT_MARKS + archive.left_out
     if more > 0:
         lines.append((f"… and {more:,} more", None))
+    for incident in archive.incidents[:MOST_TEXT_INCIDENTS]:
+        tint = Tint.VIOLATION if is_violation(incident) else None
+        head, *details = incident_text(incident, archive.clock)
+        lines += [("", None), (head, tint), *((detail, None) for detail in details)]
     if archive.results.run is None:
         lines += [("", None), (cut_short(archive), None)]
-    return lines + summary(archive.results)
+    return [(words.printable(text), tint) for text, tint in lines + summary(archive.results)]
 
 
 def cut_short(archive: Archive) -> str:
@@ -42,7 +50,7 @@ def cut_short(archive: Archive) -> str:
 
 
 def json_text(archive: Archive) -> str:
-    """One object: `run`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `judged`; times as in the JSON log.
+    """One object: `run`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `incidents`, `judged`, as in the JSON log.
 
     `summary` and `verdict` are null where the record ends before them.
     """
@@ -56,6 +64,7 @@ def json_text(archive: Archive) -> str:
         "sessions": [plain(session, clock) for session in results.sessions.values()],
         "changes": [_mark(mark, archive) for mark in archive.marks if mark.change is not None],
         "outages": [_mark(mark, archive) for mark in archive.marks if mark.change is None],
+        "incidents": [plain(incident, clock) for incident in archive.incidents],
         "left_out": archive.left_out,
         "judged": {
             "changes": {str(judgement): tally.changes(judgement) for judgement in ev.Judgement},

@@ -18,7 +18,7 @@ MOST_ROWS = 20
 WORST_ROWS = 10
 """Of more sessions, so many: the worst."""
 
-_PROBES = ("", "sent", "answered", "lost", "up", "down", "unknown", "late", "duplicate", "reordered", "pending")
+_PROBES = ("", "sent", "answered", "lost", "up", "down", "unknown", "late", "duplicate", "reordered")
 _CHANGES = ("", "changes", "ip", "port", "pod", "node", "instance", "software", "longest gap")
 
 _TIMES = ("", "answers", "min", "mean", "p50", "p90", "p99", "max", "jitter")
@@ -67,7 +67,7 @@ def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
     """`PASS: …` and, below it, whatever other reasons there are."""
     if verdict is None:
         return [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
-    told = [words.printable(text) for text in ((verdict.strength,) if verdict.strength else ()) + verdict.reasons]
+    told = ((verdict.strength,) if verdict.strength else ()) + verdict.reasons
     tint = _OUTCOME_TINTS[verdict.outcome]
     indent = " " * (len(verdict.outcome) + 2)
     return [(f"{verdict.outcome}: {told[0] if told else ''}", tint), *((f"{indent}{text}", tint) for text in told[1:])]
@@ -90,14 +90,14 @@ def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
 def _rows(
     row: Callable[[Ended], list[str]], sessions: Iterable[ev.SessionSummary], run: ev.RunSummary
 ) -> list[list[str]]:
-    return [*([words.printable(session.session), *row(session)] for session in sessions), ["all", *row(run)]]
+    return [*([session.session, *row(session)] for session in sessions), ["all", *row(run)]]
 
 
 def _probes_row(ended: Ended) -> list[str]:
     total, losses = ended.total, ended.losses
     probes = (total.sent, total.answered, total.lost, losses.up, losses.down, losses.unknown)
     replies = (total.late, total.duplicate, total.reordered)
-    return [*map(str, probes), *map(str, replies), str(total.pending)]
+    return [*map(str, probes), *map(str, replies)]
 
 
 def _times_row(ended: Ended) -> list[str]:
@@ -138,14 +138,17 @@ def health(total: ev.Counts) -> list[SummaryLine]:
         f"{words.plural(total.socket_drops, 'socket drop')} ({words.share(total.socket_drops, total.sent)})",
     )
     ill = total.timer_misses or total.send_errors or total.socket_drops
-    lines: list[SummaryLine] = [("the client itself: " + ", ".join(own), Tint.WARNING if ill else None)]
+    lines: list[SummaryLine] = [("this client: " + ", ".join(own), Tint.WARNING if ill else None)]
+    if total.pending:
+        lines.append((f"neither answered nor lost yet at the end: {words.plural(total.pending, 'probe')}", None))
     odd = (
         (total.wrong_source, "from a wrong source"),
         (total.network_errors, "ICMP errors"),
+        (total.stale, "too old to tell"),
         (total.undecodable, "undecodable"),
     )
     heard = ", ".join(f"{count:,} {word}" for count, word in odd if count)
-    return [*lines, (f"also heard: {heard}", Tint.WARNING)] if heard else lines
+    return [*lines, (f"also: {heard}", Tint.WARNING)] if heard else lines
 
 
 def judgements(tally: Tally) -> list[SummaryLine]:

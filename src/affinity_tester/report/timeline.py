@@ -21,6 +21,11 @@ _ROW = 18
 _TICKS = 6
 
 
+def shown(text: str) -> str:
+    """Text as HTML: nothing in it is a tag, and all of it can be seen."""
+    return escape(words.printable(text))
+
+
 def timeline(archive: Archive) -> str:
     """Changes are ticks in the colour of their judgement, outages and losses bars, cluster events dashed lines."""
     rows = {session: number for number, session in enumerate(_busiest(archive))}
@@ -28,7 +33,7 @@ def timeline(archive: Archive) -> str:
     scale = _Scale(archive)
     shapes = list(_axis(archive, scale, height))
     for session, row in rows.items():
-        shapes.append(f'<text x="0" y="{row * _ROW + 13}">{escape(words.printable(session))}</text>')
+        shapes.append(f'<text x="0" y="{row * _ROW + 13}">{shown(session)}</text>')
     losses = (loss for loss in archive.losses if loss.session in rows)
     for loss in islice(losses, MOST_SHAPES):
         title = f"{archive.clock.time_of_day(loss.first_sent_ns)} {words.plural(loss.count, 'probe')} lost"
@@ -75,7 +80,7 @@ def _axis(archive: Archive, scale: _Scale, height: int) -> Iterable[str]:
         yield f'<text x="{x}" y="{height - 4}" text-anchor="middle">{archive.clock.time_of_day(at_ns)[:8]}</text>'
     for at_ns, text in archive.around[:MOST_SHAPES]:
         x = f"{scale.x(at_ns):.1f}"
-        title = f"<title>{archive.clock.time_of_day(at_ns)} {escape(text)}</title>"
+        title = f"<title>{archive.clock.time_of_day(at_ns)} {shown(text)}</title>"
         yield f'<line class="near" x1="{x}" x2="{x}" y1="0" y2="{height - _ROW}">{title}</line>'
 
 
@@ -84,7 +89,7 @@ def _bar(span: tuple[float, float], row: int, *, css: str, thick: int, title: st
     x, width = span[0], max(3.0, span[1] - span[0])
     y = row * _ROW + (_ROW - thick) / 2
     box = f'x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{thick}"'
-    return f'<rect class="{css}" {box}><title>{escape(title)}</title></rect>'
+    return f'<rect class="{css}" {box}><title>{shown(title)}</title></rect>'
 
 
 def _title(mark: Mark, archive: Archive) -> str:

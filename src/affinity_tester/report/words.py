@@ -1,4 +1,7 @@
-"""The words for values and for single facts. Nothing here remembers anything, and nothing trusts what a server said."""
+"""The words for values and for single facts. Nothing here remembers anything.
+
+Pods, servers and records choose parts of these words: whoever shows them makes them `printable` first.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def printable(text: str) -> str:
 
 def quoted(text: str | None) -> str:
     """`"pod-a"`, or `unknown` for what no reply has said."""
-    return "unknown" if text is None else f'"{printable(text)}"'
+    return "unknown" if text is None else f'"{text}"'
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:
@@ -68,7 +71,7 @@ def is_restart(change: Change) -> bool:
 
 def judged(event: ChangeJudged | OutageJudged) -> str:
     """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
-    why = ": " + "; ".join(printable(reason) for reason in event.reasons) if event.reasons else ""
+    why = ": " + "; ".join(event.reasons) if event.reasons else ""
     avoidable = "" if event.avoidable is None else ", avoidable" if event.avoidable else ", unavoidable"
     return f"{event.judgement}{why}{avoidable}"
 

@@ -1,0 +1,62 @@
+"""An incident in words that a person can paste into a bug report: what, when, to how many, the evidence, what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from affinity_tester.core.events import Certainty, Diagnosis, Incident, Judgement
+from affinity_tester.report import words
+from affinity_tester.report.clock import RunClock
+from affinity_tester.settings import format_duration
+
+
+def incident_text(incident: Incident, clock: RunClock) -> list[str]:
+    """A heading, and indented below it cohorts, what was near, and the diagnoses with their evidence."""
+    lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
+    when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}" + (", continuing" if incident.continuing else "")
+    whom = f"{incident.sessions:,} of {words.plural(incident.of, 'session')}"
+    return [
+        f"incident {incident.number} {when}, {whom}: {', '.join(_members(incident))}",
+        *(f"    {line}" for line in _details(incident)),
+    ]
+
+
+def is_violation(incident: Incident) -> bool:
+    """Whether a member of it is a violation."""
+    return dict(incident.judgements).get(Judgement.VIOLATION, 0) > 0
+
+
+def _members(incident: Incident) -> Iterator[str]:
+    if incident.changes:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in incident.kinds)
+        yield words.plural(incident.changes, "change") + (f" ({kinds})" if kinds else "")
+    if incident.outages:
+        yield words.plural(incident.outages, "outage")
+    if incident.bursts:
+        yield words.plural(incident.bursts, "loss burst")
+    if incident.lost:
+        yield f"{words.plural(incident.lost, 'probe')} lost"
+
+
+def _details(incident: Incident) -> Iterator[str]:
+    if incident.judgements:
+        yield "judged: " + ", ".join(f"{count:,} {judgement}" for judgement, count in incident.judgements)
+    if incident.cohorts:
+        cohorts = (f"{c.ip} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
+        yield "by x_address IP before: " + ", ".join(cohorts)
+    yield from (f"near: {fact}" for fact in incident.near)
+    for diagnosis in incident.diagnoses:
+        yield from _diagnosis(diagnosis)
+
+
+def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:
+    name = f"{diagnosis.certainty}: {diagnosis.name}" if diagnosis.name else str(diagnosis.certainty)
+    yield name
+    yield from (f"    {fact}" for fact in diagnosis.evidence)
+    if diagnosis.missing:
+        settle = "would settle it" if diagnosis.certainty is Certainty.CANNOT_TELL else "missing"
+        yield f"    {settle}: {diagnosis.missing}"
+    if diagnosis.remedy:
+        yield f"    try: {diagnosis.remedy}"
+    if diagnosis.references:
+        yield f"    known: {', '.join(diagnosis.references)}"

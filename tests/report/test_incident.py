@@ -1,0 +1,110 @@
+"""An incident in words."""
+
+import io
+import json
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.identity import Kind
+from affinity_tester.report.archive import gather
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.console import ConsoleReport
+from affinity_tester.report.html import html_text
+from affinity_tester.report.incident import incident_text
+from affinity_tester.report.logging import configure
+from affinity_tester.report.render import json_text, text_lines
+
+
+def incident(story, **changed) -> ev.Incident:
+    fields = {
+        "number": 3,
+        "from_ns": story.at(3),
+        "to_ns": story.at(4.2),
+        "continuing": False,
+        "sessions": 11,
+        "of": 16,
+        "changes": 10,
+        "outages": 1,
+        "bursts": 2,
+        "lost": 1_234,
+        "kinds": ((Kind.REFLEXIVE_IP, 10), (Kind.POD, 4)),
+        "cohorts": (ev.Cohort("10.240.0.4", 10, 10), ev.Cohort("10.240.0.5", 1, 6)),
+        "near": ('node "pool1-000003" added 1.9 s before',),
+        "judgements": ((ev.Judgement.VIOLATION, 11),),
+        "diagnoses": (
+            ev.Diagnosis(
+                "node-rehash",
+                ev.Certainty.LIKELY,
+                ("11 of 16 sessions", "all with old reflexive IP 10.240.0.4"),
+                remedy="use a balancer that keeps flows",
+                references=("Azure/AKS#5888", "metallb/metallb#3"),
+            ),
+            ev.Diagnosis("flow-wipe", ev.Certainty.POSSIBLE, (), missing="a proxy that restarted"),
+            ev.Diagnosis("", ev.Certainty.CANNOT_TELL, (), missing="a run with the pool watched"),
+        ),
+    }
+    return ev.Incident(**fields | changed)
+
+
+TEXT = [
+    "incident 3 at 13:35:23.176 for 1.2 s, 11 of 16 sessions: 10 changes (reflexive_ip 10, pod 4), 1 outage, "
+    "2 loss bursts, 1,234 probes lost",
+    "    judged: 11 violation",
+    "    by x_address IP before: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
+    '    near: node "pool1-000003" added 1.9 s before',
+    "    likely: node-rehash",
+    "        11 of 16 sessions",
+    "        all with old reflexive IP 10.240.0.4",
+    "        try: use a balancer that keeps flows",
+    "        known: Azure/AKS#5888, metallb/metallb#3",
+    "    possible: flow-wipe",
+    "        missing: a proxy that restarted",
+    "    cannot tell",
+    "        would settle it: a run with the pool watched",
+]
+
+
+def test_it_can_be_pasted_into_a_bug_report(story):
+    assert incident_text(incident(story), RunClock.of(story.started())) == TEXT
+
+
+def test_it_says_no_more_than_there_is(story):
+    bare = incident(
+        story,
+        changes=0,
+        outages=0,
+        bursts=1,
+        lost=1,
+        continuing=True,
+        kinds=(),
+        cohorts=(),
+        near=(),
+        judgements=(),
+        diagnoses=(),
+    )
+    assert incident_text(bare, RunClock.of(story.started())) == [
+        "incident 3 at 13:35:23.176 for 1.2 s, continuing, 11 of 16 sessions: 1 loss burst, 1 probe lost"
+    ]
+
+
+def test_the_console_shows_a_violation_in_bold_red_and_the_rest_quietly(story):
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=True))
+    report.emit(story.started())
+    report.emit(ev.IncidentClosed(story.at(9), incident(story)))
+    report.emit(ev.IncidentClosed(story.at(9), incident(story, judgements=((ev.Judgement.EXPLAINED, 1),))))
+    lines = stream.getvalue().splitlines()[2:]
+    assert lines[: len(TEXT)] == [f"\x1b[1m\x1b[31m13:35:29.176 [error] {text}\x1b[0m" for text in TEXT]
+    assert lines[len(TEXT)] == f"\x1b[2m13:35:29.176 [info]  {TEXT[0]}\x1b[0m"
+
+
+def test_every_report_of_a_record_has_it(story):
+    archive = gather([story.started(), ev.IncidentClosed(story.at(9), incident(story))])
+    text = [line for line, _ in text_lines(archive)]
+    at = text.index(TEXT[0])
+    assert text[at : at + len(TEXT)] == TEXT
+    assert TEXT[0] in html_text(archive)
+    assert "    likely: node-rehash\n        11 of 16 sessions\n" in html_text(archive)
+    told = json.loads(json_text(archive))["incidents"][0]
+    assert told["from"] == "2026-11-22T12:35:23.176042Z"
+    assert told["kinds"] == {"reflexive_ip": 10, "pod": 4}
+    assert told["diagnoses"][0]["certainty"] == "likely"

@@ -1,0 +1,251 @@
+"""The log for machines, whole objects."""
+
+import io
+import json
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from strategies import EVENT_CLASSES, any_event
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.report.jsonlog import MILLISECONDS, MOMENTS, NAMES, SECONDS, JsonReport
+from affinity_tester.report.logging import configure
+
+ONE = "CLIENT-1058228236"
+MS = 1_000_000
+
+
+def log(*events: ev.Event) -> list[dict[str, object]]:
+    stream = io.StringIO()
+    report = JsonReport(configure(format="json", stream=stream, colour=True))
+    for event in events:
+        report.emit(event)
+    report.close()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+CHANGE = {
+    "number": 1,
+    "kinds": ["reflexive_ip", "reflexive_port", "pod", "node", "instance"],
+    "before": {
+        "seq": 29,
+        "sent": "2026-11-22T12:35:23.076042Z",
+        "identity": {
+            "reflexive": "10.240.0.4:40312",
+            "pod": "pod-a",
+            "node": "node-1",
+            "instance": "0101010101010101",
+            "software": "affinity-tester/0.1.0",
+        },
+    },
+    "after": {
+        "seq": 30,
+        "sent": "2026-11-22T12:35:23.176042Z",
+        "identity": {
+            "reflexive": "10.240.0.7:61022",
+            "pod": "pod-b",
+            "node": "node-2",
+            "instance": "0202020202020202",
+            "software": "affinity-tester/0.1.0",
+        },
+    },
+    "seen": "2026-11-22T12:35:23.178042Z",
+    "longest_pause_ms": 100.0,
+    "settled": "2026-11-22T12:35:25.176042Z",
+}
+
+
+def test_a_change_is_told_once_for_each_kind_with_all_there_is_to_know(story):
+    common = {"time": "2026-11-22T12:35:23.178042Z", "level": "error"}
+    of = {"session": ONE, "change": CHANGE}
+    assert log(story.started(), story.seen())[1:] == [
+        common | {"event": "session.x_address_changed", "from": "10.240.0.4:40312", "to": "10.240.0.7:61022"} | of,
+        common | {"event": "session.pod_changed", "from": "pod-a", "to": "pod-b"} | of,
+        common | {"event": "session.node_changed", "from": "node-1", "to": "node-2"} | of,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"node": "node-2"}, [("session.node_changed", "error", "node-1", "node-2")]),
+        ({"instance": b"\x02" * 8}, [("session.pod_restarted", "warn", "01" * 8, "02" * 8)]),
+        (
+            {"reflexive": TransportAddress("2001:db8::1", 9)},
+            [("session.x_address_changed", "error", "10.240.0.4:40312", "[2001:db8::1]:9")],
+        ),
+    ],
+)
+def test_each_kind_of_change_has_its_name(story, changed, told):
+    shown = log(story.started(), story.seen(after=story.pod_a._replace(**changed)))[1:]
+    assert [(line["event"], line["level"], line["from"], line["to"]) for line in shown] == told
+
+
+def test_a_foreign_server_that_calls_itself_otherwise(story):
+    before = story.pod_a._replace(pod=None, node=None, instance=None, software="a")
+    shown = log(story.started(), story.seen(before=before, after=before._replace(software="b")))[1:]
+    assert [(line["event"], line["from"], line["to"]) for line in shown] == [("session.software_changed", "a", "b")]
+
+
+def test_the_start_of_a_run(story):
+    assert log(story.started()) == [
+        {
+            "time": "2026-11-22T12:35:20.176042Z",
+            "level": "info",
+            "event": "run.started",
+            "utc_offset_s": 3600,
+            "version": "0.1.0",
+            "target": "203.0.113.7:3478",
+            "target_name": "udp.example.com",
+            "sessions": 2,
+            "interval_s": 0.1,
+            "loss_threshold_s": 2.0,
+            "request_size": 288,
+            "connected": False,
+            "lost_guarantees": [],
+        }
+    ]
+
+
+def test_the_end_of_a_session_and_the_verdict(story):
+    shown = log(story.started(), story.ending()[0], story.ending()[-1])[1:]
+    counts = dict.fromkeys((field.name for field in fields(ev.Counts)), 0)
+    counts |= {"sent": 1000, "answered": 990, "lost": 10, "late": 1, "duplicate": 2, "reordered": 3, "changes": 1}
+    assert shown == [
+        {
+            "time": "2026-11-22T12:37:12.176042Z",
+            "level": "info",
+            "event": "session.summary",
+            "session": ONE,
+            "local": "192.0.2.1:50001",
+            "total": counts | {"pairs": 989},
+            "losses": {"up": 1, "down": 2, "unknown": 7},
+            "rtt": {
+                "count": 990,
+                "min_ms": 0.025,
+                "mean_ms": 0.7,
+                "p50_ms": 0.25,
+                "p90_ms": 1.52,
+                "p99_ms": 12.04,
+                "max_ms": 1203.4,
+                "jitter_ms": 0.09,
+            },
+            "kinds": {"reflexive_ip": 1, "reflexive_port": 1, "pod": 1, "node": 1, "instance": 1},
+            "longest_gap_ms": 102.0,
+            "unanswered_ms": 0.0,
+            "serving": CHANGE["after"]["identity"],
+        },
+        {
+            "time": "2026-11-22T12:37:12.176042Z",
+            "level": "error",
+            "event": "run.verdict",
+            "outcome": "FAIL",
+            "reasons": ["1 violation"],
+            "strength": "",
+            "violations": 1,
+            "judged_pairs": 1988,
+            "still_s": 100.0,
+        },
+    ]
+
+
+def test_what_is_not_known_is_null_and_never_left_out(story):
+    assert log(story.started(), story.ending()[1])[1]["rtt"] == {
+        "count": 0,
+        **dict.fromkeys(("min_ms", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "max_ms", "jitter_ms")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("judgement", "level"), [("violation", "error"), ("explained", "info"), ("unknown", "info"), ("idle", "info")]
+)
+def test_a_violation_is_an_error(story, judgement, level):
+    judged = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
+    assert log(story.started(), judged)[1] == {
+        "time": "2026-11-22T12:35:33.176042Z",
+        "level": level,
+        "event": "session.change_judged",
+        "session": ONE,
+        "change": CHANGE,
+        "judgement": judgement,
+        "avoidable": True,
+        "reasons": ["a", "b"],
+    }
+
+
+def test_an_inconclusive_verdict_is_a_warning(story):
+    verdict = ev.Verdict(story.at(1), ev.Outcome.INCONCLUSIVE, ("nothing answered",), "", 0, 0, 0)
+    assert log(story.started(), verdict)[1]["level"] == "warn"
+
+
+def test_a_pool_lists_its_endpoints_in_order(story):
+    pool = PoolSnapshot(
+        frozenset({Endpoint("2", "b", "10.0.0.2"), Endpoint("1", "a", "10.0.0.1")}), (("policy", "Local"),)
+    )
+    shown = log(story.started(), ev.PoolObserved(story.at(1), story.at(0), pool))[1]
+    rest = {"node": "", "ready": True, "serving": True, "terminating": False}
+    assert shown == {
+        "time": "2026-11-22T12:35:21.176042Z",
+        "level": "event",
+        "event": "pool.observed",
+        "since": "2026-11-22T12:35:20.176042Z",
+        "snapshot": {
+            "endpoints": [
+                {"uid": "1", "pod": "a", "address": "10.0.0.1"} | rest,
+                {"uid": "2", "pod": "b", "address": "10.0.0.2"} | rest,
+            ],
+            "spec": {"policy": "Local"},
+        },
+        "listed": False,
+    }
+
+
+def test_nothing_is_folded(story):
+    assert len(log(story.started(), *[story.seen()] * 100)) == 301
+
+
+def test_a_warning_of_the_report_itself(story):
+    stream = io.StringIO()
+    report = JsonReport(configure(format="json", stream=stream, colour=False))
+    report.warn("too early to have a time")
+    report.emit(story.started())
+    report.warn("the record ends here")
+    assert json.loads(stream.getvalue().splitlines()[1]) == {
+        "time": "2026-11-22T12:35:20.176042Z",
+        "level": "warn",
+        "event": "report.warning",
+        "text": "the record ends here",
+    }
+
+
+def test_nothing_may_come_before_the_start_of_the_run(story):
+    with pytest.raises(ValueError, match="Verdict came before RunStarted"):
+        log(story.ending()[-1])
+
+
+def test_every_event_has_a_name_and_no_two_the_same():
+    assert set(NAMES) | {ev.ChangeSeen} == set(EVENT_CLASSES)
+    assert len({name for name, _ in NAMES.values()}) == len(NAMES)
+
+
+def test_every_time_in_an_event_is_a_moment_or_a_duration_with_a_unit():
+    names: set[str] = set()
+    waiting: list[object] = list(EVENT_CLASSES)
+    while waiting:
+        cls = waiting.pop()
+        hints = get_type_hints(cls) if is_dataclass(cls) or hasattr(cls, "_fields") else {}
+        names |= {name for name in hints if name.endswith("_ns")}
+        waiting += [part for hint in hints.values() for part in (hint, *getattr(hint, "__args__", ()))]
+    assert names - {"wall_ns"} == MOMENTS | MILLISECONDS | SECONDS
+
+
+@given(any_event)
+@settings(max_examples=100)
+def test_any_event_becomes_json(event):
+    start = ev.RunStarted(0, 0, 0, "", TransportAddress("::", 1), "", 1, 1, 1, 288, False, ())
+    shown = log(start, event) if not isinstance(event, ev.RunStarted) or abs(event.utc_offset_s) < 86_400 else []
+    assert all(line["event"] for line in shown)

@@ -1,0 +1,262 @@
+"""A recorded run as text, JSON, JUnit and HTML."""
+
+import json
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import any_event
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.errors import UserError
+from affinity_tester.report.archive import gather
+from affinity_tester.report.html import html_text
+from affinity_tester.report.junit import junit_text
+from affinity_tester.report.render import json_text, text_lines
+
+ONE, TWO = "CLIENT-1058228236", "CLIENT-7"
+EVIL = "<script>alert(1)</script>\"'&\x1b[2J"
+
+
+def test_text_lists_what_happened_above_the_summary(story):
+    lines = [text for text, _ in text_lines(gather(story.run()))]
+    assert lines[:9] == [
+        "2026-11-22 UTC+01:00, affinity-tester 0.1.0",
+        "2 sessions to 203.0.113.7:3478 (udp.example.com, resolved once): "
+        "a probe of 288 bytes every 100 ms each, lost after 2 s",
+        "",
+        "changes and outages",
+        "13:35:23.178 CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022; "
+        'pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
+        "    violation: pool not watched",
+        "13:35:40.176 CLIENT-7 unanswered for 100 probes",
+        '    explained: pod "pod-a" restarted 0.8 s before, unavoidable',
+        "",
+    ]
+    assert lines[-1] == "FAIL: 1 violation"
+
+
+def test_text_of_a_run_that_was_killed(story):
+    lines = [text for text, _ in text_lines(gather(story.run()[:4]))]
+    assert lines[-5:] == [
+        "    not judged",
+        "",
+        "the record ends at 13:35:23.178, before the run did, so there is no summary: 2 sessions had started",
+        "",
+        "no verdict: the run was cut short before it was judged",
+    ]
+
+
+def test_text_lists_no_more_than_fits_a_bug_report(story):
+    changes = [story.seen(t=3 + n / 10, number=n) for n in range(1, 61)]
+    lines = [text for text, _ in text_lines(gather([story.started(), *changes]))]
+    assert "… and 10 more" in lines
+    assert sum("x_address changed" in line for line in lines) == 50
+
+
+def test_a_revised_change_is_one_and_a_withdrawn_one_none(story):
+    third = story.pod_a._replace(pod="pod-c")
+    archive = gather(
+        [
+            story.started(),
+            story.seen(number=1),
+            story.seen(t=4, number=2),
+            ev.ChangeRevised(story.at(5), ONE, story.change(after=third), story.change()),
+            ev.ChangeWithdrawn(story.at(6), ONE, story.change(4, number=2), 1),
+        ]
+    )
+    assert [mark.facts for mark in archive.marks] == [('pod_name changed "pod-a" -> "pod-c"',)]
+
+
+def test_json_is_one_object_of_the_whole_run(story):
+    told = json.loads(json_text(gather(story.run())))
+    assert sorted(told) == [
+        "changes", "foreign_server", "incidents", "judged", "left_out", "outages", "run", "sessions", "summary", "verdict",
+    ]  # fmt: skip
+    assert told["run"]["target"] == "203.0.113.7:3478"
+    assert [session["session"] for session in told["sessions"]] == [ONE, TWO]
+    assert told["summary"]["total"]["sent"] == 2000
+    assert told["verdict"]["outcome"] == "FAIL"
+    change = told["changes"][0].pop("change")
+    assert change["kinds"] == ["reflexive_ip", "reflexive_port", "pod", "node", "instance"]
+    assert told["changes"] == [
+        {
+            "session": ONE,
+            "at": "2026-11-22T12:35:23.178042Z",
+            "judgement": "violation",
+            "avoidable": None,
+            "reasons": ["pool not watched"],
+        }
+    ]
+    assert told["outages"] == [
+        {
+            "session": TWO,
+            "at": "2026-11-22T12:35:40.176042Z",
+            "until": "2026-11-22T12:35:50.176042Z",
+            "judgement": "explained",
+            "avoidable": False,
+            "reasons": ['pod "pod-a" restarted 0.8 s before'],
+        }
+    ]
+    assert told["judged"]["changes"] == {"pod-restart": 0, "explained": 0, "idle": 0, "unknown": 0, "violation": 1}
+    assert told["judged"]["outages"] == {"pod-restart": 0, "explained": 1, "idle": 0, "unknown": 0, "violation": 0}
+
+
+def test_json_of_a_run_that_was_killed_has_nulls(story):
+    started = ev.OutageStarted(story.at(25), TWO, 200, story.at(20), None)
+    told = json.loads(json_text(gather([*story.run()[:4], started])))
+    assert (told["summary"], told["verdict"], told["sessions"]) == (None, None, [])
+    assert told["outages"][0] == {
+        "session": TWO,
+        "at": "2026-11-22T12:35:40.176042Z",
+        "until": None,
+        "judgement": None,
+        "avoidable": None,
+        "reasons": [],
+    }
+
+
+def test_junit_fails_the_session_with_a_violation_and_the_verdict(story):
+    assert junit_text(gather(story.run())).splitlines() == [
+        "<testsuites>",
+        '  <testsuite name="affinity-tester udp.example.com" tests="3" failures="2" errors="0" skipped="0" '
+        'time="100.000" timestamp="2026-11-22T12:35:20.176042Z">',
+        '    <testcase classname="affinity-tester.session" name="CLIENT-1058228236" time="100.000">',
+        '      <failure type="violation" message="13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; '
+        "pod_name changed &quot;pod-a&quot; -&gt; &quot;pod-b&quot;, node_name &quot;node-1&quot; -&gt; &quot;node-2&quot;: "
+        'violation: pool not watched">13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; '
+        'pod_name changed "pod-a" -&gt; "pod-b", node_name "node-1" -&gt; "node-2": violation: pool not watched</failure>',
+        "    </testcase>",
+        '    <testcase classname="affinity-tester.session" name="CLIENT-7" time="100.000" />',
+        '    <testcase classname="affinity-tester.run" name="verdict" time="100.000">',
+        '      <failure type="FAIL" message="FAIL: 1 violation">FAIL: 1 violation</failure>',
+        "    </testcase>",
+        "  </testsuite>",
+        "</testsuites>",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "counts", "tag"),
+    [
+        (ev.Verdict(0, ev.Outcome.PASS, ("no violation",), "0 in 300", 0, 300, 1), ("0", "0"), "system-out"),
+        (ev.Verdict(0, ev.Outcome.INCONCLUSIVE, ("nothing answered",), "", 0, 0, 0), ("0", "1"), "error"),
+        (None, ("0", "1"), "error"),
+    ],
+)
+def test_junit_is_green_for_pass_alone(story, verdict, counts, tag):
+    events = [story.started(), *([verdict] if verdict else [])]
+    suite = ET.fromstring(junit_text(gather(events)))[0]
+    assert (suite.get("failures"), suite.get("errors")) == counts
+    assert [child.tag for child in suite[-1]] == [tag]
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed in order, and gathers tags and text."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data + "\n"
+
+
+def test_html_shows_the_run(story):
+    extra = ev.ClusterEvent(story.at(2), "node", "pool1-000003", "added")
+    page = Page(html_text(gather([*story.run()[:3], extra, *story.run()[3:]])))
+    for said in (
+        "FAIL: 1 violation",
+        "violation: pool not watched",
+        'explained: pod "pod-a" restarted 0.8 s before, unavoidable',
+        'node "pool1-000003" added',
+        "2 probes lost",
+        "longest gap",
+        "this client: 0 timer misses (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+    ):
+        assert said in page.text
+    classes = [attrs.get("class") for tag, attrs in page.tags if tag == "rect"]
+    assert classes == ["loss", "mark violation", "mark explained"]
+
+
+def test_html_asks_nothing_of_anybody_and_runs_nothing(story):
+    page = html_text(gather(story.run()))
+    assert {tag for tag, _ in Page(page).tags}.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
+    assert "url(" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "default-src 'none'" in page
+
+
+def evil_run(story) -> list[ev.Event]:
+    """Everything that others name is an attack."""
+    who = story.pod_a._replace(pod=EVIL, node=EVIL, software=EVIL, reflexive=TransportAddress(EVIL, 1))
+    judged = ev.ChangeJudged(story.at(4), EVIL, story.change(before=who), ev.Judgement.VIOLATION, None, (EVIL,))
+    return [
+        story.started(target_name=EVIL, version=EVIL, lost_guarantees=(EVIL,), target=TransportAddress(EVIL, 1)),
+        ev.SessionStarted(story.at(0), EVIL, TransportAddress(EVIL, 1)),
+        ev.ForeignServer(story.at(0), EVIL),
+        story.seen(EVIL, before=who),
+        judged,
+        ev.ProbesLost(story.at(5), EVIL, 1, 1, story.at(2), story.at(2)),
+        ev.ClusterEvent(story.at(5), EVIL, EVIL, EVIL),
+        ev.PoolUnobserved(story.at(5), story.at(5), EVIL),
+        ev.SessionSummary(
+            story.at(6), EVIL, TransportAddress(EVIL, 1), ev.Counts(), ev.Losses(), ev.RttStats(), (), 0, 0, who
+        ),
+        ev.RunSummary(story.at(6), 1, ev.Counts(changes=1), ev.Losses(), ev.RttStats(), (), 0),
+        ev.Verdict(story.at(6), ev.Outcome.FAIL, (EVIL,), EVIL, 1, 1, 1),
+    ]
+
+
+def test_what_others_say_is_escaped_in_every_form(story):
+    archive = gather(evil_run(story))
+    page = html_text(archive)
+    assert "script" not in {tag for tag, _ in Page(page).tags}
+    assert "<script" not in page
+    document = junit_text(archive)
+    ET.fromstring(document)
+    text = "\n".join(text for text, _ in text_lines(archive))
+    for shown in (page, document, text):
+        assert "\x1b" not in shown
+    assert json.loads(json_text(archive))["verdict"]["reasons"] == [EVIL]
+
+
+@given(st.lists(any_event, max_size=8), st.integers(-80_000, 80_000))
+@settings(max_examples=100)
+def test_no_record_makes_a_report_fail(events, offset_s):
+    start = ev.RunStarted(0, 0, offset_s, "", TransportAddress("::", 1), "", 1, 1, 1, 288, False, ())
+    archive = gather([start, *(event for event in events if not isinstance(event, ev.RunStarted))])
+    Page(html_text(archive))
+    ET.fromstring(junit_text(archive))
+    json.loads(json_text(archive))
+    assert text_lines(archive)
+
+
+def test_a_record_without_a_run_is_the_users_to_mend(story):
+    for events in ([], [story.ending()[-1]]):
+        with pytest.raises(UserError, match="the record has no run in it"):
+            gather(events)
+    with pytest.raises(UserError, match="the record is damaged: an offset of 90000 s from UTC is no offset"):
+        gather([story.started(utc_offset_s=90_000)])

@@ -1,0 +1,165 @@
+"""The end of a run in text."""
+
+import io
+
+import pytest
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Kind
+from affinity_tester.report.console import ConsoleReport
+from affinity_tester.report.logging import Tint, configure
+from affinity_tester.report.results import RunResults, Tally
+from affinity_tester.report.summary import summary, verdict_lines
+
+MS = 1_000_000
+
+
+def of(*events: ev.Event) -> list[str]:
+    results = RunResults()
+    for event in events:
+        results.add(event)
+    return [text for text, _ in summary(results)]
+
+
+def test_a_run_with_a_violation(story):
+    assert of(*story.run()) == [
+        "",
+        "probes",
+        "                   sent  answered  lost  up  down  unknown  late  duplicate  reordered",
+        "CLIENT-1058228236  1000       990    10   1     2        7     1          2          3",
+        "CLIENT-7           1000      1000     0   0     0        0     0          0          0",
+        "all                2000      1990    10   1     2        7     1          2          3",
+        "",
+        "round-trip times in ms",
+        "                   answers    min   mean    p50   p90   p99   max  jitter",
+        "CLIENT-1058228236      990  0.025  0.700  0.250  1.52  12.0  1203   0.090",
+        "CLIENT-7                 0      -      -      -     -     -     -       -",
+        "all                    990  0.025  0.700  0.250  1.52  12.0  1203   0.090",
+        "",
+        "changes by kind",
+        "                   changes  ip  port  pod  node  instance  software  longest gap",
+        "CLIENT-1058228236        1   1     1    1     1         1         0       102 ms",
+        "CLIENT-7                 0   0     0    0     0         0         0            -",
+        "all                      1   1     1    1     1         1         0       102 ms",
+        "",
+        "this client: 0 timer misses (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+        "changes judged: 1 violation",
+        "outages judged: 1 explained",
+        "FAIL: 1 violation",
+    ]
+
+
+def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(story):
+    total = ev.Counts(
+        sent=998, answered=998, timer_misses=2, send_errors=1, socket_drops=3, wrong_source=4, undecodable=5, pending=6
+    )
+    rtt = ev.RttStats(998, *[1_000 * MS] * 7)
+    lines = of(
+        story.started(),
+        ev.RunSummary(story.at(9), 1, total, ev.Losses(), rtt, (), 0),
+        ev.Verdict(
+            story.at(9), ev.Outcome.PASS, ("no violation (pool not watched)",), "0 violations in 997 pairs", 0, 0, 0
+        ),
+    )
+    assert lines[4:] == [
+        "",
+        "round-trip times in ms",
+        "     answers   min  mean   p50   p90   p99   max  jitter",
+        "all      998  1000  1000  1000  1000  1000  1000    1000",
+        "",
+        "this client: 2 timer misses (0.2 %), 1 send error (0.1 %), 3 socket drops (0.3 %)",
+        "neither answered nor lost yet at the end: 6 probes",
+        "also: 4 from a wrong source, 5 undecodable",
+        "PASS: 0 violations in 997 pairs",
+        "      no violation (pool not watched)",
+    ]
+
+
+def test_of_many_sessions_the_worst_ten_have_a_row(story):
+    ends = [
+        ev.SessionSummary(
+            story.at(9),
+            f"CLIENT-{n}",
+            TransportAddress("192.0.2.1", n),
+            ev.Counts(sent=100, lost=n % 7, changes=n % 2),
+            ev.Losses(),
+            ev.RttStats(),
+            (),
+            0,
+            0,
+            None,
+        )
+        for n in range(21)
+    ]
+    lines = of(
+        story.started(), *ends, ev.RunSummary(story.at(9), 1, ev.Counts(sent=2100), ev.Losses(), ev.RttStats(), (), 0)
+    )
+    assert lines[1] == "probes (the 10 worst of 21 sessions, and all)"
+    named = [line.split()[0] for line in lines[3:14]]
+    assert named == [f"CLIENT-{n}" for n in (13, 6, 20, 5, 19, 12, 11, 4, 18, 3)] + ["all"]
+
+
+def test_it_fits_a_hundred_columns_with_large_numbers(story):
+    total = ev.Counts(36_000_000, 36_000_000, *[36_000] * 14)
+    rtt = ev.RttStats(36_000, *[1_999_000_000] * 7)
+    losses = ev.Losses(36_000, 36_000, 36_000)
+    kinds = tuple((kind, 36_000) for kind in Kind)
+    local = TransportAddress("192.0.2.1", 50001)
+    end = ev.SessionSummary(story.at(9), "CLIENT-2147483647", local, total, losses, rtt, kinds, 59_900 * MS, 0, None)
+    run = ev.RunSummary(story.at(9), 1, total, losses, rtt, kinds, 59_900 * MS)
+    lines = of(story.started(), end, run)
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tint"), [("PASS", Tint.GOOD), ("INCONCLUSIVE", Tint.DOUBTFUL), ("FAIL", Tint.VIOLATION)]
+)
+def test_the_verdict_has_its_colour_and_all_its_reasons(outcome, tint):
+    verdict = ev.Verdict(0, ev.Outcome(outcome), ("one", "two"), "", 0, 0, 0)
+    assert verdict_lines(verdict) == [(f"{outcome}: one", tint), (" " * len(outcome) + "  two", tint)]
+
+
+def test_no_verdict_is_said_to_be_none():
+    assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
+
+
+class TestTally:
+    def judged(self, story, number, judgement, *, avoidable=None):
+        return ev.ChangeJudged(story.at(1), "CLIENT-1", story.change(number=number), judgement, avoidable, ())
+
+    def test_a_later_judgement_replaces_the_earlier(self, story):
+        tally = Tally()
+        tally.add(self.judged(story, 1, ev.Judgement.EXPLAINED, avoidable=True))
+        tally.add(self.judged(story, 2, ev.Judgement.EXPLAINED, avoidable=True))
+        tally.add(self.judged(story, 1, ev.Judgement.VIOLATION))
+        assert (tally.changes(ev.Judgement.EXPLAINED), tally.changes(ev.Judgement.VIOLATION)) == (1, 1)
+        assert tally.avoidable == 1
+
+    def test_a_withdrawn_change_is_counted_no_more(self, story):
+        tally = Tally()
+        tally.add(self.judged(story, 1, ev.Judgement.VIOLATION))
+        tally.withdraw(ev.ChangeWithdrawn(story.at(2), "CLIENT-1", story.change(number=1), 2))
+        tally.withdraw(ev.ChangeWithdrawn(story.at(2), "CLIENT-1", story.change(number=7), 2))
+        assert tally.changes(ev.Judgement.VIOLATION) == 0
+
+    def test_an_outage_and_a_change_of_the_same_number_are_two(self, story):
+        tally = Tally()
+        tally.add(self.judged(story, 1, ev.Judgement.VIOLATION))
+        tally.add(ev.OutageJudged(story.at(1), "CLIENT-1", 1, story.at(0), ev.Judgement.UNKNOWN, None, ()))
+        assert (tally.changes(ev.Judgement.VIOLATION), tally.outages(ev.Judgement.UNKNOWN)) == (1, 1)
+
+    def test_its_memory_is_bounded_and_its_counts_are_not(self, story):
+        tally = Tally(limit=10)
+        for number in range(1, 101):
+            tally.add(self.judged(story, number, ev.Judgement.VIOLATION))
+        assert (tally.changes(ev.Judgement.VIOLATION), len(tally._latest)) == (100, 10)
+
+
+def test_the_console_ends_with_the_summary(story):
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=False))
+    for event in story.run():
+        report.emit(event)
+    lines = of(*story.run())
+    assert stream.getvalue().splitlines()[-len(lines) :] == lines
