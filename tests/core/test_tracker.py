@@ -20,6 +20,7 @@ from affinity_tester.core.events import (
     Event,
     FirstAnswer,
     LateReply,
+    LossDirected,
     Losses,
     OutageEnded,
     OutageStarted,
@@ -267,6 +268,8 @@ def test_received_count_tells_the_direction_of_a_loss(harness: Harness, count_at
     harness.reply(3, A, count_at_end)
     harness.tracker.expire(10 * S)
     assert harness.tracker.losses() == losses
+    told = [(e.first_seq, e.last_seq, e.up, e.down) for e in harness.events if isinstance(e, LossDirected)]
+    assert told == ([] if losses.unknown else [(1, 2, losses.up, losses.down)])
 
 
 def test_a_loss_has_no_direction_after_a_duplicate_across_spans_or_without_counts(harness: Harness) -> None:

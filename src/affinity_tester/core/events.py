@@ -175,6 +175,21 @@ class ProbesLost(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class LossDirected(SessionEvent):
+    """A gap of lost probes was closed by a reply of the same (instance, reflexive address): its counts tell which way.
+
+    Told for the gap alone, as evidence of an incident; the session's totals rest on whole spans (core.spans).
+    """
+
+    first_seq: int
+    """The first probe after the reply before the gap."""
+    last_seq: int
+    """The last probe before the reply that closed it."""
+    up: int
+    down: int
+
+
+@dataclass(frozen=True, slots=True)
 class LateReply(SessionEvent):
     """A reply to a probe that was already lost (RFC 7680); it stays lost."""
 
@@ -218,6 +233,15 @@ class ClientFault(SessionEvent):
     fault: str
     """`socket-drops`, `send-error`, `local-address`."""
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryResult(SessionEvent):
+    """A probe from a fresh source port went to the same target while this session was unanswered."""
+
+    sent_ns: int
+    identity: Identity | None
+    """Who answered it; None: nobody did within the loss threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +431,14 @@ class WrongPool(Event):
     """Pods answer that were never in the watched pool: the wrong cluster or Service. The pool counts as not watched."""
 
     pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddresses(Event):
+    """The nodes' InternalIPs: which reflexive IPs are whose. Told when it changes."""
+
+    names: tuple[tuple[str, str], ...]
+    """(IP, node name), in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,19 @@ A late reply's probe is lost, and the server counted it: it is lost downstream.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from affinity_tester.core.events import Losses
 from affinity_tester.core.identity import Identity
+
+
+class Gap(NamedTuple):
+    """Lost probes between two replies of one span."""
+
+    first_seq: int
+    last_seq: int
+    up: int
+    down: int
 
 
 class LossDirections:
@@ -46,12 +57,16 @@ class LossDirections:
         """The next probe in send order is lost."""
         self._tail += 1
 
-    def answered(self, seq: int, identity: Identity, count: int | None) -> None:
-        """The next probe in send order was answered, with this RECEIVED-COUNT (None: the reply carries none)."""
+    def answered(self, seq: int, identity: Identity, count: int | None) -> Gap | None:
+        """The next probe in send order was answered, with this RECEIVED-COUNT (None: the reply carries none).
+
+        Returns the gap of lost probes that it closes, where the counts tell their direction.
+        """
+        gap: Gap | None = None
         if count is None or identity.instance is None:
             self._close()
             self._identity = None
-            return
+            return None
         mine = self._identity
         if mine is not identity and (
             mine is None or mine.instance != identity.instance or mine.reflexive != identity.reflexive
@@ -61,9 +76,18 @@ class LossDirections:
             self._first_seq, self._first_count = seq, count
             self._tainted = False
         elif self._tail:
+            gap = self._gap(seq, count)
             self._lost += self._tail
             self._tail = 0
         self._last_seq, self._last_count = seq, count
+        return gap
+
+    def _gap(self, seq: int, count: int) -> Gap | None:
+        """The lost probes since the span's last reply, by direction; None where the counts do not tell."""
+        up = seq - self._last_seq - (count - self._last_count)
+        if self._tainted or not 0 <= up <= self._tail:
+            return None
+        return Gap(self._last_seq + 1, seq - 1, up, self._tail - up)
 
     def duplicate(self, seq: int) -> None:
         """A duplicate reply was seen: if the probe belongs to the open span, its counts tell nothing any more."""

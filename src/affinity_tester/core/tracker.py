@@ -33,6 +33,7 @@ from affinity_tester.core.events import (
     Event,
     FirstAnswer,
     LateReply,
+    LossDirected,
     Losses,
     OutageEnded,
     OutageStarted,
@@ -244,7 +245,7 @@ class SessionTracker:
         if cell == LOST:
             self.late += 1
             self._emit(LateReply(received_ns, self.session, seq, rtt_ns))
-            self._settle()
+            self._settle(received_ns)
         else:
             self.answered += 1
             self.rtt.add(seq, rtt_ns)
@@ -253,10 +254,10 @@ class SessionTracker:
             else:
                 self.reordered += 1
             if seq == self._settled:
-                self._losses.answered(seq, identity, count)
+                self._settle_answer(seq, identity, count, received_ns)
                 self._settled = seq + 1
                 if seq + 1 < history.next:
-                    self._settle()
+                    self._settle(received_ns)
             else:
                 self._counts[seq] = count
         head = self._head
@@ -285,7 +286,7 @@ class SessionTracker:
                 first = seq + 1
             seq += 1
         self._lose(first, seq, read_empty_ns)
-        self._settle()
+        self._settle(read_empty_ns)
 
     def start_outage(self, now_ns: int) -> None:
         """Tell that the session has been unanswered too long; the next newer reply ends it.
@@ -325,7 +326,12 @@ class SessionTracker:
             ProbesLost(now_ns, self.session, first, end - first, history.sent_ns(first), history.sent_ns(end - 1))
         )
 
-    def _settle(self) -> None:
+    def _settle_answer(self, seq: int, identity: Identity, count: int | None, now_ns: int) -> None:
+        gap = self._losses.answered(seq, identity, count)
+        if gap is not None:
+            self._emit(LossDirected(now_ns, self.session, *gap))
+
+    def _settle(self, now_ns: int) -> None:
         """Hand every probe that is answered or lost, with all before it, to the loss directions."""
         history = self._history
         seq = self._settled
@@ -336,7 +342,7 @@ class SessionTracker:
             if cell & LOST:
                 self._losses.lost()
             else:
-                self._losses.answered(seq, self._identity(cell), self._counts.pop(seq))
+                self._settle_answer(seq, self._identity(cell), self._counts.pop(seq), now_ns)
             seq += 1
         self._settled = seq
 
