@@ -247,6 +247,8 @@ def test_the_other_facts_of_a_session(story):
         refused,
         ev.NetworkError(story.at(8), ONE, None, "EPROTO", None),
         ev.ClientFault(story.at(8), ONE, "socket-drops", "12 replies dropped at a full buffer"),
+        ev.CanaryResult(story.at(9), ONE, story.at(7), None),
+        ev.CanaryResult(story.at(9), ONE, story.at(7), story.pod_b),
         ev.SessionExhausted(story.at(9), ONE),
         # and those that say nothing here
         ev.SessionStarted(story.at(9), ONE, TransportAddress("192.0.2.1", 5)),
@@ -266,6 +268,8 @@ def test_the_other_facts_of_a_session(story):
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error EPROTO",
         "13:35:28.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
         "socket-drops: 12 replies dropped at a full buffer",
+        "13:35:29.176 [info]      a fresh source port is not answered either (CLIENT-1058228236)",
+        '13:35:29.176 [info]      a fresh source port is answered by pod "pod-b" (CLIENT-1058228236)',
         "13:35:29.176 [warn]  CLIENT-1058228236 ended: it sent all the 4,294,967,296 probes that a session has numbers for",
     ]
 

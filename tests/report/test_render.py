@@ -12,6 +12,7 @@ from strategies import any_event
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.errors import UserError
+from affinity_tester.report import archive as archive_module
 from affinity_tester.report.archive import gather
 from affinity_tester.report.html import html_text
 from affinity_tester.report.junit import junit_text
@@ -252,6 +253,20 @@ def test_no_record_makes_a_report_fail(events, offset_s):
     ET.fromstring(junit_text(archive))
     json.loads(json_text(archive))
     assert text_lines(archive)
+
+
+def test_of_too_many_changes_the_first_are_kept_and_the_others_counted(story, monkeypatch):
+    monkeypatch.setattr(archive_module, "MOST_MARKS", 3)
+    changes = [story.seen(t=3 + n, number=n) for n in range(1, 8)]
+    judged = ev.ChangeJudged(story.at(20), ONE, changes[6].change, ev.Judgement.VIOLATION, None, ())
+    lost = [ev.ProbesLost(story.at(9), ONE, n, 1, story.at(2), story.at(2)) for n in range(5)]
+    near = [ev.ClusterEvent(story.at(9), "node", str(n), "added") for n in range(5)]
+    archive = gather([story.started(), *changes, judged, *lost, *near])
+    assert [mark.change for mark in archive.marks] == [seen.change for seen in changes[:3]]
+    assert (archive.left_out, len(archive.losses), len(archive.around)) == (4, 3, 3)
+    assert archive.results.tally.changes(ev.Judgement.VIOLATION) == 1
+    assert "… and 4 more" in [text for text, _ in text_lines(archive)]
+    assert "… and 4 more" in html_text(archive)
 
 
 def test_a_record_without_a_run_is_the_users_to_mend(story):

@@ -124,6 +124,16 @@ def test_no_verdict_is_said_to_be_none():
     assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
 
 
+def test_avoidable_moves_are_told_apart(story):
+    judged = ev.ChangeJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
+    assert of(story.started(), judged) == [
+        "",
+        "changes judged: 1 explained",
+        "avoidable (the old pod was still serving): 1",
+        "no verdict: the run was cut short before it was judged",
+    ]
+
+
 class TestTally:
     def judged(self, story, number, judgement, *, avoidable=None):
         return ev.ChangeJudged(story.at(1), "CLIENT-1", story.change(number=number), judgement, avoidable, ())

@@ -94,8 +94,8 @@ def _joined(lines: Iterable[str]) -> str:
 
 def _marks(archive: Archive) -> str:
     rows = "".join(_mark(mark, archive) for mark in archive.marks[:MOST_ROWS])
-    more = len(archive.marks) - MOST_ROWS + archive.left_out
-    left = f'<p class="dim">… and {more:,} more</p>' if more > 0 else ""
+    more = max(0, len(archive.marks) - MOST_ROWS) + archive.left_out
+    left = f'<p class="dim">… and {more:,} more</p>' if more else ""
     head = "<thead><tr><th>time</th><th>session</th><th>what</th><th>judged</th></tr></thead>"
     return f'<div class="wide"><table class="log">{head}<tbody>{rows}</tbody></table></div>{left}'
 

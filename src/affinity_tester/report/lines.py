@@ -160,6 +160,9 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
         case ev.ClientFault():
             fault = f"{event.fault}: {event.detail}"
             return [warning(f"{name} the client's own fault, not the network's: {fault}")]
+        case ev.CanaryResult(identity=identity):
+            answer = "is not answered either" if identity is None else f"is answered by {words.served_by(identity)}"
+            return [Line(f"    a fresh source port {answer} ({name})", tint=Tint.QUIET, sort="canaries")]
         case ev.SessionExhausted():
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []

@@ -29,8 +29,8 @@ def text_lines(archive: Archive) -> list[SummaryLine]:
         tint = JUDGED[mark.judged.judgement][1] if mark.judged is not None else None
         lines.append((f"{archive.clock.time_of_day(mark.at_ns)} {mark.session} {'; '.join(mark.facts)}", tint))
         lines.append((f"    {mark.verdict}", tint))
-    more = len(archive.marks) - MOST_TEXT_MARKS + archive.left_out
-    if more > 0:
+    more = max(0, len(archive.marks) - MOST_TEXT_MARKS) + archive.left_out
+    if more:
         lines.append((f"… and {more:,} more", None))
     for incident in archive.incidents[:MOST_TEXT_INCIDENTS]:
         tint = Tint.VIOLATION if is_violation(incident) else None
