@@ -22,6 +22,7 @@ from affinity_tester.core.events import (
     ClientFault,
     Counts,
     Event,
+    FirstAnswer,
     ForeignServer,
     Losses,
     NothingAnswered,
@@ -274,20 +275,12 @@ class _Client:
         now_ns = monotonic_ns()
         trackers = [session.tracker for session in self._sessions]
         self._outages.sweep(now_ns, trackers)
-        if not self._answered:
-            self._look_for_answers(now_ns)
+        silent_ns = now_ns - self._schedule.start_ns
+        if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
+            self._told_silence = True
+            self._emit(NothingAnswered(now_ns, silent_ns))
         if now_ns >= self._next_stats_ns and self._sending:
             self._tell_stats(now_ns)
-
-    def _look_for_answers(self, now_ns: int) -> None:
-        served = next((who for session in self._sessions if (who := session.tracker.serving) is not None), None)
-        if served is not None:
-            self._answered = True
-            if served.pod is None:
-                self._emit(ForeignServer(now_ns, served.software))
-        elif not self._told_silence and now_ns - self._schedule.start_ns >= SILENCE_NS:
-            self._told_silence = True
-            self._emit(NothingAnswered(now_ns, now_ns - self._schedule.start_ns))
 
     def _tell_stats(self, now_ns: int) -> None:
         interval_ns = self._settings.stats_interval_ns
@@ -311,18 +304,27 @@ class _Client:
         self._emit(StatsTick(now_ns, len(self._sessions), delta, total))
 
     def _observe(self, event: Event) -> None:
-        """What sessions and trackers tell goes on; a change is the occasion to look at the client's own address."""
+        """What sessions and trackers tell goes on; some of it is the occasion to look closer."""
         self._emit(event)
-        if isinstance(event, ChangeSeen) and event.at_ns - self._source_checked_ns > NS_PER_S:
-            self._source_checked_ns = event.at_ns
-            try:
-                source = learn_source(self._target, self._scope_id)
-            except UserError as error:
-                source = str(error)
-            if source != self._source:
-                detail = f"this machine's own address changed: {self._source} -> {source}"
-                self._source = source
-                self._emit(ClientFault(event.at_ns, event.session, "local-address", detail))
+        match event:
+            case FirstAnswer(at_ns=at_ns, identity=who) if not self._answered:
+                self._answered = True
+                if who.pod is None:
+                    self._emit(ForeignServer(at_ns, who.software))
+            case ChangeSeen(at_ns=at_ns, session=session) if at_ns - self._source_checked_ns > NS_PER_S:
+                self._source_checked_ns = at_ns
+                self._check_source(at_ns, session)
+
+    def _check_source(self, now_ns: int, session: str) -> None:
+        """A session changed: see whether it was this machine's own address that did."""
+        try:
+            source = learn_source(self._target, self._scope_id)
+        except UserError as error:
+            source = str(error)
+        if source != self._source:
+            detail = f"this machine's own address changed: {self._source} -> {source}"
+            self._source = source
+            self._emit(ClientFault(now_ns, session, "local-address", detail))
 
 
 class _Reader:
