@@ -67,14 +67,14 @@ def lost_guarantees() -> tuple[str, ...]:
 
 def learn_source(target: TransportAddress, scope_id: int = 0) -> str:
     """The source address this machine uses towards the target, from a throw-away connected socket. Raises `UserError`."""
-    with socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(socket_address(target, scope_id))
-        except OSError as error:
-            raise UserError(
-                f"no route from this machine to {target} ({error.strerror}): check the address and the network"
-            ) from error
-        return str(probe.getsockname()[0])
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UserError(
+            f"no route from this machine to {target} ({error.strerror}): check the address and the network"
+        ) from error
 
 
 def socket_address(target: TransportAddress, scope_id: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
