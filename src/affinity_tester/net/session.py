@@ -9,6 +9,7 @@ from time import monotonic_ns
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClientFault, Counts, Event, NetworkError, SessionSummary, WrongSource
+from affinity_tester.core.identity import Kind
 from affinity_tester.core.stun import (
     HEADER_SIZE,
     ResponseDecoder,
@@ -28,6 +29,9 @@ from affinity_tester.net.probe_socket import (
     receive,
     socket_address,
 )
+
+READ_BOUND = 10_000
+"""Datagrams read on one look at a socket: more than its buffer holds, so only a flood that goes on reaches it."""
 
 
 class Session:
@@ -120,28 +124,33 @@ class Session:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def read(self, to_monotonic_ns: int) -> bool:
-        """Read one datagram, if there is one; False when the socket was empty. `to_monotonic_ns` is net.clock's sample."""
+    def read(self, to_monotonic_ns: int) -> int | None:
+        """Read one datagram, if there is one; `to_monotonic_ns` is net.clock's sample.
+
+        Returns a time that was before all that is still to be read (0: not known), None when the socket was empty.
+        """
         try:
             payload, wall_ns, source = receive(self.sock)
         except BlockingIOError:
-            return False
+            return None
         except OSError as error:  # a connected socket, or a system without error queues, tells ICMP errors here
             self.hear_errors(monotonic_ns(), error)
-            return True
+            return 0
         received_ns = monotonic_ns() if wall_ns is None else wall_ns + to_monotonic_ns
         self._accept(payload, source, received_ns)
-        return True
+        return 0 if wall_ns is None else received_ns
 
     def read_empty(self) -> int:
         """Read all there is; return a time at which the socket was seen empty, or that was before what is left."""
         now_ns = monotonic_ns()
         to_monotonic_ns = wall_to_monotonic_ns()
-        # Bounded: a flood must not keep the client here. Past the bound nothing is known to be empty.
-        for _ in range(10_000):
-            if not self.read(to_monotonic_ns):
+        read_ns: int | None = 0
+        # Bounded: a flood must not keep the client here. The queue is in order, so what was read last tells how far it got.
+        for _ in range(READ_BOUND):
+            read_ns = self.read(to_monotonic_ns)
+            if read_ns is None:
                 return now_ns
-        return 0
+        return min(read_ns or 0, now_ns)
 
     def _accept(self, payload: bytes, source: tuple[str, int], received_ns: int) -> None:
         try:
@@ -222,7 +231,7 @@ class Session:
     def summary(self, now_ns: int) -> SessionSummary:
         """The end of the session."""
         tracker = self.tracker
-        kinds = tuple((kind, count) for kind, count in sorted(tracker.kind_counts.items()) if count)
+        kinds = tuple((kind, count) for kind in Kind if (count := tracker.kind_counts.get(kind, 0)))
         return SessionSummary(
             now_ns,
             self.name,
