@@ -1,0 +1,45 @@
+"""Runs the client in a test and looks through what it told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Counts, Event, RunSummary, SessionSummary
+from affinity_tester.net.client import run_client
+from affinity_tester.net.resolve import Target
+from affinity_tester.settings import NS_PER_S, ClientSettings
+
+MS = 1_000_000
+E = TypeVar("E", bound=Event)
+
+
+class Told(list[Event]):
+    """The events of a run, in order."""
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self if isinstance(event, kind)]
+
+    def only(self, kind: type[E]) -> E:
+        (event,) = self.of(kind)
+        return event
+
+    def counts(self) -> Counts:
+        """All sessions' counts, after a look at what holds at the end of every run."""
+        run, sessions = self.only(RunSummary), self.of(SessionSummary)
+        for total in (run.total, *(session.total for session in sessions)):
+            assert total.sent == total.answered + total.lost + total.pending
+        assert run.total == sum((session.total for session in sessions), Counts())
+        assert run.losses.total == run.total.lost
+        return run.total
+
+
+async def probed(
+    address: TransportAddress, *, seconds: float | None = 0.5, told: Told | None = None, **settings: Any
+) -> Told:
+    """Run the client for some seconds, with a probe every 20 ms from each session unless it is told otherwise."""
+    told = Told() if told is None else told
+    given = {"interval_ns": 20 * MS, "duration_ns": None if seconds is None else int(seconds * NS_PER_S), **settings}
+    await run_client(ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event())
+    return told

@@ -1,0 +1,442 @@
+"""What a session makes of a network that misbehaves: each test's server does one thing wrong, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from running import MS, probed
+
+from affinity_tester.core import stun
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    ChangeRevised,
+    ChangeSeen,
+    ClientFault,
+    Counts,
+    DuplicateDiffers,
+    Event,
+    LateReply,
+    Losses,
+    NetworkError,
+    ProbesLost,
+    RunSummary,
+    SessionStarted,
+    SessionSummary,
+    WrongSource,
+)
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.net import client as client_module
+from affinity_tester.net import probe_socket
+from affinity_tester.net import session as session_module
+from affinity_tester.net.addresses import bind_udp
+from affinity_tester.net.probe_socket import open_probe_socket
+from affinity_tester.net.session import Session
+from affinity_tester.settings import NS_PER_S
+from scripted import Probe, ScriptedServer, answer, closed_port, scripted
+
+# --- who answers -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_change_of_pod_is_seen_once_by_each_session_at_its_first_reply() -> None:
+    async with scripted(lambda server, probe: server.reply(probe, "pod-a" if probe.seq < 10 else "pod-b")) as server:
+        told = await probed(server.address, sessions=3)
+    changes = told.of(ChangeSeen)
+    assert {change.session for change in changes} == {started.session for started in told.of(SessionStarted)}
+    for event in changes:
+        change = event.change
+        assert (change.number, change.kinds) == (1, (Kind.POD, Kind.INSTANCE))
+        assert (change.before.seq, change.before.identity.pod) == (9, "pod-a")
+        assert (change.after.seq, change.after.identity.pod) == (10, "pod-b")
+        assert change.before.sent_ns < change.after.sent_ns < change.seen_ns == event.at_ns
+        assert change.longest_pause_ns == change.after.sent_ns - change.before.sent_ns
+    total = told.counts()
+    assert (total.changes, total.lost, len(changes)) == (3, 0, 3)
+    assert told.only(RunSummary).kinds == ((Kind.POD, 3), (Kind.INSTANCE, 3))
+    assert {session.kinds for session in told.of(SessionSummary)} == {((Kind.POD, 1), (Kind.INSTANCE, 1))}
+    assert told.only(RunSummary).longest_gap_ns == max(c.change.seen_ns - c.change.before.sent_ns for c in changes)
+
+
+async def test_a_rewritten_source_is_a_change_of_the_reflexive_address_alone() -> None:
+    seen = [("127.0.0.7", 1000), ("127.0.0.7", 1001), ("127.0.0.8", 1002)]
+    async with scripted(lambda server, probe: server.reply(probe, reflexive=seen[min(probe.seq // 5, 2)])) as server:
+        told = await probed(server.address, sessions=1)
+    assert [event.change.kinds for event in told.of(ChangeSeen)] == [
+        (Kind.REFLEXIVE_PORT,),
+        (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT),
+    ]
+
+
+async def test_replies_out_of_order_raise_nothing() -> None:
+    held: list[Probe] = []
+
+    def swap(server: ScriptedServer, probe: Probe) -> None:
+        held.append(probe)
+        if len(held) == 3:
+            for late in (held[2], held[0], held[1]):
+                server.reply(late)
+            held.clear()
+
+    async with scripted(swap) as server:
+        told = await probed(server.address, seconds=0.3, sessions=1, loss_threshold_ns=NS_PER_S)
+    total = told.counts()
+    assert total.reordered == 2 * (total.answered // 3)
+    assert (total.lost, total.late, total.duplicate, total.changes) == (total.sent % 3, 0, 0, 0)
+
+
+async def test_an_old_reply_from_the_old_pod_is_no_change_back() -> None:
+    held: list[Probe] = []
+
+    def move(server: ScriptedServer, probe: Probe) -> None:
+        if probe.seq == 9:
+            held.append(probe)  # the old pod's last answer takes the long way
+        else:
+            server.reply(probe, "pod-a" if probe.seq < 9 else "pod-b")
+        if probe.seq == 14:
+            server.reply(held.pop(), "pod-a")
+
+    async with scripted(move) as server:
+        told = await probed(server.address, sessions=1)
+    first, revised = told.only(ChangeSeen).change, told.only(ChangeRevised).change
+    assert (first.before.seq, first.after.seq, revised.before.seq, revised.after.seq) == (8, 10, 9, 10)
+    total = told.counts()
+    assert (total.changes, total.reordered, total.lost) == (1, 1, 0)
+
+
+async def test_duplicates_are_counted_and_one_that_differs_is_evidence_and_no_change() -> None:
+    def twice(server: ScriptedServer, probe: Probe) -> None:
+        server.reply(probe)
+        server.reply(probe, "pod-b" if probe.seq == 3 else "pod-a")
+
+    async with scripted(twice) as server:
+        told = await probed(server.address, sessions=2)
+    total = told.counts()
+    assert (total.answered, total.duplicate, total.changes) == (total.sent, total.sent, 0)
+    evidence = told.of(DuplicateDiffers)
+    assert [(e.seq, e.first.pod, e.second.pod) for e in evidence] == [(3, "pod-a", "pod-b")] * 2
+    assert len({event.session for event in evidence}) == 2
+
+
+# --- from where, and with what ---------------------------------------------------------------------------------------
+
+
+async def test_a_reply_from_another_address_is_named_and_answers_nothing() -> None:
+    with bind_udp("127.0.0.2", 0) as other, bind_udp("127.0.0.1", 0) as port:
+
+        def elsewhere(server: ScriptedServer, probe: Probe) -> None:
+            if probe.seq % 3:
+                server.send(server.message(probe), probe.source, other if probe.seq % 3 == 1 else port)
+            else:
+                server.reply(probe)
+
+        async with scripted(elsewhere) as server:
+            told = await probed(server.address, seconds=0.3, sessions=2, loss_threshold_ns=NS_PER_S)
+        sources = {TransportAddress(*sock.getsockname()) for sock in (other, port)}
+    total = told.counts()
+    assert total.answered == sum(probe.seq % 3 == 0 for probe in server.probes)
+    assert total.lost == total.wrong_source == total.sent - total.answered > 0
+    assert total.changes == total.undecodable == 0
+    for session in told.of(SessionStarted):
+        events = [event for event in told.of(WrongSource) if event.session == session.session]
+        assert {event.source for event in events} == sources
+        assert len(events) == 2
+        assert {event.expected for event in events} == {server.address}
+
+
+async def test_a_connected_socket_takes_it_for_plain_loss() -> None:
+    with bind_udp("127.0.0.2", 0) as other:
+
+        def elsewhere(server: ScriptedServer, probe: Probe) -> None:
+            server.send(server.message(probe), probe.source, other if probe.seq % 2 else None)
+
+        async with scripted(elsewhere) as server:
+            told = await probed(server.address, seconds=0.2, sessions=2, connected=True, loss_threshold_ns=NS_PER_S)
+    total = told.counts()
+    assert total.lost == sum(probe.seq % 2 for probe in server.probes)
+    assert (total.answered, total.wrong_source, told.of(WrongSource)) == (total.sent - total.lost, 0, [])
+
+
+async def test_what_is_no_reply_to_a_probe_of_the_session_is_counted_and_changes_nothing() -> None:
+    junk = 0
+
+    def noise(server: ScriptedServer, probe: Probe) -> None:
+        nonlocal junk
+        token, seq = stun.unpack_transaction_id(probe.transaction_id)
+        good = server.message(probe, "pod-b")
+        for transaction_id in (
+            stun.pack_transaction_id(token ^ 1, seq),  # another session's
+            stun.pack_transaction_id(token, seq + 1000),  # not sent yet
+        ):
+            server.send(good[:8] + transaction_id + good[20:], probe.source)
+        for message in (b"", bytes(5), os.urandom(288), probe.data, good[:-1]):
+            server.send(message, probe.source)
+        junk += 7
+        server.reply(probe)
+
+    async with scripted(noise) as server:
+        told = await probed(server.address, sessions=2)
+    total = told.counts()
+    assert (total.answered, total.undecodable) == (total.sent, junk)
+    assert (total.changes, total.duplicate, total.lost) == (0, 0, 0)
+
+
+async def test_a_flood_of_forged_replies_neither_hangs_nor_fools_the_client() -> None:
+    forged = 0
+
+    def flood(server: ScriptedServer, probe: Probe) -> None:
+        nonlocal forged
+        server.reply(probe)
+        if len(server.probes) % 5 == 0:
+            message = server.message(probe, "pod-x")
+            for number in range(300):
+                server.send(message[:8] + stun.pack_transaction_id(number, 0) + message[20:], probe.source)
+            forged += 300
+
+    async with scripted(flood) as server:
+        told = await probed(server.address, seconds=1, sessions=2, stats_interval_ns=250 * MS)
+    total = told.counts()
+    assert total.undecodable + total.socket_drops >= forged
+    assert total.changes == 0
+    assert total.lost <= total.socket_drops
+
+
+# --- in time or not --------------------------------------------------------------------------------------------------
+
+
+async def test_late_replies_are_late_and_their_probes_stay_lost() -> None:
+    def slow(server: ScriptedServer, probe: Probe) -> None:
+        if probe.seq % 2:
+            server.later(0.7, probe)
+        else:
+            server.reply(probe)
+
+    async with scripted(slow) as server:
+        told = await probed(server.address, seconds=1.2, sessions=1, interval_ns=100 * MS, loss_threshold_ns=400 * MS)
+    total = told.counts()
+    late = told.of(LateReply)
+    lost = {seq for event in told.of(ProbesLost) for seq in range(event.first_seq, event.first_seq + event.count)}
+    assert {event.seq for event in late} <= lost
+    assert lost >= {probe.seq for probe in server.probes if probe.seq % 2}
+    assert all(event.delay_ns >= 700 * MS for event in late if event.seq % 2)
+    assert total.late == len(late) > 0
+    assert total.changes == total.reordered == 0
+
+
+async def test_losses_have_their_direction() -> None:
+    def lossy(server: ScriptedServer, probe: Probe) -> None:
+        match probe.seq % 8:
+            case 3:
+                pass  # lost on the way up: the server never counts it
+            case 5 | 6:
+                server.message(probe)  # counted; its reply is lost on the way down
+            case _:
+                server.reply(probe)
+
+    async with scripted(lossy) as server:
+        told = await probed(server.address, seconds=0.6, sessions=2, loss_threshold_ns=NS_PER_S)
+    up = down = unknown = 0
+    for session in (0, 1):
+        seqs = [probe.seq for probe in server.probes if probe.session == session]
+        last = max(seq for seq in seqs if seq % 8 not in (3, 5, 6))
+        up += sum(seq % 8 == 3 for seq in seqs if seq < last)
+        down += sum(seq % 8 in (5, 6) for seq in seqs if seq < last)
+        unknown += sum(seq % 8 in (3, 5, 6) for seq in seqs if seq > last)
+    assert told.only(RunSummary).losses == Losses(up, down, unknown)
+    assert told.counts().lost == up + down + unknown > 0
+
+
+# --- ICMP ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_closed_port_is_told_once_a_session(host: str, *, connected: bool) -> None:
+    told = await probed(closed_port(host), seconds=0.3, sessions=3, connected=connected, loss_threshold_ns=300 * MS)
+    errors = told.of(NetworkError)
+    assert {event.session for event in errors} == {started.session for started in told.of(SessionStarted)}
+    assert [(event.seq, event.error, event.offender) for event in errors] == [(0, "ECONNREFUSED", host)] * 3
+    total = told.counts()
+    # Every probe went out, and each was answered by an ICMP error.
+    assert total.sent == total.lost == total.network_errors > 3
+    assert (total.answered, total.send_errors, told.of(ClientFault)) == (0, 0, [])
+
+
+async def test_a_port_that_closes_for_a_while_costs_no_sequence_number() -> None:
+    def restart(server: ScriptedServer, probe: Probe) -> None:
+        if probe.seq == 10:
+            server.close()
+            asyncio.get_running_loop().call_later(0.3, server.open)
+        else:
+            server.reply(probe, "pod-a" if probe.seq < 10 else "pod-b")
+
+    async with scripted(restart) as server:
+        told = await probed(server.address, seconds=1, sessions=1, interval_ns=10 * MS, loss_threshold_ns=NS_PER_S)
+    total = told.counts()
+    arrived = [probe.seq for probe in server.probes]
+    refused = sorted({*range(total.sent)} - {*arrived})
+    # Each probe that was sent either arrived or was refused; no number was used twice or by a send that failed.
+    assert len(arrived) == len(set(arrived)) == total.sent - total.network_errors
+    assert refused == [*range(refused[0], refused[0] + total.network_errors)]
+    silent = refused[0] - 10  # the probe that closed the port, and any that came with it
+    assert total == Counts(
+        sent=total.sent,
+        answered=total.sent - len(refused) - silent,
+        lost=len(refused) + silent,
+        changes=1,
+        pairs=total.sent - len(refused) - silent - 1,
+        network_errors=len(refused),
+        timer_misses=total.timer_misses,
+    )
+    change = told.only(ChangeSeen).change
+    assert (change.before.seq, change.after.seq) == (9, refused[-1] + 1)
+    error = told.only(NetworkError)
+    assert (error.seq, error.error, error.offender) == (refused[0], "ECONNREFUSED", "127.0.0.1")
+
+
+# --- the client's own ------------------------------------------------------------------------------------------------
+
+
+async def test_replies_dropped_at_the_full_socket_are_the_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_socket, "RECEIVE_BUFFER", 1)  # the kernel makes it its least, about two replies
+
+    def burst(server: ScriptedServer, probe: Probe) -> None:
+        for _ in range(20):
+            server.reply(probe)
+
+    async with scripted(burst) as server:
+        told = await probed(server.address, seconds=0.8, sessions=2, stats_interval_ns=100 * MS)
+    total = told.counts()
+    assert total.socket_drops > 0
+    # Every reply is accounted for: it was read or dropped here.
+    assert total.answered + total.duplicate + total.late + total.socket_drops == 20 * len(server.probes)
+    faults = told.of(ClientFault)
+    assert [fault.fault for fault in faults] == ["socket-drops"] * 2
+    assert len({fault.session for fault in faults}) == 2
+
+
+async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Session._send_once
+    failing = {5: errno.EPERM, 6: errno.EPERM, 9: errno.ENOBUFS, 12: errno.EADDRNOTAVAIL}
+    slots = 0
+
+    def send(self: Session, request: bytes) -> OSError | None:
+        nonlocal slots
+        slots += 1
+        number = failing.get(slots)
+        return real(self, request) if number is None else OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Session, "_send_once", send)
+    async with scripted(answer) as server:
+        told = await probed(server.address, sessions=1)
+    assert [probe.seq for probe in server.probes] == [*range(slots - 4)]
+    total = told.counts()
+    assert (total.sent, total.answered, total.send_errors, total.network_errors) == (slots - 4, slots - 4, 4, 0)
+    assert [(fault.fault, fault.detail) for fault in told.of(ClientFault)] == [
+        ("send-error", "EPERM: Operation not permitted"),
+        ("send-error", "ENOBUFS: No buffer space available"),
+        ("local-address", "EADDRNOTAVAIL: Cannot assign requested address"),
+    ]
+
+
+# --- one session without a loop --------------------------------------------------------------------------------------
+
+
+class Bench:
+    """One session and the socket that it probes."""
+
+    def __init__(self, server: socket.socket, threshold_ns: int = NS_PER_S) -> None:
+        self.told: list[Event] = []
+        self.server = server
+        target = TransportAddress(*server.getsockname())
+        sock = open_probe_socket("127.0.0.1", target, scope_id=0, connected=False)
+        tracker = SessionTracker("CLIENT-1", threshold_ns, self.told.append)
+        self.session = Session(
+            sock,
+            target,
+            tracker,
+            7,
+            stun.ResponseDecoder(),
+            emit=self.told.append,
+            request_size=288,
+            key=None,
+            connected=False,
+        )
+        self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode
+
+    def probe(self) -> bytes:
+        """Send one; what the server got."""
+        self.session.send()
+        return self.server.recv(2048)
+
+    def answer(self, request: bytes, count: int = 1) -> None:
+        local = self.session.local
+        self.server.sendto(self.reply(request[8:20], local, count, len(request)), local)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        made = Bench(server, 50 * MS)
+        yield made
+        made.session.sock.close()
+
+
+def test_a_reply_that_waited_in_the_socket_is_timed_by_the_kernel(bench: Bench) -> None:
+    bench.answer(bench.probe())
+    time.sleep(0.2)  # four times the loss threshold
+    bench.session.expire()
+    assert bench.session.counts() == Counts(sent=1, answered=1)
+    assert 0 < (bench.session.tracker.rtt.stats().max_ns or 0) < 50 * MS
+
+
+def test_what_a_flood_has_not_let_be_read_is_not_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "READ_BOUND", 10)
+    unanswered = bench.probe()
+    answered = bench.probe()
+    assert stun.unpack_transaction_id(unanswered[8:20])[1] == 0
+    for _ in range(15):
+        bench.server.sendto(b"forged", bench.session.local)
+    bench.answer(answered)
+    time.sleep(0.1)
+    for _ in range(15):
+        bench.server.sendto(b"forged", bench.session.local)
+    bench.session.expire()  # 10 read, of the time before the deadline: nothing is known to be lost
+    assert bench.session.counts() == Counts(sent=2, pending=2, undecodable=10)
+    bench.session.expire()  # 20 read, the reply among them; the four after it are of the time after the deadline
+    assert bench.session.counts() == Counts(sent=2, answered=1, lost=1, undecodable=19)
+    assert [type(event) for event in bench.told][1:] == [ProbesLost]
+
+
+def test_a_spray_of_sources_is_told_in_bounds(bench: Bench) -> None:
+    request = bench.probe()
+    message = bench.reply(request[8:20], bench.session.local, 1, len(request))
+    for _ in range(70):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            other.sendto(message, bench.session.local)
+    bench.session.read_empty()
+    assert bench.session.wrong_source == 70
+    assert 0 < len(bench.told) <= 64
+    assert {type(event) for event in bench.told} == {WrongSource}
+
+
+async def test_one_silent_session_costs_the_others_nothing() -> None:
+    async with scripted(lambda server, probe: probe.session == 2 or server.reply(probe)) as server:
+        told = await probed(server.address, sessions=4, seconds=0.2, loss_threshold_ns=NS_PER_S)
+    silent = sum(probe.session == 2 for probe in server.probes)
+    total = told.counts()
+    assert (total.lost, total.answered, total.pending) == (silent, total.sent - silent, 0)
+
+
+async def test_the_reader_without_epoll_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(client_module.select, "epoll")
+    async with scripted(answer) as server:
+        told = await probed(server.address, seconds=0.3, sessions=3)
+    assert told.counts().answered == told.counts().sent > 3
