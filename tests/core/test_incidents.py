@@ -17,6 +17,7 @@ from affinity_tester.core.events import (
     Incident,
     IncidentClosed,
     Judgement,
+    NodeAddresses,
     OutageEnded,
     OutageStarted,
     PoolObserved,
@@ -55,7 +56,8 @@ def run(*events: Event) -> list[Incident]:
 
 
 def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> None:
-    first = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
+    first: list[Event] = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
+    first.append(NodeAddresses(0, (("10.240.0.4", "pool1-1"),)))
     one, two = run(*first, seen("CLIENT-0", 10 * S), seen("CLIENT-1", 10_900 * MS), seen("CLIENT-0", 20 * S, number=2))
     assert one == Incident(
         number=1,
@@ -69,7 +71,7 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
         bursts=0,
         lost=0,
         kinds=((Kind.POD, 2),),
-        cohorts=(Cohort("10.240.0.4", 2, 3),),
+        cohorts=(Cohort("10.240.0.4", 2, 3, "pool1-1"),),
         near=(),
         judgements=((Judgement.VIOLATION, 2),),
         diagnoses=(),

@@ -354,3 +354,30 @@ def test_a_new_day_is_announced(story):
 def test_nothing_may_come_before_the_start_of_the_run(story):
     with pytest.raises(ValueError, match="SessionStats came before RunStarted"):
         show(story.stats(ONE, 1, None))
+
+
+def test_a_reflexive_address_that_is_a_node_s_is_shown_with_its_name(story):
+    change = story.change(3)
+    assert show(
+        story.started(),
+        ev.NodeAddresses(story.at(0), (("10.240.0.4", "pool1-000001"),)),
+        ev.ChangeSeen(story.at(3), ONE, change),
+    )[0] == (
+        '13:35:23.176 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 (node "pool1-000001") -> '
+        "10.240.0.7:61022"
+    )
+
+
+def test_an_icmp_error_that_all_sessions_hear_is_told_by_the_first(story):
+    errors = [ev.NetworkError(story.at(1), f"CLIENT-{n}", 0, "ECONNREFUSED", "203.0.113.7") for n in range(9)]
+    words = "heard ICMP error ECONNREFUSED (port unreachable: nothing listens there) from 203.0.113.7"
+    assert show(story.started(), *errors) == [
+        *(f"13:35:21.176 [warn]  CLIENT-{n} {words}" for n in range(3)),
+        "13:35:21.176 [warn]  more sessions may hear ECONNREFUSED; the summary counts them",
+    ]
+
+
+def test_the_wait_for_judgements_says_how_long_and_how_to_end_it(story):
+    assert show(story.started(), ev.Settling(story.at(5), 2, 15 * S)) == [
+        "13:35:25.176 [info]  2 judgements still to come, in at most 15 s (Ctrl-C: leave them unknown)",
+    ]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic_ns
 
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, Outcome, RunEnded, Verdict
+from affinity_tester.core.events import Event, Outcome, RunEnded, Settling, Verdict
 from affinity_tester.settings import NS_PER_S
 
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
@@ -17,6 +17,9 @@ EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
 
 ADVANCE_S = 0.25
 """How often time alone may make a judgement certain."""
+
+SETTLING_NS = 5 * NS_PER_S
+"""How often the run says what it still waits for."""
 
 
 class Pipeline:
@@ -59,7 +62,11 @@ async def conduct(pipeline: Pipeline, observed: Awaitable[None], abort: asyncio.
         observing.result()
         # A list of the pool is asked for as soon as the settle time is over; a dead API server must not hold the run.
         deadline_ns = monotonic_ns() + 2 * settle_ns + 5 * NS_PER_S
-        while pipeline.open_count and not abort.is_set() and monotonic_ns() < deadline_ns:
+        tell_ns = 0
+        while pipeline.open_count and not abort.is_set() and (now_ns := monotonic_ns()) < deadline_ns:
+            if now_ns >= tell_ns:
+                pipeline.emit(Settling(now_ns, pipeline.open_count, deadline_ns - now_ns))
+                tell_ns = now_ns + SETTLING_NS
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(abort.wait(), ADVANCE_S)
             pipeline.advance()

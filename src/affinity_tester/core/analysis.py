@@ -19,6 +19,7 @@ from affinity_tester.core.events import (
     FirstAnswer,
     IncidentClosed,
     Judgement,
+    NodeAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
@@ -64,6 +65,8 @@ class RunAnalysis:
         self._timeline = PoolTimeline()
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
         self._incidents = Incidents()
+        self._nodes: dict[str, str] = {}
+        """Node names by InternalIP."""
         self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
         """What happened in the cluster, as (time, words)."""
         self._judged: dict[_Key, tuple[Judgement, bool | None]] = {}
@@ -100,6 +103,8 @@ class RunAnalysis:
                 self._meet_pod(who.pod, event.at_ns)
             case ClusterEvent():
                 self._near.append((event.at_ns, f"{event.subject} {_quoted(event.name)}{event.what}"))
+            case NodeAddresses(names=names):
+                self._nodes = dict(names)
             case PoolObserved():
                 change_of_pool = self._timeline.observed(
                     event.at_ns, event.since_ns, event.snapshot, listed=event.listed
@@ -144,7 +149,9 @@ class RunAnalysis:
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
-        return IncidentClosed(now_ns, replace(story.tell(self._incidents.of), near=tuple(near)))
+        incident = story.tell(self._incidents.of)
+        cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
+        return IncidentClosed(now_ns, replace(incident, near=tuple(near), cohorts=cohorts))
 
     def _remember(self, event: Judged) -> None:
         """Keep each change's and outage's newest judgement: a revised one replaces its own."""

@@ -75,6 +75,16 @@ class SendingStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Settling(Event):
+    """Nothing is observed any more but the pool; judgements become certain. Told at first and every few seconds."""
+
+    open_count: int
+    """Judgements still to come."""
+    up_to_ns: int
+    """How much longer the run waits for them at the most."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded(Event):
     """Nothing more will be observed."""
 
@@ -525,6 +535,8 @@ class Cohort:
     """Of this incident."""
     of: int
     """All sessions that had this reflexive IP then."""
+    node: str = ""
+    """The node whose InternalIP it is; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

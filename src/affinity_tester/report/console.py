@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from affinity_tester.core import events as ev
@@ -29,6 +30,10 @@ MOST_SESSION_LINES = 20
 """`--stats auto`: up to so many sessions have a line each, a screenful."""
 
 
+ICMP_LINES = 3
+"""So many sessions say that they heard the same ICMP error; it is mostly one story."""
+
+
 class ConsoleReport:
     """Writes a run's events as lines, and its summary when the verdict comes.
 
@@ -46,6 +51,8 @@ class ConsoleReport:
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
         self._pool: PoolSnapshot | None = None
+        self._nodes: dict[str, str] = {}
+        self._icmp: Counter[tuple[str, str | None]] = Counter()
 
     def emit(self, event: ev.Event) -> None:
         """Write what this event gives to say: often nothing."""
@@ -115,10 +122,23 @@ class ConsoleReport:
                 before, self._pool = self._pool, snapshot
                 return pool_lines(before, snapshot)
             case ev.ChangeSeen() | ev.ChangeRevised() | ev.ChangeWithdrawn():
-                return change_lines(event)
+                return change_lines(event, self._nodes)
+            case ev.NodeAddresses(names=names):
+                self._nodes = dict(names)
+                return []
+            case ev.NetworkError(error=error, offender=offender):
+                self._icmp[error, offender] += 1
+                return _first_icmp_lines(event, clock, self._icmp[error, offender])
             case ev.ChangeJudged() | ev.OutageJudged():
                 return judged_lines(event, clock)
             case ev.SessionEvent():
                 return session_lines(event, clock)
             case _:
                 return run_lines(event, clock)
+
+
+def _first_icmp_lines(event: ev.NetworkError, clock: RunClock, nth: int) -> list[Line]:
+    if nth > ICMP_LINES:
+        return []
+    more = [warning(f"more sessions may hear {event.error}; the summary counts them")] if nth == ICMP_LINES else []
+    return [*session_lines(event, clock), *more]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from affinity_tester.core.events import Certainty, Diagnosis, Incident, Judgement
+from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.settings import format_duration
@@ -42,11 +42,15 @@ def _details(incident: Incident) -> Iterator[str]:
     if incident.judgements:
         yield "judged: " + ", ".join(f"{count:,} {judgement}" for judgement, count in incident.judgements)
     if incident.cohorts:
-        cohorts = (f"{c.ip} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
+        cohorts = (f"{_home(c)} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
         yield "by x_address IP before: " + ", ".join(cohorts)
     yield from (f"near: {fact}" for fact in incident.near)
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
+
+
+def _home(cohort: Cohort) -> str:
+    return f"{cohort.ip}, node {words.quoted(cohort.node)}" if cohort.node else cohort.ip
 
 
 def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:

@@ -28,6 +28,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ForeignServer: ("run.foreign_server", "warn"),
     ev.NothingAnswered: ("run.nothing_answered", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
+    ev.Settling: ("run.settling", "info"),
     ev.RunEnded: ("run.ended", "info"),
     ev.StatsTick: ("run.stats", "info"),
     ev.RunSummary: ("run.summary", "info"),
@@ -69,7 +70,7 @@ MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
 )
-SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns"})
+SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns", "up_to_ns"})
 
 
 class JsonReport:

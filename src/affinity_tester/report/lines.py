@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from affinity_tester.core import events as ev
@@ -103,9 +104,9 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     return ", ".join(parts) + words.period(delta) + (f"; worst: {named}" if named else "")
 
 
-def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn) -> list[Line]:
+def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, nodes: Mapping[str, str]) -> list[Line]:
     """A line for each kind of change; a dim one when a reply that came later shows that it was otherwise."""
-    facts = words.change_facts(event.change)
+    facts = words.change_facts(event.change, nodes)
     match event:
         case ev.ChangeSeen():
             lines = [_red(f"{event.session} {fact}") for fact in facts]
@@ -113,7 +114,7 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn) -
                 lines[-1] = warning(f"{event.session} {facts[-1]}")
             return lines
         case ev.ChangeRevised():
-            if facts == words.change_facts(event.was):
+            if facts == words.change_facts(event.was, nodes):
                 return []  # only nearer to the moment: nothing that a reader would act upon
             return [_quiet(f"    revised: {'; '.join(facts)} ({event.session}, a later reply came between)")]
         case ev.ChangeWithdrawn():
@@ -195,6 +196,9 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
             tint = Tint.VIOLATION if is_violation(incident) else Tint.QUIET
             level: Level = "error" if is_violation(incident) else "info"
             return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock)]
+        case ev.Settling(open_count=count, up_to_ns=up_to_ns):
+            waits = f"{words.plural(count, 'judgement')} still to come, in at most {format_duration(up_to_ns)}"
+            return [Line(f"{waits} (Ctrl-C: leave them unknown)", tint=Tint.QUIET)]
         case ev.RunEnded(aborted=True):
             return [warning("stopped at once: judgements still open are unknown")]
     return []

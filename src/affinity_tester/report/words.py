@@ -5,8 +5,14 @@ Pods, servers and records choose parts of these words: whoever shows them makes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged
 from affinity_tester.core.identity import Identity, Kind
+
+_NO_NODES: Mapping[str, str] = MappingProxyType({})
 
 X_ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
 
@@ -41,8 +47,16 @@ def served_by(identity: Identity) -> str:
     return name if identity.reflexive is None else f"{name} at x_address {identity.reflexive}"
 
 
-def change_facts(change: Change) -> list[str]:
+def address(where: TransportAddress | None, nodes: Mapping[str, str] = _NO_NODES) -> str:
+    """A reflexive address, with the name of the node whose InternalIP it has."""
+    node = nodes.get(where.ip) if where is not None else None
+    return f"{where} (node {quoted(node)})" if node else str(where)
+
+
+def change_facts(change: Change, nodes: Mapping[str, str] = _NO_NODES) -> list[str]:
     """What differs, a sentence for each kind of line, in the order in which changes are told.
+
+    `nodes` has node names by InternalIP.
 
     A node's change together with its pod's belongs to the pod's sentence, and a new instance of another pod to none: a
     new process has a new id, always.
@@ -50,7 +64,7 @@ def change_facts(change: Change) -> list[str]:
     before, after = change.before.identity, change.after.identity
     facts = []
     if X_ADDRESS.intersection(change.kinds):
-        facts.append(f"x_address changed {before.reflexive} -> {after.reflexive}")
+        facts.append(f"x_address changed {address(before.reflexive, nodes)} -> {address(after.reflexive, nodes)}")
     node = f"{quoted(before.node)} -> {quoted(after.node)}"
     if Kind.POD in change.kinds:
         moved = f", node_name {node}" if Kind.NODE in change.kinds else ""
