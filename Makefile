@@ -20,7 +20,7 @@ NODES ?= 1
 CPU ?= 2
 # Seconds to wait for a rollout and for an external address.
 WAIT ?= 300
-# More arguments for `client`, `demo` (the command's own options) and `test` (pytest's).
+# More arguments for `client`, `demo` (the command's own options), `test` (pytest's) and `bench` (`python -m benchmarks --help`).
 ARGS ?=
 
 # The recipes read these from the environment, so no value is ever taken for shell text.
@@ -30,7 +30,7 @@ SELECTOR := app.kubernetes.io/name=affinity-tester
 KUBE := $(KUBECTL) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint client image context apply-deployment apply-service node-scaleup clean
+.PHONY: help venv demo test lint bench client image context apply-deployment apply-service node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -55,6 +55,9 @@ lint: $(VENV)/.installed-dev ## check style and types
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed ## measure against coturn, irtt and the limit in C (ARGS='--quick', ARGS='server-rate')
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 venv: $(VENV)/.installed-dev ## make .venv with everything that developing takes
 	@:
