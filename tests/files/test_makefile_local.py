@@ -32,6 +32,7 @@ def test_make_alone_lists_the_targets(tree):
         "demo",
         "test",
         "lint",
+        "bench",
         "venv",
         "client",
         "image",
