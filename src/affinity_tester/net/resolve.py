@@ -42,4 +42,6 @@ async def resolve_target(text: str, default_port: int) -> Target:
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
         raise UserError(f"the target {address} is no unicast address: give the address of the Service")
     scope_id = int(sockaddr[3]) if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (ip, port, flow, scope)
+    if address.version == 6 and address.is_link_local and not scope_id:  # noqa: PLR2004 - IP's version
+        raise UserError(f"the target {address} is link-local and names no interface: write {address}%eth0, or so")
     return Target(TransportAddress(str(address), port), text, scope_id)
