@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Counts, Event, RunSummary, SessionSummary
+from affinity_tester.net.addresses import bind_udp, bound_address
 from affinity_tester.net.client import run_client
+from affinity_tester.net.probe_socket import open_probe_socket, receive
 from affinity_tester.net.resolve import Target
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -33,6 +38,26 @@ class Told(list[Event]):
         assert run.total == sum((session.total for session in sessions), Counts())
         assert run.losses.total == run.total.lost
         return run.total
+
+
+@contextmanager
+def kernel_stamps() -> Iterator[None]:
+    """Keep the kernel stamping packets as they arrive.
+
+    It begins some time after the first socket of the machine asked for it, and stamps at the reading until then.
+    """
+    with (
+        bind_udp("127.0.0.1", 0) as sock,
+        open_probe_socket("127.0.0.1", bound_address(sock), scope_id=0, connected=False) as probe,
+    ):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            sock.sendto(b"?", probe.getsockname())
+            time.sleep(0.02)
+            wall_ns = receive(probe)[1]
+            if wall_ns is not None and time.time_ns() - wall_ns > 15 * MS:
+                break
+        yield
 
 
 async def probed(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from running import MS, probed
+from running import MS, kernel_stamps, probed
 
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
@@ -372,7 +372,7 @@ class Bench:
     def probe(self) -> bytes:
         """Send one; what the server got."""
         self.session.send()
-        return self.server.recv(2048)
+        return self.server.recv(2048)  # loopback delivers before it returns
 
     def answer(self, request: bytes, count: int = 1) -> None:
         local = self.session.local
@@ -381,8 +381,7 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
+    with kernel_stamps(), bind_udp("127.0.0.1", 0) as server:
         made = Bench(server, 50 * MS)
         yield made
         made.session.sock.close()
