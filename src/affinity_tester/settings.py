@@ -82,6 +82,8 @@ class ClientSettings:
     loss_threshold_ns: int = 2 * NS_PER_S
     """A reply later than this is late and its probe lost: longer than any sane path, shorter than an operator's patience."""
     request_size: int = DEFAULT_REQUEST_SIZE
+    sizes: tuple[int, ...] = ()
+    """Sizes that probes have by turns, instead of `request_size`: what depends on size shows."""
     every_session: bool = False
     """Statistics of every session however many there are; else beyond a few only the worst ones are told."""
     connected: bool = False

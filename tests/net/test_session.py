@@ -321,17 +321,19 @@ async def test_replies_dropped_at_the_full_socket_are_the_clients_own(monkeypatc
 
 
 async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Session._send_once
+    real = Session._transmit
     failing = {5: errno.EPERM, 6: errno.EPERM, 9: errno.ENOBUFS, 12: errno.EADDRNOTAVAIL}
     slots = 0
 
-    def send(self: Session, request: bytes) -> OSError | None:
+    def transmit(self: Session, request: bytes) -> None:
         nonlocal slots
         slots += 1
         number = failing.get(slots)
-        return real(self, request) if number is None else OSError(number, os.strerror(number))
+        if number is not None:
+            raise OSError(number, os.strerror(number))
+        real(self, request)
 
-    monkeypatch.setattr(Session, "_send_once", send)
+    monkeypatch.setattr(Session, "_transmit", transmit)
     async with scripted(answer) as server:
         told = await probed(server.address, sessions=1)
     assert [probe.seq for probe in server.probes] == [*range(slots - 4)]
@@ -360,11 +362,8 @@ class Bench:
             sock,
             target,
             tracker,
-            7,
-            stun.ResponseDecoder(),
+            stun.Conversation(7, (288,), stun.ResponseDecoder()),
             emit=self.told.append,
-            request_size=288,
-            key=None,
             connected=False,
         )
         self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode

@@ -49,6 +49,8 @@ class RunStarted(Event):
     """Whether the sockets are connected (`--connected`)."""
     lost_guarantees: tuple[str, ...]
     """What this platform cannot do, in words (empty on Linux)."""
+    sizes: tuple[int, ...] = ()
+    """Probe `seq` has `sizes[seq % len(sizes)]` bytes; empty: each has `request_size`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -573,6 +575,14 @@ class IncidentClosed(Event):
     """An incident is over and all of it is judged."""
 
     incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class RunDiagnosed(Event):
+    """What the run as a whole shows and no incident does, such as one client IP that is spread over pods."""
+
+    diagnoses: tuple[Diagnosis, ...]
+    """The best first; never empty."""
 
 
 class Outcome(StrEnum):

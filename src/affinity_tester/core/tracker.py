@@ -147,11 +147,6 @@ class SessionTracker:
         return self._history.next - self.answered - self.lost
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the last sequence number was used."""
-        return self._history.next >= MAX_PROBES
-
-    @property
     def deadline_ns(self) -> int | None:
         """When the oldest pending probe is to be lost; None when nothing is pending."""
         if self.pending == 0:

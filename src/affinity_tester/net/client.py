@@ -38,7 +38,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.core.outages import OutageWatch
 from affinity_tester.core.schedule import Schedule
 from affinity_tester.core.stats import RttHistogram
-from affinity_tester.core.stun import ResponseDecoder
+from affinity_tester.core.stun import Conversation, ResponseDecoder
 from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
 from affinity_tester.errors import UserError
 from affinity_tester.net.clock import wall_to_monotonic_ns
@@ -151,10 +151,12 @@ class _Client:
                 request_size=settings.request_size,
                 connected=settings.connected,
                 lost_guarantees=lost_guarantees(),
+                sizes=settings.sizes,
             )
         )
         self._reader = reader = _Reader(asyncio.get_running_loop(), self._guarded)
         decoder = ResponseDecoder(settings.key)
+        sizes = settings.sizes or (settings.request_size,)
         for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
             try:
                 sock = open_probe_socket(
@@ -167,12 +169,9 @@ class _Client:
                 sock,
                 self._target,
                 tracker,
-                secrets.randbits(64),
-                decoder,
+                Conversation(secrets.randbits(64), sizes, decoder, settings.key),
                 emit=self._observe,
                 scope_id=self._scope_id,
-                request_size=settings.request_size,
-                key=settings.key,
                 connected=settings.connected,
             )
             self._sessions.append(session)
@@ -252,7 +251,7 @@ class _Client:
             session = sessions[index]
             if missed:
                 session.timer_misses += 1
-            elif not session.tracker.exhausted:
+            elif session.tracker.sent_count < MAX_PROBES:
                 session.send()
                 if session.tracker.sent_count == MAX_PROBES:
                     self._emit(SessionExhausted(now_ns, session.name))

@@ -10,13 +10,7 @@ from time import monotonic_ns
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClientFault, Counts, Event, NetworkError, SessionSummary, WrongSource
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.stun import (
-    HEADER_SIZE,
-    ResponseDecoder,
-    new_request,
-    pack_transaction_id,
-    unpack_transaction_id,
-)
+from affinity_tester.core.stun import Conversation
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
 from affinity_tester.net.clock import wall_to_monotonic_ns
@@ -38,14 +32,12 @@ class Session:
     """A UDP socket from one source address, for its whole life."""
 
     __slots__ = (
-        "_decoder",
         "_destination",
         "_drops",
         "_emit",
-        "_key",
-        "_request_size",
-        "_token",
+        "_expected",
         "_told",
+        "_wire",
         "local",
         "name",
         "network_errors",
@@ -64,26 +56,22 @@ class Session:
         sock: socket.socket,
         target: TransportAddress,
         tracker: SessionTracker,
-        token: int,
-        decoder: ResponseDecoder,
+        wire: Conversation,
         *,
         emit: Callable[[Event], None],
         scope_id: int = 0,
-        request_size: int,
-        key: bytes | None,
         connected: bool,
     ) -> None:
-        """Take over a bound socket; `decoder` is shared by all sessions, `token` has 64 random bits."""
+        """Take over a bound socket."""
         self.sock = sock
         self.target = target
         self.tracker = tracker
         self.name = tracker.session
-        self._token = token
-        self._decoder = decoder
+        self._wire = wire
         self._emit = emit
-        self._request_size = request_size
-        self._key = key
         self._destination = None if connected else socket_address(target, scope_id)
+        self._expected = (target.ip, target.port)
+        """The source of replies, as an IPv4 socket gives it."""
         self.local = TransportAddress(*sock.getsockname()[:2])
         self.timer_misses = self.send_errors = self.wrong_source = self.network_errors = self.undecodable = 0
         self._drops = 0
@@ -96,31 +84,38 @@ class Session:
     def send(self) -> None:
         """Send the next probe, unless this machine refuses it (which is counted, and told once)."""
         tracker = self.tracker
-        request = new_request(pack_transaction_id(self._token, tracker.sent_count), self._request_size, self._key)
+        request = self._wire.request(tracker.sent_count)
         now_ns = monotonic_ns()
-        failure = self._send_once(request)
-        if failure is not None and failure.errno not in LOCAL_ERRNOS and failure.errno not in ADDRESS_ERRNOS:
+        try:
+            self._transmit(request)
+        except OSError as error:
+            now_ns = self._retry(request, now_ns, error)
+        if now_ns:
+            tracker.sent(now_ns)
+
+    def _transmit(self, request: bytes) -> None:
+        if self._destination is None:
+            self.sock.send(request)
+        else:
+            self.sock.sendto(request, self._destination)
+
+    def _retry(self, request: bytes, now_ns: int, failure: OSError) -> int:
+        """Send once more where the failure told of an earlier probe; returns when that was, 0 when it was refused again."""
+        if failure.errno not in LOCAL_ERRNOS and failure.errno not in ADDRESS_ERRNOS:
             # An ICMP error about an earlier probe: heard, and this probe is still to be sent (design, section 3).
             self.hear_errors(now_ns, failure)
             now_ns = monotonic_ns()
-            failure = self._send_once(request)
-        if failure is None:
-            tracker.sent(now_ns)
-            return
+            try:
+                self._transmit(request)
+            except OSError as again:
+                failure = again
+            else:
+                return now_ns
         self.send_errors += 1
         name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
         fault = "local-address" if failure.errno in ADDRESS_ERRNOS else "send-error"
         self._tell_once((fault, name), ClientFault(now_ns, self.name, fault, f"{name}: {failure.strerror}"))
-
-    def _send_once(self, request: bytes) -> OSError | None:
-        try:
-            if self._destination is None:
-                self.sock.send(request)
-            else:
-                self.sock.sendto(request, self._destination)
-        except OSError as error:
-            return error
-        return None
+        return 0
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -154,20 +149,22 @@ class Session:
 
     def _accept(self, payload: bytes, source: tuple[str, int], received_ns: int) -> None:
         try:
-            response = self._decoder.decode(payload)
+            seq, identity, count = self._wire.read(payload)
         except StunError:
             self.undecodable += 1
             return
-        token, seq = unpack_transaction_id(response.transaction_id)
-        if token != self._token or seq >= self.tracker.sent_count:
+        if seq >= self.tracker.sent_count:
             self.undecodable += 1
-            return
-        if source[1] != self.target.port or source[0].partition("%")[0] != self.target.ip:
+        elif source != self._expected and not self._is_expected(source):
             self.wrong_source += 1
             address = TransportAddress(source[0].partition("%")[0], source[1])
             self._tell_once(("source", str(address)), WrongSource(received_ns, self.name, address, self.target))
-            return
-        self.tracker.replied(seq, response.identity, response.received_count, received_ns)
+        else:
+            self.tracker.replied(seq, identity, count, received_ns)
+
+    def _is_expected(self, source: tuple[str, int]) -> bool:
+        """An IPv6 source may carry flow, scope and zone."""
+        return source[1] == self.target.port and source[0].partition("%")[0] == self.target.ip
 
     def hear_errors(self, now_ns: int, failure: OSError | None = None) -> None:
         """Drain the error queue; `failure` is what a call returned, which counts when the queue tells nothing."""
@@ -176,15 +173,8 @@ class Session:
             heard = [IcmpError(errno.errorcode.get(failure.errno or 0, str(failure.errno)), None, b"")]
         for error in heard:
             self.network_errors += 1
-            event = NetworkError(now_ns, self.name, self._quoted(error.probe), error.error, error.offender)
+            event = NetworkError(now_ns, self.name, self._wire.quoted(error.probe), error.error, error.offender)
             self._tell_once(("icmp", error.error, error.offender or ""), event)
-
-    def _quoted(self, probe: bytes) -> int | None:
-        """The sequence number of a quoted probe of this session."""
-        if len(probe) < HEADER_SIZE:
-            return None
-        token, seq = unpack_transaction_id(probe[8:HEADER_SIZE])
-        return seq if token == self._token else None
 
     # --- what is known ---------------------------------------------------------------------------------------------
 

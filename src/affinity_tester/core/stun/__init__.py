@@ -28,6 +28,7 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 """
 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
+from affinity_tester.core.stun.conversation import Conversation
 from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id, unpack_transaction_id
 from affinity_tester.core.stun.request import BindingRequest, decode_request, is_plain_probe, new_request
 from affinity_tester.core.stun.response import (
@@ -45,6 +46,7 @@ __all__ = [
     "SERVER_SOFTWARE",
     "BindingRequest",
     "BindingResponse",
+    "Conversation",
     "ReplyTemplate",
     "ResponseDecoder",
     "ResponseEncoder",

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.stun import (
+    Conversation,
+    ResponseDecoder,
+    ResponseEncoder,
+    decode_request,
+    decode_response,
+    new_request,
+    pack_transaction_id,
+)
+from affinity_tester.errors import StunError
+
+TOKEN = 0x0123456789ABCDEF
+ENCODERS = [ResponseEncoder("pod-a", "node-1", b"12345678"), ResponseEncoder("pod-b", None, b"87654321")]
+SOURCES = [("192.0.2.1", 40312), ("192.0.2.1", 40313), ("2001:db8::1", 40312), ("2001:db8::1", 7)]
+
+
+def conversation(sizes: tuple[int, ...] = (288,), key: bytes | None = None) -> Conversation:
+    return Conversation(TOKEN, sizes, ResponseDecoder(key), key)
+
+
+@pytest.mark.parametrize("key", [None, b"secret"])
+def test_probes_are_new_requests_of_each_size_by_turns(key: bytes | None) -> None:
+    talk = conversation((288, 1200), key)
+    for seq in (0, 1, 2, 2**32 - 1):
+        request = talk.request(seq)
+        assert request == new_request(pack_transaction_id(TOKEN, seq), (288, 1200)[seq % 2], key)
+        assert decode_request(request, key).transaction_id == pack_transaction_id(TOKEN, seq)
+
+
+REPLIES = st.tuples(
+    st.sampled_from(ENCODERS),
+    st.sampled_from(SOURCES),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([20, 32, 60, 288]),
+)
+
+
+@given(st.lists(REPLIES, max_size=12))
+def test_every_reply_is_read_as_by_the_full_decoder_whatever_came_before(
+    replies: list[tuple[ResponseEncoder, tuple[str, int], int, int, int]],
+) -> None:
+    talk = conversation()
+    for encoder, source, seq, count, limit in replies:
+        data = encoder.encode(pack_transaction_id(TOKEN, seq), source, count, limit)
+        response = decode_response(data)
+        assert talk.read(data) == (seq, response.identity, response.received_count)
+
+
+def test_a_like_reply_gives_the_very_same_identity() -> None:
+    talk = conversation()
+    first, second = (ENCODERS[0].encode(pack_transaction_id(TOKEN, n), SOURCES[0], n, 288) for n in (1, 2))
+    assert talk.read(first)[1] is talk.read(second)[1]
+
+
+def test_a_keyed_conversation_reads_only_signed_replies() -> None:
+    talk = conversation(key=b"secret")
+    signed = ResponseEncoder("pod-a", None, b"12345678", key=b"secret")
+    assert talk.read(signed.encode(pack_transaction_id(TOKEN, 9), SOURCES[0], 1, 288))[0] == 9
+    with pytest.raises(StunError, match="no-integrity"):
+        talk.read(ENCODERS[0].encode(pack_transaction_id(TOKEN, 9), SOURCES[0], 1, 288))
+
+
+@given(st.binary(max_size=400))
+def test_what_is_no_reply_is_one_documented_error(data: bytes) -> None:
+    talk = conversation()
+    talk.read(ENCODERS[0].encode(pack_transaction_id(TOKEN, 1), SOURCES[0], 1, 288))
+    with pytest.raises(StunError):
+        talk.read(data)
+
+
+def test_a_reply_to_another_s_request_is_refused() -> None:
+    with pytest.raises(StunError, match="other-transaction"):
+        conversation().read(ENCODERS[0].encode(pack_transaction_id(TOKEN + 1, 1), SOURCES[0], 1, 288))
+
+
+def test_a_quoted_probe_is_known_by_its_token() -> None:
+    talk = conversation()
+    assert talk.quoted(talk.request(77)[:20]) == 77
+    assert talk.quoted(talk.request(77)[:19]) is None
+    assert talk.quoted(new_request(pack_transaction_id(TOKEN + 1, 77))) is None
+    assert Identity() == talk.read(_bare())[1]
+
+
+def _bare() -> bytes:
+    """A success response that carries nothing."""
+    return bytes.fromhex("010100002112a442") + pack_transaction_id(TOKEN, 0)
