@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 from typing import Literal
@@ -75,6 +76,12 @@ StatsMode = Literal["auto", "session", "total"]
     help="Bytes of a probe, a multiple of 4; a shorter one gets a shorter reply, with less in it.",
 )
 @options.option(
+    "--sizes",
+    metavar="A,B,…",
+    callback=lambda _context, _option, value: _read_sizes(value),
+    help="Sizes that probes have by turns, instead of --size: shows what depends on the size (MTU).",
+)
+@options.option(
     "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
 )
 @options.option(
@@ -118,6 +125,7 @@ def client(
     loss_threshold: int,
     target_port: int,
     size: int,
+    sizes: tuple[int, ...],
     connected: bool,
     affinity_window: int,
     settle: int,
@@ -136,7 +144,10 @@ def client(
         raise UserError(
             "no target: name it (affinity-tester client 203.0.113.7), or set TARGET_ADDR (make apply-service does)"
         )
-    _check_size(size, key)
+    for each in sizes or (size,):
+        _check_size(each, key)
+    if max_loss is not None and math.isnan(max_loss):  # it is in every range, and no loss is above it
+        raise UserError("--max-loss is a percentage from 0 to 100, and nan is no number")
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -144,6 +155,7 @@ def client(
         stats_interval_ns=stats_interval,
         loss_threshold_ns=loss_threshold,
         request_size=size,
+        sizes=sizes,
         every_session=stats == "session",
         connected=connected,
         key=key,
@@ -159,10 +171,17 @@ def client(
     return EXIT_CODES[outcome]
 
 
+def _read_sizes(text: str | None) -> tuple[int, ...]:
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise click.BadParameter(f"{text!r} is not a list of sizes such as 288,1400", param_hint="--sizes")
+    return tuple(int(part) for part in parts)
+
+
 def _check_size(size: int, key: bytes | None) -> None:
     least = 20 if key is None else 56
-    if size % 4 or size < least:
-        raise UserError(f"a probe cannot have {size} bytes: take a multiple of 4 from {least} on for --size")
+    if size % 4 or not least <= size <= MAX_REQUEST_SIZE:
+        raise UserError(f"a probe cannot have {size} bytes: take multiples of 4 from {least} to {MAX_REQUEST_SIZE}")
 
 
 async def _run(settings: ClientSettings, rules: Rules, target: str, port: int, reporter: Reporter) -> Outcome:
