@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
 DEFAULT_PORT = 3478
@@ -39,10 +40,10 @@ def parse_duration(text: str) -> int:
 
 def format_duration(ns: int) -> str:
     """Write nanoseconds the way people read them: `100 ms`, `1.2 s`, `73 min`."""
-    if ns < 1_000_000:
+    if ns < NS_PER_MS:
         return f"{ns / 1_000:.3g} us"
     if ns < NS_PER_S:
-        return f"{ns / 1_000_000:.3g} ms"
+        return f"{ns / NS_PER_MS:.3g} ms"
     if ns < 120 * NS_PER_S:
         return f"{ns / NS_PER_S:.3g} s"
     return f"{ns / 60 / NS_PER_S:.0f} min"
@@ -75,7 +76,7 @@ class ClientSettings:
 
     sessions: int = 10
     interval_ns: int = NS_PER_S // 10
-    """Time between two probes of one session: media sends 20 to 50 packets a second, this finds a break as surely for less."""
+    """Time between two probes of one session: media sends 20 to 50 packets a second; this finds a break as surely."""
     duration_ns: int | None = None
     """None: until a signal."""
     stats_interval_ns: int = 10 * NS_PER_S

@@ -107,6 +107,7 @@ def test_the_start_of_a_run(story):
             "request_size": 288,
             "connected": False,
             "lost_guarantees": [],
+            "sizes": [],
         }
     ]
 

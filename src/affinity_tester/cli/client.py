@@ -187,7 +187,7 @@ def _check_size(size: int, key: bytes | None) -> None:
 async def _run(settings: ClientSettings, rules: Rules, target: str, port: int, reporter: Reporter) -> Outcome:
     stop, abort = asyncio.Event(), asyncio.Event()
     pipeline = Pipeline(RunAnalysis(rules), reporter.emit)
-    with stop_on_signals(stop, abort):
+    with stop_on_signals(stop, abort, pipeline):
         resolved = await resolve_target(target, port)
         run = run_client(settings, resolved, pipeline.emit, stop, abort)
         verdict = await conduct(pipeline, run, abort, rules.settle_ns)

@@ -41,6 +41,7 @@ from affinity_tester.core.stats import RttHistogram
 from affinity_tester.core.stun import Conversation, ResponseDecoder
 from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
 from affinity_tester.errors import UserError
+from affinity_tester.net.canary import Canaries
 from affinity_tester.net.clock import wall_to_monotonic_ns
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
@@ -97,7 +98,10 @@ class _Client:
         self._emit = emit
         self._stop = stop
         self._abort = abort
+        self._sizes = settings.sizes or (settings.request_size,)
+        self._decoder = ResponseDecoder(settings.key)
         self._sessions: list[Session] = []
+        self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: _Reader | None = None
@@ -154,29 +158,36 @@ class _Client:
                 sizes=settings.sizes,
             )
         )
-        self._reader = reader = _Reader(asyncio.get_running_loop(), self._guarded)
-        decoder = ResponseDecoder(settings.key)
-        sizes = settings.sizes or (settings.request_size,)
+        self._reader = _Reader(asyncio.get_running_loop(), self._guarded)
         for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
             try:
-                sock = open_probe_socket(
-                    self._source, self._target, scope_id=self._scope_id, connected=settings.connected
-                )
+                session = self._open_session(f"CLIENT-{number}", self._observe)
             except OSError as error:
                 raise _open_error(error, len(self._sessions), settings.sessions, self._source) from error
-            tracker = SessionTracker(f"CLIENT-{number}", settings.loss_threshold_ns, self._observe)
-            session = Session(
-                sock,
-                self._target,
-                tracker,
-                Conversation(secrets.randbits(64), sizes, decoder, settings.key),
-                emit=self._observe,
-                scope_id=self._scope_id,
-                connected=settings.connected,
-            )
             self._sessions.append(session)
-            reader.add(session)
             self._emit(SessionStarted(now_ns, session.name, session.local))
+
+    def _open_session(self, name: str, emit: Callable[[Event], None]) -> Session:
+        """A session on a socket of its own, read from now on. Raises `OSError`."""
+        settings = self._settings
+        sock = open_probe_socket(self._source, self._target, scope_id=self._scope_id, connected=settings.connected)
+        session = Session(
+            sock,
+            self._target,
+            SessionTracker(name, settings.loss_threshold_ns, emit),
+            Conversation(secrets.randbits(64), self._sizes, self._decoder, settings.key),
+            emit=emit,
+            scope_id=self._scope_id,
+            connected=settings.connected,
+        )
+        assert self._reader is not None
+        self._reader.add(session)
+        return session
+
+    def _close_session(self, session: Session) -> None:
+        assert self._reader is not None
+        self._reader.remove(session)
+        session.sock.close()
 
     async def _wait(self, event: asyncio.Event, longest_s: float | None) -> bool:
         """Wait for an event, or for a failure in a callback (which is raised); False when the time was up first."""
@@ -218,6 +229,7 @@ class _Client:
         for handle in (self._timer, self._sweeper):
             if handle is not None:
                 handle.cancel()
+        self._canaries.close()
         if self._reader is not None:
             self._reader.close()
         for session in self._sessions:
@@ -272,8 +284,10 @@ class _Client:
         for session in self._sessions:
             session.expire()
         now_ns = monotonic_ns()
+        if self._sending:
+            self._canaries.sweep(now_ns, self._sessions)
         trackers = [session.tracker for session in self._sessions]
-        self._outages.sweep(now_ns, trackers)
+        self._outages.sweep(now_ns, trackers, self._canaries.answered_ns)
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
             self._told_silence = True
@@ -345,12 +359,22 @@ class _Reader:
         else:
             self._loop.add_reader(fd, self._guarded, session.read_empty)
 
+    def remove(self, session: Session) -> None:
+        fd = session.sock.fileno()
+        del self._by_fd[fd]
+        if self._epoll is not None:
+            self._epoll.unregister(fd)
+        else:
+            self._loop.remove_reader(fd)
+
     def _read_ready(self) -> None:
         assert self._epoll is not None
         by_fd = self._by_fd
         to_monotonic_ns = wall_to_monotonic_ns()
         for fd, mask in self._epoll.poll(0, _POLL_BATCH):
-            session = by_fd[fd]
+            session = by_fd.get(fd)
+            if session is None:
+                continue  # closed by an earlier one of this batch
             if mask & select.EPOLLERR:
                 session.hear_errors(monotonic_ns())
             if mask & select.EPOLLIN:

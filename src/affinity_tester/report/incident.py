@@ -21,6 +21,11 @@ def incident_text(incident: Incident, clock: RunClock) -> list[str]:
     ]
 
 
+def run_text(diagnoses: tuple[Diagnosis, ...]) -> list[str]:
+    """What is to be said of the run as a whole, beside its incidents."""
+    return ["the run as a whole", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
+
+
 def is_violation(incident: Incident) -> bool:
     """Whether a member of it is a violation."""
     return dict(incident.judgements).get(Judgement.VIOLATION, 0) > 0

@@ -31,6 +31,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.Settling: ("run.settling", "info"),
     ev.RunEnded: ("run.ended", "info"),
     ev.StatsTick: ("run.stats", "info"),
+    ev.RunDiagnosed: ("run.diagnosed", "info"),
     ev.RunSummary: ("run.summary", "info"),
     ev.Verdict: ("run.verdict", "info"),
     ev.SessionStarted: ("session.started", "info"),

@@ -10,7 +10,7 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.incident import incident_text, is_violation
+from affinity_tester.report.incident import incident_text, is_violation, run_text
 from affinity_tester.report.logging import Level, Tint
 from affinity_tester.settings import format_duration
 
@@ -196,6 +196,8 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
             tint = Tint.VIOLATION if is_violation(incident) else Tint.QUIET
             level: Level = "error" if is_violation(incident) else "info"
             return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock)]
+        case ev.RunDiagnosed(diagnoses=diagnoses):
+            return [Line(text, sort="incident lines") for text in run_text(diagnoses)]
         case ev.Settling(open_count=count, up_to_ns=up_to_ns):
             waits = f"{words.plural(count, 'judgement')} still to come, in at most {format_duration(up_to_ns)}"
             return [Line(f"{waits} (Ctrl-C: leave them unknown)", tint=Tint.QUIET)]
@@ -212,13 +214,17 @@ def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
     return [_cluster(fact) for fact in differences(before, after)]
 
 
+def _sizes(event: ev.RunStarted) -> str:
+    return "/".join(map(str, event.sizes or (event.request_size,)))
+
+
 def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
     address, name = str(event.target), event.target_name
     target = address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
     sockets = ", on connected sockets" if event.connected else ""
     probes = (
         f"{words.plural(event.sessions, 'session')} to {target}: "
-        f"a probe of {event.request_size} bytes every {format_duration(event.interval_ns)} each{sockets}, "
+        f"a probe of {_sizes(event)} bytes every {format_duration(event.interval_ns)} each{sockets}, "
         f"lost after {format_duration(event.loss_threshold_ns)}"
     )
     opening = f"{clock.date(event.at_ns)} {clock.utc_offset}, affinity-tester {event.version}"
