@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic_ns
 
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, Outcome, RunEnded, Settling, Verdict
+from affinity_tester.core.events import Event, Outcome, RunEnded, SendingStopped, Settling, Verdict
 from affinity_tester.settings import NS_PER_S
 
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
@@ -29,6 +29,8 @@ class Pipeline:
         """`show` gets every event, observed or derived, in the order in which they became known."""
         self._analysis = analysis
         self._show = show
+        self.sending = True
+        """Until the last probe went out."""
         self.verdict: Verdict | None = None
 
     @property
@@ -38,6 +40,8 @@ class Pipeline:
 
     def emit(self, event: Event) -> None:
         """Take in an observed event."""
+        if isinstance(event, SendingStopped):
+            self.sending = False
         self._show(event)
         self._tell(self._analysis.feed(event))
 
@@ -78,12 +82,14 @@ async def conduct(pipeline: Pipeline, observed: Awaitable[None], abort: asyncio.
 
 
 @contextlib.contextmanager
-def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop`; a second one sets `abort`."""
+def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipeline) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`; a second one, or the first when sending has stopped by itself, sets `abort` too."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        (abort if stop.is_set() else stop).set()
+        if stop.is_set() or not pipeline.sending:
+            abort.set()
+        stop.set()
 
     installed = []
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -66,7 +66,7 @@ async def _run(plan: Plan, face: Face) -> int:
     pipeline = Pipeline(RunAnalysis(rules), face.emit)
     ledger = Ledger(plan.faults)
     stop, abort = asyncio.Event(), asyncio.Event()
-    with stop_on_signals(stop, abort):
+    with stop_on_signals(stop, abort, pipeline):
         run = run_plan(plan, ledger, pipeline.emit, stop, abort)
         verdict = await conduct(pipeline, run, abort, rules.settle_ns)
         findings = compare(ledger)
