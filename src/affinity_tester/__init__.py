@@ -1,3 +1,3 @@
-"""Affinity Tester: does this cluster keep UDP sessions on one pod, with one reflexive address? It measures, judges and says why."""
+"""Affinity Tester: does this cluster keep UDP sessions on one pod, with one reflexive address? It says so, and why."""
 
 __version__ = "0.1.0"
