@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.stun.attributes import SOFTWARE, XOR_MAPPED_ADDRESS
 from affinity_tester.core.stun.message import BINDING_SUCCESS, pack_header
+from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import bind_udp, bound_address
 
 
@@ -129,6 +131,10 @@ def answer(server: ScriptedServer, probe: Probe) -> None:
 
 
 def closed_port(host: str = "127.0.0.1") -> TransportAddress:
-    """An address where nobody listens."""
-    with bind_udp(host, 0) as sock:
-        return bound_address(sock)
+    """An address where nobody listens, and where no socket will: it is outside of the ports that the kernel gives."""
+    while True:
+        try:
+            with bind_udp(host, random.randrange(12_000, 30_000)) as sock:
+                return bound_address(sock)
+        except UserError:
+            continue

@@ -1,0 +1,550 @@
+"""`affinity-tester client` as its users run it: the installed command, its options in each form, its log, its ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from affinity_tester.cli import client as client_cli
+from affinity_tester.cli import main
+from affinity_tester.core.analysis import Rules
+from affinity_tester.core.events import (
+    Event,
+    Outcome,
+    RunEnded,
+    RunStarted,
+    RunSummary,
+    SessionStarted,
+    SessionSummary,
+    Verdict,
+)
+from affinity_tester.report.record import read_record
+from affinity_tester.settings import NS_PER_S, ClientSettings
+from scripted import Probe, ScriptedServer, answer, closed_port, foreign_reply, scripted
+
+OWN = ("AFFINITY_", "POD_", "NODE_NAME", "TARGET_ADDR", "NO_COLOR", "FORCE_COLOR")
+MS = 1_000_000
+PATIENCE_S = 60
+"""For a process on a busy machine."""
+
+TIME = r"\d\d:\d\d:\d\d\.\d{3}"
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what the tests' own surroundings may have set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OWN)} | extra
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        """The first line of the verdict."""
+        return next((line for line in self.out.splitlines() if re.match("PASS|FAIL|INCONCLUSIVE", line)), "")
+
+
+class Client:
+    """A running `affinity-tester client`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.stdout = process.stdout
+
+    async def line(self) -> str:
+        """The next line of its log."""
+        async with asyncio.timeout(PATIENCE_S):
+            return (await self.stdout.readline()).decode().rstrip("\n")
+
+    async def until(self, pattern: str) -> str:
+        """Read on until a line has this."""
+        while not re.search(pattern, line := await self.line()):
+            assert line or not self.stdout.at_eof(), f"it ended without {pattern!r}"
+        return line
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def end(self) -> Ended:
+        """Wait for its end: exit code, the rest of its log, stderr."""
+        async with asyncio.timeout(PATIENCE_S):
+            out, err = await self.process.communicate()
+        assert self.process.returncode is not None
+        return Ended(self.process.returncode, out.decode(), err.decode())
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(affinity_tester: Path) -> Start:
+    """Starts the client; what is still running in the end is killed."""
+
+    @asynccontextmanager
+    async def running(
+        *arguments: object, before: Callable[[], None] | None = None, **extra: str
+    ) -> AsyncIterator[Client]:
+        process = await asyncio.create_subprocess_exec(
+            affinity_tester,
+            "client",
+            *map(str, arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(**extra),
+            preexec_fn=before,
+        )
+        try:
+            yield Client(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+    return running
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    """Runs the client to its end."""
+
+    async def to_the_end(*arguments: object, **extra: Any) -> Ended:
+        async with start(*arguments, **extra) as client:
+            return await client.end()
+
+    return to_the_end
+
+
+def recorded(path: Path) -> list[Event]:
+    """A record's events; one that breaks off fails the test."""
+    return list(read_record(path, on_truncated=pytest.fail))
+
+
+def only(events: list[Event], kind: type[Any]) -> Any:
+    (event,) = [event for event in events if isinstance(event, kind)]
+    return event
+
+
+# --- how it ends -----------------------------------------------------------------------------------------------------
+
+
+def moves(server: ScriptedServer, probe: Probe) -> None:
+    server.reply(probe, "pod-a" if probe.seq < 5 else "pod-b")
+
+
+async def test_the_exit_code_is_the_verdicts(run: Run, tmp_path: Path) -> None:
+    async with (
+        scripted(answer) as sound,
+        scripted(answer, "::1") as sound_6,
+        scripted(moves) as moving,
+        scripted(lambda *_: None) as silent,
+        scripted(lambda server, probe: server.send(foreign_reply(probe), probe.source)) as foreign,
+    ):
+        record = tmp_path / "run.jsonl"
+        passed, passed_6, failed, inconclusive, nothing, closed, other = await asyncio.gather(
+            run(sound.address, "--duration", "5", "--record", record),
+            run(sound_6.address, "--duration", "1", "--interval", "20ms"),
+            run(moving.address, "--duration", "1"),
+            run(sound.address, "--duration", "0.5"),
+            run(silent.address, "--duration", "0.5", "--loss-threshold", "0.5"),
+            run(closed_port(), "--duration", "0.5", "--loss-threshold", "0.5", "--sessions", "2"),
+            run(foreign.address, "--duration", "1", "--interval", "20ms"),
+        )
+    ends = (passed, passed_6, failed, inconclusive, nothing, closed, other)
+    assert [(end.code, end.err) for end in ends] == [(code, "") for code in (0, 0, 1, 3, 3, 3, 0)]
+
+    pairs = r"0 violations in \d+ judged pairs over [\d.]+ s of still pool"
+    strength = rf"PASS: {pairs}: fewer than one incident in [\d.]+ s at 95 %"
+    for end in (passed, passed_6, other):
+        assert re.fullmatch(strength, end.last)
+        assert "no violation (pool not watched)" in end.out
+    assert failed.last == "FAIL: 10 violations"
+    assert re.fullmatch(r"INCONCLUSIVE: only \d+ judged pairs, fewer than 300", inconclusive.last)
+    assert (nothing.last, closed.last) == ("INCONCLUSIVE: nothing answered",) * 2
+
+    red = [line for line in failed.out.splitlines() if 'pod_name changed "pod-a" -> "pod-b"' in line]
+    assert len(red) == 10
+    assert all(re.match(rf"{TIME} \[error\] CLIENT-\d+ pod_name changed", line) for line in red)
+    assert len(re.findall(r"CLIENT-\d+ heard ICMP error ECONNREFUSED \(.*\) from 127\.0\.0\.1", closed.out)) == 2
+    assert 'answered by "coturn", which names no pod: only x_address and SOFTWARE are tracked' in other.out
+
+    events = recorded(record)
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], Verdict)
+    assert only(events, RunEnded).aborted is False
+    assert events[-1].outcome is Outcome.PASS
+    sessions = {event.session for event in events if isinstance(event, SessionStarted)}
+    assert len(sessions) == 10
+    assert {event.session for event in events if isinstance(event, SessionSummary)} == sessions
+    total = only(events, RunSummary).total
+    assert total.sent == total.answered + total.lost
+    assert 400 <= total.sent + total.timer_misses <= 520
+
+
+async def test_max_loss_fails_the_run(run: Run) -> None:
+    async with scripted(lambda server, probe: probe.seq % 4 == 3 or server.reply(probe)) as lossy:
+        common = (lossy.address, "--duration", "1", "--interval", "20ms", "--loss-threshold", "1")
+        strict, lax = await asyncio.gather(run(*common, "--max-loss", "5"), run(*common, "--max-loss", "60"))
+    assert (strict.code, lax.code) == (1, 0)
+    assert re.fullmatch(r"FAIL: 2\d\.\d\d% of the probes were lost, more than --max-loss 5\.00%", strict.last)
+
+
+async def test_ctrl_c_and_sigterm_end_it_with_its_summary_and_the_verdicts_code(start: Start, tmp_path: Path) -> None:
+    async def interrupted(number: signal.Signals, server: ScriptedServer, record: Path) -> Ended:
+        async with start(server.address, "--interval", "20ms", "--stats-interval", "1", "--record", record) as client:
+            await client.until("served by")
+            client.signal(number)
+            return await client.end()  # type: ignore[no-any-return]
+
+    records = [tmp_path / f"{number}.jsonl" for number in range(3)]
+    async with scripted(answer) as sound, scripted(moves) as moving:
+        ends = await asyncio.gather(
+            interrupted(signal.SIGINT, sound, records[0]),
+            interrupted(signal.SIGTERM, sound, records[1]),
+            interrupted(signal.SIGINT, moving, records[2]),
+        )
+    assert [(end.code, end.err) for end in ends] == [(0, ""), (0, ""), (1, "")]
+    for end, record in zip(ends, records, strict=True):
+        assert "sending stopped" in end.out
+        assert re.search(r"^all +\d+ +\d+ +0 ", end.out, re.MULTILINE)
+        assert isinstance(recorded(record)[-1], Verdict)
+
+
+async def test_a_second_ctrl_c_ends_it_at_once(start: Start, tmp_path: Path) -> None:
+    record = tmp_path / "run.jsonl"
+    async with (
+        scripted(lambda *_: None) as silent,
+        start(silent.address, "--loss-threshold", "30", "--record", record) as client,
+    ):
+        await client.until("10 sessions to")
+        client.signal(signal.SIGINT)
+        await client.until("sending stopped")
+        client.signal(signal.SIGINT)
+        end = await client.end()
+    assert (end.code, end.err) == (3, "")
+    assert "stopped at once: judgements still open are unknown" in end.out
+    events = recorded(record)
+    assert only(events, RunEnded).aborted is True
+    total = only(events, RunSummary).total
+    assert total.pending == total.sent
+
+
+async def test_ctrl_c_after_the_duration_waits_no_longer(start: Start) -> None:
+    async with (
+        scripted(lambda *_: None) as silent,
+        start(silent.address, "--duration", "0.1", "--loss-threshold", "30") as client,
+    ):
+        await client.until("sending stopped")
+        client.signal(signal.SIGINT)
+        end = await client.end()
+    assert (end.code, end.err) == (3, "")
+    assert "stopped at once" in end.out
+
+
+async def test_a_closed_output_ends_it_quietly(affinity_tester: Path, start: Start) -> None:
+    async with scripted(answer) as server:
+        async with start(server.address, "--stats-interval", "100ms") as client:
+            await client.line()
+            client.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+            async with asyncio.timeout(PATIENCE_S):
+                assert await client.process.wait() == 141
+            assert client.process.stderr is not None
+            assert await client.process.stderr.read() == b""
+        piped = await asyncio.create_subprocess_shell(
+            f"{affinity_tester} client {server.address} --stats-interval 100ms --sessions 2 | head -1",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(),
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            out, err = await piped.communicate()
+    assert (len(out.splitlines()), err) == (1, b"")
+
+
+async def test_a_stopped_process_sends_no_burst_and_calls_nothing_lost(start: Start, tmp_path: Path) -> None:
+    record = tmp_path / "run.jsonl"
+    async with (
+        scripted(lambda server, probe: server.later(0.5, probe)) as slow,
+        start(
+            slow.address, "--sessions", "5", "--stats-interval", "1", "--record", record, "--log-format", "json"
+        ) as client,
+    ):
+        await client.until("session.stats")
+        client.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.3)  # what it had sent when it stopped has arrived
+        before = len(slow.probes)
+        await asyncio.sleep(2.7)
+        assert len(slow.probes) == before
+        client.signal(signal.SIGCONT)
+        await asyncio.sleep(1)
+        client.signal(signal.SIGINT)
+        end = await client.end()
+    assert (end.code, end.err) == (3, "")  # so many slots missed that it is no witness
+    events = recorded(record)
+    total = only(events, RunSummary).total
+    # Replies that came while it stood still were in time, by the kernel's clock, though they were read later.
+    assert (total.lost, total.late, total.pending, total.answered) == (0, 0, 0, total.sent)
+    assert total.timer_misses >= 5 * 20
+    assert any(reason.startswith("this client was too busy") for reason in only(events, Verdict).reasons)
+    assert 500 * MS <= only(events, RunSummary).rtt.max_ns < 2 * NS_PER_S
+
+
+# --- what a user can get wrong ---------------------------------------------------------------------------------------
+
+HELP = r" \(see: affinity-tester client --help\)"
+
+
+def invalid(option: str, why: str) -> str:
+    """The pattern of click's line; its newer versions name the environment variable too."""
+    return rf"Invalid value for '{option}'[^:]*(: 'AFFINITY_\w+'\))?: {why}{HELP}"
+
+
+def few_descriptors() -> None:
+    import resource  # noqa: PLC0415 - Unix only, and in the child
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+
+
+async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -> None:
+    there = "127.0.0.1"
+    no_target = (
+        r"no target: name it \(affinity-tester client 203\.0\.113\.7\), or set TARGET_ADDR .make apply-service does."
+    )
+    size = r"a probe cannot have {} bytes: take multiples of 4 from {} to 65504"
+    wrong: list[tuple[tuple[object, ...], dict[str, Any], str]] = [
+        ((), {}, no_target),
+        ((), {"TARGET_ADDR": ""}, no_target),
+        (("  ",), {}, no_target),
+        (
+            ("no-such-host.invalid",),
+            {},
+            r"the target 'no-such-host\.invalid' does not resolve \(.*\): check the name, or.*",
+        ),
+        (("127.0.0.1:65536",), {}, r"the target is wrong: port '65536' is not a number from 1 to 65535"),
+        (("fe80::1",), {}, r"the target fe80::1 is link-local and names no interface: write fe80::1%eth0, or so"),
+        ((there, "--target-port", "65536"), {}, invalid("--target-port", r"65536 is not in the range 1<=x<=65535\.")),
+        ((there, "--sessions", "0"), {}, invalid("--sessions", r"0 is not in the range 1<=x<=60000\.")),
+        ((there,), {"AFFINITY_SESSIONS": "many"}, invalid("--sessions", r"'many' is not a valid integer( range)?\.")),
+        ((there, "--interval", "0"), {}, invalid("--interval", r"0 is too short: at least 2ms is possible")),
+        ((there, "--duration", "soon"), {}, invalid("--duration", r"'soon' is not a time: .*")),
+        (
+            (there, "--loss-threshold", "1m"),
+            {},
+            invalid("--loss-threshold", r"1m is too long: at most 30s is possible"),
+        ),
+        ((there, "--max-loss", "101"), {}, invalid("--max-loss", r"101\.0 is not in the range 0<=x<=100\.")),
+        ((there, "--max-loss", "nan"), {}, r"--max-loss is a percentage from 0 to 100, and nan is no number"),
+        ((there, "--size", "21"), {}, size.format(21, 20)),
+        ((there, "--sizes", "288,290"), {}, size.format(290, 20)),
+        ((there, "--sizes", "288;292"), {}, r"Invalid value for --sizes: '288;292' is not a list of sizes such as.*"),
+        ((there, "--size", "52"), {"AFFINITY_KEY": "secret"}, size.format(52, 56)),
+        ((there, "--sesions", "1"), {}, rf"No such option:? '?--sesions'?\.? .*--sessions.*{HELP}"),
+        (
+            (there, "--record", tmp_path / "no" / "run"),
+            {},
+            r"cannot write the record .*: No such file or directory; name.*",
+        ),
+        (
+            (there, "--sessions", "65"),
+            {"before": few_descriptors},
+            r"65 sessions need 129 file descriptors, and this process may have 128: "
+            r"take at most 64 --sessions, or raise the hard limit \(ulimit -Hn\)",
+        ),
+    ]
+    gate = asyncio.Semaphore(4)
+
+    async def one(arguments: tuple[object, ...], extra: dict[str, Any]) -> Ended:
+        async with gate:
+            return await run(*arguments, **extra)  # type: ignore[no-any-return]
+
+    ends = await asyncio.gather(*(one(arguments, extra) for arguments, extra, _ in wrong))
+    for (arguments, _, line), end in zip(wrong, ends, strict=True):
+        assert (end.code, end.out) == (2, ""), arguments
+        assert re.fullmatch(f"error: {line}\n", end.err), end.err
+
+
+# --- how it looks ----------------------------------------------------------------------------------------------------
+
+
+async def test_forms_of_the_log(run: Run) -> None:
+    def play(server: ScriptedServer, probe: Probe) -> None:
+        server.reply(probe, "pod-a" if probe.seq < 5 else "pod-b")
+
+    async with scripted(play) as server:
+        common = (server.address, "--sessions", "2", "--duration", "1", "--stats-interval", "500ms")
+        plain, coloured, neither, as_json, total = await asyncio.gather(
+            run(*common),
+            run(*common, FORCE_COLOR="1"),
+            run(*common, FORCE_COLOR="1", NO_COLOR="1"),
+            run(*common, "--log-format", "json", FORCE_COLOR="1"),
+            run(*common, "--stats", "total"),
+        )
+    assert {end.code for end in (plain, coloured, neither, as_json, total)} == {1}
+    assert {end.err for end in (plain, coloured, neither, as_json, total)} == {""}
+
+    lines = plain.out.splitlines()
+    assert re.fullmatch(rf"{TIME} \[info\]  \d{{4}}-\d\d-\d\d UTC[+-]\d\d:\d\d, affinity-tester \S+", lines[0])
+    assert re.fullmatch(
+        rf"{TIME} \[info\]  2 sessions to {server.address}: a probe of 288 bytes every 100 ms each, lost after 2 s",
+        lines[1],
+    )
+    told = r'\[info\]  CLIENT-\d+ sent \d+ messages of which 0 message\(s\) lost, served by pod "pod-[ab]"'
+    assert len(re.findall(rf"^{TIME} {told}", plain.out, re.MULTILINE)) >= 2
+    assert not re.search("2 sessions sent", plain.out)
+    assert re.search(rf"^{TIME} \[info\]  2 sessions sent \d+ messages of which 0 message", total.out, re.MULTILINE)
+    assert not re.search(r"CLIENT-\d+ sent", total.out)
+
+    escape = "\x1b["
+    assert escape not in plain.out + neither.out + as_json.out + total.out
+    red = [line for line in coloured.out.splitlines() if "pod_name changed" in line]
+    assert len(red) == 2
+    assert all(line.startswith(f"{escape}31m") and line.endswith(f"{escape}0m") for line in red)
+
+    events = [json.loads(line) for line in as_json.out.splitlines()]
+    assert all({"time", "level", "event"} <= set(event) for event in events)
+    names = [event["event"] for event in events]
+    assert names[0] == "run.started"
+    assert names[-1] == "run.verdict"
+    assert {"session.started", "session.stats", "run.stats", "session.pod_changed", "run.summary"} <= set(names)
+    assert events[-1]["outcome"] == "FAIL"
+
+
+async def test_target_addr_and_the_port_option_say_where(run: Run) -> None:
+    async with scripted(answer) as server:
+        port = str(server.address.port)
+        short = ("--duration", "0.2", "--sessions", "1")
+        ends = await asyncio.gather(
+            run(*short, TARGET_ADDR=str(server.address)),
+            run(*short, "--target-port", port, TARGET_ADDR="127.0.0.1"),
+            run("127.0.0.1", *short, AFFINITY_TARGET_PORT=port, TARGET_ADDR="203.0.113.7"),
+            run(f"127.0.0.1:{port}", *short, "--target-port", "9"),
+        )
+    for end in ends:
+        assert f"1 session to {server.address}: " in end.out
+        assert re.fullmatch(r"INCONCLUSIVE: only \d judged pairs?, fewer than 300", end.last), end
+
+
+# --- each option as flag and as environment variable -----------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """What the command would have run with."""
+
+    settings: ClientSettings
+    rules: Rules
+    target: str
+    port: int
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    seen: list[Asked] = []
+
+    async def conducted(settings: ClientSettings, rules: Rules, target: str, port: int, _reporter: object) -> Outcome:
+        seen.append(Asked(settings, rules, target, port))
+        return Outcome.PASS
+
+    monkeypatch.setattr(client_cli, "_run", conducted)
+    for name in list(os.environ):
+        if name.startswith(OWN):
+            monkeypatch.delenv(name)
+    return seen
+
+
+DEFAULTS = Asked(ClientSettings(), Rules(), "lb.example", 3478)
+
+OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
+    ("--sessions", "AFFINITY_SESSIONS", "7", {"sessions": 7}),
+    ("--interval", "AFFINITY_INTERVAL", "20ms", {"interval_ns": 20 * MS}),
+    ("--duration", "AFFINITY_DURATION", "10m", {"duration_ns": 600 * NS_PER_S}),
+    ("--stats-interval", "AFFINITY_STATS_INTERVAL", "1.5", {"stats_interval_ns": 1500 * MS}),
+    ("--stats", "AFFINITY_STATS", "session", {"every_session": True}),
+    ("--loss-threshold", "AFFINITY_LOSS_THRESHOLD", "500ms", {"loss_threshold_ns": 500 * MS}),
+    ("--target-port", "AFFINITY_TARGET_PORT", "5000", {"port": 5000}),
+    ("--size", "AFFINITY_SIZE", "1200", {"request_size": 1200}),
+    ("--sizes", "AFFINITY_SIZES", "288, 1400", {"sizes": (288, 1400)}),
+    ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),
+    ("--affinity-window", "AFFINITY_AFFINITY_WINDOW", "2m", {"affinity_window_ns": 120 * NS_PER_S}),
+    ("--settle", "AFFINITY_SETTLE", "0", {"settle_ns": 0}),
+    ("--max-loss", "AFFINITY_MAX_LOSS", "0.5", {"max_loss": 0.005}),
+    ("--fail-on", "AFFINITY_FAIL_ON", "avoidable", {"fail_on_avoidable": True}),
+    ("--key", "AFFINITY_KEY", "sécret", {"key": "sécret".encode()}),
+    ("--log-format", "AFFINITY_LOG_FORMAT", "json", {}),
+    ("--record", "AFFINITY_RECORD", "run.jsonl", {}),
+]
+
+
+def with_these(defaults: Asked, fields: dict[str, object]) -> Asked:
+    """`defaults` with the fields that are there, wherever they belong."""
+    settings = {name: value for name, value in fields.items() if hasattr(defaults.settings, name)}
+    rules = {name: value for name, value in fields.items() if hasattr(defaults.rules, name)}
+    rest = {name: value for name, value in fields.items() if name in Asked._fields}
+    assert len(settings) + len(rules) + len(rest) == len(fields)
+    changed = defaults._replace(
+        settings=replace(defaults.settings, **settings),  # type: ignore[arg-type]
+        rules=replace(defaults.rules, **rules),  # type: ignore[arg-type]
+    )
+    return changed._replace(**rest)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option[0])
+@pytest.mark.parametrize("form", ["flag", "environment", "empty"])
+def test_each_option_is_a_flag_and_an_environment_variable(
+    asked: list[Asked],
+    option: tuple[str, str, str, dict[str, object]],
+    form: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flag, variable, text, fields = option
+    arguments = ([flag] if flag == "--connected" else [flag, text]) if form == "flag" else []
+    env = {variable: text if form == "environment" else ""}
+    result = CliRunner().invoke(main, ["client", "lb.example", *arguments], env=env)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert asked == [DEFAULTS if form == "empty" else with_these(DEFAULTS, fields)]
+    assert (tmp_path / "run.jsonl").exists() == (flag == "--record" and form != "empty")
+
+
+def test_every_option_is_tested_and_its_help_names_default_and_environment() -> None:
+    options = {parameter.opts[0] for parameter in client_cli.client.params if parameter.opts[0].startswith("--")}
+    assert options == {flag for flag, *_ in OPTIONS}
+    shown = " ".join(CliRunner().invoke(main, ["client", "--help"], terminal_width=200).stdout.split())
+    for flag, variable, *_ in OPTIONS:
+        assert re.search(rf"{flag} [^\[]*(\[[a-z|]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
+    for flag, default in (
+        ("--sessions", "10"),
+        ("--interval", "100ms"),
+        ("--stats-interval", "10s"),
+        ("--stats", "auto"),
+        ("--loss-threshold", "2s"),
+        ("--target-port", "3478"),
+        ("--size", "288"),
+        ("--affinity-window", "30s"),
+        ("--settle", "10s"),
+        ("--fail-on", "violation"),
+        ("--log-format", "console"),
+    ):
+        variable = next(variable for option, variable, *_ in OPTIONS if option == flag)
+        assert re.search(rf"\[env var: {variable}; default: {default}[;\]]", shown), flag
+    assert "How long to send. Default: until Ctrl-C." in shown
+    assert "Default: loss alone never fails." in shown
+    assert "Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error." in shown
