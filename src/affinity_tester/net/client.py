@@ -17,6 +17,7 @@ from time import monotonic_ns
 from typing import Any
 
 from affinity_tester import __version__
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
@@ -71,13 +72,16 @@ async def run_client(
     emit: Callable[[Event], None],
     stop: asyncio.Event,
     abort: asyncio.Event | None = None,
+    *,
+    learn: Callable[[TransportAddress, int], str] = learn_source,
 ) -> None:
     """Probe the target from the first event to the last summary.
 
     Events go to `emit` as they happen; whatever it raises ends the run and is raised here. `stop` ends sending (as the
-    duration does), and the replies drain; `abort` ends that too. Raises `UserError` when the sockets cannot be opened.
+    duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards the target,
+    at the start and again when something changes. Raises `UserError` when the sockets cannot be opened.
     """
-    await _Client(settings, target, emit, stop, abort or asyncio.Event()).run()
+    await _Client(settings, target, emit, stop, abort or asyncio.Event(), learn).run()
 
 
 class _Client:
@@ -90,8 +94,10 @@ class _Client:
         emit: Callable[[Event], None],
         stop: asyncio.Event,
         abort: asyncio.Event,
+        learn: Callable[[TransportAddress, int], str],
     ) -> None:
         self._settings = settings
+        self._learn = learn
         self._target = target.address
         self._target_name = target.name
         self._scope_id = target.scope_id
@@ -139,7 +145,7 @@ class _Client:
     def _open(self) -> None:
         settings = self._settings
         raise_descriptor_limit(settings.sessions)
-        self._source = learn_source(self._target, self._scope_id)
+        self._source = self._learn(self._target, self._scope_id)
         now_ns = monotonic_ns()
         self._emit(
             RunStarted(
@@ -331,7 +337,7 @@ class _Client:
     def _check_source(self, now_ns: int, session: str) -> None:
         """A session changed: see whether it was this machine's own address that did."""
         try:
-            source = learn_source(self._target, self._scope_id)
+            source = self._learn(self._target, self._scope_id)
         except UserError as error:
             source = str(error)
         if source != self._source:
