@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import (
@@ -59,7 +61,7 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
     first: list[Event] = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
     first.append(NodeAddresses(0, (("10.240.0.4", "pool1-1"),)))
     one, two = run(*first, seen("CLIENT-0", 10 * S), seen("CLIENT-1", 10_900 * MS), seen("CLIENT-0", 20 * S, number=2))
-    assert one == Incident(
+    assert replace(one, diagnoses=()) == Incident(
         number=1,
         from_ns=9_890 * MS,
         to_ns=10_890 * MS,

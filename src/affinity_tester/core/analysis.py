@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
 from affinity_tester.core.events import (
     Change,
     ChangeJudged,
@@ -23,6 +24,7 @@ from affinity_tester.core.events import (
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    RunDiagnosed,
     RunEnded,
     RunStarted,
     RunSummary,
@@ -65,6 +67,7 @@ class RunAnalysis:
         self._timeline = PoolTimeline()
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
         self._incidents = Incidents()
+        self._facts = Facts(rules.settle_ns)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
@@ -92,6 +95,7 @@ class RunAnalysis:
         """Take in an event; returns the events that follow from it, in order."""
         self._judge.feed(event)
         self._incidents.feed(event)
+        self._facts.feed(event)
         match event:
             case RunStarted():
                 self._started_ns = self._stopped_ns = event.at_ns
@@ -142,7 +146,7 @@ class RunAnalysis:
             yield event
 
     def _close(self, story: Story, now_ns: int) -> IncidentClosed:
-        """Tell a story, with what was near it."""
+        """Tell a story, with what was near it and what it may be."""
         reach_ns = self._rules.settle_ns
         near = [
             f"{what} {_distance(at_ns, story.from_ns)}"
@@ -151,7 +155,8 @@ class RunAnalysis:
         ]
         incident = story.tell(self._incidents.of)
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
-        return IncidentClosed(now_ns, replace(incident, near=tuple(near), cohorts=cohorts))
+        diagnoses = diagnose(story, self._facts)
+        return IncidentClosed(now_ns, replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses))
 
     def _remember(self, event: Judged) -> None:
         """Keep each change's and outage's newest judgement: a revised one replaces its own."""
@@ -178,7 +183,7 @@ class RunAnalysis:
             if self._timeline.ever_had(pod):
                 del self._strangers[pod]
             elif known > met_ns + self._rules.settle_ns:
-                self._judge.pool_counts = False
+                self._judge.pool_counts = self._facts.pool_counts = False
                 self._strangers.clear()
                 return [WrongPool(now_ns, pod)]
         return []
@@ -186,6 +191,9 @@ class RunAnalysis:
     def _end(self, event: RunEnded) -> list[Event]:
         told: list[Event] = [*self._judge_now(event.at_ns, last=True)]
         told += [self._close(story, event.at_ns) for story in self._incidents.close(event.at_ns, last=True)]
+        whole = diagnose_run(self._facts)
+        if whole:
+            told.append(RunDiagnosed(event.at_ns, whole))
         evidence = self._evidence
         evidence.silent_at_end = evidence.total.answered > 0 and self._speaking == 0
         evidence.watched = self._judge.watched

@@ -1,0 +1,237 @@
+"""An incident as the rules look at it: who moved, who fell silent, and what was known around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from affinity_tester.core.diagnosis.facts import Facts
+from affinity_tester.core.diagnosis.wording import count, distance, listed, pods
+from affinity_tester.core.events import CanaryResult, Change
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.incidents import Member
+
+NODE_REACH_NS = 60_000_000_000
+"""A node's event this long before still is near: balancers take a new node in after several health checks."""
+
+_MOST = 0.9
+"""A share that counts as all: one straggler does not make a cohort a fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """All changes of one session in the incident, as one step."""
+
+    session: str
+    changes: tuple[Change, ...]
+    """In send order."""
+
+    @property
+    def old(self) -> Identity:
+        """Who answered before."""
+        return self.changes[0].before.identity
+
+    @property
+    def new(self) -> Identity:
+        """Who answered after."""
+        return self.changes[-1].after.identity
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What changed in any of them."""
+        return frozenset(kind for change in self.changes for kind in change.kinds)
+
+    @property
+    def lost(self) -> int:
+        """Probes without a reply between the pairs' ends."""
+        return sum(change.after.seq - change.before.seq - 1 for change in self.changes)
+
+    @property
+    def run(self) -> int:
+        """The most probes without a reply in one of its changes."""
+        return max(change.after.seq - change.before.seq - 1 for change in self.changes)
+
+    @property
+    def pause_ns(self) -> int:
+        """The shortest of its changes' longest pauses between two sends."""
+        return min(change.longest_pause_ns for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A session's probes went unanswered for a while."""
+
+    session: str
+    first_seq: int
+    from_ns: int
+    to_ns: int
+    lost: int
+    ended: bool
+    old: Identity | None
+    """Who answered before; None: nobody ever."""
+    change: Change | None
+    """The change that its end showed; None: it goes on, or the same pod and address answered again."""
+
+
+class Case:
+    """Some members of an incident, with the facts around them."""
+
+    def __init__(self, members: Iterable[Member], from_ns: int, to_ns: int, facts: Facts) -> None:
+        """Look at these members of an incident that lasted from `from_ns` to `to_ns`."""
+        self.from_ns = from_ns
+        self.to_ns = to_ns
+        self.facts = facts
+        self.homes = facts.homes(from_ns)
+        """Who served each session when it began."""
+        members = list(members)
+        changes: dict[str, list[Change]] = {}
+        for member in members:
+            if member.change is not None:
+                changes.setdefault(member.session, []).append(member.change)
+        self.moves = tuple(
+            Move(session, tuple(sorted(mine, key=lambda change: change.after.seq)))
+            for session, mine in sorted(changes.items())
+        )
+        self.silences = tuple(self._silences(members, changes))
+
+    def _silences(self, members: list[Member], changes: dict[str, list[Change]]) -> Iterable[Silence]:
+        by_session: dict[str, list[Member]] = {}
+        for member in members:
+            if member.change is None:
+                by_session.setdefault(member.session, []).append(member)
+        for session, mine in sorted(by_session.items()):
+            outage = next((member for member in mine if member.key[0] == "outage"), None)
+            first = min(mine, key=lambda member: member.key[1])
+            last_ns = max(member.to_ns for member in mine)
+            seq = first.key[1]
+            change = next((c for c in changes.get(session, ()) if c.before.seq < seq <= c.after.seq), None)
+            stopped_ns = self.facts.stopped_ns
+            cut = stopped_ns is not None and last_ns >= stopped_ns - 2 * self.facts.interval_ns
+            ended = change is not None or (not cut if outage is None else outage.ended)
+            lost = max(member.lost for member in mine)
+            yield Silence(session, seq, first.from_ns, last_ns, lost, ended, first.before, change)
+
+    # --- sentences ---------------------------------------------------------------------------------------------------
+
+    def share(self, sessions: Iterable[str]) -> str:
+        """`11 of 16 sessions`."""
+        number = len(set(sessions))
+        of = max(number, len(self.homes))
+        return f"{number:,} of {count(of, 'session')}"
+
+    def near(self, *subjects: str) -> list[str]:
+        """Cluster events of these subjects around it, the nearest first."""
+        found = []
+        for event in self.facts.cluster:
+            reach_ns = NODE_REACH_NS if event.subject == "node" else self.facts.settle_ns
+            if (
+                event.subject in subjects
+                and self.from_ns - reach_ns <= event.at_ns <= self.to_ns + self.facts.settle_ns
+            ):
+                what = f"became {event.what}" if event.what in {"Ready", "not Ready"} else f"was {event.what}"
+                if event.what.startswith(("load-balancer", "placed", "moved")):
+                    what = f": {event.what}"
+                name = f'{event.subject} "{event.name}" ' if event.name else f"{event.subject} "
+                sentence = f"{name}{what}, {distance(event.at_ns, self.from_ns)}".replace(" :", ":")
+                found.append((abs(event.at_ns - self.from_ns), sentence))
+        return [sentence for _, sentence in sorted(found)[:3]]
+
+    def loss(self, lost: int) -> str:
+        """`no probe lost`, or how many."""
+        return f"{count(lost, 'probe')} lost" if lost else "no probe lost"
+
+    def canary_words(self, canaries: Iterable[CanaryResult]) -> list[str]:
+        """What fresh source ports met meanwhile."""
+        canaries = list(canaries)
+        answered = [c for c in canaries if c.identity is not None]
+        said = []
+        if answered:
+            names = {c.identity.pod for c in answered if c.identity is not None and c.identity.pod is not None}
+            by = f" by {pods(names)}" if names else ""
+            delay_ns = min(c.at_ns - c.sent_ns for c in answered)
+            said.append(
+                f"{count(len(answered), 'canary')} from a fresh port {'was' if len(answered) == 1 else 'were'} "
+                f"answered{by}, the fastest {delay_ns / 1_000_000:.0f} ms after being sent"
+            )
+        silent = len(canaries) - len(answered)
+        if silent:
+            said.append(f"{count(silent, 'canary')} from a fresh port {'was' if silent == 1 else 'were'} not answered")
+        return said
+
+    def icmp(self, sessions: Iterable[str]) -> list[str]:
+        """ICMP errors heard by these sessions meanwhile."""
+        sessions = set(sessions)
+        heard = {
+            f"ICMP error {event.error}" + (f" heard from {event.offender}" if event.offender else " heard")
+            for event in self.facts.network_errors
+            if event.session in sessions and self.during(event.at_ns)
+        }
+        return sorted(heard)[:2]
+
+    # --- what was so -------------------------------------------------------------------------------------------------
+
+    def during(self, at_ns: int) -> bool:
+        """Whether something told at this time may belong to it: losses are told a loss threshold later."""
+        started = self.facts.started
+        slack_ns = 1_000_000_000 + (started.loss_threshold_ns if started else 0)
+        return self.from_ns - 1_000_000_000 <= at_ns <= self.to_ns + slack_ns
+
+    def most(self, number: int) -> bool:
+        """Whether so many sessions are as good as all that were answered before; of a single one nothing follows."""
+        return number >= 2 and number >= _MOST * len(self.homes)  # noqa: PLR2004 - "all" needs two
+
+    @cached_property
+    def canaries(self) -> list[CanaryResult]:
+        """The canaries that were sent in it."""
+        return [c for c in self.facts.canaries if self.from_ns <= c.sent_ns <= self.to_ns + self.facts.interval_ns]
+
+    @cached_property
+    def source_kept(self) -> bool | None:
+        """Whether pods see the client's own address (policy Local, or no masquerade); None: not known."""
+        policy = self.facts.spec("externalTrafficPolicy")
+        if policy is not None:
+            return policy == "Local"
+        own = [(session.local, session.first.reflexive) for session in self.facts.sessions.values() if session.first]
+        known = [local is not None and local.ip == seen.ip for local, seen in own if seen is not None]
+        if known and all(known):
+            return True
+        ips = {who.reflexive.ip for who in self.homes.values() if who.reflexive is not None}
+        return False if len(ips) > 1 or any(self.is_node(ip) for ip in ips) else None
+
+    def ingress(self, who: Identity) -> str | None:
+        """The node that a session comes in through, as far as the client can see it."""
+        if self.source_kept:
+            return who.node
+        return who.reflexive.ip if who.reflexive is not None else None
+
+    def is_node(self, ip: str) -> bool:
+        """Whether an address is known to be a node's."""
+        return ip in (self.facts.node_names or {})
+
+    def place(self, ip: str) -> str:
+        """An address, with its node's name where that is known."""
+        name = (self.facts.node_names or {}).get(ip)
+        return f'{ip} (node "{name}")' if name else ip
+
+    def cohorts(self, sessions: Iterable[str], key: Callable[[Identity], str | None]) -> dict[str, tuple[int, int]]:
+        """For each old value of `key`: how many of these sessions had it, and how many of all."""
+        sessions = set(sessions)
+        found: dict[str, tuple[int, int]] = {}
+        for session, who in self.homes.items():
+            value = key(who)
+            if value is not None:
+                mine, all_ = found.get(value, (0, 0))
+                found[value] = (mine + (session in sessions), all_ + 1)
+        return {value: (mine, all_) for value, (mine, all_) in sorted(found.items()) if mine}
+
+    def cohort_words(self, sessions: Iterable[str]) -> str:
+        """How the sessions lie over old reflexive IPs."""
+        cohorts = self.cohorts(sessions, lambda who: who.reflexive.ip if who.reflexive is not None else None)
+        if not cohorts:
+            return "their old reflexive IPs are not known"
+        parts = [f"{self.place(ip)}: {mine} of its {all_}" for ip, (mine, all_) in cohorts.items()]
+        if len(cohorts) == 1:
+            ((ip, (_, all_)),) = cohorts.items()
+            return f"all with old reflexive IP {self.place(ip)}, which had {count(all_, 'session')}"
+        return f"by old reflexive IP {listed(parts)}"

@@ -1,0 +1,227 @@
+"""What rules need beyond one incident's own members, gathered from the run's event stream.
+
+Memory is bounded: per session a short history of who served it, per run a fixed number of facts of each sort.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    CanaryResult,
+    ChangeRevised,
+    ChangeSeen,
+    ClientFault,
+    ClusterEvent,
+    Counts,
+    DuplicateDiffers,
+    Event,
+    FirstAnswer,
+    LossDirected,
+    NetworkError,
+    NodeAddresses,
+    PoolObserved,
+    PoolUnobserved,
+    ProbesLost,
+    RunStarted,
+    RunSummary,
+    SendingStopped,
+    SessionStarted,
+    Sighting,
+    StatsTick,
+    WrongPool,
+    WrongSource,
+)
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
+
+_HISTORY = 32
+"""Identities remembered per session: an incident's worth; who changes more often is not asked where he was before."""
+
+_KEPT = 10_000
+"""Facts remembered of each sort that happens to single sessions."""
+
+_SNAPSHOTS = 1_000
+"""Snapshots of the pool remembered."""
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """One session's."""
+
+    local: TransportAddress | None = None
+    first: Identity | None = None
+    """What its first reply said."""
+    first_seq: int = 0
+    """The probe of its first reply."""
+    start_lost: int = 0
+    """How many of its first probes were lost in a row, from sequence 0 on."""
+    history: list[tuple[int, Identity]] = field(default_factory=list)
+    """Who served it from which send time on, in order."""
+
+    def served(self, at_ns: int) -> Identity | None:
+        """Who answered the newest replied probe sent until then, as far back as is remembered; None: nobody yet."""
+        position = bisect_right(self.history, at_ns, key=itemgetter(0))
+        return self.history[max(0, position - 1)][1] if self.history else None
+
+    def note(self, sighting: Sighting) -> None:
+        """From this probe on it is served so; what the reply does not say is as it was."""
+        before = self.served(sighting.sent_ns)
+        who = sighting.identity
+        if before is not None:
+            who = before._replace(**{name: value for name, value in who._asdict().items() if value is not None})
+        insort(self.history, (sighting.sent_ns, who), key=itemgetter(0))
+        del self.history[:-_HISTORY]
+
+    def forget(self, sighting: Sighting) -> None:
+        """This probe is no longer where a change begins."""
+        self.history = [entry for entry in self.history if entry[0] != sighting.sent_ns or entry is self.history[0]]
+
+
+class Facts:
+    """Fed with every observed event, in order."""
+
+    def __init__(self, settle_ns: int) -> None:
+        """`settle_ns`: how near a change of the pool or the cluster must be to count as near."""
+        self.settle_ns = settle_ns
+        self.started: RunStarted | None = None
+        self.stopped_ns: int | None = None
+        self.total = Counts()
+        """Of the run, as of the newest statistics."""
+        self.sessions: dict[str, SessionFacts] = {}
+        self.node_names: dict[str, str] | None = None
+        """Node name by IP; None: the nodes are not known."""
+        self.snapshots: deque[tuple[int, PoolSnapshot]] = deque(maxlen=_SNAPSHOTS)
+        self.pool_counts = True
+        """False: the watched pool is not the one that answers."""
+        self.blind: deque[int] = deque(maxlen=_SNAPSHOTS)
+        """Since when the pool was not observed, each time."""
+        self.cluster: deque[ClusterEvent] = deque(maxlen=_SNAPSHOTS)
+        self.canaries: deque[CanaryResult] = deque(maxlen=_KEPT)
+        self.directed: deque[LossDirected] = deque(maxlen=_KEPT)
+        self.wrong_sources: deque[WrongSource] = deque(maxlen=_KEPT)
+        self.network_errors: deque[NetworkError] = deque(maxlen=_KEPT)
+        self.client_faults: deque[ClientFault] = deque(maxlen=_KEPT)
+        self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_KEPT)
+        self.ticks: deque[StatsTick] = deque(maxlen=_SNAPSHOTS)
+        self.lost_by_size: Counter[int] = Counter()
+        """Lost probes by position in `sizes`."""
+        self.wipes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
+        """When incidents began that were named flow-wipe: a period shows in their distances."""
+
+    # --- what is known -----------------------------------------------------------------------------------------------
+
+    @property
+    def interval_ns(self) -> int:
+        """Time between two probes of a session."""
+        return self.started.interval_ns if self.started else 0
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the probes, by sequence number in turn."""
+        if self.started is None:
+            return ()
+        return self.started.sizes or (self.started.request_size,)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the pool is watched, and the right one."""
+        return bool(self.snapshots) and self.pool_counts
+
+    def spec(self, name: str) -> str | None:
+        """A field of the Service's spec; None: not known."""
+        return dict(self.snapshots[-1][1].spec).get(name) if self.watched else None
+
+    def homes(self, at_ns: int) -> dict[str, Identity]:
+        """Who served each session at a time; sessions that nobody has answered are left out."""
+        served = ((name, session.served(at_ns)) for name, session in self.sessions.items())
+        return {name: who for name, who in served if who is not None}
+
+    def endpoints(self, pod: str, from_ns: int, to_ns: int) -> tuple[Endpoint | None, ...]:
+        """What the pool said of a pod over a time, in order; None where it was not in it. Empty: not watched."""
+        if not self.watched:
+            return ()
+        times = [at_ns for at_ns, _ in self.snapshots]
+        first = max(0, bisect_right(times, from_ns) - 1)
+        last = max(first + 1, bisect_right(times, to_ns))
+        return tuple(self.snapshots[position][1].of_pod(pod) for position in range(first, last))
+
+    def pool_changed(self, from_ns: int, to_ns: int) -> bool:
+        """Whether a change of the pool lies within these times."""
+        held = list(self.snapshots) if self.watched else []
+        return any(from_ns <= new[0] <= to_ns and bool(differences(old[1], new[1])) for old, new in pairwise(held))
+
+    # --- gathering ---------------------------------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> None:
+        """Take in an event."""
+        match event:
+            case RunStarted():
+                self.started = event
+            case SessionStarted():
+                self._session(event.session).local = event.local
+            case FirstAnswer():
+                session = self._session(event.session)
+                session.first, session.first_seq = event.identity, event.seq
+                session.history.append((0, event.identity))
+            case ChangeSeen(change=change):
+                self._session(event.session).note(change.after)
+            case ChangeRevised(change=change, was=was):
+                session = self._session(event.session)
+                session.forget(was.after)
+                session.note(change.after)
+            case ProbesLost():
+                self._lost(event)
+            case LossDirected():
+                self.directed.append(event)
+            case CanaryResult():
+                self.canaries.append(event)
+            case WrongSource():
+                self.wrong_sources.append(event)
+            case NetworkError():
+                self.network_errors.append(event)
+            case ClientFault():
+                self.client_faults.append(event)
+            case DuplicateDiffers():
+                self.duplicates.append(event)
+            case StatsTick():
+                self.ticks.append(event)
+                self.total = event.total
+            case RunSummary():
+                self.total = event.total
+            case SendingStopped():
+                self.stopped_ns = event.at_ns
+            case _:
+                self._feed_cluster(event)
+
+    def _feed_cluster(self, event: Event) -> None:
+        match event:
+            case PoolObserved():
+                self.snapshots.append((event.at_ns, event.snapshot))
+            case PoolUnobserved():
+                self.blind.append(event.since_ns)
+            case WrongPool():
+                self.pool_counts = False
+            case NodeAddresses():
+                self.node_names = dict(event.names)
+            case ClusterEvent():
+                self.cluster.append(event)
+            case _:
+                pass
+
+    def _session(self, name: str) -> SessionFacts:
+        return self.sessions.setdefault(name, SessionFacts())
+
+    def _lost(self, event: ProbesLost) -> None:
+        session = self._session(event.session)
+        if event.first_seq == session.start_lost:
+            session.start_lost += event.count
+        sizes = len(self.sizes)
+        if sizes > 1:
+            for seq in range(event.first_seq, event.first_seq + min(event.count, sizes * _KEPT)):
+                self.lost_by_size[seq % sizes] += 1

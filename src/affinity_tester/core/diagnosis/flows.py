@@ -1,0 +1,236 @@
+"""Faults of a node's tables: flows get another pod or port behind the same reflexive IP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.diagnosis.moves import looks_local
+from affinity_tester.core.diagnosis.sorting import Groups
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
+from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.incidents import BURST
+
+_CHANCE = 0.05
+"""An accident less probable than this is not believed."""
+
+_FEW = 3
+"""Fewer sessions than this make no pattern."""
+
+_STAYED_NS = 1_000_000_000
+"""A pod that is still in the pool this long after its flows left it was not being removed just then."""
+
+_PERIODS = 3
+"""So many wipes at even distances are a period."""
+
+_EVEN = 0.1
+"""Distances that differ by at most this share are even."""
+
+
+def flow_wipe(case: Case, groups: Groups) -> Diagnosis | None:
+    """The proxy dropped live flows: a new pod, or under affinity ClientIP a new port alone."""
+    moved = _quick(groups.to_other_pod)
+    ports = _quick(groups.port_alone)
+    if not moved:
+        return _wipe_under_affinity(case, ports)
+    if looks_local(case, moved) and case.source_kept:
+        return None
+    moves = moved + ports
+    new_ports = sum(Kind.REFLEXIVE_PORT in move.kinds for move in moves)
+    evidence = [
+        f"{case.share(m.session for m in moves)}; {case.cohort_words(m.session for m in moves)}",
+        f"{len(moved)} have a new pod and {new_ports} a new reflexive port; the reflexive IP stays; "
+        f"{case.loss(sum(m.lost for m in moves))}",
+        *_around(case),
+    ]
+    return diagnosis("flow-wipe", evidence, _doubt(case, moved))
+
+
+def early_flush(case: Case, groups: Groups) -> Diagnosis | None:
+    """Flows left a pod that was serving and no longer ready."""
+    moves = _quick(groups.to_other_pod + groups.to_other_ip)
+    left = [move for move in moves if _left_serving(case, move)]
+    if left:
+        names = {move.old.pod for move in left if move.old.pod is not None}
+        evidence = [
+            f"{case.share(m.session for m in left)} left {pods(names)}, which was serving and not ready, and stayed so "
+            f"for {seconds(_STAYED_NS)} and more",
+            case.loss(sum(m.lost for m in left)),
+        ]
+        return diagnosis("early-flush", evidence)
+    if case.facts.watched or not _left_one_pod(case, groups.to_other_pod) or groups.to_other_ip:
+        return None
+    moves = _quick(groups.to_other_pod)
+    evidence = [
+        f"{case.share(m.session for m in moves)}, all of them from {pods(_old_pods(moves))}, which serves no session since",
+        case.loss(sum(m.lost for m in moves)),
+    ]
+    return diagnosis("early-flush", evidence, f"whether that pod still ran and was not ready: {NO_CLUSTER}")
+
+
+def port_rewrite(case: Case, groups: Groups) -> Diagnosis | None:
+    """The reflexive port alone changed, and no wiped table accounts for it."""
+    moves = tuple(move for move in _quick(groups.port_alone) if move not in _shared(case, groups))
+    if not moves or _quick(groups.to_other_pod):
+        return None
+    spared = _spared(case, moves)
+    evidence = [
+        f"{case.share(m.session for m in moves)} have a new reflexive port, the same IP and pod: "
+        f"{listed(f'{m.old.reflexive} -> {m.new.reflexive}' for m in moves)}",
+        case.loss(sum(m.lost for m in moves)),
+    ]
+    if case.source_kept:
+        return diagnosis(
+            "port-rewrite", [*evidence, "pods see the client's own IP, so no masquerade drew the port anew"]
+        )
+    if spared:
+        return diagnosis(
+            "port-rewrite", [*evidence, f"{count(spared, 'other session')} with the same old IP kept theirs"]
+        )
+    chance = _chance(case, len(moves))
+    if _affinity(case) is False and chance < _CHANCE:
+        return diagnosis(
+            "port-rewrite",
+            [
+                *evidence,
+                f"no ClientIP affinity: that flows made anew all find their pod again has a chance of {chance:.1%}",
+            ],
+        )
+    return diagnosis("port-rewrite", evidence, "a session through the same node that kept its port")
+
+
+def snat_collision(case: Case, groups: Groups) -> Diagnosis | None:
+    """Two sessions have the same reflexive address at one pod, or replies alone are lost."""
+    sharing = _shared(case, groups)
+    if sharing:
+        seen = {str(move.new.reflexive) for move in sharing}
+        evidence = [f"{count(len(sharing), 'session')} got the address of another one at the same pod: {listed(seen)}"]
+        return diagnosis("snat-collision", evidence)
+    names = {silence.session for silence in case.silences if silence.ended and silence.change is None}
+    gaps = [gap for gap in case.facts.directed if gap.session in names and case.during(gap.at_ns)]
+    if not gaps or any(gap.up for gap in gaps) or {gap.session for gap in gaps} != names or case.most(len(names)):
+        return None
+    lost = sum(gap.down for gap in gaps)
+    evidence = [f"{case.share(names)} lost {count(lost, 'reply')} and no request, then went on as before"]
+    return diagnosis(
+        "snat-collision", evidence, "a second session with the same reflexive address; replies may be just lost"
+    )
+
+
+# --- how ---------------------------------------------------------------------------------------------------------------
+
+
+def _quick(moves: tuple[Move, ...]) -> tuple[Move, ...]:
+    """Those without a burst of loss on the way."""
+    return tuple(move for move in moves if move.run < BURST)
+
+
+def _wipe_under_affinity(case: Case, ports: tuple[Move, ...]) -> Diagnosis | None:
+    """All flows of a node got a new port and kept their pod, which affinity (or luck) gave them again."""
+    if not ports or case.source_kept or _spared(case, ports):
+        return None
+    chance = _chance(case, len(ports))
+    affinity = _affinity(case)
+    if affinity is False and chance < _CHANCE:
+        return None
+    evidence = [
+        f"{case.share(m.session for m in ports)} have a new reflexive port, the same IP and pod; "
+        f"{case.cohort_words(m.session for m in ports)}",
+        case.loss(sum(m.lost for m in ports)),
+        *_around(case),
+    ]
+    if affinity and len(ports) >= _FEW:
+        return diagnosis("flow-wipe", [*evidence, "sessionAffinity ClientIP gives a wiped flow its pod again"])
+    return diagnosis("flow-wipe", evidence, f"whether affinity ClientIP gave them their pods again: {NO_CLUSTER}")
+
+
+def _around(case: Case) -> list[str]:
+    """The pool, the proxies and the period."""
+    said = ["the pool stood still" if case.facts.watched else "the pool is not watched", *case.near("proxy")]
+    times = [*case.facts.wipes_ns, case.from_ns][-_PERIODS:]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):
+        said.append(f"it is at least the third such incident, every {seconds(sum(gaps) // len(gaps))}")
+    return said
+
+
+def _doubt(case: Case, moved: tuple[Move, ...]) -> str:
+    """What else may have moved flows to other pods; empty: nothing."""
+    if looks_local(case, moved):
+        return f"the Service's externalTrafficPolicy: {NO_CLUSTER}"
+    if case.facts.watched:
+        settle_ns = case.facts.settle_ns
+        blind = any(case.from_ns - settle_ns <= at_ns <= case.to_ns + settle_ns for at_ns in case.facts.blind)
+        return "the pool around it: the watch was down" if blind else ""
+    if _left_one_pod(case, moved):
+        return f"whether the one pod that they all left is still ready: {NO_CLUSTER}"
+    return ""
+
+
+def _left_one_pod(case: Case, moves: Iterable[Move]) -> bool:
+    """Whether all of several sessions left one pod, and it serves nobody any more: then the pod may be the cause."""
+    moves = _quick(tuple(moves))
+    left = _old_pods(moves)
+    if len(moves) < _FEW or len(left) != 1 or len({who.pod for who in case.homes.values()}) == 1:
+        return False
+    now = case.facts.homes(case.to_ns)
+    return all(who.pod not in left for who in now.values())
+
+
+def _old_pods(moves: Iterable[Move]) -> set[str]:
+    return {move.old.pod for move in moves if move.old.pod is not None}
+
+
+def _left_serving(case: Case, move: Move) -> bool:
+    """Whether a session left its pod while that was serving, not ready, and not about to go."""
+    change = move.changes[0]
+    pod = change.before.identity.pod
+    if pod is None:
+        return False
+    held = case.facts.endpoints(pod, change.before.sent_ns, change.seen_ns + _STAYED_NS)
+    at_change = case.facts.endpoints(pod, change.before.sent_ns, change.seen_ns)
+    return (
+        bool(held)
+        and all(endpoint is not None and endpoint.serving for endpoint in held)
+        and at_change[-1] is not None
+        and not at_change[-1].ready
+    )
+
+
+def _shared(case: Case, groups: Groups) -> tuple[Move, ...]:
+    """Moves to a new address that another session has at the same pod."""
+    holders: dict[tuple[object, ...], set[str]] = {}
+    for session, who in case.facts.homes(case.to_ns).items():
+        if who.reflexive is not None:
+            holders.setdefault((who.pod, who.instance, who.reflexive), set()).add(session)
+    moves = groups.port_alone + groups.to_other_ip
+    moves += tuple(move for move in groups.to_other_pod if Kind.REFLEXIVE_PORT in move.kinds)
+    return tuple(m for m in moves if len(holders.get((m.new.pod, m.new.instance, m.new.reflexive), ())) > 1)
+
+
+def _spared(case: Case, moves: tuple[Move, ...]) -> int:
+    """Sessions that came in through the same nodes and did not change."""
+    cohorts = case.cohorts((move.session for move in moves), case.ingress)
+    return sum(all_ - mine for mine, all_ in cohorts.values())
+
+
+def _affinity(case: Case) -> bool | None:
+    """Whether ClientIP affinity is in force; without the spec it is known not to be where a node's sessions are spread."""
+    spec = case.facts.spec("sessionAffinity")
+    if spec is not None:
+        return spec == "ClientIP"
+    pods_of: dict[str | None, set[str | None]] = {}
+    for who in case.homes.values():
+        pods_of.setdefault(case.ingress(who), set()).add(who.pod)
+    pods_of.pop(None, None)
+    return False if any(len(names) > 1 for names in pods_of.values()) else None
+
+
+def _chance(case: Case, flows: int) -> float:
+    """That so many flows, made anew, all find the pod again that they had."""
+    known = len({who.pod for who in case.homes.values()})
+    if case.facts.watched:
+        known = max(known, case.facts.snapshots[-1][1].ready_count)
+    return float((1 / max(1, known)) ** flows)

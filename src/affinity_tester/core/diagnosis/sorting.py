@@ -1,0 +1,78 @@
+"""Which movers of a case show what: each session's move goes to one group, and the rules look at their own groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.identity import Kind
+
+_SPRAY_CHANGES = 4
+"""Changes of one session in one incident from which on its rate of change means something."""
+
+_SPRAY_RATE = 0.25
+"""Changes per probe: spread at random over two places, every second probe shows a change; a flip-flop is far slower."""
+
+_SILENT_NS = 2_000_000_000
+"""No timeout on a real path is shorter; a stall of the client is."""
+
+_SILENT_SLOTS = 5
+"""...and a silence is several intervals long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The movers of a case, each in one group."""
+
+    sprayed: tuple[Move, ...]
+    """They change from packet to packet."""
+    by_size: bool
+    """...and who answers the sprayed ones depends on the probe's size alone."""
+    restarted: tuple[Move, ...]
+    """The same pod with a new instance."""
+    after_silence: tuple[Move, ...]
+    """They changed only at the first probe after a silence."""
+    to_other_ip: tuple[Move, ...]
+    """A new reflexive IP."""
+    to_other_pod: tuple[Move, ...]
+    """A new pod, the same reflexive IP."""
+    port_alone: tuple[Move, ...]
+    """A new reflexive port, the same IP and pod."""
+
+
+def sort(case: Case) -> Groups:
+    """Sort the movers."""
+    groups: dict[str, list[Move]] = {}
+    for move in case.moves:
+        groups.setdefault(_group(case, move), []).append(move)
+    sprayed = tuple(groups.get("sprayed", ()))
+    sizes = len(case.facts.sizes)
+    return Groups(
+        sprayed=sprayed,
+        by_size=sizes > 1 and bool(sprayed) and all(_by_size(move, sizes) for move in sprayed),
+        restarted=tuple(groups.get("restarted", ())),
+        after_silence=tuple(groups.get("after_silence", ())),
+        to_other_ip=tuple(groups.get("to_other_ip", ())),
+        to_other_pod=tuple(groups.get("to_other_pod", ())),
+        port_alone=tuple(groups.get("port_alone", ())),
+    )
+
+
+def _group(case: Case, move: Move) -> str:
+    probes = move.changes[-1].after.seq - move.changes[0].before.seq
+    if len(move.changes) >= _SPRAY_CHANGES and len(move.changes) >= _SPRAY_RATE * probes:
+        return "sprayed"
+    kinds = move.kinds
+    if Kind.INSTANCE in kinds and Kind.POD not in kinds and move.old.pod is not None:
+        return "restarted"
+    if move.pause_ns >= max(_SILENT_NS, _SILENT_SLOTS * case.facts.interval_ns):
+        return "after_silence"
+    if Kind.REFLEXIVE_IP in kinds:
+        return "to_other_ip"
+    return "port_alone" if kinds == {Kind.REFLEXIVE_PORT} else "to_other_pod"
+
+
+def _by_size(move: Move, sizes: int) -> bool:
+    """Whether probes of one size always show the same pod and address."""
+    seen = {(sighting.seq % sizes, sighting.identity) for c in move.changes for sighting in (c.before, c.after)}
+    return len({size for size, _ in seen}) == len(seen)

@@ -1,0 +1,195 @@
+"""Faults that a run as a whole shows and no single incident does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import comb
+
+from affinity_tester.core.diagnosis.facts import Facts, SessionFacts
+from affinity_tester.core.diagnosis.wording import count, diagnosis, listed, pods
+from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
+
+_CHANCE = 0.01
+"""An accident less probable than this is not believed."""
+
+_FIRST = 3
+"""Probes that count as a session's first."""
+
+_SIZE_LOST = 10
+"""Probes of one size lost before their share means something."""
+
+_SIZE_SHARE = 0.05
+"""Share of probes of one size that is lost..."""
+
+_SIZE_RATIO = 10
+"""...and how much larger it is than that of the size that fares best."""
+
+_COMMON_MTU = 1472
+"""The largest UDP payload over IPv4 and plain Ethernet in one packet."""
+
+
+def self_inflicted(facts: Facts) -> Diagnosis | None:
+    """The client was no good witness: what it dropped, refused or missed itself."""
+    total = facts.total
+    own = total.socket_drops + total.send_errors
+    tried = total.sent + total.send_errors
+    slots = tried + total.timer_misses
+    evidence = []
+    if own > MAX_SELF_INFLICTED * tried:
+        evidence.append(
+            f"this machine dropped {count(total.socket_drops, 'reply')} at full socket buffers and refused "
+            f"{count(total.send_errors, 'probe')}, {own / tried:.2%} of {count(tried, 'probe')}"
+        )
+    if total.timer_misses > MAX_TIMER_MISSES * slots:
+        evidence.append(
+            f"it missed {count(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / slots:.2%})"
+        )
+    return diagnosis("self-inflicted", evidence) if evidence else None
+
+
+def client_ip_spread(facts: Facts) -> Diagnosis | None:
+    """ClientIP affinity is set, and one client IP is served by several pods."""
+    if facts.spec("sessionAffinity") != "ClientIP":
+        return None
+    by_ip: dict[str, dict[str, Identity]] = {}
+    for name, session in facts.sessions.items():
+        if session.local is not None and session.history:
+            by_ip.setdefault(session.local.ip, {})[name] = session.history[-1][1]
+    spread = {ip: {who.pod for who in served.values() if who.pod is not None} for ip, served in by_ip.items()}
+    ip, served_by = max(spread.items(), key=lambda item: len(item[1]), default=("", set()))
+    if len(served_by) < 2:  # noqa: PLR2004 - one is what affinity promises
+        return None
+    evidence = [
+        f"sessionAffinity is ClientIP, yet the {count(len(by_ip[ip]), 'session')} of client IP {ip} are served by "
+        f"{count(len(served_by), 'pod')} at once: {pods(served_by)}"
+    ]
+    per_node: dict[str, set[str | None]] = {}
+    for who in by_ip[ip].values():
+        if who.reflexive is not None:
+            per_node.setdefault(who.reflexive.ip, set()).add(who.pod)
+    if len(per_node) > 1 and all(len(names) == 1 for names in per_node.values()):
+        evidence.append(
+            f"each of the {count(len(per_node), 'ingress IP')} keeps to one pod: each node has its own affinity"
+        )
+    return diagnosis("client-ip-spread", evidence)
+
+
+def rewritten_from_the_start(facts: Facts) -> Diagnosis | None:
+    """Pods see the client's own IP but another port, from the first reply on: information, no break by itself."""
+    known = [
+        (session.local, session.first.reflexive)
+        for session in facts.sessions.values()
+        if session.local is not None and session.first is not None and session.first.reflexive is not None
+    ]
+    local = facts.spec("externalTrafficPolicy") == "Local"
+    rewritten = [(own, seen) for own, seen in known if own.port != seen.port and (local or own.ip == seen.ip)]
+    if not rewritten:
+        return None
+    own, seen = rewritten[0]
+    evidence = [
+        f"{len(rewritten)} of {count(len(known), 'session')} had another port from the first reply on, "
+        f"such as {own} seen as {seen}: information, and no break by itself"
+    ]
+    return diagnosis("port-rewrite", evidence)
+
+
+def wrong_source(facts: Facts) -> Diagnosis | None:
+    """Replies from another address than the service's, whether or not an incident came of it."""
+    seen = facts.wrong_sources
+    if not seen:
+        return None
+    evidence = [
+        f"{len({event.session for event in seen})} of {count(len(facts.sessions), 'session')} were answered from "
+        f"{listed({str(event.source) for event in seen})}; probes go to {seen[0].expected}",
+        f"{count(facts.total.wrong_source, 'such reply')} in all",
+    ]
+    return diagnosis("wrong-source", evidence)
+
+
+def mtu(facts: Facts) -> Diagnosis | None:
+    """Loss depends on the probe's size alone."""
+    sizes = facts.sizes
+    sent, lost = facts.total.sent, facts.total.lost
+    if len(sizes) > 1:
+        each = sent / len(sizes)
+        shares = [facts.lost_by_size[position] / each if each else 0.0 for position in range(len(sizes))]
+        worst = shares.index(max(shares))
+        clear = shares[worst] >= _SIZE_SHARE and shares[worst] >= _SIZE_RATIO * min(shares)
+        if not clear or facts.lost_by_size[worst] < _SIZE_LOST:
+            return None
+        return diagnosis(
+            "mtu",
+            [
+                f"of the probes of {size:,} bytes {share:.1%} were lost ({count(facts.lost_by_size[position], 'probe')})"
+                for position, (size, share) in enumerate(zip(sizes, shares, strict=True))
+            ],
+        )
+    if not sizes or sizes[0] <= _COMMON_MTU or not sent or lost < max(_SIZE_LOST, _SIZE_SHARE * sent):
+        return None
+    evidence = [f"{lost / sent:.1%} of the probes of {sizes[0]:,} bytes were lost"]
+    return diagnosis("mtu", evidence, "probes of a smaller size beside them (--sizes)")
+
+
+def first_packet_race(facts: Facts) -> Diagnosis | None:
+    """Only the first packets of new sessions are lost."""
+    begun = [session for session in facts.sessions.values() if session.first is not None]
+    unlucky = [session for session in begun if 0 < session.start_lost <= _FIRST]
+    if len(unlucky) < 2:  # noqa: PLR2004 - one lost packet is no pattern
+        return None
+    at_start = sum(session.start_lost for session in unlucky)
+    later, probes = facts.total.lost - at_start, facts.total.sent - at_start
+    rate = max(later, 0) / probes if probes > 0 else 0.0
+    if _tail(len(begun), len(unlucky), rate) > _CHANCE:
+        return None
+    evidence = [
+        f"{len(unlucky)} of {count(len(begun), 'session')} lost their first {count(_longest(unlucky), 'probe')} at most, "
+        f"{count(at_start, 'probe')} in all, and were answered then",
+        f"of the {count(probes, 'probe')} after {rate:.2%} were lost",
+    ]
+    return diagnosis("first-packet-race", evidence)
+
+
+def client_socket(facts: Facts) -> Diagnosis | None:
+    """This machine's own address changed in the run."""
+    details = {event.detail for event in facts.client_faults if event.fault == "local-address"}
+    return diagnosis("client-socket", [listed(details)]) if details else None
+
+
+def snat_collision(facts: Facts) -> Diagnosis | None:
+    """Two sessions have the same reflexive address at one pod."""
+    holders: dict[tuple[object, ...], list[str]] = {}
+    for name, session in facts.sessions.items():
+        who = session.history[-1][1] if session.history else None
+        if who is not None and who.reflexive is not None:
+            holders.setdefault((who.pod, who.instance, who.reflexive), []).append(name)
+    shared = {key: names for key, names in holders.items() if len(names) > 1}
+    if not shared:
+        return None
+    evidence = [
+        f"{count(len(names), 'session')} ({listed(names)}) are seen at the same address {key[2]} by one pod"
+        for key, names in sorted(shared.items(), key=lambda item: -len(item[1]))[:3]
+    ]
+    return diagnosis("snat-collision", evidence)
+
+
+RULES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
+    client_socket,
+    snat_collision,
+    wrong_source,
+    mtu,
+    client_ip_spread,
+    first_packet_race,
+    rewritten_from_the_start,
+    self_inflicted,
+)
+
+
+def _longest(sessions: list[SessionFacts]) -> int:
+    return max(session.start_lost for session in sessions)
+
+
+def _tail(of: int, at_least: int, rate: float) -> float:
+    """The chance that so many of so many are hit when each is hit at this rate, independently."""
+    return sum(comb(of, hits) * rate**hits * (1 - rate) ** (of - hits) for hits in range(at_least, of + 1))
