@@ -284,7 +284,7 @@ async def test_a_stopped_process_sends_no_burst_and_calls_nothing_lost(start: St
     async with (
         scripted(lambda server, probe: server.later(0.5, probe)) as slow,
         start(
-            slow.address, "--sessions", "5", "--stats-interval", "1", "--record", record, "--log-format", "json"
+            slow.address, "--sessions", "5", "--stats-interval", "300ms", "--record", record, "--log-format", "json"
         ) as client,
     ):
         await client.until("session.stats")

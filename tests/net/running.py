@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Counts, Event, RunSummary, SessionSummary
 from affinity_tester.net.addresses import bind_udp, bound_address
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import open_probe_socket, receive
+from affinity_tester.net.probe_socket import learn_source, open_probe_socket, receive
 from affinity_tester.net.resolve import Target
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -61,10 +61,14 @@ def kernel_stamps() -> Iterator[None]:
 
 
 async def probed(
-    address: TransportAddress, *, seconds: float | None = 0.5, told: Told | None = None, **settings: Any
+    address: TransportAddress,
+    *,
+    seconds: float | None = 0.5,
+    learn: Callable[[TransportAddress, int], str] = learn_source,
+    **settings: Any,
 ) -> Told:
     """Run the client for some seconds, with a probe every 20 ms from each session unless it is told otherwise."""
-    told = Told() if told is None else told
+    told = Told()
     given = {"interval_ns": 20 * MS, "duration_ns": None if seconds is None else int(seconds * NS_PER_S), **settings}
-    await run_client(ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event())
+    await run_client(ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event(), learn=learn)
     return told

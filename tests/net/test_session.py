@@ -84,7 +84,7 @@ async def test_replies_out_of_order_raise_nothing() -> None:
             held.clear()
 
     async with scripted(swap) as server:
-        told = await probed(server.address, seconds=0.3, sessions=1, loss_threshold_ns=NS_PER_S)
+        told = await probed(server.address, seconds=0.2, sessions=1, loss_threshold_ns=NS_PER_S)
     total = told.counts()
     assert total.reordered == 2 * (total.answered // 3)
     assert (total.lost, total.late, total.duplicate, total.changes) == (total.sent % 3, 0, 0, 0)
@@ -136,7 +136,7 @@ async def test_a_reply_from_another_address_is_named_and_answers_nothing() -> No
                 server.reply(probe)
 
         async with scripted(elsewhere) as server:
-            told = await probed(server.address, seconds=0.3, sessions=2, loss_threshold_ns=NS_PER_S)
+            told = await probed(server.address, seconds=0.2, sessions=2, loss_threshold_ns=NS_PER_S)
         sources = {TransportAddress(*sock.getsockname()) for sock in (other, port)}
     total = told.counts()
     assert total.answered == sum(probe.seq % 3 == 0 for probe in server.probes)
