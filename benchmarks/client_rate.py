@@ -10,7 +10,7 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.contenders import PROBE, ClientRun, Load, Running, Setup, free_port, limit_echo, load, run_client
+from benchmarks.contenders import PROBE, ClientRun, Load, Setup, free_port, limit_echo, load, run_client
 from benchmarks.machine import Child, UnavailableError, all_ended, program
 from benchmarks.results import Bar, Result, alternate
 
@@ -49,6 +49,8 @@ def client_rate(setup: Setup) -> Result:
         result.add(of + "CPU", "of a core", [run.steady_cpu_s / run.steady_s for run in runs])
         cost = [1e6 * run.steady_cpu_s / run.steady_s / rate for run, rate in zip(runs, sent, strict=True)]
         result.add(of + "CPU a probe", "us", cost)
+        limit_cost = [1e6 * one.result["cpu_s"] / (one.result["seconds"] * one.result["sent_per_s"]) for one in loads]
+        result.add(of + "CPU a probe, C client", "us", limit_cost)
         result.add(of + "median RTT, ours", "us", [run.p50_us for run in runs])
         result.add(of + "median RTT, C client", "us", [one.result["p50_us"] for one in loads])
         rtts = [float(one.result["p50_us"]) for one in loads]
@@ -91,13 +93,8 @@ def beside_irtt(setup: Setup) -> Result:
         "irtt", f"{PAIR_CLIENTS} sessions x {PAIR_RATE} probes/s: one client of ours, {PAIR_CLIENTS} of irtt"
     )
     irtt = program("irtt", "irtt")
-    port = free_port()
-    with Child([irtt, "server", "-b", f"127.0.0.1:{port}"], setup.cores.server) as server:
-        contenders = {
-            "affinity-tester": partial(_ours, setup),
-            "irtt": partial(_irtt, setup, irtt, Running(server, port)),
-        }
-        samples = alternate(contenders, setup.rounds, setup.progress)
+    contenders = {"affinity-tester": partial(_ours, setup), "irtt": partial(_irtt, setup, irtt)}
+    samples = alternate(contenders, setup.rounds, setup.progress)
     for name, fleets in samples.items():
         result.add(f"{name}: CPU", "of a core", [fleet.cpu for fleet in fleets])
         result.add(f"{name}: memory (PSS)", "MB", [fleet.pss_kb / 1024 for fleet in fleets])
@@ -115,11 +112,12 @@ def _ours(setup: Setup) -> Fleet:
     return Fleet(run.steady_cpu_s / run.steady_s, run.pss_kb, run.rss_kb)
 
 
-def _irtt(setup: Setup, irtt: str, server: Running) -> Fleet:
-    seconds = setup.seconds + 3  # the first two are for all to start
-    command = [irtt, "client", "-Q", "-i", f"{1000 // PAIR_RATE}ms", "-l", str(PROBE), "-d", f"{seconds}s"]
-    command += ["--wait=100ms", f"127.0.0.1:{server.port}"]
-    with _started(setup, command) as clients:
+def _irtt(setup: Setup, irtt: str) -> Fleet:
+    address = f"127.0.0.1:{free_port()}"
+    lasting_s = setup.seconds + 3  # the first two are for all to start
+    command = [irtt, "client", "-Q", "-i", f"{1000 // PAIR_RATE}ms", "-l", str(PROBE), "-d", f"{lasting_s}s"]
+    command += ["--wait=100ms", address]
+    with Child([irtt, "server", "-b", address], setup.cores.server), _started(setup, command) as clients:
         time.sleep(2)
         before_s, before_ns = sum(child.cpu_s() for child in clients), time.monotonic_ns()
         time.sleep(setup.seconds)
