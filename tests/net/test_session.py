@@ -412,6 +412,21 @@ def test_what_a_flood_has_not_let_be_read_is_not_lost(bench: Bench, monkeypatch:
     assert [type(event) for event in bench.told][1:] == [ProbesLost]
 
 
+def test_a_send_that_reports_an_earlier_probes_icmp_error_is_made_again(bench: Bench) -> None:
+    port = bench.server.getsockname()
+    bench.server.close()
+    bench.session.send()  # refused, which the next send is told
+    with bind_udp(*port) as server:
+        bench.session.send()
+        bench.session.send()
+        arrived = [stun.unpack_transaction_id(server.recv(2048)[8:20])[1] for _ in range(2)]
+    assert arrived == [1, 2]
+    assert bench.session.counts() == Counts(sent=3, pending=3, network_errors=1)
+    (error,) = bench.told
+    assert isinstance(error, NetworkError)
+    assert (error.seq, error.error, error.offender) == (0, "ECONNREFUSED", "127.0.0.1")
+
+
 def test_a_spray_of_sources_is_told_in_bounds(bench: Bench) -> None:
     request = bench.probe()
     message = bench.reply(request[8:20], bench.session.local, 1, len(request))
