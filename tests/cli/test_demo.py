@@ -23,6 +23,7 @@ SHORT = """
 seed: 20
 duration: 4s
 interval: 50ms
+settle: 300ms
 faults:
   - {fault: node-rehash, at: 700ms, fraction: 0.5}
   - {fault: port-rewrite, at: 1100ms, sessions: 3}
@@ -42,6 +43,7 @@ faults:
 ENDLESS = """
 duration: 10m
 sessions: 3
+settle: 300ms
 faults:
   - {fault: port-rewrite, at: 900ms}
   - {fault: port-rewrite, at: 5m}
@@ -114,12 +116,13 @@ def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]
         "injected / seen (seed 20)",
         "  1  node-rehash: ok",
         '     injected  node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it',
-        "     expected  the moved flows: a new reflexive IP, of some also a new pod; no loss",
-        "     seen      5 sessions: reflexive_ip 5, reflexive_port 5, pod 4, node 4, instance 4",
+        "     expected  the moved flows: a new reflexive IP, of some also a new pod (policy Local: only a new pod);"
+        " no loss",
+        "     seen      5 sessions: reflexive_ip 5, reflexive_port 5, pod 4, node 4, instance 4, judged violation 5",
         "  2  port-rewrite: ok",
         "     injected  the source port of 3 flows is rewritten",
         "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
-        "     seen      3 sessions: reflexive_port 3",
+        "     seen      3 sessions: reflexive_port 3, judged violation 3",
         "  3  loss-up: ok",
         "     injected  70 % of the probes of 3 flows are dropped for 400 ms",
         "     expected  the chosen flows: as many probes lost as were dropped, all upstream; no change",
@@ -189,7 +192,7 @@ def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo]) -> None:
         "  1  port-rewrite: ok",
         "     injected  the source port of 1 flow is rewritten",
         "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
-        "     seen      1 session: reflexive_port 1",
+        "     seen      1 session: reflexive_port 1, judged violation 1",
         "  2  port-rewrite: NOT OK",
         "     injected  nothing",
         "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
@@ -253,7 +256,7 @@ def test_the_default_is_the_shipped_plan(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--plan", "missing.yaml"], "error: cannot read the plan missing.yaml: No such file or directory\n"),
         (
             ["--duration", "2s"],
-            "error: the plan does not fit into 2 s: node-rehash at 286 ms is too early: from 800 ms on every session has "
+            "error: the plan does not fit into 2 s: node-rehash at 250 ms is too early: from 800 ms on every session has "
             "been answered\n",
         ),
         (

@@ -14,7 +14,8 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.deeds import Deed, Direction, Dropped
 from affinity_tester.lab.mangle import Mangler, Rule
-from affinity_tester.lab.path import NetworkPath, Pod, Policy
+from affinity_tester.lab.parts import Pod, Policy
+from affinity_tester.lab.path import NetworkPath
 
 FRONT = TransportAddress("127.0.0.1", 0)
 FOREVER_NS = 1 << 62

@@ -7,11 +7,12 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Direction, Dropped, Duplicated, Rerouted
-from affinity_tester.lab.fault import Bench, Effect, Family, Sign
+from affinity_tester.lab.fault import VIOLATION, Bench, Effect, Family, Sign
 from affinity_tester.lab.faults import FAULTS, DuplicateReorder, LossDown, LossUp, NodeRehash, PortRewrite
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.parameter import parameters
-from affinity_tester.lab.path import NetworkPath, Pod
+from affinity_tester.lab.parts import Pod
+from affinity_tester.lab.path import NetworkPath
 
 S = 1_000_000_000
 CLIENTS = [TransportAddress("127.0.0.1", 40_000 + number) for number in range(10)]
@@ -47,7 +48,7 @@ def test_a_joining_node_takes_its_fraction_and_at_least_one(fraction: float, cou
     may = frozenset({Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
     assert deal.text == f'node "node-4" (127.1.0.4) joins the balancer: {count} of 10 flows rehashed to it'
     assert deal.until_ns == S
-    assert deal.effects == tuple(Effect(flow, frozenset({Kind.REFLEXIVE_IP}), may) for flow in lab.moved())
+    assert deal.effects == tuple(Effect(flow, frozenset({Kind.REFLEXIVE_IP}), may, VIOLATION) for flow in lab.moved())
     assert len(deal.effects) == count
     for kinds in lab.moved().values():
         assert Kind.REFLEXIVE_IP in kinds
@@ -127,4 +128,4 @@ def test_every_fault_is_registered_under_its_name_and_says_what_it_does() -> Non
         assert fault.__doc__
         assert fault.expects
         assert all(spec.text and spec.allowed for spec in parameters(fault).values())
-        assert parameters(fault)["at"].required
+        assert parameters(fault)["at"].required is not fault.from_start

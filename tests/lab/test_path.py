@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted
-from affinity_tester.lab.path import Affinity, Entry, NetworkPath, Pod, Policy
+from affinity_tester.lab.parts import Affinity, Entry, Pod, Policy
+from affinity_tester.lab.path import NetworkPath
 
 S = 1_000_000_000
 PODS = 4

@@ -7,8 +7,17 @@ from pathlib import Path
 import pytest
 
 from affinity_tester.errors import UserError
-from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, NodeRehash, PortRewrite
-from affinity_tester.lab.path import Affinity, Policy
+from affinity_tester.lab.faults import (
+    FAULTS,
+    DuplicateReorder,
+    LossDown,
+    LossUp,
+    NodeRehash,
+    PodAdded,
+    PodDeleted,
+    PortRewrite,
+)
+from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.lab.plan import Plan, load, parse, shipped
 
 S = 1_000_000_000
@@ -18,7 +27,7 @@ MS = 1_000_000
 def test_the_demos_plan() -> None:
     assert shipped("demo") == Plan(
         seed=20,
-        duration_ns=28 * S,
+        duration_ns=32 * S,
         sessions=10,
         interval_ns=100 * MS,
         pods=3,
@@ -26,12 +35,15 @@ def test_the_demos_plan() -> None:
         policy=Policy.CLUSTER,
         affinity=Affinity.NONE,
         idle_ns=30 * S,
+        settle_ns=2 * S,
         faults=(
             NodeRehash(at_ns=4 * S, fraction=0.5),
-            PortRewrite(at_ns=8 * S, sessions=3),
-            LossUp(at_ns=12 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
-            LossDown(at_ns=16 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
-            DuplicateReorder(at_ns=22 * S, for_ns=2 * S, sessions=3, probability=0.5, delay_ns=250 * MS),
+            PortRewrite(at_ns=7 * S, sessions=3),
+            PodAdded(at_ns=12 * S, fraction=0.3),
+            PodDeleted(at_ns=17 * S, gap_ns=1200 * MS),
+            LossUp(at_ns=23 * S, for_ns=1500 * MS, sessions=3, probability=0.7),
+            LossDown(at_ns=25500 * MS, for_ns=1500 * MS, sessions=3, probability=0.7),
+            DuplicateReorder(at_ns=28 * S, for_ns=2 * S, sessions=3, probability=0.5, delay_ns=250 * MS),
         ),
     )
 
@@ -67,8 +79,8 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         ("[1]: 2", "x.yaml:1: a key is a single value"),
         (
             "sed: 1",
-            "x.yaml:1: a plan has no 'sed'; it has affinity, duration, faults, idle, interval, nodes, pods, policy, "
-            "seed, sessions",
+            "x.yaml:1: a plan has no 'sed'; it has affinity, duration, faults, idle, interval, nodes, outside, pods, "
+            "policy, seed, sessions, settle, size, sizes, vip, window",
         ),
         ("\nseed: one", "x.yaml:2: seed: 'one' is not a whole number"),
         ("seed: [1]", "x.yaml:1: seed is a single value"),
@@ -84,13 +96,11 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         ("faults: [1]", "x.yaml:1: a fault is a mapping, such as {at: 5s}"),
         (
             "faults:\n - {at: 5s}",
-            "x.yaml:2: a fault needs 'fault', its name: one of "
-            "duplicate-reorder, loss-down, loss-up, node-rehash, port-rewrite",
+            f"x.yaml:2: a fault needs 'fault', its name: one of {', '.join(sorted(FAULTS))}",
         ),
         (
             "faults: [{fault: gremlin}]",
-            "x.yaml:1: there is no fault 'gremlin'; there are "
-            "duplicate-reorder, loss-down, loss-up, node-rehash, port-rewrite",
+            f"x.yaml:1: there is no fault 'gremlin'; there are {', '.join(sorted(FAULTS))}",
         ),
         ("faults: [{fault: loss-up}]", "x.yaml:1: loss-up needs 'at': when, from the start of the run"),
         (
@@ -118,9 +128,20 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
             "x.yaml: 400 sessions with a probe every 100 ms are too much for one process: at most 3000 probes/s",
         ),
         (
-            "policy: Local\nfaults: [{fault: node-rehash, at: 5s}]",
-            "x.yaml: node-rehash is made for policy Cluster: a joining node has no pod of its own, so under policy Local "
-            "it drops what it gets",
+            "faults: [{fault: client-nat, at: 5s}]",
+            "x.yaml: client-nat is made for policy Local: under policy Cluster pods see the nodes' addresses, not the "
+            "client's",
+        ),
+        ("faults: [{fault: client-ip-spread}]", "x.yaml: client-ip-spread is made for affinity ClientIP"),
+        ("vip: maybe", "x.yaml:1: vip: 'maybe' is not yes or no"),
+        ("size: 21", "x.yaml:1: size: '21' is not a multiple of 4 from 20 to 65504"),
+        (
+            "sizes: 20,a",
+            "x.yaml:1: sizes: '20,a' is not a multiple of 4 from 20 to 65504, with commas between ('288,1400')",
+        ),
+        (
+            "faults: [{fault: pod-added, at: 5s, fraction: -1}]",
+            "x.yaml:1: fraction: '-1' is not a share from 0 to 1 (0.5)",
         ),
         (
             "sessions: 2\nfaults: [{fault: loss-up, at: 5s, sessions: 3}]",
@@ -140,19 +161,21 @@ def test_a_mistake_is_named_with_its_line_and_what_is_allowed(text: str, message
 
 
 def test_a_plan_in_another_time() -> None:
-    plan = shipped("demo").lasting(14 * S)
-    assert plan.duration_ns == 14 * S
+    plan = shipped("demo").lasting(16 * S)
+    assert plan.duration_ns == 16 * S
     assert [(fault.at_ns, fault.lasts_ns) for fault in plan.faults] == [
         (2 * S, 0),
-        (4 * S, 0),
-        (6 * S, 750 * MS),
-        (8 * S, 750 * MS),
-        (11 * S, S),
+        (3500 * MS, 0),
+        (6 * S, 0),
+        (8500 * MS, 1200 * MS),
+        (11500 * MS, 750 * MS),
+        (12750 * MS, 750 * MS),
+        (14 * S, S),
     ]
     with pytest.raises(UserError) as error:
         shipped("demo").lasting(2 * S)
     assert str(error.value) == (
-        "the plan does not fit into 2 s: node-rehash at 286 ms is too early: "
+        "the plan does not fit into 2 s: node-rehash at 250 ms is too early: "
         "from 800 ms on every session has been answered"
     )
 

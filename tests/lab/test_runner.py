@@ -9,7 +9,7 @@ import pytest
 from affinity_tester.core.events import ChangeSeen, Event, Injected, SessionStarted
 from affinity_tester.lab.compare import compare
 from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.path import Affinity, Policy
+from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.lab.plan import parse
 from affinity_tester.lab.runner import run_plan
 

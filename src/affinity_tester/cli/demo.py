@@ -12,13 +12,10 @@ from pathlib import Path
 import click
 
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.cli.staged import StagedRun
 from affinity_tester.core.events import Event, Outcome, RunStarted
-from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.ledger import Ledger
+from affinity_tester.lab.compare import Findings
 from affinity_tester.lab.plan import Plan, load, shipped
-from affinity_tester.lab.runner import run_plan
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
@@ -62,16 +59,10 @@ def run_demo(plan: Plan, face: Face) -> int:
 
 
 async def _run(plan: Plan, face: Face) -> int:
-    rules = Rules()
-    pipeline = Pipeline(RunAnalysis(rules), face.emit)
-    ledger = Ledger(plan.faults)
-    stop, abort = asyncio.Event(), asyncio.Event()
-    with stop_on_signals(stop, abort, pipeline):
-        run = run_plan(plan, ledger, pipeline.emit, stop, abort)
-        verdict = await conduct(pipeline, run, abort, rules.settle_ns)
-        findings = compare(ledger)
-        face.findings(findings, plan.seed, verdict.outcome, interrupted=stop.is_set())
-    if stop.is_set():
+    run = StagedRun(plan, face.emit)
+    verdict, findings = await run.conducted()
+    face.findings(findings, plan.seed, verdict.outcome, interrupted=run.interrupted)
+    if run.interrupted:
         return EXIT_INTERRUPTED
     return 0 if findings.passed else EXIT_NOT_SEEN
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Self
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Direction
+from affinity_tester.lab.deeds import Direction, Dropped
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.path import NetworkPath
 from affinity_tester.settings import NS_PER_S
@@ -30,6 +30,12 @@ MAX_BATCH = 64
 
 SWEEP_S = 1.0
 """Time between two sweeps for idle flows."""
+
+FLOOD_SIZE = 64
+"""Bytes of a datagram of `flood`: a receive buffer counts it as about as much as a reply."""
+
+_TOKEN = slice(8, 16)
+"""The session token in probe and reply: the transaction id's first 8 bytes."""
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes asked for at the front socket: a busy machine's pause of a second must not become a loss."""
@@ -71,12 +77,21 @@ class Balancer:
         """Serve on this bound, non-blocking socket from now on; needs a running selector event loop."""
         self.path = path
         self.mangler = mangler
+        self._record = mangler.record
         self.refused = 0
         """Datagrams that the machine did not let pass: losses that nobody wanted, so the run is worth nothing."""
         self.refusal = ""
         """Why, in the machine's words."""
         self.strays = 0
         """Datagrams that reached a source socket and belong to no flow."""
+        self.astray: set[TransportAddress] = set()
+        """Clients whose replies leave from another address than the service's."""
+        self.holding: set[TransportAddress] = set()
+        """Clients whose replies wait for `flood`."""
+        self._held: list[tuple[bytes, TransportAddress]] = []
+        self._owners: dict[bytes, TransportAddress] = {}
+        """Whose a shared source's packets are, by what stands in each probe and its reply (the session token)."""
+        self._other = _other_socket(front)
         self._closed = False
         self._front = front
         self._sources = sources
@@ -107,6 +122,7 @@ class Balancer:
         self._closed = True
         self._sweeper.cancel()
         self._close(self._front)
+        self._other.close()
         for sock in self._sources.release(frozenset()):
             self._close(sock)
 
@@ -124,7 +140,7 @@ class Balancer:
 
     def _front_readable(self) -> None:
         for data, client in _received(self._front):
-            for delay_ns in self.mangler.fates(Direction.UP, client, time.monotonic_ns()):
+            for delay_ns in self.mangler.fates(Direction.UP, client, time.monotonic_ns(), len(data)):
                 self._after(delay_ns, partial(self._forward, data, client))
 
     def _forward(self, data: bytes, client: TransportAddress) -> None:
@@ -134,6 +150,8 @@ class Balancer:
             self._refuse(error)
             return
         if entry is not None:
+            if entry.source in self.path.shared:
+                self._owners[data[_TOKEN]] = client
             self._send(self._sources[entry.source], data, entry.pod.address)
 
     def _source_readable(self, source: TransportAddress, sock: socket.socket) -> None:
@@ -143,8 +161,35 @@ class Balancer:
             if client is None:
                 self.strays += 1
                 continue
-            for delay_ns in self.mangler.fates(Direction.DOWN, client, now_ns):
-                self._after(delay_ns, partial(self._send, self._front, data, client))
+            if source in self.path.shared and (owner := self._owners.get(data[_TOKEN], client)) != client:
+                self._record(Dropped(owner, now_ns, Direction.DOWN, "snat-collision"))
+                self._send(self._front, data, client)
+                continue
+            for delay_ns in self.mangler.fates(Direction.DOWN, client, now_ns, len(data)):
+                self._after(delay_ns, partial(self._reply, data, client))
+
+    def _reply(self, data: bytes, client: TransportAddress) -> None:
+        if client in self.astray:
+            self._record(Dropped(client, time.monotonic_ns(), Direction.DOWN, "wrong-source"))
+            self._send(self._other, data, client)
+        elif client in self.holding:
+            self._held.append((data, client))
+        else:
+            self._send(self._front, data, client)
+
+    def flood(self, count: int) -> None:
+        """End the holding: each client gets `count` datagrams of no meaning, and the held replies behind them.
+
+        The client has no turn in between, so what its receive buffers cannot hold is dropped by the kernel, and counted.
+        """
+        for client in self.holding:
+            for _ in range(count):
+                self._send(self._front, bytes(FLOOD_SIZE), client)
+        for data, client in self._held:
+            self._record(Dropped(client, time.monotonic_ns(), Direction.DOWN, "full-buffer"))
+            self._send(self._front, data, client)
+        self.holding.clear()
+        self._held.clear()
 
     def _after(self, delay_ns: int, action: Callable[[], None]) -> None:
         if delay_ns:
@@ -165,6 +210,13 @@ class Balancer:
     def _refuse(self, error: OSError) -> None:
         self.refused += 1
         self.refusal = error.strerror or str(error)
+
+
+def _other_socket(front: socket.socket) -> socket.socket:
+    """A socket at the same IP address as the front, and another port."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    sock.bind((front.getsockname()[0], 0))
+    return sock
 
 
 def _bound_socket(address: TransportAddress) -> socket.socket | None:

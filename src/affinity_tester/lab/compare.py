@@ -4,6 +4,8 @@
 2. *Done*: the lab's deeds, packet by packet. Each must be allowed by a fault, and each fault must have done its part.
 3. *Seen*: the client's events. Each deed must be seen by its session, with the right values and at the right time, and
    nothing may be seen that was not done.
+4. *Judged*, where the run was: each change as its fault declares, unless a change of the pool by another fault of the plan
+   lies near enough to explain it too.
 
 The comparison is exact where the client promises it: changes by kind, value and time, losses by number and direction,
 duplicates by number. Only reordering is bounded, not equal: whether a later reply overtook is a matter of timing.
@@ -21,6 +23,7 @@ from affinity_tester.core.events import (
     Change,
     ClientFault,
     DuplicateDiffers,
+    Judgement,
     NetworkError,
     OutageStarted,
     SessionEvent,
@@ -29,7 +32,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
-from affinity_tester.lab.fault import Effect, Sign, counted
+from affinity_tester.lab.fault import LOST, Deal, Effect, Judged, Sign, counted
 from affinity_tester.lab.ledger import Injection, Ledger, Seen
 from affinity_tester.settings import NS_PER_S
 
@@ -47,6 +50,8 @@ REDS: Mapping[type[SessionEvent], Sign] = {
     ClientFault: Sign.CLIENT_FAULT,
 }
 """Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
+
+_WAYS = (Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD)
 
 MAKERS: Mapping[Sign, Callable[[Deed], bool]] = {
     Sign.LOSS_UP: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.UP,
@@ -117,12 +122,13 @@ class _Check:
     """The comparison for one session."""
 
     def __init__(self, ledger: Ledger, session: Seen) -> None:
+        self._ledger = ledger
         self._session = session
         self._deeds: Sequence[Deed] = ledger.deeds.get(session.flow, ())
         self._effects = [
             (injection, effect)
             for injection in sorted(ledger.injections.values(), key=lambda injection: injection.at_ns)
-            for effect in injection.deal.effects
+            for effect in (*injection.deal.effects, *_common(injection.deal, session.flow))
             if effect.flow == session.flow
         ]
         """In the order of injection."""
@@ -163,6 +169,7 @@ class _Check:
             for cause in causes[position:end]:
                 if cause is not None and not _straddles(change, cause):
                     yield _Problem(cause.number, "the change that it saw does not lie around the time of the fault")
+            yield from self._judged(change, [cause for cause in causes[position:end] if cause is not None])
             position = end
         for move, cause in zip(moves[position:], causes[position:], strict=True):
             yield _Problem(cause.number if cause else None, f"it saw no change of {_words(move.kinds)}")
@@ -175,6 +182,37 @@ class _Check:
             if injection.at_ns <= move.at_ns and set(move.kinds) <= effect.allowed
         ]
         return causes[-1] if causes else None
+
+    def _judged(self, change: Change, causes: Sequence[Injection]) -> Iterator[_Problem]:
+        """Whether a change was judged as the faults that caused it declare."""
+        if self._ledger.verdict is None:
+            return
+        wanted = {
+            effect.judged
+            for injection, effect in self._effects
+            if effect.judged is not None and any(injection is cause for cause in causes)
+        }
+        given = self._session.judged.get(change.number)
+        number = causes[-1].number if causes else None
+        if given is None:
+            yield _Problem(number, f"its change of {_words(change.kinds)} was not judged")
+        elif (
+            wanted
+            and not any(_agrees(each, given.judgement, given.avoidable) for each in wanted)
+            and given.judgement not in self._excused(change)
+        ):
+            said = Judged(given.judgement, given.avoidable)
+            yield _Problem(number, f"its change was judged {said}, not {' or '.join(map(str, wanted))}")
+
+    def _excused(self, change: Change) -> Iterator[Judgement]:
+        """What a change may also be judged, for what else is known of the pool around it."""
+        ledger = self._ledger
+        from_ns, to_ns = change.before.sent_ns - ledger.settle_ns, change.seen_ns + ledger.settle_ns
+        if any(from_ns <= at_ns <= to_ns for at_ns in ledger.pool_ns[1:]):
+            yield Judgement.EXPLAINED
+        # What the pool was before the run is not known; and who aborts a run does not wait for its judgements.
+        if ledger.aborted or from_ns < min(ledger.pool_ns, default=to_ns):
+            yield Judgement.UNKNOWN
 
     def _reds(self) -> Iterator[_Problem]:
         reds = [(REDS[type(event)], event.at_ns) for event in self._session.reds if type(event) in REDS]
@@ -191,13 +229,14 @@ class _Check:
         drops = [deed for deed in self._deeds if isinstance(deed, Dropped)]
         up = sum(drop.direction is Direction.UP for drop in drops)
         down = len(drops) - up
-        causes = [injection for injection, _ in self._allowing(Sign.LOSS_UP, Sign.LOSS_DOWN)]
+        causes = [injection for injection, _ in self._allowing(*LOST)]
         seen = summary.losses
         blurred = any(
             isinstance(deed, Duplicated)
             or (isinstance(deed, Rerouted) and any(abs(deed.at_ns - drop.at_ns) <= SPAN_NS for drop in drops))
             for deed in self._deeds
         )
+        blurred = blurred or any(self._allowing(Sign.LOSS_UNTOLD))
         fits = seen.total == len(drops) and seen.up <= up and seen.down <= down and (blurred or not seen.unknown)
         if not fits:
             text = f"it lost {seen.up} up, {seen.down} down, {seen.unknown} unknown; dropped were {up} up, {down} down"
@@ -221,6 +260,11 @@ class _Check:
 def _effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
     """Whether a fault touched any session at all, and did what is left to chance at least once."""
     sessions = list(_touched(ledger, injection))
+    if injection.deal.quiet:
+        return
+    if injection.deal.some:
+        yield from _somewhere(ledger, injection)
+        return
     if not sessions:
         yield "it touched no session"
         return
@@ -237,9 +281,33 @@ def _effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
         yield "no session counted a reordered reply"
 
 
+def _somewhere(ledger: Ledger, injection: Injection) -> Iterator[str]:
+    """What is to be seen by at least one session, and was by none."""
+    told: set[Kind | Sign] = set()
+    for session in ledger.sessions.values():
+        told |= {kind for change in session.changes.values() if _straddles(change, injection) for kind in change.kinds}
+        told |= {REDS[type(event)] for event in session.reds if type(event) in REDS}
+        if session.summary is not None:
+            losses = session.summary.losses
+            told |= {sign for sign, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count}
+    for what in sorted(injection.deal.some - told):
+        yield f"no session saw {what.value}"
+
+
+def _common(deal: Deal, flow: TransportAddress) -> Iterator[Effect]:
+    """What any session may see of a fault that hits whom it hits."""
+    if deal.some or deal.may:
+        yield Effect(flow, frozenset(), deal.some | deal.may, deal.judged)
+
+
+def _agrees(wanted: Judged, judgement: Judgement, avoidable: bool | None) -> bool:
+    return wanted.judgement is judgement and (wanted.avoidable is None or wanted.avoidable is avoidable)
+
+
 def _seen(ledger: Ledger, injection: Injection) -> str:
     """What the fault's sessions saw of it, in words."""
-    wanted = {what for effect in injection.deal.effects for what in effect.allowed}
+    deal = injection.deal
+    wanted = {what for effect in deal.effects for what in effect.allowed} | deal.some | deal.may
     seen: Counter[str] = Counter()
     noticed = 0
     for session in _touched(ledger, injection):
@@ -247,7 +315,7 @@ def _seen(ledger: Ledger, injection: Injection) -> str:
         changes = [change for change in session.changes.values() if _straddles(change, injection)]
         kinds = {kind for change in changes for kind in change.kinds}
         mine.update(kind.value for kind in Kind if kind in kinds & wanted)
-        if session.summary is not None and wanted & {Sign.LOSS_UP, Sign.LOSS_DOWN}:
+        if session.summary is not None and wanted & LOST:
             losses = session.summary.losses
             mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
         if session.summary is not None and wanted & {Sign.DUPLICATES, Sign.REORDERING}:
@@ -258,6 +326,8 @@ def _seen(ledger: Ledger, injection: Injection) -> str:
             for event in session.reds
             if REDS.get(type(event)) in wanted and _within(injection, event.at_ns)
         )
+        given = (session.judged[change.number] for change in changes if change.number in session.judged)
+        mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
         noticed += mine.total() > 0
         seen.update(mine)
     parts = [f"{what} {count}" for what, count in seen.items() if count]
@@ -265,8 +335,10 @@ def _seen(ledger: Ledger, injection: Injection) -> str:
 
 
 def _touched(ledger: Ledger, injection: Injection) -> Iterator[Seen]:
-    flows: set[TransportAddress] = {effect.flow for effect in injection.deal.effects}
-    return (session for session in ledger.sessions.values() if session.flow in flows)
+    deal = injection.deal
+    flows: set[TransportAddress] = {effect.flow for effect in deal.effects}
+    anybody = bool(deal.some or deal.may)
+    return (session for session in ledger.sessions.values() if anybody or session.flow in flows)
 
 
 def _within(injection: Injection, at_ns: int) -> bool:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.parameter import TIME, parameter, read_time
-from affinity_tester.lab.path import NetworkPath, Policy
+from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.stage import Stage
+
+FOREVER_NS = 1 << 62
+"""The end of what does not end before the run does."""
 
 
 class Sign(StrEnum):
@@ -21,6 +28,8 @@ class Sign(StrEnum):
 
     LOSS_UP = "loss_up"
     LOSS_DOWN = "loss_down"
+    LOSS_UNTOLD = "loss_untold"
+    """Losses of which no count can tell the direction: the session was not answered again, or not at the same address."""
     DUPLICATES = "duplicates"
     REORDERING = "reordering"
     OUTAGE = "outage"
@@ -28,6 +37,27 @@ class Sign(StrEnum):
     NETWORK_ERROR = "network_error"
     DUPLICATE_DIFFERS = "duplicate_differs"
     CLIENT_FAULT = "client_fault"
+
+
+class Judged(NamedTuple):
+    """A judgement, and whether an explained change was avoidable (None: not asked)."""
+
+    judgement: Judgement
+    avoidable: bool | None = None
+
+    def __str__(self) -> str:
+        grade = {None: "", True: " (avoidable)", False: " (unavoidable)"}[self.avoidable]
+        return self.judgement.value + grade
+
+
+VIOLATION = Judged(Judgement.VIOLATION)
+AVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=True)
+UNAVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=False)
+EXPLAINED = Judged(Judgement.EXPLAINED)
+
+MOVED: frozenset[Kind | Sign] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
+"""All that can change when a flow takes another way."""
+LOST: frozenset[Kind | Sign] = frozenset({Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +69,8 @@ class Effect:
     """Each of these is to be seen."""
     may: frozenset[Kind | Sign] = frozenset()
     """These may be seen as well; nothing else may."""
+    judged: Judged | None = None
+    """What its changes and outages are judged; None: any way."""
 
     @property
     def allowed(self) -> frozenset[Kind | Sign]:
@@ -54,7 +86,16 @@ class Deal:
     """In words."""
     until_ns: int
     """When its cause ends; the time of injection for what is done at once."""
-    effects: tuple[Effect, ...]
+    effects: tuple[Effect, ...] = ()
+    """On the flows that are known when it is done."""
+    some: frozenset[Kind | Sign] = frozenset()
+    """Each of these is to be seen by at least one session, whichever it hits."""
+    may: frozenset[Kind | Sign] = frozenset()
+    """These may be seen by any session."""
+    judged: Judged | None = None
+    """What the changes and outages of those are judged; None: any way."""
+    quiet: bool = False
+    """No session sees anything of it."""
 
 
 class Family(StrEnum):
@@ -67,20 +108,52 @@ class Family(StrEnum):
 class Bench:
     """What faults act on, and how they choose their victims."""
 
-    def __init__(self, path: NetworkPath, mangler: Mangler, seed: int) -> None:
-        """The path and the mangler of the run; the seed decides every choice."""
+    def __init__(self, path: NetworkPath, mangler: Mangler, seed: int, stage: Stage | None = None) -> None:
+        """The path and the mangler of the run; the seed decides every choice. Without a stage nothing can take time."""
         self.path = path
         self.mangler = mangler
+        self.clients: set[TransportAddress] = set()
+        """The sessions' addresses; empty: every flow is a session's. The client's canaries are flows too."""
         self._seed = seed
+        self._stage = stage
         self._touched: dict[Family, set[TransportAddress]] = {family: set() for family in Family}
 
     def rng(self, *purpose: object) -> random.Random:
         """The random numbers of one purpose."""
         return random.Random("/".join(map(str, (self._seed, *purpose))))  # noqa: S311 - repeatable, not secret
 
+    @property
+    def stage(self) -> Stage:
+        """The running lab."""
+        assert self._stage is not None, "a fault that takes time needs a running lab"
+        return self._stage
+
+    @property
+    def flows(self) -> tuple[TransportAddress, ...]:
+        """The sessions' flows, in order of first appearance."""
+        return tuple(flow for flow in self.path.flows if not self.clients or flow in self.clients)
+
+    def flows_by_pod(self) -> dict[str, list[TransportAddress]]:
+        """The sessions' flows by the name of the pod that their newest packet went to."""
+        held: dict[str, list[TransportAddress]] = {}
+        for flow in self.flows:
+            entry = self.path.flows[flow].entry
+            if entry is not None:
+                held.setdefault(entry.pod.name, []).append(flow)
+        return held
+
+    def now_ns(self) -> int:
+        """The time of the run."""
+        return time.monotonic_ns()
+
+    def tell(self, subject: str, name: str, what: str) -> None:
+        """Something happened in the cluster; it is told after the fault itself."""
+        if self._stage is not None:
+            self._stage.control.tell(subject, name, what)
+
     def choose(self, count: int, family: Family, *purpose: object) -> tuple[TransportAddress, ...]:
         """Choose up to `count` flows at random, those first that no fault of this family has touched."""
-        flows = list(self.path.flows)
+        flows = list(self.flows)
         self.rng("choose", *purpose).shuffle(flows)
         chosen = sorted(flows, key=lambda flow: flow in self._touched[family])[:count]
         self.touch(chosen, family)
@@ -89,6 +162,11 @@ class Bench:
     def touch(self, flows: Iterable[TransportAddress], family: Family) -> None:
         """Remember that a fault of this family touched these flows."""
         self._touched[family].update(flows)
+
+
+def marks(*what: Kind | Sign) -> frozenset[Kind | Sign]:
+    """What is to be seen, or may be."""
+    return frozenset(what)
 
 
 def counted(count: int, noun: str) -> str:
@@ -110,6 +188,15 @@ class Fault(ABC):
     why_policy: ClassVar[str] = ""
     """Why not under the others, in words."""
 
+    affinities: ClassVar[frozenset[Affinity]] = frozenset(Affinity)
+    """Under which it does what it says."""
+    control: ClassVar[bool] = False
+    """Whether it is no fault: something that must not be called one."""
+    from_start: ClassVar[bool] = False
+    """Whether it is there before the first probe."""
+    moves_pool: ClassVar[bool] = False
+    """Whether the pool changes with it."""
+
     at_ns: int = parameter(read_time, TIME, "when, from the start of the run", key="at")
 
     @property
@@ -128,8 +215,9 @@ class Fault(ABC):
         return 0
 
     def scaled(self, numerator: int, denominator: int) -> Self:
-        """The same fault in a run whose times are multiplied by this fraction."""
-        return replace(self, at_ns=self.at_ns * numerator // denominator)
+        """The same fault in a run whose times are multiplied by this fraction; what its network takes stays as it is."""
+        times = {name: getattr(self, name) for name in ("at_ns", "for_ns", "every_ns") if hasattr(self, name)}
+        return replace(self, **{name: value * numerator // denominator for name, value in times.items()})
 
     @abstractmethod
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:

@@ -11,21 +11,30 @@ from dataclasses import dataclass, field
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
+    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    Diagnosis,
     DuplicateDiffers,
     Event,
     ForeignServer,
+    Incident,
+    IncidentClosed,
     Injected,
     NetworkError,
     NothingAnswered,
+    OutageJudged,
     OutageStarted,
+    PoolObserved,
     ProbesLost,
+    RunDiagnosed,
+    RunEnded,
     SessionEvent,
     SessionStarted,
     SessionSummary,
+    Verdict,
     WrongSource,
 )
 from affinity_tester.lab.deeds import Deed
@@ -51,6 +60,9 @@ class Seen:
     """Its source address."""
     changes: dict[int, Change] = field(default_factory=dict)
     """The final ones, by number."""
+    judged: dict[int, ChangeJudged] = field(default_factory=dict)
+    """The newest judgement of each change, by number."""
+    outages: list[OutageJudged] = field(default_factory=list)
     lost: list[ProbesLost] = field(default_factory=list)
     reds: list[SessionEvent] = field(default_factory=list)
     """What else is told in red."""
@@ -60,15 +72,25 @@ class Seen:
 class Ledger:
     """The three accounts of one run."""
 
-    def __init__(self, planned: Sequence[Fault]) -> None:
-        """Begin with the plan's faults, in their order."""
+    def __init__(self, planned: Sequence[Fault], settle_ns: int = 0) -> None:
+        """Begin with the plan's faults, in their order, and the settle time that the run is judged by."""
         self.planned = tuple(planned)
+        self.settle_ns = settle_ns
         self.injections: dict[int, Injection] = {}
         """By number."""
         self.deeds: dict[TransportAddress, list[Deed]] = {}
         """By flow, in order of time."""
         self.sessions: dict[str, Seen] = {}
         """By name."""
+        self.pool_ns: list[int] = []
+        """When the pool changed."""
+        self.incidents: list[Incident] = []
+        self.run_diagnoses: list[Diagnosis] = []
+        """What the run as a whole was named."""
+        self.verdict: Verdict | None = None
+        """None: nobody judged this run."""
+        self.aborted = False
+        """Judgements that were still open then are `unknown`."""
         self.complaints: list[str] = []
         """What outside the accounts makes the run worthless."""
 
@@ -102,6 +124,24 @@ class Ledger:
                 self.complain("no session was answered")
             case ForeignServer():
                 self.complain("the pods' replies name no pod")
+
+    def conclude(self, event: Event) -> None:
+        """The analysis told something, or the control plane did."""
+        match event:
+            case PoolObserved():
+                self.pool_ns.append(event.at_ns)
+            case RunEnded():
+                self.aborted = event.aborted
+            case ChangeJudged():
+                self.sessions[event.session].judged[event.change.number] = event
+            case OutageJudged():
+                self.sessions[event.session].outages.append(event)
+            case IncidentClosed():
+                self.incidents.append(event.incident)
+            case RunDiagnosed():
+                self.run_diagnoses += event.diagnoses
+            case Verdict():
+                self.verdict = event
 
     def complain(self, problem: str) -> None:
         """Note what makes the run worthless."""

@@ -27,6 +27,12 @@ class Rule:
     delay: float = 0.0
     """Chance that a copy which is not dropped is held back for `delay_ns`, so that later ones overtake it."""
     delay_ns: int = 0
+    larger_than: int = -1
+    """Only datagrams with more bytes of payload than this."""
+    first_only: bool = False
+    """Only the first packet of each flow."""
+    reason: str = "fault"
+    """What drops are counted by."""
 
 
 class Mangler:
@@ -35,20 +41,26 @@ class Mangler:
     def __init__(self, record: Callable[[Deed], None]) -> None:
         """Begin with no rule."""
         self._rules: list[Rule] = []
-        self._record = record
+        self.record = record
+        """Where deeds are written down."""
+        self._met: set[TransportAddress] = set()
 
     def add(self, rule: Rule) -> None:
         """Put a rule into force until its time is over."""
         self._rules.append(rule)
 
-    def fates(self, direction: Direction, flow: TransportAddress, now_ns: int) -> tuple[int, ...]:
+    def fates(self, direction: Direction, flow: TransportAddress, now_ns: int, size: int = 0) -> tuple[int, ...]:
         """The delays, in nanoseconds, of the copies to deliver of this packet: `(0,)` untouched, `()` dropped."""
+        first = direction is Direction.UP and flow not in self._met
+        if first:
+            self._met.add(flow)
         if not self._rules:
             return (0,)
         self._rules = [rule for rule in self._rules if now_ns < rule.until_ns]
         delays = [0]
         for rule in self._rules:
-            if rule.direction is direction and (rule.flows is None or flow in rule.flows):
+            meant = rule.flows is None or flow in rule.flows
+            if rule.direction is direction and meant and size > rule.larger_than and (first or not rule.first_only):
                 delays = self._apply(rule, flow, now_ns, delays)
                 if not delays:
                     break
@@ -56,13 +68,13 @@ class Mangler:
 
     def _apply(self, rule: Rule, flow: TransportAddress, now_ns: int, delays: list[int]) -> list[int]:
         if rule.rng.random() < rule.drop:
-            self._record(Dropped(flow, now_ns, rule.direction, "fault"))
+            self.record(Dropped(flow, now_ns, rule.direction, rule.reason))
             return []
         if rule.rng.random() < rule.duplicate:
-            self._record(Duplicated(flow, now_ns, rule.direction))
+            self.record(Duplicated(flow, now_ns, rule.direction))
             delays = [*delays, delays[-1]]
         for index, delay_ns in enumerate(delays):
             if rule.rng.random() < rule.delay:
-                self._record(Delayed(flow, now_ns, rule.direction, rule.delay_ns))
+                self.record(Delayed(flow, now_ns, rule.direction, rule.delay_ns))
                 delays[index] = delay_ns + rule.delay_ns
         return delays

@@ -9,6 +9,7 @@ from typing import Any
 from affinity_tester.settings import parse_duration
 
 SHARE = "a share above 0, at most 1 (0.5)"
+SHARE_OR_0 = "a share from 0 to 1 (0.5)"
 COUNT = "a whole number from 1 (3)"
 TIME = "a time above 0: seconds, or a number with a unit (0.5, 500ms, 2s)"
 
@@ -49,6 +50,11 @@ def read_share(text: str) -> float:
     if not 0 < share <= 1:
         raise ValueError(text)
     return share
+
+
+def read_share_or_0(text: str) -> float:
+    """A share from 0 to 1."""
+    return 0.0 if float(text) == 0 else read_share(text)
 
 
 def read_count(text: str) -> int:

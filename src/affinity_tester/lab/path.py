@@ -12,6 +12,10 @@ The rules, after what real kube-proxy was measured to do (`failure-modes.md`):
 5. Nodes do not share tables: a flow that moves to another node starts there as new, and finds its old entry when it
    moves back in time.
 
+What faults add to them: `dead` pods and `unhealthy` nodes swallow what still goes to them (the balancer sends new flows
+elsewhere), a `vip` is one node that takes everything, `spray` has no hash at all, and `shared` is a source address that two
+flows have at once.
+
 Two liberties. The kernel draws the client's ports anew in every run, so hashes take the flow's number in order of first
 appearance in place of its address: a seed repeats a run. And no process without root sends from a foreign address, so
 under policy Local each client is given a stand-in address in 127.3.0.0/16 with the same port: it stays with the client
@@ -21,13 +25,12 @@ whichever node its packets pass, as the client's own address would, and stands f
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.identity import Identity
 from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted
+from affinity_tester.lab.parts import Affinity, Entry, Flow, Node, Pod, Policy
 from affinity_tester.lab.rendezvous import draw, weight_to_win, winner
 
 STAND_IN_NET = "127.3"
@@ -38,78 +41,6 @@ SNAT_PORTS = range(1024, 65536)
 
 MAX_DRAWS = 1000
 """Ports tried before a node counts as out of them: a lab uses a few hundred of 64,512."""
-
-
-class Policy(StrEnum):
-    """The Service's externalTrafficPolicy."""
-
-    CLUSTER = "Cluster"
-    LOCAL = "Local"
-
-
-class Affinity(StrEnum):
-    """The Service's sessionAffinity."""
-
-    NONE = "None"
-    CLIENT_IP = "ClientIP"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pod:
-    """A backend and its endpoint's conditions."""
-
-    name: str
-    node: str
-    """The name of the node that it runs on."""
-    address: TransportAddress
-    """Where it listens."""
-    instance: bytes
-    """Its INSTANCE-ID."""
-    ready: bool = True
-    serving: bool = True
-    terminating: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Entry:
-    """One line of a node's flow table: the flow's pod and the source address that the pod sees."""
-
-    flow: TransportAddress
-    pod: Pod
-    source: TransportAddress
-    last_ns: int
-    """When a packet last used it, in either direction."""
-
-    @property
-    def identity(self) -> Identity:
-        """What replies to packets that go this way say."""
-        return Identity(reflexive=self.source, pod=self.pod.name, node=self.pod.node, instance=self.pod.instance)
-
-
-@dataclass(slots=True, kw_only=True)
-class Node:
-    """A node: the address that it masquerades with, and its tables."""
-
-    name: str
-    ip: str
-    weight: float = 1.0
-    """In the balancer's hash."""
-    entries: dict[TransportAddress, Entry] = field(default_factory=dict)
-    """By flow."""
-    clients: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """ClientIP affinity: client IP -> the name of its pod, and when it was last used."""
-
-
-@dataclass(slots=True)
-class Flow:
-    """What the lab itself knows of a flow; no node does."""
-
-    number: int
-    """In order of first appearance, from 1."""
-    entry: Entry | None = None
-    """The way of its newest packet."""
-    draws: int = 0
-    """How often a pod was drawn for it."""
 
 
 class NetworkPath:
@@ -136,10 +67,22 @@ class NetworkPath:
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
         self.flows: dict[TransportAddress, Flow] = {}
+        self.idle_ns = idle_ns
+        self.dead: set[str] = set()
+        """Pods whose socket is closed, whatever their endpoint says."""
+        self.unhealthy: set[str] = set()
+        """Nodes that swallow the flows which the balancer still pins to them."""
+        self.vip: str | None = None
+        """The node that holds the service's address; None: the balancer hashes."""
+        self.spray = False
+        """The balancer sends each packet to any node."""
+        self.rewrites_ports = False
+        """Policy Local: something on the way gives new flows any port in place of the client's."""
+        self.shared: set[TransportAddress] = set()
+        """Source addresses that two flows have at once."""
         self._seed = seed
         self._record = record
         self._claim = claim
-        self._idle_ns = idle_ns
         self._affinity_ns = affinity_ns
         self._ports = random.Random(f"{seed}/ports")  # noqa: S311 - repeatable, not secret
         self._winners: dict[TransportAddress, str | None] = {}
@@ -156,13 +99,17 @@ class NetworkPath:
         state = self.flows.get(flow)
         if state is None:
             state = self.flows[flow] = Flow(len(self.flows) + 1)
-        name = self.node_of(flow)
+        state.packets += 1
+        name = self._next_hop(flow, state)
         if name is None:
             self._drop(flow, now_ns, "no-node")
             return None
+        if name in self.unhealthy:
+            self._drop(flow, now_ns, "dead-node")
+            return None
         node = self.nodes[name]
         entry = node.entries.get(flow)
-        if entry is None or now_ns - entry.last_ns > self._idle_ns:
+        if entry is None or now_ns - entry.last_ns > self.idle_ns:
             pod = self._choose_pod(node, flow, state, now_ns)
             if pod is None:
                 self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")
@@ -171,9 +118,13 @@ class NetworkPath:
         entry.last_ns = now_ns
         if self.affinity is Affinity.CLIENT_IP:
             node.clients[flow.ip] = (entry.pod.name, now_ns)
-        if state.entry is not None and state.entry is not entry and state.entry.identity != entry.identity:
-            self._record(Rerouted(flow, now_ns, before=state.entry.identity, after=entry.identity))
         state.entry = entry
+        if entry.pod.name in self.dead:
+            self._drop(flow, now_ns, "dead-pod")
+            return None
+        if state.identity is not None and state.identity != entry.identity:
+            self._record(Rerouted(flow, now_ns, before=state.identity, after=entry.identity))
+        state.identity = entry.identity
         return entry
 
     def reverse(self, source: TransportAddress, sender: TransportAddress, now_ns: int) -> TransportAddress | None:
@@ -194,19 +145,27 @@ class NetworkPath:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    def add_node(self, name: str, ip: str, weight: float = 1.0) -> None:
-        """Let a node join the balancer's hash."""
+    def add_node(self, name: str, ip: str, weight: float = 1.0, *, hashed: bool = True) -> None:
+        """Add a node; it joins the balancer's hash unless `hashed` is False."""
         if name in self.nodes:
             raise ValueError(f"node {name!r} is there already")
-        self.nodes[name] = Node(name=name, ip=ip, weight=weight)
+        self.nodes[name] = Node(name=name, ip=ip, weight=weight, hashed=hashed)
         self._winners.clear()
 
-    def weight_to_move(self, name: str, count: int) -> float:
-        """The weight with which a node of this name would take exactly `count` of the present flows, when it joins."""
-        return weight_to_win(name, self._weights, self._seed, (flow.number for flow in self.flows.values()), count)
+    def join_hash(self, name: str, weight: float) -> None:
+        """Let a node that is there join the balancer's hash."""
+        self.nodes[name].weight, self.nodes[name].hashed = weight, True
+        self._winners.clear()
+
+    def weight_to_move(self, name: str, count: int, flows: Collection[TransportAddress] | None = None) -> float:
+        """The weight with which a node of this name would take exactly `count` of these flows (all), when it joins."""
+        numbers = (self.flows[flow].number for flow in (self.flows if flows is None else flows))
+        return weight_to_win(name, self._weights, self._seed, numbers, count)
 
     def node_of(self, flow: TransportAddress) -> str | None:
         """The node to which the balancer sends this flow's next packet."""
+        if self.vip is not None:
+            return self.vip
         if flow not in self._winners:
             self._winners[flow] = winner(self._weights, self._seed, self.flows[flow].number)
         return self._winners[flow]
@@ -214,6 +173,7 @@ class NetworkPath:
     def remove_node(self, name: str) -> None:
         """Take a node out of the balancer's hash, with its tables."""
         del self.nodes[name]
+        self.unhealthy.discard(name)
         self._winners.clear()
 
     def add_pod(self, pod: Pod) -> None:
@@ -226,8 +186,20 @@ class NetworkPath:
         """Remove a backend. The proxies delete its entries (`flush`), or leave them stale."""
         del self.pods[name]
         if flush:
-            for node in self.nodes.values():
-                node.entries = {flow: entry for flow, entry in node.entries.items() if entry.pod.name != name}
+            self.flush_pod(name)
+
+    def flush_pod(self, name: str) -> None:
+        """Delete the entries of a backend from every node's flow table."""
+        for node in self.nodes.values():
+            node.entries = {flow: entry for flow, entry in node.entries.items() if entry.pod.name != name}
+
+    def restart_pod(self, name: str, instance: bytes) -> None:
+        """A backend's container was started again: no entry changes, but another instance answers."""
+        pod = self.pods[name] = replace(self.pods[name], instance=instance)
+        for node in self.nodes.values():
+            for entry in node.entries.values():
+                if entry.pod.name == name:
+                    entry.pod = pod
 
     def set_conditions(self, name: str, *, ready: bool, serving: bool, terminating: bool = False) -> None:
         """Change a backend's conditions; only new flows heed them."""
@@ -239,24 +211,69 @@ class NetworkPath:
         self.nodes[node].entries = {}
         return flows
 
+    def entry_of(self, flow: TransportAddress) -> Entry | None:
+        """The entry of a flow at the node to which its next packet goes."""
+        name = self.node_of(flow)
+        return None if name is None else self.nodes[name].entries.get(flow)
+
     def rewrite_port(self, flow: TransportAddress, now_ns: int) -> bool:
         """Give a flow another source port on its node, and nothing else; False when its node holds no entry of it."""
-        name = self.node_of(flow)
-        node = self.nodes[name] if name is not None else None
-        entry = node.entries.get(flow) if node is not None else None
-        if node is None or entry is None:
+        entry = self.entry_of(flow)
+        return entry is not None and self.rewrite_source(flow, entry.source.ip, now_ns)
+
+    def rewrite_source(self, flow: TransportAddress, ip: str, now_ns: int) -> bool:
+        """Give a flow any free port of this address as its source; False when its node holds no entry of it."""
+        entry = self.entry_of(flow)
+        if entry is None:
             return False
-        self._enter(node, flow, entry.pod, now_ns, source=self._draw_source(entry.source.ip))
+        self._enter(self._node(flow), flow, entry.pod, now_ns, source=self._draw_source(ip))
         return True
+
+    def send_to(self, flow: TransportAddress, pod: Pod, now_ns: int) -> None:
+        """Give a flow a new entry to this pod at its node, as a proxy that hashes over pods does."""
+        self._enter(self._node(flow), flow, pod, now_ns)
+
+    def share_source(self, thief: TransportAddress, victim: TransportAddress, now_ns: int) -> None:
+        """Give `thief` the source address that `victim` has at the same pod and node: replies to both go to the thief.
+
+        Raises `ValueError` unless both have entries there.
+        """
+        mine, theirs = self.entry_of(thief), self.entry_of(victim)
+        same_node = self.node_of(thief) == self.node_of(victim)
+        if not same_node or mine is None or theirs is None or mine.pod.name != theirs.pod.name:
+            raise ValueError("the two flows do not meet at one pod and node")
+        self._enter(self._node(thief), thief, mine.pod, now_ns, source=theirs.source)
+        self.shared.add(theirs.source)
+
+    def part_source(self, thief: TransportAddress, victim: TransportAddress, now_ns: int) -> None:
+        """End `share_source`: the victim's replies come back to it, and the thief gets a port of its own."""
+        theirs = self.entry_of(victim)
+        if theirs is not None:
+            self.shared.discard(theirs.source)
+            self.rewrite_port(thief, now_ns)
+            self._replies[theirs.source, theirs.pod.address] = theirs
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @property
     def _weights(self) -> dict[str, float]:
-        return {node.name: node.weight for node in self.nodes.values()}
+        return {
+            node.name: node.weight for node in self.nodes.values() if node.hashed and node.name not in self.unhealthy
+        }
+
+    def _node(self, flow: TransportAddress) -> Node:
+        name = self.node_of(flow)
+        assert name is not None, "it has an entry, so it has a node"
+        return self.nodes[name]
+
+    def _next_hop(self, flow: TransportAddress, state: Flow) -> str | None:
+        if not self.spray:
+            return self.node_of(flow)
+        names = list(self._weights)
+        return names[int(draw(self._seed, "spray", state.number, state.packets) * len(names))] if names else None
 
     def _alive(self, entry: Entry, now_ns: int) -> bool:
-        return now_ns - entry.last_ns <= self._idle_ns
+        return now_ns - entry.last_ns <= self.idle_ns
 
     def _drop(self, flow: TransportAddress, now_ns: int, reason: str) -> None:
         self._record(Dropped(flow, now_ns, Direction.UP, reason))
@@ -300,6 +317,8 @@ class NetworkPath:
         if entry is not None and entry.source in self._sources:
             return entry.source
         ip = ".".join((STAND_IN_NET, *flow.ip.split(".")[2:]))
+        if self.rewrites_ports:
+            return self._draw_source(ip)
         source = TransportAddress(ip, flow.port)
         return source if self._take(source) else self._draw_source(ip)
 

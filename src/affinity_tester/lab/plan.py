@@ -24,8 +24,14 @@ from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.parameter import TIME, parameter, parameters, read_count, read_time
-from affinity_tester.lab.path import Affinity, Policy
-from affinity_tester.settings import NS_PER_S, format_duration
+from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.settings import (
+    DEFAULT_REQUEST_SIZE,
+    MAX_REQUEST_SIZE,
+    MIN_REQUEST_SIZE,
+    NS_PER_S,
+    format_duration,
+)
 
 MAX_SESSIONS = 1000
 """Each costs the lab two sockets, and two busy cores must keep up."""
@@ -40,6 +46,9 @@ MAX_HELD_NS = NS_PER_S
 """Half the client's loss threshold: a busy machine adds to it."""
 
 SEED = "a whole number"
+YES = "yes or no"
+SIZE = f"a multiple of 4 from {MIN_REQUEST_SIZE} to {MAX_REQUEST_SIZE}"
+SIZES = f"{SIZE}, with commas between ('288,1400')"
 
 
 def read_sessions(text: str) -> int:
@@ -50,6 +59,24 @@ def read_sessions(text: str) -> int:
 def read_nodes(text: str) -> int:
     """From 1 to 100."""
     return _at_most(MAX_NODES, text)
+
+
+def read_yes(text: str) -> bool:
+    """`yes` or `no`."""
+    return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
+
+
+def read_size(text: str) -> int:
+    """A multiple of 4 from 20 on."""
+    size = int(text)
+    if size % 4 or not MIN_REQUEST_SIZE <= size <= MAX_REQUEST_SIZE:
+        raise ValueError(text)
+    return size
+
+
+def read_sizes(text: str) -> tuple[int, ...]:
+    """Sizes with commas."""
+    return tuple(map(read_size, text.split(",")))
 
 
 def _at_most(limit: int, text: str) -> int:
@@ -80,6 +107,23 @@ class Plan:
         Affinity, " or ".join(Affinity), "the Service's sessionAffinity", default=Affinity.NONE
     )
     idle_ns: int = parameter(read_time, TIME, "after which a node forgets a flow", key="idle", default=30 * NS_PER_S)
+    outside: int = parameter(
+        read_nodes,
+        f"a whole number from 1 to {MAX_NODES}",
+        "more nodes, to which the balancer does not send yet",
+        default=0,
+    )
+    vip: bool = parameter(
+        read_yes, YES, "one node holds the service's address, and takes every packet, in place of a hash", default=False
+    )
+    size: int = parameter(read_size, SIZE, "bytes of a probe", default=DEFAULT_REQUEST_SIZE)
+    sizes: tuple[int, ...] = parameter(read_sizes, SIZES, "bytes of the probes, in turn", default=())
+    settle_ns: int = parameter(
+        read_time, TIME, "how far from a change of the pool it explains others", key="settle", default=2 * NS_PER_S
+    )
+    window_ns: int = parameter(
+        read_time, TIME, "a longer pause between probes excuses a change", key="window", default=30 * NS_PER_S
+    )
     faults: tuple[Fault, ...] = ()
     """In the order of their times."""
 
@@ -104,7 +148,7 @@ class Plan:
                 f"process: at most {MAX_RATE} probes/s"
             )
         for fault in self.faults:
-            if fault.at_ns < self.margin_ns:
+            if fault.at_ns < self.margin_ns and not fault.from_start:
                 yield (
                     f"{fault.name} at {format_duration(fault.at_ns)} is too early: "
                     f"from {format_duration(self.margin_ns)} on every session has been answered"
@@ -116,6 +160,8 @@ class Plan:
                 )
             if self.policy not in fault.policies:
                 yield f"{fault.name} is made for policy {' or '.join(sorted(fault.policies))}: {fault.why_policy}"
+            if self.affinity not in fault.affinities:
+                yield f"{fault.name} is made for affinity {' or '.join(sorted(fault.affinities))}"
             if (wanted := fault.victims) > self.sessions:
                 yield f"{fault.name} is to hit {wanted} sessions, and the plan has {self.sessions}"
             if fault.held_ns and not self.interval_ns < fault.held_ns < MAX_HELD_NS:
@@ -200,7 +246,7 @@ class _Reader:
             text = self.scalar(value, key)
             try:
                 result[known[key].field] = known[key].read(text)
-            except (ValueError, OverflowError) as error:
+            except (ValueError, KeyError, OverflowError) as error:
                 raise self.error(value, f"{key}: {text!r} is not {known[key].allowed}") from error
         for key, spec in known.items():
             if spec.required and key not in given:

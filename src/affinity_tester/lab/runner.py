@@ -8,98 +8,157 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Event, RunStarted, SendingStopped
+from affinity_tester.core.events import Event, RunStarted, SendingStopped, SessionStarted
 from affinity_tester.lab.balancer import Balancer, Sources
-from affinity_tester.lab.deeds import Deed
+from affinity_tester.lab.control_plane import ControlPlane
 from affinity_tester.lab.fault import Bench
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.mangle import Mangler
-from affinity_tester.lab.names import node_ip, node_name, pod_ip, pod_name
-from affinity_tester.lab.path import NetworkPath, Pod
+from affinity_tester.lab.names import node_ip, node_name
+from affinity_tester.lab.path import NetworkPath
 from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.pods import PodHost
+from affinity_tester.lab.stage import Stage
 from affinity_tester.net.client import run_client
+from affinity_tester.net.probe_socket import learn_source
 from affinity_tester.net.resolve import Target
-from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
 FRONT = TransportAddress("127.0.0.1", 0)
 """Where the balancer listens; the kernel chooses the port."""
 
+CONFIRM_S = 0.5
+"""How often the lab's control plane lists the pool."""
+
 
 async def run_plan(
     plan: Plan, ledger: Ledger, emit: Callable[[Event], None], stop: asyncio.Event, abort: asyncio.Event
 ) -> None:
-    """Run a plan until its time is over, or `stop` ends the sending, or `abort` the draining too.
-
-    Every event of the client and the lab goes to `emit` as it happens, and everything that was injected, done and seen
-    into the ledger, for `compare`. Raises `UserError`, and what `emit` raises.
-    """
-    async with _lab(plan, ledger.record) as (balancer, bench):
-        started = asyncio.get_running_loop().create_future()
-        schedule = asyncio.create_task(_inject(plan, bench, ledger, emit, started))
-
-        def observe(event: Event) -> None:
-            if isinstance(event, RunStarted):
-                started.set_result(event.at_ns)
-            elif isinstance(event, SendingStopped):
-                schedule.cancel()
-            ledger.observe(event)
-            emit(event)
-
-        settings = ClientSettings(sessions=plan.sessions, interval_ns=plan.interval_ns, duration_ns=plan.duration_ns)
-        target = Target(balancer.address, "the lab's load balancer")
-        client = asyncio.create_task(run_client(settings, target, observe, stop, abort))
-        try:
-            # Whichever fails ends the other: a lab without its faults, or without a client, shows nothing.
-            await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
-            if schedule.done() and not schedule.cancelled():
-                schedule.result()
-            await client
-        finally:
-            client.cancel()
-            schedule.cancel()
-            await asyncio.gather(client, schedule, return_exceptions=True)
-        if balancer.refused:
-            ledger.complain(f"the machine refused {balancer.refused} of the lab's own packets: {balancer.refusal}")
-
-
-async def _inject(
-    plan: Plan, bench: Bench, ledger: Ledger, emit: Callable[[Event], None], started: asyncio.Future[int]
-) -> None:
-    start_ns = await started
-    for number, fault in enumerate(plan.faults, 1):
-        await asyncio.sleep((start_ns + fault.at_ns - time.monotonic_ns()) / NS_PER_S)
-        now_ns = time.monotonic_ns()
-        emit(ledger.inject(number, now_ns, fault.inject(bench, number, now_ns)))
+    """Run a plan until its time is over, and take everything down."""
+    async with open_lab(plan, ledger, emit) as lab:
+        await lab.run(stop, abort)
 
 
 @asynccontextmanager
-async def _lab(plan: Plan, record: Callable[[Deed], None]) -> AsyncIterator[tuple[Balancer, Bench]]:
-    """The plan's pods and balancer, running."""
+async def open_lab(plan: Plan, ledger: Ledger, emit: Callable[[Event], None]) -> AsyncIterator[Lab]:
+    """The plan's pods and balancer, running; the control plane goes on after the client's run, until this ends.
+
+    Every event of client, lab and control plane goes to `emit` as it happens. Raises `UserError`, and what `emit` raises.
+    """
     sources = Sources()
     path = NetworkPath(
         seed=plan.seed,
-        record=record,
+        record=ledger.record,
         claim=sources.claim,
         policy=plan.policy,
         affinity=plan.affinity,
         idle_ns=plan.idle_ns,
     )
-    mangler = Mangler(record)
-    servers: list[EchoServer] = []
-    balancer = None
+    hosted = PodHost(plan.seed)
+    balancer = stage = None
     try:
-        for position in range(1, plan.nodes + 1):
-            path.add_node(node_name(position), node_ip(position))
-        for position in range(1, plan.pods + 1):
-            name, node = pod_name(plan.seed, position), node_name((position - 1) % plan.nodes + 1)
-            server = await EchoServer.start([pod_ip(position)], 0, pod_name=name, node_name=node)
-            servers.append(server)
-            path.add_pod(Pod(name=name, node=node, address=server.addresses[0], instance=server.instance_id))
-        balancer = Balancer.start(path, mangler, sources, FRONT)
-        yield balancer, Bench(path, mangler, plan.seed)
+        for position in range(1, plan.nodes + plan.outside + 1):
+            path.add_node(node_name(position), node_ip(position), hashed=position <= plan.nodes)
+        path.vip = node_name(1) if plan.vip else None
+        for position in range(plan.pods):
+            path.add_pod(await hosted.start(node_name(position % len(path.nodes) + 1)))
+        balancer = Balancer.start(path, Mangler(ledger.record), sources, FRONT)
+        stage = Stage(balancer, hosted, ControlPlane(path, emit))
+        yield Lab(plan, ledger, emit, stage)
     finally:
+        if stage is not None:
+            await stage.close()
         if balancer is not None:
             balancer.close()
-        for server in servers:
-            await server.close()
+        await hosted.close()
+
+
+class Lab:
+    """A running lab, for one run of the client."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, emit: Callable[[Event], None], stage: Stage) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._emit = emit
+        self._stage = stage
+        self._bench = Bench(stage.path, stage.balancer.mangler, plan.seed, stage)
+        self._started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self, stop: asyncio.Event, abort: asyncio.Event) -> None:
+        """Run the client until the plan's time is over, or `stop` ends the sending, or `abort` the draining too.
+
+        Everything that was injected, done and seen goes into the ledger, for `compare`.
+        """
+        plan, stage = self._plan, self._stage
+        schedule = asyncio.create_task(self._inject())
+        watch = asyncio.create_task(stage.failure())
+        settings = ClientSettings(
+            sessions=plan.sessions,
+            interval_ns=plan.interval_ns,
+            duration_ns=plan.duration_ns,
+            request_size=plan.size,
+            sizes=plan.sizes,
+        )
+        target = Target(stage.balancer.address, "the lab's load balancer")
+
+        def observe(event: Event) -> None:
+            if isinstance(event, SendingStopped):
+                schedule.cancel()
+            self._observe(event)
+
+        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, learn=self._learn))
+        try:
+            # Whichever fails ends the others: a lab without its faults, or without a client, shows nothing.
+            await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
+            if schedule.done() and not schedule.cancelled():
+                schedule.result()
+            await asyncio.wait({client, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+            await client
+        finally:
+            for task in (client, schedule, watch):
+                task.cancel()
+            await asyncio.gather(client, schedule, watch, return_exceptions=True)
+        if stage.balancer.refused:
+            self._ledger.complain(
+                f"the machine refused {stage.balancer.refused} of the lab's own packets: {stage.balancer.refusal}"
+            )
+
+    def _observe(self, event: Event) -> None:
+        self._ledger.observe(event)
+        self._emit(event)
+        if isinstance(event, RunStarted):
+            self._stage.control.look(event.at_ns)
+            self._stage.play(self._confirm())
+            self._start(event.at_ns)
+        elif isinstance(event, SessionStarted):
+            self._bench.clients.add(event.local)
+
+    def _learn(self, target: TransportAddress, scope_id: int) -> str:
+        """The client's own address: what the system says, until a fault says otherwise."""
+        return self._stage.client_ip or learn_source(target, scope_id)
+
+    def _start(self, at_ns: int) -> None:
+        """What is there from the start is injected before the first probe."""
+        for number, fault in enumerate(self._plan.faults, 1):
+            if fault.from_start:
+                self._inject_now(number, at_ns)
+        self._started.set_result(at_ns)
+
+    async def _inject(self) -> None:
+        start_ns = await self._started
+        for number, fault in enumerate(self._plan.faults, 1):
+            if not fault.from_start:
+                await asyncio.sleep((start_ns + fault.at_ns - time.monotonic_ns()) / NS_PER_S)
+                self._inject_now(number, time.monotonic_ns())
+
+    def _inject_now(self, number: int, now_ns: int) -> None:
+        deal = self._plan.faults[number - 1].inject(self._bench, number, now_ns)
+        self._emit(self._ledger.inject(number, now_ns, deal))
+        self._stage.look()
+
+    async def _confirm(self) -> None:
+        while True:
+            await asyncio.sleep(CONFIRM_S)
+            self._stage.control.confirm(time.monotonic_ns())

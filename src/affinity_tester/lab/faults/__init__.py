@@ -1,0 +1,64 @@
+"""The faults by name: what each does to the path, and what the client must see of it.
+
+To add one: write the class (a frozen dataclass of its parameters, with `inject`) into the module of what it acts on, and
+put it into `FAULTS`; plans, the ledger and the commands find it there. The catalogue is `failure-modes.md`; a few are no
+faults but controls, which nothing may call one.
+"""
+
+from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.faults.client import ApiGone, BusyCore, ClientNat, ClientSocket, SelfInflicted
+from affinity_tester.lab.faults.flows import FlowWipe, IdleExpiry, PacketSpray, PortRewrite, SnatCollision
+from affinity_tester.lab.faults.nodes import (
+    ClientIpSpread,
+    DeadTarget,
+    LbChurn,
+    LocalPolicy,
+    NodeRehash,
+    VipFailover,
+)
+from affinity_tester.lab.faults.packets import DuplicateReorder, FirstPacketRace, LossDown, LossUp, Mtu, WrongSource
+from affinity_tester.lab.faults.pods import (
+    EarlyFlush,
+    PodAdded,
+    PodDeleted,
+    PodRestart,
+    RollingUpdate,
+    StaleFlow,
+    TerminatingBackend,
+)
+
+FAULTS: dict[str, type[Fault]] = {
+    fault.name: fault
+    for fault in (
+        FlowWipe,
+        IdleExpiry,
+        NodeRehash,
+        StaleFlow,
+        DeadTarget,
+        TerminatingBackend,
+        EarlyFlush,
+        PortRewrite,
+        SnatCollision,
+        ClientSocket,
+        LocalPolicy,
+        ClientIpSpread,
+        WrongSource,
+        Mtu,
+        FirstPacketRace,
+        VipFailover,
+        LbChurn,
+        PodRestart,
+        ClientNat,
+        PacketSpray,
+        SelfInflicted,
+        PodAdded,
+        PodDeleted,
+        RollingUpdate,
+        LossUp,
+        LossDown,
+        DuplicateReorder,
+        BusyCore,
+        ApiGone,
+    )
+}
+"""Every fault that a plan can name, in the catalogue's order; the controls at the end."""

@@ -1,0 +1,180 @@
+"""What is wrong at the client's side of the path: its machine, its address, its NAT, its view of the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Kind
+from affinity_tester.lab.fault import (
+    LOST,
+    VIOLATION,
+    Bench,
+    Deal,
+    Effect,
+    Family,
+    Fault,
+    Sign,
+    counted,
+    marks,
+)
+from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
+from affinity_tester.lab.parts import Policy
+from affinity_tester.settings import format_duration
+
+NAT_IP = "127.4.0.1"
+"""What stands for the new address of the client's NAT, or of the client's machine."""
+
+FLOOD = 2_000
+"""Datagrams that fill any receive buffer that the client may have: it asks for 256 KiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientNat(Fault):
+    """The client's own NAT moves to another address."""
+
+    name = "client-nat"
+    expects = "all flows: a new reflexive IP and port, the same for all and no node's; the same pods; no loss"
+    policies = frozenset({Policy.LOCAL})
+    why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Give every flow a source at the new address."""
+        flows = _renumber(bench, now_ns)
+        must = marks(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)
+        return Deal(
+            f"the client's NAT moves to {NAT_IP}: {counted(len(flows), 'flow')}",
+            now_ns,
+            tuple(Effect(flow, must, judged=VIOLATION) for flow in flows),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSocket(Fault):
+    """The client's machine gets another address: its packets come from there, and it says so when it is asked again."""
+
+    name = "client-socket"
+    expects = "all flows: a new reflexive IP and port; the client's own address, learnt again, is another"
+    policies = frozenset({Policy.LOCAL})
+    why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """As `client-nat`, and the client's own view changes with it."""
+        flows = _renumber(bench, now_ns)
+        bench.stage.client_ip = NAT_IP
+        must = marks(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)
+        return Deal(
+            f"the client's machine has another address now, {NAT_IP}: {counted(len(flows), 'flow')}",
+            now_ns,
+            tuple(Effect(flow, must, marks(Sign.CLIENT_FAULT), VIOLATION) for flow in flows),
+        )
+
+
+def _renumber(bench: Bench, now_ns: int) -> tuple[TransportAddress, ...]:
+    flows = tuple(flow for flow in bench.flows if bench.path.rewrite_source(flow, NAT_IP, now_ns))
+    bench.touch(flows, Family.WAY)
+    return flows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfInflicted(Fault):
+    """Replies wait until the client's receive buffers are full, and meet them: the client's own kernel drops them."""
+
+    name = "self-inflicted"
+    expects = "the chosen flows: loss, and as many drops counted at the client's own sockets; no change"
+
+    sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
+    for_ns: int = parameter(read_time, TIME, "how long replies wait", key="for", default=800_000_000)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long replies wait."""
+        return self.for_ns
+
+    @property
+    def victims(self) -> int:
+        """How many sessions it asks for."""
+        return self.sessions
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Hold the replies, then flood the sockets."""
+        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        bench.stage.balancer.holding.update(flows)
+        bench.stage.play(self._flood(bench))
+        must = marks(Sign.CLIENT_FAULT, Sign.LOSS_DOWN)
+        return Deal(
+            f"{counted(len(flows), 'socket')} of the client are flooded, and replies of {format_duration(self.for_ns)} "
+            "find them full",
+            now_ns + self.for_ns,
+            tuple(Effect(flow, must, LOST) for flow in flows),
+        )
+
+    async def _flood(self, bench: Bench) -> None:
+        await bench.stage.wait(self.for_ns)
+        bench.stage.balancer.flood(FLOOD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusyCore(Fault):
+    """Something else takes the client's core in slices: it sends and reads late."""
+
+    name = "busy-core"
+    expects = "nothing but late sends: no loss, no change"
+    control = True
+
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
+    slice_ns: int = parameter(read_time, TIME, "how long each slice is", key="slice", default=40_000_000)
+    share: float = parameter(read_share, SHARE, "share of the time that is taken", default=0.5)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long the core is busy."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Take slices of the loop."""
+        bench.stage.play(self._burn(bench, now_ns + self.for_ns))
+        return Deal(
+            f"{100 * self.share:.3g} % of the client's core is taken, {format_duration(self.slice_ns)} at a time, "
+            f"for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            quiet=True,
+        )
+
+    async def _burn(self, bench: Bench, until_ns: int) -> None:
+        while time.monotonic_ns() < until_ns:
+            end_ns = time.monotonic_ns() + self.slice_ns
+            while time.monotonic_ns() < end_ns:
+                pass
+            await bench.stage.wait(round(self.slice_ns * (1 / self.share - 1)))
+            await asyncio.sleep(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiGone(Fault):
+    """The API server does not answer for a time: the pool is not known then."""
+
+    name = "api-gone"
+    expects = "nothing; what changed meanwhile could not be judged"
+    control = True
+
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long it is gone."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Break the watch."""
+        bench.stage.control.leave(now_ns)
+        bench.stage.play(self._back(bench))
+        return Deal(
+            f"the API server does not answer for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True
+        )
+
+    async def _back(self, bench: Bench) -> None:
+        await bench.stage.wait(self.for_ns)
+        bench.stage.control.come_back(time.monotonic_ns())

@@ -1,0 +1,230 @@
+"""Faults of single packets: loss, duplication, reordering, too large ones, first ones, replies from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.lab.deeds import Direction
+from affinity_tester.lab.fault import FOREVER_NS, LOST, Bench, Deal, Effect, Family, Fault, Sign, counted, marks
+from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
+from affinity_tester.settings import format_duration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketFault(Fault):
+    """Something happens to packets of some flows for a time."""
+
+    sessions: int = parameter(read_count, COUNT, "how many flows", default=1)
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=1_000_000_000)
+    probability: float = parameter(read_share, SHARE, "share of their packets that are hit", default=1.0)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long packets are hit."""
+        return self.for_ns
+
+    @property
+    def victims(self) -> int:
+        """How many sessions it asks for."""
+        return self.sessions
+
+    @property
+    def share(self) -> str:
+        """The probability, in words."""
+        return f"{100 * self.probability:.3g} %"
+
+
+class Loss(PacketFault):
+    """A burst of loss in one direction."""
+
+    __slots__ = ()
+    direction: ClassVar[Direction]
+    sign: ClassVar[Sign]
+    what: ClassVar[str]
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Drop packets of the chosen flows for a time."""
+        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        until_ns = now_ns + self.for_ns
+        bench.mangler.add(
+            Rule(
+                direction=self.direction,
+                flows=frozenset(flows),
+                until_ns=until_ns,
+                rng=bench.rng(self.name, number),
+                drop=self.probability,
+            )
+        )
+        return Deal(
+            f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
+            f"for {format_duration(self.for_ns)}",
+            until_ns,
+            tuple(Effect(flow, frozenset({self.sign}), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+        )
+
+
+class LossUp(Loss):
+    """A loss burst on the way to the pod."""
+
+    __slots__ = ()
+    control = True
+    name = "loss-up"
+    expects = "the chosen flows: as many probes lost as were dropped, all upstream; no change"
+    direction = Direction.UP
+    sign = Sign.LOSS_UP
+    what = "probes"
+
+
+class LossDown(Loss):
+    """A loss burst on the way back to the client."""
+
+    __slots__ = ()
+    control = True
+    name = "loss-down"
+    expects = "the chosen flows: as many probes lost as replies were dropped, all downstream; no change"
+    direction = Direction.DOWN
+    sign = Sign.LOSS_DOWN
+    what = "replies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateReorder(PacketFault):
+    """Replies are duplicated, and some copies held back so that later replies overtake them."""
+
+    name = "duplicate-reorder"
+    control = True
+    expects = "the chosen flows: duplicates and reordering counted; no loss, no change"
+
+    delay_ns: int = parameter(
+        read_time, TIME, "how long copies are held back: more than the interval", key="delay", default=250_000_000
+    )
+
+    @property
+    def held_ns(self) -> int:
+        """How long copies are held back."""
+        return self.delay_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Duplicate and delay replies of the chosen flows for a time."""
+        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        until_ns = now_ns + self.for_ns
+        bench.mangler.add(
+            Rule(
+                direction=Direction.DOWN,
+                flows=frozenset(flows),
+                until_ns=until_ns,
+                rng=bench.rng(self.name, number),
+                duplicate=self.probability,
+                delay=self.probability,
+                delay_ns=self.delay_ns,
+            )
+        )
+        must = marks(Sign.DUPLICATES, Sign.REORDERING)
+        return Deal(
+            f"{self.share} of the replies of {counted(len(flows), 'flow')} are duplicated, and {self.share} of the copies "
+            f"are held back by {format_duration(self.delay_ns)}, for {format_duration(self.for_ns)}",
+            until_ns,
+            tuple(Effect(flow, must) for flow in flows),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mtu(Fault):
+    """A hop drops what is larger than its MTU, without a word."""
+
+    name = "mtu"
+    expects = "probes above the limit lost upstream, by their size alone; the others answered; no change"
+
+    limit: int = parameter(read_count, COUNT, "the largest payload that passes, in bytes", default=1200)
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Drop what is too large from now on."""
+        bench.mangler.add(
+            Rule(
+                direction=Direction.UP,
+                flows=None,
+                until_ns=FOREVER_NS,
+                rng=bench.rng(self.name, number),
+                drop=1.0,
+                larger_than=self.limit,
+                reason="mtu",
+            )
+        )
+        return Deal(
+            f"a hop drops datagrams of more than {self.limit} bytes of payload",
+            FOREVER_NS,
+            some=marks(Sign.LOSS_UP),
+            may=LOST | {Sign.OUTAGE},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstPacketRace(Fault):
+    """The first packet of new flows is lost, as when two inserts into conntrack race."""
+
+    name = "first-packet-race"
+    expects = "some sessions: their first probe lost; no other loss, no change"
+    from_start = True
+
+    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
+    probability: float = parameter(read_share, SHARE, "share of the flows whose first packet is lost", default=0.5)
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Drop first packets."""
+        bench.mangler.add(
+            Rule(
+                direction=Direction.UP,
+                flows=None,
+                until_ns=FOREVER_NS,
+                rng=bench.rng(self.name, number),
+                drop=self.probability,
+                first_only=True,
+                reason="insert-race",
+            )
+        )
+        return Deal(
+            f"{100 * self.probability:.3g} % of the flows lose their first packet",
+            FOREVER_NS,
+            some=marks(Sign.LOSS_UNTOLD),
+            may=LOST,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongSource(Fault):
+    """Replies of some flows leave from another address than the service's: something on the way back is not undone."""
+
+    name = "wrong-source"
+    expects = "the chosen flows: replies from an unexpected source, and their probes lost downstream; no change"
+
+    sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long replies go astray."""
+        return self.for_ns
+
+    @property
+    def victims(self) -> int:
+        """How many sessions it asks for."""
+        return self.sessions
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Let the chosen flows' replies leave from another socket for a time."""
+        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        bench.stage.balancer.astray.update(flows)
+        bench.stage.play(self._end(bench, flows))
+        must = marks(Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
+        return Deal(
+            f"replies to {counted(len(flows), 'flow')} leave from another address for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD)) for flow in flows),
+        )
+
+    async def _end(self, bench: Bench, flows: tuple[TransportAddress, ...]) -> None:
+        await bench.stage.wait(self.for_ns)
+        bench.stage.balancer.astray.difference_update(flows)

@@ -1,0 +1,87 @@
+"""What the lab's network is made of: pods, nodes with their tables, and flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity
+
+
+class Policy(StrEnum):
+    """The Service's externalTrafficPolicy."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class Affinity(StrEnum):
+    """The Service's sessionAffinity."""
+
+    NONE = "None"
+    CLIENT_IP = "ClientIP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A backend and its endpoint's conditions."""
+
+    name: str
+    node: str
+    """The name of the node that it runs on."""
+    address: TransportAddress
+    """Where it listens."""
+    instance: bytes
+    """Its INSTANCE-ID."""
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """One line of a node's flow table: the flow's pod and the source address that the pod sees."""
+
+    flow: TransportAddress
+    pod: Pod
+    source: TransportAddress
+    last_ns: int
+    """When a packet last used it, in either direction."""
+
+    @property
+    def identity(self) -> Identity:
+        """What replies to packets that go this way say."""
+        return Identity(reflexive=self.source, pod=self.pod.name, node=self.pod.node, instance=self.pod.instance)
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A node: the address that it masquerades with, and its tables."""
+
+    name: str
+    ip: str
+    weight: float = 1.0
+    """In the balancer's hash."""
+    hashed: bool = True
+    """Whether the balancer sends to it; False: it only hosts pods, until it joins."""
+    entries: dict[TransportAddress, Entry] = field(default_factory=dict)
+    """By flow."""
+    clients: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """ClientIP affinity: client IP -> the name of its pod, and when it was last used."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What the lab itself knows of a flow; no node does."""
+
+    number: int
+    """In order of first appearance, from 1."""
+    entry: Entry | None = None
+    """The way of its newest packet."""
+    identity: Identity | None = None
+    """What the reply to its newest packet says."""
+    packets: int = 0
+    """How many came, whatever became of them."""
+    draws: int = 0
+    """How often a pod was drawn for it."""

@@ -1,0 +1,80 @@
+"""What the faults that take time work with: the running pods and balancer, the control plane, and the loop's tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from affinity_tester.lab.balancer import Balancer
+from affinity_tester.lab.control_plane import ControlPlane
+from affinity_tester.lab.parts import Pod
+from affinity_tester.lab.pods import PodHost
+from affinity_tester.settings import NS_PER_S
+
+READ_S = 0.02
+"""Time in which a pod reads what is queued at its socket, before it is closed: every loss in the lab is a wanted one."""
+
+
+class Stage:
+    """A running lab. What a play raises ends the run."""
+
+    def __init__(self, balancer: Balancer, pods: PodHost, control: ControlPlane) -> None:
+        """All of it is running already."""
+        self.balancer = balancer
+        self.path = balancer.path
+        self.control = control
+        self.client_ip: str | None = None
+        """What the client's machine takes for its own address from now on; None: what the system says."""
+        self._pods = pods
+        self._plays: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def play(self, steps: Coroutine[Any, Any, None]) -> None:
+        """Let a fault's steps run beside everything else."""
+        task = asyncio.get_running_loop().create_task(steps)
+        self._plays.add(task)
+        task.add_done_callback(self._played)
+
+    async def failure(self) -> None:
+        """Return never; raise what a play raised."""
+        await asyncio.shield(self._failed)
+
+    async def close(self) -> None:
+        """End all plays."""
+        for task in self._plays:
+            task.cancel()
+        await asyncio.gather(*self._plays, return_exceptions=True)
+        self._failed.cancel()
+
+    async def wait(self, ns: int) -> None:
+        """Let time pass."""
+        await asyncio.sleep(ns / NS_PER_S)
+
+    def look(self) -> None:
+        """Let the control plane tell what has changed."""
+        self.control.look(time.monotonic_ns())
+
+    async def start_pod(self, node: str) -> Pod:
+        """Start a pod and put it into the pool, ready."""
+        pod = await self._pods.start(node)
+        self.path.add_pod(pod)
+        self.look()
+        return pod
+
+    async def kill_pod(self, name: str) -> None:
+        """Close a pod's socket; its endpoint stays as it is."""
+        self.path.dead.add(name)
+        await asyncio.sleep(READ_S)
+        await self._pods.kill(name)
+
+    async def restart_pod(self, name: str) -> None:
+        """Start the container of a killed pod again."""
+        self.path.restart_pod(name, await self._pods.restart(self.path.pods[name]))
+        self.path.dead.discard(name)
+
+    def _played(self, task: asyncio.Task[None]) -> None:
+        self._plays.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
+            self._failed.set_exception(error)
