@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.contenders import PROBE, ClientRun, Load, Setup, free_port, limit_echo, load, run_client
@@ -114,19 +113,17 @@ def _ours(setup: Setup) -> Fleet:
 
 def _irtt(setup: Setup, irtt: str) -> Fleet:
     address = f"127.0.0.1:{free_port()}"
-    lasting_s = setup.seconds + 3  # the first two are for all to start
-    command = [irtt, "client", "-Q", "-i", f"{1000 // PAIR_RATE}ms", "-l", str(PROBE), "-d", f"{lasting_s}s"]
-    command += ["--wait=100ms", address]
+    lasting_s = setup.seconds + 60  # they are ended as soon as they are measured
+    command = [irtt, "client", "-Q", "-i", f"{1000 // PAIR_RATE}ms", "-l", str(PROBE), "-d", f"{lasting_s}s", address]
     with Child([irtt, "server", "-b", address], setup.cores.server), _started(setup, command) as clients:
         time.sleep(2)
         before_s, before_ns = sum(child.cpu_s() for child in clients), time.monotonic_ns()
         time.sleep(setup.seconds)
         cpu_s, seconds = sum(child.cpu_s() for child in clients) - before_s, (time.monotonic_ns() - before_ns) / 1e9
-        fleet = Fleet(cpu_s / seconds, sum(c.pss_kb() for c in clients), sum(c.rss_kb() for c in clients))
-        failed = [cost.exit_code for cost in [child.wait(20) for child in clients] if cost.exit_code]
-    if failed:
-        raise UnavailableError(f"{len(failed)} of {PAIR_CLIENTS} irtt clients failed with {median(failed):g}")
-    return fleet
+        try:
+            return Fleet(cpu_s / seconds, sum(c.pss_kb() for c in clients), sum(c.rss_kb() for c in clients))
+        except OSError as error:
+            raise RuntimeError(f"one of {PAIR_CLIENTS} irtt clients ended early: {error}") from error
 
 
 @contextlib.contextmanager
