@@ -1,0 +1,273 @@
+"""A cluster in network namespaces: a client, a balancer, nodes and pods, joined by veth, with the kernel's own conntrack.
+
+    client 10.20.0.2 --- balancer --- 10.30.1.2 node-1 cni0 10.40.1.1 --- 10.40.1.11, .12, ... pods
+                            |-------- 10.30.2.2 node-2 cni0 10.40.2.1 --- ...
+                            `-------- ...
+
+The balancer routes probes of the VIP to a node and leaves their destination alone ("dsr"); nodes reach each other's pods
+through it. A pod's default route is its node. Every namespace is named `at<pid>-<lab>-<host>`, so that those of a dead
+test run can be told and removed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import rules
+from prober import Client, LabError
+
+PROGRAMS = {"ip": "iproute2", "nft": "nftables", "conntrack": "conntrack"}
+"""What it runs, and the Debian package of each."""
+
+CLIENT_IP = "10.20.0.2"
+SESSIONS = 24
+"""Enough that a cohort is never empty by chance, and few enough for a slow machine."""
+
+_ENDS_WITHIN_S = 30
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One echo server in a namespace of its own."""
+
+    name: str
+    node: int
+    """The number of its node, from 1."""
+    address: str
+    server: subprocess.Popen[str]
+
+
+class Lab:
+    """The namespaces and what runs in them. Use it as a context manager: it removes what it made."""
+
+    def __init__(self, command: Path, scratch: Path) -> None:
+        """`command` is the installed affinity-tester; `scratch` takes the records."""
+        self._command = str(command)
+        self._scratch = scratch
+        self._prefix = f"at{os.getpid()}-{next(_numbers)}-"
+        self._undo = ExitStack()
+        self._records = itertools.count(1)
+        self.pods: dict[str, Pod] = {}
+        self.nodes: list[str] = []
+        """Their hosts, `node-1` first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    # --- building --------------------------------------------------------------------------------------------------
+
+    def build(self, *pods: Sequence[str]) -> None:
+        """Make client, balancer and a node for each group of pods (which may be empty), and start the pods' servers."""
+        self._network(pods)
+        for node, names in enumerate(pods, start=1):
+            for place, name in enumerate(names):
+                address = f"10.40.{node}.{11 + place}"
+                self.pods[name] = Pod(name, node, address, self.serve(name, node, "--host", address))
+        for pod in self.pods.values():
+            self._started(pod.server)
+
+    def _network(self, pods: Sequence[Sequence[str]]) -> None:
+        # `ip -batch` can't enter a namespace half-way, so links first and addresses after, a batch for each host.
+        self.nodes = [f"node-{node}" for node in range(1, len(pods) + 1)]
+        hosts = ["client", "balancer", *self.nodes, *itertools.chain(*pods)]
+        links = [f"link add eth0 netns {self.ns('client')} type veth peer name client netns {self.ns('balancer')}"]
+        for node, names in enumerate(pods, start=1):
+            ns = self.ns(f"node-{node}")
+            links.append(f"link add eth0 netns {ns} type veth peer name node-{node} netns {self.ns('balancer')}")
+            links += [f"link add eth0 netns {self.ns(name)} type veth peer name {name} netns {ns}" for name in names]
+        for host in hosts:
+            run("ip", "netns", "add", self.ns(host))
+            self._undo.callback(_remove, self.ns(host))
+        for host in ("balancer", *self.nodes):
+            # Interfaces take this when they are made. The balancer knows no way back to the VIP.
+            self.write(host, 0, "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter")
+            self.write(host, 1, "net/ipv4/ip_forward")
+        run("ip", "-batch", "-", stdin="\n".join(links))
+        self.ip("client", f"address add {CLIENT_IP}/24 dev eth0", *_up("lo", "eth0"), "route add default via 10.20.0.1")
+        self.ip("balancer", "address add 10.20.0.1/24 dev client", *_up("lo", "client"))
+        for node, names in enumerate(pods, start=1):
+            self._node(node, names)
+
+    def _node(self, node: int, names: Sequence[str]) -> None:
+        self.ip(
+            "balancer",
+            f"address add 10.30.{node}.1/24 dev node-{node}",
+            *_up(f"node-{node}"),
+            f"route add 10.40.{node}.0/24 via 10.30.{node}.2",
+            f"route add default via 10.30.{node}.2 table {100 + node}",
+            f"rule add fwmark {node} table {100 + node}",
+        )
+        self.ip(
+            f"node-{node}",
+            f"address add 10.30.{node}.2/24 dev eth0",
+            "link add cni0 type bridge",
+            f"address add 10.40.{node}.1/24 dev cni0",
+            *(f"link set {name} master cni0" for name in names),
+            *_up("lo", "eth0", "cni0", *names),
+            f"route add default via 10.30.{node}.1",
+        )
+        for place, name in enumerate(names):
+            address = f"address add 10.40.{node}.{11 + place}/24 dev eth0"
+            self.ip(name, address, *_up("lo", "eth0"), f"route add default via 10.40.{node}.1")
+
+    # --- what runs ---------------------------------------------------------------------------------------------------
+
+    def serve(self, name: str, node: int, *options: str) -> subprocess.Popen[str]:
+        """Start an echo server in the pod's namespace."""
+        identity = ("--pod-name", name, "--node-name", f"node-{node}", "--health-port", "0", "--log-format", "json")
+        argv = self._in(name, self._command, "server", *identity, *options)
+        server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._undo.callback(_end, server)
+        return server
+
+    def _started(self, server: subprocess.Popen[str]) -> None:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        if '"server.started"' not in line:
+            raise LabError(f"no server: {line}")
+
+    def restart(self, name: str, *, host: str | None = None, address: str | None = None) -> None:
+        """Kill a pod's server and start another, bound to `host`; `address` is the pod's from now on."""
+        pod = self.pods[name]
+        _end(pod.server)
+        server = self.serve(name, pod.node, "--host", host or pod.address)
+        self.pods[name] = Pod(name, pod.node, address or pod.address, server)
+        self._started(server)
+
+    def delete_pod(self, name: str) -> None:
+        """Take its link, its server and its namespace away, in an order that lets no port be seen closed."""
+        pod = self.pods.pop(name)
+        self.ip(f"node-{pod.node}", f"link delete {name}")
+        _end(pod.server)
+        _remove(self.ns(name))
+
+    def client(self, *options: str, sessions: int = SESSIONS) -> Client:
+        """Start a client of the VIP: probes every 100 ms, lost after 1 s, judged at once, until it is stopped."""
+        record = self._scratch / f"{self._prefix}{next(self._records)}.jsonl"
+        shown = ("--log-format", "json", "--stats", "session", "--stats-interval", "250ms", "--record", str(record))
+        pace = ("--sessions", str(sessions), "--interval", "100ms", "--loss-threshold", "1s", "--settle", "0")
+        return Client(self._in("client", self._command, "client", rules.VIP, *shown, *pace, *options), record, sessions)
+
+    def _in(self, host: str, *argv: str) -> list[str]:
+        return ["ip", "netns", "exec", self.ns(host), *argv]
+
+    # --- what is done to it ------------------------------------------------------------------------------------------
+
+    def ns(self, host: str) -> str:
+        """The namespace of a host: `client`, `balancer`, `node-<number>`, or a pod's name."""
+        return self._prefix + host
+
+    def ip(self, host: str, *commands: str) -> None:
+        """Run ip commands in a host."""
+        run("ip", "-netns", self.ns(host), "-batch", "-", stdin="\n".join(commands))
+
+    def nft(self, host: str, commands: str) -> None:
+        """Load nft commands in a host, all or none."""
+        run(*self._in(host, "nft", "-f", "-"), stdin=commands)
+
+    def write(self, host: str, value: int, *settings: str) -> None:
+        """Set sysctls in a host, all to the same value."""
+        run(*self._in(host, "tee", *(f"/proc/sys/{setting}" for setting in settings)), stdin=str(value))
+
+    def flush(self, host: str) -> None:
+        """Make a host forget all its flows."""
+        run(*self._in(host, "conntrack", "--flush"))
+
+    def forget(self, address: str) -> None:
+        """Make all nodes forget the Service's flows to an endpoint, as kube-proxy does when one is removed."""
+        which = ("--proto", "udp", "--orig-dst", rules.VIP, "--reply-src", address)
+        for host in self.nodes:
+            # conntrack ends with 1 where there was none.
+            run(*self._in(host, "conntrack", "--delete", *which), fine=(0, 1))
+
+    def proxy(self, *, policy: str = "Cluster", client_ip: bool = False, without: Iterable[str] = ()) -> None:
+        """Sync every node's kube-proxy to the pods there are, less those `without`."""
+        pods = [pod for pod in self.pods.values() if pod.name not in set(without)]
+        for node, host in enumerate(self.nodes, start=1):
+            endpoints = {pod.name: pod.address for pod in pods if policy == "Cluster" or pod.node == node}
+            self.nft(host, rules.kube_proxy(endpoints, masquerade=policy == "Cluster", client_ip=client_ip))
+
+    def balance(self, *nodes: int, spray: bool = False) -> None:
+        """Let the balancer hash over these nodes from now on."""
+        self.nft("balancer", rules.balancer(nodes, spray=spray))
+
+
+def _up(*links: str) -> list[str]:
+    return [f"link set {link} up" for link in links]
+
+
+def _end(server: subprocess.Popen[str]) -> None:
+    if server.stdout is not None and not server.stdout.closed:
+        server.kill()
+        server.communicate()
+
+
+def _remove(namespace: str) -> None:
+    if Path("/run/netns", namespace).exists():
+        run("ip", "netns", "delete", namespace)
+
+
+def run(*argv: str, stdin: str = "", fine: tuple[int, ...] = (0,)) -> str:
+    """Run a command; returns what it printed. Raises `LabError` with what it complained of."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=_ENDS_WITHIN_S)
+    if done.returncode not in fine:
+        raise LabError(f"{' '.join(argv)}: {done.stderr.strip()}\n{stdin}")
+    return done.stdout
+
+
+def why_not() -> str | None:
+    """Why a lab can't be built here; None when it can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    for program, package in PROGRAMS.items():
+        if shutil.which(program) is None:
+            return f"{program} is not installed: apt-get install {package}"
+    probe = f"at{os.getpid()}-0-probe"
+    try:
+        run("ip", "netns", "add", probe)
+        try:
+            run(
+                "ip",
+                "netns",
+                "exec",
+                probe,
+                "nft",
+                "-f",
+                "-",
+                stdin=rules.kube_proxy({}, masquerade=True, client_ip=True),
+            )
+            run("ip", "-netns", probe, "link", "add", "cni0", "type", "bridge")
+        finally:
+            run("ip", "netns", "delete", probe)
+    except LabError as error:
+        return f"this kernel or container does not let a lab be built: {error}"
+    return None
+
+
+def sweep() -> list[str]:
+    """Remove the namespaces of test runs that were killed, with the processes in them; returns their names."""
+    removed = []
+    for line in run("ip", "netns", "list").splitlines():
+        name = line.split()[0]
+        owner = re.match(r"at(\d+)-\d+-", name)
+        if owner is None or Path("/proc", owner[1]).exists():
+            continue
+        for pid in run("ip", "netns", "pids", name).split():
+            os.kill(int(pid), signal.SIGKILL)
+        run("ip", "netns", "delete", name)
+        removed.append(name)
+    return removed
