@@ -1,1 +1,9 @@
-"""The one importer of `kubernetes`: discover, watch."""
+"""The one importer of `kubernetes` (in `client`, which `connect` imports when a cluster is asked for): discover, watch.
+
+cluster = await connect()                                      NoClusterError: why there is none
+found = await discover(cluster, "media/turn", "auto")          UserError: what is missing
+watch = PoolWatch(cluster, found.service.ref, found.port.port, emit, family=family_of(found.service, address))
+why_not = await watch.start()                                  None: the pool is watched
+watch.want(analysis.wants_list_after_ns)                       as often as time passes
+await watch.stop(); await cluster.close()
+"""

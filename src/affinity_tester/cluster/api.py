@@ -1,0 +1,107 @@
+"""What is asked of an API server: GET as JSON, lists by pages, watches by lines. No import of `kubernetes` here.
+
+`client.py` has the one real implementation; everything else in this package speaks to the `Api` protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from affinity_tester.cluster.objects import Json
+from affinity_tester.errors import AffinityTesterError
+
+Params = Iterable[tuple[str, str]]
+
+FORBIDDEN = 403
+NOT_FOUND = 404
+GONE = 410
+
+
+class ApiError(AffinityTesterError):
+    """A request that failed, in a few words."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        """`status`: HTTP's; None when there was no answer."""
+        super().__init__(reason)
+        self.status = status
+
+
+class WatchSilentError(ApiError):
+    """Nothing was heard on a watch for longer than bookmarks take."""
+
+
+class Api(Protocol):
+    """A connection to an API server. Every method raises `ApiError` and nothing else."""
+
+    async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
+        """The JSON object at a path."""
+        ...
+
+    def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
+        """The lines of a streamed answer, until the server ends it; `WatchSilentError` after so many silent seconds."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list; all parts are of one resourceVersion."""
+
+    version: str
+    items: list[Json]
+
+
+async def pages(api: Api, path: str, params: Params = (), limit: int = 50) -> AsyncIterator[Page]:
+    """A consistent list (resourceVersion unset: as new as the request), `limit` objects at a time.
+
+    The loop gets its turn between pages: a page is all that is parsed at once.
+    """
+    token = ""
+    while True:
+        more = (("continue", token),) if token else ()
+        answer = await api.get(path, (*params, ("limit", str(limit)), *more))
+        metadata = answer.get("metadata") or {}
+        yield Page(metadata.get("resourceVersion") or "", answer.get("items") or [])
+        token = metadata.get("continue") or ""
+        if not token:
+            return
+        await asyncio.sleep(0)
+
+
+async def list_all(api: Api, path: str, params: Params = (), limit: int = 50) -> list[Json]:
+    """All objects of a list that is small or looked at once."""
+    return [item async for page in pages(api, path, params, limit) for item in page.items]
+
+
+async def watch_events(
+    api: Api, path: str, params: Params, version: str, *, silence_s: float, rotate_s: int
+) -> AsyncGenerator[tuple[str, Json], None]:
+    """Events after `version` as (type, object), until the server ends the watch after about `rotate_s`.
+
+    An ERROR event is raised as `ApiError` with its code (410: `version` is too old).
+    """
+    asked = (
+        ("watch", "true"),
+        ("allowWatchBookmarks", "true"),
+        ("resourceVersion", version),
+        ("timeoutSeconds", str(rotate_s)),
+    )
+    async with aclosing(api.lines(path, (*params, *asked), silence_s)) as lines:
+        async for line in lines:
+            try:
+                event = json.loads(line)
+                kind, obj = event["type"], event["object"]
+            except (ValueError, TypeError, LookupError) as error:
+                raise ApiError("the API server sent a watch event that cannot be read") from error
+            if kind == "ERROR":
+                raise ApiError(f"the API server ended the watch ({obj.get('message', 'no reason')})", obj.get("code"))
+            yield kind, obj
+            await asyncio.sleep(0)  # many lines may wait in the buffer, and probes are due

@@ -1,0 +1,199 @@
+"""The one module that imports `kubernetes`: its asyncio client's configuration, credentials and connections.
+
+It costs half a second and 75 MB to import, so `connect` imports it when a cluster is asked for, and only then.
+The generated models are not used: answers stay JSON, of which a few fields are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config.incluster_config import InClusterConfigLoader
+from kubernetes.aio.config.kube_config import load_kube_config
+
+from affinity_tester import __version__
+from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
+
+REQUEST_S = 10.0
+"""Longer than any page takes; a watch has its own patience."""
+
+UNAUTHORIZED = 401
+
+
+class KubeConfig:
+    """Credentials and address from a context of a kubeconfig."""
+
+    def __init__(self, path: str, context: str | None) -> None:
+        """`path` may be several, as KUBECONFIG has them; `context`: None is the current one."""
+        self._path = path
+        self._wanted = context
+        self.context = ""
+        self.namespace = "default"
+
+    async def load(self, into: Configuration) -> None:
+        """Read the files and run what they name to get credentials. Raises `ApiError`."""
+        with _one_line("the kubeconfig cannot be used"), _warnings_of_kubernetes() as heard:
+            loader = await load_kube_config(self._path, self._wanted, into, persist_config=False)
+            self.context = loader.current_context["name"]
+            self.namespace = loader.current_context["context"].get("namespace") or "default"
+        if heard and "BearerToken" not in into.api_key and not into.cert_file:
+            raise ApiError(f"the kubeconfig's credentials cannot be had ({heard[-1]})")
+
+
+class Account:
+    """The service account of the pod in which this runs."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        """`folder` has token, ca.crt and namespace, mounted by Kubernetes."""
+        self._folder = folder
+        self._environ = environ
+        self.context = "the pod's service account"
+        self.namespace = "default"
+
+    async def load(self, into: Configuration) -> None:
+        """Read the mounted files; the token is read again every minute. Raises `ApiError`."""
+        with _one_line("the pod's service account cannot be used"):
+            loader = InClusterConfigLoader(self._folder / "token", self._folder / "ca.crt", environ=self._environ)
+            loader.load_and_set(into)
+            named = self._folder / "namespace"
+            self.namespace = (named.read_text().strip() if named.exists() else "") or "default"
+
+
+class KubernetesApi:
+    """`Api` over `kubernetes.aio`."""
+
+    def __init__(self, source: KubeConfig | Account, configuration: Configuration, client: ApiClient) -> None:
+        """See `open_api`."""
+        self._source = source
+        self._configuration = configuration
+        self._client = client
+
+    async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
+        """The JSON object at a path."""
+        with _no_other_error():
+            response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S))
+            try:
+                body = await response.read()
+            finally:
+                response.release()
+            found = json.loads(body)
+            if not isinstance(found, dict):
+                raise ApiError("the API server's answer is no object")
+            return found
+
+    async def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
+        """The lines of a streamed answer."""
+        with _no_other_error():
+            async with asyncio.timeout(REQUEST_S):  # to the headers, which an API server sends at once
+                response = await self._request(path, params, aiohttp.ClientTimeout(total=None, sock_read=silence_s))
+            try:
+                async for line in response.content:
+                    yield line
+            except TimeoutError as error:
+                raise WatchSilentError(f"the watch was silent for {silence_s:g} s") from error
+            finally:
+                response.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def _request(self, path: str, params: Params, patience: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        response = await self._send(path, params, patience)
+        if response.status == UNAUTHORIZED:  # tokens of cloud clusters last from 15 minutes to an hour
+            response.release()
+            await self._source.load(self._configuration)
+            response = await self._send(path, params, patience)
+        if response.ok:
+            return response
+        try:
+            said = json.loads(await response.read()).get("message")
+        except (ValueError, AttributeError):
+            said = None
+        finally:
+            response.release()
+        raise ApiError(str(said or response.reason or "no reason given"), response.status)
+
+    async def _send(self, path: str, params: Params, patience: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        method, url, headers, *_ = await self._client.param_serialize(
+            "GET",
+            path,
+            query_params=list(params),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        answer = await self._client.rest_client.request(method, url, headers=headers, _request_timeout=patience)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+async def open_api(source: KubeConfig | Account) -> KubernetesApi:
+    """Load the configuration and make a client of it; no request is sent. Raises `ApiError`."""
+    configuration = Configuration()
+    await source.load(configuration)
+    with _one_line("the credentials cannot be used"):
+        client = ApiClient(configuration)
+    client.user_agent = f"affinity-tester/{__version__}"
+    return KubernetesApi(source, configuration, client)
+
+
+@contextmanager
+def _no_other_error() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise ApiError("the API server did not answer in time") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise ApiError("the API server's certificate is not trusted") from error
+    except aiohttp.ClientConnectorError as error:
+        why = error.os_error.strerror or str(error.os_error)
+        raise ApiError(f"the API server at {error.host}:{error.port} cannot be reached ({why})") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise ApiError("the connection to the API server broke") from error
+    except ValueError as error:  # no JSON, or a line longer than the client's buffer
+        raise ApiError("the API server's answer cannot be read") from error
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Files of other people's making fail in many ways inside the library; each is one line here."""
+    try:
+        yield
+    except ApiError:
+        raise
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ApiError(f"{what} ({said})") from error
+
+
+class _Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(" ".join(record.getMessage().split()))
+
+
+@contextmanager
+def _warnings_of_kubernetes() -> Iterator[list[str]]:
+    """The library logs why credentials failed and goes on without any: keep that off the terminal, and have it here."""
+    logger = logging.getLogger("kubernetes.aio.config")
+    handler, propagate = _Heard(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.said
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

@@ -1,0 +1,105 @@
+"""To the cluster, if there is a way: a kubeconfig, else the service account of the pod in which this runs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from affinity_tester.cluster.api import FORBIDDEN, NOT_FOUND, Api, ApiError
+from affinity_tester.errors import UserError
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where Kubernetes mounts a pod's service account."""
+
+PATIENCE_S = 3.0
+"""How long `--watch auto` tries: a start should not wait longer for what was not asked for."""
+
+
+class NoClusterError(UserError):
+    """There is no cluster to use; the text is the reason and what to do, for `--watch auto` to say and go on without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An API server that answers."""
+
+    api: Api
+    context: str
+    """The kubeconfig's context, or that it is the pod's service account."""
+    namespace: str
+    """Where to look for what is named without a namespace."""
+    inside: bool
+    """Whether this runs in a pod, where cluster IPs can be reached."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self.api.close()
+
+
+async def connect(*, context: str | None = None, timeout_s: float = PATIENCE_S, account: Path = ACCOUNT) -> Cluster:
+    """Use KUBECONFIG or ~/.kube/config, else the service account. Raises `NoClusterError`.
+
+    `timeout_s` does not include the import of the package, half a second to two that only disk and processor can shorten.
+    """
+    environ = dict(os.environ)
+    files, found = _kubeconfig(environ)
+    inside = is_inside(account)
+    if not found and not inside:
+        raise NoClusterError(f"no cluster: there is neither a kubeconfig ({files}) nor a pod's service account")
+    module = await _import_client()
+    source = module.KubeConfig(files, context) if found else module.Account(account, environ)
+    try:
+        async with asyncio.timeout(timeout_s):
+            api = await module.open_api(source)
+            try:
+                await _try_out(api)
+            except BaseException:
+                await api.close()
+                raise
+    except TimeoutError as error:
+        named = f" of context {source.context}" if source.context else ""
+        raise NoClusterError(f"the cluster{named} did not answer within {timeout_s:g} s") from error
+    except ApiError as error:
+        named = f"context {source.context}: " if source.context else ""
+        raise NoClusterError(f"{named}{error}") from error
+    return Cluster(api, source.context, source.namespace, inside)
+
+
+def is_inside(account: Path = ACCOUNT) -> bool:
+    """Whether this runs in a pod that has a service account."""
+    return (account / "token").exists()
+
+
+def _kubeconfig(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """The kubeconfig's file or files, and whether there is any."""
+    files = environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return files, any(Path(name).expanduser().exists() for name in files.split(os.pathsep) if name)
+
+
+async def _import_client() -> ModuleType:
+    """In a thread, so that Ctrl-C and other tasks have their turn meanwhile."""
+    try:
+        return await asyncio.to_thread(importlib.import_module, "affinity_tester.cluster.client")
+    except ImportError as error:
+        raise NoClusterError(
+            f"the package for clusters is missing ({error.name}): pip install 'affinity-tester[cluster]'"
+        ) from error
+
+
+async def _try_out(api: Api) -> None:
+    """Ask for what every account may ask: it proves address, credentials, and EndpointSlices (Kubernetes 1.21)."""
+    try:
+        await api.get("/apis/discovery.k8s.io/v1")
+    except ApiError as error:
+        if error.status == NOT_FOUND:
+            raise ApiError("it serves no discovery.k8s.io/v1: EndpointSlices need Kubernetes 1.21 or newer") from error
+        if error.status == FORBIDDEN and "system:anonymous" not in str(error):
+            return  # a strict cluster; what is refused in particular is said when it is asked for
+        if error.status is not None:
+            raise ApiError(f"the API server refuses the credentials ({error}): log in again") from error
+        raise

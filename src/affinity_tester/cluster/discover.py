@@ -1,0 +1,204 @@
+"""From a Service to where its packets go in, and back from an address to the Service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from affinity_tester.cluster.api import FORBIDDEN, ApiError, pages
+from affinity_tester.cluster.connect import Cluster
+from affinity_tester.cluster.lookup import read_endpoints, read_nodes, read_service
+from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, parse_service
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.pool import Endpoint
+from affinity_tester.errors import UserError
+from affinity_tester.settings import DEFAULT_PORT
+
+Via = Literal["auto", "load-balancer", "node-port", "cluster-ip"]
+
+OWN_SERVICE = "affinity-tester"
+"""The Service that k8s/service.yaml makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A Service, and the way in."""
+
+    service: Service
+    port: ServicePort
+    host: str
+    """An address, or a load balancer's host name."""
+    host_port: int
+    """The port there: the Service's, or its node port."""
+    via: str
+    """`load-balancer`, `node-port`, `cluster-ip` or `external-ip`."""
+
+    @property
+    def target(self) -> str:
+        """As a user would write it: host and port."""
+        return f"[{self.host}]:{self.host_port}" if ":" in self.host else f"{self.host}:{self.host_port}"
+
+
+async def discover(cluster: Cluster, wanted: str | None = None, via: Via = "auto", port: int | None = None) -> Found:
+    """The way into `wanted` ([NAMESPACE/]NAME; None: the tool's own Service), by `via`.
+
+    `port` chooses among several UDP ports. Raises `UserError` with what is missing and what to do.
+    """
+    namespace, _, name = (wanted or OWN_SERVICE).rpartition("/")
+    if not name or "/" in namespace:
+        raise UserError(f"--service wants [NAMESPACE/]NAME, not {wanted!r}")
+    ref = ServiceRef(namespace or cluster.namespace, name)
+    try:
+        service = await read_service(cluster.api, ref)
+        if service is None:
+            make = "make one with 'make apply-deployment apply-service', or name one with --service NAMESPACE/NAME"
+            raise UserError(f'there is no Service "{ref}" (context {cluster.context}): {make}')
+        udp = _choose_port(service, port)
+        endpoints = await read_endpoints(cluster.api, ref, udp, None)
+        if endpoints is not None:
+            _check_endpoints(service, endpoints)
+        return await _way_in(cluster, service, udp, via, endpoints)
+    except ApiError as error:
+        advice = (
+            "give TARGET itself, or more rights (k8s/rbac.yaml)" if error.status == FORBIDDEN else "give TARGET itself"
+        )
+        raise UserError(f'the Service "{ref}" cannot be looked up ({error}): {advice}') from error
+
+
+def _choose_port(service: Service, number: int | None) -> ServicePort:
+    ports = service.udp_ports
+    if not ports:
+        has = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports) or "no port"
+        raise UserError(f'Service "{service.ref}" has no UDP port, only {has}: name another with --service')
+    for wanted in [number] if number is not None else [DEFAULT_PORT]:
+        if (port := service.udp_port(wanted)) is not None:
+            return port
+    if number is None and len(ports) == 1:
+        return ports[0]
+    has = ", ".join(str(port.port) for port in ports)
+    said = f"no UDP port {number}" if number is not None else "several UDP ports"
+    raise UserError(f'Service "{service.ref}" has {said}: choose one of {has} with --target-port')
+
+
+def _check_endpoints(service: Service, endpoints: frozenset[Endpoint]) -> None:
+    if any(endpoint.ready for endpoint in endpoints):
+        return
+    selector = ",".join(f"{name}={value}" for name, value in service.selector)
+    look = f"kubectl get pods --namespace {service.ref.namespace}" + (f" --selector {selector}" if selector else "")
+    has = f"none of its {len(endpoints)} is ready" if endpoints else "it has none at all"
+    raise UserError(f'Service "{service.ref}" has no ready endpoints ({has}): see {look}')
+
+
+async def _way_in(
+    cluster: Cluster, service: Service, port: ServicePort, via: Via, endpoints: frozenset[Endpoint] | None
+) -> Found:
+    if via == "auto":
+        via = _choose_way(cluster, service)
+    match via:
+        case "load-balancer":
+            if service.ingress:
+                return Found(service, port, service.ingress[0], port.port, via)
+            if service.external_ips:
+                return Found(service, port, service.external_ips[0], port.port, "external-ip")
+            raise UserError(_no_balancer(service))
+        case "cluster-ip":
+            if not service.cluster_ips:
+                raise UserError(
+                    f'Service "{service.ref}" has no cluster IP: it is headless; give a pod\'s address as TARGET'
+                )
+            return Found(service, port, service.cluster_ips[0], port.port, via)
+        case _:
+            return await _node_port(cluster, service, port, endpoints)
+
+
+def _choose_way(cluster: Cluster, service: Service) -> Via:
+    if cluster.inside and service.cluster_ips:
+        return "cluster-ip"
+    if service.type == "LoadBalancer" or service.external_ips:
+        return "load-balancer"
+    if service.type == "NodePort":
+        return "node-port"
+    raise UserError(
+        f'Service "{service.ref}" is of type {service.type}, reached only from inside the cluster: '
+        "run the client in a pod, or change its type to LoadBalancer or NodePort"
+    )
+
+
+def _no_balancer(service: Service) -> str:
+    if service.type != "LoadBalancer":
+        return f'Service "{service.ref}" is of type {service.type} and has no load balancer: choose another --via'
+    where = f"kubectl describe service {service.ref.name} --namespace {service.ref.namespace}"
+    instead = ", or use --via node-port" if any(port.node_port for port in service.udp_ports) else ""
+    return f'the load balancer of Service "{service.ref}" has no address yet: wait for it ({where} says why){instead}'
+
+
+async def _node_port(
+    cluster: Cluster, service: Service, port: ServicePort, endpoints: frozenset[Endpoint] | None
+) -> Found:
+    if port.node_port is None:
+        raise UserError(f'Service "{service.ref}" has no node port (type {service.type}): choose another --via')
+    nodes = await read_nodes(cluster.api)
+    if nodes is None:
+        raise UserError(
+            f"cannot list nodes to find an address for --via node-port: give TARGET NODE_ADDRESS:{port.node_port}"
+        )
+    local = service.steer("externalTrafficPolicy") == "Local" and endpoints is not None
+    serving = {endpoint.node for endpoint in endpoints or () if endpoint.ready}
+    usable = {name: node for name, node in nodes.items() if node.ready and (not local or name in serving)}
+    address = _address(usable)
+    if address is None:
+        which = "that has a ready pod, as externalTrafficPolicy Local wants" if local else "that is Ready"
+        raise UserError(f"no node {which} has an address: give TARGET NODE_ADDRESS:{port.node_port}")
+    return Found(service, port, address, port.node_port, "node-port")
+
+
+def _address(nodes: dict[str, Node]) -> str | None:
+    """The first node's ExternalIP, else the first node's InternalIP."""
+    ordered = [nodes[name] for name in sorted(nodes)]
+    addresses = [ip for node in ordered for ip in node.external_ips] + [
+        ip for node in ordered for ip in node.internal_ips
+    ]
+    return addresses[0] if addresses else None
+
+
+async def find_service(cluster: Cluster, target: TransportAddress, name: str = "") -> Found | None:
+    """The Service that `target` leads to, in all namespaces or, where that is forbidden, in the current one.
+
+    `name`: the host that the user wrote, for balancers that have a host name. None where no Service has the address.
+    Raises `ApiError`.
+    """
+    try:
+        return await _search(cluster, "/api/v1/services", target, name)
+    except ApiError as error:
+        if error.status != FORBIDDEN:
+            raise
+    try:
+        return await _search(cluster, f"/api/v1/namespaces/{cluster.namespace}/services", target, name)
+    except ApiError as error:
+        if error.status != FORBIDDEN:
+            raise
+        return None
+
+
+async def _search(cluster: Cluster, path: str, target: TransportAddress, name: str) -> Found | None:
+    by_node_port: Found | None = None
+    async for page in pages(cluster.api, path):
+        for service in map(parse_service, page.items):
+            for port in service.udp_ports:
+                if port.port == target.port and (via := _via(service, target.ip, name.lower())) is not None:
+                    return Found(service, port, target.ip, target.port, via)
+                if port.node_port == target.port:
+                    by_node_port = Found(service, port, target.ip, target.port, "node-port")
+    if by_node_port is None:
+        return None
+    nodes = await read_nodes(cluster.api)
+    addresses = {ip for node in (nodes or {}).values() for ip in (*node.internal_ips, *node.external_ips)}
+    return by_node_port if target.ip in addresses else None
+
+
+def _via(service: Service, ip: str, name: str) -> str | None:
+    if ip in service.ingress or (name and name in (host.lower() for host in service.ingress)):
+        return "load-balancer"
+    if ip in service.external_ips:
+        return "external-ip"
+    return "cluster-ip" if ip in service.cluster_ips else None

@@ -1,0 +1,102 @@
+"""What every watch of a run needs: reflectors with one pace and clock, their tasks, and one way to tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from affinity_tester.cluster.api import Api
+from affinity_tester.cluster.objects import Json
+from affinity_tester.cluster.reflector import Listener, Pace, Reflector
+from affinity_tester.core.events import ClusterEvent, Event
+
+T = TypeVar("T")
+
+PAGES = {"endpointslices": 5, "services": 50, "nodes": 20, "pods": 40}
+"""Objects parsed at a time, about 250 kB each: the probes' timer waits some milliseconds at most."""
+
+
+class Lookout:
+    """Its tasks run until `close`; nothing raises into the run."""
+
+    def __init__(
+        self, api: Api, subject: str, emit: Callable[[Event], None], now_ns: Callable[[], int], pace: Pace
+    ) -> None:
+        """`subject`: the Service, under whose name it is told what cannot be watched."""
+        self._api = api
+        self._subject = subject
+        self._emit = emit
+        self._emit_error: Exception | None = None
+        self.now_ns = now_ns
+        self.pace = pace
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._said: set[str] = set()
+
+    def reflector(
+        self, path: str, keep: Callable[[Json], T], heard: Listener[T], *, labels: str = "", name: str = ""
+    ) -> Reflector[T]:
+        """A reflector of the objects at `path`, by label selector or by name."""
+        params = [("labelSelector", labels)] if labels else []
+        params += [("fieldSelector", f"metadata.name={name}")] if name else []
+        page = PAGES[path.rpartition("/")[2]]
+        return Reflector(self._api, path, tuple(params), keep, heard, page=page, pace=self.pace, now_ns=self.now_ns)
+
+    def beside(
+        self,
+        path: str,
+        keep: Callable[[Json], T],
+        changed: Callable[[str, T | None, T | None, int | None], None],
+        *,
+        refused: str,
+        labels: str = "",
+    ) -> Reflector[T]:
+        """A reflector whose interruptions leave the pool known; `refused` is said where it may not list."""
+        what = path.rpartition("/")[2]
+        heard: Listener[T] = Listener(
+            changed=changed, refused=lambda _reason: self.say(refused), failed=partial(self.failed, what)
+        )
+        return self.reflector(path, keep, heard, labels=labels)
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run it until `close`, instead of what ran under this name before."""
+        if name in self._tasks:
+            self._tasks[name].cancel()
+        self._tasks[name] = asyncio.create_task(work, name=f"watch {name}")
+        return self._tasks[name]
+
+    def busy(self, name: str) -> bool:
+        """Whether what was spawned under this name still runs."""
+        return name in self._tasks and not self._tasks[name].done()
+
+    def tell(self, *events: Event) -> None:
+        """Nothing is told any more once `emit` failed; its error is the run's own, and `close` raises it."""
+        for event in events:
+            if self._emit_error is None:
+                try:
+                    self._emit(event)
+                except Exception as error:
+                    self._emit_error = error
+
+    def say(self, sentence: str) -> None:
+        """Tell once what cannot be watched."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self.tell(ClusterEvent(self.now_ns(), "watch", self._subject, sentence))
+
+    def has_said(self, sentence: str) -> bool:
+        """Whether that was told."""
+        return sentence in self._said
+
+    def failed(self, what: str, error: Exception) -> None:
+        """This program erred."""
+        self.say(f"the watch of {what} failed by an internal error ({type(error).__name__}: {error})")
+
+    async def close(self) -> None:
+        """End all tasks. Raises what `emit` raised."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._emit_error is not None:
+            raise self._emit_error

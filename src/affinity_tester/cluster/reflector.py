@@ -1,0 +1,230 @@
+"""Keeps a copy of one kind of object: list, watch from there, and when the watch breaks list again.
+
+    list  ->  watch  --event, bookmark-->  watch
+                |---the server ends it after its time--->  watch on from the last resourceVersion: nothing was missed
+                |---silent for longer than bookmarks take--->  list; is all as it was? watch on: a server may send none
+                |---broken, 410, or another error--->  told as lost  ->  wait (backoff)  ->  list  -> ...
+
+A list after a loss proves that nothing was missed if every object still has the resourceVersion that was last seen; each
+change gives an object a new one, so what changed and changed back shows too. That is a stronger proof than a watch
+resumed from the last resourceVersion gives, since nothing marks the end of what it replays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from affinity_tester.cluster.api import FORBIDDEN, Api, ApiError, WatchSilentError, pages, watch_events
+from affinity_tester.cluster.objects import Json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How patient a watch is; tests are not."""
+
+    silence_s: float = 90.0
+    """API servers send a bookmark a minute."""
+    rotate_s: int = 300
+    """After about so long the server ends a watch, and the next goes on from there; client-go: 5 to 10 minutes."""
+    brief_s: float = 1.0
+    """A watch that ends sooner, with nothing told, is a broken one."""
+    backoff_s: float = 0.5
+    """Before the second attempt at the latest; it doubles from attempt to attempt..."""
+    backoff_max_s: float = 10.0
+    """...up to this: an outage of the API server should not blind the run for much longer than it lasts."""
+    level_s: float = 2.0
+    """How far a watch may lag behind a list before it is not trusted any more."""
+
+
+class Kept(NamedTuple, Generic[T]):
+    """What is kept of an object."""
+
+    version: str
+    """Its own resourceVersion."""
+    fact: T
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """A consistent list."""
+
+    asked_ns: int
+    """It is not older than this: when it was asked for..."""
+    heard_ns: int
+    """...and this is when the last of it was there."""
+    version: str
+    items: dict[str, Kept[T]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener(Generic[T]):
+    """Who is told what a reflector learns. None of it may wait."""
+
+    changed: Callable[[str, T | None, T | None, int | None], None]
+    """An object, by key, before and after, and when that was heard; None: it is one of the first list, and no news."""
+    refused: Callable[[str], None]
+    """The first list is forbidden: nothing more will be told."""
+    failed: Callable[[Exception], None]
+    """This program erred; `lost` follows."""
+    listed: Callable[[bool], None] = lambda _missed: None
+    """The copy is a new list's; whether it differs from what was known before."""
+    confirmed: Callable[[], None] = lambda: None
+    """A bookmark came: nothing changed until `heard_ns`."""
+    lost: Callable[[str], None] = lambda _reason: None
+    """The watch is interrupted, and why; `heard_ns` is the time of the last that was heard."""
+
+
+class Reflector(Generic[T]):
+    """The copy, and the task that keeps it."""
+
+    def __init__(
+        self,
+        api: Api,
+        path: str,
+        params: tuple[tuple[str, str], ...],
+        keep: Callable[[Json], T],
+        listener: Listener[T],
+        *,
+        page: int,
+        pace: Pace,
+        now_ns: Callable[[], int],
+    ) -> None:
+        """Objects of `path` with `params` (selectors), of each of which `keep` makes what is kept."""
+        self._api = api
+        self._path = path
+        self._params = params
+        self._keep = keep
+        self._listener = listener
+        self._page = page
+        self._pace = pace
+        self._now_ns = now_ns
+        self._delay_s = pace.backoff_s
+        self._version = ""
+        self._first = True
+        self.items: dict[str, Kept[T]] = {}
+        self.heard_ns: int | None = None
+        """Until here the copy is known to be right; None before the first list."""
+        self.settled = asyncio.Event()
+        """The first list was read, or refused."""
+
+    async def run(self) -> None:
+        """Keep the copy until cancelled. It raises nothing, and ends only where even the first list is forbidden."""
+        while True:
+            try:
+                self._adopt(await self.list())
+                await self._follow()
+            except ApiError as error:
+                if error.status == FORBIDDEN and self._first:
+                    self._listener.refused(str(error))
+                    self.settled.set()
+                    return
+                self._listener.lost(str(error))
+            except Exception as error:  # an error of this program must not end the run that it only watches
+                self._listener.failed(error)
+                self._listener.lost(f"an internal error ({type(error).__name__})")
+            await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - clients shall not come back at once
+            self._delay_s = min(2 * self._delay_s, self._pace.backoff_max_s)
+
+    async def list(self) -> Listing[T]:
+        """A consistent list; the copy stays as it is. Raises `ApiError`."""
+        asked_ns = self._now_ns()
+        items: dict[str, Kept[T]] = {}
+        version = ""
+        async for page in pages(self._api, self._path, self._params, self._page):
+            version = page.version
+            items.update((_key(obj), Kept(_version(obj), self._keep(obj))) for obj in page.items)
+        return Listing(asked_ns, self._now_ns(), version, items)
+
+    def level_with(self, listing: Listing[T]) -> bool:
+        """Whether the watch has told all that a list shows; it may have told more since."""
+        for key, item in listing.items.items():
+            known = self.items.get(key)
+            if not _reached(known.version if known else self._version, item.version):
+                return False
+        gone = self.items.keys() - listing.items.keys()
+        return all(not _reached(listing.version, self.items[key].version) for key in gone)
+
+    def touched(self, at_ns: int) -> None:
+        """The copy is known to be right until `at_ns`."""
+        self.heard_ns = max(at_ns, self.heard_ns or at_ns)
+
+    def _adopt(self, listing: Listing[T]) -> None:
+        before, first, self._first = self.items, self._first, False
+        self.items, self._version = listing.items, listing.version
+        self.touched(listing.asked_ns)
+        at_ns = None if first else listing.heard_ns
+        for key in sorted(before.keys() | listing.items.keys()):
+            old, new = before.get(key), listing.items.get(key)
+            if old != new:
+                self._listener.changed(key, old and old.fact, new and new.fact, at_ns)
+        self._listener.listed(not first and _versions(before) != _versions(listing.items))
+        self.settled.set()
+
+    async def _follow(self) -> None:
+        """Watch on and on from the last resourceVersion; raises `ApiError` when something may have been missed."""
+        while True:
+            began_ns, heard = self._now_ns(), False
+            try:
+                rotate_s = round(self._pace.rotate_s * random.uniform(0.8, 1.2))  # noqa: S311 - no lockstep
+                events = watch_events(
+                    self._api,
+                    self._path,
+                    self._params,
+                    self._version,
+                    silence_s=self._pace.silence_s,
+                    rotate_s=rotate_s,
+                )
+                async with aclosing(events):
+                    async for kind, obj in events:
+                        heard = True
+                        self._delay_s = self._pace.backoff_s
+                        self._take(kind, obj)
+            except WatchSilentError as silent:
+                listing = await self.list()
+                if _versions(listing.items) != _versions(self.items):
+                    raise ApiError(f"{silent} while things changed") from silent
+                self._adopt(listing)
+                continue
+            if not heard and self._now_ns() - began_ns < self._pace.brief_s * 1e9:
+                raise ApiError("the API server ends the watch as soon as it begins")
+
+    def _take(self, kind: str, obj: Json) -> None:
+        at_ns = self._now_ns()
+        self._version = _version(obj)
+        self.touched(at_ns)
+        if kind == "BOOKMARK":
+            self._listener.confirmed()
+            return
+        key = _key(obj)
+        old = self.items.pop(key, None)
+        new = None if kind == "DELETED" else Kept(self._version, self._keep(obj))
+        if new is not None:
+            self.items[key] = new
+        self._listener.changed(key, old and old.fact, new and new.fact, at_ns)
+
+
+def _key(obj: Json) -> str:
+    metadata = obj["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _version(obj: Json) -> str:
+    return str(obj["metadata"].get("resourceVersion", ""))
+
+
+def _versions(items: dict[str, Kept[T]]) -> dict[str, str]:
+    return {key: item.version for key, item in items.items()}
+
+
+def _reached(version: str, wanted: str) -> bool:
+    """Whether one resourceVersion is as new as another: those of one resource are numbers that grow (KEP-5504)."""
+    if version.isdecimal() and wanted.isdecimal():
+        return int(version) >= int(wanted)
+    return version == wanted

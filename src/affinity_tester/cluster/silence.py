@@ -1,0 +1,72 @@
+"""Why nothing answers, as far as the cluster knows."""
+
+from __future__ import annotations
+
+from affinity_tester.cluster.api import ApiError
+from affinity_tester.cluster.connect import Cluster
+from affinity_tester.cluster.lookup import family_of, read_endpoints, read_nodes, read_service
+from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.pool import Endpoint
+
+
+async def explain_silence(cluster: Cluster, ref: ServiceRef, port: int, target: TransportAddress) -> str | None:
+    """The likeliest reason why probes to `target` of a Service's UDP port are not answered; None where none is seen.
+
+    It reads the Service, its endpoints and the nodes once, now. It raises nothing of the API's.
+    """
+    try:
+        service = await read_service(cluster.api, ref)
+        if service is None:
+            return f'there is no Service "{ref}" any more'
+        udp = service.udp_port(port)
+        if udp is None:
+            return f'Service "{ref}" has no UDP port {port} any more'
+        endpoints = await read_endpoints(cluster.api, ref, udp, family_of(service, target))
+        nodes = await read_nodes(cluster.api)
+    except ApiError:
+        return None
+    return likeliest(service, udp, target, endpoints, nodes, inside=cluster.inside)
+
+
+def likeliest(
+    service: Service,
+    port: ServicePort,
+    target: TransportAddress,
+    endpoints: frozenset[Endpoint] | None,
+    nodes: dict[str, Node] | None,
+    *,
+    inside: bool,
+) -> str | None:
+    """Pure: the first that fits, the surest first. `endpoints`, `nodes`: None where they may not be read."""
+    if endpoints is not None and not endpoints:
+        selector = ", ".join(f"{name}={value}" for name, value in service.selector)
+        why = f": no pod has the labels {selector}" if selector else ": it has no selector, and nobody gave it any"
+        return f'Service "{service.ref}" has no endpoints{why}'
+    ready = None if endpoints is None else {endpoint.node for endpoint in endpoints if endpoint.ready}
+    if endpoints is not None and not ready:
+        return f'none of the {len(endpoints)} endpoints of Service "{service.ref}" is ready'
+    at_node = next((name for name, node in (nodes or {}).items() if target.ip in _addresses(node)), None)
+    local = service.steer("externalTrafficPolicy") == "Local"
+    if at_node is not None and target.port == port.node_port:
+        if local and ready is not None and at_node not in ready:
+            return f'externalTrafficPolicy is Local, and node "{at_node}" has no ready pod of Service "{service.ref}"'
+        return f'probes go to node port {port.node_port} of node "{at_node}": do firewalls let UDP in there?'
+    if target.ip in service.cluster_ips:
+        return None if inside else f"{target.ip} is a cluster IP, reached only from inside the cluster"
+    if service.type == "LoadBalancer" and not service.ingress and target.ip not in service.external_ips:
+        return f'the load balancer of Service "{service.ref}" has no address yet'
+    ips = [address for address in service.ingress if address.replace(".", "").isdigit() or ":" in address]
+    if ips and len(ips) == len(service.ingress) and target.ip not in (*ips, *service.external_ips):
+        return f'the load balancer of Service "{service.ref}" is at {", ".join(ips)} now, and probes go to {target.ip}'
+    if service.source_ranges:
+        ranges = ", ".join(service.source_ranges)
+        return f"loadBalancerSourceRanges lets in {ranges} only: is this client's address among them?"
+    if local and ready is not None and nodes and len(ready) < len(nodes):
+        has = f"{len(ready)} of {len(nodes)} nodes have a ready pod"
+        return f"externalTrafficPolicy is Local and {has}: does the balancer's health check leave out the rest?"
+    return None
+
+
+def _addresses(node: Node) -> tuple[str, ...]:
+    return node.internal_ips + node.external_ips

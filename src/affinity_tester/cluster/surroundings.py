@@ -1,0 +1,78 @@
+"""Watches what explains by being near: nodes, the backend pods, and the proxies' pods of all namespaces."""
+
+from __future__ import annotations
+
+from affinity_tester.cluster.changes import node_events, pod_events, proxy_events
+from affinity_tester.cluster.lookout import Lookout
+from affinity_tester.cluster.objects import Node, Pod, parse_node, parse_pod
+from affinity_tester.cluster.reflector import Reflector
+
+PROXY_LABELS = (
+    "k8s-app in (kube-proxy,cilium,calico-node,kube-router)",
+    "component=kube-proxy,k8s-app notin (kube-proxy,cilium,calico-node,kube-router)",
+    "app=ovnkube-node,component!=kube-proxy,k8s-app notin (kube-proxy,cilium,calico-node,kube-router)",
+)
+"""The pods that forward a Service's packets, by the labels of their usual manifests; no pod fits two of them."""
+
+NO_NODES = "cannot list nodes: node events will be missing"
+NO_PROXIES = "cannot list pods in all namespaces: proxy events will be missing"
+UNSEEN_PROXIES = (
+    "no pod of kube-proxy, cilium, calico-node, kube-router or ovn can be seen: proxy events will be missing"
+)
+
+
+class Surroundings:
+    """Tells `ClusterEvent`s. What may not be listed is said once, and the rest goes on."""
+
+    def __init__(self, lookout: Lookout, namespace: str) -> None:
+        """`namespace`: of the backend pods."""
+        self._lookout = lookout
+        self._namespace = namespace
+        self._nodes = lookout.beside("/api/v1/nodes", parse_node, self._on_node, refused=NO_NODES)
+        self._proxies = [
+            lookout.beside("/api/v1/pods", parse_pod, self._on_proxy, refused=NO_PROXIES, labels=labels)
+            for labels in PROXY_LABELS
+        ]
+        self._pods: Reflector[Pod] | None = None
+        self._images: dict[tuple[str, str], str] = {}
+        self.node_names: dict[str, str] = {}
+        """Nodes by their InternalIPs, those that are gone too."""
+
+    def begin(self) -> None:
+        """Start the watches that need to know nothing of the Service."""
+        self._lookout.spawn("nodes", self._nodes.run())
+        for number, reflector in enumerate(self._proxies):
+            self._lookout.spawn(f"proxies {number}", reflector.run())
+
+    def watch_pods(self, selector: tuple[tuple[str, str], ...]) -> None:
+        """Watch the pods that the Service selects, instead of those that it selected before."""
+        path = f"/api/v1/namespaces/{self._namespace}/pods"
+        refused = f"cannot list pods in namespace {self._namespace}: restarts of backend pods will be missing"
+        labels = ",".join(f"{name}={value}" for name, value in selector)
+        self._pods = self._lookout.beside(path, parse_pod, self._on_pod, refused=refused, labels=labels)
+        self._lookout.spawn("pods", self._pods.run())
+
+    async def settled(self) -> None:
+        """Wait for the first lists; then say so if no proxy can be seen."""
+        await self._nodes.settled.wait()
+        if self._pods is not None:
+            await self._pods.settled.wait()
+        for reflector in self._proxies:
+            await reflector.settled.wait()
+        if not any(reflector.items for reflector in self._proxies) and not self._lookout.has_said(NO_PROXIES):
+            self._lookout.say(UNSEEN_PROXIES)
+
+    def _on_node(self, key: str, old: Node | None, new: Node | None, at_ns: int | None) -> None:
+        name = key.removeprefix("/")
+        self.node_names.update(dict.fromkeys(new.internal_ips if new else (), name))
+        if at_ns is not None:
+            self._lookout.tell(*node_events(at_ns, name, old, new))
+
+    def _on_pod(self, _key: str, old: Pod | None, new: Pod | None, at_ns: int | None) -> None:
+        if at_ns is not None:
+            self._lookout.tell(*pod_events(at_ns, old, new))
+
+    def _on_proxy(self, _key: str, old: Pod | None, new: Pod | None, at_ns: int | None) -> None:
+        events = proxy_events(at_ns or 0, old, new, self._images)  # the first list fills in the images
+        if at_ns is not None:
+            self._lookout.tell(*events)

@@ -1,0 +1,189 @@
+"""Watches the pool behind a Service and what happens around it, and tells it as events.
+
+All of it only reads. What RBAC refuses is said once, by name, and the rest goes on; nothing of it ever raises into the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from affinity_tester.cluster.api import ApiError
+from affinity_tester.cluster.changes import service_events
+from affinity_tester.cluster.connect import Cluster
+from affinity_tester.cluster.lookout import Lookout
+from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_service, parse_slice
+from affinity_tester.cluster.poolview import SERVICE, SLICES, PoolView
+from affinity_tester.cluster.reflector import Listener, Pace, Reflector
+from affinity_tester.cluster.surroundings import Surroundings
+from affinity_tester.core.events import Event
+from affinity_tester.core.pool import PoolSnapshot
+from affinity_tester.settings import NS_PER_S
+
+START_S = 10.0
+"""How long a start waits for the first lists."""
+
+LIST_EVERY_NS = NS_PER_S
+"""Lists for the sake of judgements are at least so far apart."""
+
+LEVEL_LOOK_S = 0.02
+"""How often to look whether the watch has told what a list shows; it mostly has, before the list is read."""
+
+
+class PoolWatch:
+    """The watches of one Service, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        service: ServiceRef,
+        port: int,
+        emit: Callable[[Event], None],
+        *,
+        family: str | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        pace: Pace | None = None,
+    ) -> None:
+        """Watch the pool behind `service`'s UDP port (its number in the Service) for IPv4, IPv6, or any family."""
+        self._ref = service
+        self._now_ns = now_ns
+        self._lookout = Lookout(cluster.api, str(service), emit, now_ns, pace or Pace())
+        self._around = Surroundings(self._lookout, service.namespace)
+        self._listed_ns: int | None = None
+        self._refused: str | None = None
+        self._trouble = "no answer yet"
+        heard_slices: Listener[Slice] = Listener(
+            changed=self._on_slice,
+            refused=self._refuse_slices,
+            failed=partial(self._lookout.failed, SLICES),
+            listed=partial(self._up, SLICES),
+            confirmed=self._on_bookmark,
+            lost=partial(self._lost, SLICES),
+        )
+        heard_service: Listener[Service] = Listener(
+            changed=self._on_service,
+            refused=self._refuse_service,
+            failed=partial(self._lookout.failed, SERVICE),
+            listed=partial(self._up, SERVICE),
+            confirmed=self._on_bookmark,
+            lost=partial(self._lost, SERVICE),
+        )
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{service.namespace}/endpointslices"
+        labels = f"kubernetes.io/service-name={service.name}"
+        self._slices = self._lookout.reflector(path, parse_slice, heard_slices, labels=labels)
+        path = f"/api/v1/namespaces/{service.namespace}/services"
+        self._service = self._lookout.reflector(path, parse_service, heard_service, name=service.name)
+        self._pool = PoolView(
+            self._slices, self._service, self._lookout.tell, now_ns, ref=service, port=port, family=family
+        )
+
+    @property
+    def unwatched(self) -> str | None:
+        """Why the pool is not watched; None when it is."""
+        if self._refused is not None:
+            return self._refused
+        return f"the endpointslices could not be listed ({self._trouble})" if self._pool.snapshot is None else None
+
+    @property
+    def snapshot(self) -> PoolSnapshot | None:
+        """The pool as it was last told."""
+        return self._pool.snapshot
+
+    @property
+    def node_names(self) -> Mapping[str, str]:
+        """Nodes by their InternalIPs, those that are gone too; it grows as nodes come."""
+        return self._around.node_names
+
+    async def start(self, wait_s: float = START_S) -> str | None:
+        """Begin; returns when the first lists are there, or after `wait_s`, with `unwatched` (it goes on trying)."""
+        begun = self._lookout.spawn("begin", self._begin())
+        await asyncio.wait({begun}, timeout=wait_s)
+        return self.unwatched
+
+    async def stop(self) -> None:
+        """End all watches. Raises what `emit` raised, if it did: after that nothing more was told."""
+        await self._lookout.close()
+
+    def want(self, after_ns: int | None) -> None:
+        """A list made later than `after_ns` is wanted (`RunAnalysis.wants_list_after_ns`): see to it. Call it at any rate."""
+        now_ns = self._now_ns()
+        if after_ns is None or now_ns <= after_ns or self._lookout.busy("confirm"):
+            return
+        if self._listed_ns is None or now_ns - self._listed_ns >= LIST_EVERY_NS:
+            self._lookout.spawn("confirm", self.confirm())
+
+    async def confirm(self) -> bool:
+        """List the pool now; if the watch has told all that the list shows, tell `PoolConfirmed`. Returns whether it did."""
+        if self._pool.known_ns is None:
+            return False
+        self._listed_ns = asked_ns = self._now_ns()
+        try:
+            level = await self._level_with_lists()
+        except ApiError:
+            return False  # where the watch is broken too, it says so itself
+        except Exception as error:
+            self._lookout.failed(SLICES, error)
+            return False
+        if level:
+            return self._pool.confirm_by_lists(asked_ns)
+        self._distrust(SLICES, self._slices)
+        if self._pool.has_service:
+            self._distrust(SERVICE, self._service)
+        return False
+
+    async def _level_with_lists(self) -> bool:
+        """Whether the watches tell, before their patience is over, all that lists made now show."""
+        slices = await self._slices.list()
+        service = await self._service.list() if self._pool.has_service else None
+        deadline = asyncio.get_running_loop().time() + self._lookout.pace.level_s
+        while not (self._slices.level_with(slices) and (service is None or self._service.level_with(service))):
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(LEVEL_LOOK_S)
+        return True
+
+    def _distrust(self, part: str, reflector: Reflector[Slice] | Reflector[Service]) -> None:
+        """Its watch is alive and does not tell what there is: begin it anew."""
+        self._pool.down(part, "the watch does not tell what a list shows")
+        self._lookout.spawn(part, reflector.run())
+
+    async def _begin(self) -> None:
+        self._lookout.spawn(SLICES, self._slices.run())
+        self._lookout.spawn(SERVICE, self._service.run())
+        self._around.begin()
+        await self._slices.settled.wait()
+        await self._service.settled.wait()
+        await self._around.settled()
+
+    # --- what is heard ------------------------------------------------------------------------------------------------
+
+    def _up(self, part: str, missed: bool) -> None:
+        self._pool.up(part, missed=missed)
+
+    def _lost(self, part: str, reason: str) -> None:
+        self._trouble = reason
+        self._pool.down(part, reason)
+
+    def _on_bookmark(self) -> None:
+        self._pool.confirm()
+
+    def _on_slice(self, _key: str, _old: Slice | None, _new: Slice | None, at_ns: int | None) -> None:
+        if at_ns is not None:
+            self._pool.changed(at_ns)
+
+    def _on_service(self, _key: str, old: Service | None, new: Service | None, at_ns: int | None) -> None:
+        if at_ns is not None:
+            self._lookout.tell(*service_events(at_ns, str(self._ref), old, new))
+            self._pool.changed(at_ns)
+        if new is not None and new.selector and (old is None or old.selector != new.selector):
+            self._around.watch_pods(new.selector)
+
+    def _refuse_slices(self, reason: str) -> None:
+        self._refused = f"cannot list endpointslices in namespace {self._ref.namespace} ({reason})"
+
+    def _refuse_service(self, _reason: str) -> None:
+        missing = "changes of the Service and restarts of its pods will be missing"
+        self._lookout.say(f"cannot list services in namespace {self._ref.namespace}: {missing}")
+        self._pool.without_service()
