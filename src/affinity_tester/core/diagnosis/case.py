@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from affinity_tester.core.diagnosis.facts import Facts
-from affinity_tester.core.diagnosis.wording import count, distance, listed, pods
-from affinity_tester.core.events import CanaryResult, Change
+from affinity_tester.core.diagnosis.wording import count, distance, listed, pods, seconds
+from affinity_tester.core.events import CanaryResult, Change, Judgement
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.incidents import Member
+from affinity_tester.core.incidents import BURST, Member
 
 NODE_REACH_NS = 60_000_000_000
 """A node's event this long before still is near: balancers take a new node in after several health checks."""
@@ -26,6 +26,8 @@ class Move:
     session: str
     changes: tuple[Change, ...]
     """In send order."""
+    idle: bool
+    """Each of them was judged idle: the pause before it is longer than the affinity window."""
 
     @property
     def old(self) -> Identity:
@@ -48,9 +50,14 @@ class Move:
         return sum(change.after.seq - change.before.seq - 1 for change in self.changes)
 
     @property
+    def longest(self) -> Change:
+        """The change with the most probes without a reply."""
+        return max(self.changes, key=lambda change: change.after.seq - change.before.seq)
+
+    @property
     def run(self) -> int:
         """The most probes without a reply in one of its changes."""
-        return max(change.after.seq - change.before.seq - 1 for change in self.changes)
+        return self.longest.after.seq - self.longest.before.seq - 1
 
     @property
     def pause_ns(self) -> int:
@@ -84,28 +91,30 @@ class Case:
         self.facts = facts
         self.homes = facts.homes(from_ns)
         """Who served each session when it began."""
-        members = list(members)
-        changes: dict[str, list[Change]] = {}
+        changed: dict[str, list[Member]] = {}
+        silent: dict[str, list[Member]] = {}
         for member in members:
-            if member.change is not None:
-                changes.setdefault(member.session, []).append(member.change)
-        self.moves = tuple(
-            Move(session, tuple(sorted(mine, key=lambda change: change.after.seq)))
-            for session, mine in sorted(changes.items())
-        )
-        self.silences = tuple(self._silences(members, changes))
+            (silent if member.change is None else changed).setdefault(member.session, []).append(member)
+        self.moves = tuple(_move(session, mine) for session, mine in sorted(changed.items()))
+        """Sessions that changed, by name."""
+        self.silences = tuple(self._silences(silent))
+        """Sessions that fell silent, by name; one that a change ended counts though its burst was told before."""
+        self.shown_ns = min((move.changes[0].after.sent_ns for move in self.moves), default=from_ns)
+        """When it first showed: what caused it came before."""
 
-    def _silences(self, members: list[Member], changes: dict[str, list[Change]]) -> Iterable[Silence]:
-        by_session: dict[str, list[Member]] = {}
-        for member in members:
-            if member.change is None:
-                by_session.setdefault(member.session, []).append(member)
-        for session, mine in sorted(by_session.items()):
+    def _silences(self, silent: dict[str, list[Member]]) -> Iterator[Silence]:
+        long = {move.session: move.longest for move in self.moves if move.run >= BURST}
+        for session in sorted(silent.keys() | long.keys()):
+            mine = silent.get(session)
+            if mine is None:
+                yield _ended_by(session, long[session])
+                continue
             outage = next((member for member in mine if member.key[0] == "outage"), None)
             first = min(mine, key=lambda member: member.key[1])
-            last_ns = max(member.to_ns for member in mine)
-            seq = first.key[1]
-            change = next((c for c in changes.get(session, ()) if c.before.seq < seq <= c.after.seq), None)
+            seq, last_ns = first.key[1], max(member.to_ns for member in mine)
+            change = long.get(session)
+            if change is not None and not change.before.seq < seq <= change.after.seq:
+                change = None
             stopped_ns = self.facts.stopped_ns
             cut = stopped_ns is not None and last_ns >= stopped_ns - 2 * self.facts.interval_ns
             ended = change is not None or (not cut if outage is None else outage.ended)
@@ -133,8 +142,8 @@ class Case:
                 if event.what.startswith(("load-balancer", "placed", "moved")):
                     what = f": {event.what}"
                 name = f'{event.subject} "{event.name}" ' if event.name else f"{event.subject} "
-                sentence = f"{name}{what}, {distance(event.at_ns, self.from_ns)}".replace(" :", ":")
-                found.append((abs(event.at_ns - self.from_ns), sentence))
+                sentence = f"{name}{what} {distance(event.at_ns, self.shown_ns)}".replace(" :", ":")
+                found.append((abs(event.at_ns - self.shown_ns), sentence))
         return [sentence for _, sentence in sorted(found)[:3]]
 
     def loss(self, lost: int) -> str:
@@ -149,10 +158,10 @@ class Case:
         if answered:
             names = {c.identity.pod for c in answered if c.identity is not None and c.identity.pod is not None}
             by = f" by {pods(names)}" if names else ""
-            delay_ns = min(c.at_ns - c.sent_ns for c in answered)
+            longest_ns = max(c.at_ns - c.sent_ns for c in answered)
             said.append(
                 f"{count(len(answered), 'canary')} from a fresh port {'was' if len(answered) == 1 else 'were'} "
-                f"answered{by}, the fastest {delay_ns / 1_000_000:.0f} ms after being sent"
+                f"answered{by} within {seconds(longest_ns)}"
             )
         silent = len(canaries) - len(answered)
         if silent:
@@ -185,6 +194,18 @@ class Case:
     def canaries(self) -> list[CanaryResult]:
         """The canaries that were sent in it."""
         return [c for c in self.facts.canaries if self.from_ns <= c.sent_ns <= self.to_ns + self.facts.interval_ns]
+
+    @cached_property
+    def holders(self) -> dict[tuple[object, ...], list[tuple[str, int, int]]]:
+        """Who had each (pod, instance, reflexive address) from when to when."""
+        found: dict[tuple[object, ...], list[tuple[str, int, int]]] = {}
+        end_ns = self.to_ns + 60_000_000_000
+        for name, session in self.facts.sessions.items():
+            starts = [at_ns for at_ns, _ in session.history[1:]]
+            for (at_ns, who), until_ns in zip(session.history, [*starts, end_ns], strict=False):
+                if until_ns > self.from_ns and who.reflexive is not None:
+                    found.setdefault((who.pod, who.instance, who.reflexive), []).append((name, at_ns, until_ns))
+        return found
 
     @cached_property
     def source_kept(self) -> bool | None:
@@ -235,3 +256,17 @@ class Case:
             ((ip, (_, all_)),) = cohorts.items()
             return f"all with old reflexive IP {self.place(ip)}, which had {count(all_, 'session')}"
         return f"by old reflexive IP {listed(parts)}"
+
+
+def _move(session: str, members: list[Member]) -> Move:
+    changes = sorted((m.change for m in members if m.change is not None), key=lambda change: change.after.seq)
+    return Move(session, tuple(changes), all(member.judgement is Judgement.IDLE for member in members))
+
+
+def _ended_by(session: str, change: Change) -> Silence:
+    """The silence before a change, when the burst that told of it belongs to an earlier incident."""
+    before, after = change.before, change.after
+    lost = after.seq - before.seq - 1
+    return Silence(
+        session, before.seq + 1, before.sent_ns, after.sent_ns, lost, ended=True, old=before.identity, change=change
+    )

@@ -14,11 +14,13 @@ from operator import itemgetter
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
+    Certainty,
     ChangeRevised,
     ChangeSeen,
     ClientFault,
     ClusterEvent,
     Counts,
+    Diagnosis,
     DuplicateDiffers,
     Event,
     FirstAnswer,
@@ -213,6 +215,11 @@ class Facts:
                 self.cluster.append(event)
             case _:
                 pass
+
+    def diagnosed(self, from_ns: int, diagnoses: tuple[Diagnosis, ...]) -> None:
+        """An incident that began at `from_ns` was named."""
+        if any(d.name == "flow-wipe" and d.certainty is Certainty.LIKELY for d in diagnoses):
+            self.wipes_ns.append(from_ns)
 
     def _session(self, name: str) -> SessionFacts:
         return self.sessions.setdefault(name, SessionFacts())

@@ -22,6 +22,11 @@ _FEW = 3
 _STAYED_NS = 1_000_000_000
 """A pod that is still in the pool this long after its flows left it was not being removed just then."""
 
+_NOTICED = 3
+"""Intervals after which a session has surely noticed that it lost its address to another."""
+
+_ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
+
 _PERIODS = 3
 """So many wipes at even distances are a period."""
 
@@ -105,8 +110,12 @@ def snat_collision(case: Case, groups: Groups) -> Diagnosis | None:
     """Two sessions have the same reflexive address at one pod, or replies alone are lost."""
     sharing = _shared(case, groups)
     if sharing:
-        seen = {str(move.new.reflexive) for move in sharing}
-        evidence = [f"{count(len(sharing), 'session')} got the address of another one at the same pod: {listed(seen)}"]
+        seen = {str(change.after.identity.reflexive) for move in sharing for change in move.changes[:1]}
+        lost = sum(silence.lost for silence in case.silences)
+        evidence = [
+            f"{count(len(sharing), 'session')} got the address of another one at the same pod: {listed(seen)}",
+            f"{count(lost, 'probe')} of {count(len(case.silences), 'session')} lost meanwhile",
+        ]
         return diagnosis("snat-collision", evidence)
     names = {silence.session for silence in case.silences if silence.ended and silence.change is None}
     gaps = [gap for gap in case.facts.directed if gap.session in names and case.during(gap.at_ns)]
@@ -200,14 +209,25 @@ def _left_serving(case: Case, move: Move) -> bool:
 
 
 def _shared(case: Case, groups: Groups) -> tuple[Move, ...]:
-    """Moves to a new address that another session has at the same pod."""
-    holders: dict[tuple[object, ...], set[str]] = {}
-    for session, who in case.facts.homes(case.to_ns).items():
-        if who.reflexive is not None:
-            holders.setdefault((who.pod, who.instance, who.reflexive), set()).add(session)
-    moves = groups.port_alone + groups.to_other_ip
-    moves += tuple(move for move in groups.to_other_pod if Kind.REFLEXIVE_PORT in move.kinds)
-    return tuple(m for m in moves if len(holders.get((m.new.pod, m.new.instance, m.new.reflexive), ())) > 1)
+    """Moves to a new address that another session had at the same pod for longer than it takes to notice a change."""
+    enough_ns = _NOTICED * case.facts.interval_ns
+    found = []
+    for move in groups.port_alone + groups.to_other_pod + groups.to_other_ip:
+        for change, until_ns in zip(
+            move.changes, [*(c.after.sent_ns for c in move.changes[1:]), case.to_ns + enough_ns], strict=True
+        ):
+            who = change.after.identity
+            if not _ADDRESS.intersection(change.kinds) or who.reflexive is None:
+                continue
+            holders = case.holders.get((who.pod, who.instance, who.reflexive), ())
+            from_ns = change.after.sent_ns
+            if any(
+                name != move.session and min(until_ns, end) - max(from_ns, start) >= enough_ns
+                for name, start, end in holders
+            ):
+                found.append(move)
+                break
+    return tuple(found)
 
 
 def _spared(case: Case, moves: tuple[Move, ...]) -> int:

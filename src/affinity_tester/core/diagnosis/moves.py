@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.diagnosis.own import own_address_changed
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
 from affinity_tester.core.events import Diagnosis
@@ -82,13 +83,25 @@ def idle_expiry(case: Case, groups: Groups) -> Diagnosis | None:
         return None
     pauses = sorted(move.pause_ns for move in moves)
     others = len(case.homes) - len(case.moves)
+    changes = sum(len(move.changes) for move in moves)
+    probes = sum(move.changes[-1].after.seq - move.changes[0].before.seq for move in moves)
     evidence = [
         f"{case.share(m.session for m in moves)}, each at the first probe after a silence of "
-        f"{seconds(pauses[0])} to {seconds(pauses[-1])}",
-        f"probes are {case.facts.interval_ns / 1e9:g} s apart otherwise; {case.loss(sum(m.lost for m in moves))}",
+        f"{seconds(pauses[0])} or more; {case.loss(sum(m.lost for m in moves))}",
     ]
-    if others > 0:
-        evidence.append(f"the {count(others, 'other session')} did not change")
+    interval_ns = case.facts.interval_ns
+    if all(move.pause_ns < 2 * interval_ns for move in moves):
+        evidence.append(
+            f"probes are {seconds(interval_ns)} apart, and {changes:,} of {count(probes, 'probe')} showed a change"
+        )
+        if 2 * changes >= probes:
+            return diagnosis("idle-expiry", evidence)
+        return diagnosis(
+            "idle-expiry", evidence, "why other probes after as long a silence showed none: a shorter --interval"
+        )
+    evidence.append(
+        f"probes are {seconds(interval_ns)} apart otherwise, and {count(others, 'other session')} did not change"
+    )
     sure = others > 0 or pauses[0] > _AFFINITY_WINDOW_NS
     return diagnosis(
         "idle-expiry", evidence, "" if sure else "a session that went on sending meanwhile and did not move"
@@ -98,7 +111,7 @@ def idle_expiry(case: Case, groups: Groups) -> Diagnosis | None:
 def client_nat(case: Case, groups: Groups) -> Diagnosis | None:
     """All sessions show a new address that is no node's, and keep their pods."""
     moves = groups.to_other_ip
-    if not _looks_like_client_nat(case, moves):
+    if not _looks_like_client_nat(case, moves) or own_address_changed(case):
         return None
     new = _ips(moves, new=True)
     served = {move.old.pod for move in moves}

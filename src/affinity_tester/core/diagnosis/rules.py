@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from affinity_tester.core.diagnosis import flows, moves, own, silences, whole
 from affinity_tester.core.diagnosis.case import Case
+from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.facts import Facts
 from affinity_tester.core.diagnosis.sorting import sort
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, cannot_tell, count
@@ -26,8 +27,6 @@ def diagnose(story: Story, facts: Facts) -> tuple[Diagnosis, ...]:
     if rest:
         case = Case(rest, story.from_ns, story.to_ns, facts)
         found = _unexplained(case) or [_cannot_tell(case)]
-        if any(diagnosis.name == "flow-wipe" and not diagnosis.missing for diagnosis in found):
-            facts.wipes_ns.append(story.from_ns)
     if explained:
         found += _shows_by_itself(Case(explained, story.from_ns, story.to_ns, facts))
     return _ranked(found)
@@ -114,8 +113,10 @@ def _cannot_tell(case: Case) -> Diagnosis:
 
 
 def _ranked(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Likely ones first; of two of one name the better one."""
+    """Likely ones first, each name once; beside a likely one only those stay that no client could tell from it."""
     ranked: dict[str, Diagnosis] = {}
     for diagnosis in sorted(found, key=lambda diagnosis: _ORDER[diagnosis.certainty]):
         ranked.setdefault(diagnosis.name, diagnosis)
-    return tuple(ranked.values())
+    likely = [name for name, diagnosis in ranked.items() if diagnosis.certainty is Certainty.LIKELY]
+    alike = frozenset().union(*(equivalents(name) for name in likely))
+    return tuple(d for name, d in ranked.items() if not likely or name in alike)

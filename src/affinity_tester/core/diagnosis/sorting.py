@@ -46,6 +46,9 @@ def sort(case: Case) -> Groups:
     for move in case.moves:
         groups.setdefault(_group(case, move), []).append(move)
     sprayed = tuple(groups.get("sprayed", ()))
+    if sprayed and 2 * len(sprayed) >= len(case.moves):
+        # Chance spares some sessions for a while; they are no story of their own.
+        sprayed, groups = case.moves, {}
     sizes = len(case.facts.sizes)
     return Groups(
         sprayed=sprayed,
@@ -59,14 +62,14 @@ def sort(case: Case) -> Groups:
 
 
 def _group(case: Case, move: Move) -> str:
+    if move.idle or move.pause_ns >= max(_SILENT_NS, _SILENT_SLOTS * case.facts.interval_ns):
+        return "after_silence"
     probes = move.changes[-1].after.seq - move.changes[0].before.seq
     if len(move.changes) >= _SPRAY_CHANGES and len(move.changes) >= _SPRAY_RATE * probes:
         return "sprayed"
     kinds = move.kinds
     if Kind.INSTANCE in kinds and Kind.POD not in kinds and move.old.pod is not None:
         return "restarted"
-    if move.pause_ns >= max(_SILENT_NS, _SILENT_SLOTS * case.facts.interval_ns):
-        return "after_silence"
     if Kind.REFLEXIVE_IP in kinds:
         return "to_other_ip"
     return "port_alone" if kinds == {Kind.REFLEXIVE_PORT} else "to_other_pod"

@@ -84,7 +84,12 @@ def rewritten_from_the_start(facts: Facts) -> Diagnosis | None:
         if session.local is not None and session.first is not None and session.first.reflexive is not None
     ]
     local = facts.spec("externalTrafficPolicy") == "Local"
-    rewritten = [(own, seen) for own, seen in known if own.port != seen.port and (local or own.ip == seen.ip)]
+    other_port = [(own, seen) for own, seen in known if own.port != seen.port]
+    rewritten = [(own, seen) for own, seen in other_port if own.ip == seen.ip]
+    missing = ""
+    if not rewritten and local:
+        rewritten = other_port
+        missing = "whether the client is behind a NAT of its own: the IP differs too"
     if not rewritten:
         return None
     own, seen = rewritten[0]
@@ -92,7 +97,7 @@ def rewritten_from_the_start(facts: Facts) -> Diagnosis | None:
         f"{len(rewritten)} of {count(len(known), 'session')} had another port from the first reply on, "
         f"such as {own} seen as {seen}: information, and no break by itself"
     ]
-    return diagnosis("port-rewrite", evidence)
+    return diagnosis("port-rewrite", evidence, missing)
 
 
 def wrong_source(facts: Facts) -> Diagnosis | None:
@@ -140,13 +145,13 @@ def first_packet_race(facts: Facts) -> Diagnosis | None:
         return None
     at_start = sum(session.start_lost for session in unlucky)
     later, probes = facts.total.lost - at_start, facts.total.sent - at_start
-    rate = max(later, 0) / probes if probes > 0 else 0.0
+    rate = (max(later, 0) + 1) / (max(probes, 0) + 1)  # one more than seen: no loss so far does not mean none ever
     if _tail(len(begun), len(unlucky), rate) > _CHANCE:
         return None
     evidence = [
         f"{len(unlucky)} of {count(len(begun), 'session')} lost their first {count(_longest(unlucky), 'probe')} at most, "
         f"{count(at_start, 'probe')} in all, and were answered then",
-        f"of the {count(probes, 'probe')} after {rate:.2%} were lost",
+        f"{later:,} of the {count(probes, 'probe')} after were lost",
     ]
     return diagnosis("first-packet-race", evidence)
 
