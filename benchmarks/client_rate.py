@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks.contenders import PROBE, ClientRun, Load, Setup, free_port, limit_echo, load, run_client
-from benchmarks.machine import Child, UnavailableError, all_ended, program
+from benchmarks.machine import Child, all_ended, program
 from benchmarks.results import Bar, Result, alternate
 
 RATE = 50_000
