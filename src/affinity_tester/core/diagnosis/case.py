@@ -119,7 +119,9 @@ class Case:
             cut = stopped_ns is not None and last_ns >= stopped_ns - 2 * self.facts.interval_ns
             ended = change is not None or (not cut if outage is None else outage.ended)
             lost = max(member.lost for member in mine)
-            yield Silence(session, seq, first.from_ns, last_ns, lost, ended, first.before, change)
+            # The member's own `before` is as of when the loss was told: a change may have come in between.
+            old = self.homes.get(session) if seq else None
+            yield Silence(session, seq, first.from_ns, last_ns, lost, ended, old, change)
 
     # --- sentences ---------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from affinity_tester.core.diagnosis.case import Case, Move
 from affinity_tester.core.diagnosis.moves import looks_local
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import Change, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 
@@ -110,10 +110,11 @@ def snat_collision(case: Case, groups: Groups) -> Diagnosis | None:
     """Two sessions have the same reflexive address at one pod, or replies alone are lost."""
     sharing = _shared(case, groups)
     if sharing:
-        seen = {str(change.after.identity.reflexive) for move in sharing for change in move.changes[:1]}
+        steps = {f"{move.old.reflexive} -> {move.new.reflexive}" for move in sharing}
         lost = sum(silence.lost for silence in case.silences)
         evidence = [
-            f"{count(len(sharing), 'session')} got the address of another one at the same pod: {listed(seen)}",
+            f"{case.share(m.session for m in sharing)} shared a reflexive address with another one at the same pod: "
+            f"{listed(steps)}",
             f"{count(lost, 'probe')} of {count(len(case.silences), 'session')} lost meanwhile",
         ]
         return diagnosis("snat-collision", evidence)
@@ -209,25 +210,23 @@ def _left_serving(case: Case, move: Move) -> bool:
 
 
 def _shared(case: Case, groups: Groups) -> tuple[Move, ...]:
-    """Moves to a new address that another session had at the same pod for longer than it takes to notice a change."""
+    """Moves to or from an address that another session had too, at the same pod, for longer than a change goes unnoticed."""
+    moves = groups.port_alone + groups.to_other_pod + groups.to_other_ip
+    return tuple(move for move in moves if any(_has_company(case, move.session, change) for change in move.changes))
+
+
+def _has_company(case: Case, session: str, change: Change) -> bool:
+    """Whether another session had the address from or to which this one changed, at the same time."""
+    if not _ADDRESS.intersection(change.kinds):
+        return False
     enough_ns = _NOTICED * case.facts.interval_ns
-    found = []
-    for move in groups.port_alone + groups.to_other_pod + groups.to_other_ip:
-        for change, until_ns in zip(
-            move.changes, [*(c.after.sent_ns for c in move.changes[1:]), case.to_ns + enough_ns], strict=True
-        ):
-            who = change.after.identity
-            if not _ADDRESS.intersection(change.kinds) or who.reflexive is None:
-                continue
-            holders = case.holders.get((who.pod, who.instance, who.reflexive), ())
-            from_ns = change.after.sent_ns
-            if any(
-                name != move.session and min(until_ns, end) - max(from_ns, start) >= enough_ns
-                for name, start, end in holders
-            ):
-                found.append(move)
-                break
-    return tuple(found)
+    for who in (change.before.identity, change.after.identity):
+        holders = case.holders.get((who.pod, who.instance, who.reflexive), ())
+        mine = [(start, end) for name, start, end in holders if name == session]
+        others = [(start, end) for name, start, end in holders if name != session]
+        if any(min(a[1], b[1]) - max(a[0], b[0]) >= enough_ns for a in mine for b in others):
+            return True
+    return False
 
 
 def _spared(case: Case, moves: tuple[Move, ...]) -> int:

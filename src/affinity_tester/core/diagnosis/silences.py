@@ -82,6 +82,8 @@ def stale_flow(case: Case, blocked: Held | None) -> Diagnosis | None:
         evidence.append(f"other sessions through {_places(case, blocked)} were answered all the time")
     elif blocked.pod_answers:
         return None
+    if not removed and all(silence.ended for silence in blocked.silences):
+        return diagnosis("stale-flow", evidence, f"whether the pod was gone already: {NO_CLUSTER}")
     if blocked.answered is None:
         return diagnosis("stale-flow", evidence, "a canary: was a fresh source port answered meanwhile?")
     if not removed and not blocked.node_answers:
@@ -121,7 +123,7 @@ def terminating_backend(case: Case, blocked: Held | None) -> Diagnosis | None:
             *case.icmp(s.session for s in lost),
         ]
         return None if gone_on else diagnosis("terminating-backend", evidence)
-    if case.facts.watched or blocked is not None:
+    if case.facts.watched:
         return None
     moved = [s for s in case.silences if s.change is not None and Kind.POD in s.change.kinds and s.old is not None]
     names = {s.old.pod for s in moved if s.old is not None and s.old.pod is not None}
