@@ -48,6 +48,7 @@ COMMANDS = {
     "demo": Entry(
         "affinity_tester.cli.demo", "demo", "Pods, a load balancer and faults on loopback: no cluster needed."
     ),
+    "lab": Entry("affinity_tester.cli.lab", "lab", "Make known faults on loopback, and prove that each is named."),
     "report": Entry("affinity_tester.cli.report", "report", "Show a recorded run as text, JSON, JUnit or HTML."),
 }
 

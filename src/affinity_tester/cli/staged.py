@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.ledger import Ledger
+from affinity_tester.lab.naming import Named, named, strangers
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.runner import open_lab
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The outcome of a lab run."""
+
+    verdict: Verdict
+    """The client's own."""
+    findings: Findings
+    """Whether what was injected was done and seen."""
+    named: tuple[Named, ...]
+    """What each fault was named."""
+    strangers: tuple[str, ...]
+    """What was named `likely` though nobody did it."""
+
+    @property
+    def misnamed(self) -> tuple[str, ...]:
+        """What is wrong with the names, in words."""
+        wrong = [f"{each.fault}: {each.problem}" for each in self.named if each.problem]
+        return (*wrong, *(f"it was likely {name}, which nobody did" for name in self.strangers))
 
 
 class StagedRun:
@@ -29,7 +51,7 @@ class StagedRun:
         """Whether a signal ended it early."""
         return self._stop.is_set()
 
-    async def conducted(self) -> tuple[Verdict, Findings]:
+    async def conducted(self) -> Staged:
         """Run it to its verdict and compare. Raises `UserError`, and what `show` raises."""
         plan, abort = self._plan, self._abort
         rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns)
@@ -37,7 +59,7 @@ class StagedRun:
         with stop_on_signals(self._stop, abort, pipeline):
             async with open_lab(plan, self.ledger, pipeline.emit) as lab:
                 verdict = await conduct(pipeline, lab.run(self._stop, abort), abort, rules.settle_ns)
-        return verdict, compare(self.ledger)
+        return Staged(verdict, compare(self.ledger), named(self.ledger, plan.alike), strangers(self.ledger, plan.alike))
 
     def _tell(self, event: Event) -> None:
         self.ledger.conclude(event)

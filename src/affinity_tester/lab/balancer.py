@@ -178,9 +178,10 @@ class Balancer:
             self._send(self._front, data, client)
 
     def flood(self, count: int) -> None:
-        """End the holding: each client gets `count` datagrams of no meaning, and the held replies behind them.
+        """Send `count` datagrams of no meaning to each client whose replies are held, and the held replies behind them.
 
         The client has no turn in between, so what its receive buffers cannot hold is dropped by the kernel, and counted.
+        Replies are held on until `release`, so that no other one meets a full buffer.
         """
         for client in self.holding:
             for _ in range(count):
@@ -188,7 +189,13 @@ class Balancer:
         for data, client in self._held:
             self._record(Dropped(client, time.monotonic_ns(), Direction.DOWN, "full-buffer"))
             self._send(self._front, data, client)
+        self._held.clear()
+
+    def release(self) -> None:
+        """Hold no replies any more, and send those that are held."""
         self.holding.clear()
+        for data, client in self._held:
+            self._send(self._front, data, client)
         self._held.clear()
 
     def _after(self, delay_ns: int, action: Callable[[], None]) -> None:

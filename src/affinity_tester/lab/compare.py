@@ -39,6 +39,9 @@ from affinity_tester.settings import NS_PER_S
 LAG_NS = NS_PER_S
 """How far from its cause an effect may be timed: a busy machine holds packets in queues that long at worst."""
 
+LOSS_NS = 2 * NS_PER_S
+"""The client's loss threshold."""
+
 SPAN_NS = NS_PER_S
 """Losses this close to a change cannot be told by direction: the count that would tell ended with the old address."""
 
@@ -211,11 +214,12 @@ class _Check:
         if any(from_ns <= at_ns <= to_ns for at_ns in ledger.pool_ns[1:]):
             yield Judgement.EXPLAINED
         # What the pool was before the run is not known; and who aborts a run does not wait for its judgements.
-        if ledger.aborted or from_ns < min(ledger.pool_ns, default=to_ns):
+        blind = any(begin_ns <= to_ns and from_ns <= end_ns for begin_ns, end_ns in ledger.blind_ns)
+        if ledger.aborted or blind or from_ns < min(ledger.pool_ns, default=to_ns):
             yield Judgement.UNKNOWN
 
     def _reds(self) -> Iterator[_Problem]:
-        reds = [(REDS[type(event)], event.at_ns) for event in self._session.reds if type(event) in REDS]
+        reds = [(REDS[type(event)], _caused_ns(event)) for event in self._session.reds if type(event) in REDS]
         for sign, at_ns in reds:
             if not any(_within(injection, at_ns) for injection, _ in self._allowing(sign)):
                 yield _Problem(None, f"it told of {sign.value}, which nothing caused")
@@ -324,7 +328,7 @@ def _seen(ledger: Ledger, injection: Injection) -> str:
         mine.update(
             REDS[type(event)].value
             for event in session.reds
-            if REDS.get(type(event)) in wanted and _within(injection, event.at_ns)
+            if REDS.get(type(event)) in wanted and _within(injection, _caused_ns(event))
         )
         given = (session.judged[change.number] for change in changes if change.number in session.judged)
         mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
@@ -341,13 +345,18 @@ def _touched(ledger: Ledger, injection: Injection) -> Iterator[Seen]:
     return (session for session in ledger.sessions.values() if anybody or session.flow in flows)
 
 
+def _caused_ns(event: SessionEvent) -> int:
+    """About when what this tells happened: drops are counted when the losses that they made are."""
+    return event.at_ns - LOSS_NS if isinstance(event, ClientFault) else event.at_ns
+
+
 def _within(injection: Injection, at_ns: int) -> bool:
     return injection.at_ns - LAG_NS <= at_ns <= injection.deal.until_ns + LAG_NS
 
 
 def _straddles(change: Change, injection: Injection) -> bool:
-    """Whether P was sent before the fault's cause ended, and Q's reply came after it began."""
-    return change.before.sent_ns <= injection.deal.until_ns and injection.at_ns <= change.seen_ns
+    """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
+    return change.before.sent_ns <= injection.deal.until_ns + LAG_NS and injection.at_ns <= change.seen_ns
 
 
 def _words(kinds: Iterable[Kind]) -> str:

@@ -192,6 +192,8 @@ class Fault(ABC):
     """Under which it does what it says."""
     control: ClassVar[bool] = False
     """Whether it is no fault: something that must not be called one."""
+    also: ClassVar[frozenset[str]] = frozenset()
+    """Names of the catalogue that are as true of it as its own."""
     from_start: ClassVar[bool] = False
     """Whether it is there before the first probe."""
     moves_pool: ClassVar[bool] = False

@@ -28,6 +28,7 @@ from affinity_tester.core.events import (
     OutageJudged,
     OutageStarted,
     PoolObserved,
+    PoolUnobserved,
     ProbesLost,
     RunDiagnosed,
     RunEnded,
@@ -84,6 +85,9 @@ class Ledger:
         """By name."""
         self.pool_ns: list[int] = []
         """When the pool changed."""
+        self.blind_ns: list[tuple[int, int]] = []
+        """From when until when the pool was not observed."""
+        self._blind_since_ns: int | None = None
         self.incidents: list[Incident] = []
         self.run_diagnoses: list[Diagnosis] = []
         """What the run as a whole was named."""
@@ -130,6 +134,11 @@ class Ledger:
         match event:
             case PoolObserved():
                 self.pool_ns.append(event.at_ns)
+                if self._blind_since_ns is not None:
+                    self.blind_ns.append((self._blind_since_ns, event.at_ns))
+                    self._blind_since_ns = None
+            case PoolUnobserved():
+                self._blind_since_ns = event.since_ns
             case RunEnded():
                 self.aborted = event.aborted
             case ChangeJudged():

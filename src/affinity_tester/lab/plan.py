@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import FAULTS
@@ -47,6 +48,7 @@ MAX_HELD_NS = NS_PER_S
 
 SEED = "a whole number"
 YES = "yes or no"
+NAMES = "names of the catalogue, with commas between"
 SIZE = f"a multiple of 4 from {MIN_REQUEST_SIZE} to {MAX_REQUEST_SIZE}"
 SIZES = f"{SIZE}, with commas between ('288,1400')"
 
@@ -77,6 +79,14 @@ def read_size(text: str) -> int:
 def read_sizes(text: str) -> tuple[int, ...]:
     """Sizes with commas."""
     return tuple(map(read_size, text.split(",")))
+
+
+def read_names(text: str) -> frozenset[str]:
+    """Names of the catalogue with commas."""
+    names = frozenset(text.replace(" ", "").split(","))
+    if not names <= CATALOGUE.keys():
+        raise ValueError(text)
+    return names
 
 
 def _at_most(limit: int, text: str) -> int:
@@ -124,6 +134,9 @@ class Plan:
     window_ns: int = parameter(
         read_time, TIME, "a longer pause between probes excuses a change", key="window", default=30 * NS_PER_S
     )
+    alike: frozenset[str] = parameter(
+        read_names, NAMES, "faults that no client could tell from this plan's (core.diagnosis)", default=frozenset()
+    )
     faults: tuple[Fault, ...] = ()
     """In the order of their times."""
 
@@ -170,6 +183,23 @@ class Plan:
                     f"({format_duration(self.interval_ns)}) and less than {format_duration(MAX_HELD_NS)} is possible, "
                     "else nothing is reordered, or replies count as lost"
                 )
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The plans that come with the package, in order of their names."""
+    files = resources.files(__package__).joinpath("plans").iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+def found(name: str) -> Plan:
+    """A shipped plan by its name, else a file's. Raises `UserError`."""
+    if name in shipped_names():
+        return shipped(name)
+    if not Path(name).exists() and not name.endswith((".yaml", ".yml")):
+        raise UserError(
+            f"there is no plan {name!r}, neither a file nor a shipped one: `affinity-tester lab --list` shows them"
+        )
+    return load(Path(name))
 
 
 def shipped(name: str) -> Plan:

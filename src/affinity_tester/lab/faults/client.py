@@ -30,6 +30,9 @@ NAT_IP = "127.4.0.1"
 FLOOD = 2_000
 """Datagrams that fill any receive buffer that the client may have: it asks for 256 KiB."""
 
+READ_NS = 50_000_000
+"""Time in which the client reads its buffers empty."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientNat(Fault):
@@ -114,6 +117,8 @@ class SelfInflicted(Fault):
     async def _flood(self, bench: Bench) -> None:
         await bench.stage.wait(self.for_ns)
         bench.stage.balancer.flood(FLOOD)
+        await bench.stage.wait(READ_NS)
+        bench.stage.balancer.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +128,7 @@ class BusyCore(Fault):
     name = "busy-core"
     expects = "nothing but late sends: no loss, no change"
     control = True
+    also = frozenset({"self-inflicted"})
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
     slice_ns: int = parameter(read_time, TIME, "how long each slice is", key="slice", default=40_000_000)

@@ -132,7 +132,7 @@ class SnatCollision(Fault):
     name = "snat-collision"
     expects = "one flow: downstream loss; another: the first one's reflexive address, and its own port again at the end"
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=800_000_000)
 
     @property
     def lasts_ns(self) -> int:

@@ -203,6 +203,7 @@ class PodDeleted(Fault):
     name = "pod-deleted"
     expects = "the flows of the pod: some loss, then another pod"
     control = True
+    also = frozenset({"terminating-backend"})
     moves_pool = True
 
     gap_ns: int = parameter(

@@ -1,0 +1,96 @@
+"""What `demo` and `lab` show: the client's log as ever, and after it the table injected / seen / named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from affinity_tester.cli.staged import Staged
+from affinity_tester.core.events import Event, Outcome, RunStarted
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.console import ConsoleReport
+from affinity_tester.report.jsonlog import JsonReport
+from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
+
+
+class Face:
+    """Writes to stdout."""
+
+    def __init__(self, log_format: LogFormat) -> None:
+        """Write in this form."""
+        self._log = configure(format=log_format, stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
+        self._json = log_format == "json"
+        self._report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
+        self._clock: RunClock | None = None
+        self._last_ns = 0
+
+    def emit(self, event: Event) -> None:
+        """Show an event of the run."""
+        if isinstance(event, RunStarted):
+            self._clock = RunClock.of(event)
+        self._last_ns = event.at_ns
+        self._report.emit(event)
+
+    def findings(self, staged: Staged, seed: int, command: str, *, interrupted: bool) -> None:
+        """Show what was injected, what was seen, and what it was named."""
+        if not self._json:
+            for text, tint in table(staged, seed, command, interrupted=interrupted):
+                self._log.text(text, tint)
+        elif self._clock is not None:
+            time = self._clock.rfc3339(self._last_ns)
+            names = {each.number: each.words for each in staged.named}
+            for row in staged.findings.rows:
+                name = names.get(row.number, "nothing")
+                self._log.line("error" if row.problems else "info", "lab.fault", time=time, **asdict(row), named=name)
+            self._log.line(
+                "info" if staged.findings.passed else "error",
+                "lab.findings",
+                time=time,
+                passed=staged.findings.passed,
+                seed=seed,
+                interrupted=interrupted,
+                unexpected=staged.findings.unexpected,
+                misnamed=staged.misnamed,
+            )
+        self._log.flush()
+
+
+def table(staged: Staged, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
+    """The lines of the table injected / seen / named, each with its colour, and under it what it comes to.
+
+    Where the client's own verdict is FAIL, a reader is told that this is no failure of the demo.
+    """
+    findings = staged.findings
+    names = {each.number: each for each in staged.named}
+    yield "", None
+    yield f"injected / seen / named (seed {seed})", None
+    for row in findings.rows:
+        yield f"{row.number:>3}  {row.fault}: {'NOT OK' if row.problems else 'ok'}", _good(not row.problems)
+        yield f"     injected  {row.injected}", None
+        yield f"     expected  {row.expected}", None
+        yield f"     seen      {row.seen}", None
+        if row.number in names:
+            yield f"     named     {names[row.number].words}", None
+        for problem in row.problems:
+            yield f"     problem   {problem}", Tint.VIOLATION
+    yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
+    for problem in findings.unexpected:
+        yield f"     problem   {problem}", Tint.VIOLATION
+    if interrupted:
+        end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
+        yield end, Tint.DOUBTFUL
+    elif findings.passed:
+        failed = staged.verdict.outcome is Outcome.FAIL
+        aside = " (the client's FAIL above is what the faults are for)" if failed else ""
+        yield (
+            f"{command} ok: every fault was seen, each by the right sessions, and nothing else turned red{aside}",
+            Tint.GOOD,
+        )
+    else:
+        yield f"{command} NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION
+
+
+def _good(good: bool) -> Tint:
+    return Tint.GOOD if good else Tint.VIOLATION
