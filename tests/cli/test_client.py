@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
+from affinity_tester.cli.watching import Asked
 from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     Event,
@@ -326,7 +327,8 @@ def few_descriptors() -> None:
 async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -> None:
     there = "127.0.0.1"
     no_target = (
-        r"no target: name it \(affinity-tester client 203\.0\.113\.7\), or set TARGET_ADDR .make apply-service does."
+        r"no target: name it \(affinity-tester client 203\.0\.113\.7\), or set TARGET_ADDR .make apply-service does.;"
+        r" there is no cluster to find the Service in"
     )
     size = r"a probe cannot have {} bytes: take multiples of 4 from {} to 65504"
     wrong: list[tuple[tuple[object, ...], dict[str, Any], str]] = [
@@ -445,21 +447,20 @@ async def test_target_addr_and_the_port_option_say_where(run: Run) -> None:
 # --- each option as flag and as environment variable -----------------------------------------------------------------
 
 
-class Asked(NamedTuple):
+class Taken(NamedTuple):
     """What the command would have run with."""
 
     settings: ClientSettings
     rules: Rules
-    target: str
-    port: int
+    asked: Asked
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
-    seen: list[Asked] = []
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
+    seen: list[Taken] = []
 
-    async def conducted(settings: ClientSettings, rules: Rules, target: str, port: int, _reporter: object) -> Outcome:
-        seen.append(Asked(settings, rules, target, port))
+    async def conducted(settings: ClientSettings, rules: Rules, asked: Asked, _reporter: object) -> Outcome:
+        seen.append(Taken(settings, rules, asked))
         return Outcome.PASS
 
     monkeypatch.setattr(client_cli, "_run", conducted)
@@ -469,7 +470,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     return seen
 
 
-DEFAULTS = Asked(ClientSettings(), Rules(), "lb.example", 3478)
+DEFAULTS = Taken(
+    ClientSettings(), Rules(), Asked(target="lb.example", service=None, via="auto", watch="auto", port=3478)
+)
 
 OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--sessions", "AFFINITY_SESSIONS", "7", {"sessions": 7}),
@@ -479,6 +482,9 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--stats", "AFFINITY_STATS", "session", {"every_session": True}),
     ("--loss-threshold", "AFFINITY_LOSS_THRESHOLD", "500ms", {"loss_threshold_ns": 500 * MS}),
     ("--target-port", "AFFINITY_TARGET_PORT", "5000", {"port": 5000}),
+    ("--service", "AFFINITY_SERVICE", "media/turn", {"service": "media/turn"}),
+    ("--via", "AFFINITY_VIA", "node-port", {"via": "node-port"}),
+    ("--watch", "AFFINITY_WATCH", "off", {"watch": "off"}),
     ("--size", "AFFINITY_SIZE", "1200", {"request_size": 1200}),
     ("--sizes", "AFFINITY_SIZES", "288, 1400", {"sizes": (288, 1400)}),
     ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),
@@ -492,23 +498,23 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
 ]
 
 
-def with_these(defaults: Asked, fields: dict[str, object]) -> Asked:
+def with_these(defaults: Taken, fields: dict[str, object]) -> Taken:
     """`defaults` with the fields that are there, wherever they belong."""
     settings = {name: value for name, value in fields.items() if hasattr(defaults.settings, name)}
     rules = {name: value for name, value in fields.items() if hasattr(defaults.rules, name)}
-    rest = {name: value for name, value in fields.items() if name in Asked._fields}
-    assert len(settings) + len(rules) + len(rest) == len(fields)
-    changed = defaults._replace(
+    asked = {name: value for name, value in fields.items() if hasattr(defaults.asked, name)}
+    assert len(settings) + len(rules) + len(asked) == len(fields)
+    return defaults._replace(
         settings=replace(defaults.settings, **settings),  # type: ignore[arg-type]
         rules=replace(defaults.rules, **rules),  # type: ignore[arg-type]
+        asked=replace(defaults.asked, **asked),  # type: ignore[arg-type]
     )
-    return changed._replace(**rest)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option[0])
 @pytest.mark.parametrize("form", ["flag", "environment", "empty"])
 def test_each_option_is_a_flag_and_an_environment_variable(
-    asked: list[Asked],
+    taken: list[Taken],
     option: tuple[str, str, str, dict[str, object]],
     form: str,
     tmp_path: Path,
@@ -520,7 +526,7 @@ def test_each_option_is_a_flag_and_an_environment_variable(
     env = {variable: text if form == "environment" else ""}
     result = CliRunner().invoke(main, ["client", "lb.example", *arguments], env=env)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert asked == [DEFAULTS if form == "empty" else with_these(DEFAULTS, fields)]
+    assert taken == [DEFAULTS if form == "empty" else with_these(DEFAULTS, fields)]
     assert (tmp_path / "run.jsonl").exists() == (flag == "--record" and form != "empty")
 
 
@@ -529,7 +535,7 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
     assert options == {flag for flag, *_ in OPTIONS}
     shown = " ".join(CliRunner().invoke(main, ["client", "--help"], terminal_width=200).stdout.split())
     for flag, variable, *_ in OPTIONS:
-        assert re.search(rf"{flag} [^\[]*(\[[a-z|]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
+        assert re.search(rf"{flag} [^\[]*(\[[a-z|-]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
     for flag, default in (
         ("--sessions", "10"),
         ("--interval", "100ms"),

@@ -12,12 +12,13 @@ import click
 
 from affinity_tester.cli import options
 from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
+from affinity_tester.cli.watching import Asked, WatchMode, look_out
+from affinity_tester.cluster.discover import Via
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Outcome
 from affinity_tester.core.tracker import HISTORY_NS
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
-from affinity_tester.net.resolve import resolve_target
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, NS_PER_S, ClientSettings
@@ -68,6 +69,24 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.option(
     "--target-port", type=options.PORT, default=DEFAULT_PORT, help="UDP port, where TARGET does not name one."
+)
+@options.option(
+    "--service",
+    metavar="NAME",
+    help="Service to probe and to watch, as NAME or NAMESPACE/NAME: its address is looked up. Default: the one that TARGET is an address of or,"
+    " without TARGET, the one that k8s/service.yaml makes.",
+)
+@options.option(
+    "--via",
+    type=click.Choice(["auto", "load-balancer", "node-port", "cluster-ip"]),
+    default="auto",
+    help="The way into --service; auto: the load balancer, inside the cluster the cluster IP.",
+)
+@options.option(
+    "--watch",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    help="Watch the pool in the cluster, so that changes are judged by what it did; auto: if one answers within 3 s.",
 )
 @options.option(
     "--size",
@@ -124,6 +143,9 @@ def client(
     stats: StatsMode,
     loss_threshold: int,
     target_port: int,
+    service: str | None,
+    via: Via,
+    watch: WatchMode,
     size: int,
     sizes: tuple[int, ...],
     connected: bool,
@@ -140,10 +162,6 @@ def client(
     TARGET is the environment's TARGET_ADDR by default. Statistics are white; each change of pod or reflexive address
     between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
     """
-    if not target or not target.strip():
-        raise UserError(
-            "no target: name it (affinity-tester client 203.0.113.7), or set TARGET_ADDR (make apply-service does)"
-        )
     for each in sizes or (size,):
         _check_size(each, key)
     if max_loss is not None and math.isnan(max_loss):  # it is in every range, and no loss is above it
@@ -166,8 +184,11 @@ def client(
         max_loss=None if max_loss is None else max_loss / 100,
         fail_on_avoidable=fail_on == "avoidable",
     )
+    asked = Asked(
+        target=(target or "").strip() or None, service=service or None, via=via, watch=watch, port=target_port
+    )
     with Reporter.open(log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ) as to:
-        outcome = asyncio.run(_run(settings, rules, target, target_port, to))
+        outcome = asyncio.run(_run(settings, rules, asked, to))
     return EXIT_CODES[outcome]
 
 
@@ -184,11 +205,12 @@ def _check_size(size: int, key: bytes | None) -> None:
         raise UserError(f"a probe cannot have {size} bytes: take multiples of 4 from {least} to {MAX_REQUEST_SIZE}")
 
 
-async def _run(settings: ClientSettings, rules: Rules, target: str, port: int, reporter: Reporter) -> Outcome:
+async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:
     stop, abort = asyncio.Event(), asyncio.Event()
     pipeline = Pipeline(RunAnalysis(rules), reporter.emit)
     with stop_on_signals(stop, abort, pipeline):
-        resolved = await resolve_target(target, port)
-        run = run_client(settings, resolved, pipeline.emit, stop, abort)
-        verdict = await conduct(pipeline, run, abort, rules.settle_ns)
+        async with look_out(asked) as lookout:
+            await lookout.begin(pipeline.emit)
+            run = run_client(settings, lookout.target, lookout.explaining(pipeline.emit), stop, abort)
+            verdict = await conduct(pipeline, run, abort, rules.settle_ns, lookout.want)
     return verdict.outcome

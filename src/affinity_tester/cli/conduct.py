@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic_ns
 
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, Outcome, RunEnded, SendingStopped, Settling, Verdict
+from affinity_tester.core.events import Event, Outcome, RunEnded, RunStarted, SendingStopped, Settling, Verdict
 from affinity_tester.settings import NS_PER_S
 
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
@@ -29,6 +29,8 @@ class Pipeline:
         """`show` gets every event, observed or derived, in the order in which they became known."""
         self._analysis = analysis
         self._show = show
+        self._waiting: list[Event] | None = []
+        """Events before `RunStarted`; None after it."""
         self.sending = True
         """Until the last probe went out."""
         self.verdict: Verdict | None = None
@@ -38,8 +40,23 @@ class Pipeline:
         """Judgements that are still to come."""
         return self._analysis.open_count
 
+    @property
+    def wants_list_after_ns(self) -> int | None:
+        """A list of the pool made later than this would settle the oldest open judgement; None: none is wanted."""
+        return self._analysis.wants_list_after_ns
+
     def emit(self, event: Event) -> None:
-        """Take in an observed event."""
+        """Take in an observed event. What comes before the run has started (the first look at the pool) waits for that."""
+        if isinstance(event, RunStarted):
+            waiting, self._waiting = self._waiting or [], None
+            for each in (event, *waiting):
+                self._pass(each)
+        elif self._waiting is not None:
+            self._waiting.append(event)
+        else:
+            self._pass(event)
+
+    def _pass(self, event: Event) -> None:
         if isinstance(event, SendingStopped):
             self.sending = False
         self._show(event)
@@ -56,12 +73,26 @@ class Pipeline:
             self._show(event)
 
 
-async def conduct(pipeline: Pipeline, observed: Awaitable[None], abort: asyncio.Event, settle_ns: int) -> Verdict:
-    """Let `observed` (the client's run) end, then wait until every judgement is certain, or `abort` is set."""
+def _nothing(_after_ns: int | None) -> None:
+    """Without a watch no list can be had."""
+
+
+async def conduct(
+    pipeline: Pipeline,
+    observed: Awaitable[None],
+    abort: asyncio.Event,
+    settle_ns: int,
+    want_list: Callable[[int | None], None] = _nothing,
+) -> Verdict:
+    """Let `observed` (the client's run) end, then wait until every judgement is certain, or `abort` is set.
+
+    `want_list` is told, as often as time passes, after when a list of the pool is wanted.
+    """
     observing = asyncio.ensure_future(observed)
     try:
         while not observing.done():
             await asyncio.wait({observing}, timeout=ADVANCE_S)
+            want_list(pipeline.wants_list_after_ns)
             pipeline.advance()
         observing.result()
         # A list of the pool is asked for as soon as the settle time is over; a dead API server must not hold the run.
@@ -73,6 +104,7 @@ async def conduct(pipeline: Pipeline, observed: Awaitable[None], abort: asyncio.
                 tell_ns = now_ns + SETTLING_NS
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(abort.wait(), ADVANCE_S)
+            want_list(pipeline.wants_list_after_ns)
             pipeline.advance()
     finally:
         observing.cancel()

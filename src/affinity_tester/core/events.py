@@ -66,6 +66,8 @@ class NothingAnswered(Event):
 
     waited_ns: int
     """How long: 5 s."""
+    reason: str = ""
+    """The likeliest reason as far as the cluster knows; empty where it does not, or is not watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +414,24 @@ class RunSummary(Event):
 
 
 # --- the pool and the cluster ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBegun(Event):
+    """The pool is watched from here on."""
+
+    context: str
+    service: str
+    """namespace/name."""
+    via: str
+    """How the target leads there: `load-balancer`, `node-port`, `cluster-ip` or `external-ip`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchMissing(Event):
+    """The pool is not watched: the operator's word that it stands still has to do."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

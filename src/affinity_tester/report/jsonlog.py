@@ -55,6 +55,8 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
     ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
+    ev.WatchBegun: ("pool.watched", "info"),
+    ev.WatchMissing: ("pool.not_watched", "info"),
     ev.PoolObserved: ("pool.observed", "event"),
     ev.PoolConfirmed: ("pool.confirmed", "info"),
     ev.PoolUnobserved: ("pool.unobserved", "event"),

@@ -16,7 +16,7 @@ from affinity_tester.settings import format_duration
 
 WORST_NAMED = 3
 
-_WHEN_NOTHING_ANSWERS = (
+_WHEN_SILENT = (
     "check the address and the port, that the Service has ready endpoints, that firewalls let UDP pass both ways, "
     "and that AFFINITY_KEY is the same on both sides"
 )
@@ -177,10 +177,12 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.ForeignServer():
             who = words.quoted(event.software) if event.software is not None else "a server"
             return [warning(f"answered by {who}, which names no pod: only x_address and SOFTWARE are tracked")]
-        case ev.NothingAnswered():
-            return [
-                warning(f"no session is answered after {format_duration(event.waited_ns)}: {_WHEN_NOTHING_ANSWERS}")
-            ]
+        case ev.NothingAnswered(waited_ns=waited_ns, reason=reason):
+            return [warning(f"no session is answered after {format_duration(waited_ns)}: {reason or _WHEN_SILENT}")]
+        case ev.WatchBegun(context=context, service=service, via=via):
+            return [Line(f"watching Service {words.quoted(service)} in context {words.quoted(context)}, by its {via}")]
+        case ev.WatchMissing(reason=reason):
+            return [Line(f"pool not watched ({reason}): a change counts as a violation unless the client was idle")]
         case ev.Injected():
             return [Line(f"injected: {event.text}", "event", Tint.CLUSTER)]
         case ev.SendingStopped():
