@@ -73,8 +73,8 @@ StatsMode = Literal["auto", "session", "total"]
 @options.option(
     "--service",
     metavar="NAME",
-    help="Service to probe and to watch, as NAME or NAMESPACE/NAME: its address is looked up. Default: the one that TARGET is an address of or,"
-    " without TARGET, the one that k8s/service.yaml makes.",
+    help="Service to probe and to watch, as NAME or NAMESPACE/NAME: its address is looked up. Default: the one that"
+    " TARGET is an address of or, without TARGET, the one that k8s/service.yaml makes.",
 )
 @options.option(
     "--via",
