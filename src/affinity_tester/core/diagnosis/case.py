@@ -120,7 +120,7 @@ class Case:
             ended = change is not None or (not cut if outage is None else outage.ended)
             lost = max(member.lost for member in mine)
             # The member's own `before` is as of when the loss was told: a change may have come in between.
-            old = self.homes.get(session) if seq else None
+            old = self.facts.served(session, first.from_ns) if seq else None
             yield Silence(session, seq, first.from_ns, last_ns, lost, ended, old, change)
 
     # --- sentences ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
@@ -138,6 +139,17 @@ class Facts:
     def spec(self, name: str) -> str | None:
         """A field of the Service's spec; None: not known."""
         return dict(self.snapshots[-1][1].spec).get(name) if self.watched else None
+
+    def served(self, name: str, at_ns: int) -> Identity | None:
+        """Who served a session at a time; None: nobody has answered it."""
+        session = self.sessions.get(name)
+        return None if session is None else session.served(at_ns)
+
+    def was_at(self, name: str, key: Callable[[Identity], str | None], place: str, before_ns: int) -> bool:
+        """Whether a session had been at a place, as far back as is remembered, before it was where it was at a time."""
+        session = self.sessions.get(name)
+        past = [] if session is None else [who for at_ns, who in session.history if at_ns <= before_ns]
+        return place in map(key, past[:-1])
 
     def homes(self, at_ns: int) -> dict[str, Identity]:
         """Who served each session at a time; sessions that nobody has answered are left out."""

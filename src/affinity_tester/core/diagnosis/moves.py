@@ -145,7 +145,10 @@ def vip_failover(case: Case, groups: Groups) -> Diagnosis | None:
         evidence.append(f"they moved to and fro, each at least {count(flips + 1, 'time')}")
     if _looks_like_client_nat(case, moves):
         return diagnosis("vip-failover", evidence, f"whether {jump.new} is a node's: {NO_CLUSTER}")
-    sure = flips or case.most(losers)
+    back = all(case.facts.was_at(move.session, jump.key, jump.new, move.changes[0].before.sent_ns) for move in moves)
+    if back and not flips:
+        evidence.append(f"they had been at {case.place(jump.new)} before: it goes to and fro")
+    sure = flips or back or case.most(losers)
     return diagnosis("vip-failover", evidence, "" if sure else "loss of all sessions at the same time")
 
 
@@ -203,6 +206,8 @@ class _Jump:
     """All sessions went from one ingress to one other."""
 
     moves: tuple[Move, ...]
+    key: Callable[[Identity], str | None]
+    """What names a place: the reflexive IP, or under policy Local the pod's node."""
     old: str
     new: str
 
@@ -221,7 +226,7 @@ def _jump(case: Case, moves: tuple[Move, ...], key: Callable[[Identity], str | N
         return None
     (old,) = starts
     (new,) = places - starts
-    return _Jump(moves, str(old), str(new))
+    return _Jump(moves, key, str(old), str(new))
 
 
 def _of_nodes(case: Case, jump: _Jump) -> bool:
