@@ -115,7 +115,10 @@ def _irtt(setup: Setup, irtt: str) -> Fleet:
     address = f"127.0.0.1:{free_port()}"
     lasting_s = setup.seconds + 60  # they are ended as soon as they are measured
     command = [irtt, "client", "-Q", "-i", f"{1000 // PAIR_RATE}ms", "-l", str(PROBE), "-d", f"{lasting_s}s", address]
-    with Child([irtt, "server", "-b", address], setup.cores.server), _started(setup, command) as clients:
+    with (
+        Child([irtt, "server", "-b", address], setup.cores.server) as server,
+        _started(setup, server, command) as clients,
+    ):
         time.sleep(2)
         before_s, before_ns = sum(child.cpu_s() for child in clients), time.monotonic_ns()
         time.sleep(setup.seconds)
@@ -127,7 +130,9 @@ def _irtt(setup: Setup, irtt: str) -> Fleet:
 
 
 @contextlib.contextmanager
-def _started(setup: Setup, command: list[str]) -> Iterator[list[Child]]:
+def _started(setup: Setup, server: Child, command: list[str]) -> Iterator[list[Child]]:
+    while "[ListenerStart]" not in (server.line(10) or "[ListenerStart]"):
+        pass
     children: list[Child] = []
     with all_ended(children):
         children.extend(Child(command, setup.cores.load) for _ in range(PAIR_CLIENTS))
