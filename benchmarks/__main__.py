@@ -43,7 +43,7 @@ class Effort(NamedTuple):
     tracker_probes: int
 
 
-QUICK = Effort(1, 1, 2, 5, 300_000)
+QUICK = Effort(1, 0.7, 1.5, 4, 200_000)
 USUAL = Effort(5, 2, 4, 20, 2_000_000)
 FULL = Effort(5, 4, 60, 65, 100_000_000)
 """What issue 5 asks for; half an hour."""
