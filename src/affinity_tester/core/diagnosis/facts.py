@@ -9,7 +9,6 @@ from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from operator import itemgetter
 
 from affinity_tester.core.address import TransportAddress
@@ -28,6 +27,7 @@ from affinity_tester.core.events import (
     LossDirected,
     NetworkError,
     NodeAddresses,
+    PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
     ProbesLost,
@@ -35,12 +35,13 @@ from affinity_tester.core.events import (
     RunSummary,
     SendingStopped,
     SessionStarted,
+    SessionSummary,
     Sighting,
     StatsTick,
-    WrongPool,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.outages import OUTAGE_NS
 from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
 
 _HISTORY = 32
@@ -64,6 +65,8 @@ class SessionFacts:
     """The probe of its first reply."""
     start_lost: int = 0
     """How many of its first probes were lost in a row, from sequence 0 on."""
+    silent: bool = False
+    """It was unanswered when the run ended."""
     history: list[tuple[int, Identity]] = field(default_factory=list)
     """Who served it from which send time on, in order."""
 
@@ -99,11 +102,16 @@ class Facts:
         self.sessions: dict[str, SessionFacts] = {}
         self.node_names: dict[str, str] | None = None
         """Node name by IP; None: the nodes are not known."""
-        self.snapshots: deque[tuple[int, PoolSnapshot]] = deque(maxlen=_SNAPSHOTS)
+        self.pool: PoolSnapshot | None = None
+        """The newest snapshot; None: the pool is not watched."""
+        self._snapshots: list[PoolSnapshot] = []
+        self._snapshots_ns: list[int] = []
+        self._pool_changes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
         self.pool_counts = True
         """False: the watched pool is not the one that answers."""
-        self.blind: deque[int] = deque(maxlen=_SNAPSHOTS)
-        """Since when the pool was not observed, each time."""
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
+        self._blind_ns: int | None = None
+        """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_SNAPSHOTS)
         self.canaries: deque[CanaryResult] = deque(maxlen=_KEPT)
         self.directed: deque[LossDirected] = deque(maxlen=_KEPT)
@@ -111,7 +119,6 @@ class Facts:
         self.network_errors: deque[NetworkError] = deque(maxlen=_KEPT)
         self.client_faults: deque[ClientFault] = deque(maxlen=_KEPT)
         self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_KEPT)
-        self.ticks: deque[StatsTick] = deque(maxlen=_SNAPSHOTS)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
         self.wipes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
@@ -134,11 +141,11 @@ class Facts:
     @property
     def watched(self) -> bool:
         """Whether the pool is watched, and the right one."""
-        return bool(self.snapshots) and self.pool_counts
+        return self.pool is not None and self.pool_counts
 
     def spec(self, name: str) -> str | None:
         """A field of the Service's spec; None: not known."""
-        return dict(self.snapshots[-1][1].spec).get(name) if self.watched else None
+        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_counts else None
 
     def served(self, name: str, at_ns: int) -> Identity | None:
         """Who served a session at a time; None: nobody has answered it."""
@@ -160,15 +167,19 @@ class Facts:
         """What the pool said of a pod over a time, in order; None where it was not in it. Empty: not watched."""
         if not self.watched:
             return ()
-        times = [at_ns for at_ns, _ in self.snapshots]
+        times = self._snapshots_ns
         first = max(0, bisect_right(times, from_ns) - 1)
         last = max(first + 1, bisect_right(times, to_ns))
-        return tuple(self.snapshots[position][1].of_pod(pod) for position in range(first, last))
+        return tuple(snapshot.of_pod(pod) for snapshot in self._snapshots[first:last])
 
     def pool_changed(self, from_ns: int, to_ns: int) -> bool:
         """Whether a change of the pool lies within these times."""
-        held = list(self.snapshots) if self.watched else []
-        return any(from_ns <= new[0] <= to_ns and bool(differences(old[1], new[1])) for old, new in pairwise(held))
+        return self.watched and any(from_ns <= at_ns <= to_ns for at_ns in self._pool_changes_ns)
+
+    def blind(self, from_ns: int, to_ns: int) -> bool:
+        """Whether the pool was not observed at some of these times."""
+        still = self._blind_ns is not None and self._blind_ns <= to_ns
+        return still or any(start <= to_ns and from_ns <= end for start, end in self._gaps)
 
     # --- gathering ---------------------------------------------------------------------------------------------------
 
@@ -204,10 +215,11 @@ class Facts:
             case DuplicateDiffers():
                 self.duplicates.append(event)
             case StatsTick():
-                self.ticks.append(event)
                 self.total = event.total
             case RunSummary():
                 self.total = event.total
+            case SessionSummary():
+                self._session(event.session).silent = event.unanswered_ns >= OUTAGE_NS
             case SendingStopped():
                 self.stopped_ns = event.at_ns
             case _:
@@ -216,11 +228,11 @@ class Facts:
     def _feed_cluster(self, event: Event) -> None:
         match event:
             case PoolObserved():
-                self.snapshots.append((event.at_ns, event.snapshot))
+                self._observed(event)
+            case PoolConfirmed():
+                self._blind_ns = None
             case PoolUnobserved():
-                self.blind.append(event.since_ns)
-            case WrongPool():
-                self.pool_counts = False
+                self._blind_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
             case ClusterEvent():
@@ -235,6 +247,17 @@ class Facts:
 
     def _session(self, name: str) -> SessionFacts:
         return self.sessions.setdefault(name, SessionFacts())
+
+    def _observed(self, event: PoolObserved) -> None:
+        if self.pool is not None and differences(self.pool, event.snapshot):
+            self._pool_changes_ns.append(event.at_ns)
+        if self._blind_ns is not None:
+            self._gaps.append((self._blind_ns, event.at_ns))
+            self._blind_ns = None
+        self.pool = event.snapshot
+        self._snapshots.append(event.snapshot)
+        self._snapshots_ns.append(event.at_ns)
+        del self._snapshots[:-_SNAPSHOTS], self._snapshots_ns[:-_SNAPSHOTS]
 
     def _lost(self, event: ProbesLost) -> None:
         session = self._session(event.session)

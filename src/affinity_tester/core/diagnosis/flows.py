@@ -172,7 +172,7 @@ def _doubt(case: Case, moved: tuple[Move, ...]) -> str:
         return f"the Service's externalTrafficPolicy: {NO_CLUSTER}"
     if case.facts.watched:
         settle_ns = case.facts.settle_ns
-        blind = any(case.from_ns - settle_ns <= at_ns <= case.to_ns + settle_ns for at_ns in case.facts.blind)
+        blind = case.facts.blind(case.from_ns - settle_ns, case.to_ns + settle_ns)
         return "the pool around it: the watch was down" if blind else ""
     if _left_one_pod(case, moved):
         return f"whether the one pod that they all left is still ready: {NO_CLUSTER}"
@@ -250,6 +250,6 @@ def _affinity(case: Case) -> bool | None:
 def _chance(case: Case, flows: int) -> float:
     """That so many flows, made anew, all find the pod again that they had."""
     known = len({who.pod for who in case.homes.values()})
-    if case.facts.watched:
-        known = max(known, case.facts.snapshots[-1][1].ready_count)
+    if case.facts.pool is not None:
+        known = max(known, case.facts.pool.ready_count)
     return float((1 / max(1, known)) ** flows)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.case import Case, Move
-from affinity_tester.core.diagnosis.own import own_address_changed
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
 from affinity_tester.core.events import Diagnosis
@@ -111,7 +110,7 @@ def idle_expiry(case: Case, groups: Groups) -> Diagnosis | None:
 def client_nat(case: Case, groups: Groups) -> Diagnosis | None:
     """All sessions show a new address that is no node's, and keep their pods."""
     moves = groups.to_other_ip
-    if not _looks_like_client_nat(case, moves) or own_address_changed(case):
+    if not _looks_like_client_nat(case, moves):
         return None
     new = _ips(moves, new=True)
     served = {move.old.pod for move in moves}
@@ -238,7 +237,7 @@ def _of_nodes(case: Case, jump: _Jump) -> bool:
 def _looks_like_client_nat(case: Case, moves: tuple[Move, ...]) -> bool:
     """All together to one address that is not known as a node's, and the pods are the same."""
     jump = _jump(case, moves, _ip)
-    if jump is None or any(Kind.POD in move.kinds for move in moves):
+    if jump is None or any(Kind.POD in move.kinds or move.old.pod is None for move in moves):
         return False
     return not any(case.is_node(ip) for ip in (jump.old, jump.new))
 

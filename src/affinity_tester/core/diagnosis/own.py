@@ -10,18 +10,13 @@ _OWN_SHARE = 0.5
 """So much of an incident's loss must be the client's own for it to be the cause."""
 
 
-def own_address_changed(case: Case) -> set[str]:
-    """What this machine said of its own address meanwhile; empty: nothing."""
-    return {
+def client_socket(case: Case) -> Diagnosis | None:
+    """The client's own address changed, or its socket was ended under it."""
+    details = {
         event.detail
         for event in case.facts.client_faults
         if event.fault == "local-address" and case.during(event.at_ns)
     }
-
-
-def client_socket(case: Case) -> Diagnosis | None:
-    """The client's own address changed, or its socket was ended under it."""
-    details = own_address_changed(case)
     if details:
         sessions = {move.session for move in case.moves} | {silence.session for silence in case.silences}
         return diagnosis("client-socket", [f"{case.share(sessions)}; {listed(details)}"])

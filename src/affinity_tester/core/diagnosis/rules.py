@@ -21,8 +21,10 @@ _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 
 def diagnose(story: Story, facts: Facts) -> tuple[Diagnosis, ...]:
     """What an incident may be, the best first; empty where a change of the pool explains all of it."""
-    explained = [member for member in story.members.values() if _explained(member, facts)]
-    rest = [member for member in story.members.values() if member not in explained]
+    explained: list[Member] = []
+    rest: list[Member] = []
+    for member in story.members.values():
+        (explained if _explained(member, facts) else rest).append(member)
     found: list[Diagnosis] = []
     if rest:
         case = Case(rest, story.from_ns, story.to_ns, facts)
@@ -46,12 +48,14 @@ def _explained(member: Member, facts: Facts) -> bool:
 
 def _unexplained(case: Case) -> list[Diagnosis]:
     """All rules, the most telling first."""
+    socket = own.client_socket(case)
+    if socket is not None and not socket.missing:
+        return [socket]  # from another address every flow is another one: nothing that follows is the path's
     groups = sort(case)
-    blocked = silences.held(case)
-    found = (
-        own.client_socket(case),
-        own.wrong_source(case),
-        own.too_big(case),
+    at_home = [own.wrong_source(case), own.too_big(case), own.self_inflicted(case)]
+    found = [
+        socket,
+        *at_home[:2],
         moves.spray(case, groups),
         moves.sent_by_size(case, groups),
         moves.pod_restart(case, groups),
@@ -64,13 +68,17 @@ def _unexplained(case: Case) -> list[Diagnosis]:
         flows.snat_collision(case, groups),
         flows.flow_wipe(case, groups),
         flows.port_rewrite(case, groups),
-        silences.terminating_backend(case, blocked),
-        silences.local_policy(case),
-        silences.stale_flow(case, blocked),
-        silences.dead_target(case, blocked),
-        silences.lb_churn(case),
-        own.self_inflicted(case),
-    )
+        at_home[2],
+    ]
+    if not any(at_home):
+        blocked = silences.held(case)
+        found += [
+            silences.terminating_backend(case, blocked),
+            silences.local_policy(case),
+            silences.stale_flow(case, blocked),
+            silences.dead_target(case, blocked),
+            silences.lb_churn(case),
+        ]
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
 
@@ -81,11 +89,11 @@ def _shows_by_itself(case: Case) -> list[Diagnosis]:
     found = (
         own.client_socket(case),
         own.wrong_source(case),
+        own.self_inflicted(case),
         moves.pod_restart(case, groups),
         flows.early_flush(case, groups),
         silences.terminating_backend(case, blocked),
         silences.stale_flow(case, blocked),
-        own.self_inflicted(case),
     )
     return [diagnosis for diagnosis in found if diagnosis is not None and diagnosis.certainty is Certainty.LIKELY]
 

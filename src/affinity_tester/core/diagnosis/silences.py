@@ -261,7 +261,7 @@ def _answered(case: Case) -> list[str]:
 def _empty_nodes(case: Case) -> list[str]:
     """How many nodes have no ready pod, where nodes and pool are known."""
     nodes = set((case.facts.node_names or {}).values())
-    if not nodes or not case.facts.watched:
+    if not nodes or case.facts.pool is None:
         return []
-    filled = {endpoint.node for endpoint in case.facts.snapshots[-1][1].endpoints if endpoint.ready}
+    filled = {endpoint.node for endpoint in case.facts.pool.endpoints if endpoint.ready}
     return [f"{len(nodes - filled)} of {count(len(nodes), 'node')} have no ready pod"]

@@ -55,7 +55,7 @@ def client_ip_spread(facts: Facts) -> Diagnosis | None:
         return None
     by_ip: dict[str, dict[str, Identity]] = {}
     for name, session in facts.sessions.items():
-        if session.local is not None and session.history:
+        if session.local is not None and session.history and not session.silent:
             by_ip.setdefault(session.local.ip, {})[name] = session.history[-1][1]
     spread = {ip: {who.pod for who in served.values() if who.pod is not None} for ip, served in by_ip.items()}
     ip, served_by = max(spread.items(), key=lambda item: len(item[1]), default=("", set()))
@@ -153,6 +153,8 @@ def first_packet_race(facts: Facts) -> Diagnosis | None:
         f"{count(at_start, 'probe')} in all, and were answered then",
         f"{later:,} of the {count(probes, 'probe')} after were lost",
     ]
+    if len(unlucky) == len(begun):
+        return diagnosis("first-packet-race", evidence, "a session begun then whose first probe was answered")
     return diagnosis("first-packet-race", evidence)
 
 
