@@ -9,7 +9,7 @@ from affinity_tester.cluster.api import FORBIDDEN, ApiError, pages
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.lookup import read_endpoints, read_nodes, read_service
 from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, parse_service
-from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.address import TransportAddress, split_host_port
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.errors import UserError
 from affinity_tester.settings import DEFAULT_PORT
@@ -164,9 +164,11 @@ def _address(nodes: dict[str, Node]) -> str | None:
 async def find_service(cluster: Cluster, target: TransportAddress, name: str = "") -> Found | None:
     """The Service that `target` leads to, in all namespaces or, where that is forbidden, in the current one.
 
-    `name`: the host that the user wrote, for balancers that have a host name. None where no Service has the address.
+    `name`: the target as the user wrote it, for balancers that have a host name. None where no Service has the address.
     Raises `ApiError`.
     """
+    if name:
+        name, _ = split_host_port(name)
     try:
         return await _search(cluster, "/api/v1/services", target, name)
     except ApiError as error:

@@ -50,12 +50,16 @@ class Lookout:
         changed: Callable[[str, T | None, T | None, int | None], None],
         *,
         refused: str,
+        listed: Callable[[bool], None] = lambda _missed: None,
         labels: str = "",
     ) -> Reflector[T]:
         """A reflector whose interruptions leave the pool known; `refused` is said where it may not list."""
         what = path.rpartition("/")[2]
         heard: Listener[T] = Listener(
-            changed=changed, refused=lambda _reason: self.say(refused), failed=partial(self.failed, what)
+            changed=changed,
+            refused=lambda _reason: self.say(refused),
+            failed=partial(self.failed, what),
+            listed=listed,
         )
         return self.reflector(path, keep, heard, labels=labels)
 

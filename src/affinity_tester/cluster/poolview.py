@@ -1,8 +1,8 @@
 """What the pool is and what is known of it, from the slices and the Service as two watches tell them. No I/O.
 
-The pool is known as long as both watches run. When one breaks a gap begins, at the time up to which both were known to be
-right; it is told once, and ends when both are back: as if it had not been where their lists prove that nothing was missed,
-else with what the pool is now, which became so at some time in the gap.
+The pool is known as long as both watches run, and confirmed by lists only: a watch may be late. When one breaks a gap
+begins, told once, with the last that was heard and what may have been under way then. It ends when both are back: as if it
+had not been where the new list proves that nothing was missed, else with what the pool is now, so at some time in the gap.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from affinity_tester.cluster.objects import Service, ServiceRef, Slice, pool_of
 from affinity_tester.cluster.reflector import Reflector
 from affinity_tester.core.events import Event, PoolConfirmed, PoolObserved, PoolUnobserved
 from affinity_tester.core.pool import PoolSnapshot, differences
+
+LAG_NS = 2_000_000_000
+"""How late the news of a watch may be: `Pace.level_s`, after which it is not trusted any more."""
 
 SLICES, SERVICE = "slices", "service"
 """The two watches."""
@@ -46,7 +49,6 @@ class PoolView:
         """Watches that are down, or not up yet."""
         self._missed = False
         self._gap_ns: int | None = None
-        self._confirmed_ns = 0
         self.snapshot: PoolSnapshot | None = None
         """The last that was told."""
 
@@ -61,12 +63,9 @@ class PoolView:
         kept = self._service.items.get(self._key) if self._service else None
         return kept.fact if kept else None
 
-    @property
-    def known_ns(self) -> int | None:
-        """Until here the pool is known; None while it is not."""
-        if self._waiting or self.snapshot is None:
-            return None
-        return self._heard_ns
+    def is_known(self) -> bool:
+        """Whether both watches are up."""
+        return not self._waiting and self.snapshot is not None
 
     @property
     def has_service(self) -> bool:
@@ -74,9 +73,8 @@ class PoolView:
         return self._service is not None
 
     @property
-    def _heard_ns(self) -> int:
-        heard_ns = self._slices.heard_ns or 0
-        return heard_ns if self._service is None else min(heard_ns, self._service.heard_ns or 0)
+    def _parts(self) -> tuple[Reflector[Slice] | Reflector[Service], ...]:
+        return (self._slices,) if self._service is None else (self._slices, self._service)
 
     def up(self, watch: str, *, missed: bool) -> None:
         """A watch has a new list; whether it differs from what was known before."""
@@ -87,50 +85,37 @@ class PoolView:
         gap_ns, self._gap_ns = self._gap_ns, None
         missed, self._missed = self._missed, False
         if self.snapshot is None or missed:
+            # What happened after the list was asked for is still in the gap, so that this may claim to be of now.
             at_ns = self._now_ns()
             self.snapshot = self._look()
-            self._confirmed_ns = self._heard_ns
-            self._emit(PoolObserved(at_ns, at_ns if gap_ns is None else gap_ns, self.snapshot))
-        elif gap_ns is not None:
-            self._confirmed_ns = self._heard_ns
-            self._emit(PoolConfirmed(self._heard_ns))
+            self._emit(PoolObserved(at_ns, at_ns if gap_ns is None else gap_ns, self.snapshot, listed=True))
         else:
-            self.confirm()
+            self._emit(PoolConfirmed(min(part.listed_ns for part in self._parts)))
 
     def down(self, watch: str, reason: str) -> None:
         """A watch is interrupted."""
         self._waiting.add(watch)
         if self.snapshot is not None and self._gap_ns is None:
-            self._gap_ns = self._heard_ns
+            listed_ns = min(part.listed_ns for part in self._parts)
+            heard_ns = min(part.heard_ns for part in self._parts)
+            self._gap_ns = max(listed_ns, heard_ns - LAG_NS)
             self._emit(PoolUnobserved(self._now_ns(), self._gap_ns, reason))
 
     def changed(self, at_ns: int) -> None:
         """An object changed; told at once if that changes the pool, or by `up` at the end of a gap."""
-        if self._waiting or self.snapshot is None:
+        if not self.is_known():
             self._missed = True
             return
-        after = self._look()
-        if after != self.snapshot and differences(self.snapshot, after):
+        before, after = self.snapshot, self._look()
+        if before is not None and after != before and differences(before, after):
             self.snapshot = after
             self._emit(PoolObserved(at_ns, at_ns, after))
 
-    def confirm(self) -> bool:
-        """Say until when the pool is known, if that is news; returns whether it was."""
-        known_ns = self.known_ns
-        if known_ns is None or known_ns <= self._confirmed_ns:
-            return False
-        self._confirmed_ns = known_ns
-        self._emit(PoolConfirmed(known_ns))
-        return True
-
-    def confirm_by_lists(self, asked_ns: int) -> bool:
-        """The watches have told all that lists asked for at `asked_ns` show; returns whether that was news."""
-        if self.known_ns is None:
-            return False  # a gap began meanwhile
-        self._slices.touched(asked_ns)
-        if self._service is not None:
-            self._service.touched(asked_ns)
-        return self.confirm()
+    def level(self, asked_ns: int) -> None:
+        """The watches have told all that lists asked for at `asked_ns` show."""
+        for part in self._parts:
+            part.proved(asked_ns)
+        self._emit(PoolConfirmed(asked_ns))
 
     def _look(self) -> PoolSnapshot:
         service = self.service

@@ -75,10 +75,8 @@ class Listener(Generic[T]):
     """This program erred; `lost` follows."""
     listed: Callable[[bool], None] = lambda _missed: None
     """The copy is a new list's; whether it differs from what was known before."""
-    confirmed: Callable[[], None] = lambda: None
-    """A bookmark came: nothing changed until `heard_ns`."""
     lost: Callable[[str], None] = lambda _reason: None
-    """The watch is interrupted, and why; `heard_ns` is the time of the last that was heard."""
+    """The watch is interrupted, and why."""
 
 
 class Reflector(Generic[T]):
@@ -109,8 +107,10 @@ class Reflector(Generic[T]):
         self._version = ""
         self._first = True
         self.items: dict[str, Kept[T]] = {}
-        self.heard_ns: int | None = None
-        """Until here the copy is known to be right; None before the first list."""
+        self.heard_ns = 0
+        """When the watch last told anything; 0 before the first list."""
+        self.listed_ns = 0
+        """When the newest list was asked for that the copy is level with; 0 before the first."""
         self.settled = asyncio.Event()
         """The first list was read, or refused."""
 
@@ -151,14 +151,15 @@ class Reflector(Generic[T]):
         gone = self.items.keys() - listing.items.keys()
         return all(not _reached(listing.version, self.items[key].version) for key in gone)
 
-    def touched(self, at_ns: int) -> None:
-        """The copy is known to be right until `at_ns`."""
-        self.heard_ns = max(at_ns, self.heard_ns or at_ns)
+    def proved(self, asked_ns: int) -> None:
+        """The copy is level with a list asked for then."""
+        self.listed_ns = max(asked_ns, self.listed_ns)
+        self.heard_ns = max(asked_ns, self.heard_ns)
 
     def _adopt(self, listing: Listing[T]) -> None:
         before, first, self._first = self.items, self._first, False
         self.items, self._version = listing.items, listing.version
-        self.touched(listing.asked_ns)
+        self.proved(listing.asked_ns)
         at_ns = None if first else listing.heard_ns
         for key in sorted(before.keys() | listing.items.keys()):
             old, new = before.get(key), listing.items.get(key)
@@ -198,9 +199,8 @@ class Reflector(Generic[T]):
     def _take(self, kind: str, obj: Json) -> None:
         at_ns = self._now_ns()
         self._version = _version(obj)
-        self.touched(at_ns)
+        self.heard_ns = at_ns
         if kind == "BOOKMARK":
-            self._listener.confirmed()
             return
         key = _key(obj)
         old = self.items.pop(key, None)

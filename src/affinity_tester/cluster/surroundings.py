@@ -6,6 +6,7 @@ from affinity_tester.cluster.changes import node_events, pod_events, proxy_event
 from affinity_tester.cluster.lookout import Lookout
 from affinity_tester.cluster.objects import Node, Pod, parse_node, parse_pod
 from affinity_tester.cluster.reflector import Reflector
+from affinity_tester.core.events import NodeAddresses
 
 PROXY_LABELS = (
     "k8s-app in (kube-proxy,cilium,calico-node,kube-router)",
@@ -28,15 +29,18 @@ class Surroundings:
         """`namespace`: of the backend pods."""
         self._lookout = lookout
         self._namespace = namespace
-        self._nodes = lookout.beside("/api/v1/nodes", parse_node, self._on_node, refused=NO_NODES)
+        self._nodes = lookout.beside(
+            "/api/v1/nodes", parse_node, self._on_node, refused=NO_NODES, listed=self._on_nodes
+        )
         self._proxies = [
             lookout.beside("/api/v1/pods", parse_pod, self._on_proxy, refused=NO_PROXIES, labels=labels)
             for labels in PROXY_LABELS
         ]
         self._pods: Reflector[Pod] | None = None
         self._images: dict[tuple[str, str], str] = {}
-        self.node_names: dict[str, str] = {}
+        self._node_names: dict[str, str] = {}
         """Nodes by their InternalIPs, those that are gone too."""
+        self._told_names: tuple[tuple[str, str], ...] = ()
 
     def begin(self) -> None:
         """Start the watches that need to know nothing of the Service."""
@@ -64,9 +68,19 @@ class Surroundings:
 
     def _on_node(self, key: str, old: Node | None, new: Node | None, at_ns: int | None) -> None:
         name = key.removeprefix("/")
-        self.node_names.update(dict.fromkeys(new.internal_ips if new else (), name))
+        self._node_names.update(dict.fromkeys(new.internal_ips if new else (), name))
         if at_ns is not None:
             self._lookout.tell(*node_events(at_ns, name, old, new))
+            self._tell_names()
+
+    def _on_nodes(self, _missed: bool) -> None:
+        self._tell_names()
+
+    def _tell_names(self) -> None:
+        names = tuple(sorted(self._node_names.items()))
+        if names != self._told_names:
+            self._told_names = names
+            self._lookout.tell(NodeAddresses(self._lookout.now_ns(), names))
 
     def _on_pod(self, _key: str, old: Pod | None, new: Pod | None, at_ns: int | None) -> None:
         if at_ns is not None:

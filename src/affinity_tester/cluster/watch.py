@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from affinity_tester.cluster.api import ApiError
@@ -59,7 +59,6 @@ class PoolWatch:
             refused=self._refuse_slices,
             failed=partial(self._lookout.failed, SLICES),
             listed=partial(self._up, SLICES),
-            confirmed=self._on_bookmark,
             lost=partial(self._lost, SLICES),
         )
         heard_service: Listener[Service] = Listener(
@@ -67,7 +66,6 @@ class PoolWatch:
             refused=self._refuse_service,
             failed=partial(self._lookout.failed, SERVICE),
             listed=partial(self._up, SERVICE),
-            confirmed=self._on_bookmark,
             lost=partial(self._lost, SERVICE),
         )
         path = f"/apis/discovery.k8s.io/v1/namespaces/{service.namespace}/endpointslices"
@@ -91,11 +89,6 @@ class PoolWatch:
         """The pool as it was last told."""
         return self._pool.snapshot
 
-    @property
-    def node_names(self) -> Mapping[str, str]:
-        """Nodes by their InternalIPs, those that are gone too; it grows as nodes come."""
-        return self._around.node_names
-
     async def start(self, wait_s: float = START_S) -> str | None:
         """Begin; returns when the first lists are there, or after `wait_s`, with `unwatched` (it goes on trying)."""
         begun = self._lookout.spawn("begin", self._begin())
@@ -116,7 +109,7 @@ class PoolWatch:
 
     async def confirm(self) -> bool:
         """List the pool now; if the watch has told all that the list shows, tell `PoolConfirmed`. Returns whether it did."""
-        if self._pool.known_ns is None:
+        if not self._pool.is_known():
             return False
         self._listed_ns = asked_ns = self._now_ns()
         try:
@@ -126,8 +119,11 @@ class PoolWatch:
         except Exception as error:
             self._lookout.failed(SLICES, error)
             return False
+        if not self._pool.is_known():
+            return False  # a gap began meanwhile
         if level:
-            return self._pool.confirm_by_lists(asked_ns)
+            self._pool.level(asked_ns)
+            return True
         self._distrust(SLICES, self._slices)
         if self._pool.has_service:
             self._distrust(SERVICE, self._service)
@@ -165,9 +161,6 @@ class PoolWatch:
     def _lost(self, part: str, reason: str) -> None:
         self._trouble = reason
         self._pool.down(part, reason)
-
-    def _on_bookmark(self) -> None:
-        self._pool.confirm()
 
     def _on_slice(self, _key: str, _old: Slice | None, _new: Slice | None, at_ns: int | None) -> None:
         if at_ns is not None:

@@ -1,0 +1,497 @@
+"""The watch against an API server on loopback that is changed, slowed, cut, killed and brought back: whole event lists."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, pod, proxy, service, until
+
+from affinity_tester.cluster.connect import Cluster
+from affinity_tester.cluster.objects import ServiceRef
+from affinity_tester.cluster.reflector import Pace
+from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.core.events import ClusterEvent, Event, NodeAddresses, PoolConfirmed, PoolObserved, PoolUnobserved
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+
+S = 1_000_000_000
+QUICK = Pace(backoff_s=0.02, backoff_max_s=0.05, brief_s=0, level_s=0.1)
+REF = ServiceRef("media", "turn")
+SPEC = (
+    ("type", "LoadBalancer"),
+    ("externalTrafficPolicy", "Cluster"),
+    ("sessionAffinity", "None"),
+    ("ports", "stun 3478/UDP->stun:30478"),
+)
+A = Endpoint("uid-a", "a", "10.1.0.97", "n1")
+B = Endpoint("uid-b", "b", "10.1.0.98", "n2")
+C = Endpoint("uid-c", "c", "10.1.0.99", "n1")
+CUT = "the connection to the API server broke"
+
+
+def pool(*endpoints: Endpoint, spec: tuple[tuple[str, str], ...] = SPEC) -> PoolSnapshot:
+    return PoolSnapshot(frozenset(endpoints), spec)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def watching(cluster: Cluster, told: Told) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def watching(pace: Pace = QUICK, **more: Any) -> AsyncIterator[PoolWatch]:
+        watch = PoolWatch(cluster, REF, 3478, more.pop("emit", told.tell), now_ns=told.clock, pace=pace)
+        await watch.start(**more)
+        try:
+            yield watch
+        finally:
+            await watch.stop()
+
+    return watching
+
+
+@pytest.fixture
+async def watch(api: FakeApi, watching: Callable[..., Any], told: Told) -> AsyncIterator[PoolWatch]:
+    """Running since 1000; the first snapshot is taken, and all its watches are open."""
+    async with watching() as watch:
+        names = (("10.0.0.1", "n1"), ("10.0.0.2", "n2"))
+        first = [NodeAddresses(1000, names), PoolObserved(1000, 1000, pool(A, B), listed=True)]
+        assert sorted(told.take(), key=str) == first
+        await until(lambda: len(api.streams) == 7)
+        yield watch
+
+
+async def test_the_first_lists_tell_the_pool_and_no_events(watch: PoolWatch, told: Told) -> None:
+    assert watch.unwatched is None
+    assert watch.snapshot == pool(A, B)
+    assert told.events == []
+
+
+async def test_pool_changes_are_told_as_they_are_heard(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2"), endpoint("c")))
+    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A, B, C))]
+    told.now = 3000
+    api.put("endpointslices", endpoint_slice(endpoint("b", "n2"), endpoint("c")))
+    assert await told.at(3000) == [PoolObserved(3000, 3000, pool(B, C))]
+    told.now = 4000
+    api.put("services", service(externalTrafficPolicy="Local"))
+    spec = (SPEC[0], ("externalTrafficPolicy", "Local"), *SPEC[2:])
+    assert await told.at(4000, 2) == [
+        ClusterEvent(4000, "service", "media/turn", "changed: externalTrafficPolicy"),
+        PoolObserved(4000, 4000, pool(B, C, spec=spec)),
+    ]
+
+
+async def test_repacked_slices_nodes_and_hints_do_not_change_the_pool(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    api.put("endpointslices", endpoint_slice(endpoint("b", "n2"), name="turn-2"))  # b stands in both for a moment
+    api.put("endpointslices", endpoint_slice({**endpoint("a", "n9"), "hints": {"forZones": [{"name": "z"}]}}))
+    api.put("endpointslices", endpoint_slice(name="other", of="other"))
+    api.put("nodes", node("n3"))
+    assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+    assert await watch.confirm()
+    assert told.take() == [PoolConfirmed(2000)]
+
+
+async def test_a_load_balancer_s_new_address_is_an_event_and_no_pool_change(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    api.put("services", service(ingress=("203.0.113.9",)))
+    what = "load-balancer address changed 203.0.113.7 -> 203.0.113.9"
+    assert await told.at(2000) == [ClusterEvent(2000, "service", "media/turn", what)]
+
+
+async def test_a_deleted_service_and_its_return(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.delete("services", "turn")
+    assert await told.at(2000, 2) == [
+        ClusterEvent(2000, "service", "media/turn", "deleted"),
+        PoolObserved(2000, 2000, pool(A, B, spec=())),
+    ]
+    told.now = 3000
+    api.put("services", service())
+    assert await told.at(3000, 2) == [
+        ClusterEvent(3000, "service", "media/turn", "created"),
+        PoolObserved(3000, 3000, pool(A, B)),
+    ]
+
+
+async def test_what_happens_around_the_pool(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.put("nodes", node("n3", ready="Unknown", internal="10.0.0.3"))
+    api.put("nodes", node("n3", internal="10.0.0.3"))
+    api.put("nodes", node("n3", cordoned=True, internal="10.0.0.3"))
+    api.delete("nodes", "n3", "")
+    names = (("10.0.0.1", "n1"), ("10.0.0.2", "n2"), ("10.0.0.3", "n3"))
+    assert await told.at(2000, 5) == [
+        ClusterEvent(2000, "node", "n3", "added"),
+        NodeAddresses(2000, names),
+        *[ClusterEvent(2000, "node", "n3", what) for what in ("Ready", "cordoned", "removed")],
+    ]
+    api.put("pods", pod("a", restarts=1, end="OOMKilled"))
+    api.put("pods", pod("z", labels={"app": "other"}, restarts=1))
+    api.put("pods", proxy("kube-proxy-1", restarts=1))
+    assert sorted(await told.at(2000, 2), key=str) == [
+        ClusterEvent(2000, "pod", "a", 'restarted on node "n1" (its container ended with OOMKilled)'),
+        ClusterEvent(2000, "proxy", "kube-proxy-1", 'restarted on node "n1"'),
+    ]
+
+
+async def test_pods_of_a_new_selector_are_watched_instead(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    api.put("pods", pod("z", labels={"app": "other"}))
+    api.put("services", service(selector={"app": "other"}))
+    assert await told.at(1000) == [ClusterEvent(1000, "service", "media/turn", "changed: selector")]
+    await until(lambda: api.asked[-1][2].get("labelSelector") == "app=other" and api.asked[-1][0] == "watch")
+    await until(lambda: len(api.streams) == 7)
+    api.put("pods", pod("a", restarts=1))
+    api.put("pods", pod("z", labels={"app": "other"}, restarts=1))
+    assert await told.at(1000) == [ClusterEvent(1000, "pod", "z", 'restarted on node "n1"')]
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_wanted_list_confirms_as_of_when_it_was_asked_for(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    api.hold.clear()
+    asked = len(api.asked)
+    watch.want(None)
+    watch.want(2000)
+    told.now = 2000
+    watch.want(2000)  # not later than that
+    told.now = 2001
+    watch.want(2000)
+    watch.want(2000)  # one at a time
+    await until(lambda: len(api.asked) == asked + 1)
+    told.now = 9000
+    api.hold.set()
+    assert await told.at(9000) == [PoolConfirmed(2001)]
+    watch.want(2000)  # too soon after the last
+    assert [(verb, path.rpartition("/")[2]) for verb, path, _ in api.asked[asked:]] == [
+        ("list", "endpointslices"),
+        ("list", "services"),
+    ]
+    told.now += 10**9
+    assert await watch.confirm()
+    assert told.take() == [PoolConfirmed(told.now)]
+
+
+async def test_a_list_that_the_watch_cannot_follow_is_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    api.deaf = True
+    told.now = 2000
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    assert not await watch.confirm()
+    assert await told.at(2000, 2) == [
+        PoolUnobserved(2000, 1000, "the watch does not tell what a list shows"),
+        PoolObserved(2000, 1000, pool(A), listed=True),
+    ]
+    api.deaf = False
+    await until(lambda: len(api.streams) == 7)
+    api.delete("endpointslices", "turn-1")
+    assert await told.at(2000) == [PoolObserved(2000, 2000, pool())]
+    assert await watch.confirm()
+
+
+async def test_a_failed_list_confirms_nothing(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.statuses = [500]
+    assert not await watch.confirm()
+    api.put("nodes", node("n3"))
+    assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+
+
+# --- interruptions --------------------------------------------------------------------------------------------------
+
+
+async def test_a_cut_watch_that_missed_nothing_leaves_no_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.cut("endpointslices")
+    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, CUT), PoolConfirmed(1000)]
+    await api.watched("endpointslices")
+    told.now = 3000
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    assert await told.at(3000) == [PoolObserved(3000, 3000, pool(A))]
+
+
+async def test_what_changed_while_it_was_cut_became_so_within_the_gap(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    api.status = 503
+    api.cut("endpointslices")
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
+    assert not await watch.confirm()
+    told.now = 5000
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2")))  # as it was, and yet it changed
+    api.cut("services")  # is part of the same gap
+    await api.watched("services", 0)
+    api.status = None
+    assert await told.at(5000) == [PoolObserved(5000, 1000, pool(A, B), listed=True)]
+    await until(lambda: len(api.streams) == 7)
+    told.now = 6000
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    assert await told.at(6000) == [PoolObserved(6000, 6000, pool(A))]
+
+
+async def test_changes_of_one_half_wait_while_the_other_is_down(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.status = 503
+    api.cut("services")
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    api.put("nodes", node("n3"))  # it is told, so the change before it was heard
+    assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+    told.now = 3000
+    api.status = None
+    assert await told.at(3000) == [PoolObserved(3000, 1000, pool(A), listed=True)]
+
+
+async def test_the_gap_reaches_back_as_far_as_news_may_be_late(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    told.now = 10 * S
+    async with watching():
+        await until(lambda: len(api.streams) == 7)
+        told.now = 60 * S
+        api.bookmark("services")
+        api.put("endpointslices", endpoint_slice(endpoint("a")))
+        await until(lambda: PoolObserved(60 * S, 60 * S, pool(A)) in told.events)
+        await until(lambda: not any(stream.queue.qsize() for stream in api.streams))
+        api.put("services", service(ingress=()))
+        await until(lambda: any(isinstance(event, ClusterEvent) for event in told.events))
+        told.take()
+        told.now = 70 * S
+        api.cut("endpointslices")
+        assert await told.at(70 * S, 2) == [PoolUnobserved(70 * S, 58 * S, CUT), PoolConfirmed(10 * S)]
+
+
+@pytest.mark.parametrize("how", ["http", "event"])
+async def test_an_expired_version_is_a_gap_and_a_new_list(api: FakeApi, watch: PoolWatch, told: Told, how: str) -> None:
+    told.now = 2000
+    if how == "http":
+        api.revision += 1
+        api.compact()
+        api.end("endpointslices")  # goes on from a version that is no more
+        reason = "status 410"
+    else:
+        status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 1 (2)"}
+        api.say("endpointslices", {"type": "ERROR", "object": status})
+        reason = "the API server ended the watch (too old resource version: 1 (2))"
+    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), PoolConfirmed(1000)]
+    await api.watched("endpointslices")
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]
+
+
+async def test_a_watch_that_ends_after_its_time_goes_on_without_a_gap(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    api.deaf = True
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    api.deaf = False
+    lists = sum(verb == "list" for verb, *_ in api.asked)
+    told.now = 2000
+    api.end("endpointslices")
+    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]
+    assert sum(verb == "list" for verb, *_ in api.asked) == lists
+
+
+async def test_a_watch_that_ends_as_soon_as_it_begins_is_broken(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    async with watching(replace(QUICK, brief_s=60)):
+        told.take()
+        await api.watched("endpointslices")
+        api.end("endpointslices")
+        reason = "the API server ends the watch as soon as it begins"
+        assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000)]
+
+
+async def test_a_line_that_cannot_be_read_is_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    api.say("endpointslices", {"type": "ADDED"})
+    reason = "the API server sent a watch event that cannot be read"
+    assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000)]
+
+
+async def test_silence_is_checked_by_a_list_and_is_a_gap_only_if_things_changed(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    async with watching(replace(QUICK, silence_s=0.1)):
+        told.take()
+        told.now = 2000
+        assert PoolConfirmed(2000) in await told.at(2000, 2)
+        api.deaf = True
+        told.now = 3000
+        api.put("endpointslices", endpoint_slice(endpoint("a")))
+        await until(lambda: any(isinstance(event, PoolUnobserved) for event in told.events))
+        gap = next(event for event in told.events if isinstance(event, PoolUnobserved))
+        assert gap.reason == "the watch was silent for 0.1 s while things changed"
+        seen = [event for event in told.events if isinstance(event, PoolObserved)]
+        assert seen in ([], [PoolObserved(3000, gap.since_ns, pool(A), listed=True)])
+        await until(lambda: any(isinstance(event, PoolObserved) for event in told.events))
+
+
+async def test_a_killed_api_server_is_one_line_and_the_watch_resumes_when_it_is_back(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    await api.kill()
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
+    told.now = 3000
+    api.put("endpointslices", endpoint_slice(endpoint("b", "n2")))
+    api.put("nodes", node("n3"))
+    await api.start()
+    assert sorted(await told.at(3000, 2), key=str) == [
+        ClusterEvent(3000, "node", "n3", "added"),
+        PoolObserved(3000, 1000, pool(B), listed=True),
+    ]
+    await until(lambda: len(api.streams) == 7)
+    told.now = 4000
+    api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2")))
+    assert await told.at(4000) == [PoolObserved(4000, 4000, pool(A, B))]
+    assert await watch.confirm()
+    assert told.take() == [PoolConfirmed(4000)]
+
+
+# --- starts -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_slow_start_goes_on_in_the_background(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
+    api.hold.clear()
+    async with watching(wait_s=0.05) as watch:
+        assert watch.unwatched == "the endpointslices could not be listed (no answer yet)"
+        assert told.events == []
+        told.now = 5000
+        api.hold.set()
+        await until(lambda: watch.unwatched is None)
+        assert PoolObserved(5000, 5000, pool(A, B), listed=True) in told.events
+
+
+async def test_a_dead_start_says_why(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
+    await api.kill()
+    async with watching(wait_s=0.1) as watch:
+        why = (
+            f"the API server at 127.0.0.1:{api.port} cannot be reached (Connect call failed ('127.0.0.1', {api.port}))"
+        )
+        assert watch.unwatched == f"the endpointslices could not be listed ({why})"
+        assert told.events == []
+        await api.start()
+        await until(lambda: watch.unwatched is None)
+
+
+async def test_what_is_refused_is_said_once_and_the_rest_goes_on(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    api.forbidden = {f"list /api/v1/{path}" for path in ("nodes", "pods", "namespaces/media/pods")}
+    async with watching() as watch:
+        assert watch.unwatched is None
+        said = [
+            "cannot list nodes: node events will be missing",
+            "cannot list pods in all namespaces: proxy events will be missing",
+            "cannot list pods in namespace media: restarts of backend pods will be missing",
+        ]
+        assert sorted(told.take(), key=lambda event: getattr(event, "what", "")) == [
+            PoolObserved(1000, 1000, pool(A, B), listed=True),
+            *[ClusterEvent(1000, "watch", "media/turn", what) for what in said],
+        ]
+
+
+async def test_without_the_service_the_pool_is_its_endpoints(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    api.forbidden = {"list /api/v1/namespaces/media/services"}
+    async with watching() as watch:
+        assert watch.unwatched is None
+        assert watch.snapshot == pool(A, B, spec=())
+        missing = "changes of the Service and restarts of its pods will be missing"
+        what = f"cannot list services in namespace media: {missing}"
+        assert ClusterEvent(1000, "watch", "media/turn", what) in told.take()
+        api.deaf = True
+        api.put("endpointslices", endpoint_slice(endpoint("a")))
+        assert not await watch.confirm()
+        assert await told.at(1000, 2) == [
+            PoolUnobserved(1000, 1000, "the watch does not tell what a list shows"),
+            PoolObserved(1000, 1000, pool(A, spec=()), listed=True),
+        ]
+        assert await watch.confirm()
+
+
+async def test_refused_slices_leave_the_pool_unwatched(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
+    api.forbidden = {"list /apis/discovery.k8s.io/v1/namespaces/media/endpointslices"}
+    async with watching() as watch:
+        assert watch.unwatched == "cannot list endpointslices in namespace media (status 403)"
+        assert not await watch.confirm()
+        told.take()
+        await until(lambda: len(api.streams) == 6)
+        api.put("nodes", node("n3"))
+        assert await told.at(1000) == [ClusterEvent(1000, "node", "n3", "added")]
+
+
+async def test_rights_that_are_taken_away_later_are_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    api.forbidden = {"watch /apis/discovery.k8s.io/v1/namespaces/media/endpointslices"}
+    api.end("endpointslices")
+    assert (await told.at(1000))[0] == PoolUnobserved(1000, 1000, "status 403")
+    api.forbidden = set()
+    await api.watched("endpointslices")
+
+
+async def test_it_says_when_no_proxy_can_be_seen(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
+    api.objects["pods"] = {}
+    async with watching():
+        proxies = "kube-proxy, cilium, calico-node, kube-router or ovn"
+        what = f"no pod of {proxies} can be seen: proxy events will be missing"
+        assert ClusterEvent(1000, "watch", "media/turn", what) in told.events
+
+
+async def test_each_proxy_is_seen_once(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    labels = [
+        {"k8s-app": "kube-proxy", "component": "kube-proxy"},
+        {"component": "kube-proxy", "app": "ovnkube-node"},
+        {"app": "ovnkube-node"},
+        {"k8s-app": "cilium", "app": "ovnkube-node"},
+        {"k8s-app": "coredns"},
+    ]
+    for number, each in enumerate(labels):
+        api.put("pods", proxy(f"p{number}", labels=each))
+    api.put("pods", proxy("p9", kind="calico-node"))
+    told_of = sorted(event.name for event in await told.at(1000, 5) if isinstance(event, ClusterEvent))
+    assert told_of == ["p0", "p1", "p2", "p3", "p9"]
+
+
+# --- errors of its own ------------------------------------------------------------------------------------------------
+
+
+async def test_an_internal_error_is_one_event_and_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    api.put("endpointslices", endpoint_slice({"conditions": {}}))  # an endpoint without an address
+    failed = "the watch of slices failed by an internal error (KeyError: 'addresses')"
+    assert await told.at(1000, 2) == [
+        ClusterEvent(1000, "watch", "media/turn", failed),
+        PoolUnobserved(1000, 1000, "an internal error (KeyError)"),
+    ]
+    assert not await watch.confirm()
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    assert await told.at(1000) == [PoolObserved(1000, 1000, pool(A), listed=True)]
+    api.deaf = True
+    api.put("endpointslices", endpoint_slice({"conditions": {}}))
+    assert not await watch.confirm()
+    assert told.take() == []  # said once
+
+
+async def test_an_emit_that_fails_is_raised_at_the_end(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
+    def emit(event: Event) -> None:
+        told.tell(event)
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        async with watching(emit=emit) as watch:
+            assert watch.unwatched is None
+    assert len(told.events) == 1
