@@ -49,7 +49,7 @@ class Pipeline:
         """Take in an observed event. What comes before the run has started (the first look at the pool) waits for that."""
         if isinstance(event, RunStarted):
             waiting, self._waiting = self._waiting or [], None
-            for each in (event, *waiting):
+            for each in (event, self._analysis.rules.given(event.at_ns), *waiting):
                 self._pass(each)
         elif self._waiting is not None:
             self._waiting.append(event)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from affinity_tester.cli import options
 from affinity_tester.cli.conduct import EXIT_CODES
+from affinity_tester.core.analysis import judge_again
 from affinity_tester.core.events import Outcome
 from affinity_tester.errors import UserError
 from affinity_tester.report.archive import Archive, gather
@@ -19,6 +21,7 @@ from affinity_tester.report.junit import junit_text
 from affinity_tester.report.logging import configure, wants_colour
 from affinity_tester.report.record import read_record
 from affinity_tester.report.render import json_text, text_lines
+from affinity_tester.settings import NS_PER_S
 
 Format = Literal["text", "json", "junit", "html"]
 
@@ -39,9 +42,34 @@ Format = Literal["text", "json", "junit", "html"]
     env="AFFINITY_REPORT_OUTPUT",
     help="File to write to. Default: standard output.",
 )
-def report(*, record: Path, form: Format, output: Path | None) -> int:
+@click.option("--rejudge", is_flag=True, help="Judge the run again by its own rules: a killed run gets its verdict.")
+@click.option("--settle", type=options.Duration(0, 600 * NS_PER_S), help="Judge again, with this settle time.")
+@click.option("--affinity-window", type=options.Duration(), help="Judge again, with this affinity window.")
+@click.option("--max-loss", type=click.FloatRange(0, 100), help="Judge again, with this percentage.")
+@click.option("--fail-on", type=click.Choice(["violation", "avoidable"]), help="Judge again, failing on this.")
+def report(
+    *,
+    record: Path,
+    form: Format,
+    output: Path | None,
+    rejudge: bool,
+    settle: int | None,
+    affinity_window: int | None,
+    max_loss: float | None,
+    fail_on: str | None,
+) -> int:
     """Show the run in RECORD, a file that `affinity-tester client --record` wrote."""
-    archive = gather(read_record(record, on_truncated=_warn))
+    changed: dict[str, Any] = {
+        "settle_ns": settle,
+        "affinity_window_ns": affinity_window,
+        "max_loss": None if max_loss is None else max_loss / 100,
+        "fail_on_avoidable": None if fail_on is None else fail_on == "avoidable",
+    }
+    changed = {name: value for name, value in changed.items() if value is not None}
+    events = read_record(record, on_truncated=_warn)
+    if rejudge or changed:
+        events = judge_again(events, lambda rules: replace(rules, **changed))
+    archive = gather(events)
     if output is None:
         _show(archive, form)
     else:

@@ -6,8 +6,9 @@ The live client, the demo and the offline report feed the same events to this on
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
 from affinity_tester.core.events import (
@@ -21,15 +22,19 @@ from affinity_tester.core.events import (
     IncidentClosed,
     Judgement,
     NodeAddresses,
+    OutageJudged,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    RulesGiven,
     RunDiagnosed,
     RunEnded,
     RunStarted,
     RunSummary,
     SendingStopped,
     SessionSummary,
+    StatsTick,
+    Verdict,
     WrongPool,
 )
 from affinity_tester.core.incidents import Incidents, Story
@@ -39,6 +44,9 @@ from affinity_tester.core.pool import PoolTimeline
 from affinity_tester.core.verdict import Evidence, give_verdict
 
 _Key = tuple[str, str, int]
+
+_REVISABLE = 50_000
+"""Judgements that may be replaced: no storm makes so many within the 60 s in which a late reply still revises a change."""
 
 _NEAR_EVENTS = 1_000
 """Cluster events remembered for the incidents they may be near to; older ones are long out of reach."""
@@ -57,13 +65,63 @@ class Rules:
     fail_on_avoidable: bool = False
     """Explained changes whose old pod was still serving count as violations."""
 
+    @classmethod
+    def of(cls, given: RulesGiven) -> Self:
+        """The rules of a recorded run."""
+        return cls(
+            settle_ns=given.settle_ns,
+            affinity_window_ns=given.affinity_window_ns,
+            max_loss=given.max_loss,
+            fail_on_avoidable=given.fail_on_avoidable,
+        )
+
+    def given(self, at_ns: int) -> RulesGiven:
+        """As an event."""
+        return RulesGiven(at_ns, self.settle_ns, self.affinity_window_ns, self.max_loss, self.fail_on_avoidable)
+
+
+DERIVED = (ChangeJudged, OutageJudged, IncidentClosed, RunDiagnosed, WrongPool, Verdict)
+"""What an analysis tells; all other events are observed."""
+
+
+def judge_again(
+    events: Iterable[Event], change_rules: Callable[[Rules], Rules] = lambda rules: rules
+) -> Iterator[Event]:
+    """A recorded run, judged anew by the rules it was given, or by what `change_rules` makes of them.
+
+    A record that breaks off (its run was killed) is ended where it breaks off; what was open then is unknown.
+    """
+    analysis: RunAnalysis | None = None
+    before: list[Event] = []
+    at_ns = 0
+    ended = False
+    for event in events:
+        if isinstance(event, DERIVED):
+            continue
+        at_ns = max(at_ns, event.at_ns)
+        ended = isinstance(event, RunEnded)
+        if analysis is None and not isinstance(event, RunStarted):
+            # The rules stand right after the start; a record of before they were recorded has none.
+            analysis = RunAnalysis(change_rules(Rules.of(event) if isinstance(event, RulesGiven) else Rules()))
+            for early in before:
+                yield from analysis.feed(early)
+        yield event
+        if analysis is None:
+            before.append(event)
+        else:
+            yield from analysis.feed(event)
+    if analysis is not None and not ended:
+        end = RunEnded(at_ns, aborted=True)
+        yield end
+        yield from analysis.feed(end)
+
 
 class RunAnalysis:
     """Fed with every observed event in the order they are told; returns what follows from each."""
 
     def __init__(self, rules: Rules) -> None:
         """Start with nothing observed."""
-        self._rules = rules
+        self.rules = rules
         self._timeline = PoolTimeline()
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
         self._incidents = Incidents()
@@ -73,12 +131,14 @@ class RunAnalysis:
         self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
         """What happened in the cluster, as (time, words)."""
         self._judged: dict[_Key, tuple[Judgement, bool | None]] = {}
+        """The newest judgements, which a late reply may still replace."""
+        self._judged_for_good: Counter[tuple[Judgement, bool | None]] = Counter()
         self._strangers: dict[str, int] = {}
         """Pods that answered and are in no snapshot, with when they were first noticed."""
         self._started_ns = 0
         self._stopped_ns = 0
-        self._speaking = 0
-        """Sessions that were answered to the end."""
+        self._silent: bool | None = None
+        """Whether every session was unanswered at the end; None before the first has told."""
         self._evidence = Evidence()
 
     @property
@@ -122,7 +182,10 @@ class RunAnalysis:
             case SendingStopped():
                 self._stopped_ns = event.at_ns
             case SessionSummary():
-                self._speaking += event.unanswered_ns < OUTAGE_NS
+                self._silent = self._silent is not False and event.unanswered_ns >= OUTAGE_NS
+            case StatsTick():  # all there is of a run that was killed
+                self._evidence.total = event.total
+                self._evidence.duration_ns = event.at_ns - self._started_ns
             case RunSummary():
                 self._evidence.total = event.total
                 self._evidence.duration_ns = event.duration_ns
@@ -147,7 +210,7 @@ class RunAnalysis:
 
     def _close(self, story: Story, now_ns: int) -> IncidentClosed:
         """Tell a story, with what was near it and what it may be."""
-        reach_ns = self._rules.settle_ns
+        reach_ns = self.rules.settle_ns
         near = [
             f"{what} {_distance(at_ns, story.from_ns)}"
             for at_ns, what in self._near
@@ -166,6 +229,9 @@ class RunAnalysis:
         else:
             self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
 
+        while len(self._judged) > _REVISABLE:
+            self._judged_for_good[self._judged.pop(next(iter(self._judged)))] += 1
+
     def _meet(self, change: Change, at_ns: int) -> None:
         for sighting in (change.before, change.after):
             if sighting.identity.pod is not None:
@@ -183,7 +249,7 @@ class RunAnalysis:
         for pod, met_ns in list(self._strangers.items()):
             if self._timeline.ever_had(pod):
                 del self._strangers[pod]
-            elif known > met_ns + self._rules.settle_ns:
+            elif known > met_ns + self.rules.settle_ns:
                 self._judge.pool_counts = self._facts.pool_counts = False
                 self._strangers.clear()
                 return [WrongPool(now_ns, pod)]
@@ -196,15 +262,17 @@ class RunAnalysis:
         if whole:
             told.append(RunDiagnosed(event.at_ns, whole))
         evidence = self._evidence
-        evidence.silent_at_end = evidence.total.answered > 0 and self._speaking == 0
+        evidence.silent_at_end = evidence.total.answered > 0 and self._silent is True
         evidence.watched = self._judge.watched
-        evidence.judgements = Counter(judgement for judgement, _ in self._judged.values())
-        evidence.avoidable = sum(bool(avoidable) for _, avoidable in self._judged.values())
+        judged = self._judged_for_good + Counter(self._judged.values())
+        for (judgement, avoidable), count in judged.items():
+            evidence.judgements[judgement] = evidence.judgements.get(judgement, 0) + count
+            evidence.avoidable += count if avoidable else 0
         evidence.still_ns = evidence.duration_ns
         if evidence.watched:
-            evidence.still_ns = self._timeline.still_ns(self._started_ns, self._stopped_ns, self._rules.settle_ns)
+            evidence.still_ns = self._timeline.still_ns(self._started_ns, self._stopped_ns, self.rules.settle_ns)
         told.append(
-            give_verdict(event.at_ns, evidence, self._rules.max_loss, fail_on_avoidable=self._rules.fail_on_avoidable)
+            give_verdict(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable)
         )
         return told
 

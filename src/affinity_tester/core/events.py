@@ -484,6 +484,16 @@ class ClusterEvent(Event):
     """In words, after subject and name: `added`, `Ready`, `not Ready`, `cordoned`, `restarted`, ..."""
 
 
+@dataclass(frozen=True, slots=True)
+class RulesGiven(Event):
+    """What the run is judged by, so that a record can be judged again."""
+
+    settle_ns: int
+    affinity_window_ns: int
+    max_loss: float | None
+    fail_on_avoidable: bool
+
+
 # --- judging ---------------------------------------------------------------------------------------------------------
 
 

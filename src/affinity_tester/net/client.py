@@ -81,7 +81,7 @@ async def run_client(
     duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards the target,
     at the start and again when something changes. Raises `UserError` when the sockets cannot be opened.
     """
-    await _Client(settings, target, emit, stop, abort or asyncio.Event(), learn).run()
+    await _Client(settings, target, emit, stop, abort or asyncio.Event(), learn=learn).run()
 
 
 class _Client:
@@ -94,6 +94,7 @@ class _Client:
         emit: Callable[[Event], None],
         stop: asyncio.Event,
         abort: asyncio.Event,
+        *,
         learn: Callable[[TransportAddress, int], str],
     ) -> None:
         self._settings = settings
@@ -330,7 +331,9 @@ class _Client:
                 self._answered = True
                 if who.pod is None:
                     self._emit(ForeignServer(at_ns, who.software))
-            case ChangeSeen(at_ns=at_ns, session=session) if at_ns - self._source_checked_ns > NS_PER_S:
+            case (
+                ChangeSeen(at_ns=at_ns, session=session) | ClientFault(at_ns=at_ns, session=session, fault="send-error")
+            ) if at_ns - self._source_checked_ns > NS_PER_S:
                 self._source_checked_ns = at_ns
                 self._check_source(at_ns, session)
 

@@ -102,15 +102,18 @@ class Session:
     def _retry(self, request: bytes, now_ns: int, failure: OSError) -> int:
         """Send once more where the failure told of an earlier probe; returns when that was, 0 when it was refused again."""
         if failure.errno not in LOCAL_ERRNOS and failure.errno not in ADDRESS_ERRNOS:
-            # An ICMP error about an earlier probe: heard, and this probe is still to be sent (design, section 3).
-            self.hear_errors(now_ns, failure)
-            now_ns = monotonic_ns()
+            # An ICMP error about an earlier probe: heard, and this probe is still to be sent (design, section 3). What
+            # fails again is this machine's own trouble (no route any more), and no news of the network.
+            heard = read_error_queue(self.sock)
+            again_ns = monotonic_ns()
             try:
                 self._transmit(request)
             except OSError as again:
+                self._tell_errors(now_ns, heard)
                 failure = again
             else:
-                return now_ns
+                self._tell_errors(now_ns, heard or [_as_icmp(failure)])
+                return again_ns
         self.send_errors += 1
         name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
         fault = "local-address" if failure.errno in ADDRESS_ERRNOS else "send-error"
@@ -169,8 +172,9 @@ class Session:
     def hear_errors(self, now_ns: int, failure: OSError | None = None) -> None:
         """Drain the error queue; `failure` is what a call returned, which counts when the queue tells nothing."""
         heard = read_error_queue(self.sock)
-        if not heard and failure is not None:
-            heard = [IcmpError(errno.errorcode.get(failure.errno or 0, str(failure.errno)), None, b"")]
+        self._tell_errors(now_ns, heard or ([] if failure is None else [_as_icmp(failure)]))
+
+    def _tell_errors(self, now_ns: int, heard: list[IcmpError]) -> None:
         for error in heard:
             self.network_errors += 1
             event = NetworkError(now_ns, self.name, self._wire.quoted(error.probe), error.error, error.offender)
@@ -239,3 +243,7 @@ class Session:
         if key not in self._told and len(self._told) < 64:  # noqa: PLR2004 - a spray of sources must not grow memory
             self._told.add(key)
             self._emit(event)
+
+
+def _as_icmp(failure: OSError) -> IcmpError:
+    return IcmpError(errno.errorcode.get(failure.errno or 0, str(failure.errno)), None, b"")

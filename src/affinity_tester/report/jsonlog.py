@@ -25,6 +25,7 @@ from affinity_tester.report.logging import Level, Log
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
+    ev.RulesGiven: ("run.rules", "info"),
     ev.ForeignServer: ("run.foreign_server", "warn"),
     ev.NothingAnswered: ("run.nothing_answered", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
@@ -73,7 +74,7 @@ MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
 )
-SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns", "up_to_ns"})
+SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns", "up_to_ns", "settle_ns", "affinity_window_ns"})
 
 
 class JsonReport:

@@ -1,0 +1,96 @@
+"""A recorded run judged again: by its own rules the same, by others otherwise, and a killed one to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.analysis import DERIVED, Rules, RunAnalysis, judge_again
+from affinity_tester.core.events import (
+    Change,
+    ChangeJudged,
+    ChangeSeen,
+    Counts,
+    Event,
+    FirstAnswer,
+    Judgement,
+    Outcome,
+    RunEnded,
+    RunStarted,
+    Sighting,
+    StatsTick,
+    Verdict,
+)
+from affinity_tester.core.identity import Identity, Kind
+
+MS = 1_000_000
+S = 1_000 * MS
+HERE = TransportAddress("127.0.0.1", 40312)
+RULES = Rules(settle_ns=5 * S, affinity_window_ns=20 * S, max_loss=0.5, fail_on_avoidable=True)
+STARTED = RunStarted(0, 0, 0, "0", HERE, "x", 1, 100 * MS, 2 * S, 288, connected=False, lost_guarantees=())
+CHANGE = Change(
+    1,
+    (Kind.POD,),
+    Sighting(1, 20 * S, Identity(HERE, "a")),
+    Sighting(2, 45 * S, Identity(HERE, "b")),
+    45 * S,
+    25 * S,
+    45 * S,
+)
+OBSERVED: list[Event] = [
+    FirstAnswer(1 * S, "CLIENT-1", 0, Identity(HERE, "a")),
+    ChangeSeen(45 * S, "CLIENT-1", CHANGE),
+    StatsTick(60 * S, 1, Counts(), Counts(sent=600, answered=600, pairs=599)),
+]
+
+
+def live(*observed: Event) -> list[Event]:
+    """What the client would have recorded."""
+    analysis = RunAnalysis(RULES)
+    events: list[Event] = []
+    for event in (STARTED, RULES.given(0), *observed):
+        events += [event, *analysis.feed(event)]
+    return events
+
+
+def classes(events: list[Event]) -> list[Judgement]:
+    return [event.judgement for event in events if isinstance(event, ChangeJudged)]
+
+
+def test_by_its_own_rules_a_record_is_judged_as_the_run_was() -> None:
+    recorded = live(*OBSERVED, RunEnded(60 * S, aborted=False))
+    assert classes(recorded) == [Judgement.IDLE]
+    assert list(judge_again(recorded)) == recorded
+
+
+def test_other_rules_judge_otherwise() -> None:
+    recorded = live(*OBSERVED, RunEnded(60 * S, aborted=False))
+    again = list(judge_again(recorded, lambda rules: replace(rules, affinity_window_ns=30 * S)))
+    assert classes(again) == [Judgement.VIOLATION]
+    assert again[-1] == Verdict(60 * S, Outcome.FAIL, ("1 violation",), "", 1, 599, 60 * S)
+
+
+def test_a_killed_run_is_ended_where_its_record_breaks_off() -> None:
+    recorded = live(*OBSERVED)
+    again = list(judge_again(recorded))
+    assert again[: len(recorded)] == recorded
+    ended = next(event for event in again if isinstance(event, RunEnded))
+    assert ended == RunEnded(60 * S, aborted=True)
+    assert isinstance(again[-1], Verdict)
+    assert again[-1].outcome is Outcome.PASS
+
+
+def test_a_record_without_rules_is_judged_by_the_usual_ones_and_one_that_only_started_by_none() -> None:
+    observed = [event for event in live(*OBSERVED) if not isinstance(event, DERIVED) and event != RULES.given(0)]
+    assert classes(list(judge_again(observed))) == [Judgement.VIOLATION]
+    assert list(judge_again([STARTED])) == [STARTED]
+
+
+def test_the_newest_judgements_can_be_replaced_and_older_ones_count_for_good() -> None:
+    analysis = RunAnalysis(Rules())
+    for number in range(50_010):
+        analysis.feed(ChangeSeen(45 * S, "CLIENT-1", replace(CHANGE, number=number, longest_pause_ns=0)))
+    assert len(analysis._judged) == 50_000
+    verdict = analysis.feed(RunEnded(60 * S, aborted=False))[-1]
+    assert isinstance(verdict, Verdict)
+    assert verdict.violations == 50_010
