@@ -20,6 +20,8 @@ NODES ?= 1
 CPU ?= 2
 # Seconds to wait for a rollout and for an external address.
 WAIT ?= 300
+# Seeds of each plan in `lab`.
+SEEDS ?= 20
 # More arguments for `client`, `demo` (the command's own options), `test` (pytest's) and `bench` (`python -m benchmarks --help`).
 ARGS ?=
 
@@ -30,7 +32,7 @@ SELECTOR := app.kubernetes.io/name=affinity-tester
 KUBE := $(KUBECTL) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench client image context apply-deployment apply-service node-scaleup clean
+.PHONY: help venv demo lab test lint bench client image context apply-deployment apply-service node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -41,6 +43,9 @@ help: ## list the targets
 
 demo: $(VENV)/.installed ## see it work: three pods, a load balancer and faults, all on this machine
 	@exec $(VENV)/bin/affinity-tester demo $(ARGS)
+
+lab: $(VENV)/.installed ## make every known fault over 20 seeds, prove that each is named, and write docs/diagnosis.md
+	@exec $(VENV)/bin/affinity-tester lab --all --seeds $(SEEDS) --document docs/diagnosis.md $(ARGS)
 
 # The core's own tests must cover every branch of it; the rest runs without the cost of measuring.
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)

@@ -14,22 +14,20 @@ from typing import Any
 import pytest
 
 from affinity_tester.cli import demo, main
-from affinity_tester.core.events import Outcome
-from affinity_tester.lab.compare import Findings, Row
+from affinity_tester.cli.lab_face import Face
 from affinity_tester.lab.plan import Plan, shipped
-from affinity_tester.report.logging import Tint
 
 SHORT = """
 seed: 20
-duration: 4s
+duration: 6500ms
 interval: 50ms
 settle: 300ms
 faults:
   - {fault: node-rehash, at: 700ms, fraction: 0.5}
-  - {fault: port-rewrite, at: 1100ms, sessions: 3}
-  - {fault: loss-up, at: 1500ms, for: 400ms, sessions: 3, probability: 0.7}
-  - {fault: loss-down, at: 2100ms, for: 400ms, sessions: 3, probability: 0.7}
-  - {fault: duplicate-reorder, at: 2600ms, for: 600ms, sessions: 3, probability: 0.5}
+  - {fault: port-rewrite, at: 2300ms, sessions: 3}
+  - {fault: loss-up, at: 3900ms, for: 400ms, sessions: 3, probability: 0.7}
+  - {fault: loss-down, at: 4500ms, for: 400ms, sessions: 3, probability: 0.7}
+  - {fault: duplicate-reorder, at: 5s, for: 600ms, sessions: 3, probability: 0.5}
 """
 
 UNSEEN = """
@@ -103,7 +101,10 @@ def demos(affinity_tester: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]) -> None:
     code, out = demos["console"].end()
     lines = out.splitlines()
-    log, end = lines[: lines.index("injected / seen (seed 20)")], lines[lines.index("injected / seen (seed 20)") :]
+    log, end = (
+        lines[: lines.index("injected / seen / named (seed 20)")],
+        lines[lines.index("injected / seen / named (seed 20)") :],
+    )
     stamp = r"\d\d:\d\d:\d\d\.\d{3}"
     injected = [line for line in log if re.match(stamp + r" \[event\] injected: ", line)]
     reds = [line for line in log if re.match(stamp + r" \[error\] CLIENT-\d+ x_address changed 127\.1\.0\.", line)]
@@ -113,34 +114,39 @@ def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]
     assert all(log.index(red) > first for red in reds), "what is injected is said above what is seen"
     told = [re.sub(r"\d+$", "N", line) if "lost" in line or "duplicate " in line else line for line in end]
     assert told == [
-        "injected / seen (seed 20)",
+        "injected / seen / named (seed 20)",
         "  1  node-rehash: ok",
         '     injected  node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it',
         "     expected  the moved flows: a new reflexive IP, of some also a new pod (policy Local: only a new pod);"
         " no loss",
         "     seen      5 sessions: reflexive_ip 5, reflexive_port 5, pod 4, node 4, instance 4, judged violation 5",
+        "     named     likely node-rehash",
         "  2  port-rewrite: ok",
         "     injected  the source port of 3 flows is rewritten",
         "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
         "     seen      3 sessions: reflexive_port 3, judged violation 3",
+        "     named     likely port-rewrite",
         "  3  loss-up: ok",
         "     injected  70 % of the probes of 3 flows are dropped for 400 ms",
         "     expected  the chosen flows: as many probes lost as were dropped, all upstream; no change",
         "     seen      3 sessions: lost up N",
+        end[15],
         "  4  loss-down: ok",
         "     injected  70 % of the replies of 3 flows are dropped for 400 ms",
         "     expected  the chosen flows: as many probes lost as replies were dropped, all downstream; no change",
         "     seen      3 sessions: lost down N",
+        end[20],
         "  5  duplicate-reorder: ok",
         "     injected  50 % of the replies of 3 flows are duplicated, and 50 % of the copies are held back by 250 ms,"
         " for 600 ms",
         "     expected  the chosen flows: duplicates and reordering counted; no loss, no change",
-        re.sub(r"\d+$", "N", end[20]),
+        re.sub(r"\d+$", "N", end[24]),
+        "     named     nothing",
         "     nothing else: ok",
         "demo ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL above"
         " is what the faults are for)",
     ]
-    assert re.fullmatch(r"     seen      3 sessions: duplicate \d+, reordered \d+", end[20])
+    assert re.fullmatch(r"     seen      3 sessions: duplicate \d+, reordered \d+", end[24])
     assert code == 0
 
 
@@ -164,18 +170,20 @@ def test_its_json_form_ends_with_the_findings(demos: dict[str, Demo]) -> None:
         "seed": 20,
         "interrupted": False,
         "unexpected": [],
+        "misnamed": [],
     }
     assert code == 0
 
 
 def test_a_fault_that_was_not_seen_fails_it(demos: dict[str, Demo]) -> None:
     code, out = demos["unseen"].end()
-    assert out.splitlines()[-8:] == [
-        "injected / seen (seed 1)",
+    assert out.splitlines()[-9:] == [
+        "injected / seen / named (seed 1)",
         "  1  loss-up: NOT OK",
         "     injected  100 % of the probes of 1 flow are dropped for 0.001 us",
         "     expected  the chosen flows: as many probes lost as were dropped, all upstream; no change",
         "     seen      nothing",
+        "     named     nothing",
         "     problem   the lab did nothing that makes loss_up: too short a time, or chance (try another seed)",
         "     nothing else: ok",
         "demo NOT OK: what was injected and what was seen do not agree",
@@ -187,12 +195,13 @@ def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo]) -> None:
     demos["interrupted"].wait_for("x_address changed")
     demos["interrupted"].process.send_signal(signal.SIGINT)
     code, out = demos["interrupted"].end()
-    assert out.splitlines()[-12:] == [
-        "injected / seen (seed 1)",
+    assert out.splitlines()[-13:] == [
+        "injected / seen / named (seed 1)",
         "  1  port-rewrite: ok",
         "     injected  the source port of 1 flow is rewritten",
         "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
         "     seen      1 session: reflexive_port 1, judged violation 1",
+        "     named     likely port-rewrite",
         "  2  port-rewrite: NOT OK",
         "     injected  nothing",
         "     expected  the chosen flows: a new reflexive port, the same IP and pod; no loss",
@@ -219,7 +228,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
     """The plan that a command line runs."""
     plans: list[Plan] = []
 
-    def run(plan: Plan, _face: demo.Face) -> int:
+    def run(plan: Plan, _face: Face) -> int:
         plans.append(plan)
         return 0
 
@@ -271,38 +280,3 @@ def test_a_users_mistake_is_one_line(arguments: list[str], message: str, capsys:
         main.main(["demo", *arguments])
     assert end.value.code == 2
     assert capsys.readouterr() == ("", message)
-
-
-def test_the_table_names_every_problem() -> None:
-    findings = Findings(
-        (Row(1, "f", "done", "to see", "nothing", ("CLIENT-1: it saw no change of pod",)),),
-        ("CLIENT-2: it told of outage, which nothing caused",),
-    )
-    assert list(demo.table(findings, 5, Outcome.FAIL, interrupted=False)) == [
-        ("", None),
-        ("injected / seen (seed 5)", None),
-        ("  1  f: NOT OK", Tint.VIOLATION),
-        ("     injected  done", None),
-        ("     expected  to see", None),
-        ("     seen      nothing", None),
-        ("     problem   CLIENT-1: it saw no change of pod", Tint.VIOLATION),
-        ("     nothing else: NOT OK", Tint.VIOLATION),
-        ("     problem   CLIENT-2: it told of outage, which nothing caused", Tint.VIOLATION),
-        ("demo NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("outcome", "last"),
-    [
-        (Outcome.PASS, "demo ok: every fault was seen, each by the right sessions, and nothing else turned red"),
-        (
-            Outcome.FAIL,
-            "demo ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL"
-            " above is what the faults are for)",
-        ),
-    ],
-)
-def test_a_failing_verdict_of_the_client_is_put_in_place(outcome: Outcome, last: str) -> None:
-    lines = list(demo.table(Findings((), ()), 5, outcome, interrupted=False))
-    assert lines[-1] == (last, Tint.GOOD)

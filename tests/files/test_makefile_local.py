@@ -30,6 +30,7 @@ def test_make_alone_lists_the_targets(tree):
     assert listed == [
         "help",
         "demo",
+        "lab",
         "test",
         "lint",
         "bench",

@@ -79,7 +79,7 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         ("[1]: 2", "x.yaml:1: a key is a single value"),
         (
             "sed: 1",
-            "x.yaml:1: a plan has no 'sed'; it has affinity, duration, faults, idle, interval, nodes, outside, pods, "
+            "x.yaml:1: a plan has no 'sed'; it has affinity, alike, duration, faults, idle, interval, nodes, outside, pods, "
             "policy, seed, sessions, settle, size, sizes, vip, window",
         ),
         ("\nseed: one", "x.yaml:2: seed: 'one' is not a whole number"),
@@ -134,6 +134,7 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         ),
         ("faults: [{fault: client-ip-spread}]", "x.yaml: client-ip-spread is made for affinity ClientIP"),
         ("vip: maybe", "x.yaml:1: vip: 'maybe' is not yes or no"),
+        ("alike: gremlin", "x.yaml:1: alike: 'gremlin' is not names of the catalogue, with commas between"),
         ("size: 21", "x.yaml:1: size: '21' is not a multiple of 4 from 20 to 65504"),
         (
             "sizes: 20,a",

@@ -5,75 +5,76 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from affinity_tester.cli.lab_document import document_text
-from affinity_tester.cli.staged import StagedRun
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.cli.lab_result import Result
+from affinity_tester.cli.staged import Staged, StagedRun
 from affinity_tester.lab.plan import shipped, shipped_names
 
 CONTROL = "control-"
 """How the names of plans begin in which nothing may be called a violation."""
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one run came to."""
-
-    plan: str
-    seed: int
-    names: tuple[str, ...]
-    """What was named first, of the plan's last fault: `likely flow-wipe`."""
-    evidence: Diagnosis | None
-    """The right diagnosis of the last fault, with its evidence."""
-    problems: tuple[str, ...]
-    """What is not as declared."""
+DEMO = "demo"
+"""The plan that is no case of its own."""
 
 
 def run_all(seeds: Iterable[int], jobs: int, document: Path | None) -> int:
-    """Run everything, print the table; returns how many runs were not as declared."""
-    plans = [name for name in shipped_names() if name != "demo"]
-    # Seeds first: plans whose runs are of the same kind do not run all at once.
+    """Run everything, print what is not as declared and the table; returns how many runs were not."""
+    plans = [name for name in shipped_names() if name != DEMO]
+    # Seed by seed, so that runs of the same plan are not all at once.
     tasks = [(name, seed) for seed in seeds for name in plans]
     results: list[Result] = []
+    for result in _run(tasks, jobs):
+        results.append(result)
+        for problem in result.problems:
+            click.echo(f"{result.plan}, seed {result.seed}: {problem}")
+    for line in counts(results):
+        click.echo(line)
+    if document is not None:
+        document.parent.mkdir(parents=True, exist_ok=True)
+        document.write_text(document_text(results), encoding="utf-8")
+    return sum(bool(result.problems) for result in results)
+
+
+def _run(tasks: Sequence[tuple[str, int]], jobs: int) -> Iterator[Result]:
+    """Run each in a process: a lab with a busy loop must not make its neighbours late."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         try:
-            for result in pool.map(run_one, *zip(*tasks, strict=True)):
-                results.append(result)
-                for problem in result.problems:
-                    click.echo(f"{result.plan}, seed {result.seed}: {problem}")
+            yield from pool.map(run_one, *zip(*tasks, strict=True))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for line in counts(results):
-        click.echo(line)
-    if document is not None:
-        document.write_text(document_text(results), encoding="utf-8")
-    return sum(bool(result.problems) for result in results)
 
 
 def run_one(name: str, seed: int) -> Result:
     """Run one shipped plan with one seed, in silence."""
     plan = replace(shipped(name), seed=seed)
-    staged = asyncio.run(StagedRun(plan, lambda _event: None).conducted())
+    return result_of(name, seed, asyncio.run(StagedRun(plan, lambda _event: None).conducted()))
+
+
+def result_of(name: str, seed: int, staged: Staged) -> Result:
+    """What a run came to."""
+    control = name.startswith(CONTROL)
     problems = [f"{row.fault}: {problem}" for row in staged.findings.rows for problem in row.problems]
     problems += [*staged.findings.unexpected, *staged.misnamed]
-    if name.startswith(CONTROL) and staged.verdict.violations:
-        problems.append(f"{staged.verdict.violations} violations, and nothing was broken")
+    if control and staged.verdict.violations:
+        problems.append(f"{staged.verdict.violations} violations, where nothing is one")
     last = staged.named[-1] if staged.named else None
-    first = tuple(dict.fromkeys(f"{each.certainty.value} {each.name}".strip() for each in last.first)) if last else ()
-    return Result(name, seed, first, last.right if last else None, tuple(problems))
+    names = tuple(dict.fromkeys(f"{each.certainty.value} {each.name}".strip() for each in last.first)) if last else ()
+    right = last.right if last else None
+    return Result(name, seed, control, names, right, staged.verdict.violations, tuple(problems))
 
 
 def counts(results: Sequence[Result]) -> list[str]:
-    """The table: for each plan, how often its fault was named what, and how many runs were as declared."""
+    """The table: of each plan, how many runs were as declared, and how often its fault was named what."""
     lines = []
     width = max((len(result.plan) for result in results), default=0)
     for plan in dict.fromkeys(result.plan for result in results):

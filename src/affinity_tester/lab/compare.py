@@ -13,56 +13,26 @@ duplicates by number. Only reordering is bounded, not equal: whether a later rep
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
-    ClientFault,
-    DuplicateDiffers,
     Judgement,
-    NetworkError,
-    OutageStarted,
-    SessionEvent,
     SessionSummary,
-    WrongSource,
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
 from affinity_tester.lab.fault import LOST, Deal, Effect, Judged, Sign, counted
 from affinity_tester.lab.ledger import Injection, Ledger, Seen
+from affinity_tester.lab.sighted import LAG_NS, REDS, caused_ns, effort, seen_words, straddles, within
 from affinity_tester.settings import NS_PER_S
-
-LAG_NS = NS_PER_S
-"""How far from its cause an effect may be timed: a busy machine holds packets in queues that long at worst."""
-
-LOSS_NS = 2 * NS_PER_S
-"""The client's loss threshold."""
 
 SPAN_NS = NS_PER_S
 """Losses this close to a change cannot be told by direction: the count that would tell ended with the old address."""
-
-REDS: Mapping[type[SessionEvent], Sign] = {
-    OutageStarted: Sign.OUTAGE,
-    WrongSource: Sign.WRONG_SOURCE,
-    NetworkError: Sign.NETWORK_ERROR,
-    DuplicateDiffers: Sign.DUPLICATE_DIFFERS,
-    ClientFault: Sign.CLIENT_FAULT,
-}
-"""Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
-
-_WAYS = (Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD)
-
-MAKERS: Mapping[Sign, Callable[[Deed], bool]] = {
-    Sign.LOSS_UP: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.UP,
-    Sign.LOSS_DOWN: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.DOWN,
-    Sign.DUPLICATES: lambda deed: isinstance(deed, Duplicated),
-    Sign.REORDERING: lambda deed: isinstance(deed, Delayed),
-}
-"""The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +86,8 @@ def compare(ledger: Ledger) -> Findings:
         if injection is None:
             rows.append(Row(number, fault.name, "nothing", fault.expects, "nothing", ("it was not injected",)))
             continue
-        found = (*problems[number], *_effort(ledger, injection))
-        rows.append(Row(number, fault.name, injection.deal.text, fault.expects, _seen(ledger, injection), found))
+        found = (*problems[number], *effort(ledger, injection))
+        rows.append(Row(number, fault.name, injection.deal.text, fault.expects, seen_words(ledger, injection), found))
     return Findings(tuple(rows), tuple(unexpected))
 
 
@@ -170,7 +140,7 @@ class _Check:
                 yield _Problem(None, f"it saw a change of {_words(change.kinds)} that was not made, or not like that")
                 continue
             for cause in causes[position:end]:
-                if cause is not None and not _straddles(change, cause):
+                if cause is not None and not straddles(change, cause):
                     yield _Problem(cause.number, "the change that it saw does not lie around the time of the fault")
             yield from self._judged(change, [cause for cause in causes[position:end] if cause is not None])
             position = end
@@ -219,12 +189,12 @@ class _Check:
             yield Judgement.UNKNOWN
 
     def _reds(self) -> Iterator[_Problem]:
-        reds = [(REDS[type(event)], _caused_ns(event)) for event in self._session.reds if type(event) in REDS]
+        reds = [(REDS[type(event)], caused_ns(event)) for event in self._session.reds if type(event) in REDS]
         for sign, at_ns in reds:
-            if not any(_within(injection, at_ns) for injection, _ in self._allowing(sign)):
+            if not any(within(injection, at_ns) for injection, _ in self._allowing(sign)):
                 yield _Problem(None, f"it told of {sign.value}, which nothing caused")
         for injection, effect in self._effects:
-            told = {sign for sign, at_ns in reds if _within(injection, at_ns)}
+            told = {sign for sign, at_ns in reds if within(injection, at_ns)}
             for sign in REDS.values():
                 if sign in effect.must - told:
                     yield _Problem(injection.number, f"it told of no {sign.value}")
@@ -246,7 +216,7 @@ class _Check:
             text = f"it lost {seen.up} up, {seen.down} down, {seen.unknown} unknown; dropped were {up} up, {down} down"
             yield _Problem(causes[0].number if causes else None, text)
         for lost in self._session.lost:
-            if not any(_within(cause, lost.first_sent_ns) and _within(cause, lost.last_sent_ns) for cause in causes):
+            if not any(within(cause, lost.first_sent_ns) and within(cause, lost.last_sent_ns) for cause in causes):
                 yield _Problem(None, f"it lost {counted(lost.count, 'probe')} at a time when no fault dropped any")
 
     def _copies(self, summary: SessionSummary) -> Iterator[_Problem]:
@@ -261,43 +231,6 @@ class _Check:
             yield _Problem(number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
 
 
-def _effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
-    """Whether a fault touched any session at all, and did what is left to chance at least once."""
-    sessions = list(_touched(ledger, injection))
-    if injection.deal.quiet:
-        return
-    if injection.deal.some:
-        yield from _somewhere(ledger, injection)
-        return
-    if not sessions:
-        yield "it touched no session"
-        return
-    deeds = [
-        deed for session in sessions for deed in ledger.deeds.get(session.flow, ()) if _within(injection, deed.at_ns)
-    ]
-    wanted = {sign for effect in injection.deal.effects for sign in effect.must}
-    for sign, makes in MAKERS.items():
-        if sign in wanted and not any(map(makes, deeds)):
-            yield f"the lab did nothing that makes {sign.value}: too short a time, or chance (try another seed)"
-    if Sign.REORDERING in wanted and not any(
-        session.summary and session.summary.total.reordered for session in sessions
-    ):
-        yield "no session counted a reordered reply"
-
-
-def _somewhere(ledger: Ledger, injection: Injection) -> Iterator[str]:
-    """What is to be seen by at least one session, and was by none."""
-    told: set[Kind | Sign] = set()
-    for session in ledger.sessions.values():
-        told |= {kind for change in session.changes.values() if _straddles(change, injection) for kind in change.kinds}
-        told |= {REDS[type(event)] for event in session.reds if type(event) in REDS}
-        if session.summary is not None:
-            losses = session.summary.losses
-            told |= {sign for sign, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count}
-    for what in sorted(injection.deal.some - told):
-        yield f"no session saw {what.value}"
-
-
 def _common(deal: Deal, flow: TransportAddress) -> Iterator[Effect]:
     """What any session may see of a fault that hits whom it hits."""
     if deal.some or deal.may:
@@ -306,57 +239,6 @@ def _common(deal: Deal, flow: TransportAddress) -> Iterator[Effect]:
 
 def _agrees(wanted: Judged, judgement: Judgement, avoidable: bool | None) -> bool:
     return wanted.judgement is judgement and (wanted.avoidable is None or wanted.avoidable is avoidable)
-
-
-def _seen(ledger: Ledger, injection: Injection) -> str:
-    """What the fault's sessions saw of it, in words."""
-    deal = injection.deal
-    wanted = {what for effect in deal.effects for what in effect.allowed} | deal.some | deal.may
-    seen: Counter[str] = Counter()
-    noticed = 0
-    for session in _touched(ledger, injection):
-        mine: Counter[str] = Counter()
-        changes = [change for change in session.changes.values() if _straddles(change, injection)]
-        kinds = {kind for change in changes for kind in change.kinds}
-        mine.update(kind.value for kind in Kind if kind in kinds & wanted)
-        if session.summary is not None and wanted & LOST:
-            losses = session.summary.losses
-            mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
-        if session.summary is not None and wanted & {Sign.DUPLICATES, Sign.REORDERING}:
-            total = session.summary.total
-            mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
-        mine.update(
-            REDS[type(event)].value
-            for event in session.reds
-            if REDS.get(type(event)) in wanted and _within(injection, _caused_ns(event))
-        )
-        given = (session.judged[change.number] for change in changes if change.number in session.judged)
-        mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
-        noticed += mine.total() > 0
-        seen.update(mine)
-    parts = [f"{what} {count}" for what, count in seen.items() if count]
-    return f"{counted(noticed, 'session')}: {', '.join(parts)}" if parts else "nothing"
-
-
-def _touched(ledger: Ledger, injection: Injection) -> Iterator[Seen]:
-    deal = injection.deal
-    flows: set[TransportAddress] = {effect.flow for effect in deal.effects}
-    anybody = bool(deal.some or deal.may)
-    return (session for session in ledger.sessions.values() if anybody or session.flow in flows)
-
-
-def _caused_ns(event: SessionEvent) -> int:
-    """About when what this tells happened: drops are counted when the losses that they made are."""
-    return event.at_ns - LOSS_NS if isinstance(event, ClientFault) else event.at_ns
-
-
-def _within(injection: Injection, at_ns: int) -> bool:
-    return injection.at_ns - LAG_NS <= at_ns <= injection.deal.until_ns + LAG_NS
-
-
-def _straddles(change: Change, injection: Injection) -> bool:
-    """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
-    return change.before.sent_ns <= injection.deal.until_ns + LAG_NS and injection.at_ns <= change.seen_ns
 
 
 def _words(kinds: Iterable[Kind]) -> str:

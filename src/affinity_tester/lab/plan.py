@@ -204,8 +204,16 @@ def found(name: str) -> Plan:
 
 def shipped(name: str) -> Plan:
     """A plan that comes with the package."""
-    text = resources.files(__package__).joinpath("plans", f"{name}.yaml").read_text(encoding="utf-8")
-    return parse(text, f"{name}.yaml")
+    return parse(_shipped_text(name), f"{name}.yaml")
+
+
+def shipped_comment(name: str) -> str:
+    """What a shipped plan says of itself in its first line."""
+    return _shipped_text(name).splitlines()[0].removeprefix("# ")
+
+
+def _shipped_text(name: str) -> str:
+    return resources.files(__package__).joinpath("plans", f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load(path: Path) -> Plan:

@@ -1,0 +1,254 @@
+"""`affinity-tester lab`: one plan as its users run it, and what many runs are counted to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from affinity_tester.cli import lab, lab_all, main
+from affinity_tester.cli.lab_document import document_text
+from affinity_tester.cli.lab_face import Face, table
+from affinity_tester.cli.lab_result import Result
+from affinity_tester.cli.staged import Staged
+from affinity_tester.core.diagnosis import CATALOGUE
+from affinity_tester.core.events import Certainty, Diagnosis, Outcome, Verdict
+from affinity_tester.lab.compare import Findings, Row
+from affinity_tester.lab.faults import FAULTS
+from affinity_tester.lab.naming import Named
+from affinity_tester.lab.plan import Plan, shipped, shipped_names
+from affinity_tester.report.logging import Tint
+
+LIKELY = Diagnosis("port-rewrite", Certainty.LIKELY, ("3 of 10 sessions have a new reflexive port",))
+POSSIBLE = Diagnosis("flow-wipe", Certainty.POSSIBLE, ("it fits",), missing="a fact")
+ROW = Row(1, "port-rewrite", "done", "to see", "1 session: reflexive_port 1", ())
+
+
+def staged(
+    *, row: Row = ROW, unexpected: tuple[str, ...] = (), first: tuple[Diagnosis, ...] = (LIKELY,), control: bool = False
+) -> Staged:
+    verdict = Verdict(0, Outcome.FAIL, ("1 violation",), "", violations=1, judged_pairs=10, still_ns=1)
+    name = Named(1, "port-rewrite", control, frozenset({"port-rewrite"}), first)
+    return Staged(verdict, Findings((row,), unexpected), (name,), ())
+
+
+def lines(run: Staged, *, interrupted: bool = False) -> list[tuple[str, Tint | None]]:
+    return list(table(run, 5, "lab", interrupted=interrupted))
+
+
+def test_the_table_of_a_run_in_which_all_agrees() -> None:
+    assert lines(staged()) == [
+        ("", None),
+        ("injected / seen / named (seed 5)", None),
+        ("  1  port-rewrite: ok", Tint.GOOD),
+        ("     injected  done", None),
+        ("     expected  to see", None),
+        ("     seen      1 session: reflexive_port 1", None),
+        ("     named     likely port-rewrite", None),
+        ("     nothing else: ok", Tint.GOOD),
+        (
+            "lab ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL above"
+            " is what the faults are for)",
+            Tint.GOOD,
+        ),
+    ]
+
+
+def test_the_table_names_every_problem() -> None:
+    wrong = replace(ROW, seen="nothing", problems=("CLIENT-1: it saw no change of reflexive_port",))
+    assert lines(staged(row=wrong, unexpected=("CLIENT-2: it told of outage, which nothing caused",), first=())) == [
+        ("", None),
+        ("injected / seen / named (seed 5)", None),
+        ("  1  port-rewrite: NOT OK", Tint.VIOLATION),
+        ("     injected  done", None),
+        ("     expected  to see", None),
+        ("     seen      nothing", None),
+        ("     named     nothing", None),
+        ("     problem   CLIENT-1: it saw no change of reflexive_port", Tint.VIOLATION),
+        ("     nothing else: NOT OK", Tint.VIOLATION),
+        ("     problem   CLIENT-2: it told of outage, which nothing caused", Tint.VIOLATION),
+        ("lab NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION),
+    ]
+
+
+def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
+    assert lines(staged(), interrupted=True)[-1] == (
+        "lab interrupted: what could not be injected or seen any more stands above as a problem",
+        Tint.DOUBTFUL,
+    )
+    passed = replace(staged(), verdict=replace(staged().verdict, outcome=Outcome.PASS))
+    assert lines(passed)[-1] == (
+        "lab ok: every fault was seen, each by the right sessions, and nothing else turned red",
+        Tint.GOOD,
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "problems"),
+    [
+        (staged(), ()),
+        (
+            staged(first=(POSSIBLE,)),
+            ("port-rewrite: it was named possible flow-wipe, not likely port-rewrite",),
+        ),
+        (staged(first=()), ("port-rewrite: it was named nothing, not likely port-rewrite",)),
+        (staged(first=(), control=True), ()),
+        (replace(staged(), strangers=("mtu",)), ("it was likely mtu, which nobody did",)),
+        (staged(row=replace(ROW, problems=("a flaw",))), ("port-rewrite: a flaw",)),
+        (staged(unexpected=("an outage",)), ("an outage",)),
+    ],
+)
+def test_a_run_is_as_declared_or_says_why_not(run: Staged, problems: tuple[str, ...]) -> None:
+    assert lab_all.result_of("port-rewrite", 1, run).problems == problems
+
+
+def test_a_violation_in_a_control_is_a_problem() -> None:
+    result = lab_all.result_of("control-nothing", 1, staged(control=True))
+    assert result.problems == ("1 violations, where nothing is one",)
+    assert result.control
+
+
+RESULTS = [
+    Result("port-rewrite", 1, control=False, names=("likely port-rewrite",), right=LIKELY, violations=3, problems=()),
+    Result("port-rewrite", 2, control=False, names=(), right=None, violations=0, problems=("it was named nothing",)),
+    Result("control-nothing", 1, control=True, names=(), right=None, violations=0, problems=()),
+]
+
+
+def test_runs_are_counted() -> None:
+    assert lab_all.counts(RESULTS) == [
+        "port-rewrite     1/2 as declared  named first: likely port-rewrite 1",
+        "control-nothing  1/1 as declared  named first: nothing",
+    ]
+
+
+def test_the_document_has_counts_evidence_and_what_looks_alike() -> None:
+    text = document_text(RESULTS)
+    assert "| [`port-rewrite`](#port-rewrite) | 2 | 1 | likely port-rewrite (1) |\n" in text
+    assert "| `control-nothing` | nothing happens. | 1 | 0 | nothing |\n" in text
+    assert "\n### port-rewrite\n\nA few flows of different nodes get another port in mid-session.\n" in text
+    assert "\n- 3 of 10 sessions have a new reflexive port\n" in text
+    assert "- **`flow-wipe` and `port-rewrite`**, when " in text
+
+
+def test_a_fault_that_was_never_named_says_so_in_the_document() -> None:
+    assert "\nIt was never named.\n" in document_text(RESULTS[1:2])
+
+
+def test_every_fault_of_the_catalogue_can_be_injected_and_has_a_plan() -> None:
+    assert CATALOGUE.keys() <= FAULTS.keys()
+    plans = [shipped(name) for name in shipped_names()]
+    assert {fault.name for plan in plans for fault in plan.faults} == FAULTS.keys()
+    assert all(
+        plan.duration_ns <= 14_000_000_000 for plan, name in zip(plans, shipped_names(), strict=True) if name != "demo"
+    )
+
+
+def test_the_whole_of_it_with_real_runs(
+    affinity_tester: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two plans over one seed, each in a process; what the workers do is tested by every other lab run."""
+    monkeypatch.setattr(lab_all, "shipped_names", lambda: ("control-nothing", "demo", "first-packet-race"))
+    document = tmp_path / "docs" / "diagnosis.md"
+    assert lab_all.run_all(range(1, 2), 2, document) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "control-nothing    1/1 as declared  named first: nothing",
+        "first-packet-race  1/1 as declared  named first: likely first-packet-race 1",
+    ]
+    assert document.read_text().startswith("# How the diagnosis is proved\n")
+
+
+def test_one_plan_as_json(affinity_tester: Path) -> None:
+    done = subprocess.run(
+        [affinity_tester, "lab", "first-packet-race", "--log-format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    (fault,) = [each for each in told if each["event"] == "lab.fault"]
+    assert (fault["fault"], fault["problems"], fault["named"]) == ("first-packet-race", [], "likely first-packet-race")
+    assert told[-1]["misnamed"] == []
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_list_has_every_fault_and_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main.main(["lab", "--list"])
+    assert end.value.code == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == [*FAULTS, *shipped_names()]
+    assert (
+        "  api-gone             control: The API server does not answer for a time: the pool is not known then."
+        in listed
+    )
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
+    """The plan that a command line runs."""
+    plans: list[Plan] = []
+
+    def run(plan: Plan, _face: Face) -> int:
+        plans.append(plan)
+        return 0
+
+    monkeypatch.setattr(lab, "run_lab", run)
+    with pytest.raises(SystemExit) as end:
+        main.main(["lab", *arguments])
+    assert end.value.code == 0
+    (plan,) = plans
+    return plan
+
+
+def test_a_plan_is_a_shipped_one_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("sessions: 3")
+    assert called(monkeypatch, "node-rehash") == shipped("node-rehash")
+    assert called(monkeypatch, "node-rehash", "--seed", "7") == replace(shipped("node-rehash"), seed=7)
+    assert called(monkeypatch, str(file)) == Plan(sessions=3)
+    monkeypatch.setenv("AFFINITY_SEED", "8")
+    assert called(monkeypatch, str(file)) == Plan(sessions=3, seed=8)
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+@pytest.mark.parametrize(("wrong", "code"), [(0, 0), (2, 1)])
+def test_all_plans_over_the_seeds(monkeypatch: pytest.MonkeyPatch, by_environment: bool, wrong: int, code: int) -> None:
+    given = {"seeds": "3", "jobs": "2", "document": "/tmp/x.md"}
+    arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
+    if by_environment:
+        for name, value in given.items():
+            monkeypatch.setenv("AFFINITY_" + name.upper(), value)
+        arguments = []
+    asked: list[tuple[list[int], int, Path | None]] = []
+
+    def run(seeds: range, jobs: int, document: Path | None) -> int:
+        asked.append((list(seeds), jobs, document))
+        return wrong
+
+    monkeypatch.setattr(lab, "run_all", run)
+    with pytest.raises(SystemExit) as end:
+        main.main(["lab", "--all", *arguments])
+    assert end.value.code == code
+    assert asked == [([1, 2, 3], 2, Path("/tmp/x.md"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: no plan: name a file or a shipped plan (--list shows them), or run --all\n"),
+        (
+            ["gremlin"],
+            "error: there is no plan 'gremlin', neither a file nor a shipped one: `affinity-tester lab --list` shows them\n",
+        ),
+        (["gone.yaml"], "error: cannot read the plan gone.yaml: No such file or directory\n"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main.main(["lab", *arguments])
+    assert end.value.code == 2
+    assert capsys.readouterr() == ("", message)
