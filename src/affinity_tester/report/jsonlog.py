@@ -74,7 +74,18 @@ MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
 )
-SECONDS = frozenset({"interval_ns", "loss_threshold_ns", "waited_ns", "duration_ns", "still_ns", "up_to_ns", "settle_ns", "affinity_window_ns"})
+SECONDS = frozenset(
+    {
+        "interval_ns",
+        "loss_threshold_ns",
+        "waited_ns",
+        "duration_ns",
+        "still_ns",
+        "up_to_ns",
+        "settle_ns",
+        "affinity_window_ns",
+    }
+)
 
 
 class JsonReport:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import colorama
 import structlog
@@ -32,6 +32,19 @@ class OutputClosed(AffinityTesterError):  # noqa: N818 - it says what happened; 
 
     Everything written to the stream after it has been raised once goes nowhere.
     """
+
+
+class Stream(Protocol):
+    """What a log writes to."""
+
+    def write(self, text: str, /) -> object:
+        """Take text; it may wait until `flush`."""
+
+    def flush(self) -> None:
+        """Hand it on."""
+
+    def fileno(self) -> int:
+        """Tell the descriptor below."""
 
 
 class Tint(StrEnum):
@@ -56,6 +69,11 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and environ.get("TERM") != "dumb"
 
 
+def tolerate_any_text(stream: io.TextIOWrapper) -> None:
+    """A pod name that the terminal's encoding lacks must not end the run."""
+    stream.reconfigure(errors="backslashreplace")
+
+
 class Log(structlog.BoundLoggerBase):
     """What the report writes to; every call may raise `OutputClosed`."""
 
@@ -75,7 +93,7 @@ class Log(structlog.BoundLoggerBase):
         self._logger.flush()
 
 
-def configure(*, format: LogFormat, stream: TextIO, colour: bool) -> Log:  # noqa: A002 - the option's own name
+def configure(*, format: LogFormat, stream: Stream, colour: bool) -> Log:  # noqa: A002 - the option's own name
     """Build a logger of this form on this stream; `colour` counts for the console form alone."""
     as_json: list[Any] = [_json_fields, structlog.processors.JSONRenderer(serializer=_dumps)]
     as_text: list[Any] = [_console_line]
@@ -86,14 +104,13 @@ def configure(*, format: LogFormat, stream: TextIO, colour: bool) -> Log:  # noq
 class _Sink:
     """The stream under the logger: colours, and turns each way in which a stream can end into `OutputClosed`."""
 
-    def __init__(self, stream: TextIO, *, colour: bool) -> None:
+    def __init__(self, stream: Stream, *, colour: bool) -> None:
         self._stream = stream
         self._colour = colour
         if colour:
             colorama.just_fix_windows_console()
         if isinstance(stream, io.TextIOWrapper):
-            # A pod name that the terminal's encoding lacks must not end the run.
-            stream.reconfigure(errors="backslashreplace")
+            tolerate_any_text(stream)
         with contextlib.suppress(OSError, ValueError):
             # Another program on the same terminal may have left it non-blocking: a full pipe would then lose lines.
             os.set_blocking(stream.fileno(), True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, TextIO
@@ -10,7 +11,8 @@ from affinity_tester import __version__
 from affinity_tester.core.events import Event
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.jsonlog import JsonReport
-from affinity_tester.report.logging import LogFormat, OutputClosed, configure, wants_colour
+from affinity_tester.report.logging import LogFormat, OutputClosed, configure, tolerate_any_text, wants_colour
+from affinity_tester.report.patient import PatientStream
 from affinity_tester.report.record import RecordWriter
 
 
@@ -22,9 +24,16 @@ class Reporter:
     log, never the run.
     """
 
-    def __init__(self, shown: ConsoleReport | JsonReport, record: RecordWriter | None = None) -> None:
+    def __init__(
+        self,
+        shown: ConsoleReport | JsonReport,
+        record: RecordWriter | None = None,
+        patient: PatientStream | None = None,
+    ) -> None:
+        """`patient` is the stream below `shown`, where it is one; `close` drains it."""
         self._shown: ConsoleReport | JsonReport | None = shown
         self._record = record
+        self._patient = patient
 
     @classmethod
     def open(
@@ -41,8 +50,12 @@ class Reporter:
         Raises `UserError` when that file can't be written.
         """
         writer = None if record is None else RecordWriter(record, version=__version__)
-        log = configure(format=log_format, stream=stream, colour=wants_colour(stream, environ))
-        return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer)
+        patient: PatientStream | None = None
+        if isinstance(stream, io.TextIOWrapper):
+            tolerate_any_text(stream)
+            patient = PatientStream(stream)
+        log = configure(format=log_format, stream=patient or stream, colour=wants_colour(stream, environ))
+        return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer, patient)
 
     def emit(self, event: Event) -> None:
         """Record the event, then show it."""
@@ -68,6 +81,15 @@ class Reporter:
                 shown.warn(f"the record lacks its end: {error.strerror}")
         if shown is not None:
             shown.close()
+            if self._patient is not None:
+                self._drain(self._patient)
+
+    @staticmethod
+    def _drain(patient: PatientStream) -> None:
+        try:
+            patient.drain()
+        except (OSError, ValueError) as error:
+            raise OutputClosed("the output was closed") from error
 
     def __enter__(self) -> Self:
         return self
