@@ -109,7 +109,7 @@ class World:
     def fresh(self, session: int, node: int, pod: str | None = None) -> Identity:
         """The flow of this session begins anew at this node."""
         names = [name for name in self.endpoints if not self.local or self.node_name(name) == f"n{node}"]
-        pod = pod or self.rng.choice(names)
+        pod = pod or self.rng.choice(names or list(self.endpoints))
         own = TransportAddress(CLIENT, self.local_port(session))
         seen = own if self.local else TransportAddress(f"10.0.0.{node}", self.rng.randrange(1024, 65536))
         return Identity(seen, pod, self.node_name(pod), pod.encode().ljust(8))

@@ -67,6 +67,10 @@ class SessionFacts:
     """How many of its first probes were lost in a row, from sequence 0 on."""
     silent: bool = False
     """It was unanswered when the run ended."""
+    lost_ns: tuple[int, int] = (0, 0)
+    """When the first and the last probe of its newest run of lost ones were sent."""
+    lost_until: int = 0
+    """The sequence number after that run."""
     history: list[tuple[int, Identity]] = field(default_factory=list)
     """Who served it from which send time on, in order."""
 
@@ -157,6 +161,16 @@ class Facts:
         session = self.sessions.get(name)
         past = [] if session is None else [who for at_ns, who in session.history if at_ns <= before_ns]
         return place in map(key, past[:-1])
+
+    def change_rate(self, name: str) -> tuple[int, int]:
+        """How often a session changed, and how many probes it sent from the first of these changes to the last."""
+        times = [at_ns for at_ns, _ in self.sessions[name].history[1:]]
+        return len(times), (times[-1] - times[0]) // max(1, self.interval_ns) + 1
+
+    def silent(self, from_ns: int, to_ns: int, for_ns: int) -> set[str]:
+        """The sessions whose newest run of lost probes lasted so long within these times."""
+        spans = ((name, max(s.lost_ns[0], from_ns), min(s.lost_ns[1], to_ns)) for name, s in self.sessions.items())
+        return {name for name, start, end in spans if end - start >= for_ns}
 
     def homes(self, at_ns: int) -> dict[str, Identity]:
         """Who served each session at a time; sessions that nobody has answered are left out."""
@@ -263,6 +277,9 @@ class Facts:
         session = self._session(event.session)
         if event.first_seq == session.start_lost:
             session.start_lost += event.count
+        goes_on = event.first_seq == session.lost_until
+        session.lost_ns = (session.lost_ns[0] if goes_on else event.first_sent_ns, event.last_sent_ns)
+        session.lost_until = event.first_seq + event.count
         sizes = len(self.sizes)
         if sizes > 1:
             for seq in range(event.first_seq, event.first_seq + min(event.count, sizes * _KEPT)):

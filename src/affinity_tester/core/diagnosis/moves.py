@@ -16,6 +16,9 @@ from affinity_tester.core.incidents import BURST
 _AFFINITY_WINDOW_NS = 30_000_000_000
 """The shortest common UDP timeout (nf_conntrack_udp_timeout)."""
 
+_AGAIN = 3
+"""So many changes of a session, each after a silence, are no coincidence where nearly every silence has one."""
+
 
 def spray(case: Case, groups: Groups) -> Diagnosis | None:
     """The pod alternates from packet to packet for most sessions."""
@@ -82,21 +85,24 @@ def idle_expiry(case: Case, groups: Groups) -> Diagnosis | None:
         return None
     pauses = sorted(move.pause_ns for move in moves)
     others = len(case.homes) - len(case.moves)
-    changes = sum(len(move.changes) for move in moves)
-    probes = sum(move.changes[-1].after.seq - move.changes[0].before.seq for move in moves)
     evidence = [
         f"{case.share(m.session for m in moves)}, each at the first probe after a silence of "
         f"{seconds(pauses[0])} or more; {case.loss(sum(m.lost for m in moves))}",
     ]
     interval_ns = case.facts.interval_ns
     if all(move.pause_ns < 2 * interval_ns for move in moves):
+        rates = [case.facts.change_rate(move.session) for move in moves]
+        changes, probes = sum(rate[0] for rate in rates), sum(rate[1] for rate in rates)
         evidence.append(
-            f"probes are {seconds(interval_ns)} apart, and {changes:,} of {count(probes, 'probe')} showed a change"
+            f"probes are {seconds(interval_ns)} apart, and since its first change {changes:,} of {count(probes, 'probe')} "
+            f"showed one"
         )
-        if 2 * changes >= probes:
+        if 2 * changes >= probes and max(rate[0] for rate in rates) >= _AGAIN:
             return diagnosis("idle-expiry", evidence)
         return diagnosis(
-            "idle-expiry", evidence, "why other probes after as long a silence showed none: a shorter --interval"
+            "idle-expiry",
+            evidence,
+            "a change after each such silence, and none without it: a shorter --interval beside it",
         )
     evidence.append(
         f"probes are {seconds(interval_ns)} apart otherwise, and {count(others, 'other session')} did not change"

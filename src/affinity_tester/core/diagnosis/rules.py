@@ -113,7 +113,7 @@ def _cannot_tell(case: Case) -> Diagnosis:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
             evidence.append(f"{up:,} of them were lost on the way to the pod and {down:,} on the way back")
         same = sum(silence.ended and silence.change is None for silence in case.silences)
-        evidence.append(f"{same:,} of them then went on at the same pod and address")
+        evidence.append(f"{count(same, 'session')} then went on at the same pod and address")
         evidence += case.canary_words(case.canaries)
         evidence += case.icmp(names)
     settle = "a capture on the pod's node, and the proxy's log beside it"

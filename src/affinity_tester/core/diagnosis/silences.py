@@ -50,7 +50,7 @@ def held(case: Case) -> Held | None:
     )
     if not silences or case.most(len(silences)):
         return None
-    silent = {silence.session for silence in case.silences}
+    silent = {silence.session for silence in case.silences} | case.facts.silent(case.from_ns, case.to_ns, _HELD_NS)
     homes = [silence.old for silence in silences if silence.old is not None]
     alive = [who for session, who in case.homes.items() if session not in silent]
     gone_pods = frozenset(who.pod for who in homes if who.pod is not None)

@@ -1,0 +1,157 @@
+"""What may not be accused, what nothing names, the catalogue's equivalences, and any deeds at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from deeds import (
+    Deed,
+    answered,
+    drops,
+    entries_stay,
+    every_time_anew,
+    is_sound,
+    nat_moves,
+    new_ports,
+    node_dies,
+    node_drains,
+    one_takes_anothers_address,
+    pause,
+    rehash,
+    removed,
+    restarts,
+    resume,
+    silent,
+    socket_changes,
+    stray,
+    terminates,
+    vip_moves,
+    wipe,
+    world,
+)
+from diagnosing import World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from affinity_tester.core.diagnosis import CATALOGUE, EQUIVALENCES, equivalents
+from affinity_tester.core.events import Certainty, Diagnosis, Outcome
+
+LIKELY, POSSIBLE, CANNOT_TELL = Certainty
+
+# --- controls ------------------------------------------------------------------------------------------------------------
+
+
+def replaced(old: str, new: str) -> Deed:
+    def deed(w: World) -> None:
+        w.endpoints[new] = w.endpoint(new)
+        w.pool(old, ready=False, terminating=True)
+
+    return deed
+
+
+CONTROLS: dict[str, Callable[[bool], World]] = {
+    "nothing": lambda watched: world(watched=watched),
+    "a pod added": lambda watched: world(
+        (4, lambda w: w.endpoints.update(p4=w.endpoint("p4"))), (4, lambda w: watched and w.look()), watched=watched
+    ),
+    "5 % random loss": lambda watched: world(
+        watched=watched, sessions=20, seconds=30, up=lambda w, _s, _q: w.rng.random() < 0.05
+    ),
+    "a short burst up": lambda watched: world((4, silent(1, 2)), (5, answered), watched=watched),
+    "a short burst down": lambda watched: world((4, lambda w: w.mute.update((1, 2))), (5, answered), watched=watched),
+    "nobody is answered any more": lambda watched: world((4, silent()), watched=watched),
+}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("watched", [False, True], ids=["unwatched", "watched"])
+def test_what_is_no_fault_of_the_path_is_not_accused(control: str, watched: bool) -> None:
+    w = CONTROLS[control](watched).run()
+    assert all(certainty is not LIKELY for _, certainty in w.named)
+    for diagnosis in w.diagnoses:
+        is_sound(diagnosis)
+
+
+def test_a_deleted_pod_is_not_accused_while_proxies_need_no_longer_than_they_do() -> None:
+    w = world((4, terminates), (5.2, removed), watched=True, seconds=12).run()
+    assert (w.named, w.verdict.outcome) == ([], Outcome.PASS)
+    assert [incident.changes for incident in w.incidents] == [6]
+
+
+def test_a_rolling_update_is_not_accused() -> None:
+    def step(old: str, new: str) -> Deed:
+        def deed(w: World) -> None:
+            w.endpoints[new] = w.endpoint(new)
+            flows = w.on(pod=old)
+            w.pool(old)
+            w.move(flows)
+
+        return deed
+
+    turns = [(3 + n, replaced(f"p{n + 1}", f"p{n + 4}")) for n in range(3)]
+    turns += [(3.9 + n, step(f"p{n + 1}", f"p{n + 4}")) for n in range(3)]
+    w = world(*turns, watched=True, seconds=12).run()
+    assert (w.named, w.verdict.violations) == ([], 0)
+
+
+def test_loss_that_nothing_names_tells_its_direction_and_what_would_settle_it() -> None:
+    (incident,) = world((4, silent(1, 2)), (5, answered), watched=True).run().incidents
+    assert incident.diagnoses == (
+        Diagnosis(
+            "",
+            CANNOT_TELL,
+            (
+                "2 of 12 sessions lost 20 probes in a row or in several",
+                "20 of them were lost on the way to the pod and 0 on the way back",
+                "2 sessions then went on at the same pod and address",
+            ),
+            "a capture on the pod's node, and the proxy's log beside it",
+        ),
+    )
+
+
+def test_changes_that_nothing_names_say_so() -> None:
+    """Some sessions show another address that is no node's, at the same pods."""
+    w = world((4, lambda w: [w.port(session, ip="198.51.100.1") for session in range(4)]), watched=True, local=True)
+    (diagnosis,) = w.run().diagnoses
+    assert (diagnosis.certainty, diagnosis.evidence) == (CANNOT_TELL, ("4 of 12 sessions, 4 changes",))
+
+
+# --- the catalogue -------------------------------------------------------------------------------------------------------
+
+
+def test_equivalences_are_of_the_catalogue_and_each_says_why() -> None:
+    for each in EQUIVALENCES:
+        assert each.names <= set(CATALOGUE)
+        assert len(each.names) > 1
+        assert all((each.when, each.why, each.settled_by))
+    assert equivalents("dead-target") == {"dead-target", "stale-flow"}
+    assert equivalents("mtu") == {"mtu"}
+
+
+# --- any deeds at any time -----------------------------------------------------------------------------------------------
+
+DEEDS: list[Deed] = [
+    wipe, rehash, new_ports(1, 2), silent(1, 2, 3), silent(), answered, entries_stay, node_dies, node_drains,
+    nat_moves, socket_changes, terminates, restarts, pause, resume, stray, one_takes_anothers_address, drops,
+    vip_moves(2), every_time_anew, lambda w: w.icmp(3, "EMSGSIZE"), lambda w: w.tell("service", "", "deleted"),
+]  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.floats(0, 7), st.sampled_from(DEEDS)), max_size=5),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([(), (288, 1400), (20, 288)]),
+)
+def test_whatever_happens_diagnoses_are_sound(
+    deeds: list[tuple[float, Deed]], watched: bool, local: bool, sizes: tuple[int, ...]
+) -> None:
+    if sum(deed in {entries_stay, terminates} for _, deed in deeds) > 1:
+        deeds = [pair for pair in deeds if pair[1] is not terminates][:1]
+    w = world(*deeds, watched=watched, local=local, sizes=sizes, sessions=6).run()
+    assert all(incident.diagnoses or dict(incident.judgements) for incident in w.incidents if incident.changes)
+    for diagnosis in w.diagnoses:
+        is_sound(diagnosis)
