@@ -121,21 +121,22 @@ class _Sink:
         try:
             self._stream.write(line + "\n")
         except (OSError, ValueError) as error:
-            raise self._closed() from error
+            raise output_closed(self._stream) from error
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
-            raise self._closed() from error
+            raise output_closed(self._stream) from error
 
-    def _closed(self) -> OutputClosed:
-        """Point the stream to nowhere, so that what waits in its buffer does not fail again when Python exits."""
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-        return OutputClosed("the output was closed")
+
+def output_closed(stream: Stream) -> OutputClosed:
+    """Point the stream to nowhere, so that what waits in its buffer does not fail again when Python exits."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    return OutputClosed("the output was closed")
 
 
 def _console_line(

@@ -78,10 +78,11 @@ def _line(event: ServerEvent, clock: RunClock) -> _Line:
 def _started(event: ServerStarted, clock: RunClock) -> _Line:
     node = "" if event.node_name is None else f" on node {quoted(event.node_name)}"
     key = "only requests signed with the key, " if event.keyed else ""
+    workers = f" with {event.workers} workers" if event.workers > 1 else ""
     health = f"at {', '.join(map(str, event.health))}" if event.health else "off"
     text = (
         f"affinity-tester {event.version}, {clock.date(event.at_ns)} {clock.utc_offset}: pod {quoted(event.pod_name)}{node}"
-        f" answers {key}at {', '.join(map(str, event.addresses))}; health port {health}"
+        f" answers {key}at {', '.join(map(str, event.addresses))}{workers}; health port {health}"
     )
     data = {
         "version": event.version,
@@ -91,6 +92,7 @@ def _started(event: ServerStarted, clock: RunClock) -> _Line:
         "addresses": [str(address) for address in event.addresses],
         "health": [str(address) for address in event.health],
         "keyed": event.keyed,
+        "workers": event.workers,
     }
     return _Line("server.started", text, data)
 
