@@ -1,0 +1,239 @@
+"""What single facts change in a diagnosis: replies without names, the watch's gaps, what was heard or told meanwhile."""
+
+from __future__ import annotations
+
+from deeds import (
+    Deed,
+    answered,
+    balancer_made_anew,
+    entries_stay,
+    new_ports,
+    rehash_local,
+    silent,
+    sprayed,
+    wipe,
+    world,
+)
+from diagnosing import MS, TARGET, S, World
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.diagnosis import Facts, diagnose_run
+from affinity_tester.core.events import (
+    Certainty,
+    Counts,
+    Diagnosis,
+    DuplicateDiffers,
+    FirstAnswer,
+    Losses,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+    RttStats,
+    SessionStarted,
+    SessionSummary,
+)
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+
+LIKELY, POSSIBLE, CANNOT_TELL = Certainty
+
+
+def facts_of(w: World, name: str) -> tuple[str, ...]:
+    """The evidence of the last diagnosis of this name."""
+    return next(d.evidence for d in reversed(w.run().diagnoses) if d.name == name)
+
+
+def nameless(w: World, session: int, _seq: int) -> Identity:
+    """A STUN server of another make answers."""
+    return Identity(w.flows[session].reflexive, software="coturn")
+
+
+# --- replies that say less -----------------------------------------------------------------------------------------------
+
+
+def test_behind_one_nat_a_move_to_another_node_may_be_a_rehash_or_a_wipe() -> None:
+    def natted(w: World, session: int, _seq: int) -> Identity:
+        return w.flows[session]._replace(reflexive=TransportAddress("198.51.100.1", w.local_port(session)))
+
+    w = world((4, rehash_local), watched=False, local=True, pods=6, way=natted).run()
+    assert w.named == [("node-rehash", POSSIBLE), ("flow-wipe", POSSIBLE)]
+
+
+def test_without_reflexive_addresses_a_wipe_has_no_cohort() -> None:
+    w = world((4, wipe), watched=False, way=lambda w, s, _q: w.flows[s]._replace(reflexive=None))
+    assert facts_of(w, "flow-wipe")[0] == "2 of 12 sessions; their old reflexive IPs are not known"
+
+
+def test_a_server_without_pod_names_shows_a_rehash_and_a_blocked_flow() -> None:
+    rehash: Deed = lambda w: w.move(range(4), node=4)  # noqa: E731 - a deed like the others
+    assert world((4, rehash), watched=False, way=nameless).run().named == [("node-rehash", LIKELY)]
+    assert world((4, silent(1)), watched=False, seconds=12, way=nameless).run().named == [("stale-flow", LIKELY)]
+    ports = world((4, new_ports(*range(12))), watched=False, way=nameless).run()
+    assert ports.named == [("flow-wipe", POSSIBLE), ("port-rewrite", POSSIBLE)]
+
+
+def test_a_session_alone_at_its_node_is_stale_when_its_pod_is_gone() -> None:
+    w = world((4, entries_stay), watched=True, sessions=3, seconds=12).run()
+    assert w.named == [("stale-flow", LIKELY)]
+    late: Deed = lambda w: w.gone_pods.add("p1")  # noqa: E731
+    w = world((1, lambda w: w.pool("p1")), (6, late), watched=True, sessions=3, seconds=14).run()
+    assert w.named == [("stale-flow", LIKELY)]
+
+
+def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
+    w = world((4, silent(1)), watched=False, seconds=12)
+    w.canary = lambda: None  # type: ignore[method-assign]
+    (diagnosis,) = w.run().diagnoses
+    assert diagnosis.certainty is CANNOT_TELL
+    assert "1 canary from a fresh port was not answered" in diagnosis.evidence
+
+
+# --- what was told meanwhile ---------------------------------------------------------------------------------------------
+
+
+def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
+    twice: Deed = lambda w: w.emit(DuplicateDiffers(w.now, w.name(1), 45, w.flows[1], w.flows[2]))  # noqa: E731
+    assert "1 probe answered twice, and differently" in facts_of(
+        world((5, twice), watched=False, way=sprayed), "packet-spray"
+    )
+
+
+def test_cluster_events_are_told_in_their_own_words() -> None:
+    address: Deed = lambda w: w.tell("service", "", "load-balancer address changed none -> 203.0.113.9")  # noqa: E731
+    w = world((4, balancer_made_anew), (4.1, address), (6, answered), watched=True)
+    assert facts_of(w, "lb-churn")[1:] == (
+        'service "media/turn" was changed: annotations 0.0 s before',
+        "service: load-balancer address changed none -> 203.0.113.9 0.1 s after",
+    )
+
+
+def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
+    w = world((4, silent(1)), (4.5, answered), (5, silent(1)), (6, answered), (6, new_ports(1)), watched=False).run()
+    (incident,) = w.incidents
+    assert (incident.bursts, incident.changes) == (2, 1)
+    assert incident.diagnoses[0].evidence[1:] == (
+        "1 of 12 sessions lost 10 probes in a row or in several",
+        "5 of them were lost on the way to the pod and 0 on the way back",
+        "1 session then went on at the same pod and address",
+    )
+
+
+# --- the run as a whole --------------------------------------------------------------------------------------------------
+
+
+def seen(
+    *sessions: tuple[int, Identity | None], affinity: str = "None", policy: str = "Cluster"
+) -> tuple[Diagnosis, ...]:
+    """What a run is that consists of sessions' first answers."""
+    facts = Facts(2 * S)
+    endpoints = frozenset({Endpoint("u", "p1", "10.1.0.1")})
+    spec = (("externalTrafficPolicy", policy), ("sessionAffinity", affinity))
+    facts.feed(PoolObserved(0, 0, PoolSnapshot(endpoints, spec)))
+    for number, (port, who) in enumerate(sessions):
+        facts.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", port)))
+        if who is not None:
+            facts.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, who))
+    return diagnose_run(facts)
+
+
+def at(pod: str, ip: str, port: int = 50_000) -> Identity:
+    return Identity(TransportAddress(ip, port), pod)
+
+
+def test_a_port_that_was_rewritten_from_the_start_is_information() -> None:
+    (diagnosis,) = seen((50_000, at("p1", "192.168.0.9", 61_022)), (50_001, at("p1", "192.168.0.9", 50_001)))
+    assert (diagnosis.name, diagnosis.certainty, diagnosis.evidence) == (
+        "port-rewrite",
+        LIKELY,
+        (
+            "1 of 2 sessions had another port from the first reply on, such as 192.168.0.9:50000 seen as "
+            "192.168.0.9:61022: information, and no break by itself",
+        ),
+    )
+    (behind_nat,) = seen((50_000, at("p1", "198.51.100.1", 61_022)), policy="Local")
+    assert (behind_nat.name, behind_nat.certainty) == ("port-rewrite", POSSIBLE)
+    assert seen((50_000, at("p1", "10.0.0.1", 61_022))) == ()
+
+
+def test_affinity_that_each_node_keeps_on_its_own_is_told_so() -> None:
+    sessions = [(50_000, at("p1", "10.0.0.1", 1)), (50_001, at("p1", "10.0.0.1", 2)), (50_002, at("p2", "10.0.0.2"))]
+    (diagnosis,) = seen(*sessions, (50_003, None), affinity="ClientIP")
+    assert diagnosis.evidence == (
+        "sessionAffinity is ClientIP, yet the 3 sessions of client IP 192.168.0.9 are served by 2 pods at once: "
+        'pods "p1", "p2"',
+        "each of the 2 ingress IPs keeps to one pod: each node has its own affinity",
+    )
+    (one_node,) = seen(*sessions[:2], (50_002, at("p2", "10.0.0.1")), (50_003, Identity(pod="p1")), affinity="ClientIP")
+    assert len(one_node.evidence) == 1
+    assert seen(*sessions[:2], affinity="ClientIP") == ()
+    assert seen((50_000, None), affinity="ClientIP") == ()
+
+
+def test_a_session_that_is_dead_at_the_end_is_no_spread() -> None:
+    facts = Facts(2 * S)
+    facts.feed(PoolObserved(0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
+    for number, pod in enumerate(("p1", "p2")):
+        facts.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", 50_000 + number)))
+        facts.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, at(pod, "10.0.0.1", number)))
+    assert [d.name for d in diagnose_run(facts)] == ["client-ip-spread"]
+    facts.feed(
+        SessionSummary(
+            9 * S, "CLIENT-1", TARGET, Counts(), Losses(), RttStats(), (), 0, unanswered_ns=6 * S, serving=None
+        )
+    )
+    assert diagnose_run(facts) == ()
+
+
+def test_sessions_that_share_an_address_from_the_start_are_a_collision() -> None:
+    (diagnosis,) = seen(
+        (50_000, at("p1", "10.0.0.1", 7)), (50_001, at("p1", "10.0.0.1", 7)), (50_002, Identity(pod="p1"))
+    )
+    assert (diagnosis.name, diagnosis.evidence) == (
+        "snat-collision",
+        ("2 sessions (CLIENT-0, CLIENT-1) are seen at the same address 10.0.0.1:7 by one pod",),
+    )
+
+
+def test_when_every_session_loses_its_first_probe_it_may_be_no_race() -> None:
+    w = world(watched=False, up=lambda _w, _s, seq: seq == 0).run()
+    assert w.named == [("first-packet-race", POSSIBLE)]
+    w = world(
+        watched=False, sessions=40, up=lambda w, s, seq: (s in {1, 2} and seq == 0) or w.rng.random() < 0.05
+    ).run()
+    assert w.named == []
+
+
+# --- the watch -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> None:
+    facts = Facts(2 * S)
+    pool = PoolSnapshot(frozenset())
+    assert (facts.watched, facts.blind(0, S), facts.endpoints("p1", 0, S)) == (False, False, ())
+    facts.feed(PoolObserved(0, 0, pool))
+    facts.feed(PoolUnobserved(10 * S, 9 * S, "gone"))
+    assert (facts.blind(0, 8 * S), facts.blind(0, 9 * S)) == (False, True)
+    facts.feed(PoolConfirmed(11 * S))
+    assert not facts.blind(0, 20 * S)
+    facts.feed(PoolUnobserved(20 * S, 19 * S, "gone"))
+    facts.feed(PoolObserved(25 * S, 19 * S, pool))
+    assert (facts.blind(0, 18 * S), facts.blind(24 * S, 30 * S), facts.blind(26 * S, 30 * S)) == (False, True, False)
+    assert not facts.pool_changed(0, 30 * S)
+
+
+def test_the_wrong_pool_tells_nothing() -> None:
+    facts = Facts(2 * S)
+    facts.feed(PoolObserved(0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
+    assert facts.spec("sessionAffinity") == "ClientIP"
+    facts.pool_counts = False
+    assert (facts.watched, facts.spec("sessionAffinity"), facts.endpoints("p1", 0, S)) == (False, None, ())
+
+
+def test_memory_is_bounded() -> None:
+    facts = Facts(2 * S)
+    for number in range(2_000):
+        facts.feed(PoolObserved(number, number, PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")}))))
+    assert (len(facts._snapshots), len(facts._snapshots_ns), len(facts._pool_changes_ns)) == (1_000, 1_000, 1_000)
+    w = world(watched=False, sessions=1, seconds=30, way=lambda w, s, _q: w.fresh(s, 1)).run()
+    (session,) = w.analysis._facts.sessions.values()
+    assert len(session.history) == 32
