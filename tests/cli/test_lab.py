@@ -32,7 +32,7 @@ def staged(
 ) -> Staged:
     verdict = Verdict(0, Outcome.FAIL, ("1 violation",), "", violations=1, judged_pairs=10, still_ns=1)
     name = Named(1, "port-rewrite", control, frozenset({"port-rewrite"}), first)
-    return Staged(verdict, Findings((row,), unexpected), (name,), ())
+    return Staged(verdict, Findings((row,), unexpected), (name,), (), busy=False)
 
 
 def lines(run: Staged, *, interrupted: bool = False) -> list[tuple[str, Tint | None]]:
@@ -99,6 +99,10 @@ def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
         (replace(staged(), strangers=("mtu",)), ("it was likely mtu, which nobody did",)),
         (staged(row=replace(ROW, problems=("a flaw",))), ("port-rewrite: a flaw",)),
         (staged(unexpected=("an outage",)), ("an outage",)),
+        (
+            replace(staged(), busy=True),
+            ("the machine was too busy for the client to send on time, each time: take fewer --jobs",),
+        ),
     ],
 )
 def test_a_run_is_as_declared_or_says_why_not(run: Staged, problems: tuple[str, ...]) -> None:
@@ -123,6 +127,17 @@ def test_runs_are_counted() -> None:
         "port-rewrite     1/2 as declared  named first: likely port-rewrite 1",
         "control-nothing  1/1 as declared  named first: nothing",
     ]
+
+
+def test_a_run_that_a_busy_machine_spoilt_is_repeated_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [replace(staged(), busy=True), replace(staged(), busy=True), staged()]
+
+    monkeypatch.setattr(lab_all, "staged_once", lambda _plan: runs.pop(0))
+    result = lab_all.run_one("port-rewrite", 3)
+    assert (result.repeated, result.problems) == (2, ())
+    last = "2 runs were repeated: the machine was too busy for the client to send on time"
+    assert lab_all.counts([result])[-1] == last
+    assert "2 further runs proved nothing" in document_text([result])
 
 
 def test_the_document_has_counts_evidence_and_what_looks_alike() -> None:

@@ -65,3 +65,18 @@ def test_chances_are_met_and_a_seed_repeats_them() -> None:
     fates = [first.fates(DOWN, A, 0) for _ in range(2000)]
     assert fates == [second.fates(DOWN, A, 0) for _ in range(2000)]
     assert 500 < fates.count(()) < 700
+
+
+def test_a_rule_may_ask_for_large_packets_and_names_its_reason() -> None:
+    large = Rule(direction=UP, flows=None, until_ns=9, rng=random.Random(1), drop=1.0, larger_than=1200, reason="mtu")
+    made, deeds = mangler(large)
+    assert [made.fates(UP, A, 1, size) for size in (1200, 1204)] == [(0,), ()]
+    assert deeds == [Dropped(A, 1, UP, "mtu")]
+
+
+def test_a_rule_may_ask_for_the_first_packet_of_each_flow() -> None:
+    made, deeds = mangler()
+    assert made.fates(UP, A, 0) == (0,)
+    made.add(Rule(direction=UP, flows=None, until_ns=9, rng=random.Random(1), drop=1.0, first_only=True))
+    assert [made.fates(UP, flow, 1) for flow in (A, B, B)] == [(0,), (), (0,)]
+    assert deeds == [Dropped(B, 1, UP, "fault")]

@@ -314,3 +314,127 @@ def test_client_ip_affinity_to_a_pod_that_is_gone_is_drawn_anew() -> None:
     assert new is not None
     assert new.pod.name != old.pod.name
     assert same is not None
+
+
+def test_a_dead_pod_swallows_its_flows_and_their_entries_stay_alive_by_it() -> None:
+    lab = Lab()
+    (entry,) = lab.send(1)
+    assert entry is not None
+    lab.path.remove_pod(entry.pod.name, flush=False)
+    lab.path.dead.add(entry.pod.name)
+    assert [lab.send(1, step * 20 * S) for step in range(1, 5)] == [[None]] * 4
+    assert {deed.reason for deed in lab.deeds if isinstance(deed, Dropped)} == {"dead-pod"}
+    lab.path.flush_pod(entry.pod.name)
+    (after,) = lab.send(1, 81 * S)
+    assert after is not None
+    assert after.pod.name != entry.pod.name
+
+
+def test_an_unhealthy_node_keeps_its_flows_and_gets_no_new_ones() -> None:
+    lab = Lab()
+    lab.send(30)
+    pinned = {flow for flow in lab.path.flows if lab.path.node_of(flow) == "node-1"}
+    lab.path.unhealthy.add("node-1")
+    lab.send(60, S)
+    assert {flow for flow in lab.path.flows if lab.path.node_of(flow) == "node-1"} == pinned
+    dropped = [deed.flow for deed in lab.deeds if isinstance(deed, Dropped) and deed.reason == "dead-node"]
+    assert set(dropped) == pinned
+    lab.path.remove_node("node-1")
+    assert None not in lab.send(60, 2 * S)
+
+
+def test_a_vip_takes_every_flow_and_a_flow_finds_its_old_entry_when_the_vip_returns() -> None:
+    lab = Lab()
+    lab.path.vip = "node-1"
+    first = lab.ways(20)
+    lab.path.vip = "node-2"
+    assert {source.ip for _, source in lab.ways(20, S)} == {"127.1.0.2"}
+    lab.path.vip = "node-1"
+    assert lab.ways(20, 2 * S) == first
+
+
+def test_a_node_outside_the_hash_gets_nothing_until_it_joins() -> None:
+    lab = Lab()
+    lab.path.add_node("node-4", "127.1.0.4", hashed=False)
+    lab.send(30)
+    assert all(lab.path.node_of(flow) != "node-4" for flow in lab.path.flows)
+    lab.path.join_hash("node-4", lab.path.weight_to_move("node-4", 12))
+    assert sum(lab.path.node_of(flow) == "node-4" for flow in lab.path.flows) == 12
+
+
+def test_spray_sends_each_packet_to_any_node() -> None:
+    lab = Lab(policy=Policy.LOCAL)
+    first = lab.ways(1)
+    lab.path.spray = True
+    ways = [lab.ways(1, step)[0] for step in range(30)]
+    assert len({pod for pod, _ in ways}) == 3
+    assert {source for _, source in ways} == {first[0][1]}
+    lab.path.spray = False
+    assert lab.ways(1, 31) == first
+
+
+def test_a_restarted_pod_answers_on_the_same_way_with_another_instance() -> None:
+    lab = Lab()
+    (before,) = lab.send(1)
+    assert before is not None
+    identity = before.identity
+    lab.path.restart_pod(before.pod.name, b"restarte")
+    (after,) = lab.send(1, S)
+    assert after is not None
+    assert after.identity == identity._replace(instance=b"restarte")
+    assert lab.deeds == [Rerouted(client(0), S, before=identity, after=after.identity)]
+
+
+def test_two_flows_share_a_source_and_part_again() -> None:
+    lab = Lab(pods=1)
+    lab.path.vip = "node-1"
+    victims, thief = lab.send(2)
+    assert victims is not None
+    assert thief is not None
+    pods = victims.pod.address
+    lab.path.share_source(client(1), client(0), S)
+    assert [source for _, source in lab.ways(2, S)] == [victims.source] * 2
+    assert lab.path.shared == {victims.source}
+    assert lab.path.reverse(victims.source, pods, S) == client(1), "the thief gets the replies to both"
+    lab.path.part_source(client(1), client(0), 2 * S)
+    mine, theirs = (source for _, source in lab.ways(2, 2 * S))
+    assert mine == victims.source
+    assert theirs not in {victims.source, thief.source}
+    assert lab.path.shared == set()
+    assert lab.path.reverse(mine, pods, 2 * S) == client(0)
+
+
+def test_flows_that_do_not_meet_cannot_share() -> None:
+    lab = Lab()
+    lab.send(30)
+    first, *others = lab.path.flows
+    stranger = next(flow for flow in others if lab.path.node_of(flow) != lab.path.node_of(first))
+    with pytest.raises(ValueError, match="do not meet"):
+        lab.path.share_source(first, stranger, S)
+
+
+def test_a_flow_is_renumbered_and_stays_with_its_pod() -> None:
+    lab = Lab(policy=Policy.LOCAL, pods=3)
+    before = lab.ways(5)
+    assert all(lab.path.rewrite_source(flow, "127.4.0.1", S) for flow in lab.path.flows)
+    after = lab.ways(5, S)
+    assert [pod for pod, _ in after] == [pod for pod, _ in before]
+    assert {source.ip for _, source in after} == {"127.4.0.1"}
+
+
+def test_something_on_the_way_gives_new_flows_any_port() -> None:
+    lab = Lab(policy=Policy.LOCAL, pods=3)
+    lab.path.rewrites_ports = True
+    assert all(source.port != client(number).port for number, (_, source) in enumerate(lab.ways(10)))
+
+
+def test_a_proxy_that_hashes_over_pods_moves_a_flow() -> None:
+    lab = Lab(pods=2)
+    (before,) = lab.send(1)
+    assert before is not None
+    new = pod(3)
+    lab.path.add_pod(new)
+    lab.path.send_to(client(0), new, S)
+    (after,) = lab.send(1, S)
+    assert after is not None
+    assert (after.pod, after.source.ip) == (new, before.source.ip)

@@ -20,7 +20,7 @@ from affinity_tester.report.logging import LogFormat
 EXIT_NOT_AS_DECLARED = 1
 
 JOBS = 12
-"""Runs at a time: each takes 3 to 6 % of a core, and a core that is full would make the client late."""
+"""Runs at a time: each takes about 8 % of a core, and a core that is full would make the client late."""
 
 
 @click.command(

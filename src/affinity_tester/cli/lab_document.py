@@ -34,6 +34,9 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for plan, runs in faults.items():
         yield f"| [`{plan}`](#{plan}) | {len(runs)} | {_good(runs)} | {_names(runs)} |"
+    if repeated := sum(run.repeated for run in results):
+        yield f"\n{repeated} further runs proved nothing, since the machine was too busy for the client to send on time."
+        yield "They were repeated, and are not counted."
     yield "\n## Controls\n"
     yield "Nothing in these may be called a violation.\n"
     yield "| plan | what happens | runs | violations | named first |"
@@ -47,7 +50,7 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
         yield from _basis(plan, runs)
     yield "## What looks alike to every client\n"
     for each in EQUIVALENCES:
-        yield f"- **{' and '.join(f'`{name}`' for name in sorted(each.names))}**, when {each.when}: {each.why}. "
+        yield f"- **{' and '.join(f'`{name}`' for name in sorted(each.names))}**, when {each.when}: {each.why}."
         yield f"  To settle it: {each.settled_by}."
 
 

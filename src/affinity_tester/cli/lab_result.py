@@ -22,3 +22,5 @@ class Result:
     violations: int
     problems: tuple[str, ...]
     """What is not as declared."""
+    repeated: int = 0
+    """Runs before this one that proved nothing, since the machine was too busy for the client to send on time."""

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Event, Verdict
+from affinity_tester.core.verdict import MAX_TIMER_MISSES
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.naming import Named, named, strangers
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.runner import open_lab
+
+SELF_INFLICTED = "self-inflicted"
+"""The catalogue's name of what a busy machine does to a client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,9 @@ class Staged:
     """What each fault was named."""
     strangers: tuple[str, ...]
     """What was named `likely` though nobody did it."""
+
+    busy: bool
+    """The machine, and not the plan, kept the client from sending on time: the run proves nothing."""
 
     @property
     def misnamed(self) -> tuple[str, ...]:
@@ -59,7 +66,20 @@ class StagedRun:
         with stop_on_signals(self._stop, abort, pipeline):
             async with open_lab(plan, self.ledger, pipeline.emit) as lab:
                 verdict = await conduct(pipeline, lab.run(self._stop, abort), abort, rules.settle_ns)
-        return Staged(verdict, compare(self.ledger), named(self.ledger, plan.alike), strangers(self.ledger, plan.alike))
+        return Staged(
+            verdict,
+            compare(self.ledger),
+            named(self.ledger, plan.alike),
+            strangers(self.ledger, plan.alike),
+            self._busy(),
+        )
+
+    def _busy(self) -> bool:
+        """Whether more slots were missed than the verdict allows, and no fault takes the client's core."""
+        total = self.ledger.total
+        slots = total.sent + total.send_errors + total.timer_misses
+        wanted = any(SELF_INFLICTED in (fault.name, *fault.also) for fault in self._plan.faults)
+        return not wanted and total.timer_misses > MAX_TIMER_MISSES * slots
 
     def _tell(self, event: Event) -> None:
         self.ledger.conclude(event)

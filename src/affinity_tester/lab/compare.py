@@ -227,7 +227,9 @@ class _Check:
         counts = summary.total
         if counts.duplicate != duplicated:
             yield _Problem(number, f"it counted {counted(counts.duplicate, 'duplicate')}; there were {duplicated}")
-        if counts.reordered > delayed:
+        # On a busy machine the next packet of a flow that takes another way may overtake the one before.
+        turns = sum(isinstance(deed, Rerouted) for deed in self._deeds)
+        if counts.reordered > delayed + turns:
             yield _Problem(number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
 
 

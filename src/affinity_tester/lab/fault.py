@@ -192,6 +192,8 @@ class Fault(ABC):
     """Under which it does what it says."""
     control: ClassVar[bool] = False
     """Whether it is no fault: something that must not be called one."""
+    catalogued: ClassVar[str] = ""
+    """Its name in the catalogue, where that is another."""
     also: ClassVar[frozenset[str]] = frozenset()
     """Names of the catalogue that are as true of it as its own."""
     from_start: ClassVar[bool] = False
@@ -200,6 +202,11 @@ class Fault(ABC):
     """Whether the pool changes with it."""
 
     at_ns: int = parameter(read_time, TIME, "when, from the start of the run", key="at")
+
+    @property
+    def known_as(self) -> str:
+        """What the diagnosis must call it."""
+        return self.catalogued or self.name
 
     @property
     def lasts_ns(self) -> int:

@@ -16,6 +16,7 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    Counts,
     Diagnosis,
     DuplicateDiffers,
     Event,
@@ -32,6 +33,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     RunDiagnosed,
     RunEnded,
+    RunSummary,
     SessionEvent,
     SessionStarted,
     SessionSummary,
@@ -93,6 +95,8 @@ class Ledger:
         """What the run as a whole was named."""
         self.verdict: Verdict | None = None
         """None: nobody judged this run."""
+        self.total = Counts()
+        """What the client counted in all."""
         self.aborted = False
         """Judgements that were still open then are `unknown`."""
         self.complaints: list[str] = []
@@ -124,6 +128,8 @@ class Ledger:
                 self.sessions[event.session].reds.append(event)
             case SessionSummary():
                 self.sessions[event.session].summary = event
+            case RunSummary():
+                self.total = event.total
             case NothingAnswered():
                 self.complain("no session was answered")
             case ForeignServer():

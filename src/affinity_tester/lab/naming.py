@@ -52,10 +52,11 @@ def named(ledger: Ledger, alike: frozenset[str]) -> tuple[Named, ...]:
 
 
 def strangers(ledger: Ledger, alike: frozenset[str]) -> tuple[str, ...]:
-    """The names that are `likely` anywhere in the run, and right for none of the plan's faults."""
-    right = alike.union(*({fault.name} | fault.also for fault in ledger.planned))
+    """What is `likely` anywhere in the run, and right for none of the plan's faults: the name, and the first evidence."""
+    right = alike.union(*({fault.known_as} | fault.also for fault in ledger.planned))
     told = [diagnosis for incident in ledger.incidents for diagnosis in incident.diagnoses] + ledger.run_diagnoses
-    return tuple(sorted({each.name for each in told if _is_likely(each)} - right))
+    wrong = {each.name: each for each in told if _is_likely(each) and each.name not in right}
+    return tuple(f"{name} ({each.evidence[0]})" for name, each in sorted(wrong.items()))
 
 
 def _named(ledger: Ledger, injection: Injection, alike: frozenset[str]) -> Named:
@@ -64,8 +65,8 @@ def _named(ledger: Ledger, injection: Injection, alike: frozenset[str]) -> Named
         injection.number,
         fault.name,
         fault.control,
-        alike | {fault.name},
-        (*_first_of_incidents(ledger.incidents, injection), *_first_of_run(ledger, fault.name)),
+        alike | {fault.known_as},
+        (*_first_of_incidents(ledger.incidents, injection), *_first_of_run(ledger, fault.known_as)),
     )
 
 

@@ -316,9 +316,9 @@ class NetworkPath:
         entry = self.flows[flow].entry
         if entry is not None and entry.source in self._sources:
             return entry.source
-        ip = ".".join((STAND_IN_NET, *flow.ip.split(".")[2:]))
         if self.rewrites_ports:
-            return self._draw_source(ip)
+            return self._draw_source(flow.ip)
+        ip = ".".join((STAND_IN_NET, *flow.ip.split(".")[2:]))
         source = TransportAddress(ip, flow.port)
         return source if self._take(source) else self._draw_source(ip)
 

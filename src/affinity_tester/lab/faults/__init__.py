@@ -7,7 +7,14 @@ faults but controls, which nothing may call one.
 
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults.client import ApiGone, BusyCore, ClientNat, ClientSocket, SelfInflicted
-from affinity_tester.lab.faults.flows import FlowWipe, IdleExpiry, PacketSpray, PortRewrite, SnatCollision
+from affinity_tester.lab.faults.flows import (
+    FlowWipe,
+    IdleExpiry,
+    PacketSpray,
+    PortRewrite,
+    PortsRewritten,
+    SnatCollision,
+)
 from affinity_tester.lab.faults.nodes import (
     ClientIpSpread,
     DeadTarget,
@@ -38,6 +45,7 @@ FAULTS: dict[str, type[Fault]] = {
         TerminatingBackend,
         EarlyFlush,
         PortRewrite,
+        PortsRewritten,
         SnatCollision,
         ClientSocket,
         LocalPolicy,

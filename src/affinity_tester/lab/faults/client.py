@@ -30,7 +30,7 @@ NAT_IP = "127.4.0.1"
 FLOOD = 2_000
 """Datagrams that fill any receive buffer that the client may have: it asks for 256 KiB."""
 
-READ_NS = 50_000_000
+READ_NS = 300_000_000
 """Time in which the client reads its buffers empty."""
 
 

@@ -101,7 +101,7 @@ class IdleExpiry(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortRewrite(Fault):
-    """The node gives some flows another source port in mid-session, or each flow one from the start."""
+    """The node gives some flows another source port in mid-session."""
 
     name = "port-rewrite"
     expects = "the chosen flows: a new reflexive port, the same IP and pod; no loss"
@@ -123,6 +123,25 @@ class PortRewrite(Fault):
             now_ns,
             tuple(Effect(flow, must, judged=VIOLATION) for flow in rewritten),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortsRewritten(Fault):
+    """Something on the way gives every flow another source port, from its first packet on."""
+
+    name = "ports-rewritten"
+    catalogued = "port-rewrite"
+    expects = "each flow: the client's own IP with another port, from the first reply on; no loss, no change"
+    policies = frozenset({Policy.LOCAL})
+    why_policy = "under policy Cluster every flow is masqueraded, so its port says nothing"
+    from_start = True
+
+    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Let flows begin with another port."""
+        bench.path.rewrites_ports = True
+        return Deal("every flow begins with another source port", FOREVER_NS, quiet=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
