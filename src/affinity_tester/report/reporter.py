@@ -11,7 +11,14 @@ from affinity_tester import __version__
 from affinity_tester.core.events import Event
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.jsonlog import JsonReport
-from affinity_tester.report.logging import LogFormat, OutputClosed, configure, output_closed, tolerate_any_text, wants_colour
+from affinity_tester.report.logging import (
+    LogFormat,
+    OutputClosed,
+    configure,
+    output_closed,
+    tolerate_any_text,
+    wants_colour,
+)
 from affinity_tester.report.patient import PatientStream
 from affinity_tester.report.record import RecordWriter
 
