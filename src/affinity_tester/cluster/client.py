@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,11 +155,15 @@ def _no_other_error() -> Iterator[None]:
     except aiohttp.ClientConnectorCertificateError as error:
         raise ApiError("the API server's certificate is not trusted") from error
     except aiohttp.ClientConnectorError as error:
-        why = error.os_error.strerror or str(error.os_error)
+        errno = error.os_error.errno or 0  # negative: of the name's resolution
+        why = os.strerror(errno) if errno > 0 else error.os_error.strerror or str(error.os_error)
         raise ApiError(f"the API server at {error.host}:{error.port} cannot be reached ({why})") from error
     except (aiohttp.ClientError, OSError) as error:
         raise ApiError("the connection to the API server broke") from error
-    except ValueError as error:  # no JSON, or a line longer than the client's buffer
+    except (
+        ValueError,
+        aiohttp.http.HttpProcessingError,
+    ) as error:  # no JSON, or a line longer than the client's buffer
         raise ApiError("the API server's answer cannot be read") from error
 
 

@@ -68,8 +68,8 @@ async def discover(cluster: Cluster, wanted: str | None = None, via: Via = "auto
 def _choose_port(service: Service, number: int | None) -> ServicePort:
     ports = service.udp_ports
     if not ports:
-        has = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports) or "no port"
-        raise UserError(f'Service "{service.ref}" has no UDP port, only {has}: name another with --service')
+        has = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports) or "none at all"
+        raise UserError(f'Service "{service.ref}" has no UDP port (its ports: {has}): name another with --service')
     for wanted in [number] if number is not None else [DEFAULT_PORT]:
         if (port := service.udp_port(wanted)) is not None:
             return port
@@ -147,7 +147,7 @@ async def _node_port(
     usable = {name: node for name, node in nodes.items() if node.ready and (not local or name in serving)}
     address = _address(usable)
     if address is None:
-        which = "that has a ready pod, as externalTrafficPolicy Local wants" if local else "that is Ready"
+        which = "that has a ready pod (externalTrafficPolicy is Local)" if local else "that is Ready"
         raise UserError(f"no node {which} has an address: give TARGET NODE_ADDRESS:{port.node_port}")
     return Found(service, port, address, port.node_port, "node-port")
 
