@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -202,3 +203,84 @@ async def test_what_the_machine_refuses_is_counted(lab: Lab) -> None:
 async def test_a_front_that_is_taken_says_so(lab: Lab) -> None:
     with pytest.raises(OSError, match="Address already in use"):
         Balancer.start(lab.path, lab.mangler, Sources(), lab.balancer.address)
+
+
+async def test_replies_astray_come_from_another_port_and_count_as_dropped(lab: Lab) -> None:
+    client = lab.client()
+    await client.ask("0")
+    lab.balancer.astray.add(client.address)
+    client.say("1")
+    data, sender = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(client.sock, 2048), 10)
+    assert data.decode().split()[2] == "1"
+    assert sender[0] == client.target.ip
+    assert sender[1] != client.target.port
+    (deed,) = lab.deeds
+    assert isinstance(deed, Dropped)
+    assert (deed.flow, deed.direction, deed.reason) == (client.address, Direction.DOWN, "wrong-source")
+    lab.balancer.astray.clear()
+    assert (await client.ask("2"))[2] == "2"
+
+
+async def test_held_replies_come_when_they_are_released(lab: Lab) -> None:
+    client = lab.client()
+    await client.ask("0")
+    lab.balancer.holding.add(client.address)
+    client.say("1")
+    await until(lambda: bool(lab.balancer._held))
+    lab.balancer.release()
+    assert (await client.hear())[2] == "1"
+
+
+async def test_a_flood_leaves_no_room_for_the_held_replies(lab: Lab) -> None:
+    client = lab.client()
+    await client.ask("0")
+    lab.balancer.holding.add(client.address)
+    client.say("1")
+    await until(lambda: bool(lab.balancer._held))
+    lab.balancer.flood(5_000)
+    (deed,) = lab.deeds
+    assert isinstance(deed, Dropped)
+    assert (deed.flow, deed.direction, deed.reason) == (client.address, Direction.DOWN, "full-buffer")
+    heard = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            heard.append(client.sock.recv(2048))
+    assert 0 < len(heard) < 5_000
+    assert not any(heard[-1]), "the reply found no room"
+
+
+async def test_replies_to_a_shared_source_reach_the_thief_alone(lab: Lab) -> None:
+    def probe(token: bytes) -> bytes:
+        return bytes(8) + token
+
+    async def answered(client: Client) -> bytes:
+        data, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(client.sock, 2048), 10)
+        return data
+
+    def echo(data: bytes, addr: tuple[str, int]) -> None:
+        pod.sendto(data, addr)
+
+    loop = asyncio.get_running_loop()
+    for name in list(lab.path.pods):
+        lab.path.remove_pod(name)
+    pod = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    pod.bind(("127.2.0.9", 0))
+    loop.add_reader(pod, lambda: echo(*pod.recvfrom(2048)))
+    try:
+        address = TransportAddress(*pod.getsockname())
+        lab.path.add_pod(Pod(name="only", node="node-1", address=address, instance=bytes(8)))
+        lab.path.vip = "node-1"
+        victim, thief = lab.client(), lab.client()
+        for client, token in ((victim, b"victim__"), (thief, b"thief___")):
+            client.sock.sendto(probe(token), client.target)
+            assert await answered(client) == probe(token)
+        lab.path.share_source(thief.address, victim.address, 0)
+        victim.sock.sendto(probe(b"victim__"), victim.target)
+        assert await answered(thief) == probe(b"victim__")
+        thief.sock.sendto(probe(b"thief___"), thief.target)
+        assert await answered(thief) == probe(b"thief___")
+        (drop,) = [deed for deed in lab.deeds if isinstance(deed, Dropped)]
+        assert (drop.flow, drop.direction, drop.reason) == (victim.address, Direction.DOWN, "snat-collision")
+    finally:
+        loop.remove_reader(pod)
+        pod.close()

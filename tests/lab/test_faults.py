@@ -5,13 +5,28 @@ from __future__ import annotations
 import pytest
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Direction, Dropped, Duplicated, Rerouted
-from affinity_tester.lab.fault import VIOLATION, Bench, Effect, Family, Sign
-from affinity_tester.lab.faults import FAULTS, DuplicateReorder, LossDown, LossUp, NodeRehash, PortRewrite
+from affinity_tester.lab.fault import VIOLATION, Bench, Deal, Effect, Family, Judged, Sign
+from affinity_tester.lab.faults import (
+    FAULTS,
+    ClientNat,
+    DeadTarget,
+    DuplicateReorder,
+    FirstPacketRace,
+    FlowWipe,
+    IdleExpiry,
+    LossDown,
+    LossUp,
+    Mtu,
+    NodeRehash,
+    PodDeleted,
+    PortRewrite,
+)
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.parameter import parameters
-from affinity_tester.lab.parts import Pod
+from affinity_tester.lab.parts import Affinity, Pod, Policy
 from affinity_tester.lab.path import NetworkPath
 
 S = 1_000_000_000
@@ -19,14 +34,16 @@ CLIENTS = [TransportAddress("127.0.0.1", 40_000 + number) for number in range(10
 
 
 class Lab:
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(
+        self, seed: int = 1, policy: Policy = Policy.CLUSTER, affinity: Affinity = Affinity.NONE, outside: bool = False
+    ) -> None:
         self.deeds: list[Deed] = []
-        self.path = NetworkPath(seed=seed, record=self.deeds.append)
+        self.path = NetworkPath(seed=seed, record=self.deeds.append, policy=policy, affinity=affinity)
         self.mangler = Mangler(self.deeds.append)
         self.bench = Bench(self.path, self.mangler, seed)
-        for number in (1, 2, 3):
+        for number in (1, 2, 3, 4) if outside else (1, 2, 3):
             address = TransportAddress(f"127.2.0.{number}", 3478)
-            self.path.add_node(f"node-{number}", f"127.1.0.{number}")
+            self.path.add_node(f"node-{number}", f"127.1.0.{number}", hashed=number < 4)
             self.path.add_pod(
                 Pod(name=f"pod-{number}", node=f"node-{number}", address=address, instance=bytes([number] * 8))
             )
@@ -129,3 +146,91 @@ def test_every_fault_is_registered_under_its_name_and_says_what_it_does() -> Non
         assert fault.expects
         assert all(spec.text and spec.allowed for spec in parameters(fault).values())
         assert parameters(fault)["at"].required is not fault.from_start
+
+
+@pytest.mark.parametrize(
+    ("policy", "affinity", "must", "seen"),
+    [
+        (Policy.CLUSTER, Affinity.NONE, {Kind.REFLEXIVE_PORT}, {Kind.REFLEXIVE_PORT, Kind.POD}),
+        (Policy.CLUSTER, Affinity.CLIENT_IP, {Kind.REFLEXIVE_PORT}, {Kind.REFLEXIVE_PORT}),
+        (Policy.LOCAL, Affinity.NONE, set(), set()),
+    ],
+)
+def test_a_wipe_hits_the_flows_of_one_node_as_real_proxies_were_measured_to(
+    policy: Policy, affinity: Affinity, must: set[Kind], seen: set[Kind]
+) -> None:
+    lab = Lab(policy=policy, affinity=affinity)
+    deal = FlowWipe(at_ns=S).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    victims = {effect.flow for effect in deal.effects}
+    homes = {flow: lab.path.node_of(flow) for flow in CLIENTS}
+    assert len({homes[flow] for flow in victims}) == 1
+    assert victims == {flow for flow, node in homes.items() if node == homes[next(iter(victims))]}
+    assert all(effect.must == must for effect in deal.effects)
+    assert all(set(kinds) <= effect.allowed for effect in deal.effects for kinds in [lab.moved().get(effect.flow, ())])
+    kinds = {kind for moved in lab.moved().values() for kind in moved} - {Kind.NODE, Kind.INSTANCE}
+    assert kinds == seen
+    assert set(lab.moved()) == (victims if must else set())
+
+
+def test_a_waiting_node_joins_under_policy_local_and_the_address_stays() -> None:
+    lab = Lab(policy=Policy.LOCAL, outside=True)
+    deal = NodeRehash(at_ns=S, fraction=0.5).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    assert deal.text == 'node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it'
+    assert lab.moved() == {effect.flow: (Kind.POD, Kind.NODE, Kind.INSTANCE) for effect in deal.effects}
+    assert [effect.must for effect in deal.effects] == [{Kind.NODE}] * 5
+
+
+def test_flows_expire_between_probes_that_are_farther_apart_than_the_timeout() -> None:
+    lab = Lab()
+    deal = IdleExpiry(at_ns=S, timeout_ns=S).inject(lab.bench, 1, S)
+    lab.send(S)
+    assert lab.moved() == {}
+    lab.send(3 * S)
+    assert set(lab.moved()) == set(CLIENTS) == {effect.flow for effect in deal.effects}
+    assert {effect.judged for effect in deal.effects} == {Judged(Judgement.IDLE)}
+
+
+def test_the_clients_nat_gives_all_flows_one_new_ip_and_keeps_their_pods() -> None:
+    lab = Lab(policy=Policy.LOCAL)
+    deal = ClientNat(at_ns=S).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    assert {effect.flow for effect in deal.effects} == set(CLIENTS)
+    assert lab.moved() == dict.fromkeys(CLIENTS, (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT))
+    assert {deed.after.reflexive.ip for deed in lab.deeds if isinstance(deed, Rerouted) and deed.after.reflexive} == {
+        "127.4.0.1"
+    }
+
+
+def test_a_small_mtu_drops_large_probes_alone() -> None:
+    lab = Lab()
+    deal = Mtu(at_ns=S, limit=1200).inject(lab.bench, 1, S)
+    assert (deal.some, deal.effects) == ({Sign.LOSS_UP}, ())
+    assert [lab.mangler.fates(Direction.UP, CLIENTS[0], 2 * S, size) for size in (288, 1204)] == [(0,), ()]
+
+
+def test_first_packets_race_from_the_start() -> None:
+    lab = Lab()
+    fault = FirstPacketRace(probability=1.0)
+    assert (fault.at_ns, fault.from_start) == (0, True)
+    fault.inject(lab.bench, 1, 0)
+    assert [lab.mangler.fates(Direction.UP, CLIENTS[0], S) for _ in range(2)] == [(), (0,)]
+
+
+def test_victims_are_sessions_and_never_the_clients_canaries() -> None:
+    lab = Lab()
+    lab.bench.clients.update(CLIENTS[:3])
+    assert set(lab.bench.choose(10, Family.WAY, "x")) == set(CLIENTS[:3])
+    assert sorted(flow for flows in lab.bench.flows_by_pod().values() for flow in flows) == CLIENTS[:3]
+
+
+def test_where_nothing_can_be_done_a_fault_says_so() -> None:
+    lab = Lab()
+    assert DeadTarget(at_ns=S).inject(lab.bench, 1, S) == Deal("every node has a pod: none can die without the pool", S)
+
+
+def test_times_scale_but_for_what_the_network_takes() -> None:
+    assert FlowWipe(at_ns=4 * S, times=3, every_ns=2 * S).scaled(1, 2) == FlowWipe(at_ns=2 * S, times=3, every_ns=S)
+    assert PodDeleted(at_ns=4 * S, gap_ns=S).scaled(1, 2) == PodDeleted(at_ns=2 * S, gap_ns=S)
+    assert Mtu(at_ns=4 * S, limit=1200).scaled(1, 2) == Mtu(at_ns=2 * S, limit=1200)

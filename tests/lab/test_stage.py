@@ -1,0 +1,90 @@
+"""Pods that come and go while a plan runs, and plays that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Event, PoolObserved
+from affinity_tester.errors import UserError
+from affinity_tester.lab.balancer import Balancer, Sources
+from affinity_tester.lab.control_plane import ControlPlane
+from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.pods import PodHost
+from affinity_tester.lab.stage import Stage
+
+
+@dataclass
+class Lab:
+    stage: Stage
+    hosted: PodHost
+    told: list[Event] = field(default_factory=list)
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    sources, told = Sources(), []
+    path = NetworkPath(seed=1, record=lambda _deed: None, claim=sources.claim)
+    path.add_node("node-1", "127.1.0.1")
+    hosted = PodHost(1)
+    balancer = Balancer.start(path, Mangler(lambda _deed: None), sources, TransportAddress("127.0.0.1", 0))
+    stage = Stage(balancer, hosted, ControlPlane(path, told.append))
+    yield Lab(stage, hosted, told)
+    await stage.close()
+    balancer.close()
+    await hosted.close()
+
+
+async def test_a_started_pod_is_in_the_pool_and_a_killed_one_is_dead_there(lab: Lab) -> None:
+    pod = await lab.stage.start_pod("node-1")
+    assert lab.stage.path.pods == {pod.name: pod}
+    (observed,) = [event for event in lab.told if isinstance(event, PoolObserved)]
+    assert [(endpoint.pod, endpoint.node) for endpoint in observed.snapshot.endpoints] == [(pod.name, "node-1")]
+    await lab.stage.kill_pod(pod.name)
+    assert lab.stage.path.dead == {pod.name}
+    assert set(lab.stage.path.pods) == {pod.name}, "its endpoint stays"
+
+
+async def test_a_restarted_pod_has_its_name_and_address_and_another_instance(lab: Lab) -> None:
+    pod = await lab.stage.start_pod("node-1")
+    await lab.stage.kill_pod(pod.name)
+    await lab.stage.restart_pod(pod.name)
+    again = lab.stage.path.pods[pod.name]
+    assert (again.name, again.address) == (pod.name, pod.address)
+    assert again.instance != pod.instance
+    assert lab.stage.path.dead == set()
+
+
+async def test_two_pods_of_a_lab_have_names_and_addresses_of_their_own(lab: Lab) -> None:
+    first, second = [await lab.hosted.start("node-1") for _ in range(2)]
+    assert first.name != second.name
+    assert (first.address.ip, second.address.ip) == ("127.2.0.1", "127.2.0.2")
+
+
+async def test_what_a_play_raises_is_told(lab: Lab) -> None:
+    async def fails() -> None:
+        raise UserError("cannot bind")
+
+    lab.stage.play(fails())
+    with pytest.raises(UserError, match="cannot bind"):
+        await asyncio.wait_for(lab.stage.failure(), 10)
+
+
+async def test_plays_end_with_the_lab(lab: Lab) -> None:
+    ended = asyncio.Event()
+
+    async def waits() -> None:
+        try:
+            await lab.stage.wait(10**12)
+        finally:
+            ended.set()
+
+    lab.stage.play(waits())
+    await asyncio.sleep(0)
+    await lab.stage.close()
+    assert ended.is_set()
