@@ -74,6 +74,14 @@ def test_the_table_names_every_problem() -> None:
     ]
 
 
+def test_a_wrong_name_is_a_problem_of_the_lab_and_not_of_the_demo() -> None:
+    assert lines(staged(first=(POSSIBLE,)))[-2:] == [
+        ("     problem   port-rewrite: it was named possible flow-wipe, not likely port-rewrite", Tint.VIOLATION),
+        ("lab NOT OK: a fault was not named as it should be", Tint.VIOLATION),
+    ]
+    assert list(table(staged(first=(POSSIBLE,)), 5, "demo", interrupted=False))[-1][1] is Tint.GOOD
+
+
 def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
     assert lines(staged(), interrupted=True)[-1] == (
         "lab interrupted: what could not be injected or seen any more stands above as a problem",

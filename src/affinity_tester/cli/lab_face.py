@@ -14,6 +14,9 @@ from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
 
+NAMING = "lab"
+"""The command for which names must be right too; a demo's plan may put faults so close that they are one incident."""
+
 
 class Face:
     """Writes to stdout."""
@@ -78,9 +81,14 @@ def table(staged: Staged, seed: int, command: str, *, interrupted: bool) -> Iter
     yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
     for problem in findings.unexpected:
         yield f"     problem   {problem}", Tint.VIOLATION
+    misnamed = staged.misnamed if command == NAMING else ()
+    for problem in misnamed:
+        yield f"     problem   {problem}", Tint.VIOLATION
     if interrupted:
         end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
         yield end, Tint.DOUBTFUL
+    elif findings.passed and misnamed:
+        yield f"{command} NOT OK: a fault was not named as it should be", Tint.VIOLATION
     elif findings.passed:
         failed = staged.verdict.outcome is Outcome.FAIL
         aside = " (the client's FAIL above is what the faults are for)" if failed else ""
