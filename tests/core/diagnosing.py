@@ -242,7 +242,7 @@ class World:
     def sweep(self, outages: OutageWatch, canary_at: dict[int, int]) -> None:
         for tracker in self.trackers:
             tracker.expire(self.now)
-        outages.sweep(self.now, self.trackers)
+        outages.sweep(self.now, sum(tracker.answered for tracker in self.trackers), self.trackers)
         for session, tracker in enumerate(self.trackers):
             since = tracker.unanswered()
             if self.canaries and since is not None and self.now - since[1] >= 2 * S and session not in canary_at:

@@ -24,7 +24,7 @@ def play(answered: list[list[int]], until_s: int, step_ns: int = 100 * MS, canar
             if now // S in seconds:
                 tracker.replied(seq, WHO, None, now + MS)
         if now >= sweep_ns:
-            watch.sweep(now + 2 * MS, trackers, canary_ns)
+            watch.sweep(now + 2 * MS, sum(t.answered for t in trackers), trackers, canary_ns)
             sweep_ns += 250 * MS
     return [event for event in events if isinstance(event, OutageStarted)]
 

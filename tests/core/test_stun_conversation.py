@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.stun import (
     Conversation,
-    ResponseDecoder,
     ResponseEncoder,
     decode_request,
     decode_response,
@@ -22,7 +21,7 @@ SOURCES = [("192.0.2.1", 40312), ("192.0.2.1", 40313), ("2001:db8::1", 40312), (
 
 
 def conversation(sizes: tuple[int, ...] = (288,), key: bytes | None = None) -> Conversation:
-    return Conversation(TOKEN, sizes, ResponseDecoder(key), key)
+    return Conversation(TOKEN, sizes, key)
 
 
 @pytest.mark.parametrize("key", [None, b"secret"])
@@ -54,10 +53,24 @@ def test_every_reply_is_read_as_by_the_full_decoder_whatever_came_before(
         assert talk.read(data) == (seq, response.identity, response.received_count)
 
 
-def test_a_like_reply_gives_the_very_same_identity() -> None:
+@pytest.mark.parametrize("source", [SOURCES[0], SOURCES[2]])
+def test_a_like_reply_gives_the_very_same_identity(source: tuple[str, int]) -> None:
     talk = conversation()
-    first, second = (ENCODERS[0].encode(pack_transaction_id(TOKEN, n), SOURCES[0], n, 288) for n in (1, 2))
+    first, second = (ENCODERS[0].encode(pack_transaction_id(TOKEN, n), source, n, 288) for n in (1, 2))
     assert talk.read(first)[1] is talk.read(second)[1]
+
+
+def test_an_ipv6_address_that_does_not_come_first_is_read_all_the_same() -> None:
+    talk = conversation()
+    for seq in (1, 2):
+        data = ENCODERS[0].encode(pack_transaction_id(TOKEN, seq), SOURCES[2], seq, 288)
+        moved = data[:20] + data[44:-8] + data[20:44] + data[-8:]
+        assert talk.read(moved) == (seq, decode_response(data).identity, seq)
+
+
+def test_sessions_share_the_padding_of_their_probes() -> None:
+    one, two = Conversation(1, (288,)), Conversation(2, (288,))
+    assert one._parts[0][1] is two._parts[0][1]
 
 
 def test_a_keyed_conversation_reads_only_signed_replies() -> None:

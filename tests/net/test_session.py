@@ -362,9 +362,10 @@ class Bench:
             sock,
             target,
             tracker,
-            stun.Conversation(7, (288,), stun.ResponseDecoder()),
+            stun.Conversation(7, (288,)),
             emit=self.told.append,
             connected=False,
+            largest=288,
         )
         self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode
 

@@ -30,10 +30,11 @@ _FIRST_CAPACITY = 32
 class History:
     """A ring over the sequence numbers `base <= seq < next`; `cells[seq % capacity]` is what became of a probe."""
 
-    __slots__ = ("base", "capacity", "cells", "last_sent_ns", "next", "times")
+    __slots__ = ("_usual", "base", "capacity", "cells", "last_sent_ns", "next", "times")
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, usual: int = 0) -> None:
+        """Start empty; `usual` is how many probes are kept at a time when nothing is late, 0 where that is not known."""
+        self._usual = usual
         self.base = 0
         """The oldest kept sequence number."""
         self.next = 0
@@ -65,8 +66,12 @@ class History:
         return self.cells[seq % self.capacity]
 
     def _grow(self) -> None:
-        # By a third, not by doubling: memory is counted in sessions (issue 5), and growing ends after one history.
-        capacity = self.capacity + self.capacity // 3
+        # Doubling, but not past what is usual: memory is counted in sessions (issue 5). Beyond, by a third.
+        capacity = 2 * self.capacity
+        if self.capacity >= self._usual:
+            capacity = self.capacity + self.capacity // 3
+        elif capacity > self._usual:
+            capacity = self._usual
         cells = array("H", bytes(2 * capacity))
         times = array("I", bytes(4 * capacity))
         for seq in range(self.base, self.next):

@@ -23,16 +23,18 @@ class OutageWatch:
         self._answered = 0
         self._answered_ns: int | None = None
 
-    def sweep(self, now_ns: int, trackers: Iterable[SessionTracker], canary_ns: int | None = None) -> None:
-        """Start the outages that are due; `canary_ns` is when a canary was last answered."""
-        trackers = list(trackers)
-        answered = sum(tracker.answered for tracker in trackers)
+    def sweep(self, now_ns: int, answered: int, behind: Iterable[SessionTracker], canary_ns: int | None = None) -> None:
+        """Start the outages that are due.
+
+        `answered` counts the answers of all sessions so far; `behind` are those whose newest probe is not replied to;
+        `canary_ns` is when a canary was last answered.
+        """
         if answered != self._answered:
             self._answered, self._answered_ns = answered, now_ns
         newest_ns = max((at for at in (self._answered_ns, canary_ns) if at is not None), default=None)
         if newest_ns is None:
             return
-        for tracker in trackers:
+        for tracker in behind:
             since = None if tracker.in_outage else tracker.unanswered()
             if since is None:
                 continue

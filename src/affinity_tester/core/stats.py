@@ -10,17 +10,8 @@ from affinity_tester.core.events import RttStats
 _SUB_BITS = 3
 _SUB = 1 << _SUB_BITS
 _LINEAR = 2 * _SUB
-_MAX_US = (1 << 36) - 1
-"""About 19 h: no round-trip time is longer than a run's loss threshold."""
 _BUCKETS = _LINEAR + (36 - _SUB_BITS - 1) * _SUB
-
-
-def _bucket(us: int) -> int:
-    """The log-linear bucket of a time in microseconds: exact below 16, then 8 buckets an octave (as in HdrHistogram)."""
-    if us < _LINEAR:
-        return us
-    shift = us.bit_length() - _SUB_BITS - 1
-    return _LINEAR + (shift - 1) * _SUB + (us >> shift) - _SUB
+"""Up to about 19 h: no round-trip time is longer than a run's loss threshold."""
 
 
 def _middle_ns(bucket: int) -> int:
@@ -61,11 +52,21 @@ class RttHistogram:
             self._ipdv_count += 1
         self._last_seq = seq
         self._last_ns = rtt_ns
-        bucket = _bucket(min(rtt_ns // 1000, _MAX_US))
-        buckets = self._buckets
-        if bucket >= len(buckets):
-            buckets.frombytes(bytes(4 * (bucket + 1 - len(buckets))))
-        buckets[bucket] += 1
+        # Log-linear: exact to the microsecond below 16 us, then 8 buckets an octave (as in HdrHistogram).
+        us = rtt_ns // 1000
+        shift = us.bit_length() - _SUB_BITS - 1
+        bucket = (shift << _SUB_BITS) + (us >> shift) if shift > 0 else us
+        try:
+            self._buckets[bucket] += 1
+        except IndexError:
+            self._grow(min(bucket, _BUCKETS - 1))
+
+    def _grow(self, bucket: int) -> None:
+        """Make room up to a bucket, and count one there; the last one takes all that is longer."""
+        missing = bucket + 1 - len(self._buckets)
+        if missing > 0:
+            self._buckets.frombytes(bytes(4 * missing))
+        self._buckets[bucket] += 1
 
     @classmethod
     def merged(cls, parts: Iterable[RttHistogram]) -> RttHistogram:

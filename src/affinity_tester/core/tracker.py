@@ -77,7 +77,6 @@ class SessionTracker:
         "_counts",
         "_emit",
         "_gap_ns",
-        "_head",
         "_head_code",
         "_history",
         "_identities",
@@ -90,24 +89,36 @@ class SessionTracker:
         "_threshold_ns",
         "answered",
         "duplicate",
+        "head",
         "kind_counts",
         "late",
         "lost",
         "pairs",
+        "pending",
         "reordered",
         "rtt",
+        "sent_count",
         "session",
         "stale",
     )
 
-    def __init__(self, session: str, loss_threshold_ns: int, emit: Callable[[Event], None]) -> None:
-        """Track the session of this name; the loss threshold is in nanoseconds, at most the kept history."""
+    def __init__(
+        self, session: str, loss_threshold_ns: int, emit: Callable[[Event], None], *, interval_ns: int = 0
+    ) -> None:
+        """Track the session of this name; the loss threshold is in nanoseconds, at most the kept history.
+
+        `interval_ns`, where it is known, says how many probes are usually kept.
+        """
         if not 0 < loss_threshold_ns <= HISTORY_NS:
             raise TrackerError("the loss threshold is more than 0 and at most the kept history (60 s)")
         self.session = session
         self._threshold_ns = loss_threshold_ns
         self._emit = emit
-        self._history = History()
+        self._history = History((HISTORY_NS + 2 * PRUNE_NS) // interval_ns if interval_ns else 0)
+        self.sent_count = 0
+        """Probes sent, which is also the next sequence number."""
+        self.pending = 0
+        """Probes that are neither answered nor lost."""
         self._prune_at_ns = 0
         self.answered = self.lost = self.late = self.duplicate = self.reordered = self.stale = 0
         self.pairs = 0
@@ -123,8 +134,8 @@ class SessionTracker:
         self._identities: list[Identity | None] = [None]
         """By code; 0 is none."""
         self._codes: dict[Identity, int] = {}
-        self._head = -1
-        """The newest replied probe; -1 before the first."""
+        self.head = -1
+        """The newest replied probe, by send order; -1 before the first."""
         self._head_code = 0
         self._anchors: dict[Kind, _Anchor] = {}
         self._changes: dict[tuple[int, int], Change] = {}
@@ -135,16 +146,6 @@ class SessionTracker:
         self._outage: OutageStarted | None = None
 
     # --- what is known ---------------------------------------------------------------------------------------------
-
-    @property
-    def sent_count(self) -> int:
-        """Probes sent, which is also the next sequence number."""
-        return self._history.next
-
-    @property
-    def pending(self) -> int:
-        """Probes that are neither answered nor lost."""
-        return self._history.next - self.answered - self.lost
 
     @property
     def deadline_ns(self) -> int | None:
@@ -184,7 +185,7 @@ class SessionTracker:
         Where it is older than the kept history: the oldest kept one.
         """
         history = self._history
-        seq = max(self._head + 1, history.base)
+        seq = max(self.head + 1, history.base)
         return (seq, history.sent_ns(seq)) if seq < history.next else None
 
     @property
@@ -208,7 +209,10 @@ class SessionTracker:
             raise TrackerError("the session has used all its sequence numbers")
         if now_ns >= self._prune_at_ns:
             self._prune(now_ns)
-        return history.append(now_ns)
+        seq = history.append(now_ns)
+        self.sent_count = seq + 1
+        self.pending += 1
+        return seq
 
     def replied(self, seq: int, identity: Identity, count: int | None, received_ns: int) -> None:
         """Record a reply: to which probe, what it says, its RECEIVED-COUNT, and its kernel receive time.
@@ -243,6 +247,7 @@ class SessionTracker:
             self._settle(received_ns)
         else:
             self.answered += 1
+            self.pending -= 1
             self.rtt.add(seq, rtt_ns)
             if seq > self._newest_answered:
                 self._newest_answered = seq
@@ -255,7 +260,7 @@ class SessionTracker:
                     self._settle(received_ns)
             else:
                 self._counts[seq] = count
-        head = self._head
+        head = self.head
         if head >= 0:
             self.pairs += 1
         else:
@@ -266,7 +271,7 @@ class SessionTracker:
             if code != self._head_code:
                 self._link(seq, identity, received_ns)
                 self._head_code = code
-            self._head = seq
+            self.head = seq
         elif not self._between_equals(seq, code):
             self._link(seq, identity, received_ns)
 
@@ -292,8 +297,8 @@ class SessionTracker:
         if self._outage is not None or since is None:
             raise TrackerError("an outage starts once, with an unanswered probe")
         last: Sighting | None = None
-        if self._head >= self._history.base:
-            last = self._sighting(self._head)
+        if self.head >= self._history.base:
+            last = self._sighting(self.head)
         elif self._anchors:
             last = max(anchor.sighting for anchor in self._anchors.values())
         self._outage = OutageStarted(now_ns, self.session, *since, last)
@@ -317,6 +322,7 @@ class SessionTracker:
         for seq in range(first, end):
             history.cells[seq % history.capacity] = LOST
         self.lost += end - first
+        self.pending -= end - first
         self._emit(
             ProbesLost(now_ns, self.session, first, end - first, history.sent_ns(first), history.sent_ns(end - 1))
         )
@@ -464,7 +470,7 @@ class SessionTracker:
 
     def _right(self, seq: int, kind: Kind) -> Sighting | None:
         """The nearest replied probe after `seq` whose reply carries this kind."""
-        return self._nearest(range(seq + 1, self._head + 1), kind)
+        return self._nearest(range(seq + 1, self.head + 1), kind)
 
     def _nearest(self, seqs: range, kind: Kind) -> Sighting | None:
         history = self._history
@@ -523,12 +529,14 @@ class SessionTracker:
 
     def _anchor(self, newest: Sighting | None, pause_ns: int, longest_ns: int) -> None:
         """Remember a forgotten reply for the kinds it carries; the other kinds' anchors stay, and their pause goes on."""
-        for kind, anchor in self._anchors.items():
-            self._anchors[kind] = anchor._replace(pause_ns=max(anchor.pause_ns, longest_ns))
+        for kind, old in self._anchors.items():
+            if newest is None or newest.identity.value(kind) is None:
+                self._anchors[kind] = old._replace(pause_ns=max(old.pause_ns, longest_ns))
         if newest is not None:
+            anchor = _Anchor(newest, pause_ns)
             for kind in _KINDS:
                 if newest.identity.value(kind) is not None:
-                    self._anchors[kind] = _Anchor(newest, pause_ns)
+                    self._anchors[kind] = anchor
 
     def _code(self, identity: Identity) -> int:
         """The code of an identity, a new one if it has none; codes that no kept probe uses are freed now and then."""

@@ -39,7 +39,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.core.outages import OutageWatch
 from affinity_tester.core.schedule import Schedule
 from affinity_tester.core.stats import RttHistogram
-from affinity_tester.core.stun import Conversation, ResponseDecoder
+from affinity_tester.core.stun import Conversation
 from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
@@ -106,7 +106,6 @@ class _Client:
         self._stop = stop
         self._abort = abort
         self._sizes = settings.sizes or (settings.request_size,)
-        self._decoder = ResponseDecoder(settings.key)
         self._sessions: list[Session] = []
         self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
         self._timer: asyncio.Handle | None = None
@@ -181,11 +180,12 @@ class _Client:
         session = Session(
             sock,
             self._target,
-            SessionTracker(name, settings.loss_threshold_ns, emit),
-            Conversation(secrets.randbits(64), self._sizes, self._decoder, settings.key),
+            SessionTracker(name, settings.loss_threshold_ns, emit, interval_ns=settings.interval_ns),
+            Conversation(secrets.randbits(64), self._sizes, settings.key),
             emit=emit,
             scope_id=self._scope_id,
             connected=settings.connected,
+            largest=max(self._sizes),
         )
         assert self._reader is not None
         self._reader.add(session)
@@ -288,13 +288,20 @@ class _Client:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_NS / NS_PER_S, self._sweep)
 
     def _look_around(self) -> None:
+        # Over all sessions, so it only reads what is plain; few of them have anything to be looked after.
+        answered = 0
+        behind: list[Session] = []
         for session in self._sessions:
-            session.expire()
+            tracker = session.tracker
+            if tracker.pending:
+                session.expire()
+            answered += tracker.answered
+            if tracker.head != tracker.sent_count - 1:
+                behind.append(session)
         now_ns = monotonic_ns()
         if self._sending:
-            self._canaries.sweep(now_ns, self._sessions)
-        trackers = [session.tracker for session in self._sessions]
-        self._outages.sweep(now_ns, trackers, self._canaries.answered_ns)
+            self._canaries.sweep(now_ns, behind)
+        self._outages.sweep(now_ns, answered, [session.tracker for session in behind], self._canaries.answered_ns)
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
             self._told_silence = True
@@ -309,7 +316,8 @@ class _Client:
         delta = Counts()
         lines: list[SessionStats] = []
         for session in self._sessions:
-            session.check_drops()
+            if session.tracker.lost != session.previous.lost:
+                session.check_drops()
             counts = session.counts()
             line = SessionStats(now_ns, session.name, counts - session.previous, counts, session.tracker.serving)
             session.previous = counts

@@ -34,7 +34,6 @@ RECEIVE_BUFFER = 1 << 18
 
 _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size) if LINUX else 0
 _ANCILLARY_ERROR = 512
-_DATAGRAM = 65_535
 
 LOCAL_ERRNOS = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EAGAIN, errno.EACCES})
 """A send that fails with one of these was refused by this machine (full queue, conntrack, a local filter)."""
@@ -104,12 +103,15 @@ def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, c
     return sock
 
 
-def receive(sock: socket.socket) -> tuple[bytes, int | None, tuple[str, int]]:
-    """One datagram: (payload, kernel receive time by the wall clock in ns or None, source). Raises `BlockingIOError`."""
+def receive(sock: socket.socket, room: int = 2048) -> tuple[bytes, int | None, tuple[str, int]]:
+    """One datagram: (payload, kernel receive time by the wall clock in ns or None, source). Raises `BlockingIOError`.
+
+    What is longer than `room` bytes is cut, and so no well-formed reply any more.
+    """
     if not LINUX:
-        payload, source = sock.recvfrom(_DATAGRAM)
+        payload, source = sock.recvfrom(room)
         return payload, None, source
-    payload, ancillary, _flags, source = sock.recvmsg(_DATAGRAM, _ANCILLARY)
+    payload, ancillary, _flags, source = sock.recvmsg(room, _ANCILLARY)
     for level, kind, data in ancillary:
         if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET:
             seconds, nanoseconds = _TIMESPEC.unpack(data)

@@ -28,6 +28,10 @@ READ_BOUND = 10_000
 """Datagrams read on one look at a socket: more than its buffer holds, so only a flood that goes on reaches it."""
 
 
+SPARE_ROOM = 1024
+"""Bytes by which a foreign server's reply may be longer than its request and still be read whole."""
+
+
 class Session:
     """A UDP socket from one source address, for its whole life."""
 
@@ -36,6 +40,7 @@ class Session:
         "_drops",
         "_emit",
         "_expected",
+        "_room",
         "_told",
         "_wire",
         "local",
@@ -61,8 +66,9 @@ class Session:
         emit: Callable[[Event], None],
         scope_id: int = 0,
         connected: bool,
+        largest: int,
     ) -> None:
-        """Take over a bound socket."""
+        """Take over a bound socket; the largest probe has `largest` bytes."""
         self.sock = sock
         self.target = target
         self.tracker = tracker
@@ -72,10 +78,12 @@ class Session:
         self._destination = None if connected else socket_address(target, scope_id)
         self._expected = (target.ip, target.port)
         """The source of replies, as an IPv4 socket gives it."""
+        self._room = largest + SPARE_ROOM
         self.local = TransportAddress(*sock.getsockname()[:2])
         self.timer_misses = self.send_errors = self.wrong_source = self.network_errors = self.undecodable = 0
         self._drops = 0
-        self._told: set[tuple[str, ...]] = set()
+        self._told: set[tuple[str, ...]] | None = None
+        """What was told once; most sessions have nothing to tell."""
         self.previous = Counts()
         """The counts of the last statistics line."""
 
@@ -128,7 +136,7 @@ class Session:
         Returns a time that was before all that is still to be read (0: not known), None when the socket was empty.
         """
         try:
-            payload, wall_ns, source = receive(self.sock)
+            payload, wall_ns, source = receive(self.sock, self._room)
         except BlockingIOError:
             return None
         except OSError as error:  # a connected socket, or a system without error queues, tells ICMP errors here
@@ -240,6 +248,8 @@ class Session:
         )
 
     def _tell_once(self, key: tuple[str, ...], event: Event) -> None:
+        if self._told is None:
+            self._told = set()
         if key not in self._told and len(self._told) < 64:  # noqa: PLR2004 - a spray of sources must not grow memory
             self._told.add(key)
             self._emit(event)

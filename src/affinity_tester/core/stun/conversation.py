@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.stun.attributes import RECEIVED_COUNT
 from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id
 from affinity_tester.core.stun.request import new_request
-from affinity_tester.core.stun.response import ResponseDecoder
+from affinity_tester.core.stun.response import decode_response
 from affinity_tester.errors import StunError
 
 _SEQ_AT = HEADER_SIZE - 4
 """Where the sequence number stands: the last four bytes of the header."""
+
+_IPV6_REFLEXIVE = bytes.fromhex("002000140002")
+"""How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
+
+_IPV6_END = HEADER_SIZE + 4 + 4 + 12
+"""Where the last four bytes of that address stand: those that the sequence number hides."""
 
 _COUNT_HEADER = RECEIVED_COUNT.encode(0)[:4]
 
@@ -18,21 +26,20 @@ _COUNT_HEADER = RECEIVED_COUNT.encode(0)[:4]
 class Conversation:
     """Probes of one session token, by turns of the given sizes, and the replies to them."""
 
-    __slots__ = ("_body", "_decoder", "_head", "_identity", "_key", "_parts", "_token")
+    __slots__ = ("_body", "_head", "_hidden", "_identity", "_key", "_parts", "_token")
 
-    def __init__(self, token: int, sizes: tuple[int, ...], decoder: ResponseDecoder, key: bytes | None = None) -> None:
-        """`token` has 64 bits; probe `seq` has `sizes[seq % len(sizes)]` bytes; all sessions share `decoder`.
+    def __init__(self, token: int, sizes: tuple[int, ...], key: bytes | None = None) -> None:
+        """`token` has 64 bits; probe `seq` has `sizes[seq % len(sizes)]` bytes.
 
         Raises `ValueError` for a size that no probe can have (`new_request`).
         """
         self._token = token
         self._key = key
-        self._decoder = decoder
-        whole = [new_request(pack_transaction_id(token, 0), size, key) for size in sizes]
-        self._parts = tuple((request[:_SEQ_AT], request[HEADER_SIZE:]) for request in whole)
+        self._parts = tuple(_parts(token, size, key) for size in sizes)
         # The reply seen last, but for what differs in each: the next one mostly is like it.
         self._head = b""
         self._body = b""
+        self._hidden: int | None = None
         self._identity = Identity()
 
     def request(self, seq: int) -> bytes:
@@ -48,22 +55,50 @@ class Conversation:
 
         Raises `StunError`: as `decode_response`, or `other-transaction` for a reply to somebody else's request.
         """
-        if data[:_SEQ_AT] == self._head and data[HEADER_SIZE:-4] == self._body:
-            # Alike in all but sequence number and count, which stands last; IPv4 is hidden by the magic cookie alone.
-            return int.from_bytes(data[_SEQ_AT:HEADER_SIZE], "big"), self._identity, int.from_bytes(data[-4:], "big")
-        transaction_id, identity, count = self._decoder.decode(data)
+        if data[:_SEQ_AT] == self._head:
+            seq = int.from_bytes(data[_SEQ_AT:HEADER_SIZE], "big")
+            # Alike in all but the sequence number (which hides the end of an IPv6 address) and the count, which is last.
+            if self._hidden is None:
+                like = data[HEADER_SIZE:-4] == self._body
+            else:
+                like = (
+                    data[HEADER_SIZE:_IPV6_END] + data[_IPV6_END + 4 : -4] == self._body
+                    and int.from_bytes(data[_IPV6_END : _IPV6_END + 4], "big") ^ seq == self._hidden
+                )
+            if like:
+                return seq, self._identity, int.from_bytes(data[-4:], "big")
+        transaction_id, identity, count = decode_response(data, self._key)
         if int.from_bytes(transaction_id[:8], "big") != self._token:
             raise StunError("other-transaction")
-        if (
-            self._key is None
-            and data[-8:-4] == _COUNT_HEADER
-            and not (identity.reflexive and identity.reflexive.is_ipv6)
-        ):
-            self._head, self._body, self._identity = data[:_SEQ_AT], data[HEADER_SIZE:-4], identity
-        return int.from_bytes(transaction_id[8:], "big"), identity, count
+        seq = int.from_bytes(transaction_id[8:], "big")
+        if self._key is None and data[-8:-4] == _COUNT_HEADER and identity.reflexive is not None:
+            self._learn(data, seq, identity, is_ipv6=identity.reflexive.is_ipv6)
+        return seq, identity, count
+
+    def _learn(self, data: bytes, seq: int, identity: Identity, *, is_ipv6: bool) -> None:
+        """Know the next reply that is like this one, which ends with its count."""
+        if not is_ipv6:
+            self._hidden, self._body = None, data[HEADER_SIZE:-4]
+        elif data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE):
+            self._hidden = int.from_bytes(data[_IPV6_END : _IPV6_END + 4], "big") ^ seq
+            self._body = data[HEADER_SIZE:_IPV6_END] + data[_IPV6_END + 4 : -4]
+        else:
+            return  # the address stands elsewhere: a server of another make
+        self._head, self._identity = data[:_SEQ_AT], identity
 
     def quoted(self, probe: bytes) -> int | None:
         """The sequence number of a probe that an ICMP error quotes; None when it is cut too short, or another's."""
         if len(probe) < HEADER_SIZE or probe[4:_SEQ_AT] != self._parts[0][0][4:]:
             return None
         return int.from_bytes(probe[_SEQ_AT:HEADER_SIZE], "big")
+
+
+def _parts(token: int, size: int, key: bytes | None) -> tuple[bytes, bytes]:
+    """What stands before and after the sequence number; all sessions share what stands after it."""
+    request = new_request(pack_transaction_id(token, 0), size, key)
+    return request[:_SEQ_AT], _after(request[HEADER_SIZE:]) if key is None else request[HEADER_SIZE:]
+
+
+@lru_cache(maxsize=64)
+def _after(tail: bytes) -> bytes:
+    return tail
