@@ -59,14 +59,14 @@ def test_the_table_of_a_run_in_which_all_agrees() -> None:
 
 def test_the_table_names_every_problem() -> None:
     wrong = replace(ROW, seen="nothing", problems=("CLIENT-1: it saw no change of reflexive_port",))
-    assert lines(staged(row=wrong, unexpected=("CLIENT-2: it told of outage, which nothing caused",), first=())) == [
+    assert lines(staged(row=wrong, unexpected=("CLIENT-2: it told of outage, which nothing caused",))) == [
         ("", None),
         ("injected / seen / named (seed 5)", None),
         ("  1  port-rewrite: NOT OK", Tint.VIOLATION),
         ("     injected  done", None),
         ("     expected  to see", None),
         ("     seen      nothing", None),
-        ("     named     nothing", None),
+        ("     named     likely port-rewrite", None),
         ("     problem   CLIENT-1: it saw no change of reflexive_port", Tint.VIOLATION),
         ("     nothing else: NOT OK", Tint.VIOLATION),
         ("     problem   CLIENT-2: it told of outage, which nothing caused", Tint.VIOLATION),
