@@ -68,8 +68,8 @@ class FakeApi:
         self.hold.set()
         self.deaf = False
         """Streams, old and new, tell nothing of what changes."""
-        self.statuses: list[int] = []
-        """The next requests get these HTTP statuses..."""
+        self.statuses: list[int | None] = []
+        """The next requests get these HTTP statuses (None: an answer)..."""
         self.status: int | None = None
         """...and all others this one."""
         self.token: str | None = None
@@ -160,8 +160,8 @@ class FakeApi:
             "watch" if "watch" in query else "get" if single or parts[:-1] == ["apis", "discovery.k8s.io"] else "list"
         )
         self.asked.append((verb, request.path, query))
-        if self.statuses:
-            return self._status(self.statuses.pop(0))
+        if self.statuses and (status := self.statuses.pop(0)) is not None:
+            return self._status(status)
         if self.status is not None:
             return self._status(self.status)
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":

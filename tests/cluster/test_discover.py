@@ -325,8 +325,9 @@ async def test_silence_with_fewer_rights_or_none(api: FakeApi, cluster: Cluster)
     api.forbidden = {"list /apis/discovery.k8s.io/v1/namespaces/media/endpointslices", "list /api/v1/nodes"}
     assert await explain_silence(cluster, ref, 3478, LB) is None
     assert await explain_silence(inside(cluster), ref, 3478, TransportAddress("10.96.0.7", 3478)) is None
-    api.status = 500
-    assert await explain_silence(cluster, ref, 3478, LB) is None
-    api.status = None
+    for statuses in ([500], [None, 500], [None, None, 500]):
+        api.statuses = list(statuses)
+        assert await explain_silence(cluster, ref, 3478, LB) is None
+        assert api.statuses == []
     api.delete("services", "turn")
     assert await explain_silence(cluster, ref, 3478, LB) == 'there is no Service "media/turn" any more'

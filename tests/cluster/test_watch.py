@@ -12,7 +12,7 @@ from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, pod, proxy, s
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.reflector import Pace
+from affinity_tester.cluster.reflector import Kept, Listing, Pace, Reflector
 from affinity_tester.cluster.watch import PoolWatch
 from affinity_tester.core.events import ClusterEvent, Event, NodeAddresses, PoolConfirmed, PoolObserved, PoolUnobserved
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
@@ -206,6 +206,43 @@ async def test_a_failed_list_confirms_nothing(api: FakeApi, watch: PoolWatch, to
     assert not await watch.confirm()
     api.put("nodes", node("n3"))
     assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+
+
+async def test_a_gap_that_begins_meanwhile_is_not_confirmed_away(
+    watch: PoolWatch, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lists() -> bool:
+        watch._pool.down("slices", "cut")
+        return True
+
+    monkeypatch.setattr(watch, "_level_with_lists", lists)
+    assert not await watch.confirm()
+    assert told.take() == [PoolUnobserved(1000, 1000, "cut")]
+
+
+@pytest.mark.parametrize(
+    ("copy", "seen", "listing", "version", "level"),
+    [
+        ({"a": "5"}, "5", {"a": "5"}, "9", True),
+        ({"a": "7"}, "7", {"a": "5"}, "6", True),  # the watch is ahead
+        ({"a": "5"}, "5", {"a": "7"}, "9", False),
+        ({"a": "5"}, "5", {"a": "5", "b": "7"}, "9", False),  # b was created, and not told
+        ({"a": "5"}, "8", {"a": "5", "b": "7"}, "7", True),  # b was told, and deleted since
+        ({"a": "5", "b": "4"}, "5", {"a": "5"}, "9", False),  # b was deleted, and not told
+        ({"a": "5", "b": "12"}, "12", {"a": "5"}, "9", True),  # b was created since
+        ({"a": "10"}, "10", {"a": "9"}, "9", True),  # numbers, not text
+        ({"a": "x"}, "x", {"a": "x"}, "y", True),
+        ({"a": "x"}, "x", {"a": "y"}, "y", False),  # no numbers: only the same is as new
+    ],
+)
+def test_whether_a_watch_is_level_with_a_list(
+    *, copy: dict[str, str], seen: str, listing: dict[str, str], version: str, level: bool
+) -> None:
+    reflector: Reflector[None] = Reflector(None, "", (), lambda _obj: None, None, page=1, pace=QUICK, now_ns=lambda: 0)
+    reflector.items = {key: Kept(own, None) for key, own in copy.items()}
+    reflector._version = seen
+    kept = {key: Kept(own, None) for key, own in listing.items()}
+    assert reflector.level_with(Listing(0, 0, version, kept)) is level
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------

@@ -172,10 +172,6 @@ def _one_line(what: str) -> Iterator[None]:
     """Files of other people's making fail in many ways inside the library; each is one line here."""
     try:
         yield
-    except ApiError:
-        raise
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise ApiError(f"{what} ({said})") from error
