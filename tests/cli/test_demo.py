@@ -15,7 +15,8 @@ import pytest
 
 from affinity_tester.cli import demo, main
 from affinity_tester.cli.lab_face import Face
-from affinity_tester.lab.plan import Plan, shipped
+from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.plan_file import shipped
 
 SHORT = """
 seed: 20

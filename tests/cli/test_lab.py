@@ -19,7 +19,8 @@ from affinity_tester.core.events import Certainty, Diagnosis, Outcome, Verdict
 from affinity_tester.lab.compare import Findings, Row
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.naming import Named
-from affinity_tester.lab.plan import Plan, shipped, shipped_names
+from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.plan_file import shipped, shipped_names
 from affinity_tester.report.logging import Tint
 
 LIKELY = Diagnosis("port-rewrite", Certainty.LIKELY, ("3 of 10 sessions have a new reflexive port",))

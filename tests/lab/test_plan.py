@@ -18,7 +18,8 @@ from affinity_tester.lab.faults import (
     PortRewrite,
 )
 from affinity_tester.lab.parts import Affinity, Policy
-from affinity_tester.lab.plan import Plan, load, parse, shipped
+from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.plan_file import load, parse, shipped
 
 S = 1_000_000_000
 MS = 1_000_000

@@ -10,7 +10,7 @@ from affinity_tester.core.events import ChangeSeen, Event, Injected, SessionStar
 from affinity_tester.lab.compare import compare
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.parts import Affinity, Policy
-from affinity_tester.lab.plan import parse
+from affinity_tester.lab.plan_file import parse
 from affinity_tester.lab.runner import run_plan
 
 PLAN = """

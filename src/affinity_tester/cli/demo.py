@@ -11,7 +11,8 @@ import click
 from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.lab_face import Face
 from affinity_tester.cli.staged import StagedRun
-from affinity_tester.lab.plan import Plan, load, shipped
+from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.plan_file import load, shipped
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.settings import NS_PER_S
 

@@ -14,7 +14,8 @@ from affinity_tester.cli.lab_face import Face
 from affinity_tester.cli.staged import StagedRun
 from affinity_tester.errors import UserError
 from affinity_tester.lab.faults import FAULTS
-from affinity_tester.lab.plan import Plan, found, shipped_names
+from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.plan_file import found, shipped_names
 from affinity_tester.report.logging import LogFormat
 
 EXIT_NOT_AS_DECLARED = 1

@@ -16,7 +16,8 @@ from affinity_tester.cli.lab_document import document_text
 from affinity_tester.cli.lab_result import Result
 from affinity_tester.cli.staged import Staged, StagedRun
 from affinity_tester.core.events import Event
-from affinity_tester.lab.plan import Plan, shipped, shipped_names
+from affinity_tester.lab.plan import Plan
+from affinity_tester.lab.plan_file import shipped, shipped_names
 
 CONTROL = "control-"
 """How the names of plans begin in which nothing may be called a violation."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from affinity_tester.cli.lab_result import Result
 from affinity_tester.core.diagnosis import CATALOGUE, EQUIVALENCES
-from affinity_tester.lab.plan import shipped_comment
+from affinity_tester.lab.plan_file import shipped_comment
 
 _INTRO = """# How the diagnosis is proved
 

@@ -1,30 +1,14 @@
-"""Fault plans: a YAML file that says how long, with how many sessions, and which faults when.
-
-    seed: 7
-    duration: 28s
-    sessions: 10
-    faults:
-      - {fault: node-rehash, at: 5s, fraction: 0.5}
-
-Every value is read from its own text by the parameter's reader, so YAML's guesses at types play no part. What is wrong is
-a `UserError` with file and line, and with what may be written there.
-"""
+"""What a fault plan is: one lab run, how long, with how many sessions, against what, and which faults when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
-from affinity_tester.lab.faults import FAULTS
-from affinity_tester.lab.parameter import TIME, parameter, parameters, read_count, read_time
+from affinity_tester.lab.parameter import TIME, parameter, read_count, read_time
 from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.settings import (
     DEFAULT_REQUEST_SIZE,
@@ -183,127 +167,3 @@ class Plan:
                     f"({format_duration(self.interval_ns)}) and less than {format_duration(MAX_HELD_NS)} is possible, "
                     "else nothing is reordered, or replies count as lost"
                 )
-
-
-def shipped_names() -> tuple[str, ...]:
-    """The plans that come with the package, in order of their names."""
-    files = resources.files(__package__).joinpath("plans").iterdir()
-    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
-
-
-def found(name: str) -> Plan:
-    """A shipped plan by its name, else a file's. Raises `UserError`."""
-    if name in shipped_names():
-        return shipped(name)
-    if not Path(name).exists() and not name.endswith((".yaml", ".yml")):
-        raise UserError(
-            f"there is no plan {name!r}, neither a file nor a shipped one: `affinity-tester lab --list` shows them"
-        )
-    return load(Path(name))
-
-
-def shipped(name: str) -> Plan:
-    """A plan that comes with the package."""
-    return parse(_shipped_text(name), f"{name}.yaml")
-
-
-def shipped_comment(name: str) -> str:
-    """What a shipped plan says of itself in its first line."""
-    return _shipped_text(name).splitlines()[0].removeprefix("# ")
-
-
-def _shipped_text(name: str) -> str:
-    return resources.files(__package__).joinpath("plans", f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def load(path: Path) -> Plan:
-    """Read a plan; raises `UserError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the plan {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the plan {path} is not UTF-8 text") from error
-    return parse(text, str(path))
-
-
-def parse(text: str, source: str) -> Plan:
-    """Read a plan's text; `source` names it in errors. Raises `UserError`."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise UserError(f"{source}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from error
-    if root is None:
-        raise UserError(f"{source}: the plan is empty")
-    reader = _Reader(source)
-    values = reader.mapping(root, "a plan")
-    faults = reader.faults(values.pop("faults", None))
-    plan = Plan(**reader.values(Plan, values, root, "a plan", more=("faults",)), faults=faults)
-    for problem in plan.problems():
-        raise UserError(f"{source}: {problem}")
-    return plan
-
-
-class _Reader:
-    """Reads YAML nodes, which know their lines."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-
-    def error(self, node: yaml.Node, text: str) -> UserError:
-        return UserError(f"{self._source}:{node.start_mark.line + 1}: {text}")
-
-    def mapping(self, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, f"{what} is a mapping, such as {{at: 5s}}")
-        values: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = self.scalar(key, "a key")
-            if name in values:
-                raise self.error(key, f"{name!r} is given twice")
-            values[name] = value
-        return values
-
-    def scalar(self, node: yaml.Node, what: str) -> str:
-        if not isinstance(node, yaml.ScalarNode):
-            raise self.error(node, f"{what} is a single value")
-        return str(node.value)
-
-    def values(
-        self, kind: type[Any], given: Mapping[str, yaml.Node], node: yaml.Node, what: str, more: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
-        """The dataclass's arguments, each read by its parameter."""
-        known = parameters(kind)
-        result = {}
-        for key, value in given.items():
-            if key not in known:
-                raise self.error(value, f"{what} has no {key!r}; it has {', '.join(sorted((*known, *more)))}")
-            text = self.scalar(value, key)
-            try:
-                result[known[key].field] = known[key].read(text)
-            except (ValueError, KeyError, OverflowError) as error:
-                raise self.error(value, f"{key}: {text!r} is not {known[key].allowed}") from error
-        for key, spec in known.items():
-            if spec.required and key not in given:
-                raise self.error(node, f"{what} needs {key!r}: {spec.text}")
-        return result
-
-    def faults(self, node: yaml.Node | None) -> tuple[Fault, ...]:
-        if node is None:
-            return ()
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.error(node, "faults is a list, such as [{fault: port-rewrite, at: 5s}]")
-        return tuple(sorted(map(self.fault, node.value), key=lambda fault: fault.at_ns))
-
-    def fault(self, node: yaml.Node) -> Fault:
-        given = self.mapping(node, "a fault")
-        if "fault" not in given:
-            raise self.error(node, f"a fault needs 'fault', its name: one of {', '.join(sorted(FAULTS))}")
-        where = given.pop("fault")
-        name = self.scalar(where, "fault")
-        if name not in FAULTS:
-            raise self.error(where, f"there is no fault {name!r}; there are {', '.join(sorted(FAULTS))}")
-        return FAULTS[name](**self.values(FAULTS[name], given, node, name, more=("fault",)))
