@@ -111,6 +111,16 @@ def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
     assert timeline.still_ns(10, 50, 0) == 40
 
 
+def test_a_pod_with_two_endpoints_serves_while_one_of_them_does() -> None:
+    timeline = PoolTimeline()
+    other = but(A, address="10.0.0.9")
+    timeline.observed(10, 10, pool(A, other), listed=True)
+    timeline.observed(20, 20, pool(other), listed=True)
+    assert timeline.serving_throughout("a", 10, 25)
+    timeline.observed(30, 30, pool(but(other, serving=False)), listed=True)
+    assert not timeline.serving_throughout("a", 10, 35)
+
+
 def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> None:
     timeline = PoolTimeline()
     timeline.observed(10, 10, pool(A, B), listed=True)
@@ -118,6 +128,7 @@ def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> 
     timeline.observed(30, 30, pool(A), listed=True)
     assert timeline.serving_throughout("a", 0, 100)
     assert timeline.serving_throughout("b", 5, 15)
-    assert timeline.serving_throughout("b", 0, 5)
+    assert timeline.serving_throughout("b", 0, 12)
+    assert not timeline.serving_throughout("b", 0, 5)
     assert not timeline.serving_throughout("b", 15, 25)
     assert not timeline.serving_throughout("b", 35, 40)

@@ -7,7 +7,9 @@ address family, with the Service's spec. Node events, repacked slices and hints 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,25 +94,22 @@ class PoolTimeline:
 
     def __init__(self) -> None:
         """Nothing is known before the first snapshot."""
-        self._times: list[int] = []
-        self._snapshots: list[PoolSnapshot] = []
+        self.first_ns: int | None = None
+        """When the first snapshot was made; None before it."""
+        self._newest: PoolSnapshot | None = None
+        self._serving: dict[str, list[tuple[int, bool]]] = {}
+        """By pod: since when it serves, or does not. Whole snapshots of a large pool would add up to gigabytes."""
         self.changes: list[PoolChange] = []
         self.gaps: list[tuple[int, int]] = []
         """Closed gaps as (from_ns, to_ns)."""
         self._open_gap_ns: int | None = None
         self.confirmed_ns: int | None = None
         """When the newest consistent list was made: all up to here that is not in a gap is known; None before the first."""
-        self._pods: set[str] = set()
 
     @property
     def watched(self) -> bool:
         """Whether there ever was a snapshot."""
-        return bool(self._snapshots)
-
-    @property
-    def first_ns(self) -> int | None:
-        """When the first snapshot was made."""
-        return self._times[0] if self._times else None
+        return self._newest is not None
 
     def observed(self, at_ns: int, since_ns: int, snapshot: PoolSnapshot, *, listed: bool) -> PoolChange | None:
         """Take in a snapshot; returns how it differs from the one before, if it does.
@@ -118,8 +117,11 @@ class PoolTimeline:
         `listed`: a consistent list made at `at_ns`. A watch may be late: it tells what changed, not that nothing else did.
         """
         change = None
-        if self._snapshots:
-            what = differences(self._snapshots[-1], snapshot)
+        before = self._newest
+        if before is None:
+            self.first_ns = at_ns
+        else:
+            what = differences(before, snapshot)
             if what:
                 change = PoolChange(min(since_ns, at_ns), at_ns, what)
                 self.changes.append(change)
@@ -127,12 +129,26 @@ class PoolTimeline:
             # A gap that the watch resumed over without missing anything (since_ns before it) is no gap.
             self.gaps.append((self._open_gap_ns, at_ns))
             self._open_gap_ns = None
-        self._times.append(at_ns)
-        self._snapshots.append(snapshot)
-        self._pods |= {endpoint.pod for endpoint in snapshot.endpoints}
+        self._note_serving(at_ns, frozenset() if before is None else before.endpoints, snapshot.endpoints)
+        self._newest = snapshot
         if listed:
             self._confirm(at_ns)
         return change
+
+    def _note_serving(self, at_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
+        """Keep what changed of who serves. A pod with several endpoints serves while one of them does."""
+        serves = dict.fromkeys((endpoint.pod for endpoint in before - after), False)
+        for endpoint in after - before:
+            serves[endpoint.pod] = serves.get(endpoint.pod, False) or endpoint.serving
+        if not serves:
+            return
+        for endpoint in after & before:  # what stayed of a pod that has several
+            if endpoint.pod in serves and endpoint.serving:
+                serves[endpoint.pod] = True
+        for pod, now in serves.items():
+            history = self._serving.setdefault(pod, [])
+            if not history or history[-1][1] != now:
+                history.append((at_ns, now))
 
     def confirmed(self, at_ns: int) -> None:
         """Nothing was missed until `at_ns`; an open gap is closed as if it had not been."""
@@ -145,44 +161,47 @@ class PoolTimeline:
             self._open_gap_ns = since_ns
 
     def _confirm(self, at_ns: int) -> None:
-        if self._snapshots and (self.confirmed_ns is None or at_ns > self.confirmed_ns):
+        if self.watched and (self.confirmed_ns is None or at_ns > self.confirmed_ns):
             self.confirmed_ns = at_ns
 
     def ever_had(self, pod: str) -> bool:
         """Whether a pod of this name was ever in the pool."""
-        return pod in self._pods
+        return pod in self._serving
 
     def change_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
         """The change that surely lies within these times and is nearest to their end; None without one."""
-        inside = [change for change in self.changes if from_ns <= change.from_ns and change.to_ns <= to_ns]
-        return max(inside, key=lambda change: change.to_ns, default=None)
+        return next((c for c in self._reaching(from_ns) if from_ns <= c.from_ns and c.to_ns <= to_ns), None)
 
     def change_perhaps_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
         """A change that may lie within these times, since it is not known when exactly it happened."""
-        return next((c for c in self.changes if c.from_ns <= to_ns and from_ns <= c.to_ns), None)
+        return next((c for c in self._reaching(from_ns) if c.from_ns <= to_ns), None)
+
+    def _reaching(self, from_ns: int) -> Iterator[PoolChange]:
+        """The changes that were not over before `from_ns`, newest first: their ends are in order."""
+        return takewhile(lambda change: change.to_ns >= from_ns, reversed(self.changes))
 
     def gap_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
         """A part of these times in which nothing was known: also what is before the first snapshot."""
         unknown = list(self.gaps)
-        if self._times:
-            unknown.append((from_ns, self._times[0]))
+        if self.first_ns is not None:
+            unknown.append((from_ns, self.first_ns))
         if self._open_gap_ns is not None:
             unknown.append((self._open_gap_ns, max(to_ns, self._open_gap_ns)))
         return next(((a, b) for a, b in unknown if max(a, from_ns) < min(b, to_ns)), None)
 
     def serving_throughout(self, pod: str, from_ns: int, to_ns: int) -> bool:
-        """Whether a pod was serving in every snapshot that holds at some time from `from_ns` to `to_ns`."""
-        first = max(0, bisect_right(self._times, from_ns) - 1)
-        last = bisect_right(self._times, to_ns)
-        held = self._snapshots[first : max(last, first + 1)]
-        return all((endpoint := snapshot.of_pod(pod)) is not None and endpoint.serving for snapshot in held)
+        """Whether a pod served at `from_ns` (or when it was first seen, if that is later), and did not stop until `to_ns`."""
+        history = self._serving.get(pod, [])
+        before = bisect_right(history, from_ns, key=lambda entry: entry[0])
+        held = history[max(0, before - 1) : bisect_right(history, to_ns, key=lambda entry: entry[0])]
+        return bool(held) and all(serves for _, serves in held)
 
     def still_ns(self, from_ns: int, to_ns: int, settle_ns: int) -> int:
         """How much of these times is farther than `settle_ns` from any change, and in no gap."""
         busy = [(change.from_ns - settle_ns, change.to_ns + settle_ns) for change in self.changes]
         busy += self.gaps
-        if self._times:
-            busy.append((from_ns, self._times[0]))
+        if self.first_ns is not None:
+            busy.append((from_ns, self.first_ns))
         if self._open_gap_ns is not None:
             busy.append((self._open_gap_ns, to_ns))
         still = 0
