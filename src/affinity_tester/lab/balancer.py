@@ -90,7 +90,7 @@ class Balancer:
         """Clients whose replies wait for `flood`."""
         self._held: list[tuple[bytes, TransportAddress]] = []
         self._owners: dict[bytes, TransportAddress] = {}
-        """Whose a shared source's packets are, by what stands in each probe and its reply (the session token)."""
+        """Whose a packet is, by what stands in each probe and its reply (the session token): two may share a source."""
         self._other = _other_socket(front)
         self._closed = False
         self._front = front
@@ -150,8 +150,7 @@ class Balancer:
             self._refuse(error)
             return
         if entry is not None:
-            if entry.source in self.path.shared:
-                self._owners[data[_TOKEN]] = client
+            self._owners[data[_TOKEN]] = client
             self._send(self._sources[entry.source], data, entry.pod.address)
 
     def _source_readable(self, source: TransportAddress, sock: socket.socket) -> None:
@@ -161,10 +160,13 @@ class Balancer:
             if client is None:
                 self.strays += 1
                 continue
-            if source in self.path.shared and (owner := self._owners.get(data[_TOKEN], client)) != client:
+            owner = self._owners.get(data[_TOKEN], client)
+            if source in self.path.shared and owner != client:
                 self._record(Dropped(owner, now_ns, Direction.DOWN, "snat-collision"))
                 self._send(self._front, data, client)
                 continue
+            if owner != client:
+                client = owner  # it was on its way when the two flows parted
             for delay_ns in self.mangler.fates(Direction.DOWN, client, now_ns, len(data)):
                 self._after(delay_ns, partial(self._reply, data, client))
 
