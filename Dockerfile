@@ -11,7 +11,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 # Each environment is made by the build stage's pip and has none of its own; pip compiles what it installs.
 FROM build AS build-server
 RUN python -m venv --without-pip /opt/affinity-tester \
-    && pip --python /opt/affinity-tester/bin/python install --no-cache-dir "$(echo /dist/*.whl)[server]"
+    && pip --python /opt/affinity-tester/bin/python install --no-cache-dir /dist/*.whl
 
 FROM build AS build-client
 RUN python -m venv --without-pip /opt/affinity-tester \

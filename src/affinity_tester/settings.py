@@ -24,7 +24,7 @@ MAX_REQUEST_SIZE = 65_504
 """The largest multiple of 4 that is a UDP payload over IPv4."""
 
 DEFAULT_MAX_FLOWS = 65_536
-"""Flows that a server remembers: some 40 MB when full, and far more sessions than one client opens."""
+"""Flows that a server remembers: some 55 MB when full, and far more sessions than one client opens."""
 
 _UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS_PER_S, "m": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|ms|s|m|h)?\s*", re.ASCII)
@@ -65,7 +65,9 @@ class ServerSettings:
     stats_interval_ns: int = 60 * NS_PER_S
     """Time between two lines of totals."""
     max_flows: int = DEFAULT_MAX_FLOWS
-    """Bound of the LRU of (session token, reflexive address) counts."""
+    """Bound of the (session token, reflexive address) counts that are remembered; workers share it evenly."""
+    workers: int = 1
+    """Processes that answer, as one instance."""
     key: bytes | None = None
     """MESSAGE-INTEGRITY-SHA256 in both directions when set."""
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -147,11 +148,57 @@ def test_its_log_as_json(affinity_tester: Path) -> None:
         "addresses": [f"127.0.0.1:{server.port}"],
         "health": [],
         "keyed": True,
+        "workers": 1,
     }
     del draining["time"], stopped["time"], stopped["uptime_ns"]
     assert draining == {"level": "info", "event": "server.draining", "drain_ns": 5 * NS}
     counts = {"received": 0, "answered": 0, "refused": 0, "dropped": {}, "flows": 0, "evicted": 0, "send_errors": 0}
     assert stopped == {"level": "info", "event": "server.stopped", "total": counts}
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return list(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
+
+
+def wait_for_the_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}/cwd").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_two_workers_answer_as_one_and_drain_together(affinity_tester: Path) -> None:
+    with running(affinity_tester, AFFINITY_WORKERS="2") as server:
+        assert re.search(r"answers at 127\.0\.0\.1:\d+ with 2 workers; health port off$", server.first)
+        workers = children(server.process)
+        assert len(workers) == 2
+        assert len({server.ask().identity.instance for _ in range(20)}) == 1
+        server.process.send_signal(signal.SIGTERM)
+        assert "told to end" in server.line()
+        assert server.ask().received_count is not None
+        server.process.send_signal(signal.SIGINT)
+        code, out, err = server.end()
+        wait_for_the_end(workers)
+    assert (code, err) == (0, "")
+    assert "in all received 21 datagrams, answered 21, refused 0, dropped 0; 21 flows" in out
+
+
+def test_workers_end_with_a_parent_that_is_killed(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--workers", "2") as server:
+        workers = children(server.process)
+        server.process.kill()
+        wait_for_the_end(workers)
+
+
+def test_a_worker_that_is_killed_ends_the_server_with_a_line(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--workers", "2") as server:
+        workers = children(server.process)
+        os.kill(workers[1], signal.SIGKILL)
+        code, out, err = server.end()
+        wait_for_the_end(workers)
+    assert (code, out) == (2, "")
+    lost = "was killed by SIGKILL, and the counts of its sessions are lost: start the server again (out of memory?)"
+    assert err == f"error: worker 2 of 2 (process {workers[1]}) {lost}\n"
 
 
 def test_without_a_name_it_takes_the_hosts(affinity_tester: Path) -> None:
@@ -204,6 +251,8 @@ def invalid(option: str, why: str) -> str:
             ),
         ),
         (("--drain", "2h"), invalid("--drain", "2h is too long: at most 1h is possible")),
+        (("--workers", "0"), invalid("--workers", r"0 is not in the range 1<=x<=256\.")),
+        (("--workers", "all"), invalid("--workers", r"'all' is not a valid integer( range)?\.")),
         (("--stats-interval", "0"), invalid("--stats-interval", "0 is too short: at least 100ms is possible")),
     ],
 )
@@ -249,6 +298,7 @@ OPTIONS = [
     ("--drain", "AFFINITY_DRAIN", "1.5", "drain_ns", 1_500_000_000),
     ("--stats-interval", "AFFINITY_STATS_INTERVAL", "10m", "stats_interval_ns", 600 * NS),
     ("--max-flows", "AFFINITY_MAX_FLOWS", "10", "max_flows", 10),
+    ("--workers", "AFFINITY_WORKERS", "3", "workers", 3),
     ("--key", "AFFINITY_KEY", "sécret", "key", "sécret".encode()),
 ]
 
@@ -264,6 +314,12 @@ def test_each_option_is_a_flag_and_an_environment_variable(
     result = CliRunner().invoke(main, ["server", *arguments], env=env)
     assert (result.exit_code, result.stderr) == (0, "")
     assert settings == [DEFAULTS if form == "empty" else replace(DEFAULTS, **{field: value})]
+
+
+def test_workers_auto_looks_at_the_machine(settings: list[ServerSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_cli, "usable_cpus", lambda: 6)
+    assert CliRunner().invoke(main, ["server", "--workers", "auto"]).exit_code == 0
+    assert settings == [replace(DEFAULTS, workers=6)]
 
 
 @pytest.mark.parametrize(

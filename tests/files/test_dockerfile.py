@@ -55,7 +55,7 @@ def test_only_the_client_has_the_package_for_the_cluster():
         target: [re.findall(r"whl\)\[(\w+)]", rest) for keyword, rest in STAGES[f"build-{target}"] if keyword == "RUN"]
         for target in ("server", "client")
     }
-    assert extras == {"server": [["server"]], "client": [["cluster"]]}
+    assert extras == {"server": [[]], "client": [["cluster"]]}
 
 
 def test_the_user_is_the_deployments():

@@ -12,6 +12,7 @@ from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.server_events import ServerTotals
+from affinity_tester.net import responder as responder_module
 from affinity_tester.net.responder import Responder
 
 INSTANCE = bytes(range(8))
@@ -58,6 +59,15 @@ def test_what_it_remembers_is_bounded_and_the_longest_silent_goes_first() -> Non
     counts = [count(answering, token) for token in (1, 2, 1, 3, 1, 2)]
     assert counts == [1, 1, 2, 1, 3, 1]
     assert answering.totals() == ServerTotals(received=6, answered=6, flows=2, evicted=2)
+
+
+def test_a_new_flow_never_waits_for_a_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responder_module, "MAX_LOOKS", 2)
+    answering = responder(max_flows=4)
+    for token in (1, 2, 3, 4, 1, 2, 3):
+        count(answering, token)
+    count(answering, 5)  # 1 and 2 are passed over, and 3 goes, though it has spoken since and 4 has not
+    assert [token for token, _ in answering.flows] == [token.to_bytes(8, "big") for token in (4, 1, 2, 5)]
 
 
 def test_a_bound_below_one_is_refused() -> None:

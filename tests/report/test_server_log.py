@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,7 @@ def test_for_machines() -> None:
             "addresses": ["10.0.0.5:3478", "[fd00::5]:3478"],
             "health": ["10.0.0.5:8080", "[fd00::5]:8080"],
             "keyed": True,
+            "workers": 1,
         },
         {"time": "2025-11-13T02:13:21.123456Z", "level": "warn", "event": "server.warning", "text": "mind this"},
         {
@@ -119,6 +121,11 @@ def test_for_machines() -> None:
 def test_an_event_before_the_start_is_refused() -> None:
     with pytest.raises(ValueError, match="ServerWarning came before ServerStarted"):
         written("console", *REST)
+
+
+def test_more_than_one_worker_is_said() -> None:
+    (line,) = written("console", replace(STARTED, workers=4))
+    assert "at 10.0.0.5:3478, [fd00::5]:3478 with 4 workers; health port at" in line
 
 
 def test_an_unknown_event_is_refused() -> None:

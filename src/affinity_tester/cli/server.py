@@ -9,15 +9,28 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
 from affinity_tester.cli import options
 from affinity_tester.core.server_events import ServerEvent
-from affinity_tester.net.server import run_server
+from affinity_tester.net.cpus import usable_cpus
+from affinity_tester.net.run_server import run_server
 from affinity_tester.report.logging import LogFormat, configure, wants_colour
 from affinity_tester.report.server_log import ServerLog
 from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
+
+
+class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
+    """A number of processes, or `auto`."""
+
+    name = "workers"
+    _numbers = click.IntRange(1, 256)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it; `auto` looks at this machine."""
+        return usable_cpus() if value == "auto" else int(self._numbers.convert(value, param, ctx))
 
 
 @click.command()
@@ -55,6 +68,13 @@ from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, 
     default=DEFAULT_MAX_FLOWS,
     help="(session, reflexive address) pairs to remember; the longest silent is forgotten first.",
 )
+@options.option(
+    "--workers",
+    type=_Workers(),
+    metavar="N|auto",
+    default="1",
+    help="Processes that answer, as one instance; auto is one for each CPU that this process may use.",
+)
 @options.key()
 @options.log_format()
 def server(
@@ -67,6 +87,7 @@ def server(
     drain: int,
     stats_interval: int,
     max_flows: int,
+    workers: int,
     key: bytes | None,
     log_format: LogFormat,
 ) -> None:
@@ -83,6 +104,7 @@ def server(
         drain_ns=drain,
         stats_interval_ns=stats_interval,
         max_flows=max_flows,
+        workers=workers,
         key=key,
     )
     log = configure(format=log_format, stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
@@ -91,13 +113,8 @@ def server(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Take uvloop's where it is installed: the datagram path is about four times as fast (design, section 3)."""
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    """Windows' default loop reads no UDP sockets of ours (it lacks `add_reader`); its other one does."""
+    return asyncio.SelectorEventLoop if sys.platform == "win32" else None
 
 
 async def _serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) -> None:

@@ -52,6 +52,21 @@ class ServerTotals:
             send_errors=self.send_errors - earlier.send_errors,
         )
 
+    def __add__(self, other: ServerTotals) -> ServerTotals:
+        """What two workers of one server counted."""
+        dropped = dict(self.dropped)
+        for reason, count in other.dropped:
+            dropped[reason] = dropped.get(reason, 0) + count
+        return ServerTotals(
+            received=self.received + other.received,
+            answered=self.answered + other.answered,
+            refused=self.refused + other.refused,
+            dropped=tuple(sorted(dropped.items())),
+            flows=self.flows + other.flows,
+            evicted=self.evicted + other.evicted,
+            send_errors=self.send_errors + other.send_errors,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStarted(ServerEvent):
@@ -71,6 +86,8 @@ class ServerStarted(ServerEvent):
     """Where the health port listens; empty: it is off."""
     keyed: bool
     """Whether it answers only requests that carry a valid MESSAGE-INTEGRITY-SHA256."""
+    workers: int = 1
+    """Processes that answer; with 1 there is no other than this one."""
 
 
 @dataclass(frozen=True, slots=True)

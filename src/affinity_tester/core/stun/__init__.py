@@ -30,8 +30,15 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
 from affinity_tester.core.stun.conversation import Conversation
 from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id, unpack_transaction_id
-from affinity_tester.core.stun.request import BindingRequest, decode_request, is_plain_probe, new_request
+from affinity_tester.core.stun.request import (
+    BindingRequest,
+    decode_request,
+    is_plain_probe,
+    new_request,
+    plain_probe_marks,
+)
 from affinity_tester.core.stun.response import (
+    MAX_COUNT,
     SERVER_SOFTWARE,
     BindingResponse,
     ReplyTemplate,
@@ -42,6 +49,7 @@ from affinity_tester.core.stun.response import (
 
 __all__ = [
     "HEADER_SIZE",
+    "MAX_COUNT",
     "MAX_NAME_BYTES",
     "SERVER_SOFTWARE",
     "BindingRequest",
@@ -56,5 +64,6 @@ __all__ = [
     "is_plain_probe",
     "new_request",
     "pack_transaction_id",
+    "plain_probe_marks",
     "unpack_transaction_id",
 ]

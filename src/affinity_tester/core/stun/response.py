@@ -41,7 +41,8 @@ _RFC3489_RESPONSE_TYPES = frozenset({0x0004, 0x0005})
 _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 """How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
 
-_MAX_COUNT = 0xFFFF_FFFF
+MAX_COUNT = 0xFFFF_FFFF
+"""What RECEIVED-COUNT's 32 bits hold; after it comes 0."""
 
 
 class BindingResponse(NamedTuple):
@@ -148,16 +149,19 @@ class ReplyTemplate(NamedTuple):
     """Whether a RECEIVED-COUNT's value follows."""
     key: bytes | None
 
+    def tail(self, transaction_id: bytes) -> bytes:
+        """What follows the transaction id, but for the count's value: for IPv4 the same for each."""
+        if self.hidden is None:
+            return self.address + self.rest
+        hidden = (self.hidden ^ int.from_bytes(transaction_id, "big")).to_bytes(16, "big")
+        return self.address + hidden + self.rest
+
     def render(self, transaction_id: bytes, count: int) -> bytes:
         """The datagram to send."""
-        head, address, hidden, rest, counted, key = self
-        message = head + transaction_id + address
-        if hidden is not None:
-            message += (hidden ^ int.from_bytes(transaction_id, "big")).to_bytes(16, "big")
-        message += rest
-        if counted:
-            message += (count & _MAX_COUNT).to_bytes(4, "big")
-        return message if key is None else add_integrity(message, key)
+        message = self.head + transaction_id + self.tail(transaction_id)
+        if self.counted:
+            message += (count & MAX_COUNT).to_bytes(4, "big")
+        return message if self.key is None else add_integrity(message, self.key)
 
 
 class ResponseEncoder:
@@ -207,7 +211,7 @@ class ResponseEncoder:
         rest, counted = self._fitting(max(0, limit - HEADER_SIZE - len(address) - integrity))
         head = pack_header(BINDING_SUCCESS, len(address) + len(rest) + 4 * counted)
         if not address.startswith(_IPV6_REFLEXIVE):
-            return ReplyTemplate(head, address + rest, None, b"", counted, self._key)
+            return ReplyTemplate(head, address, None, rest, counted, self._key)
         # Encoded with a transaction id of zeros, so what is hidden lacks that XOR alone.
         return ReplyTemplate(head, address[:8], int.from_bytes(address[8:], "big"), rest, counted, self._key)
 

@@ -1,0 +1,127 @@
+"""The life of `affinity-tester server`: it starts, tells its totals, drains and ends; in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from affinity_tester import __version__
+from affinity_tester.core.server_events import (
+    ServerDraining,
+    ServerEvent,
+    ServerStarted,
+    ServerStats,
+    ServerStopped,
+    ServerWarning,
+)
+from affinity_tester.net.addresses import is_wildcard, local_addresses
+from affinity_tester.net.health import HealthServer
+from affinity_tester.net.server import EchoServer
+from affinity_tester.net.workers import WorkerPool
+from affinity_tester.settings import NS_PER_S, ServerSettings
+
+Server = EchoServer | WorkerPool
+
+
+async def run_server(
+    settings: ServerSettings,
+    *,
+    stop: asyncio.Event,
+    stop_now: asyncio.Event,
+    log: Callable[[ServerEvent], None],
+) -> None:
+    """Serve until `stop` is set and the drain time is over, or until `stop_now` is set. Raises `UserError`.
+
+    While it drains it answers as before and stays ready: deletion itself clears an endpoint's `ready`, and a failing
+    probe would make the proxy flush live flows (kubernetes/kubernetes 137986), a fault of our own making. What `log`
+    raises ends the server and is raised again.
+    """
+    hosts = settings.hosts or local_addresses()
+    server = await _start(hosts, settings)
+    health = None
+    try:
+        if settings.health_port:
+            health = await HealthServer.start(hosts, settings.health_port, lambda: True)
+        started_ns = time.monotonic_ns()
+        log(
+            ServerStarted(
+                at_ns=started_ns,
+                wall_ns=time.time_ns(),
+                utc_offset_s=time.localtime().tm_gmtoff,
+                version=__version__,
+                pod_name=settings.pod_name,
+                node_name=settings.node_name,
+                instance_id=server.instance_id,
+                addresses=server.addresses,
+                health=health.addresses if health else (),
+                keyed=settings.key is not None,
+                workers=settings.workers,
+            )
+        )
+        for host in filter(is_wildcard, hosts):
+            text = f"{host} is a wildcard: replies may leave from another address than the probe was sent to"
+            log(ServerWarning(time.monotonic_ns(), text))
+        side = (
+            asyncio.create_task(_tell(server, settings.stats_interval_ns, log)),
+            asyncio.create_task(server.failure()),
+        )
+        try:
+            await _until(stop, stop_now, or_failure_of=side)
+            if not stop_now.is_set() and settings.drain_ns:
+                log(ServerDraining(time.monotonic_ns(), settings.drain_ns))
+                await _until(stop_now, within_ns=settings.drain_ns, or_failure_of=side)
+        finally:
+            for task in side:
+                task.cancel()
+            await asyncio.gather(*side, return_exceptions=True)
+        total = await server.totals()
+        ended_ns = time.monotonic_ns()
+        log(ServerStopped(ended_ns, total, ended_ns - started_ns))
+    finally:
+        if health is not None:
+            await health.close()
+        await server.close()
+
+
+async def _start(hosts: Sequence[str], settings: ServerSettings) -> Server:
+    """One worker is this process; more are processes of their own."""
+    if settings.workers > 1:
+        return await WorkerPool.start(hosts, settings)
+    return await EchoServer.start(
+        hosts,
+        settings.port,
+        pod_name=settings.pod_name,
+        node_name=settings.node_name,
+        key=settings.key,
+        max_flows=settings.max_flows,
+    )
+
+
+async def _until(
+    *events: asyncio.Event, within_ns: int | None = None, or_failure_of: Sequence[asyncio.Task[None]]
+) -> None:
+    """Wait until one of the events is set, or the time is over; a task that fails meanwhile fails this too."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    timeout_s = None if within_ns is None else within_ns / NS_PER_S
+    try:
+        await asyncio.wait([*waits, *or_failure_of], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in or_failure_of:
+            if task.done():
+                task.result()
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _tell(server: Server, interval_ns: int, log: Callable[[ServerEvent], None]) -> None:
+    """A line of totals at each interval, counted from the start."""
+    loop = asyncio.get_running_loop()
+    due_s = loop.time()
+    before = await server.totals()
+    while True:
+        due_s += interval_ns / NS_PER_S
+        await asyncio.sleep(max(0.0, due_s - loop.time()))
+        total = await server.totals()
+        log(ServerStats(time.monotonic_ns(), total.since(before), total))
+        before = total

@@ -1,0 +1,160 @@
+"""Several processes that answer as one server: real ones, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from affinity_tester.core import stun
+from affinity_tester.core.server_events import ServerTotals
+from affinity_tester.errors import UserError
+from affinity_tester.net import workers
+from affinity_tester.net.addresses import bind_udp
+from affinity_tester.net.cpus import usable_cpus
+from affinity_tester.net.worker import Task, WorkerError
+from affinity_tester.net.workers import WorkerPool
+from affinity_tester.settings import ServerSettings
+
+SETTINGS = ServerSettings(pod_name="pod-a", node_name="node-1", port=0, workers=2, max_flows=200, key=b"secret")
+TOKEN = 7
+
+
+@asynccontextmanager
+async def pool(*hosts: str, settings: ServerSettings = SETTINGS) -> AsyncIterator[WorkerPool]:
+    running = await WorkerPool.start(hosts or ("127.0.0.1",), settings)
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+def pids(running: WorkerPool) -> list[int]:
+    return [worker.process.pid for worker in running._workers]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def counts(server: tuple[str, int], probes: int) -> tuple[list[int | None], bytes | None]:
+    """RECEIVED-COUNT of each reply to a new session, and the last one's INSTANCE-ID."""
+    loop = asyncio.get_running_loop()
+    found = []
+    instance = None
+    with bind_udp(server[0], 0) as sock:
+        for seq in range(probes):
+            await loop.sock_sendto(sock, stun.new_request(stun.pack_transaction_id(TOKEN, seq), 288, b"secret"), server)
+            async with asyncio.timeout(20):
+                response = stun.decode_response(await loop.sock_recv(sock, 2048), b"secret")
+            found.append(response.received_count)
+            instance = response.identity.instance
+    return found, instance
+
+
+async def test_workers_answer_as_one_instance_and_each_flow_meets_one() -> None:
+    async with pool("127.0.0.1", "::1") as running:
+        assert [address.ip for address in running.addresses] == ["127.0.0.1", "::1"]
+        told = [await counts(address, 3) for address in running.addresses for _ in range(40)]
+        assert told == [([1, 2, 3], running.instance_id)] * 80
+        assert await running.totals() == ServerTotals(received=240, answered=240, flows=80)
+        shares = [worker.totals.answered for worker in running._workers]
+        assert sum(shares) == 240
+        assert min(shares) > 0
+        alive = pids(running)
+    assert not any(map(is_alive, alive))
+    bind_udp(*running.addresses[0]).close()
+
+
+async def test_workers_share_the_bound_of_flows() -> None:
+    async with pool(settings=replace(SETTINGS, max_flows=3)) as running:
+        for _ in range(30):
+            assert (await counts(running.addresses[0], 1))[0] == [1]
+        totals = await running.totals()
+        assert (totals.flows, totals.evicted) == (2, 28)
+
+
+async def test_a_port_in_use_is_not_shared() -> None:
+    async with pool() as running:
+        with pytest.raises(UserError, match="UDP port in use"):
+            await WorkerPool.start(("127.0.0.1",), replace(SETTINGS, port=running.addresses[0].port))
+
+
+async def test_a_name_too_long_is_one_line() -> None:
+    with pytest.raises(UserError, match="POD-NAME has 254 bytes of UTF-8: 1 to 253 are possible"):
+        await WorkerPool.start(("127.0.0.1",), replace(SETTINGS, pod_name="p" * 254))
+
+
+async def test_elsewhere_than_on_linux_there_is_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.sys, "platform", "darwin")
+    with pytest.raises(UserError, match="only Linux spreads flows over several workers; choose --workers 1"):
+        await WorkerPool.start(("127.0.0.1",), SETTINGS)
+
+
+async def test_the_end_of_a_worker_ends_the_server() -> None:
+    async with pool() as running:
+        first, second = pids(running)
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(UserError) as caught:
+            await running.failure()
+        assert str(caught.value) == (
+            f"worker 1 of 2 (process {first}) was killed by SIGKILL, and the counts of its sessions are lost: start the"
+            " server again (out of memory?)"
+        )
+        assert is_alive(second)
+        assert await running.totals() == ServerTotals()
+    assert not is_alive(second)
+
+
+async def test_signals_are_for_the_parent() -> None:
+    async with pool() as running:
+        for pid in pids(running):
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert (await counts(running.addresses[0], 1))[0] == [1]
+        assert await running.totals() == ServerTotals(received=1, answered=1, flows=1)
+
+
+async def test_a_worker_that_hangs_is_passed_over_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pool() as running:
+        await counts(running.addresses[0], 2)
+        before = await running.totals()
+        monkeypatch.setattr(workers, "PATIENCE_S", 0.01)
+        hung = pids(running)[1]
+        os.kill(hung, signal.SIGSTOP)
+        assert await running.totals() == before
+    assert not is_alive(hung)
+
+
+async def test_a_bug_in_a_worker_is_told_with_its_traceback() -> None:
+    worker = await workers._spawn("worker 1 of 1", Task([], "pod-a", None, "no digits", None, 1))
+    await worker.ask()
+    with pytest.raises(WorkerError, match=r"Traceback .*\n(.*\n)*ValueError: non-hexadecimal number found"):
+        await worker.listening
+    await worker.end()
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cpus"), [("150000 100000\n", 1), ("50000 100000\n", 1), ("200000 100000\n", 2), ("max 100000\n", 4)]
+)
+def test_cpus_are_bounded_by_the_quota(
+    cpu_max: str, cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 5, 7}, raising=False)
+    quota = tmp_path / "cpu.max"
+    quota.write_text(cpu_max)
+    assert usable_cpus(quota) == cpus
+    assert usable_cpus(tmp_path / "none") == 4
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert usable_cpus(tmp_path / "none") == 2
