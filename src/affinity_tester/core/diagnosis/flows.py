@@ -77,7 +77,8 @@ def early_flush(case: Case, groups: Groups) -> Diagnosis | None:
 
 def port_rewrite(case: Case, groups: Groups) -> Diagnosis | None:
     """The reflexive port alone changed, and no wiped table accounts for it."""
-    moves = tuple(move for move in _quick(groups.port_alone) if move not in _shared(case, groups))
+    sharing = {move.session for move in _shared(case, groups)}
+    moves = tuple(move for move in _quick(groups.port_alone) if move.session not in sharing)
     if not moves or _quick(groups.to_other_pod):
         return None
     spared = _spared(case, moves)
