@@ -130,7 +130,9 @@ class VipFailover(Fault):
         old = path.vip or next(iter(path.nodes))
         new = next(name for name in path.nodes if name != old)
         bench.mangler.add(_black_hole(bench, now_ns + self.gap_ns, "no-vip"))
-        bench.stage.play(self._move(bench, old, new))
+        path.vip = new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
+        if self.times > 1:
+            bench.stage.play(self._fight(bench, old, new))
         must = marks(Kind.REFLEXIVE_IP, Sign.LOSS_UP)
         again = f", and to and fro {self.times} times" if self.times > 1 else ""
         return Deal(
@@ -139,11 +141,11 @@ class VipFailover(Fault):
             tuple(Effect(flow, must, MOVED | LOST, VIOLATION) for flow in bench.flows),
         )
 
-    async def _move(self, bench: Bench, old: str, new: str) -> None:
+    async def _fight(self, bench: Bench, old: str, new: str) -> None:
         await bench.stage.wait(self.gap_ns)
-        for turn in range(self.times):
-            bench.path.vip = old if turn % 2 else new
+        for turn in range(1, self.times):
             await bench.stage.wait(self.every_ns)
+            bench.path.vip = old if turn % 2 else new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
