@@ -32,6 +32,7 @@ from affinity_tester.core.events import (
     RunStarted,
     RunSummary,
     SendingStopped,
+    SessionEvent,
     SessionSummary,
     StatsTick,
     Verdict,
@@ -47,6 +48,9 @@ _Key = tuple[str, str, int]
 
 _REVISABLE = 50_000
 """Judgements that may be replaced: no storm makes so many within the 60 s in which a late reply still revises a change."""
+
+_ADVANCE_NS = 100_000_000
+"""Judgements that time alone makes certain are looked for so often, by the time of the sessions' events."""
 
 _NEAR_EVENTS = 1_000
 """Cluster events remembered for the incidents they may be near to; older ones are long out of reach."""
@@ -135,6 +139,7 @@ class RunAnalysis:
         self._judged_for_good: Counter[tuple[Judgement, bool | None]] = Counter()
         self._strangers: dict[str, int] = {}
         """Pods that answered and are in no snapshot, with when they were first noticed."""
+        self._advanced_ns = 0
         self._started_ns = 0
         self._stopped_ns = 0
         self._silent: bool | None = None
@@ -153,7 +158,7 @@ class RunAnalysis:
 
     def feed(self, event: Event) -> list[Event]:
         """Take in an event; returns the events that follow from it, in order."""
-        self._judge.feed(event)
+        at_once = self._judge.feed(event)
         self._incidents.feed(event)
         self._facts.feed(event)
         match event:
@@ -193,20 +198,27 @@ class RunAnalysis:
                 return [*self.advance(event.at_ns), *self._end(event)]
             case _:
                 pass
-        return self.advance(event.at_ns)
+        told: list[Event] = [] if at_once is None else [self._judged_so(at_once)]
+        # Looking at all that is open for each event of a storm would take the square of its size.
+        if not isinstance(event, SessionEvent) or event.at_ns - self._advanced_ns >= _ADVANCE_NS:
+            told += self.advance(event.at_ns)
+        return told
 
     def advance(self, now_ns: int) -> list[Event]:
         """Time passed; returns the judgements that have become certain."""
+        self._advanced_ns = now_ns
         told: list[Event] = [*self._look_at_strangers(now_ns)]
         told += self._judge_now(now_ns)
         told += [self._close(story, now_ns) for story in self._incidents.close(now_ns)]
         return told
 
     def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
-        for event in self._judge.judge(now_ns, last=last):
-            self._remember(event)
-            self._incidents.feed(event)
-            yield event
+        return map(self._judged_so, self._judge.judge(now_ns, last=last))
+
+    def _judged_so(self, event: Judged) -> Judged:
+        self._remember(event)
+        self._incidents.feed(event)
+        return event
 
     def _close(self, story: Story, now_ns: int) -> IncidentClosed:
         """Tell a story, with what was near it and what it may be."""

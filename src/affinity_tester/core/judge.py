@@ -73,7 +73,8 @@ class Judge:
         self._timeline = timeline
         self._settle_ns = settle_ns
         self._window_ns = affinity_window_ns
-        self._open: dict[tuple[str, str, int], _Case] = {}
+        self._open: dict[tuple[str, int | OutageStarted], _Case] = {}
+        """By session, and the change's number or the outage."""
         self.pool_counts = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
 
@@ -94,17 +95,18 @@ class Judge:
             return None
         return min(case.to_ns for case in self._open.values()) + self._settle_ns
 
-    def feed(self, event: Event) -> None:
-        """Open, narrow or drop a case; all other events are none of the judge's."""
+    def feed(self, event: Event) -> Judged | None:
+        """Open, narrow or drop a case; all other events are none of the judge's. Returns what is certain at once."""
         match event:
             case ChangeSeen(session=session, change=change) | ChangeRevised(session=session, change=change):
-                self._open[session, "change", change.number] = _change_case(session, change)
+                return self._take(_change_case(session, change), change.number, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
-                self._open.pop((session, "change", change.number), None)
-            case OutageStarted(session=session):
-                self._open[session, "outage", event.since_seq] = _outage_case(event)
+                self._open.pop((session, change.number), None)
+            case OutageStarted():
+                return self._take(_outage_case(event), event, event.at_ns)
             case _:
                 pass
+        return None
 
     def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
@@ -115,6 +117,16 @@ class Judge:
             if verdict is not None:
                 del self._open[key]
                 yield verdict
+
+    def _take(self, case: _Case, subject: int | OutageStarted, now_ns: int) -> Judged | None:
+        """Judge a new or narrowed case, or keep it open in the place of its wider self."""
+        key = (case.session, subject)
+        verdict = self._try(case, now_ns) if now_ns >= case.certain_ns else None
+        if verdict is None:
+            self._open[key] = case
+        else:
+            self._open.pop(key, None)
+        return verdict
 
     def _try(self, case: _Case, now_ns: int) -> Judged | None:
         if case.restart:
