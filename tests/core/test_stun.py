@@ -115,7 +115,8 @@ def test_a_probe_needs_a_transaction_id_of_12_bytes() -> None:
 def test_the_quick_pass_knows_probes_from_everything_else() -> None:
     assert stun.is_plain_probe(stun.new_request(TXID))
     assert stun.is_plain_probe(message(attribute(0xC5A0, b"\xff" * 264)))
-    assert not stun.is_plain_probe(stun.new_request(TXID, 20))
+    assert stun.is_plain_probe(stun.new_request(TXID, 20))
+    assert not stun.is_plain_probe(stun.new_request(TXID, 24)[:20])
     assert not stun.is_plain_probe(stun.new_request(TXID, 288, b"secret"))
     assert not stun.is_plain_probe(stun.new_request(TXID)[:-1])
     assert not stun.is_plain_probe(b"")

@@ -59,18 +59,18 @@ def _parts(size: int, reserved: int) -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=64)
 def plain_probe_marks(size: int) -> tuple[bytes, bytes]:
-    """The header's first 8 bytes, and the 4 after it, of a keyless probe of `size` bytes.
+    """The header's first 8 bytes, and the 4 after it (none in a bare one), of a keyless probe of `size` bytes.
 
     A length that no probe has gives marks that no datagram of that length has.
     """
-    if size % 4 or not HEADER_SIZE < size <= MAX_SIZE:
+    if size % 4 or not HEADER_SIZE <= size <= MAX_SIZE:
         return b"\xff" * 8, b""
     head, tail = _parts(size, 0)
     return head, tail[:4]
 
 
 def is_plain_probe(data: bytes) -> bool:
-    """Whether `data` is a keyless probe: a header, and one PROBE-PADDING that fills the rest. The server's quick pass.
+    """Whether `data` is a keyless probe: a header, and one PROBE-PADDING that fills any rest. The server's quick pass.
 
     True implies that `decode_request(data)` succeeds, with transaction id `data[8:20]` and nothing unknown.
     """
