@@ -55,6 +55,9 @@ PRUNE_NS = 1_000_000_000
 MAX_PROBES = 1 << 32
 """Sequence numbers have 32 bits (design, section 2); a session ends there."""
 
+_FEW_CODES = 8
+"""Most sessions meet one or two identities; a dictionary for each would be a tenth of a session's memory."""
+
 _KINDS = tuple(Kind)
 
 
@@ -133,7 +136,8 @@ class SessionTracker:
         self._newest_answered = -1
         self._identities: list[Identity | None] = [None]
         """By code; 0 is none."""
-        self._codes: dict[Identity, int] = {}
+        self._codes: dict[Identity, int] | None = None
+        """Codes by identity, once there are more than a few to look through."""
         self.head = -1
         """The newest replied probe, by send order; -1 before the first."""
         self._head_code = 0
@@ -540,17 +544,28 @@ class SessionTracker:
 
     def _code(self, identity: Identity) -> int:
         """The code of an identity, a new one if it has none; codes that no kept probe uses are freed now and then."""
-        code = self._codes.get(identity)
-        if code is not None:
+        identities, codes = self._identities, self._codes
+        if codes is not None:
+            code = codes.get(identity, 0)
+        elif identity in identities:
+            code = identities.index(identity)
+        else:
+            code = 0
+        if code:
             return code
         history = self._history
-        if len(self._identities) > 2 * (history.next - history.base) + 8:
+        if len(identities) > 2 * (history.next - history.base) + _FEW_CODES:
             self._free_codes()
-        if len(self._identities) > CODE:
+            identities = self._identities
+        code = len(identities)
+        if code > CODE:
             raise TrackerError("more identities within the kept history than codes: the interval is too short")
-        self._identities.append(identity)
-        self._codes[identity] = len(self._identities) - 1
-        return self._codes[identity]
+        identities.append(identity)
+        if self._codes is not None:
+            self._codes[identity] = code
+        elif code > _FEW_CODES:
+            self._codes = {each: number for number, each in enumerate(identities) if each is not None}
+        return code
 
     def _free_codes(self) -> None:
         history = self._history
@@ -558,7 +573,9 @@ class SessionTracker:
         used = {history.cell(seq) & CODE for seq in range(history.base, history.next)} | {self._head_code, 0}
         new = {code: index for index, code in enumerate(sorted(used))}
         self._identities = [old[code] for code in sorted(used)]
-        self._codes = {identity: code for code, identity in enumerate(self._identities) if identity is not None}
+        self._codes = None
+        if len(self._identities) > _FEW_CODES:
+            self._codes = {identity: code for code, identity in enumerate(self._identities) if identity is not None}
         for seq in range(history.base, history.next):
             slot = seq % history.capacity
             cell = history.cells[slot]

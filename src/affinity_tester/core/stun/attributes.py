@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from sys import intern
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from affinity_tester.core.address import TransportAddress, parse_ip
@@ -110,9 +111,9 @@ def _unpack_xor_address(value: bytes, transaction_id: bytes) -> TransportAddress
     port = int.from_bytes(value[2:4], "big") ^ _PORT_MASK
     hidden = int.from_bytes(value[4:], "big")
     if family == _FAMILY_IPV4 and len(value) == _IPV4_VALUE_SIZE:
-        return TransportAddress(str(IPv4Address(hidden ^ MAGIC_COOKIE)), port)
+        return TransportAddress(intern(str(IPv4Address(hidden ^ MAGIC_COOKIE))), port)
     if family == _FAMILY_IPV6 and len(value) == _IPV6_VALUE_SIZE:
-        return TransportAddress(str(IPv6Address(hidden ^ ipv6_mask(transaction_id))), port)
+        return TransportAddress(intern(str(IPv6Address(hidden ^ ipv6_mask(transaction_id)))), port)
     raise malformed("XOR-MAPPED-ADDRESS", f"has family {family} and {len(value)} bytes")
 
 
@@ -130,7 +131,7 @@ def _text(name: str) -> tuple[Callable[[str, bytes], bytes], Callable[[bytes, by
             raise malformed(name, "is not UTF-8") from None
         except ValueError as error:
             raise StunError("malformed-attribute", str(error)) from None
-        return text
+        return intern(text)  # 10,000 sessions hear the same few names
 
     return pack, unpack
 
@@ -144,7 +145,7 @@ def _unpack_software(value: bytes, _transaction_id: bytes) -> str:
     if len(value) > _MAX_SOFTWARE_BYTES:
         raise malformed("SOFTWARE", f"has {len(value)} bytes: at most {_MAX_SOFTWARE_BYTES} are possible")
     text = value.decode(errors="replace").rstrip("\0")  # some servers send C's end of string too
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return intern("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
 
 
 def _unpack_exactly(name: str, size: int) -> Callable[[bytes, bytes], bytes]:
