@@ -342,7 +342,7 @@ def test_a_rehash_tells_who_moved_where_and_the_node_that_came() -> None:
 
 def test_a_stale_flow_tells_the_pod_that_is_gone_and_the_canary() -> None:
     assert evidence(world((4, entries_stay), watched=True, seconds=14), "stale-flow") == (
-        '6 of 12 sessions lost every probe for 9.9 s and more, 6 sessions still silent; all had been served by pod "p1"',
+        '6 of 12 sessions lost every probe for 5.2 s and more, 6 sessions still silent; all had been served by pod "p1"',
         'by old reflexive IP 10.0.0.1 (node "n1"): 2 of its 4, 10.0.0.2 (node "n2"): 2 of its 4, '
         '10.0.0.3 (node "n3"): 2 of its 4',
         '6 canaries from a fresh port were answered by pod "p2" within 0.0 s',

@@ -93,7 +93,6 @@ def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> N
     )
     assert incident.near == (
         'node "pool1-3" added 3.0 s before',
-        "watch interrupted 3.0 s before",
         'pod "a" left the pool 1.0 s after',
     )
 
@@ -121,7 +120,35 @@ def test_an_outage_is_a_member_until_it_ends() -> None:
     (from_the_start,) = run(OutageStarted(15 * S, "CLIENT-0", 0, 10 * S, None))
     assert (from_the_start.outages, from_the_start.cohorts) == (1, ())
     late_end = OutageEnded(300 * S, "CLIENT-0", 10, 10 * S, 60, Sighting(70, 299 * S, who("a")))
-    assert run(outage, seen("CLIENT-9", 200 * S), late_end)[0].lost == 0
+    told = run(outage, seen("CLIENT-9", 200 * S), late_end)
+    assert [(i.outages, i.changes, i.lost) for i in told] == [(1, 0, 0), (0, 1, 0), (1, 0, 60)]
+    assert len(run(late_end)) == 0
+
+
+def test_an_outage_takes_the_place_of_its_burst_and_is_told_while_it_lasts() -> None:
+    answered = FirstAnswer(0, "CLIENT-0", 0, who("a"))
+    last = Sighting(9, 9_900 * MS, who("a"))
+    losses: list[Event] = [lost("CLIENT-0", 10 + 10 * n, 10, (10 + n) * S) for n in range(90)]
+    outage = OutageStarted(15 * S, "CLIENT-0", 10, 10 * S, last)
+    (incident,) = run(answered, *losses[:3], outage, *losses[3:])
+    assert (incident.bursts, incident.outages, incident.from_ns, incident.to_ns) == (0, 1, 10 * S, 15 * S)
+    assert 30 <= incident.lost <= 80  # those lost until it was told, each once
+
+
+def test_a_silence_of_all_is_cut_as_well_and_what_goes_on_is_another_incident() -> None:
+    told = run(*(lost("CLIENT-0", 10 * n, 10, (10 + n) * S) for n in range(90)))
+    assert [(incident.continuing, incident.bursts) for incident in told] == [(True, 1), (False, 1)]
+    assert sum(incident.lost for incident in told) == 900
+
+
+def test_a_burst_is_of_who_served_when_it_began() -> None:
+    moved = seen("CLIENT-0", 12_010 * MS, old="a", new="b")
+    change = replace(moved.change, before=Sighting(4, 9_900 * MS, who("a", "10.240.0.1")))
+    (incident,) = run(
+        ChangeSeen(moved.at_ns, "CLIENT-0", replace(change, after=Sighting(30, 12 * S, who("b")))),
+        lost("CLIENT-0", 5, 25, 10 * S),
+    )
+    assert [cohort.ip for cohort in incident.cohorts] == ["10.240.0.1"]
 
 
 def test_a_revised_member_stays_and_a_withdrawn_one_leaves() -> None:

@@ -418,6 +418,23 @@ def test_memory_stays_bounded_however_long_it_runs(harness: Harness) -> None:
     assert tracker.sent_count == tracker.answered + tracker.lost + tracker.pending
 
 
+def test_few_identities_are_looked_through_and_many_are_looked_up(harness: Harness) -> None:
+    tracker = harness.tracker
+    for index in range(60):
+        now = index * 10 * S
+        tracker.expire(now)
+        tracker.sent(now)
+        harness.reply(index, identity(f"pod-{index}"))
+    assert tracker._codes is None  # six kept probes have six identities
+    assert len(tracker._identities) <= 2 * 7 + 9
+    assert tracker.changes == 59
+    harness.send(30, start_ns=600 * S, step_ns=MS)
+    for seq in range(60, 90):
+        harness.reply(seq, identity(f"other-{seq}"))
+    assert tracker._codes is not None
+    assert tracker.changes == 89
+
+
 def test_more_identities_than_codes_are_refused_clearly(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("affinity_tester.core.tracker.CODE", 3)
     harness.send(9)

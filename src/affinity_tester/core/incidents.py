@@ -66,6 +66,8 @@ class Story:
     number: int
     from_ns: int
     to_ns: int
+    began_ns: int
+    """Where its first member's bracket ended: a change over a long silence is no long story."""
     members: dict[tuple[str, str, int], Member] = field(default_factory=dict)
     continuing: bool = False
     homes: dict[str, int] = field(default_factory=dict)
@@ -110,14 +112,24 @@ class Story:
         )
 
 
-@dataclass(slots=True)
 class _Run:
     """Probes of one session lost in a row."""
 
-    first_seq: int
-    next_seq: int
-    first_ns: int
-    last_ns: int
+    __slots__ = ("first_ns", "first_seq", "last_ns", "next_seq", "told")
+
+    def __init__(self, event: ProbesLost) -> None:
+        self.first_seq = event.first_seq
+        self.first_ns = event.first_sent_ns
+        self.told = False
+        self.go_on(event)
+
+    @property
+    def lost(self) -> int:
+        return self.next_seq - self.first_seq
+
+    def go_on(self, event: ProbesLost) -> None:
+        self.next_seq = event.first_seq + event.count
+        self.last_ns = event.last_sent_ns
 
 
 class Incidents:
@@ -132,6 +144,11 @@ class Incidents:
         self._runs: dict[str, _Run] = {}
         self.serving: dict[str, Identity] = {}
         """Who answers each session, as of its newest event."""
+        self._newest_change: dict[str, Change] = {}
+        self._outages: dict[str, Member] = {}
+        """By session, the outage it is in."""
+        self._ended_seq: dict[str, int] = {}
+        """By session, the probe whose reply ended its newest outage."""
         self.of = 0
         """Sessions of the run."""
 
@@ -151,16 +168,13 @@ class Incidents:
             case ChangeSeen(change=change):
                 self._join(_changed(event.session, change))
                 self.serving[event.session] = change.after.identity
+                self._newest_change[event.session] = change
             case ChangeRevised(change=change):
                 self._revise(event.session, change)
             case ChangeWithdrawn(change=change):
                 self._leave((event.session, "change", change.number))
             case OutageStarted():
-                before = None if event.last is None else event.last.identity
-                member = Member(
-                    event.session, ("outage", event.since_seq), event.since_ns, event.at_ns, before, ended=False
-                )
-                self._join(member)
+                self._start_outage(event)
             case OutageEnded():
                 self._end_outage(event)
             case ProbesLost():
@@ -186,22 +200,21 @@ class Incidents:
                     over.append(story)
         return over
 
-    def _join(self, member: Member) -> None:
+    def _join(self, member: Member, from_ns: int | None = None) -> None:
+        """Put a member into the story that is near it, or into a new one; it counts as beginning at `from_ns`."""
+        from_ns = member.from_ns if from_ns is None else from_ns
         key = (member.session, *member.key)
-        story = next((s for s in self._open if not s.continuing and self._near(s, member)), None)
+        story = next((s for s in self._open if not s.continuing and _near(s, from_ns, member.to_ns)), None)
         if story is None:
             self._count += 1
             homes = Counter(who.reflexive.ip for who in self.serving.values() if who.reflexive is not None)
-            story = Story(self._count, member.from_ns, member.to_ns, homes=dict(homes))
+            story = Story(self._count, from_ns, member.to_ns, member.to_ns, homes=dict(homes))
             self._open.append(story)
         story.members[key] = member
         self._whose[key] = story
-        story.from_ns = min(story.from_ns, member.from_ns)
-        story.to_ns = max(story.to_ns, member.to_ns)
-        story.continuing = story.to_ns - story.from_ns >= CUT_NS or len(story.members) >= MAX_MEMBERS
-
-    def _near(self, story: Story, member: Member) -> bool:
-        return member.from_ns - NEAR_NS <= story.to_ns and story.from_ns - NEAR_NS <= member.to_ns
+        story.from_ns = min(story.from_ns, from_ns)
+        story.continuing = len(story.members) >= MAX_MEMBERS
+        self._lengthen(story, member.to_ns)
 
     def _revise(self, session: str, change: Change) -> None:
         key = (session, "change", change.number)
@@ -219,35 +232,70 @@ class Incidents:
         if story is not None:
             story.members[key].judgement = judgement
 
+    def _start_outage(self, event: OutageStarted) -> None:
+        """An outage takes the place of the burst that it began as: its probes are counted once."""
+        before = None if event.last is None else event.last.identity
+        member = Member(event.session, ("outage", event.since_seq), event.since_ns, event.at_ns, before, ended=False)
+        run = self._runs.pop(event.session, None)
+        if run is not None and run.first_seq >= event.since_seq:
+            member.lost = run.lost
+            self._leave((event.session, "burst", run.first_seq))
+        self._join(member)
+        self._outages[event.session] = member
+
     def _end_outage(self, event: OutageEnded) -> None:
-        key = (event.session, "outage", event.since_seq)
+        member = self._outages.pop(event.session, None)
+        if member is None:
+            return
+        self._ended_seq[event.session] = event.first.seq
+        member.ended, member.lost, member.to_ns = True, event.probes, event.first.sent_ns
+        story = self._whose.get((event.session, *member.key))
+        if story is not None:
+            self._lengthen(story, member.to_ns)
+        else:  # told while it lasted; its end belongs to what ended it
+            self._join(member, member.to_ns)
+
+    def _lose(self, event: ProbesLost) -> None:
+        outage = self._outages.get(event.session)
+        if outage is not None:  # what goes on does not keep the story open: it is told while it lasts
+            outage.lost += event.count
+            return
+        if event.first_seq < self._ended_seq.get(event.session, 0):
+            return  # the tail of an outage, declared lost after its end; its probes are counted
+        run = self._runs.get(event.session)
+        if run is None or run.next_seq != event.first_seq:
+            run = self._runs[event.session] = _Run(event)
+        else:
+            run.go_on(event)
+        key = (event.session, "burst", run.first_seq)
         story = self._whose.get(key)
         if story is not None:
             member = story.members[key]
-            member.ended, member.lost = True, event.probes
-            member.to_ns = event.first.sent_ns
-            story.to_ns = max(story.to_ns, member.to_ns)
-
-    def _lose(self, event: ProbesLost) -> None:
-        run = self._runs.get(event.session)
-        if run is not None and run.next_seq == event.first_seq:
-            run.next_seq += event.count
-            run.last_ns = event.last_sent_ns
-        else:
-            end = event.first_seq + event.count
-            run = self._runs[event.session] = _Run(event.first_seq, end, event.first_sent_ns, event.last_sent_ns)
-        lost = run.next_seq - run.first_seq
-        if lost < BURST:
+            member.lost, member.to_ns = run.lost, run.last_ns
+            self._lengthen(story, run.last_ns)
             return
-        key = (event.session, "burst", run.first_seq)
-        story = self._whose.get(key)
-        if story is None:
-            before = self.serving.get(event.session)
-            self._join(Member(event.session, key[1:], run.first_ns, run.last_ns, before, lost=lost))
-        else:
-            member = story.members[key]
-            member.lost, member.to_ns = lost, run.last_ns
-            story.to_ns = max(story.to_ns, run.last_ns)
+        if run.told:  # its story was cut or told: what goes on is another
+            run = self._runs[event.session] = _Run(event)
+        if run.lost >= BURST:
+            run.told = True
+            before = self._served_at(event.session, run.first_seq)
+            burst = ("burst", run.first_seq)
+            self._join(Member(event.session, burst, run.first_ns, run.last_ns, before, lost=run.lost))
+
+    def _served_at(self, session: str, seq: int) -> Identity | None:
+        """Who served a session when probe `seq` was sent: a loss is told later, when it may have moved on."""
+        change = self._newest_change.get(session)
+        if change is not None and change.before.seq <= seq < change.after.seq:
+            return change.before.identity
+        return self.serving.get(session)
+
+    def _lengthen(self, story: Story, to_ns: int) -> None:
+        story.to_ns = max(story.to_ns, to_ns)
+        story.continuing = story.continuing or story.to_ns - story.began_ns >= CUT_NS
+
+
+def _near(story: Story, from_ns: int, to_ns: int) -> bool:
+    return from_ns - NEAR_NS <= story.to_ns and story.from_ns - NEAR_NS <= to_ns
 
 
 def _changed(session: str, change: Change) -> Member:
