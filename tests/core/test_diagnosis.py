@@ -302,6 +302,13 @@ def test_each_fault_is_named(scene: str, watched: bool) -> None:
 # --- in full -------------------------------------------------------------------------------------------------------------
 
 
+def test_where_the_watch_was_down_no_still_pool_is_claimed() -> None:
+    (incident,) = world((3.5, lambda w: w.blind()), (4, wipe), watched=True).run().incidents
+    (wiped,) = incident.diagnoses
+    assert "the pool was not observed then" in wiped.evidence
+    assert "the pool stood still" not in wiped.evidence
+
+
 def test_a_wipe_tells_its_cohort_its_loss_and_the_proxy() -> None:
     (incident,) = world((4, wipe), watched=True).run().incidents
     assert incident.diagnoses == (

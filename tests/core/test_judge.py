@@ -16,6 +16,7 @@ from affinity_tester.core.events import (
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
+    ClusterEvent,
     Counts,
     Event,
     FirstAnswer,
@@ -177,7 +178,10 @@ def test_a_gap_makes_it_unknown_and_a_change_inside_a_gap_too() -> None:
 
 def test_before_the_first_list_nothing_is_known() -> None:
     assert judged(seen(change(50 * S, settled_ns=51 * S)), observed(50 * S + 1, pool("a")), PoolConfirmed(61 * S)) == [
-        (Judgement.UNKNOWN, ("the pool could not be observed for 10.1 s around it",))
+        (Judgement.UNKNOWN, ("the watch of the pool began 0.0 s after it",))
+    ]
+    assert judged(observed(42 * S, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(61 * S)) == [
+        (Judgement.UNKNOWN, ("the watch of the pool began 8.0 s before it",))
     ]
 
 
@@ -225,6 +229,26 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
     assert told[0] == WrongPool(16 * S + 1, "x")
     assert isinstance(told[1], ChangeJudged)
     assert told[1].reasons == ("pool not watched",)
+
+
+def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wanted() -> None:
+    analysis, _ = run(observed(0, pool("a")), first(5 * S, "x"), first(6 * S, "y"))
+    assert (analysis.open_count, analysis.wants_list_after_ns) == (1, 15 * S)
+    analysis.feed(seen(change(4 * S, old="a", new="a")))
+    assert (analysis.open_count, analysis.wants_list_after_ns) == (2, 14 * S)
+    assert analysis.feed(PoolConfirmed(15 * S + 1))[0] == WrongPool(15 * S + 1, "x")
+    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, None)
+
+
+def test_what_the_client_may_not_see_is_near_no_incident() -> None:
+    analysis, _ = run(
+        observed(0, pool("a", "b")),
+        seen(change(50 * S)),
+        ClusterEvent(50 * S, "watch", "media/turn", "cannot list nodes: node events will be missing"),
+        ClusterEvent(50 * S, "node", "n1", "added"),
+    )
+    (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S)) if isinstance(event, IncidentClosed)]
+    assert closed.incident.near == ('node "n1" added 0.1 s after',)
 
 
 def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:

@@ -148,13 +148,16 @@ class RunAnalysis:
 
     @property
     def open_count(self) -> int:
-        """Judgements that are still to come."""
-        return self._judge.open_count
+        """Judgements that are still to come, the one of whether the right pool is watched among them."""
+        return self._judge.open_count + bool(self._strangers)
 
     @property
     def wants_list_after_ns(self) -> int | None:
         """A list of the pool made later than this would settle the oldest open judgement; None: none is wanted."""
-        return self._judge.wants_list_after_ns
+        wanted = [met_ns + self.rules.settle_ns for met_ns in self._strangers.values()]
+        if (after_ns := self._judge.wants_list_after_ns) is not None:
+            wanted.append(after_ns)
+        return min(wanted, default=None)
 
     def feed(self, event: Event) -> list[Event]:
         """Take in an event; returns the events that follow from it, in order."""
@@ -170,7 +173,7 @@ class RunAnalysis:
                 self._judged.pop((session, "change", change.number), None)
             case FirstAnswer(identity=who) if who.pod is not None:
                 self._meet_pod(who.pod, event.at_ns)
-            case ClusterEvent():
+            case ClusterEvent() if event.subject != "watch":  # what the client may not see happened to nobody
                 self._near.append((event.at_ns, f"{event.subject} {_quoted(event.name)}{event.what}"))
             case NodeAddresses(names=names):
                 self._nodes = dict(names)

@@ -153,7 +153,10 @@ class Judge:
             return case.event(now_ns, Judgement.UNKNOWN, (what,))
         gap = timeline.gap_within(*reach)
         if gap is not None:
-            what = f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around it"
+            if gap[1] == timeline.first_ns:
+                what = f"the watch of the pool began {_apart(gap[1], case.to_ns)} it"
+            else:
+                what = f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around it"
             return case.event(now_ns, Judgement.UNKNOWN, (what,))
         return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
 
@@ -166,13 +169,15 @@ class Judge:
             if serves and (timeline.confirmed_ns or 0) <= reach[1]:
                 return None
             avoidable = serves
-        offset_ns = case.to_ns - explaining.to_ns
-        when = f"{abs(offset_ns) / _S:.1f} s {'before' if offset_ns >= 0 else 'after'}"
-        reasons = [f"{explaining.what[0]} {when}"]
+        reasons = [f"{explaining.what[0]} {_apart(explaining.to_ns, case.to_ns)}"]
         reasons += explaining.what[1:3]
         if len(explaining.what) > 3:  # noqa: PLR2004 - the rest stands in the record
             reasons.append(f"{len(explaining.what) - 3} more changes of the pool then")
         return case.event(now_ns, Judgement.EXPLAINED, tuple(reasons), avoidable)
+
+
+def _apart(at_ns: int, case_ns: int) -> str:
+    return f"{abs(case_ns - at_ns) / _S:.1f} s {'before' if at_ns <= case_ns else 'after'}"
 
 
 def _change_case(session: str, change: Change) -> _Case:

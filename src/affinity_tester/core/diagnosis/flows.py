@@ -159,7 +159,11 @@ def _wipe_under_affinity(case: Case, ports: tuple[Move, ...]) -> Diagnosis | Non
 
 def _around(case: Case) -> list[str]:
     """The pool, the proxies and the period."""
-    said = ["the pool stood still" if case.facts.watched else "the pool is not watched", *case.near("proxy")]
+    if not case.facts.watched:
+        pool = "the pool is not watched"
+    else:
+        pool = "the pool was not observed then" if _is_blind(case) else "the pool stood still"
+    said = [pool, *case.near("proxy")]
     times = [*case.facts.wipes_ns, case.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):
@@ -167,14 +171,18 @@ def _around(case: Case) -> list[str]:
     return said
 
 
+def _is_blind(case: Case) -> bool:
+    """Whether the watch was down so near that a change of the pool may have been missed."""
+    settle_ns = case.facts.settle_ns
+    return case.facts.blind(case.from_ns - settle_ns, case.to_ns + settle_ns)
+
+
 def _doubt(case: Case, moved: tuple[Move, ...]) -> str:
     """What else may have moved flows to other pods; empty: nothing."""
     if looks_local(case, moved):
         return f"the Service's externalTrafficPolicy: {NO_CLUSTER}"
     if case.facts.watched:
-        settle_ns = case.facts.settle_ns
-        blind = case.facts.blind(case.from_ns - settle_ns, case.to_ns + settle_ns)
-        return "the pool around it: the watch was down" if blind else ""
+        return "the pool around it: the watch was down" if _is_blind(case) else ""
     if _left_one_pod(case, moved):
         return f"whether the one pod that they all left is still ready: {NO_CLUSTER}"
     return ""
