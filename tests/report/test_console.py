@@ -318,6 +318,40 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
     ]
 
 
+def test_what_cannot_be_watched_is_a_sentence_of_its_own(story):
+    sentence = "cannot list nodes: node events will be missing"
+    assert show(story.started(), ev.ClusterEvent(story.at(0), "watch", "media/turn", sentence)) == [
+        f"13:35:20.176 [event] {sentence}"
+    ]
+
+
+@pytest.mark.parametrize(("via", "way"), [("load-balancer", ", by its load-balancer"), ("", "")])
+def test_what_is_watched_is_said(story, via, way):
+    assert show(story.started(), ev.WatchBegun(story.at(0), "kind-test", "media/turn", via)) == [
+        f'13:35:20.176 [info]  watching Service "media/turn" in context "kind-test"{way}'
+    ]
+
+
+def test_an_interrupted_watch_says_when_it_is_back_and_whether_something_was_missed(story):
+    before = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1")}))
+    after = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1"), Endpoint("2", "pod-b", "10.0.0.2")}))
+    assert show(
+        story.started(),
+        ev.PoolObserved(story.at(0), story.at(0), before, listed=True),
+        ev.PoolUnobserved(story.at(1), story.at(0.5), "the connection to the API server broke"),
+        ev.PoolConfirmed(story.at(2.5)),
+        ev.PoolConfirmed(story.at(3)),
+        ev.PoolUnobserved(story.at(4), story.at(3.5), "the connection to the API server broke"),
+        ev.PoolObserved(story.at(6), story.at(3.5), after, listed=True),
+    )[1:] == [
+        "13:35:21.176 [event] the pool is not observed any more: the connection to the API server broke",
+        "13:35:22.676 [event] the pool is observed again after 1.5 s, and nothing was missed",
+        "13:35:24.176 [event] the pool is not observed any more: the connection to the API server broke",
+        "13:35:26.176 [event] the pool is observed again after 2 s",
+        '13:35:26.176 [event] pod "pod-b" joined the pool',
+    ]
+
+
 def test_a_storm_is_folded_by_the_second_and_by_sort(story):
     events = [story.seen(f"CLIENT-{i}", 3 + i / 1000, after=story.pod_a._replace(pod="pod-b")) for i in range(60)]
     judged = [

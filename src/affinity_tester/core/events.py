@@ -424,7 +424,7 @@ class WatchBegun(Event):
     service: str
     """namespace/name."""
     via: str
-    """How the target leads there: `load-balancer`, `node-port`, `cluster-ip` or `external-ip`."""
+    """How the target leads there: `load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from affinity_tester.report.lines import (
     judged_lines,
     pool_lines,
     run_lines,
+    seen_again_line,
     session_line,
     session_lines,
     total_line,
@@ -51,6 +52,7 @@ class ConsoleReport:
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
         self._pool: PoolSnapshot | None = None
+        self._blind_ns: int | None = None
         self._nodes: dict[str, str] = {}
         self._icmp: Counter[tuple[str, str | None]] = Counter()
 
@@ -120,7 +122,12 @@ class ConsoleReport:
                 return [] if self._per_session else [Line(total_line(event, period))]
             case ev.PoolObserved(snapshot=snapshot):
                 before, self._pool = self._pool, snapshot
-                return pool_lines(before, snapshot)
+                return [*self._seen_again(event), *pool_lines(before, snapshot)]
+            case ev.PoolConfirmed():
+                return self._seen_again(event)
+            case ev.PoolUnobserved(at_ns=at_ns):
+                self._blind_ns = at_ns
+                return run_lines(event, clock)
             case ev.ChangeSeen() | ev.ChangeRevised() | ev.ChangeWithdrawn():
                 return change_lines(event, self._nodes)
             case ev.NodeAddresses(names=names):
@@ -135,6 +142,10 @@ class ConsoleReport:
                 return session_lines(event, clock)
             case _:
                 return run_lines(event, clock)
+
+    def _seen_again(self, event: ev.PoolObserved | ev.PoolConfirmed) -> list[Line]:
+        blind_ns, self._blind_ns = self._blind_ns, None
+        return [] if blind_ns is None else [seen_again_line(event, blind_ns)]
 
 
 def _first_icmp_lines(event: ev.NetworkError, clock: RunClock, nth: int) -> list[Line]:

@@ -180,7 +180,8 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.NothingAnswered(waited_ns=waited_ns, reason=reason):
             return [warning(f"no session is answered after {format_duration(waited_ns)}: {reason or _WHEN_SILENT}")]
         case ev.WatchBegun(context=context, service=service, via=via):
-            return [Line(f"watching Service {words.quoted(service)} in context {words.quoted(context)}, by its {via}")]
+            way = f", by its {via}" if via else ""
+            return [Line(f"watching Service {words.quoted(service)} in context {words.quoted(context)}{way}")]
         case ev.WatchMissing(reason=reason):
             return [Line(f"pool not watched ({reason}): a change counts as a violation unless the client was idle")]
         case ev.Injected():
@@ -192,6 +193,8 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.WrongPool(pod=pod):
             told = "which was never in the watched pool: wrong cluster or Service; the pool counts as not watched"
             return [warning(f"pod {words.quoted(pod)} answers, {told}")]
+        case ev.ClusterEvent(subject="watch", what=sentence):
+            return [_cluster(sentence)]
         case ev.ClusterEvent(subject=subject, name=name, what=what):
             return [_cluster(f"{subject} {words.quoted(name)} {what}")]
         case ev.IncidentClosed(incident=incident):
@@ -206,6 +209,12 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.RunEnded(aborted=True):
             return [warning("stopped at once: judgements still open are unknown")]
     return []
+
+
+def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) -> Line:
+    """The watch is back; `blind_ns`: when it was told that it was gone."""
+    missed = "" if isinstance(event, ev.PoolObserved) else ", and nothing was missed"
+    return _cluster(f"the pool is observed again after {format_duration(max(0, event.at_ns - blind_ns))}{missed}")
 
 
 def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
