@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,106 +30,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.report.record import read_record
 from affinity_tester.settings import NS_PER_S, ClientSettings
+from commands import MS, OWN, PATIENCE_S, TIME, Ended, Run, Start, environment
 from scripted import Probe, ScriptedServer, answer, closed_port, foreign_reply, scripted
-
-OWN = ("AFFINITY_", "POD_", "NODE_NAME", "TARGET_ADDR", "NO_COLOR", "FORCE_COLOR")
-MS = 1_000_000
-PATIENCE_S = 60
-"""For a process on a busy machine."""
-
-TIME = r"\d\d:\d\d:\d\d\.\d{3}"
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what the tests' own surroundings may have set."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(OWN)} | extra
-
-
-class Ended(NamedTuple):
-    """How a process ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> str:
-        """The first line of the verdict."""
-        return next((line for line in self.out.splitlines() if re.match("PASS|FAIL|INCONCLUSIVE", line)), "")
-
-
-class Client:
-    """A running `affinity-tester client`."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        assert process.stdout is not None
-        self.stdout = process.stdout
-
-    async def line(self) -> str:
-        """The next line of its log."""
-        async with asyncio.timeout(PATIENCE_S):
-            return (await self.stdout.readline()).decode().rstrip("\n")
-
-    async def until(self, pattern: str) -> str:
-        """Read on until a line has this."""
-        while not re.search(pattern, line := await self.line()):
-            assert line or not self.stdout.at_eof(), f"it ended without {pattern!r}"
-        return line
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    async def end(self) -> Ended:
-        """Wait for its end: exit code, the rest of its log, stderr."""
-        async with asyncio.timeout(PATIENCE_S):
-            out, err = await self.process.communicate()
-        assert self.process.returncode is not None
-        return Ended(self.process.returncode, out.decode(), err.decode())
-
-
-Start = Callable[..., Any]
-
-
-@pytest.fixture
-def start(affinity_tester: Path) -> Start:
-    """Starts the client; what is still running in the end is killed."""
-
-    @asynccontextmanager
-    async def running(
-        *arguments: object, before: Callable[[], None] | None = None, **extra: str
-    ) -> AsyncIterator[Client]:
-        process = await asyncio.create_subprocess_exec(
-            affinity_tester,
-            "client",
-            *map(str, arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(**extra),
-            preexec_fn=before,
-        )
-        try:
-            yield Client(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.communicate()
-
-    return running
-
-
-Run = Callable[..., Any]
-
-
-@pytest.fixture
-def run(start: Start) -> Run:
-    """Runs the client to its end."""
-
-    async def to_the_end(*arguments: object, **extra: Any) -> Ended:
-        async with start(*arguments, **extra) as client:
-            return await client.end()
-
-    return to_the_end
 
 
 def recorded(path: Path) -> list[Event]:
@@ -328,7 +228,7 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
     there = "127.0.0.1"
     no_target = (
         r"no target: name it \(affinity-tester client 203\.0\.113\.7\), or set TARGET_ADDR .make apply-service does.;"
-        r" there is no cluster to find the Service in"
+        r" nor can its Service be looked up \(no cluster: there is neither a kubeconfig .* nor a pod's service account\)"
     )
     size = r"a probe cannot have {} bytes: take multiples of 4 from {} to 65504"
     wrong: list[tuple[tuple[object, ...], dict[str, Any], str]] = [
@@ -471,7 +371,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
 
 
 DEFAULTS = Taken(
-    ClientSettings(), Rules(), Asked(target="lb.example", service=None, via="auto", watch="auto", port=3478)
+    ClientSettings(), Rules(), Asked(target="lb.example", service=None, via="auto", watch="auto", port=None)
 )
 
 OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [

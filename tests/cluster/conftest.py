@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakeapi import FakeApi, connected, endpoint, endpoint_slice, node, pod, proxy, service, write_kubeconfig
 
 from affinity_tester.cluster.connect import Cluster
+from fakeapi import FakeApi, connected, endpoint, endpoint_slice, node, pod, proxy, service, write_kubeconfig
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakeapi import node, pod, proxy, service
 
 from affinity_tester.cluster.changes import node_events, pod_events, proxy_events, service_events
 from affinity_tester.cluster.objects import Pod, parse_node, parse_pod, parse_service
 from affinity_tester.core.events import ClusterEvent
+from fakeapi import node, pod, proxy, service
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
-from fakeapi import FakeApi, connected, service, write_kubeconfig
 
 from affinity_tester.cluster.api import ApiError, WatchSilentError, list_all, watch_events
 from affinity_tester.cluster.connect import Cluster, NoClusterError, connect, is_inside
 from affinity_tester.errors import UserError
+from fakeapi import FakeApi, connected, service, write_kubeconfig
 
 NOWHERE = Path("/nonexistent")
 

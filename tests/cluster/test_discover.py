@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import yaml
-from fakeapi import FakeApi, endpoint, endpoint_slice, node, service
 
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.discover import OWN_SERVICE, Via, discover, find_service
+from affinity_tester.cluster.discover import OWN_SERVICE, Via, discover, find_service, look_up
 from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.objects import ServiceRef, parse_service
 from affinity_tester.cluster.silence import explain_silence
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.errors import UserError
+from fakeapi import FakeApi, endpoint, endpoint_slice, node, service
 
 UDP = {"name": "stun", "protocol": "UDP", "port": 3478}
 SIP = {"name": "sip", "protocol": "UDP", "port": 5060, "nodePort": 30506}
@@ -205,6 +205,39 @@ async def test_rights_that_are_missing(api: FakeApi, cluster: Cluster) -> None:
         await discover(cluster, "turn")
 
 
+# --- behind a target that was given -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "host", "ports", "target", "udp", "how"),
+    [
+        (service(), "203.0.113.7", (), "203.0.113.7:3478", 3478, "load-balancer"),
+        (service(ingress=("lb.example.com",)), "LB.example.com", (), "LB.example.com:3478", 3478, "load-balancer"),
+        (service(ingress=()), "10.0.0.2", (30478,), "10.0.0.2:30478", 3478, "node-port"),
+        (service(type="ClusterIP", ingress=()), "192.0.2.1", (9999,), "192.0.2.1:9999", 3478, ""),
+        (service(ports=[SIP, UDP]), "203.0.113.7", (5060,), "203.0.113.7:5060", 5060, "load-balancer"),
+        (service(ports=[SIP, UDP]), "192.0.2.1", (9999, 5060), "192.0.2.1:9999", 5060, ""),
+    ],
+)
+async def test_a_service_behind_a_target_needs_no_way_in_and_no_endpoints(
+    api: FakeApi, cluster: Cluster, *, made: Any, host: str, ports: tuple[int, ...], target: str, udp: int, how: str
+) -> None:
+    api.put("services", made)
+    api.put("endpointslices", endpoint_slice())
+    found = await look_up(cluster, "turn", host, ports)
+    assert (found.target, found.port.port, found.via) == (target, udp, how)
+
+
+async def test_a_service_behind_a_target_must_be_there(api: FakeApi, cluster: Cluster) -> None:
+    with pytest.raises(UserError, match=r'^there is no Service "media/no" \(context kind-test\): make one with'):
+        await look_up(cluster, "no", "192.0.2.1", ())
+    api.forbidden = {"get /api/v1/namespaces/media/services/turn"}
+    with pytest.raises(UserError) as error:
+        await look_up(cluster, "turn", "192.0.2.1", ())
+    why = "(status 403): leave --service out, or more rights (k8s/rbac.yaml)"
+    assert str(error.value) == f'the Service "media/turn" cannot be looked up {why}'
+
+
 # --- from an address ------------------------------------------------------------------------------------------------
 
 
@@ -236,10 +269,9 @@ async def test_where_all_namespaces_are_forbidden_the_current_one_is_searched(ap
     api.forbidden = {"list /api/v1/services"}
     assert await find_service(cluster, target) is not None
     api.forbidden |= {"list /api/v1/namespaces/media/services"}
-    assert await find_service(cluster, target) is None
-    for statuses in ([500], [403, 500]):
+    for statuses, status in ([], 403), ([500], 500), ([403, 500], 500):
         api.statuses = statuses
-        with pytest.raises(ApiError, match="status 500"):
+        with pytest.raises(ApiError, match=f"status {status}"):
             await find_service(cluster, target)
 
 

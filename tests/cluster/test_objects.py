@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakeapi import endpoint, endpoint_slice, node, pod, service
 
 from affinity_tester.cluster.objects import (
     Node,
@@ -21,6 +20,7 @@ from affinity_tester.cluster.objects import (
     pool_of,
 )
 from affinity_tester.core.pool import Endpoint
+from fakeapi import endpoint, endpoint_slice, node, pod, service
 
 A = Endpoint("uid-a", "a", "10.1.0.97", "n1")
 B = Endpoint("uid-b", "b", "10.1.0.98", "n2")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from fakeapi import FakeApi, Told, until
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.discover import discover, find_service
@@ -13,6 +12,7 @@ from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.silence import explain_silence
 from affinity_tester.cluster.watch import PoolWatch
 from affinity_tester.core.address import TransportAddress
+from fakeapi import FakeApi, Told, until
 
 
 def granted(repo: Path) -> dict[str, set[tuple[str, str, str]]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fakeapi import FakeApi, Told, endpoint_slice, node, until
-
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.watch import PoolWatch
 from affinity_tester.core.events import ClusterEvent, NodeAddresses, PoolConfirmed, PoolObserved
+from fakeapi import FakeApi, Told, endpoint_slice, node, until
 
 
 def endpoint(number: int) -> dict[str, Any]:

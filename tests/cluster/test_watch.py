@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, pod, proxy, service, until
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef
@@ -16,6 +15,7 @@ from affinity_tester.cluster.reflector import Kept, Listing, Pace, Reflector
 from affinity_tester.cluster.watch import PoolWatch
 from affinity_tester.core.events import ClusterEvent, Event, NodeAddresses, PoolConfirmed, PoolObserved, PoolUnobserved
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, pod, proxy, service, until
 
 S = 1_000_000_000
 QUICK = Pace(backoff_s=0.02, backoff_max_s=0.05, brief_s=0, level_s=0.1)

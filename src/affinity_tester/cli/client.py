@@ -9,6 +9,7 @@ import sys
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from affinity_tester.cli import options
 from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
@@ -68,7 +69,11 @@ StatsMode = Literal["auto", "session", "total"]
     help="A probe not answered in this time is lost.",
 )
 @options.option(
-    "--target-port", type=options.PORT, default=DEFAULT_PORT, help="UDP port, where TARGET does not name one."
+    "--target-port",
+    type=options.PORT,
+    default=DEFAULT_PORT,
+    callback=lambda context, option, value: value if _is_said(context, option) else None,
+    help="UDP port, where TARGET does not name one; of several UDP ports of --service, which one.",
 )
 @options.option(
     "--service",
@@ -142,7 +147,7 @@ def client(
     stats_interval: int,
     stats: StatsMode,
     loss_threshold: int,
-    target_port: int,
+    target_port: int | None,
     service: str | None,
     via: Via,
     watch: WatchMode,
@@ -192,6 +197,11 @@ def client(
     return EXIT_CODES[outcome]
 
 
+def _is_said(context: click.Context, option: click.Parameter) -> bool:
+    assert option.name is not None, "an option has a name"
+    return context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+
+
 def _read_sizes(text: str | None) -> tuple[int, ...]:
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts):
@@ -210,7 +220,7 @@ async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: R
     pipeline = Pipeline(RunAnalysis(rules), reporter.emit)
     with stop_on_signals(stop, abort, pipeline):
         async with look_out(asked) as lookout:
-            await lookout.begin(pipeline.emit)
+            await lookout.begin(pipeline.emit, demanded=asked.watch == "on")
             run = run_client(settings, lookout.target, lookout.explaining(pipeline.emit), stop, abort)
             verdict = await conduct(pipeline, run, abort, rules.settle_ns, lookout.want)
     return verdict.outcome

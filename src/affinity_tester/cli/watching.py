@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from time import monotonic_ns
 from typing import Literal
 
 from affinity_tester.cluster.api import ApiError
-from affinity_tester.cluster.connect import Cluster, NoClusterError, connect
-from affinity_tester.cluster.discover import Found, Via, discover, find_service
+from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
+from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.silence import explain_silence
 from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.core.address import split_host_port
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target, resolve_target
+from affinity_tester.settings import DEFAULT_PORT
 
 WatchMode = Literal["auto", "on", "off"]
 
@@ -36,8 +38,8 @@ class Asked:
     """[NAMESPACE/]NAME"""
     via: Via
     watch: WatchMode
-    port: int
-    """Where the target names none."""
+    port: int | None
+    """Where the target names none, and of several UDP ports of the Service; None: not said."""
 
 
 class Lookout:
@@ -50,10 +52,10 @@ class Lookout:
         self._found = found
         self._missing = missing
         self._watch: PoolWatch | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._explaining: list[asyncio.Task[None]] = []
 
-    async def begin(self, emit: Callable[[Event], None]) -> None:
-        """Watch, and say whether the pool is watched. Raises `UserError` when it was demanded and cannot be."""
+    async def begin(self, emit: Callable[[Event], None], *, demanded: bool) -> None:
+        """Watch, and say whether the pool is watched. Raises `UserError` when that is demanded and cannot be."""
         if self._cluster is not None and self._found is not None:
             service = self._found.service
             family = family_of(service, self.target.address)
@@ -62,6 +64,8 @@ class Lookout:
             if not self._missing:
                 emit(WatchBegun(monotonic_ns(), self._cluster.context, str(service.ref), self._found.via))
                 return
+        if demanded:
+            raise UserError(f"--watch on: {self._missing}")
         emit(WatchMissing(monotonic_ns(), self._missing))
 
     def want(self, after_ns: int | None) -> None:
@@ -76,50 +80,43 @@ class Lookout:
             return emit
 
         async def explain(event: NothingAnswered) -> None:
-            reason = await explain_silence(cluster, found.service.ref, found.port.port, self.target.address)
+            reason = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    reason = await explain_silence(cluster, found.service.ref, found.port.port, self.target.address)
             emit(replace(event, reason=reason or ""))
 
         def observe(event: Event) -> None:
             if isinstance(event, NothingAnswered):
-                task = asyncio.get_running_loop().create_task(explain(event))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._explaining.append(asyncio.get_running_loop().create_task(explain(event)))
             else:
                 emit(event)
 
         return observe
 
     async def close(self) -> None:
-        """End the watch and the connections."""
-        for task in self._tasks:
+        """End the watch and the connections. Raises what `emit` raised to the watch, if it did."""
+        for task in self._explaining:
             task.cancel()
-        if self._watch is not None:
-            await self._watch.stop()
-        if self._cluster is not None:
-            await self._cluster.close()
+        await asyncio.gather(*self._explaining, return_exceptions=True)
+        try:
+            if self._watch is not None:
+                await self._watch.stop()
+        finally:
+            if self._cluster is not None:
+                await self._cluster.close()
 
 
 @asynccontextmanager
 async def look_out(asked: Asked) -> AsyncIterator[Lookout]:
     """Find the target, and the Service behind it where a cluster is at hand. Raises `UserError`."""
-    wants_cluster = asked.service is not None or not asked.target
-    cluster, missing = await _connect(asked, wants_cluster=wants_cluster)
+    cluster, missing = await _connect(asked)
     lookout: Lookout | None = None
     try:
-        if asked.target and asked.service is None:
-            target = await resolve_target(asked.target, asked.port)
-            found, missing = await _find(cluster, target, missing)
-            if found is None and asked.watch == "on":
-                raise UserError(f"--watch on: {missing}")
-        else:
-            if cluster is None:
-                raise UserError(f"{NO_TARGET}; there is no cluster to find the Service in")
-            found = await discover(cluster, asked.service, asked.via)
-            target = await resolve_target(asked.target or found.target, found.host_port)
-            if asked.watch == "off":
-                missing = "--watch off"
-        watched = found if asked.watch != "off" else None
-        lookout = Lookout(target, cluster, watched, missing)
+        target, found, missing = await _find(asked, cluster, missing)
+        if asked.watch == "off":
+            found, missing = None, "--watch off"
+        lookout = Lookout(target, cluster, found, missing)
         yield lookout
     finally:
         if lookout is not None:
@@ -128,23 +125,50 @@ async def look_out(asked: Asked) -> AsyncIterator[Lookout]:
             await cluster.close()
 
 
-async def _connect(asked: Asked, *, wants_cluster: bool) -> tuple[Cluster | None, str]:
-    if asked.watch == "off" and not wants_cluster:
+async def _connect(asked: Asked) -> tuple[Cluster | None, str]:
+    """The cluster, where one is wanted and there; why there is none otherwise. Raises `UserError` where it must be."""
+    if asked.watch == "off" and asked.target and asked.service is None:
         return None, "--watch off"
     try:
         return await connect(), ""
     except NoClusterError as error:
-        if asked.watch == "on" or asked.service is not None:
-            raise
+        for said, given in (("--service", asked.service is not None), ("--watch on", asked.watch == "on")):
+            if given:
+                raise UserError(f"{said}: {error}") from error
         return None, str(error)
 
 
-async def _find(cluster: Cluster | None, target: Target, missing: str) -> tuple[Found | None, str]:
-    """The Service that the target leads to; why there is none otherwise."""
+async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Target, Found | None, str]:
+    """The target, the Service behind it, and why there is none. Raises `UserError`."""
+    if not asked.target:
+        if cluster is None:
+            raise UserError(f"{NO_TARGET}; nor can its Service be looked up ({missing})")
+        found = await discover(cluster, asked.service, asked.via, asked.port)
+        return await resolve_target(found.target, found.host_port), found, ""
+    if cluster is None or asked.service is None:
+        target = await resolve_target(asked.target, asked.port or DEFAULT_PORT)
+        patience_s = PATIENCE_S if asked.watch == "auto" else None
+        return target, *await _find_behind(cluster, target, missing, patience_s)
+    try:
+        host, own_port = split_host_port(asked.target)
+    except ValueError as error:
+        raise UserError(f"the target is wrong: {error}") from error
+    named = tuple(port for port in (own_port, asked.port) if port is not None)
+    found = await look_up(cluster, asked.service, host, named)
+    return await resolve_target(asked.target, found.host_port), found, ""
+
+
+async def _find_behind(
+    cluster: Cluster | None, target: Target, missing: str, patience_s: float | None
+) -> tuple[Found | None, str]:
+    """The Service that has the target's address; why there is none otherwise."""
     if cluster is None:
         return None, missing
     try:
-        found = await find_service(cluster, target.address, target.name)
+        async with asyncio.timeout(patience_s):
+            found = await find_service(cluster, target.address, target.name)
+    except TimeoutError:
+        return None, f"the Services of context {cluster.context} could not be listed within {patience_s:g} s"
     except ApiError as error:
         return None, f"Services could not be listed ({error})"
     if found is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +33,7 @@ class Found:
     host_port: int
     """The port there: the Service's, or its node port."""
     via: str
-    """`load-balancer`, `node-port`, `cluster-ip` or `external-ip`."""
+    """`load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty: by an address that is none of the Service's."""
 
     @property
     def target(self) -> str:
@@ -44,25 +46,53 @@ async def discover(cluster: Cluster, wanted: str | None = None, via: Via = "auto
 
     `port` chooses among several UDP ports. Raises `UserError` with what is missing and what to do.
     """
-    namespace, _, name = (wanted or OWN_SERVICE).rpartition("/")
-    if not name or "/" in namespace:
-        raise UserError(f"--service wants [NAMESPACE/]NAME, not {wanted!r}")
-    ref = ServiceRef(namespace or cluster.namespace, name)
-    try:
-        service = await read_service(cluster.api, ref)
-        if service is None:
-            make = "make one with 'make apply-deployment apply-service', or name one with --service NAMESPACE/NAME"
-            raise UserError(f'there is no Service "{ref}" (context {cluster.context}): {make}')
+    ref = _read_ref(cluster, wanted)
+    with _cannot_be_looked_up(ref, "give TARGET itself"):
+        service = await _read(cluster, ref)
         udp = _choose_port(service, port)
         endpoints = await read_endpoints(cluster.api, ref, udp, None)
         if endpoints is not None:
             _check_endpoints(service, endpoints)
         return await _way_in(cluster, service, udp, via, endpoints)
+
+
+async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ...]) -> Found:
+    """`wanted` as the Service behind a target that the user gave, so that none of its own ways in has to be there.
+
+    `ports`: those that the user named, the target's own first. Raises `UserError` where there is no such Service or port.
+    """
+    ref = _read_ref(cluster, wanted)
+    with _cannot_be_looked_up(ref, "leave --service out"):
+        service = await _read(cluster, ref)
+    named = (port for number in ports for port in service.udp_ports if number in (port.port, port.node_port))
+    udp = next(named, None) or _choose_port(service, None)
+    number = ports[0] if ports else udp.port
+    via = "node-port" if number == udp.node_port else _via(service, host, host.lower())
+    return Found(service, udp, host, number, via or "")
+
+
+def _read_ref(cluster: Cluster, wanted: str | None) -> ServiceRef:
+    namespace, _, name = (wanted or OWN_SERVICE).rpartition("/")
+    if not name or "/" in namespace:
+        raise UserError(f"--service wants [NAMESPACE/]NAME, not {wanted!r}")
+    return ServiceRef(namespace or cluster.namespace, name)
+
+
+@contextmanager
+def _cannot_be_looked_up(ref: ServiceRef, advice: str) -> Iterator[None]:
+    try:
+        yield
     except ApiError as error:
-        advice = (
-            "give TARGET itself, or more rights (k8s/rbac.yaml)" if error.status == FORBIDDEN else "give TARGET itself"
-        )
-        raise UserError(f'the Service "{ref}" cannot be looked up ({error}): {advice}') from error
+        rights = ", or more rights (k8s/rbac.yaml)" if error.status == FORBIDDEN else ""
+        raise UserError(f'the Service "{ref}" cannot be looked up ({error}): {advice}{rights}') from error
+
+
+async def _read(cluster: Cluster, ref: ServiceRef) -> Service:
+    service = await read_service(cluster.api, ref)
+    if service is None:
+        make = "make one with 'make apply-deployment apply-service', or name one with --service NAMESPACE/NAME"
+        raise UserError(f'there is no Service "{ref}" (context {cluster.context}): {make}')
+    return service
 
 
 def _choose_port(service: Service, number: int | None) -> ServicePort:
@@ -165,7 +195,7 @@ async def find_service(cluster: Cluster, target: TransportAddress, name: str = "
     """The Service that `target` leads to, in all namespaces or, where that is forbidden, in the current one.
 
     `name`: the target as the user wrote it, for balancers that have a host name. None where no Service has the address.
-    Raises `ApiError`.
+    Raises `ApiError`, also where neither may be listed.
     """
     if name:
         name, _ = split_host_port(name)
@@ -174,12 +204,7 @@ async def find_service(cluster: Cluster, target: TransportAddress, name: str = "
     except ApiError as error:
         if error.status != FORBIDDEN:
             raise
-    try:
-        return await _search(cluster, f"/api/v1/namespaces/{cluster.namespace}/services", target, name)
-    except ApiError as error:
-        if error.status != FORBIDDEN:
-            raise
-        return None
+    return await _search(cluster, f"/api/v1/namespaces/{cluster.namespace}/services", target, name)
 
 
 async def _search(cluster: Cluster, path: str, target: TransportAddress, name: str) -> Found | None:

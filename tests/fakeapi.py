@@ -66,6 +66,9 @@ class FakeApi:
         self.hold = asyncio.Event()
         """Lists are answered, as of when they were asked for, only while it is set."""
         self.hold.set()
+        self.answering = asyncio.Event()
+        """Nothing at all is answered unless it is set."""
+        self.answering.set()
         self.deaf = False
         """Streams, old and new, tell nothing of what changes."""
         self.statuses: list[int | None] = []
@@ -160,6 +163,7 @@ class FakeApi:
             "watch" if "watch" in query else "get" if single or parts[:-1] == ["apis", "discovery.k8s.io"] else "list"
         )
         self.asked.append((verb, request.path, query))
+        await self.answering.wait()
         if self.statuses and (status := self.statuses.pop(0)) is not None:
             return self._status(status)
         if self.status is not None:
