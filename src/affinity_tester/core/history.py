@@ -23,7 +23,9 @@ UNIT_BITS = 4
 SPAN_LIMIT_NS = 1 << (32 + UNIT_BITS)
 """About 68.7 s: the oldest kept probe must be younger than this, seen from the newest."""
 
-_MASK = 0xFFFF_FFFF
+TIME_MASK = 0xFFFF_FFFF
+"""A send time has 32 bits."""
+
 _FIRST_CAPACITY = 32
 
 
@@ -50,7 +52,7 @@ class History:
         if seq - self.base == self.capacity:
             self._grow()
         slot = seq % self.capacity
-        self.times[slot] = (now_ns >> UNIT_BITS) & _MASK
+        self.times[slot] = (now_ns >> UNIT_BITS) & TIME_MASK
         self.cells[slot] = PENDING
         self.last_sent_ns = now_ns
         self.next = seq + 1
@@ -59,7 +61,7 @@ class History:
     def sent_ns(self, seq: int) -> int:
         """When a kept probe was sent, to within 16 ns below."""
         units = self.last_sent_ns >> UNIT_BITS
-        return (units - ((units - self.times[seq % self.capacity]) & _MASK)) << UNIT_BITS
+        return (units - ((units - self.times[seq % self.capacity]) & TIME_MASK)) << UNIT_BITS
 
     def cell(self, seq: int) -> int:
         """What became of a kept probe."""

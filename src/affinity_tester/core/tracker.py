@@ -40,7 +40,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import CODE, LOST, PENDING, History
+from affinity_tester.core.history import CODE, LOST, PENDING, TIME_MASK, UNIT_BITS, History
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.spans import LossDirections
 from affinity_tester.core.stats import RttHistogram
@@ -234,7 +234,8 @@ class SessionTracker:
         if cell & CODE:
             self._replied_again(seq, cell & CODE, identity, received_ns)
             return
-        rtt_ns = received_ns - history.sent_ns(seq)
+        units = history.last_sent_ns >> UNIT_BITS  # `history.sent_ns(seq)`, without a call for each reply
+        rtt_ns = received_ns - ((units - ((units - history.times[slot]) & TIME_MASK)) << UNIT_BITS)
         if rtt_ns < 0:  # the conversion between the clocks; nothing is received before it was sent
             received_ns -= rtt_ns
             rtt_ns = 0
@@ -258,7 +259,9 @@ class SessionTracker:
             else:
                 self.reordered += 1
             if seq == self._settled:
-                self._settle_answer(seq, identity, count, received_ns)
+                gap = self._losses.answered(seq, identity, count)
+                if gap is not None:
+                    self._emit(LossDirected(received_ns, self.session, *gap))
                 self._settled = seq + 1
                 if seq + 1 < history.next:
                     self._settle(received_ns)
@@ -331,11 +334,6 @@ class SessionTracker:
             ProbesLost(now_ns, self.session, first, end - first, history.sent_ns(first), history.sent_ns(end - 1))
         )
 
-    def _settle_answer(self, seq: int, identity: Identity, count: int | None, now_ns: int) -> None:
-        gap = self._losses.answered(seq, identity, count)
-        if gap is not None:
-            self._emit(LossDirected(now_ns, self.session, *gap))
-
     def _settle(self, now_ns: int) -> None:
         """Hand every probe that is answered or lost, with all before it, to the loss directions."""
         history = self._history
@@ -347,7 +345,9 @@ class SessionTracker:
             if cell & LOST:
                 self._losses.lost()
             else:
-                self._settle_answer(seq, self._identity(cell), self._counts.pop(seq), now_ns)
+                gap = self._losses.answered(seq, self._identity(cell), self._counts.pop(seq))
+                if gap is not None:
+                    self._emit(LossDirected(now_ns, self.session, *gap))
             seq += 1
         self._settled = seq
 
