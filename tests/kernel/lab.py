@@ -201,6 +201,10 @@ class Lab:
             endpoints = {pod.name: pod.address for pod in pods if policy == "Cluster" or pod.node == node}
             self.nft(host, rules.kube_proxy(endpoints, masquerade=policy == "Cluster", client_ip=client_ip))
 
+    def remember(self, host: str, pod: str) -> None:
+        """Give a node the client's affinity to a pod, as earlier traffic would have."""
+        self.nft(host, f"add element ip kube-proxy affinity-{pod} {{ {CLIENT_IP} }}\n")
+
     def balance(self, *nodes: int, spray: bool = False) -> None:
         """Let the balancer hash over these nodes from now on."""
         self.nft("balancer", rules.balancer(nodes, spray=spray))

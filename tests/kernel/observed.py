@@ -18,12 +18,14 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    Diagnosis,
     Event,
     FirstAnswer,
     IncidentClosed,
     Judgement,
     NetworkError,
     OutageStarted,
+    RunDiagnosed,
     RunSummary,
     SessionStarted,
     SessionSummary,
@@ -128,7 +130,17 @@ class Observed:
         return Counter(newest.values())
 
     @property
-    def named(self) -> set[str]:
-        """The faults that the diagnosis calls likely, over all incidents."""
-        diagnoses = (named for event in self._of(IncidentClosed) for named in event.incident.diagnoses)
-        return {diagnosis.name for diagnosis in diagnoses if diagnosis.certainty is Certainty.LIKELY}
+    def diagnoses(self) -> list[Diagnosis]:
+        """Those of all incidents, and of the run."""
+        of_incidents = [named for event in self._of(IncidentClosed) for named in event.incident.diagnoses]
+        return of_incidents + [named for event in self._of(RunDiagnosed) for named in event.diagnoses]
+
+    @property
+    def likely(self) -> set[str]:
+        """The faults that are called likely."""
+        return {named.name for named in self.diagnoses if named.certainty is Certainty.LIKELY}
+
+    @property
+    def possible(self) -> set[str]:
+        """The faults that are called possible; empty names are of what nothing explains."""
+        return {named.name for named in self.diagnoses if named.certainty is not Certainty.LIKELY}

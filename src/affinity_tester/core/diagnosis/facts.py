@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -156,16 +156,25 @@ class Facts:
         session = self.sessions.get(name)
         return None if session is None else session.served(at_ns)
 
-    def was_at(self, name: str, key: Callable[[Identity], str | None], place: str, before_ns: int) -> bool:
-        """Whether a session had been at a place, as far back as is remembered, before it was where it was at a time."""
+    def was_at(self, name: str, key: Callable[[Identity], str | None], places: Set[str], before_ns: int) -> bool:
+        """Whether a session had been at one of these, as far back as is remembered, before it was where it was at a time."""
         session = self.sessions.get(name)
         past = [] if session is None else [who for at_ns, who in session.history if at_ns <= before_ns]
-        return place in map(key, past[:-1])
+        return not places.isdisjoint(map(key, past[:-1]))
+
+    def behind(self, ips: Set[str]) -> dict[str, set[str]]:
+        """The nodes of all pods that sessions reached through each of these reflexive IPs, as far as is remembered."""
+        found: dict[str, set[str]] = {ip: set() for ip in ips}
+        for session in self.sessions.values():
+            for _, who in session.history:
+                if who.reflexive is not None and who.reflexive.ip in ips and who.node is not None:
+                    found[who.reflexive.ip].add(who.node)
+        return found
 
     def change_rate(self, name: str) -> tuple[int, int]:
         """How often a session changed, and how many probes it sent from the first of these changes to the last."""
         times = [at_ns for at_ns, _ in self.sessions[name].history[1:]]
-        return len(times), (times[-1] - times[0]) // max(1, self.interval_ns) + 1
+        return len(times), round((times[-1] - times[0]) / max(1, self.interval_ns)) + 1
 
     def silent(self, from_ns: int, to_ns: int, for_ns: int) -> set[str]:
         """The sessions whose newest run of lost probes lasted so long within these times."""

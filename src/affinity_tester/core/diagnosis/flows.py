@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.diagnosis.masquerade import FEW, left_one_pod
 from affinity_tester.core.diagnosis.moves import looks_local
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
@@ -15,9 +16,6 @@ from affinity_tester.core.incidents import BURST
 
 _CHANCE = 0.05
 """An accident less probable than this is not believed."""
-
-_FEW = 3
-"""Fewer sessions than this make no pattern."""
 
 _STAYED_NS = 1_000_000_000
 """A pod that is still in the pool this long after its flows left it was not being removed just then."""
@@ -46,7 +44,7 @@ def flow_wipe(case: Case, groups: Groups) -> Diagnosis | None:
     new_ports = sum(Kind.REFLEXIVE_PORT in move.kinds for move in moves)
     evidence = [
         f"{case.share(m.session for m in moves)}; {case.cohort_words(m.session for m in moves)}",
-        f"{len(moved)} have a new pod and {new_ports} a new reflexive port; the reflexive IP stays; "
+        f"{len(moved)} have a new pod and {new_ports} a new reflexive port; {_ip_words(moves)}; "
         f"{case.loss(sum(m.lost for m in moves))}",
         *_around(case),
     ]
@@ -65,14 +63,16 @@ def early_flush(case: Case, groups: Groups) -> Diagnosis | None:
             case.loss(sum(m.lost for m in left)),
         ]
         return diagnosis("early-flush", evidence)
-    if case.facts.watched or not _left_one_pod(case, groups.to_other_pod) or groups.to_other_ip:
+    if case.facts.watched or not _went(case, groups.to_other_pod) or groups.to_other_ip:
         return None
     moves = _quick(groups.to_other_pod)
     evidence = [
         f"{case.share(m.session for m in moves)}, all of them from {pods(_old_pods(moves))}, which serves no session since",
         case.loss(sum(m.lost for m in moves)),
     ]
-    return diagnosis("early-flush", evidence, f"whether that pod still ran and was not ready: {NO_CLUSTER}")
+    return diagnosis(
+        "early-flush", evidence, f"whether that pod still ran and was not ready, or left the pool: {NO_CLUSTER}"
+    )
 
 
 def port_rewrite(case: Case, groups: Groups) -> Diagnosis | None:
@@ -138,6 +138,18 @@ def _quick(moves: tuple[Move, ...]) -> tuple[Move, ...]:
     return tuple(move for move in moves if move.run < BURST)
 
 
+def _ip_words(moves: tuple[Move, ...]) -> str:
+    """Whether the reflexive IP stays, or is the other one of the same node."""
+    pairs = {
+        " and ".join(sorted(who.reflexive.ip for who in (move.old, move.new) if who.reflexive is not None))
+        for move in moves
+        if Kind.REFLEXIVE_IP in move.kinds
+    }
+    if not pairs:
+        return "the reflexive IP stays"
+    return f"the reflexive IP stays, or is the other one of the same node ({listed(pairs)})"
+
+
 def _wipe_under_affinity(case: Case, ports: tuple[Move, ...]) -> Diagnosis | None:
     """All flows of a node got a new port and kept their pod, which affinity (or luck) gave them again."""
     if not ports or case.source_kept or _spared(case, ports):
@@ -152,7 +164,7 @@ def _wipe_under_affinity(case: Case, ports: tuple[Move, ...]) -> Diagnosis | Non
         case.loss(sum(m.lost for m in ports)),
         *_around(case),
     ]
-    if affinity and len(ports) >= _FEW:
+    if affinity and len(ports) >= FEW:
         return diagnosis("flow-wipe", [*evidence, "sessionAffinity ClientIP gives a wiped flow its pod again"])
     return diagnosis("flow-wipe", evidence, f"whether affinity ClientIP gave them their pods again: {NO_CLUSTER}")
 
@@ -183,19 +195,14 @@ def _doubt(case: Case, moved: tuple[Move, ...]) -> str:
         return f"the Service's externalTrafficPolicy: {NO_CLUSTER}"
     if case.facts.watched:
         return "the pool around it: the watch was down" if _is_blind(case) else ""
-    if _left_one_pod(case, moved):
+    if _went(case, moved):
         return f"whether the one pod that they all left is still ready: {NO_CLUSTER}"
     return ""
 
 
-def _left_one_pod(case: Case, moves: Iterable[Move]) -> bool:
-    """Whether all of several sessions left one pod, and it serves nobody any more: then the pod may be the cause."""
-    moves = _quick(tuple(moves))
-    left = _old_pods(moves)
-    if len(moves) < _FEW or len(left) != 1 or len({who.pod for who in case.homes.values()}) == 1:
-        return False
-    now = case.facts.homes(case.to_ns)
-    return all(who.pod not in left for who in now.values())
+def _went(case: Case, moves: tuple[Move, ...]) -> bool:
+    """Whether several sessions show that the pod which they left may have gone."""
+    return len(_quick(moves)) >= FEW and left_one_pod(case, moves)
 
 
 def _old_pods(moves: Iterable[Move]) -> set[str]:

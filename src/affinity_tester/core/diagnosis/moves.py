@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.diagnosis.masquerade import left_one_pod, one_node
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
 from affinity_tester.core.events import Diagnosis
@@ -142,17 +143,17 @@ def vip_failover(case: Case, groups: Groups) -> Diagnosis | None:
     moves = jump.moves
     losers = sum(move.lost > 0 for move in moves)
     evidence = [
-        f"{case.share(m.session for m in moves)} moved together, {case.place(jump.old)} -> {case.place(jump.new)}",
+        f"{case.share(m.session for m in moves)} moved together, {_words(case, jump.old)} -> {_words(case, jump.new)}",
         f"{losers} of {len(moves)} lost probes meanwhile, {count(sum(m.lost for m in moves), 'probe')} in all",
     ]
     flips = min(len(move.changes) for move in moves) - 1
     if flips:
         evidence.append(f"they moved to and fro, each at least {count(flips + 1, 'time')}")
     if _looks_like_client_nat(case, moves):
-        return diagnosis("vip-failover", evidence, f"whether {jump.new} is a node's: {NO_CLUSTER}")
+        return diagnosis("vip-failover", evidence, f"whether {listed(jump.new)} is a node's: {NO_CLUSTER}")
     back = all(case.facts.was_at(move.session, jump.key, jump.new, move.changes[0].before.sent_ns) for move in moves)
     if back and not flips:
-        evidence.append(f"they had been at {case.place(jump.new)} before: it goes to and fro")
+        evidence.append(f"they had been at {_words(case, jump.new)} before: it goes to and fro")
     sure = flips or back or case.most(losers)
     return diagnosis("vip-failover", evidence, "" if sure else "loss of all sessions at the same time")
 
@@ -176,6 +177,10 @@ def node_rehash(case: Case, groups: Groups) -> Diagnosis | None:
         if case.most(sum(move.lost > 0 for move in moves)) or any(len(move.changes) > 1 for move in moves):
             return None
         return diagnosis("node-rehash", evidence, "a session that kept its reflexive IP, or a second ingress node")
+    if not case.facts.watched and left_one_pod(case, groups.to_other_pod + moves):
+        return diagnosis(
+            "node-rehash", evidence, f"whether the one pod that they all left is still there: {NO_CLUSTER}"
+        )
     return diagnosis("node-rehash", evidence)
 
 
@@ -208,17 +213,17 @@ def looks_local(case: Case, moves: Iterable[Move]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Jump:
-    """All sessions went from one ingress to one other."""
+    """All sessions went from one ingress to one other; a node is known by two reflexive IPs at the most."""
 
     moves: tuple[Move, ...]
     key: Callable[[Identity], str | None]
     """What names a place: the reflexive IP, or under policy Local the pod's node."""
-    old: str
-    new: str
+    old: frozenset[str]
+    new: frozenset[str]
 
 
 def _jump(case: Case, moves: tuple[Move, ...], key: Callable[[Identity], str | None]) -> _Jump | None:
-    """All sessions together, between two places: there, or to and fro. None: not so."""
+    """All sessions together, between two nodes: there, or to and fro. None: not so."""
     if not case.most(len(moves)):
         return None
     places = {key(who) for m in moves for c in m.changes for who in (c.before.identity, c.after.identity)}
@@ -227,25 +232,34 @@ def _jump(case: Case, moves: tuple[Move, ...], key: Callable[[Identity], str | N
     overlap = max(c.before.sent_ns for c in firsts) <= min(c.after.sent_ns for c in firsts)
     spread_ns = max(c.after.sent_ns for c in firsts) - min(c.before.sent_ns for c in firsts)
     together = overlap or spread_ns <= 3 * case.facts.interval_ns
-    if len(places) != 2 or None in places or len(starts) > 1 or not together:  # noqa: PLR2004 - from one, to one
+    old = frozenset(place for place in starts if place is not None)
+    new = frozenset(place for place in places - starts if place is not None)
+    if None in places or not together or not _one(case, old, key) or not _one(case, new, key):
         return None
-    (old,) = starts
-    (new,) = places - starts
-    return _Jump(moves, key, str(old), str(new))
+    return _Jump(moves, key, old, new)
+
+
+def _one(case: Case, places: Set[str], key: Callable[[Identity], str | None]) -> bool:
+    """Whether these are one node's."""
+    return one_node(case, places) if key is _ip else len(places) == 1
+
+
+def _words(case: Case, places: Set[str]) -> str:
+    return listed(case.place(place) for place in places)
 
 
 def _of_nodes(case: Case, jump: _Jump) -> bool:
     """Whether one of the two places is a node, by name or address."""
     names = case.facts.node_names or {}
-    return any(place in names or place in names.values() for place in (jump.old, jump.new))
+    return any(place in names or place in names.values() for place in jump.old | jump.new)
 
 
 def _looks_like_client_nat(case: Case, moves: tuple[Move, ...]) -> bool:
     """All together to one address that is not known as a node's, and the pods are the same."""
     jump = _jump(case, moves, _ip)
-    if jump is None or any(Kind.POD in move.kinds or move.old.pod is None for move in moves):
+    if jump is None or len(jump.new) > 1 or any(Kind.POD in move.kinds or move.old.pod is None for move in moves):
         return False
-    return not any(case.is_node(ip) for ip in (jump.old, jump.new))
+    return not any(case.is_node(ip) for ip in jump.old | jump.new)
 
 
 def _ip(who: Identity) -> str | None:

@@ -86,7 +86,11 @@ def stale_flow(case: Case, blocked: Held | None) -> Diagnosis | None:
         return diagnosis("stale-flow", evidence, f"whether the pod was gone already: {NO_CLUSTER}")
     if blocked.answered is None:
         return diagnosis("stale-flow", evidence, "a canary: was a fresh source port answered meanwhile?")
-    if not removed and not blocked.node_answers:
+    if _translated(case, blocked):
+        evidence.append(
+            "the ICMP error bears the Service's own address: the flows' node lives, and its entries lead nowhere"
+        )
+    elif not removed and not blocked.node_answers:
         return diagnosis("stale-flow", evidence, _BOTH_POSSIBLE)
     return diagnosis("stale-flow", evidence)
 
@@ -96,7 +100,7 @@ def dead_target(case: Case, blocked: Held | None) -> Diagnosis | None:
     if blocked is None or blocked.answered is False or blocked.node_answers or not blocked.nodes:
         return None
     down = _node_down(case, blocked)
-    if _removed(case, blocked) and not down:
+    if not down and (_removed(case, blocked) or _translated(case, blocked)):
         return None
     evidence = _blocked_words(case, blocked)
     evidence.append(f"no session through {_places(case, blocked)} was answered")
@@ -150,6 +154,9 @@ def local_policy(case: Case) -> Diagnosis | None:
         *case.canary_words(case.canaries),
         *_empty_nodes(case),
     ]
+    if case.facts.started is not None and case.facts.started.connected:
+        missing = "replies from another address, which a connected socket does not hear: run without --connected"
+        return diagnosis("local-policy", evidence, missing)
     if policy == "Local":
         return diagnosis("local-policy", [*evidence, "the Service's externalTrafficPolicy is Local"])
     if case.source_kept:
@@ -205,6 +212,26 @@ def _removed(case: Case, blocked: Held) -> set[str]:
             if held_ and held_[-1] is None:
                 found.add(pod)
     return found
+
+
+def _translated(case: Case, blocked: Held) -> bool:
+    """Whether a node said of each silent pod that no host is there, in the Service's name.
+
+    ICMP errors are sent back through a flow's translation, which makes the Service's address their source (RFC 5508,
+    section 4.2); one from a router before a dead node would bear the router's.
+    """
+    started = case.facts.started
+    silent = {silence.session: silence.old.pod for silence in blocked.silences if silence.old is not None}
+    heard = {
+        silent[event.session]
+        for event in case.facts.network_errors
+        if event.error == "EHOSTUNREACH"
+        and event.session in silent
+        and case.during(event.at_ns)
+        and started is not None
+        and event.offender == started.target.ip
+    }
+    return bool(heard) and heard == set(silent.values())
 
 
 def _terminating(case: Case, silences: Iterable[Silence]) -> list[Silence]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.diagnosis.masquerade import within_nodes
 from affinity_tester.core.identity import Kind
 
 _SPRAY_CHANGES = 4
@@ -33,9 +34,9 @@ class Groups:
     after_silence: tuple[Move, ...]
     """They changed only at the first probe after a silence."""
     to_other_ip: tuple[Move, ...]
-    """A new reflexive IP."""
+    """A new reflexive IP, of another node as far as can be told."""
     to_other_pod: tuple[Move, ...]
-    """A new pod, the same reflexive IP."""
+    """A new pod, the same reflexive IP or the other one of the same node."""
     port_alone: tuple[Move, ...]
     """A new reflexive port, the same IP and pod."""
 
@@ -49,14 +50,16 @@ def sort(case: Case) -> Groups:
     if sprayed and 2 * len(sprayed) >= len(case.moves):
         # Chance spares some sessions for a while; they are no story of their own.
         sprayed, groups = case.moves, {}
+    stayed = (*groups.get("to_other_pod", ()), *groups.get("port_alone", ()))
+    within = within_nodes(case, tuple(groups.get("to_other_ip", ())), stayed)
     sizes = len(case.facts.sizes)
     return Groups(
         sprayed=sprayed,
         by_size=sizes > 1 and bool(sprayed) and all(_by_size(move, sizes) for move in sprayed),
         restarted=tuple(groups.get("restarted", ())),
         after_silence=tuple(groups.get("after_silence", ())),
-        to_other_ip=tuple(groups.get("to_other_ip", ())),
-        to_other_pod=tuple(groups.get("to_other_pod", ())),
+        to_other_ip=tuple(move for move in groups.get("to_other_ip", ()) if move not in within),
+        to_other_pod=(*groups.get("to_other_pod", ()), *within),
         port_alone=tuple(groups.get("port_alone", ())),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import comb
 
 from affinity_tester.core.diagnosis.facts import Facts, SessionFacts
-from affinity_tester.core.diagnosis.wording import count, diagnosis, listed, pods
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
@@ -26,6 +26,9 @@ _SIZE_SHARE = 0.05
 _SIZE_RATIO = 10
 """...and how much larger it is than that of the size that fares best."""
 
+_LOOKED_NS = 1_000_000_000
+"""The machine's address is looked at so often at the most: it may have changed so long before that is told."""
+
 _COMMON_MTU = 1472
 """The largest UDP payload over IPv4 and plain Ethernet in one packet."""
 
@@ -33,14 +36,15 @@ _COMMON_MTU = 1472
 def self_inflicted(facts: Facts) -> Diagnosis | None:
     """The client was no good witness: what it dropped, refused or missed itself."""
     total = facts.total
-    own = total.socket_drops + total.send_errors
+    refused = 0 if _refused_without_address(facts) else total.send_errors
+    own = total.socket_drops + refused
     tried = total.sent + total.send_errors
     slots = tried + total.timer_misses
     evidence = []
     if own > MAX_SELF_INFLICTED * tried:
         evidence.append(
             f"this machine dropped {count(total.socket_drops, 'reply')} at full socket buffers and refused "
-            f"{count(total.send_errors, 'probe')}, {own / tried:.2%} of {count(tried, 'probe')}"
+            f"{count(refused, 'probe')}, {own / tried:.2%} of {count(tried, 'probe')}"
         )
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         evidence.append(
@@ -50,30 +54,37 @@ def self_inflicted(facts: Facts) -> Diagnosis | None:
 
 
 def client_ip_spread(facts: Facts) -> Diagnosis | None:
-    """ClientIP affinity is set, and one client IP is served by several pods."""
-    if facts.spec("sessionAffinity") != "ClientIP":
-        return None
+    """ClientIP affinity is set, or seems to be at each node by itself, and one client IP is served by several pods."""
+    affinity = facts.spec("sessionAffinity")
     by_ip: dict[str, dict[str, Identity]] = {}
     for name, session in facts.sessions.items():
         if session.local is not None and session.history and not session.silent:
             by_ip.setdefault(session.local.ip, {})[name] = session.history[-1][1]
     spread = {ip: {who.pod for who in served.values() if who.pod is not None} for ip, served in by_ip.items()}
     ip, served_by = max(spread.items(), key=lambda item: len(item[1]), default=("", set()))
-    if len(served_by) < 2:  # noqa: PLR2004 - one is what affinity promises
+    if affinity not in {"ClientIP", None} or len(served_by) < 2:  # noqa: PLR2004 - one is what affinity promises
         return None
-    evidence = [
-        f"sessionAffinity is ClientIP, yet the {count(len(by_ip[ip]), 'session')} of client IP {ip} are served by "
-        f"{count(len(served_by), 'pod')} at once: {pods(served_by)}"
-    ]
+    many = (
+        f"the {count(len(by_ip[ip]), 'session')} of client IP {ip} are served by {count(len(served_by), 'pod')} at once"
+    )
     per_node: dict[str, set[str | None]] = {}
     for who in by_ip[ip].values():
         if who.reflexive is not None:
             per_node.setdefault(who.reflexive.ip, set()).add(who.pod)
-    if len(per_node) > 1 and all(len(names) == 1 for names in per_node.values()):
-        evidence.append(
-            f"each of the {count(len(per_node), 'ingress IP')} keeps to one pod: each node has its own affinity"
+    kept = len(per_node) > 1 and all(len(names) == 1 for names in per_node.values())
+    each = f"each of the {count(len(per_node), 'ingress IP')} keeps to one pod"
+    if affinity is not None:
+        evidence = [f"sessionAffinity is ClientIP, yet {many}: {pods(served_by)}"]
+        return diagnosis(
+            "client-ip-spread", [*evidence, f"{each}: each node has its own affinity"] if kept else evidence
         )
-    return diagnosis("client-ip-spread", evidence)
+    # A pod that is seen from two IPs is drawn anew for each flow: a node's two addresses tell its own pods from others'.
+    alone = kept and len(per_node) == len(served_by)
+    by_chance = len(served_by) ** (len(per_node) - len(by_ip[ip]))
+    if not alone or by_chance > _CHANCE:
+        return None
+    missing = f"the Service's sessionAffinity, where each node does not just serve its own pods: {NO_CLUSTER}"
+    return diagnosis("client-ip-spread", [f"{many}: {pods(served_by)}", f"{each}, another one each"], missing)
 
 
 def rewritten_from_the_start(facts: Facts) -> Diagnosis | None:
@@ -191,6 +202,13 @@ RULES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
     rewritten_from_the_start,
     self_inflicted,
 )
+
+
+def _refused_without_address(facts: Facts) -> bool:
+    """Whether probes were refused only since this machine lost its address: `client-socket` says that."""
+    refused_ns = [event.at_ns for event in facts.client_faults if event.fault == "send-error"]
+    moved_ns = [event.at_ns for event in facts.client_faults if event.fault == "local-address"]
+    return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _LOOKED_NS
 
 
 def _longest(sessions: list[SessionFacts]) -> int:
