@@ -219,6 +219,7 @@ class _Client:
         now_ns = monotonic_ns()
         total, losses, kinds, gap_ns = Counts(), Losses(), dict.fromkeys(Kind, 0), 0
         for session in self._sessions:
+            session.read_empty()  # what came after the last answer counts too: duplicates, forgeries
             session.expire()
             session.check_drops()
             summary = session.summary(now_ns)
