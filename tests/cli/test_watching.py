@@ -1,0 +1,597 @@
+"""`affinity-tester client` beside a cluster: the installed command, an API server that can fail, and servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from commands import NO_KUBECONFIG, PATIENCE_S, TIME, Client, Ended, Run, Start, environment
+from fakeapi import FakeApi, Json, endpoint, endpoint_slice, node, proxy, service, write_kubeconfig
+from scripted import Probe, ScriptedServer, scripted
+
+FAST = ("--sessions", 4, "--interval", "20ms", "--settle", "500ms", "--loss-threshold", "1s")
+"""Some 200 pairs a second, each judged within a second or two."""
+
+RUNNING = (*FAST, "--stats", "total", "--stats-interval", "500ms")
+
+ESCAPE = re.compile(r"\x1b\[(\d+)m")
+
+OPENING = r"TIME \[info\]  \d{4}-\d\d-\d\d UTC[+-]\d\d:\d\d, affinity-tester \S+"
+PROBES = "TIME [info]  4 sessions to TARGET: a probe of 288 bytes every 20 ms each, lost after 1 s"
+POOL = "TIME [event] the pool is watched: 2 of 2 endpoints ready"
+WATCHED = 'TIME [info]  watching Service "media/turn" in context "kind-test", by its load-balancer'
+BROKE = "TIME [event] the pool is not observed any more: the connection to the API server broke"
+STOPPED = "TIME [info]  sending stopped; the last replies may still come, then the last judgements"
+UNWATCHED = "TIME [info]  pool not watched ({}): a change counts as a violation unless the client was idle"
+
+
+class Stage:
+    """A Service's address: its flows go where the test says."""
+
+    def __init__(self) -> None:
+        self.pod = "a"
+        """Who answers; empty: nobody."""
+        self.reflexive: str | None = None
+        """The IP that the pod claims to see; None: what it sees."""
+
+    def script(self, server: ScriptedServer, probe: Probe) -> None:
+        if self.pod:
+            seen = None if self.reflexive is None else (self.reflexive, probe.source[1])
+            server.reply(probe, self.pod, reflexive=seen)
+
+
+class Scene(NamedTuple):
+    """All that a run needs."""
+
+    stage: Stage
+    server: ScriptedServer
+    api: FakeApi
+    environ: dict[str, str]
+    """KUBECONFIG, which leads to the API server."""
+
+    def put_service(self, name: str = "turn", **spec: Any) -> None:
+        """A Service whose one port, and whose balancer's address, are the server's."""
+        self.api.put("services", service(name, **{"ingress": ("127.0.0.1",), "ports": [self.port()], **spec}))
+
+    def put_pool(self, *endpoints: Json, of: str = "turn", **more: Any) -> None:
+        self.api.put("endpointslices", endpoint_slice(*endpoints, name=of, of=of, **{"ports": [self.port()], **more}))
+
+    def port(self, **more: Any) -> Json:
+        return {"name": "stun", "protocol": "UDP", "port": self.server.address.port, "targetPort": "stun", **more}
+
+    def told(self, text: str) -> list[str]:
+        """A log's lines up to the summary, and the verdict; what differs from run to run has a word instead."""
+        text = ESCAPE.sub("", text)
+        for pattern, word in (
+            (re.escape(str(self.server.address)), "TARGET"),
+            (TIME, "TIME"),
+            (r"CLIENT-\d+", "CLIENT"),
+            (r"(10\.0\.0\.\d):\d+", r"\1:PORT"),
+            (r"\d+\.\d s (before|after)", r"N s \1"),
+            (r"\b(again after|answered after|TIME for|at most|in the) [\d.]+ m?s\b", r"\1 N s"),
+        ):
+            text = re.sub(pattern, word, text)
+        verdict = r"PASS|FAIL|INCONCLUSIVE|changes judged"
+        lines = [line for line in text.splitlines() if re.match(rf"TIME|{verdict}", line)]
+        return [line for line in lines if not re.match(r"TIME \[info\]  4 sessions sent", line)]
+
+
+@asynccontextmanager
+async def scene(folder: Path) -> AsyncIterator[Scene]:
+    """Pods a and b on nodes n1 and n2 behind the Service media/turn, whose balancer has the server's address."""
+    stage, api = Stage(), FakeApi()
+    async with scripted(stage.script) as server:
+        await api.start()
+        path = folder / f"kubeconfig-{api.port}"
+        write_kubeconfig(path, api.port)
+        made = Scene(stage, server, api, {"KUBECONFIG": str(path)})
+        made.put_service()
+        made.put_pool(endpoint("a"), endpoint("b", "n2"))
+        for number in (1, 2):
+            api.put("nodes", node(f"n{number}", internal=f"10.0.0.{number}"))
+        api.put("pods", proxy("kube-proxy-1"))
+        try:
+            yield made
+        finally:
+            api.hold.set()
+            api.answering.set()
+            await api.kill()
+
+
+async def begun(client: Client) -> None:
+    """Wait until the run is older than the settle time: what was before it explains nothing any more."""
+    await client.until("watching Service")
+    for _ in range(2):
+        await client.until("4 sessions sent .* served by")
+
+
+def colours(end: Ended, pattern: str) -> set[str]:
+    """The colours of all lines of the log that have this."""
+    lines = [line for line in end.out.splitlines() if re.search(pattern, ESCAPE.sub("", line))]
+    return {";".join(ESCAPE.findall(line)[:-1]) for line in lines if line.startswith("\x1b")}
+
+
+def code_of(end: Ended) -> int:
+    """What a run without fault ends with: a machine that is too busy is no witness."""
+    return 3 if "this client was too busy" in end.out else 0
+
+
+# --- a change and what it is judged ------------------------------------------------------------------------------------
+
+
+async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        at.api.forbidden = {"list /api/v1/nodes"}
+        async with start("--service", "turn", *RUNNING, FORCE_COLOR="1", **at.environ) as client:
+            await begun(client)
+            at.put_pool(endpoint("b", "n2"))
+            await client.until('pod "a" left the pool')
+            at.stage.pod = "b"
+            await client.until("incident 1 ")
+            for _ in range(2):
+                await client.until("4 sessions sent")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (code_of(end), "")
+    assert re.fullmatch(OPENING, lines.pop(0))
+    assert lines[0] == PROBES
+    assert set(lines[1:4]) == {"TIME [event] cannot list nodes: node events will be missing", POOL, WATCHED}
+    assert lines[4] == 'TIME [event] pod "a" left the pool'
+    assert (
+        lines[5:13]
+        == [
+            'TIME [error] CLIENT pod_name changed "a" -> "b"',
+            'TIME [info]      explained: pod "a" left the pool N s before, unavoidable (CLIENT, changed TIME)',
+        ]
+        * 4
+    )
+    assert lines[13:18] == [
+        "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
+        "TIME [info]      judged: 4 explained",
+        "TIME [info]      by x_address IP before: 127.0.0.1 (4 of 4)",
+        'TIME [info]      near: pod "a" left the pool N s after',
+        STOPPED,
+    ]
+    assert lines[18] == "changes judged: 4 explained"
+    assert colours(end, "pod_name changed") == {"31"}
+    assert colours(end, 'pod "a" left the pool$') == {"36"}
+    assert colours(end, "explained: ") == {"2"}
+
+
+async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        at.stage.reflexive = "10.0.0.1"
+        async with start("--service", "media/turn", *RUNNING, FORCE_COLOR="1", **at.environ) as client:
+            await begun(client)
+            at.api.put("nodes", node("n3", internal="10.0.0.3"))
+            await client.until('node "n3" added')
+            at.stage.reflexive, at.stage.pod = "10.0.0.3", "b"
+            await client.until("incident 1 ")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (1, "")
+    assert lines[1:5] == [PROBES, POOL, WATCHED, 'TIME [event] node "n3" added']
+    assert (
+        lines[5:13]
+        == [
+            'TIME [error] CLIENT x_address changed 10.0.0.1:PORT (node "n1") -> 10.0.0.3:PORT (node "n3")',
+            'TIME [error] CLIENT pod_name changed "a" -> "b"',
+        ]
+        * 4
+    )
+    assert lines[13:17] == ["TIME [error]     violation: the pool stood still (CLIENT, changed TIME)"] * 4
+    assert lines[17:21] == [
+        "TIME [error] incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (reflexive_ip 4, pod 4, instance 4)",
+        "TIME [error]     judged: 4 violation",
+        'TIME [error]     by x_address IP before: 10.0.0.1, node "n1" (4 of 4)',
+        'TIME [error]     near: node "n3" added N s after',
+    ]
+    assert 'TIME [error]         node "n3" was added N s before' in lines
+    assert lines[-2:] == ["changes judged: 4 violation", "FAIL: 4 violations"]
+    assert colours(end, 'node "n3" added$') == {"36"}
+    assert colours(end, "violation: ") == colours(end, "incident 1 ") == {"1;31"}
+
+
+async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        async with start(at.server.address, *RUNNING, **at.environ) as client:
+            await begun(client)
+            await at.api.kill()
+            await client.until("not observed any more")
+            at.stage.pod = "b"
+            for _ in range(4):
+                await client.until("pod_name changed")
+            at.put_pool(endpoint("b", "n2"))
+            await at.api.start()
+            await client.until("incident 1 ")
+            at.put_pool(endpoint("b", "n2"), endpoint("c"))
+            await client.until('pod "c" joined the pool')
+            at.stage.pod = "c"
+            await client.until("incident 2 ")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (3, "")
+    assert lines[1:5] == [PROBES, POOL, WATCHED, BROKE]
+    assert lines[5:9] == ['TIME [error] CLIENT pod_name changed "a" -> "b"'] * 4
+    assert lines[9:11] == [
+        "TIME [event] the pool is observed again after N s",
+        'TIME [event] pod "a" left the pool',
+    ]
+    missed = 'pod "a" left the pool at some time in the N s of an interrupted watch'
+    assert lines[11:15] == [f"TIME [warn]      unknown: {missed} (CLIENT, changed TIME)"] * 4
+    assert lines[15:17] == [
+        "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
+        "TIME [info]      judged: 4 unknown",
+    ]
+    avoidable = 'explained: pod "c" joined the pool N s before, avoidable (CLIENT, changed TIME)'
+    assert lines.count(f"TIME [info]      {avoidable}") == 4
+    assert lines.count(BROKE) == 1
+    verdict = lines.index("changes judged: 4 unknown, 4 explained")
+    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes could not be judged"
+    (sent, answered, lost) = re.search(r"^all +(\d+) +(\d+) +(\d+) ", end.out, re.MULTILINE).groups()  # type: ignore[union-attr]
+    assert (answered, lost) == (sent, "0")
+
+
+async def test_a_gap_in_which_nothing_was_missed_excuses_nothing(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        async with start(at.server.address, *RUNNING, **at.environ) as client:
+            await begun(client)
+            await at.api.kill()
+            await client.until("not observed any more")
+            at.stage.pod = "b"
+            await client.until("pod_name changed")
+            await at.api.start()
+            await client.until("violation")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (1, "")
+    assert [line for line in lines if "[event]" in line] == [
+        POOL,
+        BROKE,
+        "TIME [event] the pool is observed again after N s, and nothing was missed",
+    ]
+    assert lines.count("TIME [error]     violation: the pool stood still (CLIENT, changed TIME)") == 4
+
+
+async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        async with start(at.server.address, *RUNNING, **at.environ) as client:
+            await begun(client)
+            await at.api.kill()
+            await client.until("not observed any more")
+            at.stage.pod = "b"
+            for _ in range(4):
+                await client.until("pod_name changed")
+            client.signal(signal.SIGINT)
+            await client.until("still to come")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (3, "")
+    stopped = lines.index(STOPPED)
+    assert lines[stopped : stopped + 7] == [
+        STOPPED,
+        "TIME [info]  4 judgements still to come, in at most N s (Ctrl-C: leave them unknown)",
+        "TIME [warn]  stopped at once: judgements still open are unknown",
+        *["TIME [warn]      unknown: the run ended before the pool was confirmed (CLIENT, changed TIME)"] * 4,
+    ]
+    verdict = lines.index("changes judged: 4 unknown")
+    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes could not be judged"
+
+
+async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_watched(
+    start: Start, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as at:
+        at.stage.pod = "x"
+        async with start("--service", "turn", *RUNNING, **at.environ) as client:
+            await client.until("never in the watched pool")
+            at.put_pool(endpoint("a"))
+            await client.until('pod "b" left the pool')
+            at.stage.pod = "y"
+            for _ in range(4):
+                await client.until("violation")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (1, "")
+    wrong = "wrong cluster or Service; the pool counts as not watched"
+    assert [line for line in lines if "[warn]" in line] == [
+        f'TIME [warn]  pod "x" answers, which was never in the watched pool: {wrong}'
+    ]
+    assert lines.count("TIME [error]     violation: pool not watched (CLIENT, changed TIME)") == 4
+    assert lines[-1] == "FAIL: 4 violations"
+
+
+async def test_a_silence_has_the_reason_that_the_cluster_knows(run: Run, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        at.stage.pod = ""
+        at.put_pool()
+        end = await run(at.server.address, *RUNNING, "--duration", "6", **at.environ)
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (3, "")
+    assert lines[2] == "TIME [event] the pool is watched: 0 of 0 endpoints ready"
+    why = 'Service "media/turn" has no endpoints: no pod has the labels app=turn'
+    assert [line for line in lines if "[warn]" in line] == [f"TIME [warn]  no session is answered after N s: {why}"]
+    assert lines[-1] == "INCONCLUSIVE: nothing answered"
+
+
+async def test_a_closed_output_ends_a_watched_run_quietly(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at, start("--service", "turn", *RUNNING, **at.environ) as client:
+        await client.until("watching Service")
+        client.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        at.put_pool(endpoint("b", "n2"))
+        async with asyncio.timeout(PATIENCE_S):
+            assert await client.process.wait() == 141
+        assert client.process.stderr is not None
+        assert await client.process.stderr.read() == b""
+
+
+# --- the first lines ---------------------------------------------------------------------------------------------------
+
+SHORT = (*FAST, "--duration", "100ms")
+
+
+async def some_at_a_time(runs: list[Awaitable[Ended]]) -> list[Ended]:
+    """Each imports a large package."""
+    gate = asyncio.Semaphore(3)
+
+    async def one(run: Awaitable[Ended]) -> Ended:
+        async with gate:
+            return await run
+
+    return await asyncio.gather(*map(one, runs))
+
+
+async def test_the_first_lines_say_whether_the_pool_is_watched(run: Run, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at, scene(tmp_path) as refusing, scene(tmp_path) as slow, scene(tmp_path) as dead:
+        target, port = at.server.address, at.server.address.port
+        at.put_service("affinity-tester")
+        at.put_pool(endpoint("a"), of="affinity-tester")
+        at.put_service("by-node", type="NodePort", ingress=(), ports=[at.port(port=3478, nodePort=port)])
+        at.put_pool(endpoint("a"), of="by-node")
+        at.put_service("inside", type="ClusterIP", ingress=(), clusterIPs=["127.0.0.1"])
+        at.put_pool(endpoint("a", ready=False), endpoint("b"), of="inside")
+        several = [{"name": "sip", "protocol": "UDP", "port": 5060}, {**at.port(), "name": "media"}]
+        at.put_service("several", ports=several)
+        at.put_pool(endpoint("a"), of="several", ports=several)
+        at.api.put("nodes", node("n1", internal="127.0.0.1"))
+        refusing.api.forbidden = {"list /apis/discovery.k8s.io/v1/namespaces/media/endpointslices"}
+        slow.api.hold.clear()
+        dead.api.answering.clear()
+
+        def watching(name: str, way: str) -> str:
+            return f'TIME [info]  watching Service "media/{name}" in context "kind-test"{way}'
+
+        def endpoints(ready: int, of: str) -> str:
+            return f"TIME [event] the pool is watched: {ready} of {of} ready"
+
+        no_cluster = f"no cluster: there is neither a kubeconfig ({NO_KUBECONFIG}) nor a pod's service account"
+        no_rights = "cannot list endpointslices in namespace media (status 403)"
+        cases: list[tuple[Scene, tuple[object, ...], dict[str, str], list[str]]] = [
+            (at, ("--service", "turn", "--watch", "on"), {}, [POOL, WATCHED]),
+            (
+                at,
+                ("--via", "load-balancer"),
+                {},
+                [endpoints(1, "1 endpoint"), watching("affinity-tester", ", by its load-balancer")],
+            ),
+            (at, ("--service", "by-node"), {}, [endpoints(1, "1 endpoint"), watching("by-node", ", by its node-port")]),
+            (
+                at,
+                ("--service", "inside", "--via", "cluster-ip"),
+                {},
+                [endpoints(1, "2 endpoints"), watching("inside", ", by its cluster-ip")],
+            ),
+            (
+                at,
+                ("--service", "several", "--target-port", port),
+                {},
+                [endpoints(1, "1 endpoint"), watching("several", ", by its load-balancer")],
+            ),
+            (
+                at,
+                (target, "--service", "by-node", "--watch", "off"),
+                {"KUBECONFIG": at.environ["KUBECONFIG"]},
+                [UNWATCHED.format("--watch off")],
+            ),
+            (dead, (dead.server.address, "--watch", "off"), {}, [UNWATCHED.format("--watch off")]),
+            (at, (target,), {"KUBECONFIG": NO_KUBECONFIG}, [UNWATCHED.format(no_cluster)]),
+            (
+                at,
+                (dead.server.address,),
+                {},
+                [
+                    UNWATCHED.format(
+                        f"no Service of context kind-test has the address {dead.server.address} (name one: --service)"
+                    )
+                ],
+            ),
+            (refusing, ("--service", "turn"), {}, [UNWATCHED.format(no_rights)]),
+            (refusing, (refusing.server.address, "--service", "turn"), {}, [UNWATCHED.format(no_rights)]),
+            (
+                slow,
+                (slow.server.address,),
+                {},
+                [UNWATCHED.format("the Services of context kind-test could not be listed within 3 s")],
+            ),
+            (
+                dead,
+                (dead.server.address,),
+                {},
+                [UNWATCHED.format("the cluster of context kind-test did not answer within 3 s")],
+            ),
+        ]
+        ends = await some_at_a_time(
+            [run(*arguments, *SHORT, **{**where.environ, **extra}) for where, arguments, extra, _ in cases]
+        )
+        told = [where.told(end.out) for (where, *_), end in zip(cases, ends, strict=True)]
+        asked = {path for _, path, _ in dead.api.asked}
+    for (_, arguments, _, lines), end, first in zip(cases, ends, told, strict=True):
+        assert (end.code, end.err) == (3, ""), arguments
+        assert re.fullmatch(OPENING, first[0])
+        assert first[2 : 2 + len(lines)] == lines, arguments
+        assert first[2 + len(lines)] == STOPPED, arguments
+    assert asked == {"/apis/discovery.k8s.io/v1"}
+
+
+# --- what a user can get wrong -----------------------------------------------------------------------------------------
+
+
+async def test_what_is_missing_is_one_line(run: Run, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at, scene(tmp_path) as refusing, scene(tmp_path) as dead:
+        at.put_service("pending", ingress=(), ports=[at.port(nodePort=30478)])
+        at.put_pool(endpoint("a"), of="pending")
+        at.put_service("tcp", ports=[{"name": "web", "protocol": "TCP", "port": 80}])
+        at.put_service("empty")
+        at.put_service("unready")
+        at.put_pool(endpoint("a", ready=False), of="unready")
+        several = [{**at.port(), "port": number, "name": f"p{number}"} for number in (5060, 19302)]
+        at.put_service("several", ports=several)
+        at.put_service("inside", type="ClusterIP", ingress=(), clusterIPs=["None"], clusterIP="None")
+        at.put_pool(endpoint("a"), of="inside")
+        refusing.api.forbidden = {
+            "get /api/v1/namespaces/media/services/turn",
+            "list /api/v1/services",
+            "list /api/v1/namespaces/media/services",
+        }
+        dead.api.answering.clear()
+        target = at.server.address
+        make = "make one with 'make apply-deployment apply-service', or name one with --service NAMESPACE/NAME"
+        pods = "see kubectl get pods --namespace media --selector app=turn"
+        no_cluster = f"no cluster: there is neither a kubeconfig ({NO_KUBECONFIG}) nor a pod's service account"
+        late = "the cluster of context kind-test did not answer within 3 s"
+        no_target = (
+            "no target: name it (affinity-tester client 203.0.113.7), or set TARGET_ADDR (make apply-service does)"
+        )
+        nowhere = {"KUBECONFIG": NO_KUBECONFIG}
+        cases: list[tuple[dict[str, str], tuple[object, ...], str]] = [
+            (at.environ, (), f'there is no Service "media/affinity-tester" (context kind-test): {make}'),
+            (at.environ, ("--service", "live/turn"), f'there is no Service "live/turn" (context kind-test): {make}'),
+            (at.environ, (target, "--service", "no"), f'there is no Service "media/no" (context kind-test): {make}'),
+            (at.environ, ("--service", "a/b/c"), "--service wants [NAMESPACE/]NAME, not 'a/b/c'"),
+            (
+                at.environ,
+                ("--service", "pending"),
+                'the load balancer of Service "media/pending" has no address yet: wait for it '
+                "(kubectl describe service pending --namespace media says why), or use --via node-port",
+            ),
+            (
+                at.environ,
+                ("--service", "tcp"),
+                'Service "media/tcp" has no UDP port (its ports: 80/TCP): name another with --service',
+            ),
+            (
+                at.environ,
+                ("--service", "empty"),
+                f'Service "media/empty" has no ready endpoints (it has none at all): {pods}',
+            ),
+            (
+                at.environ,
+                ("--service", "unready"),
+                f'Service "media/unready" has no ready endpoints (none of its 1 is ready): {pods}',
+            ),
+            (
+                at.environ,
+                ("--service", "several"),
+                'Service "media/several" has several UDP ports: choose one of 5060, 19302 with --target-port',
+            ),
+            (
+                at.environ,
+                ("--service", "several", "--target-port", "3478"),
+                'Service "media/several" has no UDP port 3478: choose one of 5060, 19302 with --target-port',
+            ),
+            (
+                at.environ,
+                ("--service", "inside"),
+                'Service "media/inside" is of type ClusterIP, reached only from inside the cluster: '
+                "run the client in a pod, or change its type to LoadBalancer or NodePort",
+            ),
+            (
+                at.environ,
+                ("--service", "inside", "--via", "cluster-ip"),
+                'Service "media/inside" has no cluster IP: it is headless; give a pod\'s address as TARGET',
+            ),
+            (
+                at.environ,
+                ("--service", "inside", "--via", "node-port"),
+                'Service "media/inside" has no node port (type ClusterIP): choose another --via',
+            ),
+            (at.environ, ("a:b", "--service", "turn"), "the target is wrong: port 'b' is not a number from 1 to 65535"),
+            (
+                refusing.environ,
+                ("--service", "turn"),
+                'the Service "media/turn" cannot be looked up (status 403): '
+                "give TARGET itself, or more rights (k8s/rbac.yaml)",
+            ),
+            (refusing.environ, (target, "--watch", "on"), "--watch on: Services could not be listed (status 403)"),
+            (nowhere, (target, "--watch", "on"), f"--watch on: {no_cluster}"),
+            (nowhere, ("--service", "turn"), f"--service: {no_cluster}"),
+            (dead.environ, (target, "--watch", "on"), f"--watch on: {late}"),
+            (dead.environ, (), f"{no_target}; nor can its Service be looked up ({late})"),
+        ]
+        ends = await some_at_a_time([run(*arguments, *SHORT, **environ) for environ, arguments, _ in cases])
+    for (_, arguments, line), end in zip(cases, ends, strict=True):
+        assert (end.code, end.out, end.err) == (2, "", f"error: {line}\n"), arguments
+
+
+# --- what it costs who asks no cluster -----------------------------------------------------------------------------------
+
+
+def ended_by(number: int | None, arguments: list[object]) -> str:
+    """What a command imported, one module a line; a command that goes on gets a signal after its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "affinity_tester", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(PYTHONUNBUFFERED="1", POD_NAME="a"),
+    )
+    try:
+        if number is not None:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(number)
+        _, imported = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    return imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "proof"),
+    [
+        (["--help"], None, "click"),
+        (["client", "--help"], None, "affinity_tester.cluster.discover"),
+        (
+            ["server", "--host", "127.0.0.1", "--port", 0, "--health-port", 0],
+            signal.SIGINT,
+            "affinity_tester.net.run_server",
+        ),
+        (
+            ["client", "127.0.0.1:9", "--loss-threshold", "100ms", "--watch", "off"],
+            signal.SIGINT,
+            "affinity_tester.net.client",
+        ),
+        (["client", "127.0.0.1:9", "--loss-threshold", "100ms"], signal.SIGINT, "affinity_tester.net.client"),
+    ],
+)
+def test_who_asks_no_cluster_does_not_import_its_package(
+    arguments: list[object], number: int | None, proof: str
+) -> None:
+    imported = {line.rpartition("|")[2].strip() for line in ended_by(number, arguments).splitlines()}
+    assert proof in imported
+    assert not {name for name in imported if name.partition(".")[0] in {"kubernetes", "aiohttp"}}
