@@ -32,7 +32,7 @@ SELECTOR := app.kubernetes.io/name=affinity-tester
 KUBE := $(KUBECTL) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test lint bench client image context apply-deployment apply-service node-scaleup clean
+.PHONY: help venv demo lab test lint bench client image context apply-deployment apply-service apply-rbac node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -76,9 +76,9 @@ $(VENV)/.python:
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@touch $@
 
-# The client has the cluster's package, the server its faster event loop.
+# With the cluster's package: the client watches the pool where it can.
 $(VENV)/.installed: pyproject.toml $(VENV)/.python
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[server,cluster]'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --editable '.[cluster]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
@@ -152,15 +152,33 @@ apply-service: context ## open the Service (POLICY, AFFINITY), wait for its addr
 	case $$address in *[!0-9A-Fa-f.:]*) echo "The address is a name; a new one takes a minute or two to resolve." ;; esac; \
 	echo "External address $$address, now TARGET_ADDR in $$ENV_FILE. Next: make client"
 
+# The cluster-wide binding names the namespace of its account, so that one has to be known here.
+apply-rbac: context ## let a client that runs in the cluster watch the pool (k8s/rbac.yaml)
+	@NAMESPACE=$${NAMESPACE:-$$($(KUBECTL) config view --minify --output='jsonpath={..namespace}' 2>/dev/null)}; \
+	NAMESPACE=$${NAMESPACE:-default}; \
+	case $$NAMESPACE in *[!a-z0-9-]*) echo "NAMESPACE='$$NAMESPACE' is not the name of a namespace" >&2; exit 2 ;; esac; \
+	$(call PUT,NAMESPACE) k8s/rbac.yaml | $(KUBE) apply --filename=- || { \
+		echo "Where you may not make roles for the whole cluster, leave ClusterRole and ClusterRoleBinding out of k8s/rbac.yaml:"; \
+		echo "  the pool is then watched all the same, and only what happens to nodes and proxies is missing."; \
+		exit 1; } >&2
+	@echo "A pod in that namespace with 'serviceAccountName: affinity-tester-client' may watch now."
+
 node-scaleup: context ## make the cluster add NODES nodes (NODES=0 gives them back)
 	@case $$NODES in ''|*[!0-9]*) echo "NODES='$$NODES' is not a whole number" >&2; exit 2 ;; esac
 	@case $$CPU in ''|*[!0-9.m]*) echo "CPU='$$CPU' is not a number of CPUs (2, 0.5, 500m)" >&2; exit 2 ;; esac
 	@$(call PUT,NODES) k8s/node-scaleup.yaml | $(call PUT,CPU) | $(KUBE) apply --filename=-
 	@echo "Watch the nodes come and go with 'kubectl get nodes --watch'; where no autoscaler runs, add one by hand."
 
-# An address given back may be somebody else's next, so it leaves env.list too.
+# An address given back may be somebody else's next, so it leaves env.list too. Most users may not delete roles of the whole
+# cluster and never made any; RBAC refuses before it looks whether there is something.
 clean: context ## take everything off the cluster again
-	@$(KUBE) delete --ignore-not-found --filename=k8s/
+	@$(KUBE) delete --ignore-not-found --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml --filename=k8s/service.yaml
 	@$(call SET_TARGET,)
-	@echo "Nothing of it is left on the cluster; TARGET_ADDR in $$ENV_FILE is empty."
+	@left="Nothing of it is left on the cluster"; \
+	said=$$($(KUBE) delete --ignore-not-found --filename=k8s/rbac.yaml 2>&1) || case $$said in \
+		*Forbidden*) said=; left="You may not delete all roles of k8s/rbac.yaml, which are there if somebody ran 'make apply-rbac'; nothing else is left on the cluster" ;; \
+		*) printf '%s\n' "$$said" >&2; exit 1 ;; \
+	esac; \
+	[ -z "$$said" ] || printf '%s\n' "$$said"; \
+	echo "$$left; TARGET_ADDR in $$ENV_FILE is empty."
 

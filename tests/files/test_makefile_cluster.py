@@ -1,5 +1,6 @@
 """The targets that act on a cluster, with a kubectl that acts on none."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_a_pending_address_ends_with_what_to_do(tree):
         (["apply-deployment", "IMAGE=a|b"], "IMAGE='a|b' is not the name of an image"),
         (["apply-deployment", "IMAGE="], "IMAGE='' is not the name of an image"),
         (["node-scaleup", "NODES=-1"], "NODES='-1' is not a whole number"),
+        (["apply-rbac", "NAMESPACE=a|b"], "NAMESPACE='a|b' is not the name of a namespace"),
         (["node-scaleup", "CPU=lots"], "CPU='lots' is not a number of CPUs (2, 0.5, 500m)"),
     ],
 )
@@ -113,6 +115,70 @@ def test_node_scaleup_takes_size_and_namespace(tree):
     assert spec["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "500m"
 
 
+DELETES = [
+    "delete --ignore-not-found --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml "
+    "--filename=k8s/service.yaml",
+    "delete --ignore-not-found --filename=k8s/rbac.yaml",
+]
+
+
+def test_clean_knows_every_file(repo: Path):
+    files = {f"k8s/{path.name}" for path in (repo / "k8s").iterdir()}
+    assert {word.removeprefix("--filename=") for line in DELETES for word in line.split()[2:]} == files
+
+
+def test_clean_goes_on_where_roles_of_the_cluster_may_not_be_deleted(tree):
+    (tree.root / "env.list").write_text("TARGET_ADDR=203.0.113.7\n")
+    refusal = (
+        'Error from server (Forbidden): clusterroles.rbac.authorization.k8s.io "affinity-tester-client" is forbidden\n'
+    )
+    tree.answer({"rbac.yaml": (1, "", refusal)})
+    done = tree.make("clean")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{CONTEXT}You may not delete all roles of k8s/rbac.yaml, which are there if somebody ran 'make apply-rbac'; "
+        "nothing else is left on the cluster; TARGET_ADDR in env.list is empty.\n"
+    )
+    assert (tree.root / "env.list").read_text() == "TARGET_ADDR=\n"
+    tree.answer({"rbac.yaml": (1, "", "error: connection refused\n")})
+    done = tree.make("clean")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: connection refused\n")
+
+
+def test_clean_shows_what_it_deleted(tree):
+    tree.answer({"rbac.yaml": (0, 'role "affinity-tester-client" deleted\n', "")})
+    assert 'role "affinity-tester-client" deleted\nNothing of it is left' in tree.make("clean").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "configured", "namespace"),
+    [(["NAMESPACE=probe"], "media", "probe"), ([], "media", "media"), ([], "", "default")],
+)
+def test_apply_rbac_binds_the_account_of_its_namespace(tree, args, configured, namespace):
+    answers = {"config current-context": (0, "kind-test\n", ""), "config view": (0, configured, "")}
+    (tree.bin / "answers").write_text(json.dumps(answers))
+    done = tree.make("apply-rbac", *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree.asked == [f"--namespace={namespace} apply --filename=-"]
+    expected = list(yaml.safe_load_all((tree.root / "k8s/rbac.yaml").read_text()))
+    expected[-1]["subjects"][0]["namespace"] = namespace
+    assert list(yaml.safe_load_all(tree.applied)) == expected
+
+
+def test_apply_rbac_says_what_to_do_without_rights_on_the_whole_cluster(tree):
+    tree.answer(
+        {"apply": (1, 'role "affinity-tester-client" created\n', "Error from server (Forbidden): clusterroles\n")}
+    )
+    done = tree.make("apply-rbac")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[:2] == [
+        "Error from server (Forbidden): clusterroles",
+        "Where you may not make roles for the whole cluster, leave ClusterRole and ClusterRoleBinding out of k8s/rbac.yaml:",
+    ]
+    assert "may watch now" not in done.stdout
+
+
 def test_clean_takes_all_away_twice(tree):
     (tree.root / "env.list").write_text("TARGET_ADDR=203.0.113.7\nAFFINITY_SESSIONS=3\n")
     for _ in range(2):
@@ -120,8 +186,9 @@ def test_clean_takes_all_away_twice(tree):
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(CONTEXT)
         assert (tree.root / "env.list").read_text() == "TARGET_ADDR=\nAFFINITY_SESSIONS=3\n"
+        assert done.stdout.endswith("\nNothing of it is left on the cluster; TARGET_ADDR in env.list is empty.\n")
     # With --ignore-not-found kubectl itself passes over what is gone (NotFound) and still fails on all else.
-    assert tree.asked == ["delete --ignore-not-found --filename=k8s/"] * 2
+    assert tree.asked == DELETES * 2
     (tree.root / "env.list").unlink()
     assert tree.make("clean").returncode == 0
 
@@ -134,7 +201,7 @@ def test_clean_does_not_hide_a_cluster_that_can_not_be_reached(tree):
     assert "Nothing of it is left" not in done.stdout
 
 
-@pytest.mark.parametrize("target", ["apply-deployment", "apply-service", "node-scaleup", "clean"])
+@pytest.mark.parametrize("target", ["apply-deployment", "apply-service", "apply-rbac", "node-scaleup", "clean"])
 def test_without_kubectl_or_context_one_line_says_what_to_do(tree, target):
     done = tree.make(target, "KUBECTL=no-such-kubectl")
     assert done.returncode == 2
@@ -159,4 +226,4 @@ def test_every_value_that_make_puts_in_has_exactly_one_place(repo: Path):
         for line in path.read_text().splitlines()
         if "# make: " in line
     ]
-    assert marks == ["IMAGE", "NODES", "CPU", "POLICY", "AFFINITY"]
+    assert marks == ["IMAGE", "NODES", "CPU", "NAMESPACE", "POLICY", "AFFINITY"]

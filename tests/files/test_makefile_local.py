@@ -39,6 +39,7 @@ def test_make_alone_lists_the_targets(tree):
         "image",
         "apply-deployment",
         "apply-service",
+        "apply-rbac",
         "node-scaleup",
         "clean",
     ]
@@ -120,7 +121,7 @@ def test_a_new_environment_gets_a_new_pip_and_the_extras_once(tree):
     assert log.read_text().splitlines()[2:] == [
         "-m venv .venv",
         f"{quiet} --upgrade pip>=25.1",
-        f"{quiet} --editable .[server,cluster]",
+        f"{quiet} --editable .[cluster]",
         f"{quiet} --group dev",
     ]
 
