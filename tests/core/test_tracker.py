@@ -272,6 +272,16 @@ def test_received_count_tells_the_direction_of_a_loss(harness: Harness, count_at
     assert told == ([] if losses.unknown else [(1, 2, losses.up, losses.down)])
 
 
+def test_a_gap_is_directed_when_the_next_answer_closes_it_however_late_that_comes(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A, 1)
+    harness.tracker.expire(10 * S)
+    harness.send(1, start_ns=11 * S)
+    harness.reply(3, A, 3)
+    assert harness.events[-1] == LossDirected(11_010 * MS, "CLIENT-1", 1, 2, up=1, down=1)
+    assert harness.tracker.losses() == Losses(up=1, down=1)
+
+
 def test_a_loss_has_no_direction_after_a_duplicate_across_spans_or_without_counts(harness: Harness) -> None:
     harness.send(12)
     harness.reply(0, A, 1)
