@@ -118,6 +118,19 @@ def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
     )
 
 
+def test_a_silence_that_a_cut_incident_told_counts_for_the_change_that_ends_it() -> None:
+    flips = [(1 + 0.9 * turn, new_ports(0)) for turn in range(75)]
+    hushed: Deed = lambda w: w.quiet.add(1)  # noqa: E731 - a deed like the others
+    back: Deed = lambda w: (w.quiet.clear(), w.dead.clear(), w.port(1))  # noqa: E731
+    told = [(57.5, silent(1)), (58.5, hushed), (62, back)]
+    w = world(*flips, *told, watched=False, sessions=2, seconds=70).run()
+    cut, rest = w.incidents[:2]
+    assert (cut.continuing, cut.bursts, rest.bursts) == (True, 1, 0)
+    assert [d.evidence[0] for d in rest.diagnoses if d.name == "stale-flow"] == [
+        '1 of 2 sessions lost every probe for 4.6 s and more, each ended with a change; all had been served by pod "p1"'
+    ]
+
+
 # --- the run as a whole --------------------------------------------------------------------------------------------------
 
 
