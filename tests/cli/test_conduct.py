@@ -24,6 +24,7 @@ from affinity_tester.core.events import (
     Losses,
     Outcome,
     RttStats,
+    RulesGiven,
     RunEnded,
     RunStarted,
     RunSummary,
@@ -173,7 +174,7 @@ async def test_what_the_run_raises_is_raised_and_no_verdict_is_given(told: Told,
 
     with pytest.raises(OSError, match="no more"):
         await conduct(pipeline, run(), asyncio.Event(), 0)
-    assert [type(event) for event in told] == [RunStarted]
+    assert [type(event) for event in told] == [RunStarted, RulesGiven]
 
 
 async def test_a_log_that_ends_while_time_passes_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
