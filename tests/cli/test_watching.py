@@ -316,11 +316,14 @@ async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_w
     assert lines[-1] == "FAIL: 4 violations"
 
 
-async def test_a_silence_has_the_reason_that_the_cluster_knows(run: Run, tmp_path: Path) -> None:
+async def test_a_silence_has_the_reason_that_the_cluster_knows(start: Start, tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         at.stage.pod = ""
         at.put_pool()
-        end = await run(at.server.address, *RUNNING, "--duration", "6", **at.environ)
+        async with start(at.server.address, *RUNNING, **at.environ) as client:
+            await client.until("no session is answered")
+            client.signal(signal.SIGINT)
+            end = await client.end()
         lines = at.told(end.out)
     assert (end.code, end.err) == (3, "")
     assert lines[2] == "TIME [event] the pool is watched: 0 of 0 endpoints ready"
