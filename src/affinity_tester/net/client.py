@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import random
 import secrets
 import select
@@ -124,6 +125,8 @@ class _Client:
         self._failed: asyncio.Future[None] = loop.create_future()
         try:
             self._open()
+            # What a run keeps for its whole life is no garbage: looking through it all would hold up the probes.
+            gc.freeze()
             start_ns = monotonic_ns()
             self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions)
             self._last_tick_ns = start_ns
@@ -138,6 +141,7 @@ class _Client:
             await self._drain()
             self._summarise(start_ns, stopped_ns)
         finally:
+            gc.unfreeze()
             self._close()
 
     # --- start and end ---------------------------------------------------------------------------------------------
