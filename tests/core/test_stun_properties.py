@@ -62,10 +62,7 @@ def outcome(decode: Callable[[], T]) -> T | str:
 
 def only_the_documented_error(data: bytes, key: bytes | None) -> None:
     outcome(lambda: stun.decode_request(data, key))
-    decoder = stun.ResponseDecoder(key)
-    expected = outcome(lambda: stun.decode_response(data, key))
-    assert outcome(lambda: decoder.decode(data)) == expected
-    assert outcome(lambda: decoder.decode(data)) == expected
+    outcome(lambda: stun.decode_response(data, key))
 
 
 @given(datagrams, keys)
@@ -122,13 +119,3 @@ def test_no_error_response_is_longer_than_its_request(
     encoder: stun.ResponseEncoder, transaction_id: bytes, unknown: tuple[int, ...], limit: int
 ) -> None:
     assert len(encoder.encode_unknown(transaction_id, unknown, limit) or b"") <= limit
-
-
-@given(st.lists(st.tuples(transaction_ids, sources, counts, sizes), max_size=8), encoders)
-def test_remembering_changes_no_answer(
-    replies: list[tuple[bytes, TransportAddress, int, int]], encoder: stun.ResponseEncoder
-) -> None:
-    decoder = stun.ResponseDecoder()
-    for transaction_id, source, count, limit in replies * 2:
-        reply = encoder.encode(transaction_id, source, count, limit)
-        assert decoder.decode(reply) == stun.decode_response(reply)

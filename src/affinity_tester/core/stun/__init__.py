@@ -42,7 +42,6 @@ from affinity_tester.core.stun.response import (
     SERVER_SOFTWARE,
     BindingResponse,
     ReplyTemplate,
-    ResponseDecoder,
     ResponseEncoder,
     decode_response,
 )
@@ -56,7 +55,6 @@ __all__ = [
     "BindingResponse",
     "Conversation",
     "ReplyTemplate",
-    "ResponseDecoder",
     "ResponseEncoder",
     "check_name",
     "decode_request",

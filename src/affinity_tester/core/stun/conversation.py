@@ -71,7 +71,8 @@ class Conversation:
         if int.from_bytes(transaction_id[:8], "big") != self._token:
             raise StunError("other-transaction")
         seq = int.from_bytes(transaction_id[8:], "big")
-        if self._key is None and data[-8:-4] == _COUNT_HEADER and identity.reflexive is not None:
+        ends_with_count = data[-8:-4] == _COUNT_HEADER and int.from_bytes(data[-4:], "big") == count
+        if self._key is None and ends_with_count and identity.reflexive is not None:
             self._learn(data, seq, identity, is_ipv6=identity.reflexive.is_ipv6)
         return seq, identity, count
 

@@ -24,7 +24,6 @@ from affinity_tester.core.stun.message import (
     BINDING_SUCCESS,
     HEADER_SIZE,
     INTEGRITY_SIZE,
-    Attributes,
     add_integrity,
     check_integrity,
     pack_header,
@@ -60,10 +59,6 @@ def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
 
     One without XOR-MAPPED-ADDRESS is read, with the reflexive address None.
     """
-    return _decode(data, key)[0]
-
-
-def _decode(data: bytes, key: bytes | None) -> tuple[BindingResponse, Attributes]:
     message_type = read_type(data)
     if message_type not in (BINDING_SUCCESS, BINDING_ERROR):
         raise StunError("wrong-type", f"0x{message_type:04X}")
@@ -83,56 +78,7 @@ def _decode(data: bytes, key: bytes | None) -> tuple[BindingResponse, Attributes
         instance=attributes.get(INSTANCE_ID),
         software=attributes.get(SOFTWARE),
     )
-    return BindingResponse(attributes.transaction_id, identity, attributes.get(RECEIVED_COUNT)), attributes
-
-
-class ResponseDecoder:
-    """`decode_response` for the client's hot path: it reads again only what changed since a like reply.
-
-    Two replies of this tool's server to one source differ in their transaction id (which hides an IPv6 address) and in
-    the RECEIVED-COUNT at their end alone; the identity is then the remembered one (the same object). All else is
-    decoded afresh each time.
-    """
-
-    __slots__ = ("_identities", "_key")
-
-    MAX_REMEMBERED = 16_384
-    """Bounds the memory; past it all is forgotten and learnt again."""
-
-    def __init__(self, key: bytes | None = None) -> None:
-        self._key = key
-        self._identities: dict[tuple[bytes, bytes], Identity] = {}
-
-    def decode(self, data: bytes) -> BindingResponse:
-        """As `decode_response(data, key)`."""
-        if self._key is not None:
-            return decode_response(data, self._key)
-        around = self._around(data)
-        identity = self._identities.get(around)
-        if identity is not None:
-            return BindingResponse(data[8:HEADER_SIZE], identity, int.from_bytes(data[-4:], "big"))
-        response, attributes = _decode(data, None)
-        if self._is_fixed_by_around(data, response, attributes):
-            if len(self._identities) >= self.MAX_REMEMBERED:
-                self._identities.clear()
-            self._identities[around] = response.identity
-        return response
-
-    @staticmethod
-    def _around(data: bytes) -> tuple[bytes, bytes]:
-        """All but the transaction id and the last 4 bytes; an IPv6 address that comes first is freed from the id."""
-        if data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE):
-            bare = int.from_bytes(data[28:44], "big") ^ int.from_bytes(data[8:HEADER_SIZE], "big")
-            return data[:8], b"".join((data[HEADER_SIZE:28], bare.to_bytes(16, "big"), data[44:-4]))
-        return data[:8], data[HEADER_SIZE:-4]
-
-    @staticmethod
-    def _is_fixed_by_around(data: bytes, response: BindingResponse, attributes: Attributes) -> bool:
-        """Whether `_around` alone gives the identity, and the last 4 bytes are the count."""
-        count_at = attributes.values.get(RECEIVED_COUNT.type, (0, b""))[0]
-        reflexive = response.identity.reflexive
-        address_is_in = reflexive is None or not reflexive.is_ipv6 or data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE)
-        return count_at == len(data) - 4 and address_is_in
+    return BindingResponse(attributes.transaction_id, identity, attributes.get(RECEIVED_COUNT))
 
 
 class ReplyTemplate(NamedTuple):
