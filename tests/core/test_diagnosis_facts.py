@@ -113,7 +113,7 @@ def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
     assert (incident.bursts, incident.changes) == (2, 1)
     assert incident.diagnoses[0].evidence[1:] == (
         "1 of 12 sessions lost 10 probes in a row or in several",
-        "5 of them were lost on the way to the pod and 0 on the way back",
+        "in gaps of any length, 5 were lost on the way to the pod and 0 on the way back",
         "1 session then went on at the same pod and address",
     )
 

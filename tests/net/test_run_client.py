@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.errors import UserError
 from affinity_tester.net import client as client_module
+from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import learn_source
 from affinity_tester.net.resolve import Target
@@ -245,6 +247,24 @@ async def test_nothing_answered_is_said_once(monkeypatch: pytest.MonkeyPatch) ->
     assert not told.of(OutageStarted)
     total = told.counts()
     assert (total.answered, total.lost, total.pending) == (0, total.sent, 0)
+
+
+async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    threshold = 300 * MS
+    async with scripted(lambda server, probe: server.reply(probe)) as unsigned:
+        told = await probed(unsigned.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold, key=b"secret")
+    assert re.fullmatch(
+        r"\d+ replies came that are none to these probes: is AFFINITY_KEY the same on both sides\?",
+        told.only(NothingAnswered).reason,
+    )
+    with bind_udp("127.0.0.1", 0) as sock:
+        closed = TransportAddress(*sock.getsockname())
+    told = await probed(closed, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
+    assert re.fullmatch(
+        r"\d+ ICMP errors came back \(see above\): nothing answers at this address and port",
+        told.only(NothingAnswered).reason,
+    )
 
 
 async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.MonkeyPatch) -> None:

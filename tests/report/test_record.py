@@ -95,7 +95,7 @@ def test_events_reach_the_file_within_a_second_of_the_run(story, tmp_path):
     writer = RecordWriter(tmp_path / "run", version="0.1.0")
     writer.write(story.started())
     writer.write(story.stats("CLIENT-1", 0.9, None))
-    assert read(tmp_path / "run") == ([], [])
+    assert len(read(tmp_path / "run")[0]) == 1  # a fact of the run is there at once
     writer.write(story.stats("CLIENT-1", 1, None))
     assert len(read(tmp_path / "run")[0]) == 3
     writer.close()

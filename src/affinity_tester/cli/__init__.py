@@ -10,6 +10,7 @@ A command's return value is its exit code (None is 0). What it raises becomes an
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -99,10 +100,10 @@ class Program(click.Group):
             return _tell(str(error), EXIT_USAGE)
         except (KeyboardInterrupt, click.Abort):
             return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            return _output_closed()
+        except BrokenPipeError as error:
+            return _output_closed(error)
         except Exception as error:  # the last resort of the whole program
-            return _output_closed() if _is_output_closed(error) else _internal_error(error)
+            return _output_closed(error) if _is_output_closed(error) else _internal_error(error)
         return code
 
     def _run(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
@@ -137,14 +138,21 @@ def _is_output_closed(error: Exception) -> bool:
     return logging is not None and isinstance(error, logging.OutputClosed)
 
 
-def _output_closed() -> int:
-    """Send what is still buffered to nowhere, so that Python's own flush at exit does not complain."""
+def _output_closed(error: Exception) -> int:
+    """Send what is still buffered to nowhere, so that Python's own flush at exit does not complain.
+
+    A reader that has gone ends it quietly; a full disk is said.
+    """
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
     except (OSError, ValueError):
         pass  # no descriptor under it (a test's), so nothing will be flushed either
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
+        return _tell(
+            "the output cannot be written, no space is left there: free some, or send it elsewhere", EXIT_USAGE
+        )
     return EXIT_OUTPUT_CLOSED
 
 

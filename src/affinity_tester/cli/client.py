@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -192,6 +193,8 @@ def client(
     asked = Asked(
         target=(target or "").strip() or None, service=service or None, via=via, watch=watch, port=target_port
     )
+    if record is not None and Path(record).is_file() and Path(record).stat().st_size:
+        raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
     with Reporter.open(log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ) as to:
         outcome = asyncio.run(_run(settings, rules, asked, to))
     return EXIT_CODES[outcome]

@@ -115,7 +115,10 @@ async def conduct(
 
 @contextlib.contextmanager
 def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipeline) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop`; a second one, or the first when sending has stopped by itself, sets `abort` too."""
+    """SIGINT, SIGTERM and SIGHUP (a dropped terminal) set `stop`.
+
+    A second one, or the first when sending has stopped by itself, sets `abort` too.
+    """
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -124,7 +127,7 @@ def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipelin
         stop.set()
 
     installed = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the run without its summary
             loop.add_signal_handler(number, on_signal)
             installed.append(number)

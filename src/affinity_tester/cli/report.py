@@ -66,6 +66,8 @@ def report(
         "fail_on_avoidable": None if fail_on is None else fail_on == "avoidable",
     }
     changed = {name: value for name, value in changed.items() if value is not None}
+    if output is not None and output.exists() and record.exists() and output.samefile(record):
+        raise UserError(f"--output {output} is the record itself: name another file, or the record would be lost")
     events = read_record(record, on_truncated=_warn)
     if rejudge or changed:
         events = judge_again(events, lambda rules: replace(rules, **changed))

@@ -84,7 +84,7 @@ class Lookout:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_S):
                     reason = await explain_silence(cluster, found.service.ref, found.port.port, self.target.address)
-            emit(replace(event, reason=reason or ""))
+            emit(replace(event, reason=reason or event.reason))
 
         def observe(event: Event) -> None:
             if isinstance(event, NothingAnswered):

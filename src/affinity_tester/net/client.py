@@ -310,9 +310,21 @@ class _Client:
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
             self._told_silence = True
-            self._emit(NothingAnswered(now_ns, silent_ns))
+            self._emit(NothingAnswered(now_ns, silent_ns, self._why_silent()))
         if now_ns >= self._next_stats_ns and self._sending:
             self._tell_stats(now_ns)
+
+    def _why_silent(self) -> str:
+        """What the sessions themselves know of it; empty: nothing."""
+        undecodable = sum(session.undecodable for session in self._sessions)
+        if undecodable:
+            return (
+                f"{undecodable:,} replies came that are none to these probes: is AFFINITY_KEY the same on both sides?"
+            )
+        refused = sum(session.network_errors for session in self._sessions)
+        if refused:
+            return f"{refused:,} ICMP errors came back (see above): nothing answers at this address and port"
+        return ""
 
     def _tell_stats(self, now_ns: int) -> None:
         interval_ns = self._settings.stats_interval_ns

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, Self, cast
 
-from affinity_tester.core.events import Event
+from affinity_tester.core.events import Event, SessionEvent
 from affinity_tester.errors import UserError
 from affinity_tester.report.codec import CodecError, decode, encode
 from affinity_tester.settings import NS_PER_S
@@ -45,11 +45,11 @@ class RecordWriter:
         self._flushed_ns: int | None = None
 
     def write(self, event: Event) -> None:
-        """Add an event; it reaches the file within a second of the run's time, or at `close`."""
+        """Add an event; a fact of the run is in the file at once, a session's with the next one a second later."""
         self._line(encode(event))
         if self._flushed_ns is None:
             self._flushed_ns = event.at_ns
-        if event.at_ns - self._flushed_ns >= _FLUSH_EVERY_NS:
+        if not isinstance(event, SessionEvent) or event.at_ns - self._flushed_ns >= _FLUSH_EVERY_NS:
             self._flushed_ns = event.at_ns
             self._file.flush()
 

@@ -111,7 +111,9 @@ def _cannot_tell(case: Case) -> Diagnosis:
         gaps = [gap for gap in case.facts.directed if gap.session in names and case.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
-            evidence.append(f"{up:,} of them were lost on the way to the pod and {down:,} on the way back")
+            evidence.append(
+                f"in gaps of any length, {up:,} were lost on the way to the pod and {down:,} on the way back"
+            )
         same = sum(silence.ended and silence.change is None for silence in case.silences)
         evidence.append(f"{count(same, 'session')} then went on at the same pod and address")
         evidence += case.canary_words(case.canaries)
