@@ -19,6 +19,7 @@ from benchmarks.machine import Cores, UnavailableError, compile_c, describe
 from benchmarks.memory import memory, tracker_memory
 from benchmarks.results import Result
 from benchmarks.server_rate import server_rate, server_workers
+from benchmarks.watching import watching
 
 BENCHMARKS: dict[str, Callable[[Setup], Result]] = {
     "server-rate": server_rate,
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Result]] = {
     "detection": detection,
     "start-up": start_up,
     "scaling": scaling,
+    "watching": watching,
 }
 
 

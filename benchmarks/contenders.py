@@ -188,14 +188,19 @@ class ClientRun(NamedTuple):
         return counts["timer_misses"] / (counts["sent"] + counts["timer_misses"])
 
 
-def run_client(setup: Setup, sessions: int, rate: float, seconds: float, *options: str) -> ClientRun:
-    """Our client with so many sessions at `rate` probes a second in all, against the C echo on the other core."""
-    record = setup.scratch / "client.jsonl"
+def run_client(
+    setup: Setup, sessions: int, rate: float, seconds: float, *options: str, settle_s: float | None = None
+) -> ClientRun:
+    """Our client with so many sessions at `rate` probes a second in all, against the C echo on the other core.
+
+    Its CPU counts from `settle_s` after the first probe: until every session has sent, and a second at most unless told.
+    """
+    record = new_record(setup)
     with limit_echo(setup) as echo:
         command = client_command(echo.port, sessions, rate, seconds, "--record", str(record), *options)
         with Child(command, setup.cores.load, stderr=subprocess.DEVNULL) as child:
             echo.child.read_json(10)  # the first probe
-            settle_s = min(1.0, seconds / 4)
+            settle_s = min(1.0, seconds / 4) if settle_s is None else settle_s
             time.sleep(settle_s)
             before_s, before_ns = child.cpu_s(), time.monotonic_ns()
             time.sleep(seconds - settle_s - min(0.3, seconds / 8))
@@ -213,6 +218,13 @@ def client_command(port: int, sessions: int, rate: float, seconds: float, *optio
     interval_ns = round(sessions / rate * 1e9)
     load_options = ["--sessions", str(sessions), "--interval", f"{interval_ns}ns", "--duration", f"{seconds}s"]
     return [AFFINITY_TESTER, "client", f"127.0.0.1:{port}", *load_options, *options]
+
+
+def new_record(setup: Setup) -> Path:
+    """Where the next run's record goes; the client writes none over."""
+    record = setup.scratch / "client.jsonl"
+    record.unlink(missing_ok=True)
+    return record
 
 
 def read_summary(record: Path) -> dict[str, Any]:

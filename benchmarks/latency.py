@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.contenders import Setup, client_command, limit_echo, read_summary
+from benchmarks.contenders import Setup, client_command, limit_echo, new_record, read_summary
 from benchmarks.machine import AFFINITY_TESTER, Child
 from benchmarks.results import Bar, Result, alternate
 
@@ -40,7 +40,7 @@ def detection(setup: Setup) -> Result:
 
 
 def _detect(setup: Setup, rate: int) -> Detection:
-    record = setup.scratch / "detection.jsonl"
+    record = new_record(setup)
     with limit_echo(setup, change_after=2 * rate) as echo:
         command = client_command(echo.port, SESSIONS, rate, 3, "--record", str(record))
         with Child(command, setup.cores.load) as child:

@@ -13,17 +13,27 @@ import pytest
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc): apt-get install gcc libc6-dev")
 @pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg, epoll and /proc are Linux's")
-def test_the_server_beside_the_limit(repo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("server-rate", ["affinity-tester, probes", "C echo, probes"]),
+        ("irtt", ["affinity-tester: CPU"]),
+        ("watching", ["watched: CPU", "not watched: CPU"]),
+    ],
+)
+def test_a_benchmark_runs_to_its_figures(name: str, shown: list[str], repo: Path, tmp_path: Path) -> None:
+    if name == "irtt" and shutil.which("irtt") is None:
+        pytest.skip("irtt is not installed: apt-get install irtt")
     out = tmp_path / "bench.json"
-    options = ["--rounds", "1", "--seconds", "0.3", "--json", str(out)]
+    options = ["--rounds", "1", "--seconds", "0.3", "--hold", "0.5", "--json", str(out)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "server-rate", *options],
-        cwd=repo, capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-m", "benchmarks", name, *options],
+        cwd=repo, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (result,) = json.loads(out.read_text())["results"]
-    assert result["name"] == "server-rate"
+    assert result["name"] == name
     medians = {figure["name"]: figure["median"] for figure in result["figures"]}
-    assert medians["affinity-tester, probes"] > 0
-    assert medians["C echo, probes"] > 0
+    for figure in shown:
+        assert medians[figure] > 0
     assert result["figures"][0]["name"] in done.stdout
