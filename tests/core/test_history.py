@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from affinity_tester.core.history import History
 
@@ -27,3 +29,28 @@ def test_it_grows_to_what_is_usual_and_then_by_a_third(usual: int, capacities: l
     assert [history.sent_ns(seq) // 16 for seq in range(history.next)] == [
         seq * 1_000 // 16 for seq in range(history.next)
     ]
+
+
+@given(st.integers(0, 60), st.lists(st.tuples(st.integers(0, 5), st.sampled_from([1, 1, 1, 2])), min_size=1))
+def test_it_keeps_what_it_was_given_however_its_ring_turns(behind: int, probes: list[tuple[int, int]]) -> None:
+    history = History()
+    sent: list[int] = []
+    cells: list[int] = []
+    now_ns = 0
+    for wait, cell in [(1, 1)] * behind + probes:
+        now_ns += 16 * wait
+        seq = history.append(now_ns)
+        history.cells[seq % history.capacity] = cell
+        sent.append(now_ns)
+        cells.append(cell)
+        if behind and history.next > behind:
+            history.base = history.next - behind
+    kept = range(history.base, history.next)
+    assert [history.sent_ns(seq) for seq in kept] == [sent[seq] for seq in kept]
+    assert [history.cell(seq) for seq in kept] == [cells[seq] for seq in kept]
+    for horizon_ns in {now_ns, now_ns - 16, now_ns // 2, sent[history.base] - 1}:
+        assert history.first_after(horizon_ns) == next((seq for seq in kept if sent[seq] > horizon_ns), history.next)
+    for first in kept:
+        for end in range(first + 1, history.next + 1):
+            alike = len(set(cells[first:end])) == 1
+            assert history.alike(first, end) == (cells[first] if alike else None)

@@ -9,33 +9,38 @@ from hypothesis import strategies as st
 from affinity_tester.core.schedule import Schedule
 
 
-def drain(schedule: Schedule, now_ns: int) -> list[tuple[int, bool]]:
-    slots = []
-    while (slot := schedule.take(now_ns)) is not None:
-        slots.append(slot)
-    return slots
+def drain(schedule: Schedule, now_ns: int, sessions: int, most: int = 1000) -> list[tuple[int, bool]]:
+    """The slots that are due, as (session, missed), taken `most` at once."""
+    slots: list[tuple[int, bool]] = []
+    while True:
+        missed, timely = schedule.take(now_ns, most)
+        assert len(timely) <= most
+        if not missed and not timely:
+            return slots
+        slots += [(slot % sessions, True) for slot in missed]
+        slots += [(slot % sessions, False) for slot in timely]
 
 
 def test_phases_are_spread_evenly_over_the_interval() -> None:
     schedule = Schedule(1000, 100, 4)
-    assert schedule.take(999) is None
+    assert drain(schedule, 999, 4) == []
     dues = []
     for _ in range(6):
         due = schedule.next_due_ns
-        dues.append((due, schedule.take(due)))
+        dues.append((due, drain(schedule, due, 4)))
     assert dues == [
-        (1000, (0, False)),
-        (1025, (1, False)),
-        (1050, (2, False)),
-        (1075, (3, False)),
-        (1100, (0, False)),
-        (1125, (1, False)),
+        (1000, [(0, False)]),
+        (1025, [(1, False)]),
+        (1050, [(2, False)]),
+        (1075, [(3, False)]),
+        (1100, [(0, False)]),
+        (1125, [(1, False)]),
     ]
 
 
 def test_a_slot_more_than_an_interval_late_is_missed_and_never_sent_in_a_burst() -> None:
     schedule = Schedule(0, 100, 2)
-    slots = drain(schedule, 350)
+    slots = drain(schedule, 350, 2)
     assert [missed for _, missed in slots] == [True] * 5 + [False] * 3
     assert Counter(session for session, missed in slots if not missed) == {1: 2, 0: 1}
     assert schedule.next_due_ns == 400
@@ -43,7 +48,7 @@ def test_a_slot_more_than_an_interval_late_is_missed_and_never_sent_in_a_burst()
 
 def test_the_interval_need_not_divide_by_the_sessions_and_does_not_drift() -> None:
     schedule = Schedule(7, 100, 3)
-    drain(schedule, 7 + 100 * 1000 - 1)
+    drain(schedule, 7 + 100 * 1000 - 1, 3)
     assert schedule.next_due_ns == 7 + 100 * 1000
 
 
@@ -52,18 +57,23 @@ def test_a_long_stop_is_skipped_in_whole_rounds() -> None:
     assert schedule.skip_rounds(59 * 100) == 0
     assert schedule.skip_rounds(1_000_050) == 10_000
     assert schedule.next_due_ns == 1_000_000
-    assert drain(schedule, 1_000_050) == [(0, False), (1, False)]
+    assert drain(schedule, 1_000_050, 3) == [(0, False), (1, False)]
 
 
-@given(st.integers(1, 50), st.integers(1, 1000), st.lists(st.integers(0, 500), max_size=30))
-def test_every_slot_is_taken_once_whatever_the_timer_does(sessions: int, interval: int, waits: list[int]) -> None:
+@given(st.integers(1, 50), st.integers(1, 1000), st.lists(st.integers(0, 5000), max_size=30), st.integers(1, 100))
+def test_every_slot_is_taken_once_whatever_the_timer_does(
+    sessions: int, interval: int, waits: list[int], most: int
+) -> None:
     schedule = Schedule(0, interval, sessions)
-    now, taken = 0, 0
+    now = slot = 0
     for wait in waits:
         now += wait
-        taken += len(drain(schedule, now))
-    # The latest due slot g has g * interval // sessions <= now.
-    assert taken == (0 if not waits else (sessions * (now + 1) - 1) // interval + 1)
+        for session, missed in drain(schedule, now, sessions, most):
+            due = slot * interval // sessions
+            assert (session, missed) == (slot % sessions, now - due > interval)
+            assert due <= now
+            slot += 1
+        assert schedule.next_due_ns == slot * interval // sessions > now
 
 
 @pytest.mark.parametrize(("interval", "sessions"), [(0, 1), (1, 0)])

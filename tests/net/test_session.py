@@ -365,7 +365,6 @@ class Bench:
             stun.Conversation(7, (288,)),
             emit=self.told.append,
             connected=False,
-            largest=288,
         )
         self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode
 

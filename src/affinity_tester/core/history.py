@@ -67,6 +67,27 @@ class History:
         """What became of a kept probe."""
         return self.cells[seq % self.capacity]
 
+    def first_after(self, horizon_ns: int) -> int:
+        """The oldest kept probe that was sent after `horizon_ns`; `next` when none was."""
+        low, high = self.base, self.next
+        while low < high:
+            middle = (low + high) // 2
+            if self.sent_ns(middle) <= horizon_ns:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def alike(self, first: int, end: int) -> int | None:
+        """The cell that the kept probes first..end-1 (at least one) have in common; None when they differ."""
+        cell, capacity = self.cell(first), self.capacity
+        begin, stop = first % capacity, end % capacity
+        if begin < stop:
+            same = self.cells[begin:stop].count(cell)
+        else:
+            same = self.cells[begin:].count(cell) + self.cells[:stop].count(cell)
+        return cell if same == end - first else None
+
     def _grow(self) -> None:
         # Doubling, but not past what is usual: memory is counted in sessions (issue 5). Beyond, by a third.
         capacity = 2 * self.capacity
@@ -76,7 +97,13 @@ class History:
             capacity = self._usual
         cells = array("H", bytes(2 * capacity))
         times = array("I", bytes(4 * capacity))
-        for seq in range(self.base, self.next):
-            cells[seq % capacity] = self.cells[seq % self.capacity]
-            times[seq % capacity] = self.times[seq % self.capacity]
+        seq = self.base
+        while (
+            seq < self.next
+        ):  # whole stretches up to where either ring turns: all sessions of a run grow at about one time
+            old, new = seq % self.capacity, seq % capacity
+            count = min(self.next - seq, self.capacity - old, capacity - new)
+            cells[new : new + count] = self.cells[old : old + count]
+            times[new : new + count] = self.times[old : old + count]
+            seq += count
         self.capacity, self.cells, self.times = capacity, cells, times

@@ -29,17 +29,19 @@ class Schedule:
         """When the next slot is due."""
         return self.start_ns + self._slot * self._interval_ns // self._sessions
 
-    def take(self, now_ns: int) -> tuple[int, bool] | None:
-        """Take the next slot if it is due: (session index, whether it is missed); None when none is due.
+    def take(self, now_ns: int, most: int) -> tuple[range, range]:
+        """Take the slots that are due, as (missed, timely): slot g is session g mod N's. Of the timely ones `most` at once.
 
         A slot is missed when it is more than one interval late. The caller skips it and counts a timer miss.
         """
-        due_ns = self.start_ns + self._slot * self._interval_ns // self._sessions
-        if due_ns > now_ns:
-            return None
-        session = self._slot % self._sessions
-        self._slot += 1
-        return session, now_ns - due_ns > self._interval_ns
+        slot, sessions = self._slot, self._sessions
+        # due(g) <= t exactly when g x interval < (t - start + 1) x N, by the rounding of `next_due_ns`.
+        passed_ns = (now_ns - self.start_ns + 1) * sessions
+        end = max(slot, -(-passed_ns // self._interval_ns))
+        timely = max(slot, -(-(passed_ns - (self._interval_ns + 1) * sessions) // self._interval_ns))
+        end = min(end, timely + most)
+        self._slot = end
+        return range(slot, timely), range(timely, end)
 
     def skip_rounds(self, now_ns: int) -> int:
         """After a long stop of the process, skip whole rounds at once and return how many: one timer miss a session each.

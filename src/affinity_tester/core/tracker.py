@@ -207,13 +207,14 @@ class SessionTracker:
         old that it would be forgotten (call `expire` first).
         """
         history = self._history
+        seq = history.next
         if now_ns < history.last_sent_ns:
             raise TrackerError("a probe is sent before the one before it")
-        if history.next >= MAX_PROBES:
+        if seq >= MAX_PROBES:
             raise TrackerError("the session has used all its sequence numbers")
         if now_ns >= self._prune_at_ns:
             self._prune(now_ns)
-        seq = history.append(now_ns)
+        history.append(now_ns)
         self.sent_count = seq + 1
         self.pending += 1
         return seq
@@ -508,13 +509,30 @@ class SessionTracker:
 
     def _forget(self, horizon_ns: int, now_ns: int) -> None:
         history = self._history
-        seq = history.base
-        sent_ns = history.sent_ns(seq)
+        end = history.first_after(horizon_ns)
+        after_ns = history.sent_ns(end) if end < history.next else now_ns
+        cell = history.alike(history.base, end)
+        newest = self._identities[cell & CODE] if cell else None
+        if newest is not None and all(newest.value(kind) is not None for kind in self._anchors):
+            # As nearly always: all were answered alike, so the last of them stands for all that is forgotten.
+            sent_ns = history.sent_ns(end - 1)
+            self._anchor(Sighting(end - 1, sent_ns, newest), after_ns - sent_ns, 0)
+        else:
+            self._forget_each(end, after_ns)
+        history.base = end
+        for pair in [pair for pair in self._changes if pair[1] < end]:
+            change = self._changes.pop(pair)
+            self._gap_ns = max(self._gap_ns, change.seen_ns - change.before.sent_ns)
+
+    def _forget_each(self, end: int, after_ns: int) -> None:
+        """Forget the probes below `end` one by one; the probe `end`, or what time it is, comes at `after_ns`."""
+        history = self._history
+        sent_ns = history.sent_ns(history.base)
         newest: Sighting | None = None
         newest_code = 0
         pause_ns = longest_ns = 0
-        while seq < history.next and sent_ns <= horizon_ns:
-            next_ns = history.sent_ns(seq + 1) if seq + 1 < history.next else now_ns
+        for seq in range(history.base, end):
+            next_ns = history.sent_ns(seq + 1) if seq + 1 < end else after_ns
             code = history.cell(seq) & CODE
             if code:
                 if code != newest_code:
@@ -524,12 +542,8 @@ class SessionTracker:
                 newest = Sighting(seq, sent_ns, self._identity(code))
             pause_ns = max(pause_ns, next_ns - sent_ns)
             longest_ns = max(longest_ns, next_ns - sent_ns)
-            seq, sent_ns = seq + 1, next_ns
+            sent_ns = next_ns
         self._anchor(newest, pause_ns, longest_ns)
-        history.base = seq
-        for pair in [pair for pair in self._changes if pair[1] < seq]:
-            change = self._changes.pop(pair)
-            self._gap_ns = max(self._gap_ns, change.seen_ns - change.before.sent_ns)
 
     def _anchor(self, newest: Sighting | None, pause_ns: int, longest_ns: int) -> None:
         """Remember a forgotten reply for the kinds it carries; the other kinds' anchors stay, and their pause goes on."""

@@ -63,6 +63,12 @@ FEW_SESSIONS = 20
 WORST = 3
 """So many of the worst sessions are named where there are many."""
 
+GRAIN_NS = NS_PER_S // 1000
+"""The timer's: what falls due within a millisecond is sent together, which at high rates saves half the cost of a probe."""
+
+_SEND_BATCH = 256
+"""Probes sent on one tick before the replies have their turn."""
+
 _POLL_BATCH = 512
 """Datagrams read on one wake-up before the timer has its turn."""
 
@@ -189,7 +195,6 @@ class _Client:
             emit=emit,
             scope_id=self._scope_id,
             connected=settings.connected,
-            largest=max(self._sizes),
         )
         assert self._reader is not None
         self._reader.add(session)
@@ -262,20 +267,21 @@ class _Client:
             return
         self._guarded(self._send_due)
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._schedule.next_due_ns / NS_PER_S, self._tick)
+        due_ns = max(self._schedule.next_due_ns, self._last_tick_ns + GRAIN_NS)
+        self._timer = loop.call_at(due_ns / NS_PER_S, self._tick)
 
     def _send_due(self) -> None:
         now_ns = monotonic_ns()
-        schedule, sessions = self._schedule, self._sessions
+        sessions = self._sessions
         if now_ns - self._last_tick_ns > NS_PER_S:
             self._catch_up(now_ns)
         self._last_tick_ns = now_ns
-        while (slot := schedule.take(now_ns)) is not None:
-            index, missed = slot
-            session = sessions[index]
-            if missed:
-                session.timer_misses += 1
-            elif session.tracker.sent_count < MAX_PROBES:
+        missed, timely = self._schedule.take(now_ns, _SEND_BATCH)
+        for slot in missed:
+            sessions[slot % len(sessions)].timer_misses += 1
+        for slot in timely:
+            session = sessions[slot % len(sessions)]
+            if session.tracker.sent_count < MAX_PROBES:
                 session.send()
                 if session.tracker.sent_count == MAX_PROBES:
                     self._emit(SessionExhausted(now_ns, session.name))

@@ -103,20 +103,21 @@ def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, c
     return sock
 
 
-def receive(sock: socket.socket, room: int = 2048) -> tuple[bytes, int | None, tuple[str, int]]:
-    """One datagram: (payload, kernel receive time by the wall clock in ns or None, source). Raises `BlockingIOError`.
+def receive(sock: socket.socket, buffers: tuple[bytearray]) -> tuple[int, int | None, tuple[str, int]]:
+    """Read one datagram into the buffer, which has room for any.
 
-    What is longer than `room` bytes is cut, and so no well-formed reply any more.
+    Returns its size, the kernel's receive time (by the wall clock, in ns; None without one) and its source. Raises
+    `BlockingIOError` when there is none, and `OSError`.
     """
     if not LINUX:
-        payload, source = sock.recvfrom(room)
-        return payload, None, source
-    payload, ancillary, _flags, source = sock.recvmsg(room, _ANCILLARY)
-    for level, kind, data in ancillary:
-        if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET:
+        size, source = sock.recvfrom_into(buffers[0])
+        return size, None, source
+    size, ancillary, _flags, source = sock.recvmsg_into(buffers, _ANCILLARY)
+    for _level, kind, data in ancillary:  # of what was switched on, this is all that comes with a datagram
+        if kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return payload, seconds * 1_000_000_000 + nanoseconds, source
-    return payload, None, source
+            return size, seconds * 1_000_000_000 + nanoseconds, source
+    return size, None, source
 
 
 def read_error_queue(sock: socket.socket) -> list[IcmpError]:

@@ -27,9 +27,8 @@ from affinity_tester.net.probe_socket import (
 READ_BOUND = 10_000
 """Datagrams read on one look at a socket: more than its buffer holds, so only a flood that goes on reaches it."""
 
-
-SPARE_ROOM = 1024
-"""Bytes by which a foreign server's reply may be longer than its request and still be read whole."""
+_BUFFERS = (bytearray(1 << 16),)
+"""What is read is understood before anything else is, so all sessions read into the same; any datagram fits."""
 
 
 class Session:
@@ -40,7 +39,6 @@ class Session:
         "_drops",
         "_emit",
         "_expected",
-        "_room",
         "_told",
         "_wire",
         "local",
@@ -66,9 +64,8 @@ class Session:
         emit: Callable[[Event], None],
         scope_id: int = 0,
         connected: bool,
-        largest: int,
     ) -> None:
-        """Take over a bound socket; the largest probe has `largest` bytes."""
+        """Take over a bound socket."""
         self.sock = sock
         self.target = target
         self.tracker = tracker
@@ -78,7 +75,6 @@ class Session:
         self._destination = None if connected else socket_address(target, scope_id)
         self._expected = (target.ip, target.port)
         """The source of replies, as an IPv4 socket gives it."""
-        self._room = largest + SPARE_ROOM
         self.local = TransportAddress(*sock.getsockname()[:2])
         self.timer_misses = self.send_errors = self.wrong_source = self.network_errors = self.undecodable = 0
         self._drops = 0
@@ -98,8 +94,9 @@ class Session:
             self._transmit(request)
         except OSError as error:
             now_ns = self._retry(request, now_ns, error)
-        if now_ns:
-            tracker.sent(now_ns)
+            if not now_ns:
+                return
+        tracker.sent(now_ns)
 
     def _transmit(self, request: bytes) -> None:
         if self._destination is None:
@@ -136,14 +133,26 @@ class Session:
         Returns a time that was before all that is still to be read (0: not known), None when the socket was empty.
         """
         try:
-            payload, wall_ns, source = receive(self.sock, self._room)
+            size, wall_ns, source = receive(self.sock, _BUFFERS)
         except BlockingIOError:
             return None
         except OSError as error:  # a connected socket, or a system without error queues, tells ICMP errors here
             self.hear_errors(monotonic_ns(), error)
             return 0
         received_ns = monotonic_ns() if wall_ns is None else wall_ns + to_monotonic_ns
-        self._accept(payload, source, received_ns)
+        try:
+            seq, identity, count = self._wire.read(_BUFFERS[0], size)
+        except StunError:
+            self.undecodable += 1
+        else:
+            if seq >= self.tracker.sent_count:
+                self.undecodable += 1
+            elif source == self._expected or self._is_expected(source):
+                self.tracker.replied(seq, identity, count, received_ns)
+            else:
+                self.wrong_source += 1
+                address = TransportAddress(source[0].partition("%")[0], source[1])
+                self._tell_once(("source", str(address)), WrongSource(received_ns, self.name, address, self.target))
         return 0 if wall_ns is None else received_ns
 
     def read_empty(self) -> int:
@@ -157,21 +166,6 @@ class Session:
             if read_ns is None:
                 return now_ns
         return min(read_ns or 0, now_ns)
-
-    def _accept(self, payload: bytes, source: tuple[str, int], received_ns: int) -> None:
-        try:
-            seq, identity, count = self._wire.read(payload)
-        except StunError:
-            self.undecodable += 1
-            return
-        if seq >= self.tracker.sent_count:
-            self.undecodable += 1
-        elif source != self._expected and not self._is_expected(source):
-            self.wrong_source += 1
-            address = TransportAddress(source[0].partition("%")[0], source[1])
-            self._tell_once(("source", str(address)), WrongSource(received_ns, self.name, address, self.target))
-        else:
-            self.tracker.replied(seq, identity, count, received_ns)
 
     def _is_expected(self, source: tuple[str, int]) -> bool:
         """An IPv6 source may carry flow, scope and zone."""

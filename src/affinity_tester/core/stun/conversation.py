@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from struct import Struct
 
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.stun.attributes import RECEIVED_COUNT
@@ -26,7 +27,7 @@ _COUNT_HEADER = RECEIVED_COUNT.encode(0)[:4]
 class Conversation:
     """Probes of one session token, by turns of the given sizes, and the replies to them."""
 
-    __slots__ = ("_body", "_head", "_hidden", "_identity", "_key", "_parts", "_token")
+    __slots__ = ("_behind", "_body", "_head", "_hidden", "_identity", "_key", "_marks", "_parts", "_size", "_token")
 
     def __init__(self, token: int, sizes: tuple[int, ...], key: bytes | None = None) -> None:
         """`token` has 64 bits; probe `seq` has `sizes[seq % len(sizes)]` bytes.
@@ -37,9 +38,10 @@ class Conversation:
         self._key = key
         self._parts = tuple(_parts(token, size, key) for size in sizes)
         # The reply seen last, but for what differs in each: the next one mostly is like it.
-        self._head = b""
-        self._body = b""
+        self._size = -1
+        self._head = self._body = self._behind = b""
         self._hidden: int | None = None
+        self._marks = _marks(HEADER_SIZE + 4, is_ipv6=False)
         self._identity = Identity()
 
     def request(self, seq: int) -> bytes:
@@ -50,23 +52,22 @@ class Conversation:
             return new_request(pack_transaction_id(self._token, seq), size, self._key)
         return before + seq.to_bytes(4, "big") + after
 
-    def read(self, data: bytes) -> tuple[int, Identity, int | None]:
-        """Read a reply: the sequence number it answers, who answered, and RECEIVED-COUNT.
+    def read(self, data: bytes | bytearray, size: int) -> tuple[int, Identity, int | None]:
+        """Read the reply in the first `size` bytes: the sequence number it answers, who answered, and RECEIVED-COUNT.
 
         Raises `StunError`: as `decode_response`, or `other-transaction` for a reply to somebody else's request.
         """
-        if data[:_SEQ_AT] == self._head:
-            seq = int.from_bytes(data[_SEQ_AT:HEADER_SIZE], "big")
+        if size == self._size and data.startswith(self._head) and data.startswith(self._body, HEADER_SIZE):
             # Alike in all but the sequence number (which hides the end of an IPv6 address) and the count, which is last.
             if self._hidden is None:
-                like = data[HEADER_SIZE:-4] == self._body
-            else:
-                like = (
-                    data[HEADER_SIZE:_IPV6_END] + data[_IPV6_END + 4 : -4] == self._body
-                    and int.from_bytes(data[_IPV6_END : _IPV6_END + 4], "big") ^ seq == self._hidden
-                )
-            if like:
-                return seq, self._identity, int.from_bytes(data[-4:], "big")
+                seq, count = self._marks.unpack_from(data)
+                return seq, self._identity, count
+            seq, hidden, count = self._marks.unpack_from(data)
+            if hidden ^ seq == self._hidden and data.startswith(self._behind, _IPV6_END + 4):
+                return seq, self._identity, count
+        return self._decode(bytes(data[:size]))
+
+    def _decode(self, data: bytes) -> tuple[int, Identity, int | None]:
         transaction_id, identity, count = decode_response(data, self._key)
         if int.from_bytes(transaction_id[:8], "big") != self._token:
             raise StunError("other-transaction")
@@ -82,10 +83,11 @@ class Conversation:
             self._hidden, self._body = None, data[HEADER_SIZE:-4]
         elif data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE):
             self._hidden = int.from_bytes(data[_IPV6_END : _IPV6_END + 4], "big") ^ seq
-            self._body = data[HEADER_SIZE:_IPV6_END] + data[_IPV6_END + 4 : -4]
+            self._body, self._behind = data[HEADER_SIZE:_IPV6_END], data[_IPV6_END + 4 : -4]
         else:
             return  # the address stands elsewhere: a server of another make
-        self._head, self._identity = data[:_SEQ_AT], identity
+        self._size, self._head, self._identity = len(data), data[:_SEQ_AT], identity
+        self._marks = _marks(len(data), is_ipv6=is_ipv6)
 
     def quoted(self, probe: bytes) -> int | None:
         """The sequence number of a probe that an ICMP error quotes; None when it is cut too short, or another's."""
@@ -98,6 +100,14 @@ def _parts(token: int, size: int, key: bytes | None) -> tuple[bytes, bytes]:
     """What stands before and after the sequence number; all sessions share what stands after it."""
     request = new_request(pack_transaction_id(token, 0), size, key)
     return request[:_SEQ_AT], _after(request[HEADER_SIZE:]) if key is None else request[HEADER_SIZE:]
+
+
+@lru_cache(maxsize=64)
+def _marks(size: int, *, is_ipv6: bool) -> Struct:
+    """What differs between like replies of so many bytes: the sequence number, the end of an IPv6 address, the count."""
+    if is_ipv6:
+        return Struct(f"!{_SEQ_AT}xI{_IPV6_END - HEADER_SIZE}xI{size - _IPV6_END - 8}xI")
+    return Struct(f"!{_SEQ_AT}xI{size - HEADER_SIZE - 4}xI")
 
 
 @lru_cache(maxsize=64)
