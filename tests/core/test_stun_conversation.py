@@ -73,6 +73,13 @@ def test_a_like_reply_gives_the_very_same_identity(source: tuple[str, int]) -> N
     assert read(talk, first)[1] is read(talk, second)[1]
 
 
+def test_an_ipv6_address_that_differs_only_where_the_sequence_number_hides_it_is_another() -> None:
+    talk = conversation()
+    for seq, source in enumerate([("2001:db8::1", 7), ("2001:db8::2", 7), ("2001:db8::1", 7)]):
+        identity = read(talk, ENCODERS[0].encode(pack_transaction_id(TOKEN, seq), source, 1, 288))[1]
+        assert identity.reflexive == source
+
+
 def test_an_ipv6_address_that_does_not_come_first_is_read_all_the_same() -> None:
     talk = conversation()
     for seq in (1, 2):

@@ -29,8 +29,8 @@ class Schedule:
         """When the next slot is due."""
         return self.start_ns + self._slot * self._interval_ns // self._sessions
 
-    def take(self, now_ns: int, most: int) -> tuple[range, range]:
-        """Take the slots that are due, as (missed, timely): slot g is session g mod N's. Of the timely ones `most` at once.
+    def take(self, now_ns: int) -> tuple[range, range]:
+        """Take the slots that are due, as (missed, timely): slot g is session g mod N's.
 
         A slot is missed when it is more than one interval late. The caller skips it and counts a timer miss.
         """
@@ -39,7 +39,6 @@ class Schedule:
         passed_ns = (now_ns - self.start_ns + 1) * sessions
         end = max(slot, -(-passed_ns // self._interval_ns))
         timely = max(slot, -(-(passed_ns - (self._interval_ns + 1) * sessions) // self._interval_ns))
-        end = min(end, timely + most)
         self._slot = end
         return range(slot, timely), range(timely, end)
 

@@ -277,7 +277,8 @@ class SessionTracker:
             if self._outage is not None:
                 self._end_outage(self._outage, seq, identity, received_ns)
             if code != self._head_code:
-                self._link(seq, identity, received_ns)
+                if head >= 0:
+                    self._link(seq, identity, received_ns)
                 self._head_code = code
             self.head = seq
         elif not self._between_equals(seq, code):

@@ -63,11 +63,8 @@ FEW_SESSIONS = 20
 WORST = 3
 """So many of the worst sessions are named where there are many."""
 
-GRAIN_NS = NS_PER_S // 1000
-"""The timer's: what falls due within a millisecond is sent together, which at high rates saves half the cost of a probe."""
-
-_SEND_BATCH = 256
-"""Probes sent on one tick before the replies have their turn."""
+GRAIN_NS = NS_PER_S // 2000
+"""The timer's: what falls due within half a millisecond is sent together, which saves a third of a probe's cost."""
 
 _POLL_BATCH = 512
 """Datagrams read on one wake-up before the timer has its turn."""
@@ -276,7 +273,7 @@ class _Client:
         if now_ns - self._last_tick_ns > NS_PER_S:
             self._catch_up(now_ns)
         self._last_tick_ns = now_ns
-        missed, timely = self._schedule.take(now_ns, _SEND_BATCH)
+        missed, timely = self._schedule.take(now_ns)
         for slot in missed:
             sessions[slot % len(sessions)].timer_misses += 1
         for slot in timely:

@@ -145,7 +145,9 @@ def _unpack_software(value: bytes, _transaction_id: bytes) -> str:
     if len(value) > _MAX_SOFTWARE_BYTES:
         raise malformed("SOFTWARE", f"has {len(value)} bytes: at most {_MAX_SOFTWARE_BYTES} are possible")
     text = value.decode(errors="replace").rstrip("\0")  # some servers send C's end of string too
-    return intern("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return intern(text)
 
 
 def _unpack_exactly(name: str, size: int) -> Callable[[bytes, bytes], bytes]:
