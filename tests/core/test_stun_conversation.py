@@ -89,8 +89,8 @@ def test_an_ipv6_address_that_does_not_come_first_is_read_all_the_same() -> None
 
 
 def test_sessions_share_the_padding_of_their_probes() -> None:
-    one, two = Conversation(1, (288,)), Conversation(2, (288,))
-    assert one._parts[0][1] is two._parts[0][1]
+    one, two = Conversation(1, (288, 20)), Conversation(2, (288, 20))
+    assert one._parts is two._parts
 
 
 def test_a_keyed_conversation_reads_only_signed_replies() -> None:

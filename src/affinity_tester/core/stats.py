@@ -39,11 +39,10 @@ def _middle_ns(bucket: int) -> int:
 class RttHistogram:
     """The round-trip times of one session, or of several merged."""
 
-    __slots__ = ("_buckets", "_ipdv_count", "_ipdv_sum", "_last_ns", "_last_seq", "count", "max_ns", "min_ns", "sum_ns")
+    __slots__ = ("_breaks", "_buckets", "_ipdv_sum", "_last_ns", "_last_seq", "max_ns", "min_ns", "sum_ns")
 
     def __init__(self) -> None:
         """Start empty; the buckets grow to the largest time seen."""
-        self.count = 0
         self.sum_ns = 0
         self.min_ns = _NO_TIME_NS
         self.max_ns = 0
@@ -51,7 +50,13 @@ class RttHistogram:
         self._last_seq = -2
         self._last_ns = 0
         self._ipdv_sum = 0
-        self._ipdv_count = 0
+        self._breaks = 0
+        """Times that did not follow the one of the probe before: the first one, and what came out of order."""
+
+    @property
+    def count(self) -> int:
+        """Times counted."""
+        return sum(self._buckets)
 
     def add(self, seq: int, rtt_ns: int) -> None:
         """Count the round-trip time of the answered probe `seq`."""
@@ -59,11 +64,11 @@ class RttHistogram:
             self.min_ns = rtt_ns
         if rtt_ns > self.max_ns:  # noqa: PLR1730 - likewise
             self.max_ns = rtt_ns
-        self.count += 1
         self.sum_ns += rtt_ns
         if seq == self._last_seq + 1:
             self._ipdv_sum += abs(rtt_ns - self._last_ns)
-            self._ipdv_count += 1
+        else:
+            self._breaks += 1
         self._last_seq = seq
         self._last_ns = rtt_ns
         us = rtt_ns // 1000
@@ -86,14 +91,11 @@ class RttHistogram:
         whole = cls()
         sums = [0] * _BUCKETS
         for part in parts:
-            if part.count == 0:
-                continue
             whole.min_ns = min(whole.min_ns, part.min_ns)
             whole.max_ns = max(whole.max_ns, part.max_ns)
-            whole.count += part.count
             whole.sum_ns += part.sum_ns
             whole._ipdv_sum += part._ipdv_sum  # noqa: SLF001 - its own class
-            whole._ipdv_count += part._ipdv_count  # noqa: SLF001 - its own class
+            whole._breaks += part._breaks  # noqa: SLF001 - its own class
             for bucket, count in enumerate(part._buckets):  # noqa: SLF001 - its own class
                 sums[bucket] += count
         # 64 bits: the sum of many sessions' 32-bit counts.
@@ -102,9 +104,10 @@ class RttHistogram:
 
     def percentile_ns(self, percent: float) -> int | None:
         """The time that `percent` of the answered probes did not exceed (nearest rank), clamped to the exact extremes."""
-        if self.count == 0:
+        count = self.count
+        if count == 0:
             return None
-        rank = max(1, -int(-percent * self.count // 100))
+        rank = max(1, -int(-percent * count // 100))
         bucket = -1
         while rank > 0:
             bucket += 1
@@ -113,15 +116,17 @@ class RttHistogram:
 
     def stats(self) -> RttStats:
         """All figures."""
-        if self.count == 0:
+        count = self.count
+        if count == 0:
             return RttStats()
+        steps = count - self._breaks
         return RttStats(
-            count=self.count,
+            count=count,
             min_ns=self.min_ns,
-            mean_ns=self.sum_ns // self.count,
+            mean_ns=self.sum_ns // count,
             p50_ns=self.percentile_ns(50),
             p90_ns=self.percentile_ns(90),
             p99_ns=self.percentile_ns(99),
             max_ns=self.max_ns,
-            jitter_ns=self._ipdv_sum // self._ipdv_count if self._ipdv_count else None,
+            jitter_ns=self._ipdv_sum // steps if steps else None,
         )

@@ -96,7 +96,6 @@ class SessionTracker:
         "kind_counts",
         "late",
         "lost",
-        "pairs",
         "pending",
         "reordered",
         "rtt",
@@ -124,7 +123,6 @@ class SessionTracker:
         """Probes that are neither answered nor lost."""
         self._prune_at_ns = 0
         self.answered = self.lost = self.late = self.duplicate = self.reordered = self.stale = 0
-        self.pairs = 0
         self.kind_counts: dict[Kind, int] = {}
         """Changes of each kind in the final set so far."""
         self.rtt = RttHistogram()
@@ -167,6 +165,11 @@ class SessionTracker:
     def changes(self) -> int:
         """Changes told and not withdrawn."""
         return self._change_count
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of probes compared: each replied one with the one before it."""
+        return max(0, self.answered + self.late - 1)
 
     @property
     def longest_gap_ns(self) -> int:
@@ -269,9 +272,7 @@ class SessionTracker:
             else:
                 self._counts[seq] = count
         head = self.head
-        if head >= 0:
-            self.pairs += 1
-        else:
+        if head < 0:
             self._emit(FirstAnswer(received_ns, self.session, seq, identity))
         if seq > head:
             if self._outage is not None:

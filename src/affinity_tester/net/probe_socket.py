@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 import sys
+from functools import lru_cache
 from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
@@ -76,8 +77,9 @@ def learn_source(target: TransportAddress, scope_id: int = 0) -> str:
         ) from error
 
 
+@lru_cache(maxsize=64)
 def socket_address(target: TransportAddress, scope_id: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
-    """The address as the socket module wants it."""
+    """The address as the socket module wants it, and gives it; all sessions share it."""
     return (target.ip, target.port, 0, scope_id) if target.is_ipv6 else (target.ip, target.port)
 
 

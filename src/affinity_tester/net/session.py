@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Callable
+from operator import attrgetter
 from time import monotonic_ns
 
 from affinity_tester.core.address import TransportAddress
@@ -30,17 +32,39 @@ READ_BOUND = 10_000
 _BUFFERS = (bytearray(1 << 16),)
 """What is read is understood before anything else is, so all sessions read into the same; any datagram fits."""
 
+tally: Callable[[Session], tuple[int, ...]] = attrgetter(
+    "tracker.sent_count",
+    "tracker.answered",
+    "tracker.lost",
+    "tracker.pending",
+    "tracker.late",
+    "tracker.duplicate",
+    "tracker.reordered",
+    "tracker.changes",
+    "tracker.pairs",
+    "timer_misses",
+    "send_errors",
+    "drops",
+    "wrong_source",
+    "network_errors",
+    "tracker.stale",
+    "undecodable",
+)
+"""A session's `Counts`, in their order, as plain numbers: those of 10,000 sessions are summed up between two probes."""
+
+_NOTHING = (0,) * len(Counts.__slots__)
+
 
 class Session:
     """A UDP socket from one source address, for its whole life."""
 
     __slots__ = (
         "_destination",
-        "_drops",
         "_emit",
         "_expected",
         "_told",
         "_wire",
+        "drops",
         "local",
         "name",
         "network_errors",
@@ -72,16 +96,18 @@ class Session:
         self.name = tracker.session
         self._wire = wire
         self._emit = emit
-        self._destination = None if connected else socket_address(target, scope_id)
-        self._expected = (target.ip, target.port)
-        """The source of replies, as an IPv4 socket gives it."""
-        self.local = TransportAddress(*sock.getsockname()[:2])
+        self._expected = socket_address(target, scope_id)
+        """The source of replies."""
+        self._destination = None if connected else self._expected
+        ip, port = sock.getsockname()[:2]
+        self.local = TransportAddress(sys.intern(ip), port)
         self.timer_misses = self.send_errors = self.wrong_source = self.network_errors = self.undecodable = 0
-        self._drops = 0
+        self.drops = 0
+        """Replies dropped at the socket's full buffer."""
         self._told: set[tuple[str, ...]] | None = None
         """What was told once; most sessions have nothing to tell."""
-        self.previous = Counts()
-        """The counts of the last statistics line."""
+        self.previous = _NOTHING
+        """The tally of the last statistics line."""
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -168,7 +194,7 @@ class Session:
         return min(read_ns or 0, now_ns)
 
     def _is_expected(self, source: tuple[str, int]) -> bool:
-        """An IPv6 source may carry flow, scope and zone."""
+        """An IPv6 source may carry a flow, another scope, and a zone."""
         return source[1] == self.target.port and source[0].partition("%")[0] == self.target.ip
 
     def hear_errors(self, now_ns: int, failure: OSError | None = None) -> None:
@@ -197,32 +223,14 @@ class Session:
     def check_drops(self) -> None:
         """Ask the kernel how many replies this socket's full buffer has cost."""
         drops = drop_count(self.sock)
-        if drops != self._drops:
-            self._drops = drops
+        if drops != self.drops:
+            self.drops = drops
             detail = f"{drops} replies dropped at this machine's full socket buffer"
             self._tell_once(("drops",), ClientFault(monotonic_ns(), self.name, "socket-drops", detail))
 
     def counts(self) -> Counts:
         """Everything counted so far."""
-        tracker = self.tracker
-        return Counts(
-            sent=tracker.sent_count,
-            answered=tracker.answered,
-            lost=tracker.lost,
-            pending=tracker.pending,
-            late=tracker.late,
-            duplicate=tracker.duplicate,
-            reordered=tracker.reordered,
-            changes=tracker.changes,
-            pairs=tracker.pairs,
-            timer_misses=self.timer_misses,
-            send_errors=self.send_errors,
-            socket_drops=self._drops,
-            wrong_source=self.wrong_source,
-            network_errors=self.network_errors,
-            stale=tracker.stale,
-            undecodable=self.undecodable,
-        )
+        return Counts(*tally(self))
 
     def summary(self, now_ns: int) -> SessionSummary:
         """The end of the session."""

@@ -8,12 +8,14 @@ from struct import Struct
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.stun.attributes import RECEIVED_COUNT
 from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id
-from affinity_tester.core.stun.request import new_request
+from affinity_tester.core.stun.request import TRANSACTION_ID_SIZE, new_request
 from affinity_tester.core.stun.response import decode_response
 from affinity_tester.errors import StunError
 
 _SEQ_AT = HEADER_SIZE - 4
 """Where the sequence number stands: the last four bytes of the header."""
+
+_TOKEN_AT = HEADER_SIZE - TRANSACTION_ID_SIZE
 
 _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 """How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
@@ -21,13 +23,34 @@ _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 _IPV6_END = HEADER_SIZE + 4 + 4 + 12
 """Where the last four bytes of that address stand: those that the sequence number hides."""
 
+_IPV4_ADDRESS_END = HEADER_SIZE + 4 + 8
+"""Where an XOR-MAPPED-ADDRESS of IPv4 ends."""
+
 _COUNT_HEADER = RECEIVED_COUNT.encode(0)[:4]
+
+_HEADER = Struct("!8sQI")
+"""The first 8 bytes of a probe, the token, the sequence number."""
 
 
 class Conversation:
-    """Probes of one session token, by turns of the given sizes, and the replies to them."""
+    """Probes of one session token, by turns of the given sizes, and the replies to them.
 
-    __slots__ = ("_behind", "_body", "_head", "_hidden", "_identity", "_key", "_marks", "_parts", "_size", "_token")
+    What 10,000 sessions have in common is kept once: what a session has of its own is out of the caches when its turn comes.
+    """
+
+    __slots__ = (
+        "_address",
+        "_head",
+        "_hidden",
+        "_identity",
+        "_key",
+        "_marks",
+        "_parts",
+        "_rest",
+        "_rest_at",
+        "_size",
+        "_token",
+    )
 
     def __init__(self, token: int, sizes: tuple[int, ...], key: bytes | None = None) -> None:
         """`token` has 64 bits; probe `seq` has `sizes[seq % len(sizes)]` bytes.
@@ -36,10 +59,11 @@ class Conversation:
         """
         self._token = token
         self._key = key
-        self._parts = tuple(_parts(token, size, key) for size in sizes)
+        self._parts = _parts(sizes, key)
         # The reply seen last, but for what differs in each: the next one mostly is like it.
         self._size = -1
-        self._head = self._body = self._behind = b""
+        self._head = self._address = self._rest = b""
+        self._rest_at = HEADER_SIZE
         self._hidden: int | None = None
         self._marks = _marks(HEADER_SIZE + 4, is_ipv6=False)
         self._identity = Identity()
@@ -50,20 +74,25 @@ class Conversation:
         if self._key is not None:
             size = HEADER_SIZE + len(after)
             return new_request(pack_transaction_id(self._token, seq), size, self._key)
-        return before + seq.to_bytes(4, "big") + after
+        return _HEADER.pack(before, self._token, seq) + after
 
     def read(self, data: bytes | bytearray, size: int) -> tuple[int, Identity, int | None]:
         """Read the reply in the first `size` bytes: the sequence number it answers, who answered, and RECEIVED-COUNT.
 
         Raises `StunError`: as `decode_response`, or `other-transaction` for a reply to somebody else's request.
         """
-        if size == self._size and data.startswith(self._head) and data.startswith(self._body, HEADER_SIZE):
+        if (
+            size == self._size
+            and data.startswith(self._head)
+            and data.startswith(self._address, HEADER_SIZE)
+            and data.startswith(self._rest, self._rest_at)
+        ):
             # Alike in all but the sequence number (which hides the end of an IPv6 address) and the count, which is last.
             if self._hidden is None:
                 seq, count = self._marks.unpack_from(data)
                 return seq, self._identity, count
             seq, hidden, count = self._marks.unpack_from(data)
-            if hidden ^ seq == self._hidden and data.startswith(self._behind, _IPV6_END + 4):
+            if hidden ^ seq == self._hidden:
                 return seq, self._identity, count
         return self._decode(bytes(data[:size]))
 
@@ -80,26 +109,29 @@ class Conversation:
     def _learn(self, data: bytes, seq: int, identity: Identity, *, is_ipv6: bool) -> None:
         """Know the next reply that is like this one, which ends with its count."""
         if not is_ipv6:
-            self._hidden, self._body = None, data[HEADER_SIZE:-4]
+            self._hidden, self._address, self._rest_at = None, data[HEADER_SIZE:_IPV4_ADDRESS_END], _IPV4_ADDRESS_END
         elif data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE):
             self._hidden = int.from_bytes(data[_IPV6_END : _IPV6_END + 4], "big") ^ seq
-            self._body, self._behind = data[HEADER_SIZE:_IPV6_END], data[_IPV6_END + 4 : -4]
+            self._address, self._rest_at = data[HEADER_SIZE:_IPV6_END], _IPV6_END + 4
         else:
             return  # the address stands elsewhere: a server of another make
+        self._rest = _shared(data[self._rest_at : -4])
         self._size, self._head, self._identity = len(data), data[:_SEQ_AT], identity
         self._marks = _marks(len(data), is_ipv6=is_ipv6)
 
     def quoted(self, probe: bytes) -> int | None:
         """The sequence number of a probe that an ICMP error quotes; None when it is cut too short, or another's."""
-        if len(probe) < HEADER_SIZE or probe[4:_SEQ_AT] != self._parts[0][0][4:]:
+        if len(probe) < HEADER_SIZE:
             return None
-        return int.from_bytes(probe[_SEQ_AT:HEADER_SIZE], "big")
+        head, token, seq = _HEADER.unpack_from(probe)
+        return int(seq) if token == self._token and head[4:] == self._parts[0][0][4:] else None
 
 
-def _parts(token: int, size: int, key: bytes | None) -> tuple[bytes, bytes]:
-    """What stands before and after the sequence number; all sessions share what stands after it."""
-    request = new_request(pack_transaction_id(token, 0), size, key)
-    return request[:_SEQ_AT], _after(request[HEADER_SIZE:]) if key is None else request[HEADER_SIZE:]
+@lru_cache(maxsize=64)
+def _parts(sizes: tuple[int, ...], key: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
+    """For each size what stands before and after the transaction id."""
+    requests = [new_request(bytes(TRANSACTION_ID_SIZE), size, key) for size in sizes]
+    return tuple((request[:_TOKEN_AT], request[HEADER_SIZE:]) for request in requests)
 
 
 @lru_cache(maxsize=64)
@@ -110,6 +142,7 @@ def _marks(size: int, *, is_ipv6: bool) -> Struct:
     return Struct(f"!{_SEQ_AT}xI{size - HEADER_SIZE - 4}xI")
 
 
-@lru_cache(maxsize=64)
-def _after(tail: bytes) -> bytes:
-    return tail
+@lru_cache(maxsize=1024)
+def _shared(rest: bytes) -> bytes:
+    """What a pod says of itself in every reply."""
+    return rest
