@@ -399,5 +399,5 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
             assert classes[number] is not Judgement.VIOLATION
         if classes[number] is Judgement.EXPLAINED:
             assert any(reach[0] - delay <= t <= reach[1] for t in real)
-        if not near and not any(a < reach[1] and reach[0] < b for a, b in blind) and not delay and reach[0] >= 0:
+        if not near and not any(a <= reach[1] and reach[0] <= b for a, b in blind) and not delay and reach[0] >= 0:
             assert classes[number] is Judgement.VIOLATION

@@ -70,3 +70,19 @@ def test_counts_and_losses_add_up_and_differ() -> None:
     assert two - one == Counts(sent=2, late=2)
     assert Losses(1, 2, 3) + Losses(4, 0, 1) == Losses(5, 2, 4)
     assert Losses(1, 2, 3).total == 6
+
+
+def test_more_of_one_length_than_16_bits_hold_are_counted() -> None:
+    times = RttHistogram()
+    for seq in range(70_000):
+        times.add(seq, 5_000)
+    times.add(70_000, 9_000)
+    stats = times.stats()
+    assert (stats.count, stats.p50_ns, stats.max_ns) == (70_001, 5_500, 9_000)
+
+
+def test_what_is_longer_than_any_bucket_goes_into_the_last() -> None:
+    times = RttHistogram()
+    for seq in range(2):
+        times.add(seq, 1 << 50)
+    assert (times.stats().count, times.stats().max_ns) == (2, 1 << 50)

@@ -1,4 +1,4 @@
-"""The kept probes of one session: when each was sent and what became of it, in six bytes a probe.
+"""The kept probes of one session: when each was sent and what became of it, in five bytes a probe.
 
 10,000 sessions keep 60 s of probes each, so a probe's record is two array cells, not an object. The send time is kept in
 units of 16 ns modulo 2^32 (68.7 s): every kept probe was sent within `SPAN_LIMIT_NS` of the newest, so it is unambiguous.
@@ -11,11 +11,16 @@ from array import array
 PENDING = 0
 """Sent, no reply yet, and not lost."""
 
-LOST = 0x8000
+LOST = 1
 """A flag: declared lost. Alone: no reply. With an identity's code: a late reply came."""
 
-CODE = 0x7FFF
-"""The bits of a cell that name the identity of the reply; 0 when there is none."""
+CODE_SHIFT = 1
+"""Above the flag a cell holds the code of the identity that the reply showed; 0 when there is none."""
+
+MAX_CODE = 0x7FFF
+
+_NARROW_CODE = 0x7F
+"""Few sessions ever meet more identities than a cell of one byte can tell apart; those that do get two bytes."""
 
 UNIT_BITS = 4
 """A send time's unit is 2^4 ns: finer than any clock that stamps packets."""
@@ -26,25 +31,32 @@ SPAN_LIMIT_NS = 1 << (32 + UNIT_BITS)
 TIME_MASK = 0xFFFF_FFFF
 """A send time has 32 bits."""
 
-_FIRST_CAPACITY = 32
+_FEW = 32
 
 
 class History:
     """A ring over the sequence numbers `base <= seq < next`; `cells[seq % capacity]` is what became of a probe."""
 
-    __slots__ = ("_usual", "base", "capacity", "cells", "last_sent_ns", "next", "times")
+    __slots__ = ("base", "capacity", "cells", "last_sent_ns", "next", "times")
 
-    def __init__(self, usual: int = 0) -> None:
-        """Start empty; `usual` is how many probes are kept at a time when nothing is late, 0 where that is not known."""
-        self._usual = usual
+    def __init__(self, usual: int = _FEW) -> None:
+        """Start empty; `usual` is how many probes are kept at a time when nothing is late.
+
+        There is room for them from the start: growing would leave holes in memory, in all sessions of a run at one time.
+        """
         self.base = 0
         """The oldest kept sequence number."""
         self.next = 0
         """The sequence number that the next probe gets."""
-        self.capacity = _FIRST_CAPACITY
-        self.cells = array("H", bytes(2 * _FIRST_CAPACITY))
-        self.times = array("I", bytes(4 * _FIRST_CAPACITY))
+        self.capacity = max(usual, _FEW)
+        self.cells = array("B", bytes(self.capacity))
+        self.times = array("I", bytes(4 * self.capacity))
         self.last_sent_ns = 0
+
+    def make_room(self, code: int) -> None:
+        """See to it that cells can hold this code, at most `MAX_CODE`."""
+        if code > _NARROW_CODE and self.cells.itemsize == 1:
+            self.cells = array("H", self.cells)
 
     def append(self, now_ns: int) -> int:
         """Keep a probe sent now and return its sequence number. The caller has forgotten what is out of reach."""
@@ -89,18 +101,11 @@ class History:
         return cell if same == end - first else None
 
     def _grow(self) -> None:
-        # Doubling, but not past what is usual: memory is counted in sessions (issue 5). Beyond, by a third.
-        capacity = 2 * self.capacity
-        if self.capacity >= self._usual:
-            capacity = self.capacity + self.capacity // 3
-        elif capacity > self._usual:
-            capacity = self._usual
-        cells = array("H", bytes(2 * capacity))
+        capacity = self.capacity + self.capacity // 3
+        cells = array(self.cells.typecode, bytes(self.cells.itemsize * capacity))
         times = array("I", bytes(4 * capacity))
         seq = self.base
-        while (
-            seq < self.next
-        ):  # whole stretches up to where either ring turns: all sessions of a run grow at about one time
+        while seq < self.next:  # whole stretches, up to where either ring turns
             old, new = seq % self.capacity, seq % capacity
             count = min(self.next - seq, self.capacity - old, capacity - new)
             cells[new : new + count] = self.cells[old : old + count]

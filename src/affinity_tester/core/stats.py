@@ -46,7 +46,7 @@ class RttHistogram:
         self.sum_ns = 0
         self.min_ns = _NO_TIME_NS
         self.max_ns = 0
-        self._buckets = array("I")
+        self._buckets = array("H")
         self._last_seq = -2
         self._last_ns = 0
         self._ipdv_sum = 0
@@ -77,12 +77,15 @@ class RttHistogram:
             self._buckets[bucket] += 1
         except IndexError:
             self._grow(min(bucket, _BUCKETS - 1))
+        except OverflowError:  # 65,535 of one length: few sessions come so far
+            self._buckets = array("Q", self._buckets)
+            self._buckets[bucket] += 1
 
     def _grow(self, bucket: int) -> None:
         """Make room up to a bucket, and count one there; the last one takes all that is longer."""
         missing = bucket + 1 - len(self._buckets)
         if missing > 0:
-            self._buckets.frombytes(bytes(4 * missing))
+            self._buckets.frombytes(bytes(self._buckets.itemsize * missing))
         self._buckets[bucket] += 1
 
     @classmethod

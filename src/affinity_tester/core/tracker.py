@@ -40,7 +40,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import CODE, LOST, PENDING, TIME_MASK, UNIT_BITS, History
+from affinity_tester.core.history import CODE_SHIFT, LOST, MAX_CODE, PENDING, TIME_MASK, UNIT_BITS, History
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.spans import LossDirections
 from affinity_tester.core.stats import RttHistogram
@@ -60,6 +60,8 @@ _FEW_CODES = 8
 
 _KINDS = tuple(Kind)
 
+_NO_COUNTS = (0,) * len(_KINDS)
+
 
 class _Anchor(NamedTuple):
     """The newest forgotten reply that carries a kind."""
@@ -67,6 +69,9 @@ class _Anchor(NamedTuple):
     sighting: Sighting
     pause_ns: int
     """The longest pause between sends from it up to the oldest kept probe."""
+
+
+_NO_ANCHORS: tuple[_Anchor | None, ...] = (None,) * len(_KINDS)
 
 
 class SessionTracker:
@@ -105,26 +110,26 @@ class SessionTracker:
     )
 
     def __init__(
-        self, session: str, loss_threshold_ns: int, emit: Callable[[Event], None], *, interval_ns: int = 0
+        self, session: str, loss_threshold_ns: int, emit: Callable[[Event], None], *, usual_probes: int = 0
     ) -> None:
         """Track the session of this name; the loss threshold is in nanoseconds, at most the kept history.
 
-        `interval_ns`, where it is known, says how many probes are usually kept.
+        `usual_probes`, where it is known, is how many are kept at a time.
         """
         if not 0 < loss_threshold_ns <= HISTORY_NS:
             raise TrackerError("the loss threshold is more than 0 and at most the kept history (60 s)")
         self.session = session
         self._threshold_ns = loss_threshold_ns
         self._emit = emit
-        self._history = History((HISTORY_NS + 2 * PRUNE_NS) // interval_ns if interval_ns else 0)
+        self._history = History(usual_probes)
         self.sent_count = 0
         """Probes sent, which is also the next sequence number."""
         self.pending = 0
         """Probes that are neither answered nor lost."""
         self._prune_at_ns = 0
         self.answered = self.lost = self.late = self.duplicate = self.reordered = self.stale = 0
-        self.kind_counts: dict[Kind, int] = {}
-        """Changes of each kind in the final set so far."""
+        self.kind_counts = _NO_COUNTS
+        """Changes of each kind in the final set so far, in the order of `Kind`."""
         self.rtt = RttHistogram()
         self._losses = LossDirections()
         self._counts: dict[int, int | None] = {}
@@ -139,7 +144,8 @@ class SessionTracker:
         self.head = -1
         """The newest replied probe, by send order; -1 before the first."""
         self._head_code = 0
-        self._anchors: dict[Kind, _Anchor] = {}
+        self._anchors = _NO_ANCHORS
+        """By kind, in their order."""
         self._changes: dict[tuple[int, int], Change] = {}
         """By pair, while a probe between its ends could still be replied to."""
         self._change_count = 0
@@ -235,8 +241,8 @@ class SessionTracker:
             return
         slot = seq % history.capacity
         cell = history.cells[slot]
-        if cell & CODE:
-            self._replied_again(seq, cell & CODE, identity, received_ns)
+        if cell > LOST:
+            self._replied_again(seq, cell, identity, received_ns)
             return
         units = history.last_sent_ns >> UNIT_BITS  # `history.sent_ns(seq)`, without a call for each reply
         rtt_ns = received_ns - ((units - ((units - history.times[slot]) & TIME_MASK)) << UNIT_BITS)
@@ -249,7 +255,7 @@ class SessionTracker:
         if cell == PENDING and rtt_ns > self._threshold_ns:
             self._lose(seq, seq + 1, received_ns)
             cell = LOST
-        history.cells[slot] = cell | code
+        history.cells[slot] = cell | code << CODE_SHIFT
         if cell == LOST:
             self.late += 1
             self._emit(LateReply(received_ns, self.session, seq, rtt_ns))
@@ -309,18 +315,18 @@ class SessionTracker:
         last: Sighting | None = None
         if self.head >= self._history.base:
             last = self._sighting(self.head)
-        elif self._anchors:
-            last = max(anchor.sighting for anchor in self._anchors.values())
+        else:
+            last = max((anchor.sighting for anchor in self._anchors if anchor is not None), default=None)
         self._outage = OutageStarted(now_ns, self.session, *since, last)
         self._emit(self._outage)
 
     # --- how -------------------------------------------------------------------------------------------------------
 
-    def _replied_again(self, seq: int, code: int, identity: Identity, received_ns: int) -> None:
+    def _replied_again(self, seq: int, cell: int, identity: Identity, received_ns: int) -> None:
         """A duplicate: counted, and evidence when it differs."""
         self.duplicate += 1
         self._losses.duplicate(seq)
-        first = self._identity(code)
+        first = self._identity(cell)
         if first is not identity and differing(first, identity):
             self._emit(DuplicateDiffers(received_ns, self.session, seq, first, identity))
 
@@ -364,7 +370,7 @@ class SessionTracker:
         """Whether the replied neighbours of an older probe have its own identity: then nothing changes."""
         history = self._history
         for neighbours in (range(seq - 1, history.base - 1, -1), range(seq + 1, history.next)):
-            near = next((c for n in neighbours if (c := history.cell(n) & CODE)), 0)
+            near = next((c for n in neighbours if (c := history.cell(n) >> CODE_SHIFT)), 0)
             if near != code:
                 return False
         return True
@@ -437,8 +443,8 @@ class SessionTracker:
             self._emit(ChangeRevised(now_ns, self.session, change, was))
 
     def _count_kinds(self, change: Change, step: int) -> None:
-        for kind in change.kinds:
-            self.kind_counts[kind] = self.kind_counts.get(kind, 0) + step
+        counts = zip(_KINDS, self.kind_counts, strict=True)
+        self.kind_counts = tuple(count + step * (kind in change.kinds) for kind, count in counts)
 
     def _change(
         self, number: int, pair: tuple[int, int], kinds: list[Kind], ends: dict[int, Sighting], now_ns: int
@@ -459,7 +465,7 @@ class SessionTracker:
         history = self._history
         longest = 0
         if first < history.base:
-            longest = max(a.pause_ns for a in self._anchors.values() if a.sighting.seq == first)
+            longest = max(a.pause_ns for a in self._anchors if a is not None and a.sighting.seq == first)
             first = history.base
         sent_ns = history.sent_ns(first)
         for seq in range(first + 1, last + 1):
@@ -471,8 +477,8 @@ class SessionTracker:
     def _left(self, seq: int, kind: Kind) -> Sighting | None:
         """The nearest replied probe before `seq` whose reply carries this kind, forgotten ones included."""
         near = self._nearest(range(seq - 1, self._history.base - 1, -1), kind)
-        if near is None and kind in self._anchors:
-            return self._anchors[kind].sighting
+        if near is None and (anchor := self._anchors[_KINDS.index(kind)]) is not None:
+            return anchor.sighting
         return near
 
     def _right(self, seq: int, kind: Kind) -> Sighting | None:
@@ -482,8 +488,8 @@ class SessionTracker:
     def _nearest(self, seqs: range, kind: Kind) -> Sighting | None:
         history = self._history
         for seq in seqs:
-            code = history.cells[seq % history.capacity] & CODE
-            if code and self._identity(code).value(kind) is not None:
+            cell = history.cells[seq % history.capacity]
+            if cell > LOST and self._identity(cell).value(kind) is not None:
                 return self._sighting(seq)
         return None
 
@@ -491,7 +497,7 @@ class SessionTracker:
         return Sighting(seq, self._history.sent_ns(seq), self._identity(self._history.cell(seq)))
 
     def _identity(self, cell: int) -> Identity:
-        identity = self._identities[cell & CODE]
+        identity = self._identities[cell >> CODE_SHIFT]
         assert identity is not None
         return identity
 
@@ -514,8 +520,9 @@ class SessionTracker:
         end = history.first_after(horizon_ns)
         after_ns = history.sent_ns(end) if end < history.next else now_ns
         cell = history.alike(history.base, end)
-        newest = self._identities[cell & CODE] if cell else None
-        if newest is not None and all(newest.value(kind) is not None for kind in self._anchors):
+        newest = self._identities[cell >> CODE_SHIFT] if cell else None
+        anchored = (kind for kind, anchor in zip(_KINDS, self._anchors, strict=True) if anchor is not None)
+        if newest is not None and all(newest.value(kind) is not None for kind in anchored):
             # As nearly always: all were answered alike, so the last of them stands for all that is forgotten.
             sent_ns = history.sent_ns(end - 1)
             self._anchor(Sighting(end - 1, sent_ns, newest), after_ns - sent_ns, 0)
@@ -535,13 +542,13 @@ class SessionTracker:
         pause_ns = longest_ns = 0
         for seq in range(history.base, end):
             next_ns = history.sent_ns(seq + 1) if seq + 1 < end else after_ns
-            code = history.cell(seq) & CODE
+            code = history.cell(seq) >> CODE_SHIFT
             if code:
                 if code != newest_code:
                     self._anchor(newest, pause_ns, longest_ns)
                     longest_ns = 0
                 newest_code, pause_ns = code, 0
-                newest = Sighting(seq, sent_ns, self._identity(code))
+                newest = self._sighting(seq)
             pause_ns = max(pause_ns, next_ns - sent_ns)
             longest_ns = max(longest_ns, next_ns - sent_ns)
             sent_ns = next_ns
@@ -549,14 +556,16 @@ class SessionTracker:
 
     def _anchor(self, newest: Sighting | None, pause_ns: int, longest_ns: int) -> None:
         """Remember a forgotten reply for the kinds it carries; the other kinds' anchors stay, and their pause goes on."""
-        for kind, old in self._anchors.items():
-            if newest is None or newest.identity.value(kind) is None:
-                self._anchors[kind] = old._replace(pause_ns=max(old.pause_ns, longest_ns))
-        if newest is not None:
-            anchor = _Anchor(newest, pause_ns)
-            for kind in _KINDS:
-                if newest.identity.value(kind) is not None:
-                    self._anchors[kind] = anchor
+        anchors: list[_Anchor | None] = []
+        anchor = None if newest is None else _Anchor(newest, pause_ns)
+        for kind, old in zip(_KINDS, self._anchors, strict=True):
+            if newest is not None and newest.identity.value(kind) is not None:
+                anchors.append(anchor)
+            elif old is not None:
+                anchors.append(old._replace(pause_ns=max(old.pause_ns, longest_ns)))
+            else:
+                anchors.append(None)
+        self._anchors = tuple(anchors)
 
     def _code(self, identity: Identity) -> int:
         """The code of an identity, a new one if it has none; codes that no kept probe uses are freed now and then."""
@@ -574,8 +583,9 @@ class SessionTracker:
             self._free_codes()
             identities = self._identities
         code = len(identities)
-        if code > CODE:
+        if code > MAX_CODE:
             raise TrackerError("more identities within the kept history than codes: the interval is too short")
+        history.make_room(code)
         identities.append(identity)
         if self._codes is not None:
             self._codes[identity] = code
@@ -586,7 +596,7 @@ class SessionTracker:
     def _free_codes(self) -> None:
         history = self._history
         old = self._identities
-        used = {history.cell(seq) & CODE for seq in range(history.base, history.next)} | {self._head_code, 0}
+        used = {history.cell(seq) >> CODE_SHIFT for seq in range(history.base, history.next)} | {self._head_code, 0}
         new = {code: index for index, code in enumerate(sorted(used))}
         self._identities = [old[code] for code in sorted(used)]
         self._codes = None
@@ -595,5 +605,5 @@ class SessionTracker:
         for seq in range(history.base, history.next):
             slot = seq % history.capacity
             cell = history.cells[slot]
-            history.cells[slot] = cell & LOST | new[cell & CODE]
+            history.cells[slot] = cell & LOST | new[cell >> CODE_SHIFT] << CODE_SHIFT
         self._head_code = new[self._head_code]

@@ -13,7 +13,9 @@ import random
 import secrets
 import select
 import time
+from array import array
 from collections.abc import Callable, Iterable
+from operator import sub
 from time import monotonic_ns
 from typing import Any
 
@@ -41,7 +43,7 @@ from affinity_tester.core.outages import OutageWatch
 from affinity_tester.core.schedule import Schedule
 from affinity_tester.core.stats import RttHistogram
 from affinity_tester.core.stun import Conversation
-from affinity_tester.core.tracker import MAX_PROBES, SessionTracker
+from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, SessionTracker
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.clock import wall_to_monotonic_ns
@@ -109,14 +111,16 @@ class _Client:
         self._stop = stop
         self._abort = abort
         self._sizes = settings.sizes or (settings.request_size,)
+        kept_ns = HISTORY_NS + 2 * PRUNE_NS
+        self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
         self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: _Reader | None = None
         self._outages = OutageWatch()
-        self._told = Counts()
-        """All sessions' counts at the last statistics."""
+        self._told_columns = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
+        """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
         self._sending = True
         self._source = ""
@@ -188,7 +192,7 @@ class _Client:
         session = Session(
             sock,
             self._target,
-            SessionTracker(name, settings.loss_threshold_ns, emit, interval_ns=settings.interval_ns),
+            SessionTracker(name, settings.loss_threshold_ns, emit, usual_probes=self._usual_probes),
             Conversation(secrets.randbits(64), self._sizes, settings.key),
             emit=emit,
             scope_id=self._scope_id,
@@ -330,28 +334,27 @@ class _Client:
         interval_ns = self._settings.stats_interval_ns
         self._next_stats_ns += interval_ns * ((now_ns - self._next_stats_ns) // interval_ns + 1)
         sessions = self._sessions
-        for session in sessions:
-            if session.tracker.lost != session.previous[_LOST]:
+        lost = self._told_columns[_LOST]
+        for session, before in zip(sessions, lost, strict=True):
+            if session.tracker.lost != before:
                 session.check_drops()
-        tallies = list(map(tally, sessions))
-        total = Counts(*map(sum, zip(*tallies, strict=True)))
-        shown: Iterable[int] = range(len(sessions))
+        columns = [array("Q", column) for column in zip(*map(tally, sessions), strict=True)]
+        earlier, self._told_columns = self._told_columns, columns
+        total = Counts(*map(sum, columns))
+        told: Iterable[int] = range(len(sessions))
         if not self._settings.every_session and len(sessions) > FEW_SESSIONS:
-            befores = [session.previous for session in sessions]
-            worst = [
-                (before[_LOST] - now[_LOST], before[_CHANGES] - now[_CHANGES], index)
-                for index, (before, now) in enumerate(zip(befores, tallies, strict=True))
-                if before[_LOST] != now[_LOST] or before[_CHANGES] != now[_CHANGES]
+            more_lost = map(sub, columns[_LOST], lost)
+            more_changes = map(sub, columns[_CHANGES], earlier[_CHANGES])
+            bad = [
+                (-more, -changes, at) for at, (more, changes) in enumerate(zip(more_lost, more_changes, strict=True))
             ]
-            shown = [index for *_, index in sorted(worst)[:WORST]]
-        for index in shown:
-            session, counts = sessions[index], Counts(*tallies[index])
-            delta = counts - Counts(*session.previous)
-            self._emit(SessionStats(now_ns, session.name, delta, counts, session.tracker.serving))
-        for session, numbers in zip(sessions, tallies, strict=True):
-            session.previous = numbers
-        self._emit(StatsTick(now_ns, len(sessions), total - self._told, total))
-        self._told = total
+            told = [at for more, changes, at in sorted(bad)[:WORST] if more or changes]
+        for at in told:
+            counts = Counts(*(column[at] for column in columns))
+            delta = counts - Counts(*(column[at] for column in earlier))
+            self._emit(SessionStats(now_ns, sessions[at].name, delta, counts, sessions[at].tracker.serving))
+        delta = total - Counts(*map(sum, earlier))
+        self._emit(StatsTick(now_ns, len(sessions), delta, total))
 
     def _observe(self, event: Event) -> None:
         """What sessions and trackers tell goes on; some of it is the occasion to look closer."""

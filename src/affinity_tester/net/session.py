@@ -52,8 +52,6 @@ tally: Callable[[Session], tuple[int, ...]] = attrgetter(
 )
 """A session's `Counts`, in their order, as plain numbers: those of 10,000 sessions are summed up between two probes."""
 
-_NOTHING = (0,) * len(Counts.__slots__)
-
 
 class Session:
     """A UDP socket from one source address, for its whole life."""
@@ -68,7 +66,6 @@ class Session:
         "local",
         "name",
         "network_errors",
-        "previous",
         "send_errors",
         "sock",
         "target",
@@ -106,8 +103,6 @@ class Session:
         """Replies dropped at the socket's full buffer."""
         self._told: set[tuple[str, ...]] | None = None
         """What was told once; most sessions have nothing to tell."""
-        self.previous = _NOTHING
-        """The tally of the last statistics line."""
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -235,7 +230,7 @@ class Session:
     def summary(self, now_ns: int) -> SessionSummary:
         """The end of the session."""
         tracker = self.tracker
-        kinds = tuple((kind, count) for kind in Kind if (count := tracker.kind_counts.get(kind, 0)))
+        kinds = tuple((kind, count) for kind, count in zip(Kind, tracker.kind_counts, strict=True) if count)
         return SessionSummary(
             now_ns,
             self.name,
