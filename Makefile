@@ -85,12 +85,18 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --group dev
 	@touch $@
 
-# Lines of env.list are NAME=value, taken as they are; what the environment already sets wins.
+# Lines of env.list are NAME=value, taken as they are; what the environment already sets wins. As `docker run --env-file`
+# does, it puts up with what editors on Windows add: a byte order mark, and a carriage return at the end of each line.
 client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (ARGS='--duration 5m')
-	@while IFS= read -r line || [ -n "$$line" ]; do \
+	@[ -r "$$ENV_FILE" ] && [ ! -d "$$ENV_FILE" ] || { \
+		echo "ENV_FILE='$$ENV_FILE' is no file that can be read: name the one with the client's settings (ENV_FILE=env.list); 'make apply-service' makes one where there is none" >&2; exit 2; }; \
+	cr=$$(printf '\r'); mark=$$(printf '\357\273\277'); \
+	while IFS= read -r line || [ -n "$$line" ]; do \
+		line=$${line%"$$cr"}; line=$${line#"$$mark"}; \
 		case $$line in ''|'#'*) continue ;; *=*) ;; *) echo "$$ENV_FILE: '$$line' is not NAME=value" >&2; exit 2 ;; esac; \
 		name=$${line%%=*}; \
 		case $$name in ''|[0-9]*|*[!A-Za-z0-9_]*) echo "$$ENV_FILE: '$$name' is not a name: no spaces around '='" >&2; exit 2 ;; esac; \
+		case $${line#*=} in \"*\"|\'*\') echo "$$ENV_FILE: no quotes around the value of $$name: it is taken as it is, quotes and all" >&2; exit 2 ;; esac; \
 		eval "is=\$${$$name:+set}"; [ -n "$$is" ] || export "$$name=$${line#*=}"; \
 	done < "$$ENV_FILE"; \
 	exec $(VENV)/bin/affinity-tester client $(ARGS)
@@ -103,11 +109,23 @@ image: ## build the images: IMAGE (server) and CLIENT_IMAGE
 
 # --- the cluster, through kubectl and its current context -------------------------------------------------------------
 
+# Without an answer each kubectl below would try for long and print raw errors. Every account may ask for /version; where
+# even that is forbidden, the API server has answered. What a credential plugin says (to log in, say) is shown as it comes.
 context:
 	@command -v $(firstword $(KUBECTL)) >/dev/null || { echo "kubectl is not on the PATH: install it (https://kubernetes.io/docs/tasks/tools/)" >&2; exit 1; }
 	@context=$$($(KUBECTL) config current-context 2>/dev/null) || { echo "kubectl has no current context: choose one with 'kubectl config use-context NAME', or set KUBECONFIG" >&2; exit 1; }; \
 	namespace=$${NAMESPACE:-$$($(KUBECTL) config view --minify --output='jsonpath={..namespace}' 2>/dev/null)}; \
-	echo "Context $$context, namespace $${namespace:-default}"
+	echo "Context $$context, namespace $${namespace:-default}"; \
+	said=$$({ $(KUBECTL) get --raw=/version --request-timeout=5s 2>&1 >/dev/null || echo FAILED; } | while IFS= read -r line; do \
+		case $$line in \
+			(FAILED|'Error from server'*|'error: '*|'Unable to connect to the server'*|'The connection to the server'*) printf '%s\n' "$$line" ;; \
+			(*) printf '%s\n' "$$line" >&2 ;; \
+		esac; \
+	done); \
+	case $$said in \
+		*'(Forbidden)'*) ;; \
+		*FAILED) echo "The API server of context $$context cannot be used ($$(printf '%s\n' "$$said" | sed q)): start the cluster or your VPN, log in, or choose another context with 'kubectl config use-context NAME'" >&2; exit 1 ;; \
+	esac
 
 # Each value goes in at the line that ends with the comment naming it.
 PUT = sed -e "s|^\( *[A-Za-z]*: \).* \(\# make: $(1)\)\$$|\1$$$(1) \2|"

@@ -41,9 +41,9 @@ class Tree:
 
     @property
     def asked(self) -> list[str]:
-        """What kubectl was asked, without the questions for the context."""
+        """What kubectl was asked, without the questions for the context and whether its API server answers."""
         lines = (self.bin / "asked").read_text().splitlines() if (self.bin / "asked").exists() else []
-        return [line for line in lines if not line.startswith("config ")]
+        return [line for line in lines if not line.startswith(("config ", "get --raw=/version "))]
 
     @property
     def applied(self) -> str:

@@ -214,6 +214,44 @@ def test_without_kubectl_or_context_one_line_says_what_to_do(tree, target):
     assert tree.asked == []
 
 
+@pytest.mark.parametrize("target", ["apply-deployment", "apply-service", "apply-rbac", "node-scaleup", "clean"])
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [
+        ("Unable to connect to the server: dial tcp 203.0.113.9:6443: i/o timeout", ""),
+        ("The connection to the server localhost:8080 was refused - did you specify the right host or port?", ""),
+        ("error: You must be logged in to the server (Unauthorized)", ""),
+        ("Unable to connect to the server: getting credentials: exec: exit 1", "To sign in, open a web browser\n"),
+    ],
+)
+def test_an_api_server_that_does_not_answer_gets_one_line(tree, target, reason, more):
+    (tree.root / "env.list").write_text("TARGET_ADDR=203.0.113.7\n")
+    tree.answer({"get --raw=/version": (1, "", f"{more}{reason}\n")})
+    done = tree.make(target)
+    assert (done.returncode, done.stdout) == (2, CONTEXT)
+    *said, make_says = done.stderr.splitlines()
+    assert said == [
+        *more.splitlines(),  # what a credential plugin asks of a person
+        f"The API server of context kind-test cannot be used ({reason}): start the cluster or your VPN, log in, or choose "
+        "another context with 'kubectl config use-context NAME'",
+    ]
+    assert make_says.startswith("make: ***")
+    assert tree.asked == []
+    assert (tree.root / "env.list").read_text() == "TARGET_ADDR=203.0.113.7\n"
+
+
+def test_an_api_server_that_forbids_the_question_has_answered(tree):
+    tree.answer({"get --raw=/version": (1, "", 'Error from server (Forbidden): user "a" cannot get path "/version"\n')})
+    done = tree.make("clean")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree.asked == DELETES
+
+
+def test_the_api_server_is_given_seconds_to_answer(tree):
+    assert tree.make("clean").returncode == 0
+    assert "get --raw=/version --request-timeout=5s" in (tree.bin / "asked").read_text().splitlines()
+
+
 def test_a_context_without_a_namespace_acts_in_default(tree):
     (tree.bin / "answers").write_text('{"config current-context": [0, "gke\\n", ""]}')
     assert tree.make("node-scaleup").stdout.startswith("Context gke, namespace default\n")

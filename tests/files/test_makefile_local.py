@@ -7,7 +7,7 @@ import pytest
 CLIENT = """\
 #!/bin/sh
 echo "args: $*"
-env | grep -E '^(TARGET_ADDR|AFFINITY_)' | sort
+env | grep -E '^(TARGET_ADDR|AFFINITY_)' | sort | tr '\\r' '?'
 exit 3
 """
 
@@ -66,6 +66,14 @@ def test_client_reads_env_list_and_the_environment_wins(installed):
         ("AFFINITY_SESSIONS", "env.list: 'AFFINITY_SESSIONS' is not NAME=value"),
         ("AFFINITY_SESSIONS = 3", "env.list: 'AFFINITY_SESSIONS ' is not a name: no spaces around '='"),
         ("$(touch x)=3", "env.list: '$(touch x)' is not a name: no spaces around '='"),
+        (
+            'TARGET_ADDR="203.0.113.7"',
+            "env.list: no quotes around the value of TARGET_ADDR: it is taken as it is, quotes and all",
+        ),
+        (
+            "AFFINITY_KEY=''",
+            "env.list: no quotes around the value of AFFINITY_KEY: it is taken as it is, quotes and all",
+        ),
     ],
 )
 def test_a_bad_line_of_env_list_is_named(installed, line, says):
@@ -73,6 +81,25 @@ def test_a_bad_line_of_env_list_is_named(installed, line, says):
     done = installed.make("client")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == says
+
+
+def test_what_editors_on_windows_add_is_put_up_with(installed):
+    text = "\ufeff# mine\r\n\r\nTARGET_ADDR=203.0.113.7\r\nAFFINITY_KEY=a b\r\nAFFINITY_SESSIONS=3"
+    (installed.root / "env.list").write_bytes(text.encode())
+    done = installed.make("client")
+    assert done.stdout.splitlines()[1:] == ["AFFINITY_KEY=a b", "AFFINITY_SESSIONS=3", "TARGET_ADDR=203.0.113.7"]
+
+
+@pytest.mark.parametrize("name", ["nope", "", "k8s"])
+def test_a_file_of_settings_that_can_not_be_read_is_named(installed, name):
+    done = installed.make("client", f"ENV_FILE={name}")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, make_says = done.stderr.splitlines()
+    assert first == (
+        f"ENV_FILE='{name}' is no file that can be read: name the one with the client's settings (ENV_FILE=env.list); "
+        "'make apply-service' makes one where there is none"
+    )
+    assert make_says.startswith("make: ***")
 
 
 def test_a_ready_environment_is_not_made_again(installed):
