@@ -271,7 +271,7 @@ def test_the_default_is_the_shipped_plan(monkeypatch: pytest.MonkeyPatch) -> Non
         ),
         (
             ["--seed", "x"],
-            "error: Invalid value for '--seed' (env var: 'AFFINITY_SEED'): 'x' is not a valid integer. "
+            "error: Invalid value for '--seed' (env var: 'AFFINITY_SEED'): 'x' is not a whole number "
             "(see: affinity-tester demo --help)\n",
         ),
     ],

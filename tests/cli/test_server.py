@@ -231,18 +231,18 @@ HELP = r" \(see: affinity-tester server --help\)"
 
 def invalid(option: str, why: str) -> str:
     """The pattern of click's line; its newer versions name the environment variable too."""
-    return rf"error: Invalid value for '{option}'[^:]*(: 'AFFINITY_\w+'\))?: {why}{HELP}"
+    return rf"error: Invalid value for '{option}'[^:]*(: '[A-Z_]+'\))?: {why}{HELP}"
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--port", "65536"), invalid("--port", r"65536 is not in the range 0<=x<=65535\.")),
-        (("--port", "stun"), invalid("--port", r"'stun' is not a valid integer( range)?\.")),
+        (("--port", "65536"), invalid("--port", r"'65536' is not a whole number from 0 to 65535")),
+        (("--port", "stun"), invalid("--port", r"'stun' is not a whole number from 0 to 65535")),
         (("--prot", "1"), rf"error: No such option:? '?--prot'?\.? .*--port.*{HELP}"),
         (("--host", "pod-a"), "error: 'pod-a' is not an IP address: --host and POD_IPS take addresses, not names"),
-        (("--pod-name", "p" * 254), "error: POD-NAME has 254 bytes of UTF-8: 1 to 253 are possible"),
-        (("--node-name", "é" * 127), "error: NODE-NAME has 254 bytes of UTF-8: 1 to 253 are possible"),
+        (("--pod-name", "p" * 254), invalid("--pod-name", "it has 254 bytes of UTF-8: 1 to 253 are possible")),
+        (("--node-name", "é" * 127), invalid("--node-name", "it has 254 bytes of UTF-8: 1 to 253 are possible")),
         (
             ("--drain", "soon"),
             invalid(
@@ -251,8 +251,8 @@ def invalid(option: str, why: str) -> str:
             ),
         ),
         (("--drain", "2h"), invalid("--drain", "2h is too long: at most 1h is possible")),
-        (("--workers", "0"), invalid("--workers", r"0 is not in the range 1<=x<=256\.")),
-        (("--workers", "all"), invalid("--workers", r"'all' is not a valid integer( range)?\.")),
+        (("--workers", "0"), invalid("--workers", r"'0' is not a whole number from 1 to 256")),
+        (("--workers", "all"), invalid("--workers", r"'all' is not a whole number from 1 to 256")),
         (("--stats-interval", "0"), invalid("--stats-interval", "0 is too short: at least 100ms is possible")),
     ],
 )

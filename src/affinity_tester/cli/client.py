@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import sys
 from pathlib import Path
@@ -40,7 +39,7 @@ StatsMode = Literal["auto", "session", "total"]
 @click.argument("target", envvar="TARGET_ADDR", required=False)
 @options.option(
     "--sessions",
-    type=click.IntRange(1, 60_000),
+    type=options.Whole(1, 60_000),
     default=_DEFAULT.sessions,
     help="Sessions, each on a socket of its own.",
 )
@@ -96,7 +95,7 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.option(
     "--size",
-    type=click.IntRange(20, MAX_REQUEST_SIZE),
+    type=options.Whole(20, MAX_REQUEST_SIZE),
     default=_DEFAULT.request_size,
     help="Bytes of a probe, a multiple of 4; a shorter one gets a shorter reply, with less in it.",
 )
@@ -123,7 +122,7 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.option(
     "--max-loss",
-    type=click.FloatRange(0, 100),
+    type=options.Percentage(),
     help="Percentage of probes lost in the network above which the run fails. Default: loss alone never fails.",
 )
 @options.option(
@@ -170,8 +169,6 @@ def client(
     """
     for each in sizes or (size,):
         _check_size(each, key)
-    if max_loss is not None and math.isnan(max_loss):  # it is in every range, and no loss is above it
-        raise UserError("--max-loss is a percentage from 0 to 100, and nan is no number")
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,

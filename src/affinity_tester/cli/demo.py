@@ -26,7 +26,7 @@ EXIT_NOT_SEEN = 1
 @options.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="Fault plan to run, a YAML file. Default: its own."
 )
-@options.option("--seed", type=int, help="Decides every choice of the lab. Default: the plan's.")
+@options.option("--seed", type=options.Seed(), help="Decides every choice of the lab. Default: the plan's.")
 @options.option(
     "--duration",
     type=options.Duration(NS_PER_S),

@@ -31,9 +31,9 @@ JOBS = 12
 @click.argument("plan", required=False)
 @click.option("--list", "listed", is_flag=True, help="List the faults and the shipped plans, and run nothing.")
 @click.option("--all", "everything", is_flag=True, help="Run every shipped plan over the seeds, and count.")
-@options.option("--seed", type=int, help="Decides every choice of the lab. Default: the plan's.")
-@options.option("--seeds", type=click.IntRange(1, 1000), default=20, help="With --all: how many seeds, from 1 on.")
-@options.option("--jobs", type=click.IntRange(1, 64), default=JOBS, help="With --all: how many runs at a time.")
+@options.option("--seed", type=options.Seed(), help="Decides every choice of the lab. Default: the plan's.")
+@options.option("--seeds", type=options.Whole(1, 1000), default=20, help="With --all: how many seeds, from 1 on.")
+@options.option("--jobs", type=options.Whole(1, 64), default=JOBS, help="With --all: how many runs at a time.")
 @options.option(
     "--document",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,10 +12,52 @@ from affinity_tester.settings import NS_PER_S, parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PORT = click.IntRange(1, 65_535)
+
+class Whole(click.IntRange):
+    """A whole number in a range; what is none is refused in plain words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it, and check its range."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{str(value)!r} is not a whole number from {self.min} to {self.max}", param, ctx)
+
+
+class Seed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
+    """Any whole number."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{str(value)!r} is not a whole number", param, ctx)
+
+
+class Percentage(click.FloatRange):
+    """A number from 0 to 100."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 100)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; nan, which lies in every range, is none."""
+        try:
+            percentage = float(super().convert(value, param, ctx))
+        except click.BadParameter:
+            percentage = math.nan
+        if math.isnan(percentage):
+            self.fail(f"{str(value)!r} is not a percentage from 0 to 100", param, ctx)
+        return percentage
+
+
+PORT = Whole(1, 65_535)
 """A UDP or TCP port."""
 
-PORT_OR_ZERO = click.IntRange(0, 65_535)
+PORT_OR_ZERO = Whole(0, 65_535)
 """A port; what 0 means is the option's to say."""
 
 _SHOWN_UNITS = (
@@ -35,7 +78,7 @@ def show_duration(ns: int) -> str:
     return f"{ns // size}{unit}"
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     """A time in seconds or with a unit, as integer nanoseconds."""
 
     name = "time"

@@ -45,7 +45,7 @@ Format = Literal["text", "json", "junit", "html"]
 @click.option("--rejudge", is_flag=True, help="Judge the run again by its own rules: a killed run gets its verdict.")
 @click.option("--settle", type=options.Duration(0, 600 * NS_PER_S), help="Judge again, with this settle time.")
 @click.option("--affinity-window", type=options.Duration(), help="Judge again, with this affinity window.")
-@click.option("--max-loss", type=click.FloatRange(0, 100), help="Judge again, with this percentage.")
+@click.option("--max-loss", type=options.Percentage(), help="Judge again, with this percentage.")
 @click.option("--fail-on", type=click.Choice(["violation", "avoidable"]), help="Judge again, failing on this.")
 def report(
     *,

@@ -15,6 +15,7 @@ import click
 
 from affinity_tester.cli import options
 from affinity_tester.core.server_events import ServerEvent
+from affinity_tester.core.stun import check_name
 from affinity_tester.net.cpus import usable_cpus
 from affinity_tester.net.run_server import run_server
 from affinity_tester.report.logging import LogFormat, configure, wants_colour
@@ -26,11 +27,25 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
     """A number of processes, or `auto`."""
 
     name = "workers"
-    _numbers = click.IntRange(1, 256)
+    _numbers = options.Whole(1, 256)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read it; `auto` looks at this machine."""
-        return usable_cpus() if value == "auto" else int(self._numbers.convert(value, param, ctx))
+        return usable_cpus() if value == "auto" else self._numbers.convert(value, param, ctx)
+
+
+class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """A name that fits into a reply; empty: the default."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        try:
+            check_name("it", value or "default")
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 @click.command()
@@ -48,8 +63,8 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
 @options.option(
     "--health-port", type=options.PORT_OR_ZERO, default=8080, help="TCP port of /livez and /readyz; 0 is off."
 )
-@options.option("--pod-name", env="POD_NAME", help="Name to answer with. Default: the host's name.")
-@options.option("--node-name", env="NODE_NAME", help="Name of the node to answer with. Default: none.")
+@options.option("--pod-name", type=_Name(), env="POD_NAME", help="Name to answer with. Default: the host's name.")
+@options.option("--node-name", type=_Name(), env="NODE_NAME", help="Name of the node to answer with. Default: none.")
 @options.option(
     "--drain",
     type=options.Duration(0, 3600 * NS_PER_S),
@@ -64,7 +79,7 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
 )
 @options.option(
     "--max-flows",
-    type=click.IntRange(1, 1 << 24),
+    type=options.Whole(1, 1 << 24),
     default=DEFAULT_MAX_FLOWS,
     help="(session, reflexive address) pairs to remember; the longest silent is forgotten first.",
 )
