@@ -60,6 +60,9 @@ _FEW_CODES = 8
 
 _KINDS = tuple(Kind)
 
+_NO_CHANGES: dict[tuple[int, int], Change] = {}
+"""Shared by the sessions that never changed, and never written to: an empty dictionary for each costs 64 bytes."""
+
 _NO_COUNTS = (0,) * len(_KINDS)
 
 
@@ -132,12 +135,12 @@ class SessionTracker:
         """Changes of each kind in the final set so far, in the order of `Kind`."""
         self.rtt = RttHistogram()
         self._losses = LossDirections()
-        self._counts: dict[int, int | None] = {}
+        self._counts: dict[int, int | None] | None = None
         """RECEIVED-COUNT of answers that wait for an older probe to settle."""
         self._settled = 0
         """Every probe below is answered or lost."""
         self._newest_answered = -1
-        self._identities: list[Identity | None] = [None]
+        self._identities: tuple[Identity | None, ...] = (None,)
         """By code; 0 is none."""
         self._codes: dict[Identity, int] | None = None
         """Codes by identity, once there are more than a few to look through."""
@@ -146,7 +149,7 @@ class SessionTracker:
         self._head_code = 0
         self._anchors = _NO_ANCHORS
         """By kind, in their order."""
-        self._changes: dict[tuple[int, int], Change] = {}
+        self._changes = _NO_CHANGES
         """By pair, while a probe between its ends could still be replied to."""
         self._change_count = 0
         self._last_number = 0
@@ -224,7 +227,7 @@ class SessionTracker:
         if now_ns >= self._prune_at_ns:
             self._prune(now_ns)
         history.append(now_ns)
-        self.sent_count = seq + 1
+        self.sent_count = history.next
         self.pending += 1
         return seq
 
@@ -272,10 +275,13 @@ class SessionTracker:
                 gap = self._losses.answered(seq, identity, count)
                 if gap is not None:
                     self._emit(LossDirected(received_ns, self.session, *gap))
-                self._settled = seq + 1
+                self._settled = history.next
                 if seq + 1 < history.next:
+                    self._settled = seq + 1
                     self._settle(received_ns)
             else:
+                if self._counts is None:
+                    self._counts = {}
                 self._counts[seq] = count
         head = self.head
         if head < 0:
@@ -354,6 +360,7 @@ class SessionTracker:
             if cell & LOST:
                 self._losses.lost()
             else:
+                assert self._counts is not None, "an answer out of order left its count"
                 gap = self._losses.answered(seq, self._identity(cell), self._counts.pop(seq))
                 if gap is not None:
                     self._emit(LossDirected(now_ns, self.session, *gap))
@@ -434,6 +441,8 @@ class SessionTracker:
             self._emit(ChangeWithdrawn(now_ns, self.session, was, heir_change.number))
 
     def _put(self, pair: tuple[int, int], change: Change, was: Change | None, now_ns: int) -> None:
+        if self._changes is _NO_CHANGES:
+            self._changes = {}
         self._changes[pair] = change
         self._count_kinds(change, 1)
         if was is None:
@@ -586,11 +595,11 @@ class SessionTracker:
         if code > MAX_CODE:
             raise TrackerError("more identities within the kept history than codes: the interval is too short")
         history.make_room(code)
-        identities.append(identity)
+        self._identities = (*identities, identity)
         if self._codes is not None:
             self._codes[identity] = code
         elif code > _FEW_CODES:
-            self._codes = {each: number for number, each in enumerate(identities) if each is not None}
+            self._codes = {each: number for number, each in enumerate(self._identities) if each is not None}
         return code
 
     def _free_codes(self) -> None:
@@ -598,7 +607,7 @@ class SessionTracker:
         old = self._identities
         used = {history.cell(seq) >> CODE_SHIFT for seq in range(history.base, history.next)} | {self._head_code, 0}
         new = {code: index for index, code in enumerate(sorted(used))}
-        self._identities = [old[code] for code in sorted(used)]
+        self._identities = tuple(old[code] for code in sorted(used))
         self._codes = None
         if len(self._identities) > _FEW_CODES:
             self._codes = {identity: code for code, identity in enumerate(self._identities) if identity is not None}

@@ -111,7 +111,7 @@ class _Client:
         self._stop = stop
         self._abort = abort
         self._sizes = settings.sizes or (settings.request_size,)
-        kept_ns = HISTORY_NS + 2 * PRUNE_NS
+        kept_ns = HISTORY_NS + PRUNE_NS
         self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
         self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
@@ -177,9 +177,10 @@ class _Client:
             )
         )
         self._reader = _Reader(asyncio.get_running_loop(), self._guarded)
+        observe = self._observe  # bound once for all
         for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
             try:
-                session = self._open_session(f"CLIENT-{number}", self._observe)
+                session = self._open_session(f"CLIENT-{number}", observe)
             except OSError as error:
                 raise _open_error(error, len(self._sessions), settings.sessions, self._source) from error
             self._sessions.append(session)
