@@ -318,11 +318,10 @@ async def test_an_expired_version_is_a_gap_and_a_new_list(api: FakeApi, watch: P
         api.revision += 1
         api.compact()
         api.end("endpointslices")  # goes on from a version that is no more
-        reason = "status 410"
     else:
         status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 1 (2)"}
         api.say("endpointslices", {"type": "ERROR", "object": status})
-        reason = "the API server ended the watch (too old resource version: 1 (2))"
+    reason = "the API server no longer has the changes since we last looked (410)"
     assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), PoolConfirmed(1000)]
     await api.watched("endpointslices")
     api.put("endpointslices", endpoint_slice(endpoint("a")))

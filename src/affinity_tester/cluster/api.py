@@ -86,7 +86,8 @@ async def watch_events(
 ) -> AsyncGenerator[tuple[str, Json], None]:
     """Events after `version` as (type, object), until the server ends the watch after about `rotate_s`.
 
-    An ERROR event is raised as `ApiError` with its code (410: `version` is too old).
+    An ERROR event is raised as `ApiError` with its code. 410 (`version` is too old: routine after a quiet while, since API
+    servers keep minutes of history) is raised with the same words whether it came as an answer or as an event.
     """
     asked = (
         ("watch", "true"),
@@ -94,14 +95,23 @@ async def watch_events(
         ("resourceVersion", version),
         ("timeoutSeconds", str(rotate_s)),
     )
-    async with aclosing(api.lines(path, (*params, *asked), silence_s)) as lines:
-        async for line in lines:
-            try:
-                event = json.loads(line)
-                kind, obj = event["type"], event["object"]
-            except (ValueError, TypeError, LookupError) as error:
-                raise ApiError("the API server sent a watch event that cannot be read") from error
-            if kind == "ERROR":
-                raise ApiError(f"the API server ended the watch ({obj.get('message', 'no reason')})", obj.get("code"))
-            yield kind, obj
-            await asyncio.sleep(0)  # many lines may wait in the buffer, and probes are due
+    try:
+        async with aclosing(api.lines(path, (*params, *asked), silence_s)) as lines:
+            async for line in lines:
+                yield _read_event(line)
+                await asyncio.sleep(0)  # many lines may wait in the buffer, and probes are due
+    except ApiError as error:
+        if error.status != GONE:
+            raise
+        raise ApiError(f"the API server no longer has the changes since we last looked ({GONE})", GONE) from error
+
+
+def _read_event(line: bytes) -> tuple[str, Json]:
+    try:
+        event = json.loads(line)
+        kind, obj = event["type"], event["object"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise ApiError("the API server sent a watch event that cannot be read") from error
+    if kind == "ERROR":
+        raise ApiError(f"the API server ended the watch ({obj.get('message', 'no reason')})", obj.get("code"))
+    return kind, obj
