@@ -11,7 +11,6 @@ import errno
 import gc
 import random
 import secrets
-import select
 import time
 from array import array
 from collections.abc import Callable, Iterable
@@ -46,9 +45,9 @@ from affinity_tester.core.stun import Conversation
 from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, SessionTracker
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
-from affinity_tester.net.clock import wall_to_monotonic_ns
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
+from affinity_tester.net.reader import Reader
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session, tally
 from affinity_tester.settings import NS_PER_S, ClientSettings
@@ -117,7 +116,7 @@ class _Client:
         self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
-        self._reader: _Reader | None = None
+        self._reader: Reader | None = None
         self._outages = OutageWatch()
         self._told_columns = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
         """What was counted up to the last statistics: by counter, of all sessions."""
@@ -176,7 +175,7 @@ class _Client:
                 sizes=settings.sizes,
             )
         )
-        self._reader = _Reader(asyncio.get_running_loop(), self._guarded)
+        self._reader = Reader(asyncio.get_running_loop(), self._guarded)
         observe = self._observe  # bound once for all
         for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
             try:
@@ -381,59 +380,6 @@ class _Client:
             detail = f"this machine's own address changed: {self._source} -> {source}"
             self._source = source
             self._emit(ClientFault(now_ns, session, "local-address", detail))
-
-
-class _Reader:
-    """All sessions' sockets behind one callback: one epoll set where there is one, else the loop's own selector."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, guarded: Callable[[Callable[[], object]], None]) -> None:
-        self._loop = loop
-        self._guarded = guarded
-        self._by_fd: list[Session | None] = []
-        """By descriptor, which are small numbers: a list costs less than a dictionary where 10,000 are looked up in turn."""
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        if self._epoll is not None:
-            loop.add_reader(self._epoll.fileno(), guarded, self._read_ready)
-
-    def add(self, session: Session) -> None:
-        fd = session.sock.fileno()
-        self._by_fd += [None] * (fd + 1 - len(self._by_fd))
-        self._by_fd[fd] = session
-        if self._epoll is not None:
-            self._epoll.register(fd, select.EPOLLIN)
-        else:
-            self._loop.add_reader(fd, self._guarded, session.read_empty)
-
-    def remove(self, session: Session) -> None:
-        fd = session.sock.fileno()
-        self._by_fd[fd] = None
-        if self._epoll is not None:
-            self._epoll.unregister(fd)
-        else:
-            self._loop.remove_reader(fd)
-
-    def _read_ready(self) -> None:
-        assert self._epoll is not None
-        by_fd = self._by_fd
-        to_monotonic_ns = wall_to_monotonic_ns()
-        # Then the timer has its turn: when sending is more than half an interval late it comes first, and replies can wait.
-        for fd, mask in self._epoll.poll(0, len(by_fd) // 2 + 1):
-            session = by_fd[fd]
-            if session is None:
-                continue  # closed by an earlier one of this batch
-            if mask & select.EPOLLERR:
-                session.hear_errors(monotonic_ns())
-            if mask & select.EPOLLIN:
-                session.read(to_monotonic_ns)
-
-    def close(self) -> None:
-        if self._epoll is not None:
-            self._loop.remove_reader(self._epoll.fileno())
-            self._epoll.close()
-        else:
-            for fd, session in enumerate(self._by_fd):
-                if session is not None:
-                    self._loop.remove_reader(fd)
 
 
 def _open_error(error: OSError, opened: int, wanted: int, source: str) -> UserError:
