@@ -8,6 +8,7 @@ import pytest
 from deeds import (
     Deed,
     answered,
+    balancer_made_anew,
     drops,
     entries_stay,
     every_time_anew,
@@ -30,7 +31,7 @@ from deeds import (
     wipe,
     world,
 )
-from diagnosing import World
+from diagnosing import S, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,36 @@ def test_loss_that_nothing_names_tells_its_direction_and_what_would_settle_it() 
             "a capture on the pod's node, and the proxy's log beside it",
         ),
     )
+
+
+def how_it_ended(*deeds: tuple[float, Deed], watched: bool = False, **kw: object) -> list[list[str]]:
+    """For each incident that nothing names, what it says of sessions that went on."""
+    named = [incident.diagnoses for incident in world(*deeds, watched=watched, **kw).run().incidents]
+    return [[fact for fact in d.evidence if "went on" in fact] for (d,) in named if d.certainty is CANNOT_TELL]
+
+
+def test_how_a_silence_ended_is_told_only_where_that_is_known() -> None:
+    assert how_it_ended((4, silent()), seconds=12) == [[]]
+    assert how_it_ended((0, silent(1, 2)), (3, answered)) == [[]]
+    assert how_it_ended((4, silent()), (70, answered), seconds=76) == [[]]  # told in the midst of it
+    slow = [how_it_ended((8, silent(1, 2)), (24, answered), seconds=40, interval=n * S) for n in (1, 4)]
+    assert slow == [[["2 sessions then went on at the same pod and address"]], [[]]]
+
+
+def test_a_silence_of_all_that_is_told_in_parts_is_no_churn_before_it_ends() -> None:
+    deeds: list[tuple[float, Deed]] = [(4, balancer_made_anew), (70, answered)]
+    first, second = world(*deeds, watched=True, settle=70 * S, seconds=76).run().incidents
+    assert [(d.name, d.certainty) for d in first.diagnoses] == [("", CANNOT_TELL)]
+    assert [(d.name, d.certainty) for d in second.diagnoses] == [("lb-churn", LIKELY)]
+
+
+def test_of_the_silences_that_ended_those_are_counted_that_ended_where_they_began() -> None:
+    back: Deed = lambda w: (answered(w), w.port(1), w.port(2))  # noqa: E731 - a deed like the others
+    same = how_it_ended((4, silent(0, 1, 2)), (5, back), seconds=8)
+    assert same == [["3 sessions then went on, 1 of them at the same pod and address"]]
+    assert how_it_ended((4, silent(1, 2)), (5, back), seconds=8) == [
+        ["2 sessions then went on at another pod or address"]
+    ]
 
 
 def test_changes_that_nothing_names_say_so() -> None:

@@ -233,7 +233,7 @@ class RunAnalysis:
         ]
         incident = story.tell(self._incidents.of)
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
-        diagnoses = diagnose(story, self._facts)
+        diagnoses = diagnose(story, now_ns, self._facts)
         self._facts.diagnosed(story.from_ns, diagnoses)
         return IncidentClosed(now_ns, replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses))
 

@@ -10,10 +10,13 @@ from affinity_tester.core.diagnosis.facts import Facts
 from affinity_tester.core.diagnosis.wording import count, distance, listed, pods, seconds
 from affinity_tester.core.events import CanaryResult, Change, Judgement
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.incidents import BURST, Member
+from affinity_tester.core.incidents import BURST, Member, Story
 
 NODE_REACH_NS = 60_000_000_000
 """A node's event this long before still is near: balancers take a new node in after several health checks."""
+
+_SWEPT_NS = 500_000_000
+"""A loss is told so long after the loss threshold at the latest."""
 
 _MOST = 0.9
 """A share that counts as all: one straggler does not make a cohort a fraction."""
@@ -74,7 +77,8 @@ class Silence:
     from_ns: int
     to_ns: int
     lost: int
-    ended: bool
+    ended: bool | None
+    """Whether it is over; None: not known, since its probes were lost until shortly before the incident was told."""
     old: Identity | None
     """Who answered before; None: nobody ever."""
     change: Change | None
@@ -84,10 +88,11 @@ class Silence:
 class Case:
     """Some members of an incident, with the facts around them."""
 
-    def __init__(self, members: Iterable[Member], from_ns: int, to_ns: int, facts: Facts) -> None:
-        """Look at these members of an incident that lasted from `from_ns` to `to_ns`."""
-        self.from_ns = from_ns
-        self.to_ns = to_ns
+    def __init__(self, members: Iterable[Member], story: Story, now_ns: int, facts: Facts) -> None:
+        """Look at these members of an incident that is told at `now_ns`."""
+        self.from_ns = from_ns = story.from_ns
+        self.to_ns = story.to_ns
+        self.now_ns = now_ns
         self.facts = facts
         self.homes = facts.homes(from_ns)
         """Who served each session when it began."""
@@ -115,13 +120,22 @@ class Case:
             change = long.get(session)
             if change is not None and not change.before.seq < seq <= change.after.seq:
                 change = None
-            stopped_ns = self.facts.stopped_ns
-            cut = stopped_ns is not None and last_ns >= stopped_ns - 2 * self.facts.interval_ns
-            ended = change is not None or (not cut if outage is None else outage.ended)
+            newest = max(mine, key=lambda member: member.key[1])
+            ended = change is not None or (self._is_over(newest) if outage is None else outage.ended)
             lost = max(member.lost for member in mine)
             # The member's own `before` is as of when the loss was told: a change may have come in between.
             old = self.facts.served(session, first.from_ns) if seq else None
             yield Silence(session, seq, first.from_ns, last_ns, lost, ended, old, change)
+
+    def _is_over(self, burst: Member) -> bool | None:
+        """Whether a burst has ended: a reply closed it, or the next loss would have been told by now."""
+        started, interval_ns, stopped_ns = self.facts.started, self.facts.interval_ns, self.facts.stopped_ns
+        if stopped_ns is not None and burst.to_ns >= stopped_ns - 2 * interval_ns:
+            return False
+        told_ns = burst.to_ns + interval_ns + (started.loss_threshold_ns if started else 0) + _SWEPT_NS
+        mine = (gap for gap in self.facts.directed if gap.session == burst.session)
+        closed = any(gap.first_seq <= burst.key[1] <= gap.last_seq for gap in mine)
+        return True if closed or self.now_ns >= told_ns else None
 
     # --- sentences ---------------------------------------------------------------------------------------------------
 

@@ -19,18 +19,18 @@ from affinity_tester.core.incidents import Member, Story
 _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 
 
-def diagnose(story: Story, facts: Facts) -> tuple[Diagnosis, ...]:
-    """What an incident may be, the best first; empty where a change of the pool explains all of it."""
+def diagnose(story: Story, now_ns: int, facts: Facts) -> tuple[Diagnosis, ...]:
+    """What an incident told now may be, the best first; empty where a change of the pool explains all of it."""
     explained: list[Member] = []
     rest: list[Member] = []
     for member in story.members.values():
         (explained if _explained(member, facts) else rest).append(member)
     found: list[Diagnosis] = []
     if rest:
-        case = Case(rest, story.from_ns, story.to_ns, facts)
+        case = Case(rest, story, now_ns, facts)
         found = _unexplained(case) or [_cannot_tell(case)]
     if explained:
-        found += _shows_by_itself(Case(explained, story.from_ns, story.to_ns, facts))
+        found += _shows_by_itself(Case(explained, story, now_ns, facts))
     return _ranked(found)
 
 
@@ -114,12 +114,25 @@ def _cannot_tell(case: Case) -> Diagnosis:
             evidence.append(
                 f"in gaps of any length, {up:,} were lost on the way to the pod and {down:,} on the way back"
             )
-        same = sum(silence.ended and silence.change is None for silence in case.silences)
-        evidence.append(f"{count(same, 'session')} then went on at the same pod and address")
+        evidence += _how_they_ended(case)
         evidence += case.canary_words(case.canaries)
         evidence += case.icmp(names)
     settle = "a capture on the pod's node, and the proxy's log beside it"
     return cannot_tell(evidence, settle if case.facts.watched else f"{NO_CLUSTER}; else {settle}")
+
+
+def _how_they_ended(case: Case) -> list[str]:
+    """How many silences ended, and of those how many where they had begun; nothing where that can't be said of any."""
+    ended = [silence for silence in case.silences if silence.ended and silence.old is not None]
+    if not ended:
+        return []
+    same = sum(silence.change is None for silence in ended)
+    went_on = f"{count(len(ended), 'session')} then went on"
+    if same == len(ended):
+        return [f"{went_on} at the same pod and address"]
+    return [
+        f"{went_on}, {same:,} of them at the same pod and address" if same else f"{went_on} at another pod or address"
+    ]
 
 
 def _ranked(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:

@@ -46,7 +46,7 @@ def held(case: Case) -> Held | None:
         for silence in case.silences
         if silence.old is not None
         and silence.to_ns - silence.from_ns >= _HELD_NS
-        and (not silence.ended or silence.change is not None)
+        and (silence.ended is False or silence.change is not None)
     )
     if not silences or case.most(len(silences)):
         return None
@@ -278,7 +278,9 @@ def _never_translated(case: Case) -> Diagnosis | None:
 
 
 def _dead_from_start(case: Case) -> list[Silence]:
-    return [s for s in case.silences if s.old is None and s.first_seq == 0 and not s.ended] if _answered(case) else []
+    return (
+        [s for s in case.silences if s.old is None and s.first_seq == 0 and s.ended is False] if _answered(case) else []
+    )
 
 
 def _answered(case: Case) -> list[str]:
