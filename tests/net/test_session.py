@@ -32,8 +32,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
-from affinity_tester.net import reader as reader_module
 from affinity_tester.net import probe_socket
+from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.probe_socket import open_probe_socket
