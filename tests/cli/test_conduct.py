@@ -23,6 +23,7 @@ from affinity_tester.core.events import (
     Judgement,
     Losses,
     Outcome,
+    PoolObserved,
     RttStats,
     RulesGiven,
     RunEnded,
@@ -32,8 +33,11 @@ from affinity_tester.core.events import (
     Settling,
     Sighting,
     Verdict,
+    WatchBegun,
+    WatchMissing,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.pool import PoolSnapshot
 
 NS = 1_000_000_000
 TARGET = TransportAddress("192.0.2.1", 3478)
@@ -102,6 +106,19 @@ async def test_what_follows_from_an_event_is_shown_after_it(told: Told, pipeline
     assert kinds.index(RunEnded) > kinds.index(RunSummary)
     assert told[-1] is verdict
     assert told.of(RunEnded) == [RunEnded(verdict.at_ns, aborted=False)]
+
+
+def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_counts(
+    told: Told, pipeline: Pipeline
+) -> None:
+    seen = PoolObserved(5, 5, PoolSnapshot(frozenset(), ()), listed=True)
+    for event in (seen, WatchBegun(6, "kind-test", "media/turn", ""), WatchMissing(7, "why")):
+        pipeline.emit(event)
+    assert told == []
+    start = started()
+    pipeline.emit(start)
+    begun = WatchBegun(start.at_ns, "kind-test", "media/turn", "")
+    assert told == [start, Rules().given(start.at_ns), seen, begun, WatchMissing(start.at_ns, "why")]
 
 
 async def test_time_alone_makes_a_judgement_certain_while_the_run_goes_on(told: Told, pipeline: Pipeline) -> None:

@@ -6,10 +6,21 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from time import monotonic_ns
 
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, Outcome, RunEnded, RunStarted, SendingStopped, Settling, Verdict
+from affinity_tester.core.events import (
+    Event,
+    Outcome,
+    RunEnded,
+    RunStarted,
+    SendingStopped,
+    Settling,
+    Verdict,
+    WatchBegun,
+    WatchMissing,
+)
 from affinity_tester.settings import NS_PER_S
 
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
@@ -46,11 +57,17 @@ class Pipeline:
         return self._analysis.wants_list_after_ns
 
     def emit(self, event: Event) -> None:
-        """Take in an observed event. What comes before the run has started (the first look at the pool) waits for that."""
+        """Take in an observed event. What comes before the run has started (the first look at the pool) waits for that.
+
+        It keeps its time, which counts for judging; only what merely says whether there is a watch gets that of its telling.
+        """
         if isinstance(event, RunStarted):
             waiting, self._waiting = self._waiting or [], None
-            for each in (event, self._analysis.rules.given(event.at_ns), *waiting):
-                self._pass(each)
+            self._pass(event)
+            self._pass(self._analysis.rules.given(event.at_ns))
+            for each in waiting:
+                said = isinstance(each, WatchBegun | WatchMissing)
+                self._pass(replace(each, at_ns=event.at_ns) if said else each)
         elif self._waiting is not None:
             self._waiting.append(event)
         else:
