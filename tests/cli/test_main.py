@@ -16,6 +16,7 @@ from affinity_tester import __version__, cli
 from affinity_tester.cli import COMMANDS, Entry, main, options
 from affinity_tester.errors import UserError
 from affinity_tester.report.logging import OutputClosed
+from commands import environment
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -134,3 +135,41 @@ def test_help_into_a_closed_pipe_is_quiet(affinity_tester: Path) -> None:
 def test_a_time_is_shown_as_it_is_read(ns: int, shown: str) -> None:
     assert options.show_duration(ns) == shown
     assert options.DURATION.convert(shown, None, None) == ns
+
+
+NOT_READ = "warning: {} (environment, env.list) is not read: {}"
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "lines"),
+    [
+        ("client", {"AFFINITY_SESSION": "3"}, {"AFFINITY_SESSION": "did you mean AFFINITY_SESSIONS?"}),
+        ("client", {"AFINITY_SIZE": "288"}, {"AFINITY_SIZE": "did you mean AFFINITY_SIZE?"}),
+        ("client", {"affinity_via": "auto"}, {"affinity_via": "did you mean AFFINITY_VIA?"}),
+        ("client", {"TARGET_ADR": "203.0.113.7"}, {"TARGET_ADR": "did you mean TARGET_ADDR?"}),
+        ("client", {"TARGET_ADDRESS": "x", "TARGET_ADDR": "203.0.113.7"}, {}),
+        ("client", {"AFFINITY_COLOUR": "x"}, {"AFFINITY_COLOUR": "affinity-tester client --help has the names"}),
+        ("client", {"AFFINITY_HOST": "::1", "AFFINITY_SEED": "1", "TARGET_ARCH": "arm64", "TARGETS": "a"}, {}),
+        ("client", {"AFFINITY_TESTER_SERVICE_HOST": "10.0.0.1", "AFFINITY_TESTER_PORT": "udp://10.0.0.1:3478"}, {}),
+        (
+            "server",
+            {"AFFINITY_WORKER": "2", "AFFINITY_HOSTS": "::1", "POD_IP": "::1"},
+            {"AFFINITY_HOSTS": "did you mean AFFINITY_HOST?", "AFFINITY_WORKER": "did you mean AFFINITY_WORKERS?"},
+        ),
+    ],
+)
+def test_a_misspelt_name_in_the_environment_is_named_with_the_nearest_one(
+    command: str, environ: dict[str, str], lines: dict[str, str], affinity_tester: Path
+) -> None:
+    done = subprocess.run(
+        [affinity_tester, command, "--no-such"],
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    *warnings, error = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert warnings == [NOT_READ.format(name, advice) for name, advice in lines.items()]
+    assert error.startswith("error: No such option")

@@ -69,6 +69,26 @@ class Program(click.Group):
         command: click.Command = getattr(importlib.import_module(entry.module), entry.attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and warn of what looks like a setting in the environment and is none of any command's."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            self._warn_of_unread(ctx, command)
+        return name, command, rest
+
+    def _warn_of_unread(self, ctx: click.Context, command: click.Command) -> None:
+        from affinity_tester.cli.environment import names_of, suspects, unread  # noqa: PLC0415 - `--help` needs it not
+
+        own = names_of(command)
+        if not (names := suspects(os.environ, own)):
+            return
+        known = {name for each in COMMANDS for name in names_of(self.get_command(ctx, each) or command)}
+        names = [name for name in names if name not in known]
+        for line in unread(os.environ, names, own, f"{ctx.command_path} {command.name}"):
+            click.echo(f"warning: {line}", err=True)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table, since click would import every command for its help."""
         with formatter.section("Commands"):

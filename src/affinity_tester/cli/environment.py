@@ -1,0 +1,56 @@
+"""Names in the environment that look like settings and that nothing reads, which would otherwise be ignored in silence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+
+import click
+
+PREFIX = "AFFINITY_"
+
+NOT_OURS = "AFFINITY_TESTS_"
+"""What the test suite is told by."""
+
+LINK = "_SERVICE_HOST"
+"""How one of the variables ends that Kubernetes sets in pods for each Service; the others begin like it."""
+
+TARGET = "TARGET_ADDR"
+
+ALIKE = 0.85
+"""Of `difflib`, for a whole name: TARGET_ADR, TARGET_ADDRESS and AFINITY_SESSIONS are meant for us, TARGET_ARCH is not."""
+
+
+def names_of(command: click.Command) -> set[str]:
+    """The environment variables that a command reads."""
+    names: set[str] = set()
+    for parameter in command.params:
+        said = parameter.envvar or ()
+        names.update((said,) if isinstance(said, str) else said)
+    return names
+
+
+def suspects(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
+    """What may be meant as a setting and is none of `known`; cheap, since each command asks it."""
+    links = tuple(name.removesuffix(LINK) + "_" for name in environ if name.endswith(LINK))
+    begins = (PREFIX[:2], TARGET[:6])
+    return [
+        name
+        for name in sorted(environ)
+        if name.upper().startswith(begins) and not name.startswith((NOT_OURS, *links)) and name not in known
+    ]
+
+
+def unread(environ: Mapping[str, str], names: Iterable[str], own: set[str], help_of: str) -> Iterator[str]:
+    """A line for each of `names`, with the nearest one of the command's `own`, where it is meant as a setting."""
+    candidates = [name for name in own if name.startswith(PREFIX) or (name == TARGET and not environ.get(TARGET))]
+    for name in names:
+        upper = name.upper()
+        near = difflib.get_close_matches(upper, candidates, 1, ALIKE)
+        if upper.startswith(PREFIX):
+            endings = [each.removeprefix(PREFIX) for each in candidates if each != TARGET]
+            near = near or [PREFIX + each for each in difflib.get_close_matches(upper.removeprefix(PREFIX), endings, 1)]
+        elif not near:
+            continue
+        advice = f"did you mean {near[0]}?" if near else f"{help_of} --help has the names"
+        yield f"{name} (environment, env.list) is not read: {advice}"
