@@ -72,7 +72,7 @@ async def test_the_exit_code_is_the_verdicts(run: Run, tmp_path: Path) -> None:
     ends = (passed, passed_6, failed, inconclusive, nothing, closed, other)
     assert [(end.code, end.err) for end in ends] == [(code, "") for code in (0, 0, 1, 3, 3, 3, 0)]
 
-    pairs = r"0 violations in \d+ judged pairs over [\d.]+ s of still pool"
+    pairs = r"0 violations in \d+ judged pairs over [\d.]+ s( of still pool)?"
     strength = rf"PASS: {pairs}: fewer than one incident in [\d.]+ s at 95 %"
     for end in (passed, passed_6, other):
         assert re.fullmatch(strength, end.last)
@@ -230,7 +230,11 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
         r"no target: name it \(affinity-tester client 203\.0\.113\.7\), or set TARGET_ADDR .make apply-service does.;"
         r" nor can its Service be looked up \(no cluster: there is neither a kubeconfig .* nor a pod's service account\)"
     )
-    size = r"a probe cannot have {} bytes: take multiples of 4 from {} to 65504"
+    size = r"{}: a probe cannot have {} bytes: take multiples of 4 from {} to 65504"
+    listed = r"Invalid value for --sizes: '{}' is not a list of sizes such as 288,1400" + HELP
+    both = r"--size and --sizes \(AFFINITY_SIZE, AFFINITY_SIZES\) both say how long a probe is: give one of them"
+    label = r"Kubernetes allows lower-case letters, digits and '-' between them, at most 63"
+    wants = r"--service wants \[NAMESPACE/\]NAME, not '{}'"
     wrong: list[tuple[tuple[object, ...], dict[str, Any], str]] = [
         ((), {}, no_target),
         ((), {"TARGET_ADDR": ""}, no_target),
@@ -262,10 +266,39 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
         ),
         ((there, "--max-loss", "101"), {}, invalid("--max-loss", r"'101' is not a percentage from 0 to 100")),
         ((there, "--max-loss", "nan"), {}, invalid("--max-loss", r"'nan' is not a percentage from 0 to 100")),
-        ((there, "--size", "21"), {}, size.format(21, 20)),
-        ((there, "--sizes", "288,290"), {}, size.format(290, 20)),
-        ((there, "--sizes", "288;292"), {}, r"Invalid value for --sizes: '288;292' is not a list of sizes such as.*"),
-        ((there, "--size", "52"), {"AFFINITY_KEY": "secret"}, size.format(52, 56)),
+        ((there, "--size", "21"), {}, size.format("--size", 21, 20)),
+        ((there, "--size", "16"), {}, invalid("--size", r"'16' is not a whole number from 20 to 65504")),
+        ((there, "--sizes", "288,290"), {}, size.format("--sizes", 290, 20)),
+        ((there, "--sizes", "288;292"), {}, listed.format("288;292")),
+        ((there, "--sizes", "288,,"), {}, listed.format("288,,")),
+        ((there,), {"AFFINITY_SIZES": ",288"}, listed.format(",288")),
+        ((there, "--size", "300", "--sizes", "288"), {}, both),
+        ((there,), {"AFFINITY_SIZE": "300", "AFFINITY_SIZES": "288"}, both),
+        (("--service", "a/b/c"), {}, wants.format("a/b/c")),
+        (("--service", ""), {}, wants.format("")),
+        ((there, "--service", "/turn"), {}, wants.format("/turn")),
+        (("--service", "media/TURN"), {}, rf"--service: 'TURN' can be no Service's name: {label}"),
+        (("--service", "Media/turn"), {}, rf"--service: 'Media' can be no namespace's name: {label}"),
+        (("--service", "t" * 64), {}, rf"--service: 't{{64}}' can be no Service's name: {label}"),
+        ((), {"AFFINITY_SERVICE": "turn-"}, rf"--service: 'turn-' can be no Service's name: {label}"),
+        (
+            (there, "--service", "turn", "--watch", "off"),
+            {},
+            r"--service: no cluster: there is neither a kubeconfig .* nor a pod's service account; "
+            r"it is asked for the port alone: name that, as in TARGET:3478",
+        ),
+        (
+            ("2001:db8:0:0:0:0:0:1:4000",),
+            {},
+            r"the target is wrong: '2001:db8:0:0:0:0:0:1:4000' is not an IPv6 address: "
+            r"with a port, write \[2001:db8:0:0:0:0:0:1\]:4000",
+        ),
+        (
+            ("fe80::1%eth0:40000",),
+            {},
+            r"the target is wrong: 'fe80::1%eth0:40000' is not an IPv6 address: with a port, write \[fe80::1%eth0\]:40000",
+        ),
+        ((there, "--size", "52"), {"AFFINITY_KEY": "secret"}, size.format("--size", 52, 56) + " with --key"),
         ((there, "--sesions", "1"), {}, rf"No such option:? '?--sesions'?\.? .*--sessions.*{HELP}"),
         (
             (there, "--record", tmp_path / "no" / "run"),
@@ -289,6 +322,27 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
     for (arguments, _, line), end in zip(wrong, ends, strict=True):
         assert (end.code, end.out) == (2, ""), arguments
         assert re.fullmatch(f"error: {line}\n", end.err), end.err
+
+
+async def test_an_ipv6_address_whose_end_may_be_meant_as_a_port_gets_a_warning(run: Run) -> None:
+    short = ("--duration", "0.1", "--sessions", "1", "--loss-threshold", "0.1")
+    meant, clear = await asyncio.gather(run("::1:4000", *short), run("[::1]:4000", *short))
+    taken = "::1:4000 is taken as an IPv6 address without a port: if its end is the port, write [::1]:4000"
+    assert meant.err.splitlines()[0] == f"warning: {taken}"
+    assert "1 session to [::1]:4000: " in clear.out
+    assert clear.err == ""
+
+
+async def test_watch_off_with_a_named_port_asks_no_cluster_though_a_service_is_named(run: Run) -> None:
+    async with scripted(answer) as server:
+        short = ("--duration", "0.1", "--sessions", "1", "--service", "turn", "--watch", "off")
+        own, said = await asyncio.gather(
+            run(server.address, *short), run(server.address.ip, "--target-port", server.address.port, *short)
+        )
+    for end in (own, said):
+        assert (end.code, end.err) == (3, "")
+        assert f"1 session to {server.address}: " in end.out
+        assert "pool not watched (--watch off)" in end.out
 
 
 # --- how it looks ----------------------------------------------------------------------------------------------------
@@ -404,6 +458,22 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--log-format", "AFFINITY_LOG_FORMAT", "json", {}),
     ("--record", "AFFINITY_RECORD", "run.jsonl", {}),
 ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "sizes"),
+    [
+        (["--size", "300"], {"AFFINITY_SIZES": "288,1400"}, ()),
+        (["--sizes", "288,1400"], {"AFFINITY_SIZE": "300"}, (288, 1400)),
+        (["--sizes", "288,1400", "--size", "300"], {"AFFINITY_SIZES": ""}, None),
+    ],
+)
+def test_of_size_and_sizes_the_one_on_the_command_line_wins(
+    taken: list[Taken], arguments: list[str], env: dict[str, str], sizes: tuple[int, ...] | None
+) -> None:
+    result = CliRunner().invoke(main, ["client", "lb.example", *arguments], env=env)
+    assert result.exit_code == (2 if sizes is None else 0)
+    assert [each.settings.sizes for each in taken] == ([] if sizes is None else [sizes])
 
 
 def with_these(defaults: Taken, fields: dict[str, object]) -> Taken:

@@ -244,6 +244,25 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
     assert (answered, lost) == (sent, "0")
 
 
+async def test_changes_that_the_api_server_forgot_are_said_in_words(start: Start, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        async with start(at.server.address, *RUNNING, **at.environ) as client:
+            await begun(client)
+            at.api.revision += 1
+            at.api.compact()
+            at.api.end("endpointslices")
+            await client.until("observed again")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert end.err == ""
+    assert [re.sub("after .*,", "after N s,", line) for line in lines if "[event]" in line] == [
+        POOL,
+        "TIME [event] the pool is not observed any more: the API server no longer has the changes since we last looked (410)",
+        "TIME [event] the pool is observed again after N s, and nothing was missed",
+    ]
+
+
 async def test_a_gap_in_which_nothing_was_missed_excuses_nothing(start: Start, tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         async with start(at.server.address, *RUNNING, **at.environ) as client:
@@ -412,6 +431,7 @@ async def test_the_first_lines_say_whether_the_pool_is_watched(run: Run, tmp_pat
                 [UNWATCHED.format("--watch off")],
             ),
             (dead, (dead.server.address, "--watch", "off"), {}, [UNWATCHED.format("--watch off")]),
+            (dead, (dead.server.address, "--service", "a", "--watch", "off"), {}, [UNWATCHED.format("--watch off")]),
             (at, (target,), {"KUBECONFIG": NO_KUBECONFIG}, [UNWATCHED.format(no_cluster)]),
             (
                 at,

@@ -174,6 +174,9 @@ async def test_a_wrong_name_and_a_wrong_port(cluster: Cluster) -> None:
         "make one with 'make apply-deployment apply-service', or name one with --service NAMESPACE/NAME",
         "a/b/c": "--service wants [NAMESPACE/]NAME, not 'a/b/c'",
         "media/": "--service wants [NAMESPACE/]NAME, not 'media/'",
+        "/turn": "--service wants [NAMESPACE/]NAME, not '/turn'",
+        "media/-a": "--service: '-a' can be no Service's name: "
+        "Kubernetes allows lower-case letters, digits and '-' between them, at most 63",
     }
     for wanted, line in lines.items():
         with pytest.raises(UserError) as error:

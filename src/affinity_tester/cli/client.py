@@ -13,8 +13,9 @@ from click.core import ParameterSource
 
 from affinity_tester.cli import options
 from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
+from affinity_tester.cli.target import doubt, split_target
 from affinity_tester.cli.watching import Asked, WatchMode, look_out
-from affinity_tester.cluster.discover import Via
+from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Outcome
 from affinity_tester.core.tracker import HISTORY_NS
@@ -22,7 +23,7 @@ from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
-from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, NS_PER_S, ClientSettings
+from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NS_PER_S, ClientSettings
 
 MIN_INTERVAL_NS = 2_000_000
 """At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.history)."""
@@ -95,7 +96,7 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.option(
     "--size",
-    type=options.Whole(20, MAX_REQUEST_SIZE),
+    type=options.Whole(MIN_REQUEST_SIZE, MAX_REQUEST_SIZE),
     default=_DEFAULT.request_size,
     help="Bytes of a probe, a multiple of 4; a shorter one gets a shorter reply, with less in it.",
 )
@@ -167,8 +168,16 @@ def client(
     TARGET is the environment's TARGET_ADDR by default. Statistics are white; each change of pod or reflexive address
     between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
     """
+    sizes = _by_turns(sizes)
     for each in sizes or (size,):
-        _check_size(each, key)
+        _check_size("--sizes" if sizes else "--size", each, key)
+    if service is not None:
+        split_service(service)
+    target = (target or "").strip() or None
+    if target is not None:
+        split_target(target)
+        if line := doubt(target):
+            click.echo(f"warning: {line}", err=True)
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -187,9 +196,7 @@ def client(
         max_loss=None if max_loss is None else max_loss / 100,
         fail_on_avoidable=fail_on == "avoidable",
     )
-    asked = Asked(
-        target=(target or "").strip() or None, service=service or None, via=via, watch=watch, port=target_port
-    )
+    asked = Asked(target=target, service=service, via=via, watch=watch, port=target_port)
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
     with Reporter.open(log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ) as to:
@@ -203,16 +210,32 @@ def _is_said(context: click.Context, option: click.Parameter) -> bool:
 
 
 def _read_sizes(text: str | None) -> tuple[int, ...]:
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise click.BadParameter(f"{text!r} is not a list of sizes such as 288,1400", param_hint="--sizes")
     return tuple(int(part) for part in parts)
 
 
-def _check_size(size: int, key: bytes | None) -> None:
-    least = 20 if key is None else 56
+def _by_turns(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes of --sizes, unless --size is meant: that on the command line goes before this in the environment.
+
+    Raises `UserError` where neither goes before the other.
+    """
+    source = click.get_current_context().get_parameter_source
+    if not sizes or source("size") is ParameterSource.DEFAULT:
+        return sizes
+    if source("size") is source("sizes"):
+        raise UserError(
+            "--size and --sizes (AFFINITY_SIZE, AFFINITY_SIZES) both say how long a probe is: give one of them"
+        )
+    return sizes if source("sizes") is ParameterSource.COMMANDLINE else ()
+
+
+def _check_size(option: str, size: int, key: bytes | None) -> None:
+    least = MIN_REQUEST_SIZE if key is None else 56
     if size % 4 or not least <= size <= MAX_REQUEST_SIZE:
-        raise UserError(f"a probe cannot have {size} bytes: take multiples of 4 from {least} to {MAX_REQUEST_SIZE}")
+        possible = f"multiples of 4 from {least} to {MAX_REQUEST_SIZE}{' with --key' if key else ''}"
+        raise UserError(f"{option}: a probe cannot have {size} bytes: take {possible}")
 
 
 async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:

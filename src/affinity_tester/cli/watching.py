@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from time import monotonic_ns
 from typing import Literal
 
+from affinity_tester.cli.target import split_target
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.silence import explain_silence
 from affinity_tester.cluster.watch import PoolWatch
-from affinity_tester.core.address import split_host_port
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target, resolve_target
@@ -127,15 +127,25 @@ async def look_out(asked: Asked) -> AsyncIterator[Lookout]:
 
 async def _connect(asked: Asked) -> tuple[Cluster | None, str]:
     """The cluster, where one is wanted and there; why there is none otherwise. Raises `UserError` where it must be."""
-    if asked.watch == "off" and asked.target and asked.service is None:
-        return None, "--watch off"
+    for_port = False
+    if asked.watch == "off" and asked.target:
+        for_port = asked.service is not None and not _ports(asked)
+        if not for_port:
+            return None, "--watch off"
     try:
         return await connect(), ""
     except NoClusterError as error:
         for said, given in (("--service", asked.service is not None), ("--watch on", asked.watch == "on")):
             if given:
-                raise UserError(f"{said}: {error}") from error
+                instead = "; it is asked for the port alone: name that, as in TARGET:3478" if for_port else ""
+                raise UserError(f"{said}: {error}{instead}") from error
         return None, str(error)
+
+
+def _ports(asked: Asked) -> tuple[int, ...]:
+    """Those that the user named, the target's own first. Raises `UserError`."""
+    own_port = split_target(asked.target)[1] if asked.target else None
+    return tuple(port for port in (own_port, asked.port) if port is not None)
 
 
 async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Target, Found | None, str]:
@@ -149,12 +159,8 @@ async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Ta
         target = await resolve_target(asked.target, asked.port or DEFAULT_PORT)
         patience_s = PATIENCE_S if asked.watch == "auto" else None
         return target, *await _find_behind(cluster, target, missing, patience_s)
-    try:
-        host, own_port = split_host_port(asked.target)
-    except ValueError as error:
-        raise UserError(f"the target is wrong: {error}") from error
-    named = tuple(port for port in (own_port, asked.port) if port is not None)
-    found = await look_up(cluster, asked.service, host, named)
+    host, _ = split_target(asked.target)
+    found = await look_up(cluster, asked.service, host, _ports(asked))
     return await resolve_target(asked.target, found.host_port), found, ""
 
 

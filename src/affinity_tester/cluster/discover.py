@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ Via = Literal["auto", "load-balancer", "node-port", "cluster-ip"]
 
 OWN_SERVICE = "affinity-tester"
 """The Service that k8s/service.yaml makes."""
+
+LABEL_CHARACTERS = 63
+_LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+"""RFC 1123, as namespaces have it and since Kubernetes 1.34 Services may; before, they had to begin with a letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,20 @@ async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ..
     return Found(service, udp, host, number, via or "")
 
 
-def _read_ref(cluster: Cluster, wanted: str | None) -> ServiceRef:
-    namespace, _, name = (wanted or OWN_SERVICE).rpartition("/")
-    if not name or "/" in namespace:
+def split_service(wanted: str) -> tuple[str, str]:
+    """Namespace (empty: not named) and name in [NAMESPACE/]NAME. Raises `UserError` for what can be no Service's."""
+    namespace, slash, name = wanted.rpartition("/")
+    if not name or "/" in namespace or (slash and not namespace):
         raise UserError(f"--service wants [NAMESPACE/]NAME, not {wanted!r}")
+    for what, each in (("namespace", namespace), ("Service", name)):
+        if each and not (_LABEL.fullmatch(each) and len(each) <= LABEL_CHARACTERS):
+            rule = f"lower-case letters, digits and '-' between them, at most {LABEL_CHARACTERS}"
+            raise UserError(f"--service: {each!r} can be no {what}'s name: Kubernetes allows {rule}")
+    return namespace, name
+
+
+def _read_ref(cluster: Cluster, wanted: str | None) -> ServiceRef:
+    namespace, name = split_service(OWN_SERVICE if wanted is None else wanted)
     return ServiceRef(namespace or cluster.namespace, name)
 
 

@@ -1,0 +1,44 @@
+"""What can be said of a target before anything is resolved or connected."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from affinity_tester.core.address import MAX_PORT, split_host_port
+from affinity_tester.errors import UserError
+
+LIKE_A_PORT = 3
+"""The last group of an IPv6 address with so many digits, all decimal, may be meant as a port."""
+
+
+def split_target(text: str) -> tuple[str, int | None]:
+    """Host and port as the user wrote them. Raises `UserError`."""
+    try:
+        host, port = split_host_port(text)
+    except ValueError as error:
+        raise UserError(f"the target is wrong: {error}") from error
+    meant = _with_port(text)
+    if meant and ("%" in host or not _is_ipv6(host)):
+        raise UserError(f"the target is wrong: {text!r} is not an IPv6 address: with a port, write {meant}")
+    return host, port
+
+
+def doubt(text: str) -> str:
+    """What may be meant otherwise, in a line; else empty."""
+    meant = _with_port(text)
+    return f"{text} is taken as an IPv6 address without a port: if its end is the port, write {meant}" if meant else ""
+
+
+def _with_port(text: str) -> str:
+    """`::1:4000` as `[::1]:4000`; empty where the text cannot be meant so."""
+    host, _, end = text.rpartition(":")
+    like = len(end) >= LIKE_A_PORT and end.isascii() and end.isdigit() and int(end) <= MAX_PORT
+    return f"[{host}]:{end}" if like and _is_ipv6(host) else ""
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
