@@ -74,6 +74,7 @@ def test_a_change_is_told_once_for_each_kind_with_all_there_is_to_know(story):
     [
         ({"node": "node-2"}, [("session.node_changed", "error", "node-1", "node-2")]),
         ({"instance": b"\x02" * 8}, [("session.pod_restarted", "warn", "01" * 8, "02" * 8)]),
+        ({"instance": b""}, [("session.pod_restarted", "warn", "01" * 8, "")]),
         (
             {"reflexive": TransportAddress("2001:db8::1", 9)},
             [("session.x_address_changed", "error", "10.240.0.4:40312", "[2001:db8::1]:9")],

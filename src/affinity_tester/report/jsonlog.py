@@ -201,4 +201,8 @@ def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity
     if Kind.SOFTWARE in change.kinds:
         yield "session.software_changed", "error", lambda identity: identity.software
     if words.is_restart(change):
-        yield "session.pod_restarted", "warn", lambda identity: identity.instance and identity.instance.hex()
+        yield "session.pod_restarted", "warn", lambda identity: _hex(identity.instance)
+
+
+def _hex(instance: bytes | None) -> str | None:
+    return None if instance is None else instance.hex()
