@@ -88,6 +88,21 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
     assert "1 canary from a fresh port was not answered" in diagnosis.evidence
 
 
+# --- of one and of several -----------------------------------------------------------------------------------------------
+
+
+def test_what_one_session_did_is_told_in_the_singular() -> None:
+    one = facts_of(world((4, new_ports(1)), watched=False), "port-rewrite")[0]
+    assert one.startswith("1 of 12 sessions has a new reflexive port, the same IP and pod: ")
+    dead = facts_of(world((0, silent(*range(1, 12))), watched=True, local=True, seconds=10), "local-policy")
+    assert dead[:2] == ("11 of 12 sessions were never answered since their first probe", "1 other session is answered")
+    race = world(watched=False, up=lambda _w, session, seq: seq == 0 and session % 2 == 0)
+    assert facts_of(race, "first-packet-race") == (
+        "6 of 12 sessions lost their first probe, 6 probes in all, and were answered then",
+        "0 of the 954 probes after were lost",
+    )
+
+
 # --- what was told meanwhile ---------------------------------------------------------------------------------------------
 
 

@@ -164,6 +164,8 @@ def test_a_large_pool_change_is_told_in_a_few_facts() -> None:
         'pod "c" left the pool',
         "4 more changes of the pool then",
     )
+    ((_, reasons),) = judged(observed(0, pool(*"abc")), observed(49 * S, pool("g")), seen(change(50 * S)))
+    assert reasons[3:] == ("1 more change of the pool then",)
 
 
 def test_a_gap_makes_it_unknown_and_a_change_inside_a_gap_too() -> None:
@@ -284,13 +286,13 @@ def test_a_pass_states_its_strength() -> None:
     given_ = verdict()
     assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (pool not watched)",))
     assert given_.strength == (
-        "0 violations in 9,980 judged pairs over 10 min of still pool: fewer than one incident in 3 min at 95 %"
+        "0 violations in 9,980 judged pairs over 10 min: fewer than one incident in 3 min at 95 %"
     )
     watched = verdict(observed(0, pool("a")), observed(60 * S, pool("a", "b")))
     assert watched.reasons == ("no violation",)
     assert (watched.judged_pairs, watched.still_ns) == (9_647, 580 * S)
-    assert "in 9,647 judged pairs over 10 min" in watched.strength
-    assert "over 60 s of still pool: fewer than one incident in 20 s" in verdict(minutes=1).strength
+    assert "in 9,647 judged pairs over 10 min of still pool: fewer than one incident in 3 min" in watched.strength
+    assert "over 60 s: fewer than one incident in 20 s" in verdict(minutes=1).strength
 
 
 def test_one_violation_fails_and_outranks_every_doubt() -> None:
@@ -347,6 +349,7 @@ def test_loss_fails_only_where_asked_and_never_for_the_machine_s_own() -> None:
             "this client was too busy: 2.00% of its slots were missed",
         ),
         ((), Counts(sent=200, answered=200, pairs=199), 0, "only 199 judged pairs, fewer than 300"),
+        ((), Counts(sent=2, answered=2, pairs=1), 0, "only 1 judged pair, fewer than 300"),
         ((PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))), GOOD, 0, "the pool never stood still"),
     ],
 )

@@ -162,7 +162,7 @@ def test_many_sessions_have_one_line_with_the_worst_named(story):
         "13:35:30.176 [info]  6 sessions sent 99,873 messages of which 1,012 message(s) lost, served by 1 pod, "
         "1 session without an answer, 1 change(s), 2 late; worst: CLIENT-3 (7 lost, 0 change(s)), "
         "CLIENT-4 (2 lost, 1 change(s)), CLIENT-1 (2 lost, 0 change(s))",
-        "13:35:40.176 [info]  1 sessions sent 100 messages of which 0 message(s) lost, served by 1 pod",
+        "13:35:40.176 [info]  1 session sent 100 messages of which 0 message(s) lost, served by 1 pod",
     ]
     assert show(story.started(sessions=21), *events, tick, quiet, clean) == expected
     assert show(story.started(sessions=2), *events, tick, quiet, clean, stats="total") == expected
@@ -365,7 +365,7 @@ def test_a_storm_is_folded_by_the_second_and_by_sort(story):
     assert lines[100:] == [
         '13:35:23.676 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, served by pod "pod-b"',
         "13:35:23.676 [error] … and 10 more red lines in this second",
-        "13:35:23.676 [info]  … and 1 more judgements in this second",
+        "13:35:23.676 [info]  … and 1 more judgement in this second",
         "13:35:24.678 [error] CLIENT-7 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
         '13:35:24.678 [error] CLIENT-7 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
         "13:35:24.578 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",

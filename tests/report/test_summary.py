@@ -52,7 +52,15 @@ def test_a_run_with_a_violation(story):
 
 def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(story):
     total = ev.Counts(
-        sent=998, answered=998, timer_misses=2, send_errors=1, socket_drops=3, wrong_source=4, undecodable=5, pending=6
+        sent=998,
+        answered=998,
+        timer_misses=2,
+        send_errors=1,
+        socket_drops=3,
+        wrong_source=4,
+        network_errors=1,
+        undecodable=5,
+        pending=6,
     )
     rtt = ev.RttStats(998, *[1_000 * MS] * 7)
     lines = of(
@@ -70,7 +78,7 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
         "",
         "this client: 2 timer misses (0.2 %), 1 send error (0.1 %), 3 socket drops (0.3 %)",
         "neither answered nor lost yet at the end: 6 probes",
-        "also: 4 from a wrong source, 5 undecodable",
+        "also: 4 from a wrong source, 1 ICMP error, 5 undecodable",
         "PASS: 0 violations in 997 pairs",
         "      no violation (pool not watched)",
     ]

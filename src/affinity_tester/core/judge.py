@@ -172,7 +172,8 @@ class Judge:
         reasons = [f"{explaining.what[0]} {_apart(explaining.to_ns, case.to_ns)}"]
         reasons += explaining.what[1:3]
         if len(explaining.what) > 3:  # noqa: PLR2004 - the rest stands in the record
-            reasons.append(f"{len(explaining.what) - 3} more changes of the pool then")
+            more = len(explaining.what) - 3
+            reasons.append(f"{more} more change{'' if more == 1 else 's'} of the pool then")
         return case.event(now_ns, Judgement.EXPLAINED, tuple(reasons), avoidable)
 
 

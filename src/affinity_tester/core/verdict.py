@@ -50,9 +50,9 @@ def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail
     doubts = _doubts(evidence, judged_pairs)
     if doubts:
         return verdict(Outcome.INCONCLUSIVE, doubts)
-    span = _span(evidence.still_ns)
+    span = _span(evidence.still_ns) + (" of still pool" if evidence.watched else "")
     strength = (
-        f"0 violations in {judged_pairs:,} judged pairs over {span} of still pool: "
+        f"0 violations in {judged_pairs:,} judged pairs over {span}: "
         f"fewer than one incident in {_span(evidence.still_ns // 3)} at 95 %"
     )
     reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
@@ -93,7 +93,7 @@ def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
     if evidence.watched and evidence.still_ns == 0:
         said.append("the pool never stood still")
     elif judged_pairs < MIN_PAIRS:
-        said.append(f"only {judged_pairs:,} judged pairs, fewer than {MIN_PAIRS}")
+        said.append(f"only {judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}, fewer than {MIN_PAIRS}")
     return said
 
 

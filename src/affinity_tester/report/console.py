@@ -7,6 +7,7 @@ from typing import Literal
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.pool import PoolSnapshot
+from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.fold import Fold
 from affinity_tester.report.lines import (
@@ -103,7 +104,8 @@ class ConsoleReport:
 
     def _tell_folded(self, hidden: list[tuple[str, int]], clock: RunClock) -> None:
         for sort, count in hidden:
-            text = f"… and {count:,} more {sort} in this second"
+            one = f"{sort[:-3]}y" if sort.endswith("ies") else sort[:-1]
+            text = f"… and {words.plural(count, f'more {one}', f'more {sort}')} in this second"
             line = Line(text, "error", Tint.CHANGE) if sort == "red lines" else Line(text, tint=Tint.QUIET)
             self._write(line, self._last_at_ns, clock)
 

@@ -91,7 +91,8 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     whole = len(period) == tick.sessions
     pods = {session.serving.pod for session in period if session.serving and session.serving.pod is not None}
     silent = sum(session.delta.sent > 0 and session.delta.answered == 0 for session in period)
-    parts = [f"{tick.sessions} sessions sent {delta.sent:,} messages of which {delta.lost:,} message(s) lost"]
+    who = f"{tick.sessions} session{'' if tick.sessions == 1 else 's'}"
+    parts = [f"{who} sent {delta.sent:,} messages of which {delta.lost:,} message(s) lost"]
     if whole and pods:
         parts.append(f"served by {words.plural(len(pods), 'pod')}")
     if whole and silent:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TextIO
 
+from affinity_tester.report import words
+
 MOST_CHARACTERS = 1 << 22
 """Kept for a reader that stalls: some 40,000 lines. The record, if there is one, has everything anyway."""
 
@@ -82,7 +84,8 @@ class PatientStream:
             try:
                 self._stream.write("".join(lines))
                 if left_out:
-                    self._stream.write(f"… {left_out:,} lines were left out: whoever reads this did not take them\n")
+                    lines_were = words.plural(left_out, "line was", "lines were")
+                    self._stream.write(f"… {lines_were} left out: whoever reads this did not take them\n")
                 self._stream.flush()
             except (OSError, ValueError) as error:
                 with self._changed:

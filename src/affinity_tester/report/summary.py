@@ -143,7 +143,7 @@ def health(total: ev.Counts) -> list[SummaryLine]:
         lines.append((f"neither answered nor lost yet at the end: {words.plural(total.pending, 'probe')}", None))
     odd = (
         (total.wrong_source, "from a wrong source"),
-        (total.network_errors, "ICMP errors"),
+        (total.network_errors, "ICMP error" if total.network_errors == 1 else "ICMP errors"),
         (total.stale, "too old to tell"),
         (total.undecodable, "undecodable"),
     )

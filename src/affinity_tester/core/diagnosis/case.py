@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from affinity_tester.core.diagnosis.facts import Facts
-from affinity_tester.core.diagnosis.wording import count, distance, listed, pods, seconds
+from affinity_tester.core.diagnosis.wording import count, distance, listed, pods, seconds, was
 from affinity_tester.core.events import CanaryResult, Change, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST, Member, Story
@@ -176,12 +176,12 @@ class Case:
             by = f" by {pods(names)}" if names else ""
             longest_ns = max(c.at_ns - c.sent_ns for c in answered)
             said.append(
-                f"{count(len(answered), 'canary')} from a fresh port {'was' if len(answered) == 1 else 'were'} "
+                f"{count(len(answered), 'canary')} from a fresh port {was(len(answered))} "
                 f"answered{by} within {seconds(longest_ns)}"
             )
         silent = len(canaries) - len(answered)
         if silent:
-            said.append(f"{count(silent, 'canary')} from a fresh port {'was' if silent == 1 else 'were'} not answered")
+            said.append(f"{count(silent, 'canary')} from a fresh port {was(silent)} not answered")
         return said
 
     def icmp(self, sessions: Iterable[str]) -> list[str]:

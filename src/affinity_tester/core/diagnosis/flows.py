@@ -9,7 +9,7 @@ from affinity_tester.core.diagnosis.case import Case, Move
 from affinity_tester.core.diagnosis.masquerade import FEW, left_one_pod
 from affinity_tester.core.diagnosis.moves import looks_local
 from affinity_tester.core.diagnosis.sorting import Groups
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
 from affinity_tester.core.events import Change, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
@@ -44,7 +44,7 @@ def flow_wipe(case: Case, groups: Groups) -> Diagnosis | None:
     new_ports = sum(Kind.REFLEXIVE_PORT in move.kinds for move in moves)
     evidence = [
         f"{case.share(m.session for m in moves)}; {case.cohort_words(m.session for m in moves)}",
-        f"{len(moved)} have a new pod and {new_ports} a new reflexive port; {_ip_words(moves)}; "
+        f"{len(moved)} {has(len(moved))} a new pod and {new_ports} a new reflexive port; {_ip_words(moves)}; "
         f"{case.loss(sum(m.lost for m in moves))}",
         *_around(case),
     ]
@@ -58,8 +58,8 @@ def early_flush(case: Case, groups: Groups) -> Diagnosis | None:
     if left:
         names = {move.old.pod for move in left if move.old.pod is not None}
         evidence = [
-            f"{case.share(m.session for m in left)} left {pods(names)}, which was serving and not ready, and stayed so "
-            f"for {seconds(_STAYED_NS)} and more",
+            f"{case.share(m.session for m in left)} left {pods(names)}, which "
+            f"{was(len(names))} serving and not ready, and stayed so for {seconds(_STAYED_NS)} and more",
             case.loss(sum(m.lost for m in left)),
         ]
         return diagnosis("early-flush", evidence)
@@ -83,7 +83,7 @@ def port_rewrite(case: Case, groups: Groups) -> Diagnosis | None:
         return None
     spared = _spared(case, moves)
     evidence = [
-        f"{case.share(m.session for m in moves)} have a new reflexive port, the same IP and pod: "
+        f"{case.share(m.session for m in moves)} {has(len(moves))} a new reflexive port, the same IP and pod: "
         f"{listed(f'{m.old.reflexive} -> {m.new.reflexive}' for m in moves)}",
         case.loss(sum(m.lost for m in moves)),
     ]
@@ -159,7 +159,7 @@ def _wipe_under_affinity(case: Case, ports: tuple[Move, ...]) -> Diagnosis | Non
     if affinity is False and chance < _CHANCE:
         return None
     evidence = [
-        f"{case.share(m.session for m in ports)} have a new reflexive port, the same IP and pod; "
+        f"{case.share(m.session for m in ports)} {has(len(ports))} a new reflexive port, the same IP and pod; "
         f"{case.cohort_words(m.session for m in ports)}",
         case.loss(sum(m.lost for m in ports)),
         *_around(case),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from affinity_tester.core.diagnosis.case import Case, Move
 from affinity_tester.core.diagnosis.masquerade import left_one_pod, one_node
 from affinity_tester.core.diagnosis.sorting import Groups
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
@@ -168,9 +168,9 @@ def node_rehash(case: Case, groups: Groups) -> Diagnosis | None:
     pods_moved = sum(Kind.POD in move.kinds for move in moves)
     new = [case.place(ip) for ip in _ips(moves, new=True)]
     evidence = [
-        f"{case.share(m.session for m in moves)} have a new reflexive IP, {listed(new)}; "
+        f"{case.share(m.session for m in moves)} {has(len(moves))} a new reflexive IP, {listed(new)}; "
         f"{case.cohort_words(m.session for m in moves)}",
-        f"{pods_moved} of them also have a new pod; {case.loss(sum(m.lost for m in moves))}",
+        f"{pods_moved} of them also {has(pods_moved)} a new pod; {case.loss(sum(m.lost for m in moves))}",
         *case.near("node"),
     ]
     if _jump(case, moves, _ip) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from affinity_tester.core.diagnosis.case import Case
-from affinity_tester.core.diagnosis.wording import count, diagnosis, listed
+from affinity_tester.core.diagnosis.wording import count, diagnosis, listed, was
 from affinity_tester.core.events import Diagnosis
 
 _OWN_SHARE = 0.5
@@ -41,8 +41,9 @@ def wrong_source(case: Case) -> Diagnosis | None:
     seen = [e for e in case.facts.wrong_sources if e.session in sessions and case.during(e.at_ns)]
     if not seen:
         return None
+    strayed = {event.session for event in seen}
     evidence = [
-        f"{case.share(e.session for e in seen)} were answered from {listed({str(e.source) for e in seen})}; "
+        f"{case.share(strayed)} {was(len(strayed))} answered from {listed({str(e.source) for e in seen})}; "
         f"probes go to {seen[0].expected}",
         f"{count(sum(s.lost for s in case.silences), 'probe')} lost meanwhile: such replies do not count as answers",
     ]

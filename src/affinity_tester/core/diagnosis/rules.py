@@ -12,7 +12,7 @@ from affinity_tester.core.diagnosis.case import Case
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.facts import Facts
 from affinity_tester.core.diagnosis.sorting import sort
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, cannot_tell, count
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, cannot_tell, count, was
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 from affinity_tester.core.incidents import Member, Story
 
@@ -112,7 +112,7 @@ def _cannot_tell(case: Case) -> Diagnosis:
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
             evidence.append(
-                f"in gaps of any length, {up:,} were lost on the way to the pod and {down:,} on the way back"
+                f"in gaps of any length, {up:,} {was(up)} lost on the way to the pod and {down:,} on the way back"
             )
         evidence += _how_they_ended(case)
         evidence += case.canary_words(case.canaries)

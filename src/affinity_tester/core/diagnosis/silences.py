@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.case import Case, Silence
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, seconds
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Kind
 
@@ -120,24 +120,25 @@ def terminating_backend(case: Case, blocked: Held | None) -> Diagnosis | None:
     if lost:
         gone_on = blocked is not None and _removed(case, blocked)
         names = {s.old.pod for s in lost if s.old is not None and s.old.pod is not None}
+        moved = sum(s.change is not None for s in lost)
         evidence = [
             f"{case.share(s.session for s in lost)} lost {count(sum(s.lost for s in lost), 'probe')} in "
-            f"{seconds(max(s.to_ns - s.from_ns for s in lost))} to {pods(names)}, which was terminating",
-            f"{sum(s.change is not None for s in lost)} of them were answered by another pod after",
+            f"{seconds(max(s.to_ns - s.from_ns for s in lost))} to {pods(names)}, which {was(len(names))} terminating",
+            f"{moved} of them {was(moved)} answered by another pod after",
             *case.icmp(s.session for s in lost),
         ]
         return None if gone_on else diagnosis("terminating-backend", evidence)
     if case.facts.watched:
         return None
-    moved = [s for s in case.silences if s.change is not None and Kind.POD in s.change.kinds and s.old is not None]
-    names = {s.old.pod for s in moved if s.old is not None and s.old.pod is not None}
+    left = [s for s in case.silences if s.change is not None and Kind.POD in s.change.kinds and s.old is not None]
+    names = {s.old.pod for s in left if s.old is not None and s.old.pod is not None}
     now = case.facts.homes(case.to_ns)
     if len(names) != 1 or any(who.pod in names for who in now.values()):
         return None
     evidence = [
-        f"{case.share(s.session for s in moved)}, all of them served by {pods(names)}, lost "
-        f"{count(sum(s.lost for s in moved), 'probe')} and went on at other pods; it serves no session since",
-        *case.icmp(s.session for s in moved),
+        f"{case.share(s.session for s in left)}, all of them served by {pods(names)}, lost "
+        f"{count(sum(s.lost for s in left), 'probe')} and went on at other pods; it serves no session since",
+        *case.icmp(s.session for s in left),
     ]
     return diagnosis("terminating-backend", evidence, f"whether that pod was terminating: {NO_CLUSTER}")
 
@@ -148,9 +149,10 @@ def local_policy(case: Case) -> Diagnosis | None:
     policy = case.facts.spec("externalTrafficPolicy")
     if not dead or policy == "Cluster":
         return None
+    others = _answered(case)
     evidence = [
-        f"{len(dead)} of {count(len(case.facts.sessions), 'session')} were never answered since their first probe",
-        f"{count(len(_answered(case)), 'other session')} are answered",
+        _dead_words(case, dead),
+        f"{count(len(others), 'other session')} {'is' if len(others) == 1 else 'are'} answered",
         *case.canary_words(case.canaries),
         *_empty_nodes(case),
     ]
@@ -269,7 +271,7 @@ def _never_translated(case: Case) -> Diagnosis | None:
     if not dead or not any(tried) or not all(tried) or policy == "Local" or case.source_kept:
         return None
     evidence = [
-        f"{len(dead)} of {count(len(case.facts.sessions), 'session')} were never answered since their first probe",
+        _dead_words(case, dead),
         *case.canary_words(case.canaries),
     ]
     if policy is None:
@@ -283,6 +285,11 @@ def _dead_from_start(case: Case) -> list[Silence]:
     )
 
 
+def _dead_words(case: Case, dead: list[Silence]) -> str:
+    of = count(len(case.facts.sessions), "session")
+    return f"{len(dead)} of {of} {was(len(dead))} never answered since their first probe"
+
+
 def _answered(case: Case) -> list[str]:
     return [name for name, session in case.facts.sessions.items() if session.first is not None]
 
@@ -293,4 +300,5 @@ def _empty_nodes(case: Case) -> list[str]:
     if not nodes or case.facts.pool is None:
         return []
     filled = {endpoint.node for endpoint in case.facts.pool.endpoints if endpoint.ready}
-    return [f"{len(nodes - filled)} of {count(len(nodes), 'node')} have no ready pod"]
+    empty = len(nodes - filled)
+    return [f"{empty} of {count(len(nodes), 'node')} {has(empty)} no ready pod"]

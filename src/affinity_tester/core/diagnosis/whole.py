@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import comb
 
-from affinity_tester.core.diagnosis.facts import Facts, SessionFacts
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods
+from affinity_tester.core.diagnosis.facts import Facts
+from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, was
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
@@ -116,8 +116,9 @@ def wrong_source(facts: Facts) -> Diagnosis | None:
     seen = facts.wrong_sources
     if not seen:
         return None
+    strayed = len({event.session for event in seen})
     evidence = [
-        f"{len({event.session for event in seen})} of {count(len(facts.sessions), 'session')} were answered from "
+        f"{strayed} of {count(len(facts.sessions), 'session')} {was(strayed)} answered from "
         f"{listed({str(event.source) for event in seen})}; probes go to {seen[0].expected}",
         f"{count(facts.total.wrong_source, 'such reply')} in all",
     ]
@@ -159,10 +160,12 @@ def first_packet_race(facts: Facts) -> Diagnosis | None:
     rate = (max(later, 0) + 1) / (max(probes, 0) + 1)  # one more than seen: no loss so far does not mean none ever
     if _tail(len(begun), len(unlucky), rate) > _CHANCE:
         return None
+    longest = max(session.start_lost for session in unlucky)
+    first = "their first probe" if longest == 1 else f"their first {longest} probes at most"
     evidence = [
-        f"{len(unlucky)} of {count(len(begun), 'session')} lost their first {count(_longest(unlucky), 'probe')} at most, "
+        f"{len(unlucky)} of {count(len(begun), 'session')} lost {first}, "
         f"{count(at_start, 'probe')} in all, and were answered then",
-        f"{later:,} of the {count(probes, 'probe')} after were lost",
+        f"{later:,} of the {count(probes, 'probe')} after {was(later)} lost",
     ]
     if len(unlucky) == len(begun):
         return diagnosis("first-packet-race", evidence, "a session begun then whose first probe was answered")
@@ -209,10 +212,6 @@ def _refused_without_address(facts: Facts) -> bool:
     refused_ns = [event.at_ns for event in facts.client_faults if event.fault == "send-error"]
     moved_ns = [event.at_ns for event in facts.client_faults if event.fault == "local-address"]
     return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _LOOKED_NS
-
-
-def _longest(sessions: list[SessionFacts]) -> int:
-    return max(session.start_lost for session in sessions)
 
 
 def _tail(of: int, at_least: int, rate: float) -> float:

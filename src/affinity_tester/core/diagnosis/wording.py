@@ -33,6 +33,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {plural}"
 
 
+def has(number: int) -> str:
+    """`1 of 12 sessions has`, `2 of 12 sessions have`."""
+    return "has" if number == 1 else "have"
+
+
+def was(number: int) -> str:
+    """`1 of 12 sessions was`, `2 of 12 sessions were`."""
+    return "was" if number == 1 else "were"
+
+
 def seconds(ns: int) -> str:
     """`1.9 s`."""
     return f"{ns / 1_000_000_000:.1f} s"
