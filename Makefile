@@ -95,7 +95,7 @@ client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (A
 		line=$${line%"$$cr"}; line=$${line#"$$mark"}; \
 		case $$line in ''|'#'*) continue ;; *=*) ;; *) echo "$$ENV_FILE: '$$line' is not NAME=value" >&2; exit 2 ;; esac; \
 		name=$${line%%=*}; \
-		case $$name in ''|[0-9]*|*[!A-Za-z0-9_]*) echo "$$ENV_FILE: '$$name' is not a name: no spaces around '='" >&2; exit 2 ;; esac; \
+		case $$name in ''|[0-9]*|*[!A-Za-z0-9_]*) echo "$$ENV_FILE: '$$name' is not a name: no spaces around '=', and nothing in front" >&2; exit 2 ;; esac; \
 		case $${line#*=} in \"*\"|\'*\') echo "$$ENV_FILE: no quotes around the value of $$name: it is taken as it is, quotes and all" >&2; exit 2 ;; esac; \
 		eval "is=\$${$$name:+set}"; [ -n "$$is" ] || export "$$name=$${line#*=}"; \
 	done < "$$ENV_FILE"; \
@@ -131,7 +131,8 @@ context:
 PUT = sed -e "s|^\( *[A-Za-z]*: \).* \(\# make: $(1)\)\$$|\1$$$(1) \2|"
 
 # Puts an address into env.list, where TARGET_ADDR stands or else at the end; all other lines stay.
-SET_TARGET = : >> "$$ENV_FILE"; text=$$(awk -v address="$(1)" '/^TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" address; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" address }' "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"
+SET_TARGET = { true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FILE' cannot be written: write the line TARGET_ADDR=$(1) into your file of settings yourself" >&2; exit 1; }; \
+	text=$$(awk -v address="$(1)" '/^TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" address; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" address }' "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"
 
 apply-deployment: context ## run three echo servers of IMAGE and wait until they are ready
 	@case $$IMAGE in ''|*[!A-Za-z0-9._/:@-]*) echo "IMAGE='$$IMAGE' is not the name of an image" >&2; exit 2 ;; esac

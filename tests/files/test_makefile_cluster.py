@@ -64,6 +64,17 @@ def test_a_second_address_replaces_the_first_and_a_lost_line_comes_back(tree):
     assert (tree.root / "env.list").read_text() == "AFFINITY_SESSIONS=3\nTARGET_ADDR=203.0.113.7\n"
 
 
+@pytest.mark.parametrize(("target", "address"), [("apply-service", "203.0.113.7"), ("clean", "")])
+def test_an_address_that_can_not_be_written_down_is_said(tree, target, address):
+    tree.answer({IP: (0, "203.0.113.7", "")})
+    done = tree.make(target, "ENV_FILE=no/such")
+    assert done.returncode == 2
+    said, make_says = done.stderr.splitlines()
+    line = f"write the line TARGET_ADDR={address} into your file of settings yourself"
+    assert said == f"ENV_FILE='no/such' cannot be written: {line}"
+    assert make_says.startswith("make: ***")
+
+
 def test_policy_and_affinity_change_what_is_applied(tree):
     tree.answer({IP: (0, "203.0.113.7", "")})
     assert tree.make("apply-service", "POLICY=Local", "AFFINITY=ClientIP").returncode == 0

@@ -64,8 +64,12 @@ def test_client_reads_env_list_and_the_environment_wins(installed):
     ("line", "says"),
     [
         ("AFFINITY_SESSIONS", "env.list: 'AFFINITY_SESSIONS' is not NAME=value"),
-        ("AFFINITY_SESSIONS = 3", "env.list: 'AFFINITY_SESSIONS ' is not a name: no spaces around '='"),
-        ("$(touch x)=3", "env.list: '$(touch x)' is not a name: no spaces around '='"),
+        (
+            "AFFINITY_SESSIONS = 3",
+            "env.list: 'AFFINITY_SESSIONS ' is not a name: no spaces around '=', and nothing in front",
+        ),
+        ("$(touch x)=3", "env.list: '$(touch x)' is not a name: no spaces around '=', and nothing in front"),
+        ("export A=1", "env.list: 'export A' is not a name: no spaces around '=', and nothing in front"),
         (
             'TARGET_ADDR="203.0.113.7"',
             "env.list: no quotes around the value of TARGET_ADDR: it is taken as it is, quotes and all",
@@ -81,6 +85,20 @@ def test_a_bad_line_of_env_list_is_named(installed, line, says):
     done = installed.make("client")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == says
+
+
+def test_a_misspelt_name_in_env_list_is_named_by_the_client(installed, affinity_tester):
+    installed.script(".venv/bin/affinity-tester", f'#!/bin/sh\nexec {affinity_tester} "$@"\n')
+    (installed.root / "env.list").write_text("TARGET_ADR=203.0.113.7\nAFFINITY_SESSION=3\n")
+    done = installed.make("client", KUBECONFIG="/nonexistent/kubeconfig")
+    assert (done.returncode, done.stdout) == (2, "")
+    *said, make_says = done.stderr.splitlines()
+    assert said[:2] == [
+        "warning: AFFINITY_SESSION (environment, env.list) is not read: did you mean AFFINITY_SESSIONS?",
+        "warning: TARGET_ADR (environment, env.list) is not read: did you mean TARGET_ADDR?",
+    ]
+    assert said[2].startswith("error: no target: name it (affinity-tester client 203.0.113.7), or set TARGET_ADDR")
+    assert make_says.startswith("make: ***")
 
 
 def test_what_editors_on_windows_add_is_put_up_with(installed):
