@@ -159,7 +159,7 @@ async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
         "TIME [info]      judged: 4 explained",
         "TIME [info]      by x_address IP before: 127.0.0.1 (4 of 4)",
-        'TIME [info]      near: pod "a" left the pool N s after',
+        'TIME [info]      near: pod "a" left the pool N s before',
         STOPPED,
     ]
     assert lines[18] == "changes judged: 4 explained"
@@ -195,7 +195,7 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
         "TIME [error] incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (reflexive_ip 4, pod 4, instance 4)",
         "TIME [error]     judged: 4 violation",
         'TIME [error]     by x_address IP before: 10.0.0.1, node "n1" (4 of 4)',
-        'TIME [error]     near: node "n3" added N s after',
+        'TIME [error]     near: node "n3" added N s before',
     ]
     assert 'TIME [error]         node "n3" was added N s before' in lines
     assert lines[-2:] == ["changes judged: 4 violation", "FAIL: 4 violations"]
@@ -496,6 +496,7 @@ async def test_what_is_missing_is_one_line(run: Run, tmp_path: Path) -> None:
         make = "make one with 'make apply-deployment apply-service', or name one with --service NAMESPACE/NAME"
         pods = "see kubectl get pods --namespace media --selector app=turn"
         no_cluster = f"no cluster: there is neither a kubeconfig ({NO_KUBECONFIG}) nor a pod's service account"
+        without = "without a cluster,"
         late = "the cluster of context kind-test did not answer within 3 s"
         no_target = (
             "no target: name it (affinity-tester client 203.0.113.7), or set TARGET_ADDR (make apply-service does)"
@@ -561,9 +562,9 @@ async def test_what_is_missing_is_one_line(run: Run, tmp_path: Path) -> None:
                 "give TARGET itself, or more rights (k8s/rbac.yaml)",
             ),
             (refusing.environ, (target, "--watch", "on"), "--watch on: Services could not be listed (status 403)"),
-            (nowhere, (target, "--watch", "on"), f"--watch on: {no_cluster}"),
-            (nowhere, ("--service", "turn"), f"--service: {no_cluster}"),
-            (dead.environ, (target, "--watch", "on"), f"--watch on: {late}"),
+            (nowhere, (target, "--watch", "on"), f"--watch on: {no_cluster}; {without} say --watch off"),
+            (nowhere, ("--service", "turn"), f"--service: {no_cluster}; {without} give TARGET and no --service"),
+            (dead.environ, (target, "--watch", "on"), f"--watch on: {late}; {without} say --watch off"),
             (dead.environ, (), f"{no_target}; nor can its Service be looked up ({late})"),
         ]
         ends = await some_at_a_time([run(*arguments, *SHORT, **environ) for environ, arguments, _ in cases])

@@ -212,7 +212,7 @@ def _is_said(context: click.Context, option: click.Parameter) -> bool:
 def _read_sizes(text: str | None) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise click.BadParameter(f"{text!r} is not a list of sizes such as 288,1400", param_hint="--sizes")
+        raise click.BadParameter(f"{text!r} is not a list of sizes such as 288,1400")
     return tuple(int(part) for part in parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv6Address
 
 from affinity_tester.core.address import MAX_PORT, split_host_port
@@ -11,8 +12,16 @@ LIKE_A_PORT = 3
 """The last group of an IPv6 address with so many digits, all decimal, may be meant as a port."""
 
 
+_URI = re.compile("(?:stuns?|turns?|udp|https?):(?![0-9]+$)/*", re.IGNORECASE)
+"""How URIs begin that people have at hand for such a server (RFC 7064, 7065); `stun:3478` is a host and its port."""
+
+
 def split_target(text: str) -> tuple[str, int | None]:
     """Host and port as the user wrote them. Raises `UserError`."""
+    if uri := _URI.match(text):
+        raise UserError(
+            f"the target is wrong: {text!r} is a URI: leave {uri[0]!r} out, and what is behind host and port"
+        )
     try:
         host, port = split_host_port(text)
     except ValueError as error:

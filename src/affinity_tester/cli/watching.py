@@ -127,18 +127,18 @@ async def look_out(asked: Asked) -> AsyncIterator[Lookout]:
 
 async def _connect(asked: Asked) -> tuple[Cluster | None, str]:
     """The cluster, where one is wanted and there; why there is none otherwise. Raises `UserError` where it must be."""
-    for_port = False
+    instead = "without a cluster, give TARGET and no --service"
     if asked.watch == "off" and asked.target:
-        for_port = asked.service is not None and not _ports(asked)
-        if not for_port:
+        if asked.service is None or _ports(asked):
             return None, "--watch off"
+        instead = "it is asked for the port alone: name that, as in TARGET:3478"
     try:
         return await connect(), ""
     except NoClusterError as error:
-        for said, given in (("--service", asked.service is not None), ("--watch on", asked.watch == "on")):
-            if given:
-                instead = "; it is asked for the port alone: name that, as in TARGET:3478" if for_port else ""
-                raise UserError(f"{said}: {error}{instead}") from error
+        if asked.service is not None:
+            raise UserError(f"--service: {error}; {instead}") from error
+        if asked.watch == "on":
+            raise UserError(f"--watch on: {error}; without a cluster, say --watch off") from error
         return None, str(error)
 
 
