@@ -92,9 +92,42 @@ def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> N
         ClusterEvent(40 * S, "node", "too late", "added"),
     )
     assert incident.near == (
-        'node "pool1-3" added 3.0 s before',
-        'pod "a" left the pool 1.0 s after',
+        'node "pool1-3" added 3.1 s before',
+        'pod "a" left the pool 0.9 s after',
     )
+
+
+def test_distances_count_from_the_first_probe_that_was_lost_or_met_the_new_state() -> None:
+    def near(*events: Event) -> list[tuple[str, ...]]:
+        added = ClusterEvent(10 * S, "node", "n", "added")
+        return [incident.near for incident in run(FirstAnswer(0, "CLIENT-0", 0, who("a")), added, *events)]
+
+    change = seen("CLIENT-0", 13_010 * MS).change
+    paused = replace(change, before=Sighting(1, 4 * S, who("a")), longest_pause_ns=9 * S)
+    assert near(ChangeSeen(13_010 * MS, "CLIENT-0", paused)) == [('node "n" added 3.0 s before',)]
+    lossy = ChangeSeen(13_010 * MS, "CLIENT-0", replace(change, before=Sighting(4, 10_900 * MS, who("a"))))
+    burst = lost("CLIENT-0", 5, 20, 11 * S)
+    assert near(lossy, burst) == near(burst) == [('node "n" added 1.0 s before',)]
+    outage = OutageStarted(17 * S, "CLIENT-0", 10, 12 * S, Sighting(9, 11_900 * MS, who("a")))
+    assert near(outage) == [('node "n" added 2.0 s before',)]
+    ended = OutageEnded(60 * S, "CLIENT-0", 10, 12 * S, 480, Sighting(490, 59 * S, who("a")))
+    late = ClusterEvent(58 * S, "node", "n", "Ready")
+    assert near(outage, seen("CLIENT-1", 40 * S), late, ended)[2:] == [('node "n" Ready 1.0 s before',)]
+
+
+def test_a_diagnosis_counts_from_the_same_moment() -> None:
+    def told(*members: Event) -> tuple[str, ...]:
+        sessions = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
+        (incident,) = run(*sessions, ClusterEvent(9 * S, "node", "n", "Ready"), *members)
+        evidence = (fact for diagnosis in incident.diagnoses for fact in diagnosis.evidence)
+        return (*incident.near, *(fact for fact in evidence if "Ready" in fact))
+
+    change = seen("CLIENT-0", 11_010 * MS).change
+    moved = replace(change, kinds=(Kind.REFLEXIVE_IP,), after=change.after._replace(identity=who("a", "10.240.0.7")))
+    rehash = ChangeSeen(11_010 * MS, "CLIENT-0", moved)
+    assert told(rehash) == ('node "n" Ready 2.0 s before', 'node "n" became Ready 2.0 s before')
+    burst = lost("CLIENT-1", 5, 4, 10_500 * MS)
+    assert told(rehash, burst) == ('node "n" Ready 1.5 s before', 'node "n" became Ready 1.5 s before')
 
 
 def test_losses_in_a_row_are_a_burst_even_when_they_are_told_in_parts() -> None:

@@ -250,7 +250,7 @@ def test_what_the_client_may_not_see_is_near_no_incident() -> None:
         ClusterEvent(50 * S, "node", "n1", "added"),
     )
     (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S)) if isinstance(event, IncidentClosed)]
-    assert closed.incident.near == ('node "n1" added 0.1 s after',)
+    assert closed.incident.near == ('node "n1" added 0.0 s after',)
 
 
 def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:

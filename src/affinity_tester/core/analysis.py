@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
+from affinity_tester.core.diagnosis.wording import distance
 from affinity_tester.core.events import (
     Change,
     ChangeJudged,
@@ -224,10 +225,10 @@ class RunAnalysis:
         return event
 
     def _close(self, story: Story, now_ns: int) -> IncidentClosed:
-        """Tell a story, with what was near it and what it may be."""
+        """Tell a story, with what was near it and what it may be; both count from when it first showed."""
         reach_ns = self.rules.settle_ns
         near = [
-            f"{what} {_distance(at_ns, story.from_ns)}"
+            f"{what} {distance(at_ns, story.shown_ns)}"
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
@@ -294,8 +295,3 @@ class RunAnalysis:
 
 def _quoted(name: str) -> str:
     return f'"{name}" ' if name else ""
-
-
-def _distance(at_ns: int, from_ns: int) -> str:
-    seconds = (from_ns - at_ns) / 1_000_000_000
-    return f"{abs(seconds):.1f} s {'before' if seconds >= 0 else 'after'}"

@@ -58,6 +58,11 @@ class Member:
     ended: bool = True
     """False: an outage that goes on."""
 
+    @property
+    def shown_ns(self) -> int:
+        """When the first probe was sent that fared otherwise: a change's Q, the first lost one of an outage or a burst."""
+        return self.from_ns if self.change is None else self.change.after.sent_ns
+
 
 @dataclass(slots=True)
 class Story:
@@ -77,6 +82,16 @@ class Story:
     def judged(self) -> bool:
         """Whether every change and outage in it is."""
         return all(member.judgement is not None or member.key[0] == "burst" for member in self.members.values())
+
+    @property
+    def shown_ns(self) -> int:
+        """When it first showed; what is told of its surroundings counts from here.
+
+        What made it happen came before the first probe that was lost or met the new state, and after the one before, P.
+        P is no moment to count from: it says only how long ago all was well, and lies a whole pause back where a session
+        was idle. A change over a burst of loss shows with the burst. Of an outage that was told before, the end shows.
+        """
+        return max(self.from_ns, min(member.shown_ns for member in self.members.values()))
 
     def sessions(self) -> set[str]:
         """The sessions in it."""

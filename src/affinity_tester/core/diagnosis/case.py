@@ -90,11 +90,13 @@ class Case:
 
     def __init__(self, members: Iterable[Member], story: Story, now_ns: int, facts: Facts) -> None:
         """Look at these members of an incident that is told at `now_ns`."""
-        self.from_ns = from_ns = story.from_ns
+        self.from_ns = story.from_ns
         self.to_ns = story.to_ns
+        self.shown_ns = story.shown_ns
+        """When all of it first showed: what caused it came before."""
         self.now_ns = now_ns
         self.facts = facts
-        self.homes = facts.homes(from_ns)
+        self.homes = facts.homes(story.from_ns)
         """Who served each session when it began."""
         changed: dict[str, list[Member]] = {}
         silent: dict[str, list[Member]] = {}
@@ -104,8 +106,6 @@ class Case:
         """Sessions that changed, by name."""
         self.silences = tuple(self._silences(silent))
         """Sessions that fell silent, by name; one that a change ended counts though its burst was told before."""
-        self.shown_ns = min((move.changes[0].after.sent_ns for move in self.moves), default=from_ns)
-        """When it first showed: what caused it came before."""
 
     def _silences(self, silent: dict[str, list[Member]]) -> Iterator[Silence]:
         long = {move.session: move.longest for move in self.moves if move.run >= BURST}
