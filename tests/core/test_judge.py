@@ -150,6 +150,17 @@ def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> N
     assert (event.avoidable, event.reasons) == (True, ('pod "c" joined the pool 5.0 s after',))
 
 
+def test_whether_it_was_avoidable_is_not_known_where_nobody_looked() -> None:
+    _, told = run(
+        observed(0, pool("a", "b")),
+        observed(49 * S, pool("a", "b", "c"), listed=False),
+        seen(change(50 * S)),
+        PoolUnobserved(51 * S, 51 * S, "cut"),
+        observed(80 * S, pool("a", "b", "c"), 51 * S),
+    )
+    assert [(e.judgement, e.avoidable) for e in told if isinstance(e, ChangeJudged)] == [(Judgement.EXPLAINED, None)]
+
+
 def test_an_explanation_without_a_known_pod_leaves_open_whether_it_was_avoidable() -> None:
     told = run(observed(0, pool("a")), observed(49 * S, pool("a", "b")), seen(change(50 * S, old=None)))[1]
     assert [e.avoidable for e in told if isinstance(e, ChangeJudged)] == [None]

@@ -132,3 +132,21 @@ def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> 
     assert not timeline.serving_throughout("b", 0, 5)
     assert not timeline.serving_throughout("b", 15, 25)
     assert not timeline.serving_throughout("b", 35, 40)
+
+
+def test_a_pod_that_was_replaced_under_its_name_did_not_serve_throughout() -> None:
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(A, B), listed=True)
+    timeline.observed(20, 20, pool(but(A, uid="another", address="10.0.0.9"), B), listed=True)
+    assert timeline.serving_throughout("b", 10, 30)
+    assert timeline.serving_throughout("a", 20, 30)
+    assert not timeline.serving_throughout("a", 10, 30)
+
+
+def test_a_pod_found_gone_by_a_list_may_have_gone_at_the_start_of_the_gap() -> None:
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(A, B), listed=True)
+    timeline.unobserved(20)
+    timeline.observed(50, 20, pool(B), listed=True)
+    assert timeline.serving_throughout("a", 10, 19)
+    assert not timeline.serving_throughout("a", 10, 30)

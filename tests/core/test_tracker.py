@@ -342,7 +342,17 @@ def test_an_outage_from_the_start_has_no_last_answer_and_one_after_a_long_silenc
     started = other.events[-1]
     assert isinstance(started, OutageStarted)
     assert started.last == Sighting(0, 0, A)
-    assert 19 * S < started.since_ns < 22 * S  # the oldest kept probe
+    assert (started.since_seq, started.since_ns) == (1, S)  # long forgotten, and still when it began
+
+
+def test_a_late_reply_before_q_does_not_move_the_time_at_which_q_was_seen(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.reply(2, B)
+    harness.tracker.expire(10 * S)
+    harness.reply(1, A, after_ns=40 * S)
+    (change,) = harness.told.values()
+    assert (change.before.seq, change.after.seq, change.seen_ns) == (1, 2, 210 * MS)
 
 
 def test_a_change_over_a_silence_longer_than_the_kept_history_is_told(harness: Harness) -> None:

@@ -168,7 +168,8 @@ class Judge:
             serves = timeline.serving_throughout(case.pod, *reach)
             if serves and (timeline.confirmed_ns or 0) <= reach[1]:
                 return None
-            avoidable = serves
+            # What happened to the pod where nobody looked is not known.
+            avoidable = None if serves and timeline.gap_within(*reach) is not None else serves
         reasons = [f"{explaining.what[0]} {_apart(explaining.to_ns, case.to_ns)}"]
         reasons += explaining.what[1:3]
         if len(explaining.what) > 3:  # noqa: PLR2004 - the rest stands in the record

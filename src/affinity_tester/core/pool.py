@@ -129,14 +129,21 @@ class PoolTimeline:
             # A gap that the watch resumed over without missing anything (since_ns before it) is no gap.
             self.gaps.append((self._open_gap_ns, at_ns))
             self._open_gap_ns = None
-        self._note_serving(at_ns, frozenset() if before is None else before.endpoints, snapshot.endpoints)
+        self._note_serving(
+            min(since_ns, at_ns), at_ns, frozenset() if before is None else before.endpoints, snapshot.endpoints
+        )
         self._newest = snapshot
         if listed:
             self._confirm(at_ns)
         return change
 
-    def _note_serving(self, at_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
-        """Keep what changed of who serves. A pod with several endpoints serves while one of them does."""
+    def _note_serving(
+        self, since_ns: int, at_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]
+    ) -> None:
+        """Keep what changed of who serves. A pod with several endpoints serves while one of them does.
+
+        What stopped may have stopped at `since_ns`; a pod of the same name and another uid replaced one that stopped.
+        """
         serves = dict.fromkeys((endpoint.pod for endpoint in before - after), False)
         for endpoint in after - before:
             serves[endpoint.pod] = serves.get(endpoint.pod, False) or endpoint.serving
@@ -147,7 +154,12 @@ class PoolTimeline:
                 serves[endpoint.pod] = True
         for pod, now in serves.items():
             history = self._serving.setdefault(pod, [])
-            if not history or history[-1][1] != now:
+            was = bool(history) and history[-1][1]
+            uids = {endpoint.uid for endpoint in before if endpoint.pod == pod}
+            if was and (not now or uids.isdisjoint(endpoint.uid for endpoint in after if endpoint.pod == pod)):
+                history.append((max(since_ns, history[-1][0]), False))
+                was = False
+            if now != was or not history:
                 history.append((at_ns, now))
 
     def confirmed(self, at_ns: int) -> None:

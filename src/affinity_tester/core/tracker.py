@@ -87,6 +87,7 @@ class SessionTracker:
         "_codes",
         "_counts",
         "_emit",
+        "_first_unanswered",
         "_gap_ns",
         "_head_code",
         "_history",
@@ -155,6 +156,8 @@ class SessionTracker:
         self._last_number = 0
         self._gap_ns = 0
         self._outage: OutageStarted | None = None
+        self._first_unanswered: tuple[int, int] | None = None
+        """What `unanswered` says, once that probe is forgotten."""
 
     # --- what is known ---------------------------------------------------------------------------------------------
 
@@ -196,12 +199,11 @@ class SessionTracker:
         return replace(settled, unknown=settled.unknown + self.lost - settled.total)
 
     def unanswered(self) -> tuple[int, int] | None:
-        """The first probe after the newest replied one: (sequence number, sent_ns); None when there is none.
-
-        Where it is older than the kept history: the oldest kept one.
-        """
+        """The first probe after the newest replied one: (sequence number, sent_ns); None when there is none."""
         history = self._history
-        seq = max(self.head + 1, history.base)
+        seq = self.head + 1
+        if seq < history.base:
+            return self._first_unanswered
         return (seq, history.sent_ns(seq)) if seq < history.next else None
 
     @property
@@ -425,7 +427,10 @@ class SessionTracker:
             if heir is None:
                 homeless.append(was)
             else:
-                self._put(heir, self._change(was.number, heir, made.pop(heir), ends, now_ns), was, now_ns)
+                change = self._change(was.number, heir, made.pop(heir), ends, now_ns)
+                if change.after.seq == was.after.seq:  # what came late is not Q: the reply of Q came when it came
+                    change = replace(change, seen_ns=was.seen_ns)
+                self._put(heir, change, was, now_ns)
         for pair, kinds in sorted(made.items()):
             self._change_count += 1
             self._last_number += 1
@@ -537,6 +542,8 @@ class SessionTracker:
             self._anchor(Sighting(end - 1, sent_ns, newest), after_ns - sent_ns, 0)
         else:
             self._forget_each(end, after_ns)
+        if history.base <= self.head + 1 < end:
+            self._first_unanswered = (self.head + 1, history.sent_ns(self.head + 1))
         history.base = end
         for pair in [pair for pair in self._changes if pair[1] < end]:
             change = self._changes.pop(pair)
