@@ -122,6 +122,10 @@ def test_what_the_user_can_mend_is_one_line(record, report, tmp_path):
             [record(ev.Outcome.PASS), "--output", unwritable],
             f"cannot write the report {unwritable}: No such file or directory; name a file that can be written",
         ),
+        (
+            [record(ev.Outcome.PASS), "--max-loss", "nan"],
+            "Invalid value for '--max-loss': 'nan' is not a percentage from 0 to 100 (see: affinity-tester report --help)",
+        ),
     ):
         done = report(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
