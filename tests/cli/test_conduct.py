@@ -252,3 +252,21 @@ async def test_when_sending_has_stopped_by_itself_the_first_signal_aborts(
         kill(signal.SIGINT)
         await asyncio.wait_for(abort.wait(), 20)
         assert stop.is_set()
+
+
+async def test_a_log_whose_reader_has_gone_ends_the_run_whoever_told_the_line() -> None:
+    gone = False
+
+    def show(event: Event) -> None:
+        nonlocal gone
+        if isinstance(event, PoolObserved) and not gone:
+            gone = True
+            raise BrokenPipeError
+
+    pipeline = Pipeline(RunAnalysis(Rules()), show)
+    pipeline.emit(started())
+    with pytest.raises(BrokenPipeError):  # the watch keeps it to itself, as its tasks raise into nobody
+        pipeline.emit(PoolObserved(time.monotonic_ns(), 0, PoolSnapshot(frozenset()), listed=True))
+    async with asyncio.timeout(10):
+        with pytest.raises(BrokenPipeError):
+            await conduct(pipeline, asyncio.sleep(60), asyncio.Event(), 0)

@@ -45,6 +45,8 @@ class Pipeline:
         self.sending = True
         """Until the last probe went out."""
         self.verdict: Verdict | None = None
+        self.failure: Exception | None = None
+        """What `show` raised first, to whomever: whoever reads the log may have gone when the watch had news."""
 
     @property
     def open_count(self) -> int:
@@ -76,7 +78,7 @@ class Pipeline:
     def _pass(self, event: Event) -> None:
         if isinstance(event, SendingStopped):
             self.sending = False
-        self._show(event)
+        self._present(event)
         self._tell(self._analysis.feed(event))
 
     def advance(self) -> None:
@@ -87,7 +89,14 @@ class Pipeline:
         for event in events:
             if isinstance(event, Verdict):
                 self.verdict = event
+            self._present(event)
+
+    def _present(self, event: Event) -> None:
+        try:
             self._show(event)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
 
 
 def _nothing(_after_ns: int | None) -> None:
@@ -103,12 +112,15 @@ async def conduct(
 ) -> Verdict:
     """Let `observed` (the client's run) end, then wait until every judgement is certain, or `abort` is set.
 
+    What the pipeline failed to show ends the run and is raised here, whoever had told it.
     `want_list` is told, as often as time passes, after when a list of the pool is wanted.
     """
     observing = asyncio.ensure_future(observed)
     try:
         while not observing.done():
             await asyncio.wait({observing}, timeout=ADVANCE_S)
+            if pipeline.failure is not None and not observing.done():
+                raise pipeline.failure
             want_list(pipeline.wants_list_after_ns)
             pipeline.advance()
         observing.result()

@@ -81,7 +81,7 @@ class Lookout:
 
         async def explain(event: NothingAnswered) -> None:
             reason = None
-            with suppress(TimeoutError):
+            with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
                 async with asyncio.timeout(PATIENCE_S):
                     reason = await explain_silence(cluster, found.service.ref, found.port.port, self.target.address)
             emit(replace(event, reason=reason or event.reason))
