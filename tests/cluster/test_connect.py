@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import pwd
 import shutil
 import socket
 import ssl
@@ -14,6 +17,7 @@ import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
@@ -62,6 +66,36 @@ async def test_neither_kubeconfig_nor_account(tmp_path: Path, monkeypatch: pytes
         f"no cluster: there is neither a kubeconfig ({tmp_path / 'none'}) nor a pod's service account"
     )
     assert not is_inside(tmp_path)
+
+
+async def test_a_kubeconfig_out_of_reach_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HOME of another user; `exists` is patched since root may read everything."""
+    denied = OSError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr(Path, "exists", mock.Mock(side_effect=denied))
+    monkeypatch.setattr("affinity_tester.cluster.connect.is_inside", lambda _account: False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    looked_for = f"{tmp_path}/.kube/config: Permission denied"
+    assert await no_cluster() == f"no cluster: there is neither a kubeconfig ({looked_for}) nor a pod's service account"
+
+
+async def test_without_a_home_there_is_no_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", mock.Mock(side_effect=KeyError))
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    looked_for = "~/.kube/config: no home directory is known"
+    assert await no_cluster() == f"no cluster: there is neither a kubeconfig ({looked_for}) nor a pod's service account"
+
+
+async def test_an_unknown_user_s_home_does_not_hide_another_kubeconfig(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", f"~nosuchuser/config:{kubeconfig}")
+    async with connected() as cluster:
+        assert cluster.context == "kind-test"
+    monkeypatch.setenv("KUBECONFIG", "~nosuchuser/config")
+    looked_for = "~nosuchuser/config: no home directory is known"
+    assert await no_cluster() == f"no cluster: there is neither a kubeconfig ({looked_for}) nor a pod's service account"
 
 
 async def test_a_missing_package_is_named(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,12 +48,12 @@ async def connect(*, context: str | None = None, timeout_s: float = PATIENCE_S, 
     `timeout_s` does not include the import of the package, half a second to two that only disk and processor can shorten.
     """
     environ = dict(os.environ)
-    files, found = _kubeconfig(environ)
+    files, missing = _kubeconfig(environ)
     inside = is_inside(account)
-    if not found and not inside:
-        raise NoClusterError(f"no cluster: there is neither a kubeconfig ({files}) nor a pod's service account")
+    if missing is not None and not inside:
+        raise NoClusterError(f"no cluster: there is neither a kubeconfig ({missing}) nor a pod's service account")
     module = await _import_client()
-    source = module.KubeConfig(files, context) if found else module.Account(account, environ)
+    source = module.KubeConfig(files, context) if missing is None else module.Account(account, environ)
     try:
         async with asyncio.timeout(timeout_s):
             api = await module.open_api(source)
@@ -76,10 +76,26 @@ def is_inside(account: Path = ACCOUNT) -> bool:
     return (account / "token").exists()
 
 
-def _kubeconfig(environ: Mapping[str, str]) -> tuple[str, bool]:
-    """The kubeconfig's file or files, and whether there is any."""
-    files = environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    return files, any(Path(name).expanduser().exists() for name in files.split(os.pathsep) if name)
+def _kubeconfig(environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """The kubeconfig's file or files, and None if there is any, else where it was looked for and what was in the way.
+
+    A home may be another user's, and a user without an entry in the passwd file and without HOME has none.
+    """
+    files = environ.get("KUBECONFIG")
+    hindered = None
+    try:
+        files = files or str(Path.home() / ".kube" / "config")
+    except RuntimeError:
+        return "", "~/.kube/config: no home directory is known"
+    for name in filter(None, files.split(os.pathsep)):
+        try:
+            if Path(name).expanduser().exists():
+                return files, None
+        except OSError as error:
+            hindered = f"{name}: {error.strerror}"
+        except RuntimeError:
+            hindered = f"{name}: no home directory is known"
+    return files, hindered or files
 
 
 async def _import_client() -> ModuleType:
