@@ -142,6 +142,41 @@ def test_of_the_silences_that_ended_those_are_counted_that_ended_where_they_bega
     ]
 
 
+def replies_lost(*times: tuple[float, float], **kw: object) -> list[tuple[str, Certainty]]:
+    """What the loss of sessions 1 and 2's replies, and of no request, from when to when each, is named in the end."""
+    deeds: list[tuple[float, Deed]] = []
+    for begin, end in times:
+        deeds += [(begin, lambda w: w.mute.update((1, 2))), (end, answered)]
+    *_, last = world(*deeds, watched=False, seconds=times[-1][1] + 6, **kw).run().incidents
+    return [(d.name, d.certainty) for d in last.diagnoses]
+
+
+def test_lost_replies_may_be_a_collision_only_where_a_flow_loses_all_of_them_for_long_or_again_and_again() -> None:
+    maybe, nothing = [("snat-collision", POSSIBLE)], [("", CANNOT_TELL)]
+    assert replies_lost((4, 5)) == nothing
+    assert replies_lost((4, 6.5)) == maybe
+    assert replies_lost((4, 8), interval=600_000_000) == nothing  # too few to be no accident
+    assert replies_lost((4, 5), (9, 10)) == maybe
+    unlucky: Deed = lambda w: w.mute.add(5)  # noqa: E731 - a deed like the others
+    others = world(
+        (2, unlucky), (2.2, answered), (4, lambda w: w.mute.add(1)), (5, answered),
+        (9, lambda w: w.mute.add(1)), (10, answered), watched=False, seconds=16,
+    ).run()  # fmt: skip
+    assert others.named == nothing
+    alone: Deed = lambda w: w.mute.add(0)  # noqa: E731 - a deed like the others
+    assert world((4, alone), (7, answered), watched=False, sessions=1, seconds=10).run().named == nothing
+
+
+def test_that_a_flow_loses_its_replies_again_is_told() -> None:
+    alone: Deed = lambda w: w.mute.add(1)  # noqa: E731 - a deed like the others
+    w = world((4, alone), (5, answered), (9, alone), (10, answered), watched=True, seconds=16).run()
+    (diagnosis,) = w.incidents[1].diagnoses
+    assert diagnosis.evidence == (
+        "1 of 12 sessions lost 10 replies and no request, then went on as before",
+        "the same had lost replies in a row before, and no other session had lost one",
+    )
+
+
 def test_changes_that_nothing_names_say_so() -> None:
     """Some sessions show another address that is no node's, at the same pods."""
     w = world((4, lambda w: [w.port(session, ip="198.51.100.1") for session in range(4)]), watched=True, local=True)

@@ -226,9 +226,9 @@ class RunAnalysis:
 
     def _close(self, story: Story, now_ns: int) -> IncidentClosed:
         """Tell a story, with what was near it and what it may be; both count from when it first showed."""
-        reach_ns = self.rules.settle_ns
+        reach_ns, shown_ns = self.rules.settle_ns, story.shown_ns
         near = [
-            f"{what} {distance(at_ns, story.shown_ns)}"
+            f"{what} {distance(at_ns, shown_ns)}"
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]

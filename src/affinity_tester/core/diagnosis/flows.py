@@ -20,6 +20,12 @@ _CHANCE = 0.05
 _STAYED_NS = 1_000_000_000
 """A pod that is still in the pool this long after its flows left it was not being removed just then."""
 
+_MUTE_NS = 2_000_000_000
+"""A flow that is not answered for so long is blocked..."""
+
+_MUTE = 10
+"""...and not unlucky when it lost so many replies in a row: where half of all are lost at random, one time in a thousand."""
+
 _NOTICED = 3
 """Intervals after which a session has surely noticed that it lost its address to another."""
 
@@ -108,7 +114,7 @@ def port_rewrite(case: Case, groups: Groups) -> Diagnosis | None:
 
 
 def snat_collision(case: Case, groups: Groups) -> Diagnosis | None:
-    """Two sessions have the same reflexive address at one pod, or replies alone are lost."""
+    """Two sessions have the same reflexive address at one pod, or a flow's replies alone are lost, for long or repeatedly."""
     sharing = _shared(case, groups)
     if sharing:
         steps = {f"{move.old.reflexive} -> {move.new.reflexive}" for move in sharing}
@@ -119,18 +125,33 @@ def snat_collision(case: Case, groups: Groups) -> Diagnosis | None:
             f"{count(lost, 'probe')} of {count(len(case.silences), 'session')} lost meanwhile",
         ]
         return diagnosis("snat-collision", evidence)
-    names = {silence.session for silence in case.silences if silence.ended and silence.change is None}
+    mute = [silence for silence in case.silences if silence.ended and silence.change is None]
+    names = {silence.session for silence in mute}
     gaps = [gap for gap in case.facts.directed if gap.session in names and case.during(gap.at_ns)]
     if not gaps or any(gap.up for gap in gaps) or {gap.session for gap in gaps} != names or case.most(len(names)):
         return None
+    # A lost entry costs a flow every reply until it is made anew. Replies that are lost at random are lost here and there.
+    held = all(s.lost >= _MUTE and s.lost * case.facts.interval_ns >= _MUTE_NS for s in mute)
+    again = _mute_before(case, names)
+    if len(names) == len(case.homes) or not (held or again):
+        return None
     lost = sum(gap.down for gap in gaps)
     evidence = [f"{case.share(names)} lost {count(lost, 'reply')} and no request, then went on as before"]
+    if again:
+        evidence.append("the same had lost replies in a row before, and no other session had lost one")
     return diagnosis(
         "snat-collision", evidence, "a second session with the same reflexive address; replies may be just lost"
     )
 
 
 # --- how ---------------------------------------------------------------------------------------------------------------
+
+
+def _mute_before(case: Case, names: set[str]) -> bool:
+    """Whether these sessions, and no others, had lost replies alone before this incident, each of them a burst."""
+    earlier = [gap for gap in case.facts.directed if gap.at_ns < case.from_ns and gap.down]
+    bursts = {gap.session for gap in earlier if gap.down >= BURST and not gap.up}
+    return bursts == names == {gap.session for gap in earlier}
 
 
 def _quick(moves: tuple[Move, ...]) -> tuple[Move, ...]:
