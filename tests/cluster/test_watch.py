@@ -200,6 +200,29 @@ async def test_a_list_that_the_watch_cannot_follow_is_a_gap(api: FakeApi, watch:
     assert await watch.confirm()
 
 
+async def test_bookmarks_of_a_watch_that_is_late_do_not_shorten_the_gap(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    """An API server whose watch cache lags goes on telling of an old version."""
+    told.now = 10 * S
+    async with watching() as watch:
+        await until(lambda: len(api.streams) == 7)
+        told.take()
+        old = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(api.revision)}}}
+        api.deaf = True
+        told.now = 50 * S
+        api.put("endpointslices", endpoint_slice(endpoint("a")))
+        told.now = 60 * S
+        for resource in ("endpointslices", "services"):
+            api.say(resource, old)
+        await until(lambda: watch._slices.heard_ns == watch._service.heard_ns == 60 * S)
+        assert not await watch.confirm()
+        assert await told.at(60 * S, 2) == [
+            PoolUnobserved(60 * S, 10 * S, "the watch does not tell what a list shows"),
+            PoolObserved(60 * S, 10 * S, pool(A), listed=True),
+        ]
+
+
 async def test_a_failed_list_confirms_nothing(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.statuses = [500]

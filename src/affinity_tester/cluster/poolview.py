@@ -1,8 +1,9 @@
 """What the pool is and what is known of it, from the slices and the Service as two watches tell them. No I/O.
 
 The pool is known as long as both watches run, and confirmed by lists only: a watch may be late. When one breaks a gap
-begins, told once, with the last that was heard and what may have been under way then. It ends when both are back: as if it
-had not been where the new list proves that nothing was missed, else with what the pool is now, so at some time in the gap.
+begins, told once, with the last that was heard and what may have been under way then, or with the last list where a watch
+is known to be late. It ends when both are back: as if it had not been where the new list proves that nothing was missed,
+else with what the pool is now, so at some time in the gap.
 """
 
 from __future__ import annotations
@@ -92,13 +93,13 @@ class PoolView:
         else:
             self._emit(PoolConfirmed(min(part.listed_ns for part in self._parts)))
 
-    def down(self, watch: str, reason: str) -> None:
-        """A watch is interrupted."""
+    def down(self, watch: str, reason: str, *, late: bool = False) -> None:
+        """A watch is interrupted; `late`: it is known to be late, so that what it told last does not prove anything."""
         self._waiting.add(watch)
         if self.snapshot is not None and self._gap_ns is None:
-            listed_ns = min(part.listed_ns for part in self._parts)
-            heard_ns = min(part.heard_ns for part in self._parts)
-            self._gap_ns = max(listed_ns, heard_ns - LAG_NS)
+            self._gap_ns = min(part.listed_ns for part in self._parts)
+            if not late:
+                self._gap_ns = max(self._gap_ns, min(part.heard_ns for part in self._parts) - LAG_NS)
             self._emit(PoolUnobserved(self._now_ns(), self._gap_ns, reason))
 
     def changed(self, at_ns: int) -> None:

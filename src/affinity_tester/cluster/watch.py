@@ -142,7 +142,7 @@ class PoolWatch:
 
     def _distrust(self, part: str, reflector: Reflector[Slice] | Reflector[Service]) -> None:
         """Its watch is alive and does not tell what there is: begin it anew."""
-        self._pool.down(part, "the watch does not tell what a list shows")
+        self._pool.down(part, "the watch does not tell what a list shows", late=True)
         self._lookout.spawn(part, reflector.run())
 
     async def _begin(self) -> None:
