@@ -10,7 +10,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.html import html_text
 from affinity_tester.report.incident import incident_text
-from affinity_tester.report.logging import configure
+from affinity_tester.report.logging import Tint, configure
 from affinity_tester.report.render import json_text, text_lines
 
 
@@ -95,6 +95,32 @@ def test_the_console_shows_a_violation_in_bold_red_and_the_rest_quietly(story):
     lines = stream.getvalue().splitlines()[2:]
     assert lines[: len(TEXT)] == [f"\x1b[1m\x1b[31m13:35:29.176 [error] {text}\x1b[0m" for text in TEXT]
     assert lines[len(TEXT)] == f"\x1b[2m13:35:29.176 [info]  {TEXT[0]}\x1b[0m"
+
+
+def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
+    silence = {"changes": 0, "outages": 0, "bursts": 16, "sessions": 16, "of": 16, "lost": 320, "kinds": ()}
+    silence |= {"cohorts": (), "near": (), "judgements": (), "diagnoses": ()}
+    of_all, of_some = incident(story, **silence), incident(story, **silence | {"bursts": 15, "sessions": 15})
+    moved = incident(story, **silence | {"changes": 16, "judgements": ((ev.Judgement.EXPLAINED, 16),)})
+    heads = [incident_text(each, RunClock.of(story.started()))[0] for each in (of_all, of_some, moved)]
+    assert heads[0] == "incident 3 at 13:35:23.176 for 1.2 s, 16 of 16 sessions: 16 loss bursts, 320 probes lost"
+    events = [story.started(), *(ev.IncidentClosed(story.at(9), each) for each in (of_all, of_some, moved))]
+
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=True))
+    for event in events:
+        report.emit(event)
+    assert stream.getvalue().splitlines()[2:5] == [
+        f"\x1b[33m13:35:29.176 [warn]  {heads[0]}\x1b[0m",
+        f"\x1b[2m13:35:29.176 [info]  {heads[1]}\x1b[0m",
+        f"\x1b[2m13:35:29.176 [info]  {heads[2]}\x1b[0m",
+    ]
+    archive = gather(events)
+    tints = dict(text_lines(archive))
+    assert [tints[head] for head in heads] == [Tint.WARNING, None, None]
+    page = html_text(archive)
+    for css, head in zip(("silence", "plain", "plain"), heads, strict=True):
+        assert f'<h3 class="{css}">{head}</h3>' in page
 
 
 def test_every_report_of_a_record_has_it(story):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from affinity_tester.core import events as ev
 from affinity_tester.report.archive import Archive, Mark
-from affinity_tester.report.incident import incident_text, is_violation
+from affinity_tester.report.incident import incident_text, is_silence, is_violation
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.render import cut_short
 from affinity_tester.report.summary import Table, health, judgements, tables, verdict_lines
@@ -24,7 +24,7 @@ body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-s
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h3 { font-size: 1rem; } pre { white-space: pre-wrap; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p.verdict { font-size: 1.2rem; font-weight: 600; white-space: pre-line; }
-.PASS { color: var(--good); } .INCONCLUSIVE, .unknown { color: var(--doubt); }
+.PASS { color: var(--good); } .INCONCLUSIVE, .unknown, .silence { color: var(--doubt); }
 .FAIL, .violation { color: var(--bad); } .event { color: var(--event); } .dim { color: var(--dim); }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
@@ -64,8 +64,8 @@ def _sections(archive: Archive) -> Iterable[str]:
         yield "<h2>Incidents</h2>"
     for incident in archive.incidents[:MOST_ROWS]:
         head, *details = incident_text(incident, archive.clock)
-        css = ' class="violation"' if is_violation(incident) else ""
-        yield f"<h3{css}>{shown(head)}</h3><pre>{_joined(details)}</pre>"
+        css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
+        yield f'<h3 class="{css}">{shown(head)}</h3><pre>{_joined(details)}</pre>'
     if archive.around:
         yield "<h2>In the cluster</h2>"
         rows = (

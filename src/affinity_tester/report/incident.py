@@ -31,6 +31,11 @@ def is_violation(incident: Incident) -> bool:
     return dict(incident.judgements).get(Judgement.VIOLATION, 0) > 0
 
 
+def is_silence(incident: Incident) -> bool:
+    """Whether every session of the run fell silent, and none changed: worth knowing, and no accusation."""
+    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.of
+
+
 def _members(incident: Incident) -> Iterator[str]:
     if incident.changes:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in incident.kinds)

@@ -10,7 +10,7 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.incident import incident_text, is_violation, run_text
+from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Level, Tint
 from affinity_tester.settings import format_duration
 
@@ -199,8 +199,7 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.ClusterEvent(subject=subject, name=name, what=what):
             return [_cluster(f"{subject} {words.quoted(name)} {what}")]
         case ev.IncidentClosed(incident=incident):
-            tint = Tint.VIOLATION if is_violation(incident) else Tint.QUIET
-            level: Level = "error" if is_violation(incident) else "info"
+            level, tint = _look(incident)
             return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock)]
         case ev.RunDiagnosed(diagnoses=diagnoses):
             return [Line(text, sort="incident lines") for text in run_text(diagnoses)]
@@ -210,6 +209,12 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.RunEnded(aborted=True):
             return [warning("stopped at once: judgements still open are unknown")]
     return []
+
+
+def _look(incident: ev.Incident) -> tuple[Level, Tint]:
+    if is_violation(incident):
+        return "error", Tint.VIOLATION
+    return ("warn", Tint.WARNING) if is_silence(incident) else ("info", Tint.QUIET)
 
 
 def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) -> Line:

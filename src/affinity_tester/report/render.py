@@ -8,7 +8,7 @@ from typing import Any
 from affinity_tester.core import events as ev
 from affinity_tester.report import words
 from affinity_tester.report.archive import Archive, Mark
-from affinity_tester.report.incident import incident_text, is_violation
+from affinity_tester.report.incident import incident_text, is_silence, is_violation
 from affinity_tester.report.jsonlog import plain
 from affinity_tester.report.lines import JUDGED, run_lines
 from affinity_tester.report.logging import Tint
@@ -33,7 +33,7 @@ def text_lines(archive: Archive) -> list[SummaryLine]:
     if more:
         lines.append((f"… and {more:,} more", None))
     for incident in archive.incidents[:MOST_TEXT_INCIDENTS]:
-        tint = Tint.VIOLATION if is_violation(incident) else None
+        tint = Tint.VIOLATION if is_violation(incident) else Tint.WARNING if is_silence(incident) else None
         head, *details = incident_text(incident, archive.clock)
         lines += [("", None), (head, tint), *((detail, None) for detail in details)]
     if archive.results.run is None:
