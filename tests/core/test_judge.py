@@ -276,7 +276,14 @@ def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
 GOOD = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980)
 
 
-def verdict(*events: Event, total: Counts = GOOD, unanswered_ns: int = 0, minutes: int = 10, **rules: Any) -> Verdict:
+def verdict(
+    *events: Event,
+    total: Counts = GOOD,
+    unanswered_ns: int = 0,
+    minutes: int = 10,
+    proved: bool = True,
+    **rules: Any,
+) -> Verdict:
     end = minutes * 60 * S
     summary = SessionSummary(end, "CLIENT-1", LOCAL, total, Losses(), RttStats(), (), 0, unanswered_ns, who("a"))
     _, told = run(
@@ -284,6 +291,7 @@ def verdict(*events: Event, total: Counts = GOOD, unanswered_ns: int = 0, minute
         *events,
         LateReply(1, "CLIENT-1", 0, 0),
         SendingStopped(end, interrupted=False),
+        *([PoolConfirmed(end + 1)] if proved else []),
         summary,
         RunSummary(end, end, total, Losses(), RttStats(), (), 0),
         RunEnded(end, aborted=False),
@@ -304,6 +312,49 @@ def test_a_pass_states_its_strength() -> None:
     assert (watched.judged_pairs, watched.still_ns) == (9_647, 580 * S)
     assert "in 9,647 judged pairs over 10 min of still pool: fewer than one incident in 3 min" in watched.strength
     assert "over 60 s: fewer than one incident in 20 s" in verdict(minutes=1).strength
+
+
+def test_only_a_list_proves_that_the_pool_stood_still() -> None:
+    unproved = verdict(observed(0, pool("a")), proved=False)
+    reason = "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
+    assert (unproved.outcome, unproved.reasons, unproved.still_ns) == (Outcome.INCONCLUSIVE, (reason,), 0)
+    half = verdict(observed(0, pool("a")), PoolConfirmed(300 * S), proved=False)
+    assert (half.outcome, half.still_ns) == (Outcome.PASS, 300 * S)
+
+
+def test_the_end_is_proved_by_a_list_made_after_the_last_probe() -> None:
+    analysis, _ = run(observed(0, pool("a")), SendingStopped(60 * S, interrupted=False))
+    assert (analysis.open_count, analysis.wants_list_after_ns) == (1, 60 * S)
+    analysis.feed(PoolUnobserved(61 * S, 60 * S, "cut"))
+    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, None)  # no list can be had
+    analysis.feed(observed(62 * S, pool("a"), 60 * S))
+    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, None)
+
+
+def test_a_pool_in_which_nothing_happens_is_listed_now_and_then() -> None:
+    analysis, _ = run(observed(0, pool("a")))
+    analysis.advance(300 * S)
+    assert analysis.wants_list_after_ns is None
+    analysis.advance(301 * S)
+    assert analysis.wants_list_after_ns == 300 * S
+    analysis.feed(PoolConfirmed(302 * S))
+    assert analysis.wants_list_after_ns is None
+
+
+def test_a_pod_that_may_have_been_in_the_pool_is_no_proof_of_another() -> None:
+    came_and_went = (
+        observed(0, pool("a")),
+        PoolUnobserved(50 * S, 50 * S, "cut"),
+        seen(change(60 * S, new="x")),
+        observed(90 * S, pool("b"), 50 * S),
+        PoolConfirmed(200 * S),
+    )
+    assert not [event for event in run(*came_and_went)[1] if isinstance(event, WrongPool)]
+    nameless = PoolSnapshot(frozenset({Endpoint("10.0.0.1", "", "10.0.0.1")}))
+    answered = FirstAnswer(2 * S, "CLIENT-1", 0, who("host-1"))
+    late = observed(5 * S, nameless, listed=False)
+    for events in ((observed(0, nameless), answered), (observed(0, pool("a")), answered, late)):
+        assert not [event for event in run(*events, PoolConfirmed(13 * S))[1] if isinstance(event, WrongPool)]
 
 
 def test_one_violation_fails_and_outranks_every_doubt() -> None:

@@ -53,6 +53,9 @@ _REVISABLE = 50_000
 _ADVANCE_NS = 100_000_000
 """Judgements that time alone makes certain are looked for so often, by the time of the sessions' events."""
 
+_PROVE_NS = 300_000_000_000
+"""A pool in which nothing happens is listed so often all the same: a watch that says nothing proves nothing."""
+
 _NEAR_EVENTS = 1_000
 """Cluster events remembered for the incidents they may be near to; older ones are long out of reach."""
 
@@ -143,22 +146,36 @@ class RunAnalysis:
         self._advanced_ns = 0
         self._started_ns = 0
         self._stopped_ns = 0
+        self._has_stopped = False
         self._silent: bool | None = None
         """Whether every session was unanswered at the end; None before the first has told."""
         self._evidence = Evidence()
 
     @property
     def open_count(self) -> int:
-        """Judgements that are still to come, the one of whether the right pool is watched among them."""
-        return self._judge.open_count + bool(self._strangers)
+        """Judgements still to come, with whether the right pool is watched and whether it stood still up to the end."""
+        return self._judge.open_count + bool(self._strangers) + self._end_is_unproved
 
     @property
     def wants_list_after_ns(self) -> int | None:
-        """A list of the pool made later than this would settle the oldest open judgement; None: none is wanted."""
+        """A list of the pool made later than this would settle or prove something; None: none is wanted."""
         wanted = [met_ns + self.rules.settle_ns for met_ns in self._strangers.values()]
         if (after_ns := self._judge.wants_list_after_ns) is not None:
             wanted.append(after_ns)
+        if self._end_is_unproved:
+            wanted.append(self._stopped_ns)
+        listed_ns = self._timeline.confirmed_ns
+        if listed_ns is not None and self._judge.watched and self._advanced_ns - listed_ns > _PROVE_NS:
+            wanted.append(listed_ns + _PROVE_NS)
         return min(wanted, default=None)
+
+    @property
+    def _end_is_unproved(self) -> bool:
+        """Whether the watch goes on, and no list since the last probe has proved that nothing was missed."""
+        timeline = self._timeline
+        listed_ns = timeline.confirmed_ns
+        proved = listed_ns is not None and listed_ns > self._stopped_ns
+        return self._has_stopped and self._judge.watched and timeline.observing and not proved
 
     def feed(self, event: Event) -> list[Event]:
         """Take in an event; returns the events that follow from it, in order."""
@@ -189,12 +206,13 @@ class RunAnalysis:
             case PoolUnobserved():
                 self._timeline.unobserved(event.since_ns)
             case SendingStopped():
-                self._stopped_ns = event.at_ns
+                self._has_stopped, self._stopped_ns = True, event.at_ns
             case SessionSummary():
                 self._silent = self._silent is not False and event.unanswered_ns >= OUTAGE_NS
             case StatsTick():  # all there is of a run that was killed
                 self._evidence.total = event.total
                 self._evidence.duration_ns = event.at_ns - self._started_ns
+                self._stopped_ns = event.at_ns
             case RunSummary():
                 self._evidence.total = event.total
                 self._evidence.duration_ns = event.duration_ns
@@ -254,17 +272,22 @@ class RunAnalysis:
                 self._meet_pod(sighting.identity.pod, at_ns)
 
     def _meet_pod(self, pod: str, at_ns: int) -> None:
-        if self._judge.watched and not self._timeline.ever_had(pod):
+        if self._judge.watched and not self._is_known(pod):
             self._strangers.setdefault(pod, at_ns)
+
+    def _is_known(self, pod: str) -> bool:
+        """Whether a pod was ever in the pool, or may have been: an endpoint that names no pod may be any."""
+        return self._timeline.ever_had(pod) or self._timeline.ever_had("")
 
     def _look_at_strangers(self, now_ns: int) -> list[Event]:
         """A pod that answers and is still in no snapshot when the watch had its time belongs to another pool."""
         known = self._timeline.confirmed_ns
         if not self._strangers or known is None:
             return []
+        reach_ns = self.rules.settle_ns
         for pod, met_ns in list(self._strangers.items()):
-            if self._timeline.ever_had(pod):
-                del self._strangers[pod]
+            if self._is_known(pod) or self._timeline.blind_within(met_ns - reach_ns, met_ns + reach_ns) is not None:
+                del self._strangers[pod]  # it may also have come and gone while nobody looked
             elif known > met_ns + self.rules.settle_ns:
                 self._judge.pool_counts = self._facts.pool_counts = False
                 self._strangers.clear()
@@ -286,7 +309,9 @@ class RunAnalysis:
             evidence.avoidable += count if avoidable else 0
         evidence.still_ns = evidence.duration_ns
         if evidence.watched:
-            evidence.still_ns = self._timeline.still_ns(self._started_ns, self._stopped_ns, self.rules.settle_ns)
+            proved_ns = min(self._stopped_ns, self._timeline.confirmed_ns or 0)
+            evidence.still_ns = self._timeline.still_ns(self._started_ns, proved_ns, self.rules.settle_ns)
+            evidence.proved = self._timeline.observing and proved_ns == self._stopped_ns
         told.append(
             give_verdict(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable)
         )

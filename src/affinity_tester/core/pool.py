@@ -111,6 +111,11 @@ class PoolTimeline:
         """Whether there ever was a snapshot."""
         return self._newest is not None
 
+    @property
+    def observing(self) -> bool:
+        """Whether the pool is watched now: there was a snapshot, and no gap since."""
+        return self.watched and self._open_gap_ns is None
+
     def observed(self, at_ns: int, since_ns: int, snapshot: PoolSnapshot, *, listed: bool) -> PoolChange | None:
         """Take in a snapshot; returns how it differs from the one before, if it does.
 
@@ -177,7 +182,7 @@ class PoolTimeline:
             self.confirmed_ns = at_ns
 
     def ever_had(self, pod: str) -> bool:
-        """Whether a pod of this name was ever in the pool."""
+        """Whether a pod of this name was ever in the pool; the name is empty for endpoints that name no pod."""
         return pod in self._serving
 
     def change_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
@@ -194,12 +199,17 @@ class PoolTimeline:
 
     def gap_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
         """A part of these times in which nothing was known: also what is before the first snapshot."""
-        unknown = list(self.gaps)
-        if self.first_ns is not None:
-            unknown.append((from_ns, self.first_ns))
+        blind = self.blind_within(from_ns, to_ns)
+        if blind is None and self.first_ns is not None and from_ns < min(self.first_ns, to_ns):
+            return from_ns, self.first_ns
+        return blind
+
+    def blind_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
+        """A part of these times in which the watch was interrupted."""
+        blind = list(self.gaps)
         if self._open_gap_ns is not None:
-            unknown.append((self._open_gap_ns, max(to_ns, self._open_gap_ns)))
-        return next(((a, b) for a, b in unknown if max(a, from_ns) < min(b, to_ns)), None)
+            blind.append((self._open_gap_ns, max(to_ns, self._open_gap_ns)))
+        return next(((a, b) for a, b in blind if max(a, from_ns) < min(b, to_ns)), None)
 
     def serving_throughout(self, pod: str, from_ns: int, to_ns: int) -> bool:
         """Whether a pod served at `from_ns` (or when it was first seen, if that is later), and did not stop until `to_ns`."""

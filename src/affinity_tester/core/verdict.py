@@ -32,6 +32,9 @@ class Evidence:
     watched: bool = False
     duration_ns: int = 0
     still_ns: int = 0
+    """For how long the pool is proved to have stood still."""
+    proved: bool = True
+    """Whether what the pool did is known up to the last probe."""
 
 
 def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_avoidable: bool) -> Verdict:
@@ -91,7 +94,10 @@ def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         said.append(f"this client was too busy: {total.timer_misses / slots:.2%} of its slots were missed")
     if evidence.watched and evidence.still_ns == 0:
-        said.append("the pool never stood still")
+        if evidence.proved:
+            said.append("the pool never stood still")
+        else:
+            said.append("the pool was never seen to stand still: it was not listed again before the run or its watch ended")
     elif judged_pairs < MIN_PAIRS:
         said.append(f"only {judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}, fewer than {MIN_PAIRS}")
     return said
