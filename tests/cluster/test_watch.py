@@ -302,6 +302,68 @@ async def test_what_changed_while_it_was_cut_became_so_within_the_gap(
     assert await told.at(6000) == [PoolObserved(6000, 6000, pool(A))]
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_came_and_went_while_it_was_cut_leaves_a_gap(
+    api: FakeApi, watch: PoolWatch, told: Told, *, forgotten: bool
+) -> None:
+    """The objects of the new list are as they were, every one."""
+    told.now = 2000
+    api.status = 503
+    api.cut("endpointslices")
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
+    api.put("endpointslices", endpoint_slice(endpoint("c"), name="turn-2"))
+    api.delete("endpointslices", "turn-2")
+    if forgotten:
+        api.compact()
+    told.now = 5000
+    api.status = None
+    assert await told.at(5000) == [PoolObserved(5000, 1000, pool(A, B), listed=True)]
+    assert await watch.confirm()
+
+
+async def test_what_came_and_went_under_a_silent_watch_leaves_a_gap(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    async with watching(replace(QUICK, silence_s=0.3)):
+        await until(lambda: len(api.streams) == 7)
+        told.take()
+        api.deaf = True
+        api.put("endpointslices", endpoint_slice(endpoint("c"), name="turn-2"))
+        api.delete("endpointslices", "turn-2")
+        api.deaf = False
+        await until(lambda: any(isinstance(event, PoolObserved) for event in told.events))
+        gap = [event for event in told.events if isinstance(event, PoolUnobserved | PoolObserved)]
+        assert gap == [
+            PoolUnobserved(1000, 1000, "the watch was silent for 0.3 s while things changed"),
+            PoolObserved(1000, 1000, pool(A, B), listed=True),
+        ]
+
+
+@pytest.mark.parametrize("what", ["bookmark", "end", "newer"])
+async def test_whether_anything_was_missed_is_told_by_what_comes_next(
+    api: FakeApi, watching: Callable[..., Any], told: Told, what: str
+) -> None:
+    """An API server that ends the watch instead of telling proves nothing."""
+    async with watching(replace(QUICK, level_s=20)) as watch:
+        await until(lambda: len(api.streams) == 7)
+        told.take()
+        api.put("nodes", node("n3"))  # so that the list is newer than the last change of slices
+        await told.at(1000)
+        api.cut("endpointslices")
+        await until(lambda: "endpointslices" not in {stream.resource for stream in api.streams})
+        await api.watched("endpointslices")
+        assert told.take() == [PoolUnobserved(1000, 1000, CUT)]
+        if what == "bookmark":
+            api.bookmark("endpointslices")
+        elif what == "end":
+            api.end("endpointslices")
+        else:
+            api.put("endpointslices", endpoint_slice(endpoint("c"), name="turn-2"))
+        again = PoolObserved(1000, 1000, pool(A, B), listed=True) if what == "end" else PoolConfirmed(1000)
+        await until(lambda: again in told.events)
+        await until(lambda: watch.snapshot == (pool(A, B, C) if what == "newer" else pool(A, B)))
+
+
 async def test_changes_of_one_half_wait_while_the_other_is_down(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.status = 503
@@ -345,7 +407,11 @@ async def test_an_expired_version_is_a_gap_and_a_new_list(api: FakeApi, watch: P
         status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 1 (2)"}
         api.say("endpointslices", {"type": "ERROR", "object": status})
     reason = "the API server no longer has the changes since we last looked (410)"
-    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), PoolConfirmed(1000)]
+    again = {  # a list proves nothing of what came and went, unless the changes can be had after all
+        "http": PoolObserved(2000, 1000, pool(A, B), listed=True),
+        "event": PoolConfirmed(1000),
+    }
+    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), again[how]]
     await api.watched("endpointslices")
     api.put("endpointslices", endpoint_slice(endpoint("a")))
     assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]

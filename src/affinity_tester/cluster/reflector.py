@@ -2,12 +2,14 @@
 
     list  ->  watch  --event, bookmark-->  watch
                 |---the server ends it after its time--->  watch on from the last resourceVersion: nothing was missed
-                |---silent for longer than bookmarks take--->  list; is all as it was? watch on: a server may send none
+                |---silent for longer than bookmarks take--->  list; was nothing missed? watch on: a server may send none
                 |---broken, 410, or another error--->  told as lost  ->  wait (backoff)  ->  list  -> ...
 
-A list after a loss proves that nothing was missed if every object still has the resourceVersion that was last seen; each
-change gives an object a new one, so what changed and changed back shows too. That is a stronger proof than a watch
-resumed from the last resourceVersion gives, since nothing marks the end of what it replays.
+A list after a loss shows what was missed of every object that is there before or after it: each change gives an object a
+new resourceVersion, so what changed and changed back shows too. What came and went meanwhile does not show. Where that
+matters the changes since the last resourceVersion are asked for, up to that of the list; if there are none, nothing was
+missed. What is newer marks their end, or a bookmark, else that none came for as long as a watch is trusted to lag. Where
+the API server has forgotten them, as one that was restarted has, something may have been missed.
 """
 
 from __future__ import annotations
@@ -77,6 +79,8 @@ class Listener(Generic[T]):
     """The copy is a new list's; whether it differs from what was known before."""
     lost: Callable[[str], None] = lambda _reason: None
     """The watch is interrupted, and why."""
+    fleeting: bool = False
+    """Objects that came and went while the watch was interrupted were missed, too."""
 
 
 class Reflector(Generic[T]):
@@ -118,7 +122,8 @@ class Reflector(Generic[T]):
         """Keep the copy until cancelled. It raises nothing, and ends only where even the first list is forbidden."""
         while True:
             try:
-                self._adopt(await self.list())
+                listing = await self.list()
+                self._adopt(listing, missed=not self._first and await self._missed(listing) is not None)
                 await self._follow()
             except ApiError as error:
                 if error.status == FORBIDDEN and self._first:
@@ -156,7 +161,32 @@ class Reflector(Generic[T]):
         self.listed_ns = max(asked_ns, self.listed_ns)
         self.heard_ns = max(asked_ns, self.heard_ns)
 
-    def _adopt(self, listing: Listing[T]) -> None:
+    async def _missed(self, listing: Listing[T]) -> str | None:
+        """What a watch that is down may have missed before a list, as the end of a sentence; None: nothing."""
+        if _versions(listing.items) != _versions(self.items):
+            return "while things changed"
+        if not self._listener.fleeting or listing.version == self._version:
+            return None
+        pace = self._pace
+        events = watch_events(
+            self._api, self._path, self._params, self._version, silence_s=pace.level_s, rotate_s=pace.rotate_s
+        )
+        try:
+            async with aclosing(events):
+                async for kind, obj in events:
+                    version = _version(obj)
+                    newer = _reached(version, listing.version)
+                    if kind != "BOOKMARK" and (version == listing.version or not newer):
+                        return "while things changed"
+                    if newer:
+                        return None
+        except WatchSilentError:
+            return None
+        except ApiError as error:
+            return f"and what changed meanwhile cannot be known ({error})"
+        return "and what changed meanwhile cannot be known"
+
+    def _adopt(self, listing: Listing[T], *, missed: bool) -> None:
         before, first, self._first = self.items, self._first, False
         self.items, self._version = listing.items, listing.version
         self.proved(listing.asked_ns)
@@ -165,7 +195,7 @@ class Reflector(Generic[T]):
             old, new = before.get(key), listing.items.get(key)
             if old != new:
                 self._listener.changed(key, old and old.fact, new and new.fact, at_ns)
-        self._listener.listed(not first and _versions(before) != _versions(listing.items))
+        self._listener.listed(missed)
         self.settled.set()
 
     async def _follow(self) -> None:
@@ -189,9 +219,10 @@ class Reflector(Generic[T]):
                         self._take(kind, obj)
             except WatchSilentError as silent:
                 listing = await self.list()
-                if _versions(listing.items) != _versions(self.items):
-                    raise ApiError(f"{silent} while things changed") from silent
-                self._adopt(listing)
+                missed = await self._missed(listing)
+                if missed is not None:
+                    raise ApiError(f"{silent} {missed}") from silent
+                self._adopt(listing, missed=False)
                 continue
             if not heard and self._now_ns() - began_ns < self._pace.brief_s * 1e9:
                 raise ApiError("the API server ends the watch as soon as it begins")

@@ -60,6 +60,7 @@ class PoolWatch:
             failed=partial(self._lookout.failed, SLICES),
             listed=partial(self._up, SLICES),
             lost=partial(self._lost, SLICES),
+            fleeting=True,
         )
         heard_service: Listener[Service] = Listener(
             changed=self._on_service,
