@@ -250,7 +250,7 @@ def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wan
     analysis.feed(seen(change(4 * S, old="a", new="a")))
     assert (analysis.open_count, analysis.wants_list_after_ns) == (2, 14 * S)
     assert analysis.feed(PoolConfirmed(15 * S + 1))[0] == WrongPool(15 * S + 1, "x")
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, None)
+    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
 
 
 def test_what_the_client_may_not_see_is_near_no_incident() -> None:
@@ -324,11 +324,11 @@ def test_only_a_list_proves_that_the_pool_stood_still() -> None:
 
 def test_the_end_is_proved_by_a_list_made_after_the_last_probe() -> None:
     analysis, _ = run(observed(0, pool("a")), SendingStopped(60 * S, interrupted=False))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (1, 60 * S)
+    assert (analysis.open_count, analysis.settled, analysis.wants_list_after_ns) == (0, False, 60 * S)
     analysis.feed(PoolUnobserved(61 * S, 60 * S, "cut"))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, None)  # no list can be had
+    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)  # no list can be had
     analysis.feed(observed(62 * S, pool("a"), 60 * S))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, None)
+    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
 
 
 def test_a_pool_in_which_nothing_happens_is_listed_now_and_then() -> None:

@@ -54,6 +54,11 @@ class Pipeline:
         return self._analysis.open_count
 
     @property
+    def settled(self) -> bool:
+        """Whether the run has nothing more to wait for."""
+        return self._analysis.settled
+
+    @property
     def wants_list_after_ns(self) -> int | None:
         """A list of the pool made later than this would settle the oldest open judgement; None: none is wanted."""
         return self._analysis.wants_list_after_ns
@@ -127,8 +132,8 @@ async def conduct(
         # A list of the pool is asked for as soon as the settle time is over; a dead API server must not hold the run.
         deadline_ns = monotonic_ns() + 2 * settle_ns + 5 * NS_PER_S
         tell_ns = 0
-        while pipeline.open_count and not abort.is_set() and (now_ns := monotonic_ns()) < deadline_ns:
-            if now_ns >= tell_ns:
+        while not pipeline.settled and not abort.is_set() and (now_ns := monotonic_ns()) < deadline_ns:
+            if pipeline.open_count and now_ns >= tell_ns:
                 pipeline.emit(Settling(now_ns, pipeline.open_count, deadline_ns - now_ns))
                 tell_ns = now_ns + SETTLING_NS
             with contextlib.suppress(TimeoutError):

@@ -153,8 +153,13 @@ class RunAnalysis:
 
     @property
     def open_count(self) -> int:
-        """Judgements still to come, with whether the right pool is watched and whether it stood still up to the end."""
-        return self._judge.open_count + bool(self._strangers) + self._end_is_unproved
+        """Judgements that are still to come, the one of whether the right pool is watched among them."""
+        return self._judge.open_count + bool(self._strangers)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is open, and it is known whether the pool stood still up to the last probe."""
+        return not self.open_count and not self._end_is_unproved
 
     @property
     def wants_list_after_ns(self) -> int | None:
