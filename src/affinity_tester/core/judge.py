@@ -18,6 +18,8 @@ reply can then still revise the change; it is judged anew.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import count
 from typing import NamedTuple
 
 from affinity_tester.core.events import (
@@ -38,6 +40,9 @@ from affinity_tester.core.pool import PoolChange, PoolTimeline
 _S = 1_000_000_000
 
 Judged = ChangeJudged | OutageJudged
+
+_Key = tuple[str, int | OutageStarted]
+"""A session, and the number of its change or its outage."""
 
 
 class _Case(NamedTuple):
@@ -73,8 +78,12 @@ class Judge:
         self._timeline = timeline
         self._settle_ns = settle_ns
         self._window_ns = affinity_window_ns
-        self._open: dict[tuple[str, int | OutageStarted], _Case] = {}
-        """By session, and the change's number or the outage."""
+        self._open: dict[_Key, _Case] = {}
+        self._known: tuple[int, bool] | None = None
+        """What was known of the pool when all open cases were tried."""
+        self._due: list[tuple[int, int, _Key]] = []
+        """A heap: when time alone makes a case certain, then in which order they came."""
+        self._order = count()
         self.pool_counts = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
 
@@ -110,8 +119,19 @@ class Judge:
 
     def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
-        for key, case in list(self._open.items()):
-            verdict = self._try(case, now_ns) if now_ns >= case.certain_ns or last else None
+        known = (self._timeline.news, self.pool_counts)
+        if last or known != self._known:
+            self._known = known
+            keys = list(self._open)
+        else:  # only time has passed: a long gap may leave many open, and looking at all of them would hold up the probes
+            keys = []
+            while self._due and self._due[0][0] <= now_ns:
+                keys.append(heappop(self._due)[2])
+        for key in keys:
+            case = self._open.get(key)
+            if case is None:
+                continue
+            verdict = self._try(case, now_ns) if last or now_ns >= case.certain_ns else None
             if verdict is None and last:
                 verdict = case.event(now_ns, Judgement.UNKNOWN, ("the run ended before the pool was confirmed",))
             if verdict is not None:
@@ -120,10 +140,11 @@ class Judge:
 
     def _take(self, case: _Case, subject: int | OutageStarted, now_ns: int) -> Judged | None:
         """Judge a new or narrowed case, or keep it open in the place of its wider self."""
-        key = (case.session, subject)
+        key: _Key = (case.session, subject)
         verdict = self._try(case, now_ns) if now_ns >= case.certain_ns else None
         if verdict is None:
             self._open[key] = case
+            heappush(self._due, (case.certain_ns, next(self._order), key))
         else:
             self._open.pop(key, None)
         return verdict

@@ -103,6 +103,8 @@ class PoolTimeline:
         self.gaps: list[tuple[int, int]] = []
         """Closed gaps as (from_ns, to_ns)."""
         self._open_gap_ns: int | None = None
+        self.news = 0
+        """How often anything was learnt of the pool, or of what is not known of it."""
         self.confirmed_ns: int | None = None
         """When the newest consistent list was made: all up to here that is not in a gap is known; None before the first."""
 
@@ -121,6 +123,7 @@ class PoolTimeline:
 
         `listed`: a consistent list made at `at_ns`. A watch may be late: it tells what changed, not that nothing else did.
         """
+        self.news += 1
         change = None
         before = self._newest
         if before is None:
@@ -142,9 +145,7 @@ class PoolTimeline:
             self._confirm(at_ns)
         return change
 
-    def _note_serving(
-        self, since_ns: int, at_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]
-    ) -> None:
+    def _note_serving(self, since_ns: int, at_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
         """Keep what changed of who serves. A pod with several endpoints serves while one of them does.
 
         What stopped may have stopped at `since_ns`; a pod of the same name and another uid replaced one that stopped.
@@ -169,11 +170,13 @@ class PoolTimeline:
 
     def confirmed(self, at_ns: int) -> None:
         """Nothing was missed until `at_ns`; an open gap is closed as if it had not been."""
+        self.news += 1
         self._open_gap_ns = None
         self._confirm(at_ns)
 
     def unobserved(self, since_ns: int) -> None:
         """From `since_ns` on nothing is known, until the next snapshot."""
+        self.news += 1
         if self._open_gap_ns is None:
             self._open_gap_ns = since_ns
 
