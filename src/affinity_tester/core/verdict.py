@@ -97,7 +97,9 @@ def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
         if evidence.proved:
             said.append("the pool never stood still")
         else:
-            said.append("the pool was never seen to stand still: it was not listed again before the run or its watch ended")
+            said.append(
+                "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
+            )
     elif judged_pairs < MIN_PAIRS:
         said.append(f"only {judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}, fewer than {MIN_PAIRS}")
     return said
