@@ -201,7 +201,7 @@ class World:
         ]
         slots += [(at, "sweep", 0) for at in range(0, end, 250 * MS)]
         slots += [(round(at * S), "deed", number) for number, (at, _) in enumerate(self.deeds)]
-        outages, canary_at = OutageWatch(), dict[int, int]()
+        outages, canary_at = OutageWatch(self.interval + 2 * S), dict[int, int]()
         for at, what, index in sorted(slots):
             self.now = at
             if what == "deed":

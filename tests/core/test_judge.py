@@ -41,7 +41,7 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool import LAG_NS, Endpoint, PoolSnapshot
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -187,6 +187,23 @@ def test_a_gap_makes_it_unknown_and_a_change_inside_a_gap_too() -> None:
     assert judged(*watch, observed(70 * S, pool("b"), 35 * S)) == [
         (Judgement.UNKNOWN, ('pod "a" left the pool at some time in the 35.0 s of an interrupted watch',))
     ]
+
+
+def test_what_a_watch_tells_just_beyond_the_reach_may_have_been_within_it() -> None:
+    """News of a watch may be 2 s late, and not older than the newest list; within the reach it explains all the same."""
+    first, moved = observed(0, pool("a", "b")), seen(change(50 * S))
+    late = observed(61_500 * MS, pool("b"), listed=False)
+    assert judged(first, moved, late, PoolConfirmed(62 * S)) == [
+        (Judgement.UNKNOWN, ('pod "a" left the pool 11.5 s after or earlier, since a watch may be late',))
+    ]
+    later = observed(62 * S + 1, pool("b"), listed=False)
+    still = [(Judgement.VIOLATION, ("the pool stood still",))]
+    assert judged(first, moved, later, PoolConfirmed(63 * S)) == still
+    assert judged(first, moved, observed(61_500 * MS, pool("b")), PoolConfirmed(62 * S)) == still
+    assert judged(first, moved, PoolConfirmed(60 * S + 1), late, PoolConfirmed(62 * S)) == still
+    for heard_ns in (40 * S, 60 * S):
+        ((judgement, _),) = judged(first, observed(heard_ns, pool("b"), listed=False), moved, PoolConfirmed(61 * S))
+        assert judgement is Judgement.EXPLAINED
 
 
 def test_before_the_first_list_nothing_is_known() -> None:
@@ -469,5 +486,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
             assert classes[number] is not Judgement.VIOLATION
         if classes[number] is Judgement.EXPLAINED:
             assert any(reach[0] - delay <= t <= reach[1] for t in real)
-        if not near and not any(a <= reach[1] and reach[0] <= b for a, b in blind) and not delay and reach[0] >= 0:
+        late = any(reach[1] < t <= reach[1] + LAG_NS for t in real)
+        seen_whole = not any(a <= reach[1] and reach[0] <= b for a, b in blind) and reach[0] >= 0
+        if not near and not late and seen_whole and not delay:
             assert classes[number] is Judgement.VIOLATION

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, OutageStarted
 from affinity_tester.core.identity import Identity, Kind, differing
@@ -15,7 +17,7 @@ def play(answered: list[list[int]], until_s: int, step_ns: int = 100 * MS, canar
     """Sessions that are answered in these seconds only; sweeps every 250 ms."""
     events: list[Event] = []
     trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, events.append) for n in range(len(answered))]
-    watch = OutageWatch()
+    watch = OutageWatch(step_ns + 2 * S)
     sweep_ns = 0
     for now in range(0, until_s * S, step_ns):
         for tracker, seconds in zip(trackers, answered, strict=True):
@@ -46,6 +48,31 @@ def test_silence_of_all_at_once_is_no_outage_of_one_unless_a_canary_is_answered(
     assert play([[0, 1], [0, 1]], 20) == []
     assert play([[], []], 20) == []
     assert len(play([[0, 1], [0, 1]], 10, canary_ns=6 * S)) == 2
+
+
+@pytest.mark.parametrize("silence", [(range(4), range(12, 30)), (range(4), range(8, 30)), (range(1), range(3, 30))])
+def test_who_is_answered_first_after_a_silence_of_all_makes_no_outage_of_the_others(
+    silence: tuple[range, range],
+) -> None:
+    seconds = [second for part in silence for second in part]
+    events: list[Event] = []
+    trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, events.append) for n in range(20)]
+    watch = OutageWatch(2 * S + 1_000 * MS)
+    for tick in range(30 * 20):  # one session's probe every 50 ms, by turns; a sweep in between
+        now = tick * 50 * MS
+        tracker = trackers[tick % 20]
+        tracker.expire(now)
+        seq = tracker.sent(now)
+        if now // S in seconds:
+            tracker.replied(seq, WHO, None, now + MS)
+        for other in trackers:
+            other.expire(now + 2 * MS)
+        watch.sweep(now + 2 * MS, sum(t.answered for t in trackers), trackers, None)
+    assert not [event for event in events if isinstance(event, OutageStarted)]
+
+
+def test_a_canary_answered_when_the_silence_ends_makes_no_outage() -> None:
+    assert play([[0, 1, *range(8, 20)], [0, 1, *range(8, 20)]], 20, canary_ns=8 * S) == []
 
 
 def test_five_seconds_are_no_outage_where_they_are_few_probes() -> None:

@@ -169,8 +169,11 @@ class Judge:
             return case.event(now_ns, Judgement.IDLE, (idle_text,))
         perhaps = timeline.change_perhaps_within(*reach)
         if perhaps is not None:
-            blind_s = (perhaps.to_ns - perhaps.from_ns) / _S
-            what = f"{perhaps.what[0]} at some time in the {blind_s:.1f} s of an interrupted watch"
+            if perhaps.from_ns > reach[1]:
+                what = f"{perhaps.what[0]} {_apart(perhaps.to_ns, case.to_ns)} or earlier, since a watch may be late"
+            else:
+                blind_s = (perhaps.to_ns - perhaps.from_ns) / _S
+                what = f"{perhaps.what[0]} at some time in the {blind_s:.1f} s of an interrupted watch"
             return case.event(now_ns, Judgement.UNKNOWN, (what,))
         gap = timeline.gap_within(*reach)
         if gap is not None:

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
+LAG_NS = 2_000_000_000
+"""How late the news of a running watch may be; one that lags more behind a list is not trusted any more."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
@@ -85,8 +88,10 @@ class PoolChange:
     from_ns: int
     """It was so at this time at the earliest..."""
     to_ns: int
-    """...and at this time at the latest; the two are equal where a running watch told it."""
+    """...and at this time at the latest; the two are equal where a running watch told it..."""
     what: tuple[str, ...]
+    late_ns: int = 0
+    """...which may be late: so much earlier it may have been so. 0: a list shows it."""
 
 
 class PoolTimeline:
@@ -131,7 +136,10 @@ class PoolTimeline:
         else:
             what = differences(before, snapshot)
             if what:
-                change = PoolChange(min(since_ns, at_ns), at_ns, what)
+                from_ns = min(since_ns, at_ns)
+                # The newest list showed the pool without it.
+                late_ns = 0 if listed else max(0, min(LAG_NS, from_ns - (self.confirmed_ns or 0)))
+                change = PoolChange(from_ns, at_ns, what, late_ns)
                 self.changes.append(change)
         if self._open_gap_ns is not None:
             # A gap that the watch resumed over without missing anything (since_ns before it) is no gap.
@@ -194,7 +202,7 @@ class PoolTimeline:
 
     def change_perhaps_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
         """A change that may lie within these times, since it is not known when exactly it happened."""
-        return next((c for c in self._reaching(from_ns) if c.from_ns <= to_ns), None)
+        return next((c for c in self._reaching(from_ns) if c.from_ns - c.late_ns <= to_ns), None)
 
     def _reaching(self, from_ns: int) -> Iterator[PoolChange]:
         """The changes that were not over before `from_ns`, newest first: their ends are in order."""

@@ -117,7 +117,7 @@ class _Client:
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: Reader | None = None
-        self._outages = OutageWatch()
+        self._outages = OutageWatch(settings.interval_ns + settings.loss_threshold_ns)
         self._told_columns = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
         """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
