@@ -17,13 +17,10 @@ import pytest
     ("name", "shown"),
     [
         ("server-rate", ["affinity-tester, probes", "C echo, probes"]),
-        ("irtt", ["affinity-tester: CPU"]),
         ("watching", ["watched: CPU", "not watched: CPU"]),
     ],
 )
 def test_a_benchmark_runs_to_its_figures(name: str, shown: list[str], repo: Path, tmp_path: Path) -> None:
-    if name == "irtt" and shutil.which("irtt") is None:
-        pytest.skip("irtt is not installed: apt-get install irtt")
     out = tmp_path / "bench.json"
     options = ["--rounds", "1", "--seconds", "0.3", "--hold", "0.5", "--json", str(out)]
     done = subprocess.run(
