@@ -14,23 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from fakeapi import FakeApi, endpoint_slice, node, pod, proxy, service, write_kubeconfig
+from fakeapi import FakeApi, endpoint_slice, node, numbered_endpoint, pod, proxy, service, write_kubeconfig
 
 SLICES, PER_SLICE, NODES = 50, 100, 500
 NODES_PER_S, PODS_PER_S = 50, 5
 """A kubelet reports its node's status every 10 s where its images or conditions move; pods report now and then."""
 RELIST_TENTHS = 30
 """So often all watches end and cannot be resumed (410): the client lists everything anew, in mid-run."""
-
-
-def _endpoint(number: int) -> dict[str, Any]:
-    return {
-        "addresses": [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"],
-        "conditions": {"ready": True, "serving": True, "terminating": False},
-        "nodeName": f"node-{number % NODES}",
-        "targetRef": {"kind": "Pod", "namespace": "media", "name": f"turn-{number}", "uid": f"uid-{number:032}"},
-        "zone": "zone-1",
-    }
 
 
 def _node(number: int) -> dict[str, Any]:
@@ -45,7 +35,7 @@ def _fill(api: FakeApi) -> None:
     api.put("services", service())
     for at in range(SLICES):
         numbers = range(at * PER_SLICE, (at + 1) * PER_SLICE)
-        api.put("endpointslices", endpoint_slice(*map(_endpoint, numbers), name=f"turn-{at:03}"))
+        api.put("endpointslices", endpoint_slice(*map(numbered_endpoint, numbers), name=f"turn-{at:03}"))
     for number in range(NODES):
         api.put("nodes", _node(number))
         api.put("pods", proxy(f"kube-proxy-{number}", on=f"node-{number}"))

@@ -266,6 +266,17 @@ def endpoint(pod: str, node: str = "n1", **conditions: bool) -> Json:
     }
 
 
+def numbered_endpoint(number: int, nodes: int = 500) -> Json:
+    """One of thousands, as large as a real one."""
+    return {
+        "addresses": [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"],
+        "conditions": {"ready": True, "serving": True, "terminating": False},
+        "nodeName": f"node-{number % nodes}",
+        "targetRef": {"kind": "Pod", "namespace": "media", "name": f"turn-{number}", "uid": f"uid-{number:032}"},
+        "zone": "zone-1",
+    }
+
+
 def endpoint_slice(*endpoints: Json, name: str = "turn-1", of: str = "turn", **more: Any) -> Json:
     return {
         "metadata": {"name": name, "namespace": "media", "labels": {"kubernetes.io/service-name": of}},

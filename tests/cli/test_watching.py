@@ -203,15 +203,20 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
     assert colours(end, "violation: ") == colours(end, "incident 1 ") == {"1;31"}
 
 
+async def moved_unseen(at: Scene, client: Client) -> None:
+    """The API server dies, and then all four sessions move to another pod."""
+    await begun(client)
+    await at.api.kill()
+    await client.until("not observed any more")
+    at.stage.pod = "b"
+    for _ in range(4):
+        await client.until("pod_name changed")
+
+
 async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start: Start, tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         async with start(at.server.address, *RUNNING, **at.environ) as client:
-            await begun(client)
-            await at.api.kill()
-            await client.until("not observed any more")
-            at.stage.pod = "b"
-            for _ in range(4):
-                await client.until("pod_name changed")
+            await moved_unseen(at, client)
             at.put_pool(endpoint("b", "n2"))
             await at.api.start()
             await client.until("incident 1 ")
@@ -288,12 +293,7 @@ async def test_a_gap_in_which_nothing_was_missed_excuses_nothing(start: Start, t
 async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         async with start(at.server.address, *RUNNING, **at.environ) as client:
-            await begun(client)
-            await at.api.kill()
-            await client.until("not observed any more")
-            at.stage.pod = "b"
-            for _ in range(4):
-                await client.until("pod_name changed")
+            await moved_unseen(at, client)
             client.signal(signal.SIGINT)
             await client.until("still to come")
             client.signal(signal.SIGINT)

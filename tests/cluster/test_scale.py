@@ -8,22 +8,13 @@ from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.watch import PoolWatch
 from affinity_tester.core.events import ClusterEvent, NodeAddresses, PoolConfirmed, PoolObserved
-from fakeapi import FakeApi, Told, endpoint_slice, node, until
-
-
-def endpoint(number: int) -> dict[str, Any]:
-    return {
-        "addresses": [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"],
-        "conditions": {"ready": True, "serving": True, "terminating": False},
-        "nodeName": f"node-{number % 500}",
-        "targetRef": {"kind": "Pod", "namespace": "media", "name": f"turn-{number}", "uid": f"uid-{number:032}"},
-        "zone": "zone-1",
-    }
+from fakeapi import FakeApi, Told, endpoint_slice, node, numbered_endpoint, until
 
 
 def slices(count: int = 50, each: int = 100) -> list[dict[str, Any]]:
     return [
-        endpoint_slice(*(endpoint(at * each + n) for n in range(each)), name=f"turn-{at:03}") for at in range(count)
+        endpoint_slice(*(numbered_endpoint(at * each + n) for n in range(each)), name=f"turn-{at:03}")
+        for at in range(count)
     ]
 
 
