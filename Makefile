@@ -47,11 +47,12 @@ demo: $(VENV)/.installed ## see it work: three pods, a load balancer and faults,
 lab: $(VENV)/.installed ## make every known fault over 20 seeds, prove that each is named, and write docs/diagnosis.md
 	@exec $(VENV)/bin/affinity-tester lab --all --seeds $(SEEDS) --document docs/diagnosis.md $(ARGS)
 
-# The core's own tests must cover every branch of it; the rest runs without the cost of measuring.
+# The core's own tests must cover every branch of it; the rest runs without the cost of measuring, two at a time, since most
+# of them wait for a socket, a process or the cluster's client to load.
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
 	@$(VENV)/bin/python -m pytest tests/core --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@$(VENV)/bin/python -m pytest --ignore=tests/core
+	@$(VENV)/bin/python -m pytest --ignore=tests/core --numprocesses=2
 else
 	@$(VENV)/bin/python -m pytest $(ARGS)
 endif
