@@ -453,7 +453,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--loss-threshold", "AFFINITY_LOSS_THRESHOLD", "500ms", {"loss_threshold_ns": 500 * MS}),
     ("--target-port", "AFFINITY_TARGET_PORT", "5000", {"port": 5000}),
     ("--service", "AFFINITY_SERVICE", "media/turn", {"service": "media/turn"}),
-    ("--via", "AFFINITY_VIA", "node-port", {"via": "node-port"}),
+    ("--via", "AFFINITY_VIA", "node-port", {"via": "node-port", "target": None}),  # a way to a Service
     ("--watch", "AFFINITY_WATCH", "off", {"watch": "off"}),
     ("--size", "AFFINITY_SIZE", "1200", {"request_size": 1200}),
     ("--sizes", "AFFINITY_SIZES", "288, 1400", {"sizes": (288, 1400)}),
@@ -484,6 +484,24 @@ def test_of_size_and_sizes_the_one_on_the_command_line_wins(
     assert [each.settings.sizes for each in taken] == ([] if sizes is None else [sizes])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "env", "ends"),
+    [
+        (["lb.example", "--via", "node-port"], {}, 2),
+        (["--via", "node-port"], {"TARGET_ADDR": "lb.example"}, 2),
+        ([], {"TARGET_ADDR": "lb.example", "AFFINITY_VIA": "node-port"}, 2),
+        (["lb.example"], {"AFFINITY_VIA": "node-port"}, 0),
+        (["--via", "auto"], {"TARGET_ADDR": "lb.example"}, 0),
+    ],
+)
+def test_a_way_to_a_service_is_not_ignored_beside_a_target_but_where_the_command_line_wins(
+    taken: list[Taken], arguments: list[str], env: dict[str, str], ends: int
+) -> None:
+    result = CliRunner().invoke(main, ["client", *arguments], env=env)
+    assert (result.exit_code, "give one of them" in result.stderr) == (ends, ends == 2)
+    assert [each.asked for each in taken] == ([] if ends else [DEFAULTS.asked])
+
+
 def with_these(defaults: Taken, fields: dict[str, object]) -> Taken:
     """`defaults` with the fields that are there, wherever they belong."""
     settings = {name: value for name, value in fields.items() if hasattr(defaults.settings, name)}
@@ -508,11 +526,13 @@ def test_each_option_is_a_flag_and_an_environment_variable(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     flag, variable, text, fields = option
+    target = [] if "target" in fields else ["lb.example"]
     arguments = ([flag] if flag == "--connected" else [flag, text]) if form == "flag" else []
     env = {variable: text if form == "environment" else ""}
-    result = CliRunner().invoke(main, ["client", "lb.example", *arguments], env=env)
+    result = CliRunner().invoke(main, ["client", *target, *arguments], env=env)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert taken == [DEFAULTS if form == "empty" else with_these(DEFAULTS, fields)]
+    unsaid = with_these(DEFAULTS, {} if target else {"target": None})
+    assert taken == [unsaid if form == "empty" else with_these(DEFAULTS, fields)]
     assert (tmp_path / "run.jsonl").exists() == (flag == "--record" and form != "empty")
 
 

@@ -343,12 +343,23 @@ def test_an_interrupted_watch_says_when_it_is_back_and_whether_something_was_mis
         ev.PoolConfirmed(story.at(3)),
         ev.PoolUnobserved(story.at(4), story.at(3.5), "the connection to the API server broke"),
         ev.PoolObserved(story.at(6), story.at(3.5), after, listed=True),
+        ev.PoolUnobserved(story.at(7), story.at(6), "the API server has forgotten the changes"),
+        ev.PoolConfirmed(story.at(7)),
     )[1:] == [
         "13:35:21.176 [event] the pool is not observed any more: the connection to the API server broke",
         "13:35:22.676 [event] the pool is observed again after 1.5 s, and nothing was missed",
         "13:35:24.176 [event] the pool is not observed any more: the connection to the API server broke",
         "13:35:26.176 [event] the pool is observed again after 2 s",
         '13:35:26.176 [event] pod "pod-b" joined the pool',
+        "13:35:27.176 [event] the pool is not observed any more: the API server has forgotten the changes",
+        "13:35:27.176 [event] the pool is observed again, and nothing was missed",
+    ]
+
+
+def test_what_the_cluster_said_before_the_run_began_has_no_earlier_time_than_its_first_line(story):
+    pool = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1")}))
+    assert show(story.started(), ev.PoolObserved(story.at(-0.5), story.at(-0.5), pool, listed=True)) == [
+        "13:35:20.176 [event] the pool is watched: 1 of 1 endpoint ready"
     ]
 
 

@@ -176,6 +176,7 @@ def client(
     target = (target or "").strip() or None
     if target is not None:
         split_target(target)
+        via = _without_way(via)
         if line := doubt(target):
             click.echo(f"warning: {line}", err=True)
     settings = ClientSettings(
@@ -229,6 +230,20 @@ def _by_turns(sizes: tuple[int, ...]) -> tuple[int, ...]:
             "--size and --sizes (AFFINITY_SIZE, AFFINITY_SIZES) both say how long a probe is: give one of them"
         )
     return sizes if source("sizes") is ParameterSource.COMMANDLINE else ()
+
+
+def _without_way(via: Via) -> Via:
+    """`auto`, for a TARGET that needs no way: one said on the command line goes before a way in the environment.
+
+    Raises `UserError` for a way that would be ignored otherwise.
+    """
+    source = click.get_current_context().get_parameter_source
+    if via != "auto" and not (source("target") is ParameterSource.COMMANDLINE is not source("via")):
+        raise UserError(
+            f"--via {via} (AFFINITY_VIA) says how to reach --service, and TARGET (TARGET_ADDR) is an address already:"
+            " give one of them"
+        )
+    return "auto"
 
 
 def _check_size(option: str, size: int, key: bytes | None) -> None:

@@ -46,6 +46,7 @@ class ConsoleReport:
         self._log = log
         self._stats = stats
         self._clock: RunClock | None = None
+        self._started_ns = 0
         self._date = ""
         self._per_session = True
         self._last_at_ns = 0
@@ -61,6 +62,7 @@ class ConsoleReport:
         """Write what this event gives to say: often nothing."""
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
+            self._started_ns = event.at_ns
             self._date = self._clock.date(event.at_ns)
             self._per_session = self._stats == "session" or (
                 self._stats == "auto" and event.sessions <= MOST_SESSION_LINES
@@ -70,7 +72,7 @@ class ConsoleReport:
         self._results.add(event)
         lines = self._lines(event, self._clock)
         if lines:
-            self._turn(event.at_ns, self._clock)
+            self._turn(max(event.at_ns, self._started_ns), self._clock)
             for line in lines:
                 if line.sort is None or self._fold.admits(line.sort):
                     self._write(line, event.at_ns, self._clock)
@@ -110,7 +112,8 @@ class ConsoleReport:
             self._write(line, self._last_at_ns, clock)
 
     def _write(self, line: Line, at_ns: int, clock: RunClock) -> None:
-        self._log.line(line.level, line.text, time=clock.time_of_day(at_ns), tint=line.tint)
+        # What the cluster said before the run was begun is told after its first line, and at its time.
+        self._log.line(line.level, line.text, time=clock.time_of_day(max(at_ns, self._started_ns)), tint=line.tint)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
         match event:

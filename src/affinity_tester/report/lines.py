@@ -218,9 +218,13 @@ def _look(incident: ev.Incident) -> tuple[Level, Tint]:
 
 
 def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) -> Line:
-    """The watch is back; `blind_ns`: when it was told that it was gone."""
+    """The watch is back; `blind_ns`: when it was told that it was gone.
+
+    A list that another watch asked for before may be what brings it back: then there is no pause to tell.
+    """
+    pause = f" after {format_duration(event.at_ns - blind_ns)}" if event.at_ns > blind_ns else ""
     missed = "" if isinstance(event, ev.PoolObserved) else ", and nothing was missed"
-    return _cluster(f"the pool is observed again after {format_duration(max(0, event.at_ns - blind_ns))}{missed}")
+    return _cluster(f"the pool is observed again{pause}{missed}")
 
 
 def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
