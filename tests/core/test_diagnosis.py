@@ -37,7 +37,7 @@ from deeds import (
 from diagnosing import S, World
 
 from affinity_tester.core.diagnosis import CATALOGUE
-from affinity_tester.core.events import Certainty, Diagnosis
+from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
 
@@ -331,6 +331,20 @@ def test_a_wipe_tells_its_cohort_its_loss_and_the_proxy() -> None:
             ),
         ),
     )
+
+
+def back_again(w: World) -> None:
+    for session in w.on(pod="p1"):
+        w.flows[session] = w.flows[session]._replace(instance=b"p1".ljust(8))
+
+
+def test_an_instance_that_answers_again_was_not_restarted() -> None:
+    story = world((2, restarts), (6, back_again), watched=False)
+    first, second = story.run().incidents
+    assert [(d.name, d.certainty, d.missing) for d in first.diagnoses] == [("pod-restart", LIKELY, "")]
+    assert second.judgements == ((Judgement.VIOLATION, len(story.on(pod="p1"))),)
+    assert [(d.name, d.certainty) for d in second.diagnoses] == [("pod-restart", POSSIBLE)]
+    assert "two servers seem to share the pod's name" in second.diagnoses[0].missing
 
 
 def evidence(w: World, name: str) -> tuple[str, ...]:

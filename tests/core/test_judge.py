@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affinity_tester.core import judge
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import (
@@ -125,6 +127,39 @@ def test_a_new_instance_alone_is_a_restarted_pod() -> None:
     assert judged(seen(change(50 * S, new="a", kinds=(Kind.INSTANCE,)))) == [
         (Judgement.POD_RESTART, ("the same pod answers with a new instance",))
     ]
+
+
+def new_instance(at_s: int, old: bytes, new: bytes, **more: Any) -> Change:
+    """Pod "a" answers as another instance."""
+    plain = change(at_s * S, new="a", kinds=(Kind.INSTANCE,), **more)
+    before, after = (
+        sighting._replace(identity=sighting.identity._replace(instance=instance))
+        for sighting, instance in ((plain.before, old), (plain.after, new))
+    )
+    return replace(plain, before=before, after=after)
+
+
+def test_an_instance_that_comes_back_was_never_replaced() -> None:
+    shared = ("pool not watched", 'two servers share the name of pod "a"')
+    flips = [(b"x", b"y"), (b"y", b"x"), (b"x", b"y"), (b"y", b"z"), (b"z", b"x"), (b"x", b"w")]
+    told = judged(*(seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)))
+    restart = (Judgement.POD_RESTART, ("the same pod answers with a new instance",))
+    violation = (Judgement.VIOLATION, shared)
+    # Each pair is a restart until it is seen not to be one: y may well end and be z, and so may x be w.
+    assert told == [restart, violation, violation, restart, violation, restart]
+
+
+def test_an_answer_of_the_old_instance_from_before_its_end_tells_nothing() -> None:
+    early = new_instance(51, b"y", b"x", sent_ns=49 * S)
+    early = replace(early, after=early.after._replace(sent_ns=50 * S))
+    assert [each for each, _ in judged(seen(new_instance(50, b"x", b"y")), seen(early))] == [Judgement.POD_RESTART] * 2
+
+
+def test_instances_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_MOST_INSTANCES", 2)
+    chain = [seen(new_instance(50 + n, bytes([n]), bytes([n + 1]), number=n)) for n in range(3)]
+    back = [seen(new_instance(60 + n, b"n", bytes([n]), number=n)) for n in (1, 0)]
+    assert [each for each, _ in judged(*chain, *back)][3:] == [Judgement.VIOLATION, Judgement.POD_RESTART]
 
 
 def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach() -> None:

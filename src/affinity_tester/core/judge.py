@@ -2,7 +2,8 @@
 
 The first that matches wins:
 
-    pod-restart  the same pod name and address, a new instance: said, and never a violation
+    pod-restart  the same pod name and address, a new instance: said, and never a violation. An instance that answers a
+                 probe sent after the one that replaced it had answered is no new one: two servers share the pod's name
     explained    a pool change lies within [sent(P) - settle, reply(Q) + settle]
     idle         the longest pause between consecutive sends from P to Q exceeds the affinity window
     unknown      the pool could not be observed in that interval, or not confirmed afterwards
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from affinity_tester.core.events import (
     Change,
@@ -44,6 +45,9 @@ Judged = ChangeJudged | OutageJudged
 _Key = tuple[str, int | OutageStarted]
 """A session, and the number of its change or its outage."""
 
+_MOST_INSTANCES = 10_000
+"""So many instances are remembered: no cluster restarts more pods in a run, and a server that lies must not fill memory."""
+
 
 class _Case(NamedTuple):
     """What is to be judged, a change or the beginning of an outage."""
@@ -59,11 +63,13 @@ class _Case(NamedTuple):
     """No class before this time: a probe in between is still pending."""
     pod: str | None
     """P's."""
-    restart: bool
+    also: tuple[str, ...] = ()
+    """A reason, whatever else is the reason."""
 
     def event(
         self, at_ns: int, judgement: Judgement, reasons: tuple[str, ...], avoidable: bool | None = None
     ) -> Judged:
+        reasons += self.also
         if isinstance(self.subject, Change):
             return ChangeJudged(at_ns, self.session, self.subject, judgement, avoidable, reasons)
         since = (self.subject.since_seq, self.subject.since_ns)
@@ -84,6 +90,10 @@ class Judge:
         self._due: list[tuple[int, int, _Key]] = []
         """A heap: when time alone makes a case certain, then in which order they came."""
         self._order = count()
+        self._replaced: dict[bytes, int] = {}
+        """Instances that another one replaced under their pod's name, with when that one had answered."""
+        self._side_by_side: dict[frozenset[bytes], None] = {}
+        """Pairs of instances of one pod name that were seen to live at one time."""
         self.pool_counts = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
 
@@ -150,8 +160,10 @@ class Judge:
         return verdict
 
     def _try(self, case: _Case, now_ns: int) -> Judged | None:
-        if case.restart:
-            return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
+        if isinstance(case.subject, Change) and case.subject.kinds == (Kind.INSTANCE,):
+            if self._is_restart(case.subject):
+                return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
+            case = case._replace(also=(f'two servers share the name of pod "{case.pod}"',))
         idle = case.pause_ns > self._window_ns
         idle_text = f"{case.pause_ns / _S:.1f} s without a probe, longer than the affinity window"
         if not self.watched:
@@ -184,6 +196,19 @@ class Judge:
             return case.event(now_ns, Judgement.UNKNOWN, (what,))
         return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
 
+    def _is_restart(self, change: Change) -> bool:
+        """Whether a new instance may have replaced the old one; not when both were seen to live at one time."""
+        old, new = change.before.identity.instance or b"", change.after.identity.instance or b""
+        pair = frozenset((old, new))
+        replaced_ns = self._replaced.get(new)
+        if pair in self._side_by_side or (replaced_ns is not None and change.after.sent_ns > replaced_ns):
+            self._side_by_side[pair] = None
+            _keep_newest(self._side_by_side)
+            return False
+        self._replaced.setdefault(old, change.seen_ns)
+        _keep_newest(self._replaced)
+        return True
+
     def _explained(self, case: _Case, explaining: PoolChange, reach: tuple[int, int], now_ns: int) -> Judged | None:
         """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
         timeline = self._timeline
@@ -215,7 +240,6 @@ def _change_case(session: str, change: Change) -> _Case:
         change.longest_pause_ns,
         change.settled_ns,
         change.before.identity.pod,
-        change.kinds == (Kind.INSTANCE,),
     )
 
 
@@ -224,4 +248,9 @@ def _outage_case(outage: OutageStarted) -> _Case:
     from_ns = outage.since_ns if last is None else last.sent_ns
     to_ns = outage.since_ns + OUTAGE_NS
     pod = None if last is None else last.identity.pod
-    return _Case(outage, outage.session, from_ns, to_ns, outage.since_ns - from_ns, to_ns, pod, restart=False)
+    return _Case(outage, outage.session, from_ns, to_ns, outage.since_ns - from_ns, to_ns, pod)
+
+
+def _keep_newest(instances: dict[Any, Any]) -> None:
+    while len(instances) > _MOST_INSTANCES:
+        del instances[next(iter(instances))]

@@ -31,6 +31,8 @@ class Move:
     """In send order."""
     idle: bool
     """Each of them was judged idle: the pause before it is longer than the affinity window."""
+    shares_name: bool = False
+    """A new instance alone was judged to be no restart: the old one still answered."""
 
     @property
     def old(self) -> Identity:
@@ -276,7 +278,9 @@ class Case:
 
 def _move(session: str, members: list[Member]) -> Move:
     changes = sorted((m.change for m in members if m.change is not None), key=lambda change: change.after.seq)
-    return Move(session, tuple(changes), all(member.judgement is Judgement.IDLE for member in members))
+    alone = {m.judgement for m in members if m.change is not None and m.change.kinds == (Kind.INSTANCE,)}
+    shares_name = not alone <= {None, Judgement.POD_RESTART}
+    return Move(session, tuple(changes), all(m.judgement is Judgement.IDLE for m in members), shares_name)
 
 
 def _ended_by(session: str, change: Change) -> Silence:

@@ -74,7 +74,7 @@ def pod_restart(case: Case, groups: Groups) -> Diagnosis | None:
         *case.near("pod"),
     ]
     instances = Counter((move.old.instance, move.new.instance) for move in moves)
-    back = any((new, old) in instances for old, new in instances)
+    back = any((new, old) in instances for old, new in instances) or any(move.shares_name for move in moves)
     missing = "one new instance for all: two servers seem to share the pod's name" if back else ""
     return diagnosis("pod-restart", evidence, missing)
 
