@@ -12,8 +12,7 @@ from affinity_tester.core.schedule import Schedule
 def take(schedule: Schedule, now_ns: int, sessions: int) -> list[tuple[int, bool]]:
     """The slots that are due, as (session, missed)."""
     missed, timely = schedule.take(now_ns)
-    assert timely.start == missed.stop
-    return [(slot % sessions, slot in missed) for slot in range(missed.start, timely.stop)]
+    return [(slot % sessions, slot in missed) for slot in (*missed, *timely)]
 
 
 def test_phases_are_spread_evenly_over_the_interval() -> None:
@@ -67,6 +66,37 @@ def test_every_slot_is_taken_once_whatever_the_timer_does(sessions: int, interva
             assert due <= now
             slot += 1
         assert schedule.next_due_ns == slot * interval // sessions > now
+
+
+def test_many_sessions_begin_over_several_intervals() -> None:
+    schedule = Schedule(0, 100, 4, begin_ns=51)
+    rounds = [[session for session, _ in take(schedule, now, 4)] for now in range(99, 600, 100)]
+    assert rounds == [[0, 3], [0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert take(Schedule(0, 100, 4, begin_ns=25), 99, 4) == [(session, False) for session in range(4)]
+
+
+def test_what_a_session_would_have_sent_before_it_began_is_no_miss() -> None:
+    taken = take(Schedule(0, 100, 4, begin_ns=50), 175, 4)
+    assert taken == [(0, True), (2, True), (0, False), (1, False), (2, False), (3, False)]
+
+
+@given(st.integers(1, 50), st.integers(1, 1000), st.integers(0, 200), st.lists(st.integers(0, 5000), max_size=30))
+def test_a_session_begins_once_and_never_stops(sessions: int, interval: int, begin: int, waits: list[int]) -> None:
+    plain, ramp = Schedule(0, interval, sessions), Schedule(0, interval, sessions, begin)
+    now = 0
+    withheld: set[int] = set(range(sessions))
+    for wait in waits:
+        now += wait
+        everything, taken = take(plain, now, sessions), take(ramp, now, sessions)
+        for slot in everything:
+            if taken and taken[0] == slot:
+                withheld.discard(taken.pop(0)[0])
+            else:
+                assert slot[0] in withheld
+        assert not taken
+        assert ramp.next_due_ns == plain.next_due_ns
+    rounds = -(-sessions * begin // interval)
+    assert not withheld or now < (rounds + 1) * interval
 
 
 @pytest.mark.parametrize(("interval", "sessions"), [(0, 1), (1, 0)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _LONG_STOP_ROUNDS = 60
 """From here on, late rounds are skipped together."""
 
@@ -13,12 +15,19 @@ class Schedule:
     interval, and one timer drives all sessions.
     """
 
-    __slots__ = ("_interval_ns", "_sessions", "_slot", "start_ns")
+    __slots__ = ("_all_begun", "_begin_rounds", "_interval_ns", "_sessions", "_slot", "start_ns")
 
-    def __init__(self, start_ns: int, interval_ns: int, sessions: int) -> None:
-        """Start at `start_ns` with an interval (of one session) in nanoseconds; both counts are at least 1."""
+    def __init__(self, start_ns: int, interval_ns: int, sessions: int, begin_ns: int = 0) -> None:
+        """Start at `start_ns` with an interval (of one session) in nanoseconds; both counts are at least 1.
+
+        Where one interval is too short for all sessions to begin `begin_ns` apart, they begin over several: session s in
+        round s mod R. A slot before its session's first is nobody's.
+        """
         if interval_ns < 1 or sessions < 1:
             raise ValueError("interval and sessions are at least 1")
+        self._begin_rounds = max(1, -(-sessions * begin_ns // interval_ns))
+        self._all_begun = (self._begin_rounds - 1) * sessions
+        """From this slot on every session has its turn."""
         self.start_ns = start_ns
         self._interval_ns = interval_ns
         self._sessions = sessions
@@ -29,7 +38,7 @@ class Schedule:
         """When the next slot is due."""
         return self.start_ns + self._slot * self._interval_ns // self._sessions
 
-    def take(self, now_ns: int) -> tuple[range, range]:
+    def take(self, now_ns: int) -> tuple[Sequence[int], Sequence[int]]:
         """Take the slots that are due, as (missed, timely): slot g is session g mod N's.
 
         A slot is missed when it is more than one interval late. The caller skips it and counts a timer miss.
@@ -40,7 +49,14 @@ class Schedule:
         end = max(slot, -(-passed_ns // self._interval_ns))
         timely = max(slot, -(-(passed_ns - (self._interval_ns + 1) * sessions) // self._interval_ns))
         self._slot = end
-        return range(slot, timely), range(timely, end)
+        if slot >= self._all_begun:
+            return range(slot, timely), range(timely, end)
+        return self._of_begun(slot, timely), self._of_begun(timely, end)
+
+    def _of_begun(self, slot: int, end: int) -> list[int]:
+        """These slots, but for those of sessions that begin in a later round."""
+        sessions, rounds = self._sessions, self._begin_rounds
+        return [each for each in range(slot, end) if each % sessions % rounds <= each // sessions]
 
     def skip_rounds(self, now_ns: int) -> int:
         """After a long stop of the process, skip whole rounds at once and return how many: one timer miss a session each.
