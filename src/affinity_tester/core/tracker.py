@@ -40,7 +40,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import CODE_SHIFT, LOST, MAX_CODE, PENDING, TIME_MASK, UNIT_BITS, History
+from affinity_tester.core.history import CODE_SHIFT, LOST, MAX_CODE, PENDING, History
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.spans import LossDirections
 from affinity_tester.core.stats import RttHistogram
@@ -249,8 +249,7 @@ class SessionTracker:
         if cell > LOST:
             self._replied_again(seq, cell, identity, received_ns)
             return
-        units = history.last_sent_ns >> UNIT_BITS  # `history.sent_ns(seq)`, without a call for each reply
-        rtt_ns = received_ns - ((units - ((units - history.times[slot]) & TIME_MASK)) << UNIT_BITS)
+        rtt_ns = received_ns - (history.last_sent_ns if seq + 1 == history.next else history.sent_ns(seq))
         if rtt_ns < 0:  # the conversion between the clocks; nothing is received before it was sent
             received_ns -= rtt_ns
             rtt_ns = 0
