@@ -42,7 +42,7 @@ StatsMode = Literal["auto", "session", "total"]
     "--sessions",
     type=options.Whole(1, 60_000),
     default=_DEFAULT.sessions,
-    help="Sessions, each on a socket of its own.",
+    help="Sessions, each on a socket of its own; at most 5,000 of them begin in a second.",
 )
 @options.option(
     "--interval",
