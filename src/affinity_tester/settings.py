@@ -17,6 +17,9 @@ DEFAULT_PORT = 3478
 DEFAULT_REQUEST_SIZE = 288
 """Bytes of a probe: it holds a reply with pod and node names of the usual lengths, and fits any path's MTU."""
 
+NAMING_SIZE = 148
+"""A reply is no longer than its probe: from here on there is room for a pod's name of any usual length in it."""
+
 MIN_REQUEST_SIZE = 20
 """A bare STUN header."""
 

@@ -149,17 +149,47 @@ def test_an_instance_that_comes_back_was_never_replaced() -> None:
     assert told == [restart, violation, violation, restart, violation, restart]
 
 
-def test_an_answer_of_the_old_instance_from_before_its_end_tells_nothing() -> None:
-    early = new_instance(51, b"y", b"x", sent_ns=49 * S)
-    early = replace(early, after=early.after._replace(sent_ns=50 * S))
-    assert [each for each, _ in judged(seen(new_instance(50, b"x", b"y")), seen(early))] == [Judgement.POD_RESTART] * 2
+def test_instances_that_sessions_leave_one_by_one_lived_at_one_time() -> None:
+    first = FirstAnswer(1 * S, "CLIENT-1", 0, who("a")._replace(instance=b"x"))
+    told = judged(first, *(seen(new_instance(at, b"x", b"y", number=at)) for at in (10, 25)))
+    assert [each for each, _ in told] == [Judgement.POD_RESTART, Judgement.VIOLATION]
+
+
+def test_a_probe_that_was_under_way_for_longer_than_the_restart_proves_nothing() -> None:
+    """x ends at 11 s and y begins at 12 s; of two probes sent at 10.6 s and 10.7 s the first one comes to y."""
+    first = FirstAnswer(1 * S, "CLIENT-1", 0, who("a")._replace(instance=b"x"))
+    slow, back = new_instance(12, b"x", b"y"), new_instance(12, b"y", b"x", number=2)
+    slow = replace(
+        slow, before=slow.before._replace(sent_ns=10_500 * MS), after=slow.after._replace(sent_ns=10_600 * MS)
+    )
+    back = replace(back, before=slow.after, after=back.after._replace(sent_ns=10_700 * MS))
+    later = [seen(new_instance(at, b"x", b"y", number=at, sent_ns=10_800 * MS)) for at in (13, 14)]
+    assert {each for each, _ in judged(first, seen(slow), seen(back), *later)} == {Judgement.POD_RESTART}
+
+
+def test_instances_of_different_pods_share_no_name() -> None:
+    """Small replies leave out the instance before the pod, so the two may change over different pairs."""
+    flips = [(b"x", b"y"), (b"y", b"x"), (b"x", b"y")]
+    changes = [new_instance(50 + n, *flip, number=n) for n, flip in enumerate(flips)]
+    changes = [replace(c, after=c.after._replace(identity=c.after.identity._replace(pod="b"))) for c in changes]
+    assert {each for each, _ in judged(*map(seen, changes))} == {Judgement.POD_RESTART}
 
 
 def test_instances_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "_MOST_INSTANCES", 2)
-    chain = [seen(new_instance(50 + n, bytes([n]), bytes([n + 1]), number=n)) for n in range(3)]
-    back = [seen(new_instance(60 + n, b"n", bytes([n]), number=n)) for n in (1, 0)]
-    assert [each for each, _ in judged(*chain, *back)][3:] == [Judgement.VIOLATION, Judgement.POD_RESTART]
+    flips = [(b"x", b"y"), (b"v", b"w"), (b"y", b"x")]
+    told = judged(*(seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)))
+    assert {each for each, _ in told} == {Judgement.POD_RESTART}
+
+
+def test_what_is_open_at_the_end_keeps_what_is_known_of_it() -> None:
+    flips = [(b"x", b"y"), (b"y", b"x")]
+    changes = [seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)]
+    told = judged(observed(0, pool("a")), *changes, RunEnded(52 * S, aborted=True))
+    assert told[1] == (
+        Judgement.UNKNOWN,
+        ("the run ended before the pool was confirmed", 'two servers share the name of pod "a"'),
+    )
 
 
 def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach() -> None:
@@ -325,6 +355,7 @@ def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
 
 # --- the verdict -----------------------------------------------------------------------------------------------------
 
+TOO_FEW = "fewer than 300: run for longer, or with more sessions"
 GOOD = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980)
 
 
@@ -334,17 +365,21 @@ def verdict(
     unanswered_ns: int = 0,
     minutes: int = 10,
     proved: bool = True,
+    late_ones: bool = False,
     **rules: Any,
 ) -> Verdict:
+    """`late_ones`: two more sessions, which began a second before the end, or had not begun by then."""
     end = minutes * 60 * S
     summary = SessionSummary(end, "CLIENT-1", LOCAL, total, Losses(), RttStats(), (), 0, unanswered_ns, who("a"))
+    late = replace(summary, session="CLIENT-2", total=Counts(sent=2, lost=2), unanswered_ns=1 * S, serving=None)
+    never = replace(late, session="CLIENT-3", total=Counts(), unanswered_ns=0)
     _, told = run(
         RunStarted(0, 0, 0, "0", LOCAL, "x", 1, 1, 1, 288, connected=False, lost_guarantees=()),
         *events,
         LateReply(1, "CLIENT-1", 0, 0),
         SendingStopped(end, interrupted=False),
         *([PoolConfirmed(end + 1)] if proved else []),
-        summary,
+        *([summary, late, never] if late_ones else [summary]),
         RunSummary(end, end, total, Losses(), RttStats(), (), 0),
         RunEnded(end, aborted=False),
         **rules,
@@ -443,6 +478,12 @@ def test_loss_fails_only_where_asked_and_never_for_the_machine_s_own() -> None:
     ("events", "total", "unanswered_ns", "reason"),
     [
         ((), Counts(sent=100, lost=100), 10 * S, "nothing answered"),
+        (
+            (),
+            Counts(sent=100, lost=100, undecodable=98),
+            10 * S,
+            "no reply could be read (98 came): is AFFINITY_KEY the same on both sides?",
+        ),
         ((), GOOD, 5 * S, "every session fell silent at once and stayed so"),
         (
             (observed(0, pool("a")), seen(change(599 * S))),
@@ -462,8 +503,13 @@ def test_loss_fails_only_where_asked_and_never_for_the_machine_s_own() -> None:
             0,
             "this client was too busy: 2.00% of its slots were missed",
         ),
-        ((), Counts(sent=200, answered=200, pairs=199), 0, "only 199 judged pairs, fewer than 300"),
-        ((), Counts(sent=2, answered=2, pairs=1), 0, "only 1 judged pair, fewer than 300"),
+        (
+            (),
+            Counts(sent=200, answered=200, pairs=199),
+            0,
+            "only 199 judged pairs, fewer than 300: run for longer, or with more sessions",
+        ),
+        ((), Counts(sent=2, answered=2, pairs=1), 0, f"only 1 judged pair, {TOO_FEW}"),
         ((PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))), GOOD, 0, "the pool never stood still"),
     ],
 )
@@ -472,6 +518,19 @@ def test_what_proves_nothing_is_inconclusive(
 ) -> None:
     given_ = verdict(*events, total=total, unanswered_ns=unanswered_ns)
     assert (given_.outcome, given_.reasons) == (Outcome.INCONCLUSIVE, (reason,))
+
+
+def test_sessions_that_began_as_all_fell_silent_say_nothing_against_it() -> None:
+    said = ("every session fell silent at once and stayed so",)
+    assert verdict(unanswered_ns=5 * S, late_ones=True).reasons == said
+    assert verdict(unanswered_ns=4 * S, late_ones=True).reasons == ("no violation (pool not watched)",)
+
+
+def test_a_run_without_statistics_is_not_said_to_have_had_no_answer() -> None:
+    start = RunStarted(0, 0, 0, "0", LOCAL, "x", 1, 1, 1, 288, connected=False, lost_guarantees=())
+    _, (end,) = run(start, FirstAnswer(1, "CLIENT-1", 0, who("a")), RunEnded(5 * S, aborted=True))
+    assert isinstance(end, Verdict)
+    assert (end.outcome, end.reasons) == (Outcome.INCONCLUSIVE, ("the run was killed before its first statistics",))
 
 
 # --- the properties --------------------------------------------------------------------------------------------------

@@ -97,6 +97,9 @@ def test_events_reach_the_file_within_a_second_of_the_run(story, tmp_path):
     writer.write(story.stats("CLIENT-1", 0.9, None))
     assert len(read(tmp_path / "run")[0]) == 1  # a fact of the run is there at once
     writer.write(story.stats("CLIENT-1", 1, None))
+    writer.advance(story.at(1.89))
+    assert len(read(tmp_path / "run")[0]) == 1
+    writer.advance(story.at(1.9))  # nothing more happened, and it gets there all the same
     assert len(read(tmp_path / "run")[0]) == 3
     writer.close()
     writer.close()
@@ -126,6 +129,7 @@ def test_a_killed_run_leaves_a_compressed_record_that_is_read_as_far_as_it_goes(
     writer = RecordWriter(path, version="0.1.0")
     writer.write(story.started())
     writer.write(story.stats("CLIENT-1", 1, None))
+    writer.advance(story.at(2))
     assert read(path) == (
         [story.started(), story.stats("CLIENT-1", 1, None)],
         [f"the record {path} breaks off after line 3: the run was killed while it wrote"],

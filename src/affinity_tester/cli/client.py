@@ -23,7 +23,14 @@ from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
-from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NS_PER_S, ClientSettings
+from affinity_tester.settings import (
+    DEFAULT_PORT,
+    MAX_REQUEST_SIZE,
+    MIN_REQUEST_SIZE,
+    NAMING_SIZE,
+    NS_PER_S,
+    ClientSettings,
+)
 
 MIN_INTERVAL_NS = 2_000_000
 """At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.history)."""
@@ -171,6 +178,12 @@ def client(
     sizes = _by_turns(sizes)
     for each in sizes or (size,):
         _check_size("--sizes" if sizes else "--size", each, key)
+    if max(sizes, default=size) < NAMING_SIZE:
+        click.echo(
+            f"warning: probes of less than {NAMING_SIZE} bytes may be too short for replies with the pod's name: then"
+            " x_address alone is tracked",
+            err=True,
+        )
     if service is not None:
         split_service(service)
     target = (target or "").strip() or None
@@ -255,7 +268,7 @@ def _check_size(option: str, size: int, key: bytes | None) -> None:
 
 async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:
     stop, abort = asyncio.Event(), asyncio.Event()
-    pipeline = Pipeline(RunAnalysis(rules), reporter.emit)
+    pipeline = Pipeline(RunAnalysis(rules), reporter.emit, reporter.advance)
     with stop_on_signals(stop, abort, pipeline):
         async with look_out(asked) as lookout:
             await lookout.begin(pipeline.emit, demanded=asked.watch == "on")

@@ -36,10 +36,16 @@ SETTLING_NS = 5 * NS_PER_S
 class Pipeline:
     """One way for every event: it is shown, and so is what follows from it."""
 
-    def __init__(self, analysis: RunAnalysis, show: Callable[[Event], None]) -> None:
-        """`show` gets every event, observed or derived, in the order in which they became known."""
+    def __init__(
+        self, analysis: RunAnalysis, show: Callable[[Event], None], pass_time: Callable[[int], None] | None = None
+    ) -> None:
+        """`show` gets every event, observed or derived, in the order in which they became known.
+
+        `pass_time` is told the time as it passes (monotonic, in ns).
+        """
         self._analysis = analysis
         self._show = show
+        self._pass_time = pass_time
         self._waiting: list[Event] | None = []
         """Events before `RunStarted`; None after it."""
         self.sending = True
@@ -88,7 +94,10 @@ class Pipeline:
 
     def advance(self) -> None:
         """Time passed."""
-        self._tell(self._analysis.advance(monotonic_ns()))
+        now_ns = monotonic_ns()
+        self._tell(self._analysis.advance(now_ns))
+        if self._pass_time is not None:
+            self._pass_time(now_ns)
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:

@@ -47,6 +47,8 @@ def unread(environ: Mapping[str, str], names: Iterable[str], own: set[str], help
     for name in names:
         upper = name.upper()
         near = difflib.get_close_matches(upper, candidates, 1, ALIKE)
+        if upper in {PREFIX + "TARGET", PREFIX + TARGET}:  # the one setting without the prefix
+            near = [TARGET]
         if upper.startswith(PREFIX):
             endings = [each.removeprefix(PREFIX) for each in candidates if each != TARGET]
             near = near or [PREFIX + each for each in difflib.get_close_matches(upper.removeprefix(PREFIX), endings, 1)]

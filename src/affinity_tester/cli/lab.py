@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.lab_all import run_all
@@ -55,6 +56,12 @@ def lab(
     if listed:
         _list()
         return 0
+    if everything and plan is not None:
+        raise UserError("PLAN and --all both say what to run: give one of them")
+    said = click.get_current_context().get_parameter_source
+    for option in ("seeds", "jobs", "document"):
+        if not everything and said(option) is ParameterSource.COMMANDLINE:
+            raise UserError(f"--{option} goes with --all; for one run of a plan there is --seed")
     if everything:
         return EXIT_NOT_AS_DECLARED if run_all(range(1, seeds + 1), jobs, document) else 0
     if plan is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -51,12 +53,24 @@ def _run(tasks: Sequence[tuple[str, int]], jobs: int) -> Iterator[Result]:
     """Run each in a process: a lab with a busy loop must not make its neighbours late."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_with_parent) as pool:
         try:
             yield from pool.map(run_one, *zip(*tasks, strict=True))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent has ended, however it did: else it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this runs in a process of the pool"
+
+    def leave() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def run_one(name: str, seed: int) -> Result:

@@ -212,14 +212,16 @@ class RunAnalysis:
                 self._timeline.unobserved(event.since_ns)
             case SendingStopped():
                 self._has_stopped, self._stopped_ns = True, event.at_ns
-            case SessionSummary():
-                self._silent = self._silent is not False and event.unanswered_ns >= OUTAGE_NS
+            case SessionSummary() if event.total.sent:
+                # One that began a moment before the end and was never answered says nothing against a silence of all.
+                silent = event.unanswered_ns >= OUTAGE_NS or not event.total.answered
+                self._silent = self._silent is not False and silent
             case StatsTick():  # all there is of a run that was killed
-                self._evidence.total = event.total
+                self._evidence.total, self._evidence.counted = event.total, True
                 self._evidence.duration_ns = event.at_ns - self._started_ns
                 self._stopped_ns = event.at_ns
             case RunSummary():
-                self._evidence.total = event.total
+                self._evidence.total, self._evidence.counted = event.total, True
                 self._evidence.duration_ns = event.duration_ns
             case RunEnded():
                 return [*self.advance(event.at_ns), *self._end(event)]

@@ -2,8 +2,8 @@
 
 The first that matches wins:
 
-    pod-restart  the same pod name and address, a new instance: said, and never a violation. An instance that answers a
-                 probe sent after the one that replaced it had answered is no new one: two servers share the pod's name
+    pod-restart  the same pod name and address, a new instance: said, and never a violation; but not where both instances
+                 were seen to live at one time: two servers share the pod's name then
     explained    a pool change lies within [sent(P) - settle, reply(Q) + settle]
     idle         the longest pause between consecutive sends from P to Q exceeds the affinity window
     unknown      the pool could not be observed in that interval, or not confirmed afterwards
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from affinity_tester.core.events import (
     Change,
@@ -30,6 +30,7 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     Event,
+    FirstAnswer,
     Judgement,
     OutageJudged,
     OutageStarted,
@@ -63,6 +64,8 @@ class _Case(NamedTuple):
     """No class before this time: a probe in between is still pending."""
     pod: str | None
     """P's."""
+    instance_alone: bool = False
+    """Nothing else changed."""
     also: tuple[str, ...] = ()
     """A reason, whatever else is the reason."""
 
@@ -90,10 +93,8 @@ class Judge:
         self._due: list[tuple[int, int, _Key]] = []
         """A heap: when time alone makes a case certain, then in which order they came."""
         self._order = count()
-        self._replaced: dict[bytes, int] = {}
-        """Instances that another one replaced under their pod's name, with when that one had answered."""
-        self._side_by_side: dict[frozenset[bytes], None] = {}
-        """Pairs of instances of one pod name that were seen to live at one time."""
+        self._lives: dict[bytes, tuple[int, int]] = {}
+        """By instance: when it had answered first, and when the last probe was sent that it is known to have answered."""
         self.pool_counts = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
 
@@ -117,8 +118,15 @@ class Judge:
     def feed(self, event: Event) -> Judged | None:
         """Open, narrow or drop a case; all other events are none of the judge's. Returns what is certain at once."""
         match event:
+            case FirstAnswer(at_ns=at_ns, identity=who):
+                self._note_life(who.instance, at_ns, 0)
             case ChangeSeen(session=session, change=change) | ChangeRevised(session=session, change=change):
-                return self._take(_change_case(session, change), change.number, event.at_ns)
+                for sighting in (change.before, change.after):
+                    self._note_life(sighting.identity.instance, change.seen_ns, sighting.sent_ns)
+                case = _change_case(session, change)
+                if case.instance_alone and self._share_a_name(change):
+                    case = case._replace(also=(f'two servers share the name of pod "{case.pod}"',))
+                return self._take(case, change.number, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
                 self._open.pop((session, change.number), None)
             case OutageStarted():
@@ -160,10 +168,8 @@ class Judge:
         return verdict
 
     def _try(self, case: _Case, now_ns: int) -> Judged | None:
-        if isinstance(case.subject, Change) and case.subject.kinds == (Kind.INSTANCE,):
-            if self._is_restart(case.subject):
-                return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
-            case = case._replace(also=(f'two servers share the name of pod "{case.pod}"',))
+        if case.instance_alone and not case.also:
+            return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
         idle = case.pause_ns > self._window_ns
         idle_text = f"{case.pause_ns / _S:.1f} s without a probe, longer than the affinity window"
         if not self.watched:
@@ -196,18 +202,24 @@ class Judge:
             return case.event(now_ns, Judgement.UNKNOWN, (what,))
         return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
 
-    def _is_restart(self, change: Change) -> bool:
-        """Whether a new instance may have replaced the old one; not when both were seen to live at one time."""
-        old, new = change.before.identity.instance or b"", change.after.identity.instance or b""
-        pair = frozenset((old, new))
-        replaced_ns = self._replaced.get(new)
-        if pair in self._side_by_side or (replaced_ns is not None and change.after.sent_ns > replaced_ns):
-            self._side_by_side[pair] = None
-            _keep_newest(self._side_by_side)
-            return False
-        self._replaced.setdefault(old, change.seen_ns)
-        _keep_newest(self._replaced)
-        return True
+    def _note_life(self, instance: bytes | None, answered_ns: int, sent_ns: int) -> None:
+        """An instance had answered by `answered_ns`, and a probe that was sent at `sent_ns`."""
+        if instance is None:
+            return
+        first_ns, last_ns = self._lives.get(instance, (answered_ns, sent_ns))
+        self._lives[instance] = (min(first_ns, answered_ns), max(last_ns, sent_ns))
+        if len(self._lives) > _MOST_INSTANCES:
+            del self._lives[next(iter(self._lives))]
+
+    def _share_a_name(self, change: Change) -> bool:
+        """Whether both instances of a pod were seen to live at one time.
+
+        Each answered a probe that was sent after the other had answered, so neither had ended when the other began. One of
+        the two alone is no proof: a probe may be on its way for longer than a pod takes to restart.
+        """
+        before, after = change.before.identity, change.after.identity
+        old, new = self._lives.get(before.instance or b""), self._lives.get(after.instance or b"")
+        return before.pod == after.pod is not None and bool(old and new and old[1] > new[0] and new[1] > old[0])
 
     def _explained(self, case: _Case, explaining: PoolChange, reach: tuple[int, int], now_ns: int) -> Judged | None:
         """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
@@ -240,6 +252,7 @@ def _change_case(session: str, change: Change) -> _Case:
         change.longest_pause_ns,
         change.settled_ns,
         change.before.identity.pod,
+        change.kinds == (Kind.INSTANCE,),
     )
 
 
@@ -249,8 +262,3 @@ def _outage_case(outage: OutageStarted) -> _Case:
     to_ns = outage.since_ns + OUTAGE_NS
     pod = None if last is None else last.identity.pod
     return _Case(outage, outage.session, from_ns, to_ns, outage.since_ns - from_ns, to_ns, pod)
-
-
-def _keep_newest(instances: dict[Any, Any]) -> None:
-    while len(instances) > _MOST_INSTANCES:
-        del instances[next(iter(instances))]

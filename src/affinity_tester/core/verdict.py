@@ -27,6 +27,8 @@ class Evidence:
     avoidable: int = 0
     """Of the explained ones."""
     total: Counts = field(default_factory=Counts)
+    counted: bool = False
+    """Whether anything was ever summed up: not in a run that was killed before its first statistics."""
     silent_at_end: bool = False
     """Everything fell silent at once and stayed so."""
     watched: bool = False
@@ -78,7 +80,11 @@ def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fa
 def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
     """Every reason why the run proves nothing."""
     total = evidence.total
+    if not evidence.counted:
+        return ["the run was killed before its first statistics"]
     if total.answered == 0:
+        if total.undecodable:
+            return [f"no reply could be read ({total.undecodable:,} came): is AFFINITY_KEY the same on both sides?"]
         return ["nothing answered"]
     said: list[str] = []
     if evidence.silent_at_end:
@@ -101,7 +107,8 @@ def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
                 "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
             )
     elif judged_pairs < MIN_PAIRS:
-        said.append(f"only {judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}, fewer than {MIN_PAIRS}")
+        pairs = f"{judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}"
+        said.append(f"only {pairs}, fewer than {MIN_PAIRS}: run for longer, or with more sessions")
     return said
 
 

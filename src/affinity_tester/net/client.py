@@ -50,7 +50,7 @@ from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open
 from affinity_tester.net.reader import Reader
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session, tally
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 
 SWEEP_NS = NS_PER_S // 4
 """How often losses and outages are looked for: well below the loss threshold."""
@@ -68,7 +68,10 @@ GRAIN_NS = NS_PER_S // 2000
 """The timer's: what falls due within half a millisecond is sent together, which saves a third of a probe's cost."""
 
 BEGIN_NS = NS_PER_S // 5_000
-"""Between the first probes of two sessions: a first answer costs several times what later ones do, here and in a proxy."""
+"""Between the first probes of two sessions: a first answer costs several times what later ones do, here and in a proxy.
+
+Less where the beginning would take more than a quarter of the run.
+"""
 
 _LOST, _CHANGES = Counts.__slots__.index("lost"), Counts.__slots__.index("changes")
 
@@ -138,7 +141,8 @@ class _Client:
             # What a run keeps for its whole life is no garbage: looking through it all would hold up the probes.
             gc.freeze()
             start_ns = monotonic_ns()
-            self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions, BEGIN_NS)
+            begin_ns = min(BEGIN_NS, (settings.duration_ns or NS_PER_S * 3600) // (4 * settings.sessions))
+            self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions, begin_ns)
             self._last_tick_ns = start_ns
             self._next_stats_ns = start_ns + settings.stats_interval_ns
             self._tick()
@@ -153,6 +157,8 @@ class _Client:
         finally:
             gc.unfreeze()
             self._close()
+            if self._failed.done():
+                self._failed.exception()  # taken note of, though a run that is cancelled waits for it no more
 
     # --- start and end ---------------------------------------------------------------------------------------------
 
@@ -363,9 +369,10 @@ class _Client:
         """What sessions and trackers tell goes on; some of it is the occasion to look closer."""
         self._emit(event)
         match event:
-            case FirstAnswer(at_ns=at_ns, identity=who) if not self._answered:
+            case FirstAnswer(at_ns=at_ns, seq=seq, identity=who) if not self._answered:
                 self._answered = True
-                if who.pod is None:
+                may_name_pod = self._sizes[seq % len(self._sizes)] >= NAMING_SIZE or who.software is not None
+                if who.pod is None and may_name_pod:
                     self._emit(ForeignServer(at_ns, who.software))
             case (
                 ChangeSeen(at_ns=at_ns, session=session) | ClientFault(at_ns=at_ns, session=session, fault="send-error")

@@ -30,7 +30,7 @@ _HEADER_LIMIT = 1_000
 
 
 class RecordWriter:
-    """Writes events to a file as they come, in batches. `write` and `close` may raise `OSError` (the disk is full)."""
+    """Writes events to a file as they come, in batches. All that writes may raise `OSError` (the disk is full)."""
 
     def __init__(self, path: str | Path, *, version: str) -> None:
         """Create or replace the file. Raises `UserError` when that can't be done."""
@@ -42,16 +42,27 @@ class RecordWriter:
             raise UserError(
                 f"cannot write the record {path}: {error.strerror}; name a file that can be written"
             ) from error
-        self._flushed_ns: int | None = None
+        self._waiting_ns: int | None = None
+        """Since when something waits to be in the file."""
 
     def write(self, event: Event) -> None:
-        """Add an event; a fact of the run is in the file at once, a session's with the next one a second later."""
+        """Add an event; a fact of the run is in the file at once, a session's after a second."""
         self._line(encode(event))
-        if self._flushed_ns is None:
-            self._flushed_ns = event.at_ns
-        if not isinstance(event, SessionEvent) or event.at_ns - self._flushed_ns >= _FLUSH_EVERY_NS:
-            self._flushed_ns = event.at_ns
-            self._file.flush()
+        if self._waiting_ns is None:
+            self._waiting_ns = event.at_ns
+        if not isinstance(event, SessionEvent):
+            self._flush()
+        else:
+            self.advance(event.at_ns)
+
+    def advance(self, now_ns: int) -> None:
+        """Time passed. May raise `OSError`."""
+        if self._waiting_ns is not None and now_ns - self._waiting_ns >= _FLUSH_EVERY_NS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._waiting_ns = None
+        self._file.flush()
 
     def close(self) -> None:
         """Write what waits and close the file; once more is harmless."""

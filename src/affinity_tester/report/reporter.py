@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self, TextIO
 
@@ -26,8 +26,8 @@ from affinity_tester.report.record import RecordWriter
 class Reporter:
     """Takes every event of a run, in order, `RunStarted` first.
 
-    `emit` and `close` raise `OutputClosed` at most once, when whoever reads the log has gone: stop the run and exit
-    quietly. Events after that still reach the record. A record that can't be written any more costs one line of the
+    Its methods raise `OutputClosed` at most once, when whoever reads the log has gone: stop the run and exit quietly.
+    Events after that still reach the record. A record that can't be written any more costs one line of the
     log, never the run.
     """
 
@@ -66,15 +66,13 @@ class Reporter:
 
     def emit(self, event: Event) -> None:
         """Record the event, then show it."""
-        trouble = self._recorded(event)
-        if self._shown is not None:
-            try:
-                self._shown.emit(event)
-                if trouble is not None:
-                    self._shown.warn(f"the record ends here, the run goes on: {trouble.strerror}")
-            except OutputClosed:
-                self._shown = None
-                raise
+        trouble = self._recorded(lambda record: record.write(event))
+        self._show(lambda shown: shown.emit(event))
+        self._show_trouble(trouble)
+
+    def advance(self, now_ns: int) -> None:
+        """Time passed: what was recorded a second ago gets into its file, where a run that is killed leaves it."""
+        self._show_trouble(self._recorded(lambda record: record.advance(now_ns)))
 
     def close(self) -> None:
         """Close the record, and show what still waits."""
@@ -104,12 +102,24 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _recorded(self, event: Event) -> OSError | None:
-        """Write to the record, if there is one; what went wrong, the first time that it does."""
+    def _show_trouble(self, trouble: OSError | None) -> None:
+        if trouble is not None:
+            self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {trouble.strerror}"))
+
+    def _show(self, work: Callable[[ConsoleReport | JsonReport], None]) -> None:
+        if self._shown is not None:
+            try:
+                work(self._shown)
+            except OutputClosed:
+                self._shown = None
+                raise
+
+    def _recorded(self, work: Callable[[RecordWriter], None]) -> OSError | None:
+        """Work on the record, if there is one; what went wrong, the first time that it does."""
         if self._record is None:
             return None
         try:
-            self._record.write(event)
+            work(self._record)
         except OSError as error:
             self._record = None
             return error

@@ -291,7 +291,9 @@ def _dead_words(case: Case, dead: list[Silence]) -> str:
 
 
 def _answered(case: Case) -> list[str]:
-    return [name for name, session in case.facts.sessions.items() if session.first is not None]
+    """The sessions that were ever answered and are not silent now."""
+    silent = {silence.session for silence in case.silences if not silence.ended}
+    return [name for name, session in case.facts.sessions.items() if session.first is not None and name not in silent]
 
 
 def _empty_nodes(case: Case) -> list[str]:
