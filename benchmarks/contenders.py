@@ -199,7 +199,7 @@ def run_client(
     with limit_echo(setup) as echo:
         command = client_command(echo.port, sessions, rate, seconds, "--record", str(record), *options)
         with Child(command, setup.cores.load, stderr=subprocess.DEVNULL) as child:
-            echo.child.read_json(10)  # the first probe
+            echo.child.read_json()  # the first probe
             settle_s = min(1.0, seconds / 4) if settle_s is None else settle_s
             time.sleep(settle_s)
             before_s, before_ns = child.cpu_s(), time.monotonic_ns()

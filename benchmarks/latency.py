@@ -44,7 +44,7 @@ def _detect(setup: Setup, rate: int) -> Detection:
     with limit_echo(setup, change_after=2 * rate) as echo:
         command = client_command(echo.port, SESSIONS, rate, 3, "--record", str(record))
         with Child(command, setup.cores.load) as child:
-            echo.child.read_json(10)  # the first probe
+            echo.child.read_json()  # the first probe
             while (line := child.line()) is not None:
                 if "pod_name changed" in line:
                     break
@@ -92,5 +92,5 @@ def _first_probe_s(setup: Setup, sessions: int) -> float:
     with limit_echo(setup) as echo:
         command = client_command(echo.port, sessions, sessions, 0.5)
         with Child(command, setup.cores.load, stderr=subprocess.DEVNULL) as child:
-            first_ns = echo.child.read_json(10)["first_ns"]
+            first_ns = echo.child.read_json()["first_ns"]
             return float(first_ns - child.started_ns) / 1e9

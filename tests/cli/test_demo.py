@@ -94,9 +94,8 @@ def demos(affinity_tester: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     }
     yield running
     for each in running.values():
-        if each.process.poll() is None:
+        with each.process:  # closes its pipes and waits
             each.process.kill()
-            each.process.communicate()
 
 
 def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]) -> None:

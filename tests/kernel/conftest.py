@@ -8,13 +8,6 @@ import pytest
 from lab import Lab, sweep, why_not
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process builds all labs: another one would sweep away what a test left there on purpose."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("kernel"))
-
-
 @pytest.fixture(scope="session")
 def _kernel() -> str | None:
     reason = why_not()

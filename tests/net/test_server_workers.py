@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -50,11 +51,12 @@ def is_alive(pid: int) -> bool:
 async def counts(server: tuple[str, int], probes: int) -> tuple[list[int | None], bytes | None]:
     """RECEIVED-COUNT of each reply to a new session, and the last one's INSTANCE-ID."""
     loop = asyncio.get_running_loop()
+    token = random.getrandbits(64)  # a port may be drawn twice
     found = []
     instance = None
     with bind_udp(server[0], 0) as sock:
         for seq in range(probes):
-            await loop.sock_sendto(sock, stun.new_request(stun.pack_transaction_id(TOKEN, seq), 288, b"secret"), server)
+            await loop.sock_sendto(sock, stun.new_request(stun.pack_transaction_id(token, seq), 288, b"secret"), server)
             async with asyncio.timeout(20):
                 response = stun.decode_response(await loop.sock_recv(sock, 2048), b"secret")
             found.append(response.received_count)
