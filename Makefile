@@ -52,7 +52,7 @@ lab: $(VENV)/.installed ## make every known fault over 20 seeds, prove that each
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
 	@$(VENV)/bin/python -m pytest tests/core --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@$(VENV)/bin/python -m pytest --ignore=tests/core --numprocesses=2 --dist=loadgroup
+	@$(VENV)/bin/python -m pytest --ignore=tests/core --numprocesses=2 --dist=loadfile
 else
 	@$(VENV)/bin/python -m pytest $(ARGS)
 endif

@@ -21,17 +21,6 @@ MUST_RUN = os.environ.get("AFFINITY_TESTS_MUST_RUN") == "1"
 """Set by `.ci/run`, which is root and installs every Debian package: there, a skip is a hole in the proof."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist=loadgroup`, a file's tests run in one process: they share what is slow to make.
-
-    All kernel labs are one group: another process would sweep away what a test left there on purpose.
-    """
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "kernel" else f"{folder}/{item.path.name}"))
-
-
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The root of the checkout."""

@@ -38,7 +38,7 @@ def test_namespaces_of_a_dead_run_are_swept_with_their_processes(lab: Lab) -> No
         with subprocess.Popen(["ip", "netns", "exec", left, "sleep", "60"], stdout=subprocess.PIPE) as process:
             while str(process.pid) not in run("ip", "netns", "pids", left).split():
                 assert process.poll() is None
-            assert sweep() == [left]
+            assert set(sweep()) <= {left}  # or another process that starts with labs has just done it
             assert process.wait(10) != 0
         assert namespaces() & {left, mine} == {mine}
     finally:
