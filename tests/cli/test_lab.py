@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,6 +272,8 @@ def test_all_plans_over_the_seeds(monkeypatch: pytest.MonkeyPatch, by_environmen
             "error: there is no plan 'gremlin', neither a file nor a shipped one: `affinity-tester lab --list` shows them\n",
         ),
         (["gone.yaml"], "error: cannot read the plan gone.yaml: No such file or directory\n"),
+        (["mtu", "--all"], "error: PLAN and --all both say what to run: give one of them\n"),
+        (["mtu", "--seeds", "3"], "error: --seeds goes with --all; for one run of a plan there is --seed\n"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,3 +281,35 @@ def test_a_users_mistake_is_one_line(arguments: list[str], message: str, capsys:
         main.main(["lab", *arguments])
     assert end.value.code == 2
     assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_no_process_of_the_pool_outlives_a_killed_run(affinity_tester: Path) -> None:
+    with subprocess.Popen(
+        [affinity_tester, "lab", "--all", "--seeds", "1", "--jobs", "2"], stdout=subprocess.DEVNULL
+    ) as run:
+        deadline_s = time.monotonic() + 60
+        while len(left := descendants(run.pid)) < 4:  # resource tracker, fork server, two workers
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        run.kill()
+    while any(lives(pid) for pid in left):
+        assert time.monotonic() < deadline_s, left
+        time.sleep(0.05)
+
+
+def lives(pid: int) -> bool:
+    """Whether it runs: one that nobody has waited for yet has no command line any more."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children, their children and so on."""
+    pids = [pid]
+    for each in pids:
+        with contextlib.suppress(OSError):
+            pids += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+    return pids[1:]

@@ -146,6 +146,7 @@ NOT_READ = "warning: {} (environment, env.list) is not read: {}"
         ("client", {"AFFINITY_SESSION": "3"}, {"AFFINITY_SESSION": "did you mean AFFINITY_SESSIONS?"}),
         ("client", {"AFINITY_SIZE": "288"}, {"AFINITY_SIZE": "did you mean AFFINITY_SIZE?"}),
         ("client", {"affinity_via": "auto"}, {"affinity_via": "did you mean AFFINITY_VIA?"}),
+        ("client", {"AFFINITY_TARGET": "203.0.113.7"}, {"AFFINITY_TARGET": "did you mean TARGET_ADDR?"}),
         ("client", {"TARGET_ADR": "203.0.113.7"}, {"TARGET_ADR": "did you mean TARGET_ADDR?"}),
         ("client", {"TARGET_ADDRESS": "x", "TARGET_ADDR": "203.0.113.7"}, {}),
         ("client", {"AFFINITY_COLOUR": "x"}, {"AFFINITY_COLOUR": "affinity-tester client --help has the names"}),

@@ -133,6 +133,12 @@ def test_a_silence_of_all_that_is_told_in_parts_is_no_churn_before_it_ends() -> 
     assert [(d.name, d.certainty) for d in second.diagnoses] == [("lb-churn", LIKELY)]
 
 
+def test_sessions_that_begin_when_all_are_silent_do_not_show_a_local_policy() -> None:
+    begin: Deed = lambda w: w.quiet.clear()  # noqa: E731 - a deed like the others
+    w = world((0, lambda w: w.quiet.update(range(6, 12))), (3, silent()), (3.2, begin), watched=False, seconds=12).run()
+    assert w.named == [("", CANNOT_TELL)], w.diagnoses
+
+
 def test_of_the_silences_that_ended_those_are_counted_that_ended_where_they_began() -> None:
     back: Deed = lambda w: (answered(w), w.port(1), w.port(2))  # noqa: E731 - a deed like the others
     same = how_it_ended((4, silent(0, 1, 2)), (5, back), seconds=8)

@@ -251,7 +251,8 @@ def _without_way(via: Via) -> Via:
     Raises `UserError` for a way that would be ignored otherwise.
     """
     source = click.get_current_context().get_parameter_source
-    if via != "auto" and not (source("target") is ParameterSource.COMMANDLINE is not source("via")):
+    overruled = source("via") is not ParameterSource.COMMANDLINE and source("target") is ParameterSource.COMMANDLINE
+    if via != "auto" and not overruled:
         raise UserError(
             f"--via {via} (AFFINITY_VIA) says how to reach --service, and TARGET (TARGET_ADDR) is an address already:"
             " give one of them"
