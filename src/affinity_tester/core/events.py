@@ -51,6 +51,10 @@ class RunStarted(Event):
     """What this platform cannot do, in words (empty on Linux)."""
     sizes: tuple[int, ...] = ()
     """Probe `seq` has `sizes[seq % len(sizes)]` bytes; empty: each has `request_size`."""
+    addresses: tuple[TransportAddress, ...] = ()
+    """Every address that is probed, a cohort of sessions each; empty: `target` alone."""
+    unprobed: tuple[TransportAddress, ...] = ()
+    """Addresses of the same name that no session probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,8 @@ class SessionStarted(SessionEvent):
     """Its socket is bound; probes follow."""
 
     local: TransportAddress
+    target: TransportAddress | None = None
+    """Where its probes go; None: to the run's `target`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +228,36 @@ class DuplicateDiffers(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class WrongSource(SessionEvent):
-    """A reply came from another address than the probe was sent to. Told once for each (session, source)."""
+    """A reply came from another address than the probe was sent to: it names pod and instance, and answers nothing.
+
+    Told for the first of each (session, source), and again every 10 s while more come.
+    """
 
     source: TransportAddress
     expected: TransportAddress
+    seq: int
+    sent_ns: int
+    """When the probe was sent; `at_ns` is when its reply was received."""
+    identity: Identity
+    wildcard: bool = False
+    """The server listens on a wildcard, so that it may answer from another address than it was asked at; it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossDelivered(SessionEvent):
+    """A reply to a probe of another session of this client arrived at this one.
+
+    Told for the first of each (session, owner), and again every 10 s while more come.
+    """
+
+    owner: str
+    """The session that had sent the probe."""
+    seq: int
+    """The owner's probe."""
+    sent_ns: int
+    """When the owner sent it; `at_ns` is when its reply was received."""
+    identity: Identity
+    source: TransportAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +300,10 @@ class OutageStarted(SessionEvent):
     """When it was sent."""
     last: Sighting | None
     """The newest replied probe before; None from sequence 0 on."""
+    longest_pause_ns: int = 0
+    """The longest time between two consecutive sends from the last replied probe until now; 0 without one."""
+    own_drops: int = 0
+    """Replies that this session's full socket buffer dropped since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +321,54 @@ class OutageEnded(SessionEvent):
 @dataclass(frozen=True, slots=True)
 class SessionExhausted(SessionEvent):
     """The session sent its 2^32nd probe and ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlackoutStarted(Event):
+    """No session and no canary has been answered for 5 s."""
+
+    since_ns: int
+    """When the first probe was sent that was not answered, nor any after it."""
+    sessions: int
+    """How many have sent probes since."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlackoutEnded(Event):
+    """A session or a canary is answered again."""
+
+    since_ns: int
+    until_ns: int
+    """When the first probe was sent that was answered again."""
+    probes: int
+    """Probes that all sessions sent in it."""
+    canaries: int
+    """Canaries that were not answered in it."""
+
+
+class PodSample(NamedTuple):
+    """One pod that answers."""
+
+    pod: str
+    instance: bytes | None
+    sent_ns: int
+    """When the newest probe was sent that it answered."""
+
+
+class IngressSample(NamedTuple):
+    """One reflexive IP behind which probes are answered: mostly an ingress node's."""
+
+    ip: str
+    sent_ns: int
+    """When the newest probe was sent that was answered behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathsAnswered(Event):
+    """Who answers, and behind which reflexive IPs, while an outage lasts. Told once a second, of sessions not in an outage."""
+
+    pods: tuple[PodSample, ...]
+    ingress: tuple[IngressSample, ...]
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -350,7 +434,11 @@ class Counts:
     stale: int = 0
     """Replies to probes older than the kept history (60 s): late or duplicate, it is no longer known which."""
     undecodable: int = 0
-    """Datagrams that were no reply to a probe of this session."""
+    """Datagrams that were no reply to a probe of this client."""
+    cross_delivered: int = 0
+    """Replies to another session's probes."""
+    own_losses: int = 0
+    """Lost probes whose reply this machine dropped at the socket's full buffer, as far as its drops account for them."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*map(add, _counts(self), _counts(other)))
@@ -425,6 +513,8 @@ class WatchBegun(Event):
     """namespace/name."""
     via: str
     """How the target leads there: `load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty: not known."""
+    addressed_ns: int | None = None
+    """When the Service was given its address, on the run's clock (it may lie before its zero); None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,26 +526,41 @@ class WatchMissing(Event):
 
 @dataclass(frozen=True, slots=True)
 class PoolObserved(Event):
-    """What the pool was at `at_ns`: a list, or a change that the watch told."""
+    """What the pool is: a list, or a change that the watch told.
+
+    What differs from the snapshot before happened in (since_ns, until_ns] (design, section 4).
+    """
 
     since_ns: int
-    """What differs from the snapshot before became so between `since_ns` and `at_ns`; equal under a running watch."""
+    """When the newest list was asked for that does not show it."""
+    until_ns: int
+    """When the first page of a list that shows it was there, or the watch's news of it, whichever came first."""
     snapshot: PoolSnapshot
-    listed: bool = False
-    """It comes from a consistent list made at `at_ns`; what a watch tells may be late, and proves nothing of what follows."""
+    asked_ns: int | None = None
+    """It comes from a consistent list that was asked for then: all that happened before is in it. None: a watch told it,
+    which may be late, and proves nothing of what else happened."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfirmed(Event):
-    """A consistent list made at `at_ns` shows the pool as known: nothing was missed until then."""
+    """A consistent list shows the pool as known: nothing that happened before it was asked for was missed."""
+
+    asked_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class PoolUnobserved(Event):
-    """The watch is down: since `since_ns` the pool may have changed unseen. It ends with the next `PoolObserved`."""
+    """The watch is down: since `since_ns` the pool may have changed unseen, until a list is told."""
 
     since_ns: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServerAnswered(Event):
+    """The API server answered a list of one item, which is asked for every half settle time."""
+
+    asked_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,6 +597,7 @@ class RulesGiven(Event):
     affinity_window_ns: int
     max_loss: float | None
     fail_on_avoidable: bool
+    balancer_check_ns: int = 35_000_000_000
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------
@@ -503,6 +609,11 @@ class Judgement(StrEnum):
     POD_RESTART = "pod-restart"
     EXPLAINED = "explained"
     IDLE = "idle"
+    CLIENT = "client"
+    """This machine's own doing."""
+    POD_SILENT = "pod-silent"
+    """The session's pod is in the pool and answers nobody: no affinity keeps a flow on a dead pod."""
+    INFORMATION = "information"
     UNKNOWN = "unknown"
     VIOLATION = "violation"
 
@@ -521,12 +632,32 @@ class ChangeJudged(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class OutageJudged(SessionEvent):
-    """An outage's judgement, once it is certain."""
+    """An outage's judgement. It is told anew when it changes, until the silence ends; only a violation is final."""
 
     since_seq: int
     since_ns: int
     judgement: Judgement
     avoidable: bool | None
+    reasons: tuple[str, ...]
+
+
+class Stray(StrEnum):
+    """A reply that arrived elsewhere than it should have."""
+
+    WRONG_SOURCE = "wrong-source"
+    CROSS_DELIVERED = "cross-delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class StrayJudged(SessionEvent):
+    """The judgement of a `WrongSource` or a `CrossDelivered`."""
+
+    stray: Stray
+    seq: int
+    """The probe that was replied to: of the session, or of the owner of what was delivered to it."""
+    heard_ns: int
+    """When its reply was received: with session, kind and seq it says which event is judged."""
+    judgement: Judgement
     reasons: tuple[str, ...]
 
 
