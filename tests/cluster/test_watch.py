@@ -45,7 +45,8 @@ def told() -> Told:
 def watching(cluster: Cluster, told: Told) -> Callable[..., Any]:
     @asynccontextmanager
     async def watching(pace: Pace = QUICK, **more: Any) -> AsyncIterator[PoolWatch]:
-        watch = PoolWatch(cluster, REF, 3478, more.pop("emit", told.tell), now_ns=told.clock, pace=pace)
+        emit, sample_ns = more.pop("emit", told.tell), more.pop("sample_ns", 3600 * S)
+        watch = PoolWatch(cluster, REF, 3478, emit, now_ns=told.clock, pace=pace, sample_ns=sample_ns)
         await watch.start(**more)
         try:
             yield watch
@@ -60,7 +61,7 @@ async def watch(api: FakeApi, watching: Callable[..., Any], told: Told) -> Async
     """Running since 1000; the first snapshot is taken, and all its watches are open."""
     async with watching() as watch:
         names = (("10.0.0.1", "n1"), ("10.0.0.2", "n2"))
-        first = [NodeAddresses(1000, names), PoolObserved(1000, 1000, pool(A, B), listed=True)]
+        first = [NodeAddresses(1000, names), PoolObserved(1000, 1000, 1000, pool(A, B), 1000)]
         assert sorted(told.take(), key=str) == first
         await until(lambda: len(api.streams) == 7)
         yield watch
@@ -75,16 +76,16 @@ async def test_the_first_lists_tell_the_pool_and_no_events(watch: PoolWatch, tol
 async def test_pool_changes_are_told_as_they_are_heard(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2"), endpoint("c")))
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A, B, C))]
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A, B, C))]
     told.now = 3000
     api.put("endpointslices", endpoint_slice(endpoint("b", "n2"), endpoint("c")))
-    assert await told.at(3000) == [PoolObserved(3000, 3000, pool(B, C))]
+    assert await told.at(3000) == [PoolObserved(3000, 1000, 3000, pool(B, C))]
     told.now = 4000
     api.put("services", service(externalTrafficPolicy="Local"))
     spec = (SPEC[0], ("externalTrafficPolicy", "Local"), *SPEC[2:])
     assert await told.at(4000, 2) == [
         ClusterEvent(4000, "service", "media/turn", "changed: externalTrafficPolicy"),
-        PoolObserved(4000, 4000, pool(B, C, spec=spec)),
+        PoolObserved(4000, 1000, 4000, pool(B, C, spec=spec)),
     ]
 
 
@@ -98,7 +99,7 @@ async def test_repacked_slices_nodes_and_hints_do_not_change_the_pool(
     api.put("nodes", node("n3"))
     assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
     assert await watch.confirm()
-    assert told.take() == [PoolConfirmed(2000)]
+    assert told.take() == [PoolConfirmed(2000, 2000)]
 
 
 async def test_a_load_balancer_s_new_address_is_an_event_and_no_pool_change(
@@ -115,13 +116,13 @@ async def test_a_deleted_service_and_its_return(api: FakeApi, watch: PoolWatch, 
     api.delete("services", "turn")
     assert await told.at(2000, 2) == [
         ClusterEvent(2000, "service", "media/turn", "deleted"),
-        PoolObserved(2000, 2000, pool(A, B, spec=())),
+        PoolObserved(2000, 1000, 2000, pool(A, B, spec=())),
     ]
     told.now = 3000
     api.put("services", service())
     assert await told.at(3000, 2) == [
         ClusterEvent(3000, "service", "media/turn", "created"),
-        PoolObserved(3000, 3000, pool(A, B)),
+        PoolObserved(3000, 1000, 3000, pool(A, B)),
     ]
 
 
@@ -173,7 +174,7 @@ async def test_a_wanted_list_confirms_as_of_when_it_was_asked_for(api: FakeApi, 
     await until(lambda: len(api.asked) == asked + 1)
     told.now = 9000
     api.hold.set()
-    assert await told.at(9000) == [PoolConfirmed(2001)]
+    assert await told.at(9000) == [PoolConfirmed(2001, 2001)]
     watch.want(2000)  # too soon after the last
     assert [(verb, path.rpartition("/")[2]) for verb, path, _ in api.asked[asked:]] == [
         ("list", "endpointslices"),
@@ -191,12 +192,12 @@ async def test_a_list_that_the_watch_cannot_follow_is_a_gap(api: FakeApi, watch:
     assert not await watch.confirm()
     assert await told.at(2000, 2) == [
         PoolUnobserved(2000, 1000, "the watch does not tell what a list shows"),
-        PoolObserved(2000, 1000, pool(A), listed=True),
+        PoolObserved(2000, 1000, 2000, pool(A), 2000),
     ]
     api.deaf = False
     await until(lambda: len(api.streams) == 7)
     api.delete("endpointslices", "turn-1")
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool())]
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool())]
     assert await watch.confirm()
 
 
@@ -219,7 +220,7 @@ async def test_bookmarks_of_a_watch_that_is_late_do_not_shorten_the_gap(
         assert not await watch.confirm()
         assert await told.at(60 * S, 2) == [
             PoolUnobserved(60 * S, 10 * S, "the watch does not tell what a list shows"),
-            PoolObserved(60 * S, 10 * S, pool(A), listed=True),
+            PoolObserved(60 * S, 10 * S, 60 * S, pool(A), 60 * S),
         ]
 
 
@@ -274,11 +275,11 @@ def test_whether_a_watch_is_level_with_a_list(
 async def test_a_cut_watch_that_missed_nothing_leaves_no_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.cut("endpointslices")
-    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, CUT), PoolConfirmed(1000)]
+    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, CUT), PoolConfirmed(1000, 1000)]
     await api.watched("endpointslices")
     told.now = 3000
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(3000) == [PoolObserved(3000, 3000, pool(A))]
+    assert await told.at(3000) == [PoolObserved(3000, 1000, 3000, pool(A))]
 
 
 async def test_what_changed_while_it_was_cut_became_so_within_the_gap(
@@ -295,11 +296,11 @@ async def test_what_changed_while_it_was_cut_became_so_within_the_gap(
     api.cut("services")  # is part of the same gap
     await api.watched("services", 0)
     api.status = None
-    assert await told.at(5000) == [PoolObserved(5000, 1000, pool(A, B), listed=True)]
+    assert await told.at(5000) == [PoolObserved(5000, 1000, 5000, pool(A, B), 5000)]
     await until(lambda: len(api.streams) == 7)
     told.now = 6000
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(6000) == [PoolObserved(6000, 6000, pool(A))]
+    assert await told.at(6000) == [PoolObserved(6000, 1000, 6000, pool(A))]
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -317,7 +318,7 @@ async def test_what_came_and_went_while_it_was_cut_leaves_a_gap(
         api.compact()
     told.now = 5000
     api.status = None
-    assert await told.at(5000) == [PoolObserved(5000, 1000, pool(A, B), listed=True)]
+    assert await told.at(5000) == [PoolObserved(5000, 1000, 5000, pool(A, B), 5000)]
     assert await watch.confirm()
 
 
@@ -335,7 +336,7 @@ async def test_what_came_and_went_under_a_silent_watch_leaves_a_gap(
         gap = [event for event in told.events if isinstance(event, PoolUnobserved | PoolObserved)]
         assert gap == [
             PoolUnobserved(1000, 1000, "the watch was silent for 0.3 s while things changed"),
-            PoolObserved(1000, 1000, pool(A, B), listed=True),
+            PoolObserved(1000, 1000, 1000, pool(A, B), 1000),
         ]
 
 
@@ -359,7 +360,7 @@ async def test_whether_anything_was_missed_is_told_by_what_comes_next(
             api.end("endpointslices")
         else:
             api.put("endpointslices", endpoint_slice(endpoint("c"), name="turn-2"))
-        again = PoolObserved(1000, 1000, pool(A, B), listed=True) if what == "end" else PoolConfirmed(1000)
+        again = PoolObserved(1000, 1000, 1000, pool(A, B), 1000) if what == "end" else PoolConfirmed(1000, 1000)
         await until(lambda: again in told.events)
         await until(lambda: watch.snapshot == (pool(A, B, C) if what == "newer" else pool(A, B)))
 
@@ -374,7 +375,7 @@ async def test_changes_of_one_half_wait_while_the_other_is_down(api: FakeApi, wa
     assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
     told.now = 3000
     api.status = None
-    assert await told.at(3000) == [PoolObserved(3000, 1000, pool(A), listed=True)]
+    assert await told.at(3000) == [PoolObserved(3000, 1000, 3000, pool(A), 3000)]
 
 
 async def test_the_gap_reaches_back_as_far_as_news_may_be_late(
@@ -386,14 +387,14 @@ async def test_the_gap_reaches_back_as_far_as_news_may_be_late(
         told.now = 60 * S
         api.bookmark("services")
         api.put("endpointslices", endpoint_slice(endpoint("a")))
-        await until(lambda: PoolObserved(60 * S, 60 * S, pool(A)) in told.events)
+        await until(lambda: PoolObserved(60 * S, 1000, 60 * S, pool(A)) in told.events)
         await until(lambda: not any(stream.queue.qsize() for stream in api.streams))
         api.put("services", service(ingress=()))
         await until(lambda: any(isinstance(event, ClusterEvent) for event in told.events))
         told.take()
         told.now = 70 * S
         api.cut("endpointslices")
-        assert await told.at(70 * S, 2) == [PoolUnobserved(70 * S, 58 * S, CUT), PoolConfirmed(10 * S)]
+        assert await told.at(70 * S, 2) == [PoolUnobserved(70 * S, 58 * S, CUT), PoolConfirmed(10 * S, 10 * S)]
 
 
 @pytest.mark.parametrize("how", ["http", "event"])
@@ -408,13 +409,13 @@ async def test_an_expired_version_is_a_gap_and_a_new_list(api: FakeApi, watch: P
         api.say("endpointslices", {"type": "ERROR", "object": status})
     reason = "the API server no longer has the changes since we last looked (410)"
     again = {  # a list proves nothing of what came and went, unless the changes can be had after all
-        "http": PoolObserved(2000, 1000, pool(A, B), listed=True),
-        "event": PoolConfirmed(1000),
+        "http": PoolObserved(2000, 1000, 2000, pool(A, B), 2000),
+        "event": PoolConfirmed(1000, 1000),
     }
     assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), again[how]]
     await api.watched("endpointslices")
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A))]
 
 
 async def test_a_watch_that_ends_after_its_time_goes_on_without_a_gap(
@@ -426,7 +427,7 @@ async def test_a_watch_that_ends_after_its_time_goes_on_without_a_gap(
     lists = sum(verb == "list" for verb, *_ in api.asked)
     told.now = 2000
     api.end("endpointslices")
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A))]
     assert sum(verb == "list" for verb, *_ in api.asked) == lists
 
 
@@ -438,13 +439,13 @@ async def test_a_watch_that_ends_as_soon_as_it_begins_is_broken(
         await api.watched("endpointslices")
         api.end("endpointslices")
         reason = "the API server ends the watch as soon as it begins"
-        assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000)]
+        assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000, 1000)]
 
 
 async def test_a_line_that_cannot_be_read_is_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     api.say("endpointslices", {"type": "ADDED"})
     reason = "the API server sent a watch event that cannot be read"
-    assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000)]
+    assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000, 1000)]
 
 
 async def test_silence_is_checked_by_a_list_and_is_a_gap_only_if_things_changed(
@@ -453,7 +454,7 @@ async def test_silence_is_checked_by_a_list_and_is_a_gap_only_if_things_changed(
     async with watching(replace(QUICK, silence_s=0.1)):
         told.take()
         told.now = 2000
-        assert PoolConfirmed(2000) in await told.at(2000, 2)
+        assert PoolConfirmed(2000, 2000) in await told.at(2000, 2)
         api.deaf = True
         told.now = 3000
         api.put("endpointslices", endpoint_slice(endpoint("a")))
@@ -477,14 +478,14 @@ async def test_a_killed_api_server_is_one_line_and_the_watch_resumes_when_it_is_
     await api.start()
     assert sorted(await told.at(3000, 2), key=str) == [
         ClusterEvent(3000, "node", "n3", "added"),
-        PoolObserved(3000, 1000, pool(B), listed=True),
+        PoolObserved(3000, 1000, 3000, pool(B), 3000),
     ]
     await until(lambda: len(api.streams) == 7)
     told.now = 4000
     api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2")))
-    assert await told.at(4000) == [PoolObserved(4000, 4000, pool(A, B))]
+    assert await told.at(4000) == [PoolObserved(4000, 1000, 4000, pool(A, B))]
     assert await watch.confirm()
-    assert told.take() == [PoolConfirmed(4000)]
+    assert told.take() == [PoolConfirmed(4000, 4000)]
 
 
 # --- starts -----------------------------------------------------------------------------------------------------------
@@ -498,7 +499,7 @@ async def test_a_slow_start_goes_on_in_the_background(api: FakeApi, watching: Ca
         told.now = 5000
         api.hold.set()
         await until(lambda: watch.unwatched is None)
-        assert PoolObserved(5000, 5000, pool(A, B), listed=True) in told.events
+        assert PoolObserved(5000, 5000, 5000, pool(A, B), 5000) in told.events
 
 
 async def test_a_dead_start_says_why(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
@@ -523,7 +524,7 @@ async def test_what_is_refused_is_said_once_and_the_rest_goes_on(
             "cannot list pods in namespace media: restarts of backend pods will be missing",
         ]
         assert sorted(told.take(), key=lambda event: getattr(event, "what", "")) == [
-            PoolObserved(1000, 1000, pool(A, B), listed=True),
+            PoolObserved(1000, 1000, 1000, pool(A, B), 1000),
             *[ClusterEvent(1000, "watch", "media/turn", what) for what in said],
         ]
 
@@ -543,7 +544,7 @@ async def test_without_the_service_the_pool_is_its_endpoints(
         assert not await watch.confirm()
         assert await told.at(1000, 2) == [
             PoolUnobserved(1000, 1000, "the watch does not tell what a list shows"),
-            PoolObserved(1000, 1000, pool(A, spec=()), listed=True),
+            PoolObserved(1000, 1000, 1000, pool(A, spec=()), 1000),
         ]
         assert await watch.confirm()
 
@@ -602,7 +603,7 @@ async def test_an_internal_error_is_one_event_and_a_gap(api: FakeApi, watch: Poo
     ]
     assert not await watch.confirm()
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(1000) == [PoolObserved(1000, 1000, pool(A), listed=True)]
+    assert await told.at(1000) == [PoolObserved(1000, 1000, 1000, pool(A), 1000)]
     api.deaf = True
     api.put("endpointslices", endpoint_slice({"conditions": {}}))
     assert not await watch.confirm()

@@ -272,7 +272,7 @@ async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: R
     pipeline = Pipeline(RunAnalysis(rules), reporter.emit, reporter.advance)
     with stop_on_signals(stop, abort, pipeline):
         async with look_out(asked) as lookout:
-            await lookout.begin(pipeline.emit, demanded=asked.watch == "on")
+            await lookout.begin(pipeline.emit, demanded=asked.watch == "on", settle_ns=rules.settle_ns)
             run = run_client(settings, lookout.target, lookout.explaining(pipeline.emit), stop, abort)
             verdict = await conduct(pipeline, run, abort, rules.settle_ns, lookout.want)
     return verdict.outcome
