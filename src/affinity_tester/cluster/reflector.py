@@ -131,6 +131,8 @@ class Reflector(Generic[T]):
         self._version = ""
         """The watch has told all up to this one."""
         self._first = True
+        self._is_up = False
+        """The watch runs, as far as is known."""
         self._lists = Lists()
         self._base_ns = 0
         """When the list was asked for from which the watch goes on: all that it tells happened after that."""
@@ -152,8 +154,10 @@ class Reflector(Generic[T]):
                     self._listener.refused(str(error))
                     self.settled.set()
                     return
+                self._is_up = False
                 self._listener.lost(error)
             except Exception as error:  # an error of this program must not end the run that it only watches
+                self._is_up = False
                 self._listener.failed(error)
                 self._listener.lost(ApiError(f"an internal error ({type(error).__name__})"))
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - clients shall not come back at once
@@ -177,10 +181,19 @@ class Reflector(Generic[T]):
         return Listing(asked_ns, heard_ns if first_ns is None else first_ns, heard_ns, version, items)
 
     async def sample(self) -> None:
-        """List one object, which is left unread: it tells what is older than it, and what is not. Raises `ApiError`."""
+        """List one object: it tells what is older than it, and what is not. Where there are no more, it is a whole list.
+
+        Raises `ApiError`.
+        """
         asked_ns = self._now_ns()
         page = await read_page(self._api, self._path, self._params, 1)
-        self._lists.note(page.version, asked_ns, self._now_ns())
+        heard_ns = self._now_ns()
+        self._lists.note(page.version, asked_ns, heard_ns)
+        if self._is_up and not page.more:
+            items: dict[str, Kept[T]] = {}
+            is_read = all([self._put(items, obj) for obj in page.items])
+            if is_read and self.level_with(Listing(asked_ns, heard_ns, heard_ns, page.version, items)):
+                self.proved(asked_ns)
 
     def level_with(self, listing: Listing[T]) -> bool:
         """Whether the watch has told all that a list shows; it may have told more since."""
@@ -242,6 +255,7 @@ class Reflector(Generic[T]):
         when = When(listing.asked_ns if first else self._known_before(listing), listing.first_ns, listing.heard_ns)
         self.items, self._version = listing.items, listing.version
         self._base_ns = listing.asked_ns
+        self._is_up = True
         self.proved(listing.asked_ns)
         for key in sorted(before.keys() | listing.items.keys()):
             old, new = before.get(key), listing.items.get(key)

@@ -64,6 +64,7 @@ class PoolWatch:
         self._listed_ns: int | None = None
         self._refused: str | None = None
         self._trouble = "no answer yet"
+        self._gap_reason = ""
         heard_slices: Listener[Slice] = Listener(
             changed=self._on_slice,
             refused=self._refuse_slices,
@@ -189,9 +190,11 @@ class PoolWatch:
         self._pool.up(part, when, missed=missed)
 
     def _lost(self, part: str, error: ApiError) -> None:
-        self._trouble = str(error)
-        if not self._pool.down(part, str(error)) and isinstance(error, ObjectError):
-            self._lookout.unread(error)  # the gap, if any, was told with another reason
+        self._trouble = reason = str(error)
+        if self._pool.down(part, reason):
+            self._gap_reason = reason
+        elif isinstance(error, ObjectError) and reason != self._gap_reason:
+            self._lookout.unread(error)
 
     def _on_slice(self, _key: str, _old: Slice | None, _new: Slice | None, when: When | None) -> None:
         if when is not None:
