@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.core.events import Event
 from fakeapi import Json
 
 NS = 1_000_000_000
+T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -26,6 +27,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._virtual_s = 1000.0
+        self.asleep: list[tuple[float, float]] = []
+        """(from, to) in which nothing runs: what was due meanwhile runs afterwards, in its order."""
 
     def time(self) -> float:
         return self._virtual_s
@@ -33,6 +36,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         if not self._ready and self._scheduled:  # type: ignore[attr-defined]
             self._virtual_s = max(self._virtual_s, self._scheduled[0]._when)  # type: ignore[attr-defined]
+            for from_s, to_s in self.asleep:
+                if from_s <= self._virtual_s < to_s:
+                    self._virtual_s = to_s
         super()._run_once()  # type: ignore[misc]
 
 
@@ -46,7 +52,7 @@ class Change(NamedTuple):
 
 
 class Weather(NamedTuple):
-    """How bad it is; times in seconds."""
+    """How bad it is; times in seconds since the beginning."""
 
     delay_s: float = 0.02
     """Of each way of a request, and of a watch's news, at the most, in good weather."""
@@ -54,8 +60,6 @@ class Weather(NamedTuple):
     """(from, to, what): nothing of `lists`, `watches` or `all` gets through."""
     suspended: tuple[tuple[float, float], ...] = ()
     """The client runs no code; what arrives waits in its sockets."""
-    cuts: tuple[float, ...] = ()
-    """All watches break."""
 
 
 class SimApi:
@@ -64,22 +68,28 @@ class SimApi:
     def __init__(self, seed: int, weather: Weather) -> None:
         self._random = random.Random(seed)
         self._weather = weather
-        self._began_s = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.began_s = self._loop.time()
+        if isinstance(self._loop, VirtualLoop):
+            self._loop.asleep = sorted((self.began_s + a, self.began_s + b) for a, b in weather.suspended)
         self.version = 100
         self.history: list[Change] = []
         self.objects: dict[str, dict[str, Json]] = {"endpointslices": {}, "services": {}, "nodes": {}, "pods": {}}
         self._queues: dict[asyncio.Queue[Change | None], str] = {}
-        self.requests = 0
-        self.bytes = 0
+        self.requests: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def at_s(self) -> float:
-        """Seconds since it began."""
-        return asyncio.get_running_loop().time() - self._began_s
-
     def now_ns(self) -> int:
-        return round(asyncio.get_running_loop().time() * NS)
+        return round(self._loop.time() * NS)
+
+    def ns(self, at_s: float) -> int:
+        """On the clock, of seconds since the beginning."""
+        return round((self.began_s + at_s) * NS)
+
+    def plan(self, at_s: float, do: Callable[[], None]) -> None:
+        self._loop.call_at(self.began_s + at_s, do)
 
     async def _pass(self, what: str) -> None:
         """One way, of a request or an answer."""
@@ -87,20 +97,19 @@ class SimApi:
         await self._through(what)
 
     async def _through(self, what: str) -> None:
-        """Wait until nothing is in the way, for the network or for the client."""
-        again = True
-        while again:
-            again = False
-            now_s = self.at_s()
-            ways = [(a, b) for a, b, of in self._weather.stalls if of in (what, "all")]
-            for from_s, to_s in (*ways, *self._weather.suspended):
-                if from_s <= now_s < to_s:
-                    await asyncio.sleep(to_s - now_s + self._random.uniform(0, 0.01))
-                    again = True
+        """Wait until nothing is in the way."""
+        stalls = [(a, b) for a, b, of in self._weather.stalls if of in (what, "all")]
+        for _ in range(10):
+            now_s = self._loop.time() - self.began_s
+            ends = [to_s for from_s, to_s in stalls if from_s <= now_s < to_s]
+            if not ends:
+                return
+            await asyncio.sleep(max(ends) - now_s + self._random.uniform(0, 0.01))
 
     # --- truth --------------------------------------------------------------------------------------------------------
 
-    def change(self, resource: str, obj: Json, *, delete: bool = False) -> None:
+    def change(self, resource: str, obj: Json, *, at_s: float = 0, delete: bool = False) -> None:
+        """It happens at `at_s`, whenever the client comes to run this."""
         self.version += self._random.randint(1, 3)  # other resources count, too
         metadata = {**obj["metadata"], "resourceVersion": str(self.version)}
         obj = {**obj, "metadata": metadata}
@@ -110,15 +119,24 @@ class SimApi:
             del known[metadata["name"]]
         else:
             known[metadata["name"]] = obj
-        change = Change(self.now_ns(), self.version, resource, {"type": kind, "object": obj})
+        change = Change(self.ns(at_s), self.version, resource, {"type": kind, "object": obj})
         self.history.append(change)
-        for queue, of in self._queues.items():
-            if of == resource:
-                queue.put_nowait(change)
+        self._publish(change)
+
+    def bookmark(self) -> None:
+        for resource in self.objects:
+            bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self.version)}}}
+            self._publish(Change(0, self.version, resource, bookmark))
 
     def cut(self) -> None:
+        """All watches break, behind what is under way."""
         for queue in self._queues:
             queue.put_nowait(None)
+
+    def _publish(self, change: Change) -> None:
+        for queue, of in self._queues.items():
+            if of == change.resource:
+                queue.put_nowait(change)
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
@@ -128,8 +146,8 @@ class SimApi:
                 answer = await self._list(path.rpartition("/")[2], dict(params))
         except TimeoutError as error:
             raise ApiError("the API server did not answer in time") from error
-        self.requests += 1
-        self.bytes += len(json.dumps(answer))
+        self.requests[path] += 1
+        self.bytes[path] += len(json.dumps(answer))
         return answer
 
     async def _list(self, resource: str, query: dict[str, str]) -> dict[str, Any]:
@@ -147,14 +165,18 @@ class SimApi:
     async def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
         resource, query = path.rpartition("/")[2], dict(params)
         queue: asyncio.Queue[Change | None] = asyncio.Queue()
-        await self._pass("watches")
+        try:
+            async with asyncio.timeout(10):
+                await self._pass("watches")
+        except TimeoutError as error:
+            raise ApiError("the API server did not answer in time") from error
         for change in self.history:
             if change.resource == resource and change.version > int(query["resourceVersion"]):
                 queue.put_nowait(change)
         self._queues[queue] = resource
-        ends_s = self.at_s() + int(query["timeoutSeconds"])
+        ends_s = self._loop.time() + int(query["timeoutSeconds"])
         try:
-            while (left_s := ends_s - self.at_s()) > 0:
+            while (left_s := ends_s - self._loop.time()) > 0:
                 try:
                     async with asyncio.timeout(min(silence_s, left_s)):
                         news = await queue.get()
@@ -165,7 +187,6 @@ class SimApi:
                 await self._pass("watches")
                 if news is None:
                     raise ApiError("the connection to the API server broke")
-                self.bytes += len(json.dumps(news.event))
                 yield json.dumps(news.event).encode()
         finally:
             del self._queues[queue]
@@ -174,7 +195,7 @@ class SimApi:
         """Nothing is open."""
 
 
-def simulate(play: Callable[[], Any]) -> Any:
+def simulate(play: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine in virtual time."""
     loop = VirtualLoop()
     try:
@@ -185,7 +206,3 @@ def simulate(play: Callable[[], Any]) -> Any:
 
 def cluster_of(api: SimApi) -> Cluster:
     return Cluster(api, "simulated", "media", inside=False)
-
-
-def kinds(events: list[Event], *types: type) -> list[Event]:
-    return [event for event in events if isinstance(event, types)]

@@ -370,7 +370,7 @@ def test_whether_a_watch_is_level_with_a_list(
     reflector.items = {key: Kept(own, None) for key, own in copy.items()}
     reflector._version = seen
     kept = {key: Kept(own, None) for key, own in listing.items()}
-    assert reflector.level_with(Listing(0, 0, 0, version, kept)) is level
+    assert reflector.level_with(Listing(0, 0, version, kept)) is level
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------
@@ -721,7 +721,9 @@ async def test_a_slice_that_cannot_be_read_leaves_the_pool_unknown_until_it_can(
     assert told.take() == []
     told.now = 4000
     api.put("endpointslices", endpoint_slice(endpoint("a", ready=False), endpoint("b", "n2")))
-    assert await told.at(4000) == [PoolObserved(4000, 1000, 4000, pool(replace(A, ready=False, serving=False), B), 1000)]
+    assert await told.at(4000) == [
+        PoolObserved(4000, 1000, 4000, pool(replace(A, ready=False, serving=False), B), 1000)
+    ]
 
 
 async def test_what_cannot_be_read_in_a_gap_is_said(api: FakeApi, watch: PoolWatch, told: Told) -> None:

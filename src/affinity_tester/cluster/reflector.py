@@ -74,10 +74,17 @@ class Listing(Generic[T]):
     """It is not older than this: when it was asked for..."""
     first_ns: int
     """...and no newer than this: when its first page was there."""
-    heard_ns: int
-    """When the last of it was there."""
     version: str
     items: dict[str, Kept[T]]
+
+
+class Missed(NamedTuple):
+    """What a watch missed, or may have."""
+
+    words: str
+    """The end of a sentence."""
+    first: str = ""
+    """The version of the first of it, where that can be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +154,7 @@ class Reflector(Generic[T]):
         while True:
             try:
                 listing = await self.list()
-                self._adopt(listing, missed=not self._first and await self._missed(listing) is not None)
+                self._adopt(listing, None if self._first else await self._missed(listing))
                 await self._follow()
             except ApiError as error:
                 if error.status == FORBIDDEN and self._first:
@@ -177,8 +184,7 @@ class Reflector(Generic[T]):
                 is_whole &= self._put(items, obj)
         if not is_whole:  # what cannot be read may be any of those that seem to be gone
             items = {**self.items, **items}
-        heard_ns = self._now_ns()
-        return Listing(asked_ns, heard_ns if first_ns is None else first_ns, heard_ns, version, items)
+        return Listing(asked_ns, self._now_ns() if first_ns is None else first_ns, version, items)
 
     async def sample(self) -> None:
         """List one object: it tells what is older than it, and what is not. Where there are no more, it is a whole list.
@@ -192,7 +198,7 @@ class Reflector(Generic[T]):
         if self._is_up and not page.more:
             items: dict[str, Kept[T]] = {}
             is_read = all([self._put(items, obj) for obj in page.items])
-            if is_read and self.level_with(Listing(asked_ns, heard_ns, heard_ns, page.version, items)):
+            if is_read and self.level_with(Listing(asked_ns, heard_ns, page.version, items)):
                 self.proved(asked_ns)
 
     def level_with(self, listing: Listing[T]) -> bool:
@@ -225,34 +231,40 @@ class Reflector(Generic[T]):
             return False
         return True
 
-    async def _missed(self, listing: Listing[T]) -> str | None:
-        """What a watch that is down may have missed before a list, as the end of a sentence; None: nothing."""
-        if _versions(listing.items) != _versions(self.items):
-            return "while things changed"
-        if not self._listener.fleeting or listing.version == self._version:
+    async def _missed(self, listing: Listing[T]) -> Missed | None:
+        """What a watch that is down may have missed before a list; None: nothing."""
+        differs = _versions(listing.items) != _versions(self.items)
+        if not differs and (not self._listener.fleeting or listing.version == self._version):
             return None
         pace = self._pace
         events = watch_events(
             self._api, self._path, self._params, self._version, silence_s=pace.level_s, rotate_s=pace.rotate_s
         )
+        newer, why = False, ""
         try:
-            async with aclosing(events):
+            # That something was missed need not wait; only when it began is asked for.
+            async with asyncio.timeout(pace.level_s if differs else None), aclosing(events):
                 async for kind, obj in events:
                     version = self._read_version(obj)
                     newer = has_reached(version, listing.version)
                     if kind != "BOOKMARK" and (version == listing.version or not newer):
-                        return "while things changed"
+                        return Missed("while things changed", version)
                     if newer:
-                        return None
-        except WatchSilentError:
-            return None
+                        break
+        except (WatchSilentError, TimeoutError):
+            return Missed("while things changed") if differs else None
         except ApiError as error:
-            return f"and what changed meanwhile cannot be known ({error})"
-        return "and what changed meanwhile cannot be known"
+            why = f" ({error})"
+        if differs:
+            return Missed("while things changed")
+        return None if newer else Missed(f"and what changed meanwhile cannot be known{why}")
 
-    def _adopt(self, listing: Listing[T], *, missed: bool) -> None:
+    def _adopt(self, listing: Listing[T], missed: Missed | None) -> None:
         before, first, self._first = self.items, self._first, False
-        when = When(listing.asked_ns if first else self._known_before(listing), listing.first_ns, listing.heard_ns)
+        since_ns = listing.asked_ns if first else self._known_before(listing)
+        if missed is not None and missed.first:
+            since_ns = max(since_ns, self._lists.asked_below(missed.first) or 0)
+        when = When(min(since_ns, listing.first_ns), listing.first_ns, self._now_ns())
         self.items, self._version = listing.items, listing.version
         self._base_ns = listing.asked_ns
         self._is_up = True
@@ -261,14 +273,14 @@ class Reflector(Generic[T]):
             old, new = before.get(key), listing.items.get(key)
             if old != new:
                 self._listener.changed(key, old and old.fact, new and new.fact, None if first else when)
-        self._listener.listed(when, missed)
+        self._listener.listed(when, missed is not None)
         self.settled.set()
 
     def _known_before(self, listing: Listing[T]) -> int:
         """Nothing that happened before this was missed until a list."""
         if not has_reached(listing.version, self._version):  # the numbers began anew, and can be compared no more
             return self._level_ns
-        return min(self.known_ns, listing.first_ns)
+        return self.known_ns
 
     async def _follow(self) -> None:
         """Watch on and on from the last resourceVersion; raises `ApiError` when something may have been missed."""
@@ -293,8 +305,8 @@ class Reflector(Generic[T]):
                 listing = await self.list()
                 missed = await self._missed(listing)
                 if missed is not None:
-                    raise ApiError(f"{silent} {missed}") from silent
-                self._adopt(listing, missed=False)
+                    raise ApiError(f"{silent} {missed.words}") from silent
+                self._adopt(listing, None)
                 continue
             if not heard and self._now_ns() - began_ns < self._pace.brief_s * 1e9:
                 raise ApiError("the API server ends the watch as soon as it begins")
