@@ -11,8 +11,7 @@ import random
 from dataclasses import dataclass, field
 from functools import partial
 
-import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinity_tester.cluster.objects import ServiceRef

@@ -195,11 +195,15 @@ class Reflector(Generic[T]):
         page = await read_page(self._api, self._path, self._params, 1)
         heard_ns = self._now_ns()
         self._lists.note(page.version, asked_ns, heard_ns)
-        if self._is_up and not page.more:
-            items: dict[str, Kept[T]] = {}
-            is_read = all([self._put(items, obj) for obj in page.items])
-            if is_read and self.level_with(Listing(asked_ns, heard_ns, page.version, items)):
-                self.proved(asked_ns)
+        if page.more or not self._is_up:
+            return
+        items: dict[str, Kept[T]] = {}
+        try:
+            is_whole = all(self._put(items, obj) for obj in page.items)
+        except ObjectError:  # the watch says so itself
+            return
+        if is_whole and self.level_with(Listing(asked_ns, heard_ns, page.version, items)):
+            self.proved(asked_ns)
 
     def level_with(self, listing: Listing[T]) -> bool:
         """Whether the watch has told all that a list shows; it may have told more since."""
