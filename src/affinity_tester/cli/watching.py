@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from time import monotonic_ns
 from typing import Literal
 
+from affinity_tester import clock
 from affinity_tester.cli.target import split_target
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
@@ -62,11 +62,11 @@ class Lookout:
             self._watch = PoolWatch(self._cluster, service.ref, self._found.port.port, emit, family=family)
             self._missing = await self._watch.start() or ""
             if not self._missing:
-                emit(WatchBegun(monotonic_ns(), self._cluster.context, str(service.ref), self._found.via))
+                emit(WatchBegun(clock.now_ns(), self._cluster.context, str(service.ref), self._found.via))
                 return
         if demanded:
             raise UserError(f"--watch on: {self._missing}")
-        emit(WatchMissing(monotonic_ns(), self._missing))
+        emit(WatchMissing(clock.now_ns(), self._missing))
 
     def want(self, after_ns: int | None) -> None:
         """See to it that the pool is listed later than this; None: not needed."""

@@ -6,8 +6,8 @@ Answered, the target lives and only this flow is dead; unanswered, the path or t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from time import monotonic_ns
 
+from affinity_tester import clock
 from affinity_tester.core.events import CanaryResult, Event, FirstAnswer
 from affinity_tester.core.identity import Identity
 from affinity_tester.net.session import Session
@@ -97,7 +97,7 @@ class Canaries:
             if canary.session.tracker.sent_count < PROBES:
                 canary.session.send()
             return
-        self._emit(CanaryResult(monotonic_ns(), canary.about, canary.sent_ns, canary.answer))
+        self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, canary.answer))
         self._end(canary)
 
     def _end(self, canary: _Canary) -> None:

@@ -15,10 +15,9 @@ import time
 from array import array
 from collections.abc import Callable, Iterable
 from operator import sub
-from time import monotonic_ns
 from typing import Any
 
-from affinity_tester import __version__
+from affinity_tester import __version__, clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ChangeSeen,
@@ -128,6 +127,13 @@ class _Client:
         """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
         self._sending = True
+        self._awake_ns = 0
+        """When this process was last seen to run."""
+        self.resumed_ns = 0
+        """When it last went on after it had stood still for over a second (a stop, or a sleep); 0: it never did.
+
+        What went unanswered meanwhile is no silence of the network: silence counts from here on.
+        """
         self._source = ""
         self._source_checked_ns = 0
 
@@ -140,17 +146,18 @@ class _Client:
             self._open()
             # What a run keeps for its whole life is no garbage: looking through it all would hold up the probes.
             gc.freeze()
-            start_ns = monotonic_ns()
+            start_ns = clock.now_ns()
             begin_ns = min(BEGIN_NS, (settings.duration_ns or NS_PER_S * 3600) // (4 * settings.sessions))
             self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions, begin_ns)
-            self._last_tick_ns = start_ns
+            self._last_tick_ns = self._awake_ns = start_ns
             self._next_stats_ns = start_ns + settings.stats_interval_ns
             self._tick()
             self._sweeper = loop.call_later(SWEEP_NS / NS_PER_S, self._sweep)
-            longest_s = None if settings.duration_ns is None else settings.duration_ns / NS_PER_S
-            interrupted = await self._wait(self._stop, longest_s)
+            interrupted = await self._wait_until(
+                None if settings.duration_ns is None else start_ns + settings.duration_ns
+            )
             self._sending = False
-            stopped_ns = monotonic_ns()
+            stopped_ns = clock.now_ns()
             self._emit(SendingStopped(stopped_ns, interrupted))
             await self._drain()
             self._summarise(start_ns, stopped_ns)
@@ -166,7 +173,7 @@ class _Client:
         settings = self._settings
         raise_descriptor_limit(settings.sessions)
         self._source = self._learn(self._target, self._scope_id)
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         self._emit(
             RunStarted(
                 now_ns,
@@ -216,6 +223,16 @@ class _Client:
         self._reader.remove(session)
         session.sock.close()
 
+    async def _wait_until(self, end_ns: int | None) -> bool:
+        """Wait for `stop`; False when the end (None: none) came first.
+
+        It looks each second, since asyncio's clock stands while the machine sleeps.
+        """
+        while end_ns is None or (left_ns := end_ns - clock.now_ns()) > 0:
+            if await self._wait(self._stop, None if end_ns is None else min(left_ns, NS_PER_S) / NS_PER_S):
+                return True
+        return False
+
     async def _wait(self, event: asyncio.Event, longest_s: float | None) -> bool:
         """Wait for an event, or for a failure in a callback (which is raised); False when the time was up first."""
         waiter: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
@@ -230,13 +247,13 @@ class _Client:
 
     async def _drain(self) -> None:
         """Let the replies come in: until every probe is answered or lost."""
-        deadline_ns = monotonic_ns() + self._settings.loss_threshold_ns + SWEEP_NS
-        while monotonic_ns() < deadline_ns and any(session.tracker.pending for session in self._sessions):
+        deadline_ns = clock.now_ns() + self._settings.loss_threshold_ns + SWEEP_NS
+        while clock.now_ns() < deadline_ns and any(session.tracker.pending for session in self._sessions):
             if await self._wait(self._abort, 0.05):
                 break
 
     def _summarise(self, start_ns: int, stopped_ns: int) -> None:
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         total, losses, kinds, gap_ns = Counts(), Losses(), dict.fromkeys(Kind, 0), 0
         for session in self._sessions:
             session.read_empty()  # what came after the last answer counts too: duplicates, forgeries
@@ -277,15 +294,13 @@ class _Client:
         if not self._sending:
             return
         self._guarded(self._send_due)
-        loop = asyncio.get_running_loop()
         due_ns = max(self._schedule.next_due_ns, self._last_tick_ns + GRAIN_NS)
-        self._timer = loop.call_at(due_ns / NS_PER_S, self._tick)
+        self._timer = asyncio.get_running_loop().call_later((due_ns - clock.now_ns()) / NS_PER_S, self._tick)
 
     def _send_due(self) -> None:
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         sessions = self._sessions
-        if now_ns - self._last_tick_ns > NS_PER_S:
-            self._catch_up(now_ns)
+        self._notice_stall(now_ns)
         self._last_tick_ns = now_ns
         missed, timely = self._schedule.take(now_ns)
         for slot in missed:
@@ -297,8 +312,15 @@ class _Client:
                 if session.tracker.sent_count == MAX_PROBES:
                     self._emit(SessionExhausted(now_ns, session.name))
 
+    def _notice_stall(self, now_ns: int) -> None:
+        """Called by both timers, the sweep's four times a second: what comes a second late stood still."""
+        if now_ns - self._awake_ns > NS_PER_S:
+            self.resumed_ns = now_ns
+            self._catch_up(now_ns)
+        self._awake_ns = now_ns
+
     def _catch_up(self, now_ns: int) -> None:
-        """After a stop of this process: read and expire before anything is sent, and skip the rounds that were missed."""
+        """After a stall: read and expire before anything is sent, and skip the rounds that were missed."""
         for session in self._sessions:
             session.expire()
         rounds = self._schedule.skip_rounds(now_ns)
@@ -310,13 +332,14 @@ class _Client:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_NS / NS_PER_S, self._sweep)
 
     def _look_around(self) -> None:
+        self._notice_stall(clock.now_ns())
         # Over all sessions, so it only reads what is plain; few of them have anything to be looked after.
         sessions = self._sessions
         for session in [session for session in sessions if session.tracker.pending]:
             session.expire()
         answered = sum([session.tracker.answered for session in sessions])
         behind = [session for session in sessions if (t := session.tracker).head != t.sent_count - 1]
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         if self._sending:
             self._canaries.sweep(now_ns, behind)
         self._outages.sweep(now_ns, answered, [session.tracker for session in behind], self._canaries.answered_ns)
