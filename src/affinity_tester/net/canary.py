@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from affinity_tester import clock
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import CanaryResult, Event, FirstAnswer
 from affinity_tester.core.identity import Identity
 from affinity_tester.net.session import Session
@@ -45,7 +46,7 @@ class Canaries:
 
     def __init__(
         self,
-        open_session: Callable[[str, Callable[[Event], None]], Session],
+        open_session: Callable[[str, TransportAddress, Callable[[Event], None]], Session],
         close_session: Callable[[Session], None],
         emit: Callable[[Event], None],
         wait_ns: int,
@@ -68,7 +69,7 @@ class Canaries:
         for session in sessions:
             since = session.tracker.unanswered()
             if since is not None and now_ns - since[1] >= SILENCE_NS and self._may_send(session.name, now_ns):
-                self._send(session.name, now_ns)
+                self._send(session, now_ns)
 
     def close(self) -> None:
         """End those that are out; what they would have shown is not known."""
@@ -78,11 +79,11 @@ class Canaries:
     def _may_send(self, name: str, now_ns: int) -> bool:
         return now_ns - self._newest_ns >= APART_NS and now_ns - self._sent_ns.get(name, -AGAIN_NS) >= AGAIN_NS
 
-    def _send(self, name: str, now_ns: int) -> None:
-        canary = _Canary(name, now_ns)
-        self._newest_ns = self._sent_ns[name] = now_ns
+    def _send(self, about: Session, now_ns: int) -> None:
+        canary = _Canary(about.name, now_ns)
+        self._newest_ns = self._sent_ns[about.name] = now_ns
         try:
-            canary.session = self._open_session(f"CANARY-{name}", canary.observe)
+            canary.session = self._open_session(f"CANARY-{about.name}", about.target, canary.observe)
         except OSError:
             return  # no descriptor or port left: the evidence is missing, the run goes on
         self._out.append(canary)

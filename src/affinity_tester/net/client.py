@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import itertools
 import random
 import secrets
 import time
@@ -48,6 +49,7 @@ from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
 from affinity_tester.net.reader import Reader
 from affinity_tester.net.resolve import Target
+from affinity_tester.net.routes import Learn, Route, find_routes
 from affinity_tester.net.session import Session, tally
 from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 
@@ -82,13 +84,14 @@ async def run_client(
     stop: asyncio.Event,
     abort: asyncio.Event | None = None,
     *,
-    learn: Callable[[TransportAddress, int], str] = learn_source,
+    learn: Learn = learn_source,
 ) -> None:
-    """Probe the target from the first event to the last summary.
+    """Probe the target from the first event to the last summary; of several addresses each has a cohort of sessions.
 
     Events go to `emit` as they happen; whatever it raises ends the run and is raised here. `stop` ends sending (as the
-    duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards the target,
-    at the start and again when something changes. Raises `UserError` when the sockets cannot be opened.
+    duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards an
+    address of the target, at the start and again when something changes. Raises `UserError` when there is no route, or the
+    sockets cannot be opened.
     """
     await _Client(settings, target, emit, stop, abort or asyncio.Event(), learn=learn).run()
 
@@ -104,13 +107,14 @@ class _Client:
         stop: asyncio.Event,
         abort: asyncio.Event,
         *,
-        learn: Callable[[TransportAddress, int], str],
+        learn: Learn,
     ) -> None:
         self._settings = settings
         self._learn = learn
-        self._target = target.address
-        self._target_name = target.name
-        self._scope_id = target.scope_id
+        self._target = target
+        self._routes: dict[TransportAddress, Route] = {}
+        """By the address that they lead to; filled when the run opens."""
+        self._sources_checked_ns = 0
         self._emit = emit
         self._stop = stop
         self._abort = abort
@@ -134,8 +138,6 @@ class _Client:
 
         What went unanswered meanwhile is no silence of the network: silence counts from here on.
         """
-        self._source = ""
-        self._source_checked_ns = 0
 
     async def run(self) -> None:
         """Run from the first event to the last summary."""
@@ -172,7 +174,9 @@ class _Client:
     def _open(self) -> None:
         settings = self._settings
         raise_descriptor_limit(settings.sessions)
-        self._source = self._learn(self._target, self._scope_id)
+        routes, unprobed = find_routes(self._target, settings.sessions, self._learn)
+        self._routes = {route.address: route for route in routes}
+        several = len(routes) > 1
         now_ns = clock.now_ns()
         self._emit(
             RunStarted(
@@ -180,8 +184,8 @@ class _Client:
                 wall_ns=time.time_ns(),
                 utc_offset_s=time.localtime().tm_gmtoff,
                 version=__version__,
-                target=self._target,
-                target_name=self._target_name,
+                target=routes[0].address,
+                target_name=self._target.name,
                 sessions=settings.sessions,
                 interval_ns=settings.interval_ns,
                 loss_threshold_ns=settings.loss_threshold_ns,
@@ -189,29 +193,32 @@ class _Client:
                 connected=settings.connected,
                 lost_guarantees=lost_guarantees(),
                 sizes=settings.sizes,
+                addresses=tuple(self._routes) if several else (),
+                unprobed=unprobed,
             )
         )
         self._reader = Reader(asyncio.get_running_loop(), self._guarded)
         observe = self._observe  # bound once for all
-        for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
+        numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
+        for number, route in zip(numbers, itertools.cycle(routes), strict=False):
             try:
-                session = self._open_session(f"CLIENT-{number}", observe)
+                session = self._open_session(f"CLIENT-{number}", route.address, observe)
             except OSError as error:
-                raise _open_error(error, len(self._sessions), settings.sessions, self._source) from error
+                raise _open_error(error, len(self._sessions), settings.sessions, route.source) from error
             self._sessions.append(session)
-            self._emit(SessionStarted(now_ns, session.name, session.local))
+            self._emit(SessionStarted(now_ns, session.name, session.local, session.target if several else None))
 
-    def _open_session(self, name: str, emit: Callable[[Event], None]) -> Session:
+    def _open_session(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
         """A session on a socket of its own, read from now on. Raises `OSError`."""
-        settings = self._settings
-        sock = open_probe_socket(self._source, self._target, scope_id=self._scope_id, connected=settings.connected)
+        settings, route = self._settings, self._routes[target]
+        sock = open_probe_socket(route.source, target, scope_id=route.scope_id, connected=settings.connected)
         session = Session(
             sock,
-            self._target,
+            target,
             SessionTracker(name, settings.loss_threshold_ns, emit, usual_probes=self._usual_probes),
             Conversation(secrets.randbits(64), self._sizes, settings.key),
             emit=emit,
-            scope_id=self._scope_id,
+            scope_id=route.scope_id,
             connected=settings.connected,
         )
         assert self._reader is not None
@@ -399,20 +406,23 @@ class _Client:
                     self._emit(ForeignServer(at_ns, who.software))
             case (
                 ChangeSeen(at_ns=at_ns, session=session) | ClientFault(at_ns=at_ns, session=session, fault="send-error")
-            ) if at_ns - self._source_checked_ns > NS_PER_S:
-                self._source_checked_ns = at_ns
-                self._check_source(at_ns, session)
+            ) if at_ns - self._sources_checked_ns > NS_PER_S:
+                self._sources_checked_ns = at_ns
+                for route in self._routes.values():
+                    self._check_source(at_ns, session, route)
 
-    def _check_source(self, now_ns: int, session: str) -> None:
+    def _check_source(self, now_ns: int, session: str, route: Route) -> None:
         """A session changed: see whether it was this machine's own address that did."""
         try:
-            source = self._learn(self._target, self._scope_id)
+            source = self._learn(route.address, route.scope_id)
         except UserError as error:
             source = str(error)
-        if source != self._source:
-            detail = f"this machine's own address changed: {self._source} -> {source}"
-            self._source = source
-            self._emit(ClientFault(now_ns, session, "local-address", detail))
+        if source != route.source:
+            detail = f"this machine's own address changed: {route.source} -> {source}"
+            route.source = source
+            of_route = [each.name for each in self._sessions if each.target == route.address]
+            name = session if session in of_route else of_route[0]
+            self._emit(ClientFault(now_ns, name, "local-address", detail))
 
 
 def _open_error(error: OSError, opened: int, wanted: int, source: str) -> UserError:
