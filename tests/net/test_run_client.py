@@ -17,6 +17,7 @@ from affinity_tester import __version__
 from affinity_tester.core import outages, tracker
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    CanaryResult,
     ChangeSeen,
     ClientFault,
     Counts,
@@ -290,6 +291,20 @@ async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.M
     ended = told.only(OutageEnded)
     assert (ended.session, ended.since_seq, ended.probes, ended.first.seq) == (ill.session, 10, 70, 80)
     told.counts()
+
+
+async def test_a_short_silence_after_a_stall_of_the_client_has_no_canary() -> None:
+    def stall(server: ScriptedServer, probe: Probe) -> None:
+        if probe.seq == 10 and probe.session == 1:
+            time.sleep(2.5)
+        if not (probe.session == 1 and 5 <= probe.seq < 30):
+            server.reply(probe)
+
+    async with scripted(stall) as server:
+        told = await probed(server.address, seconds=3.5, sessions=2)
+    # Unanswered from its 6th probe to its 30th: for 3 s by the clock, of which the client ran for half a second.
+    assert told.counts().lost == 25
+    assert not told.of(CanaryResult)
 
 
 async def test_a_session_ends_when_its_sequence_numbers_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:

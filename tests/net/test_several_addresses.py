@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from running import MS, Told
 
+from affinity_tester.core import canaries
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -22,7 +23,6 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.errors import UserError
-from affinity_tester.net import canary as canary_module
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import learn_source
 from affinity_tester.net.resolve import Destination, Target, resolve_target
@@ -118,14 +118,14 @@ async def test_more_addresses_than_sessions_are_said_to_be_unprobed(monkeypatch:
 
 
 async def test_a_dead_address_is_seen_and_asked_by_its_own_canaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary_module, "SILENCE_NS", 300 * MS)
+    monkeypatch.setattr(canaries, "SILENCE_NS", 300 * MS)
     async with zones(monkeypatch, closed=1) as (target, servers):
         told = await told_of(target, sessions=6, seconds=1.5, loss_threshold_ns=300 * MS)
     dead = {s.session for s in told.of(SessionStarted) if s.target == servers[2].address}
-    canaries = told.of(CanaryResult)
-    assert canaries
-    assert {canary.session for canary in canaries} <= dead
-    assert {canary.identity for canary in canaries} == {None}
+    results = told.of(CanaryResult)
+    assert results
+    assert {canary.session for canary in results} <= dead
+    assert {canary.identity for canary in results} == {None}
     answered = Counter(probe.session for server in servers[:2] for probe in server.probes)
     assert told.counts().answered == answered.total()
 

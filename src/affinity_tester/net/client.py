@@ -122,7 +122,13 @@ class _Client:
         kept_ns = HISTORY_NS + PRUNE_NS
         self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
-        self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
+        self._canaries = Canaries(
+            self._open_session,
+            self._close_session,
+            emit,
+            interval_ns=settings.interval_ns,
+            wait_ns=settings.loss_threshold_ns,
+        )
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: Reader | None = None
@@ -313,11 +319,13 @@ class _Client:
         for slot in missed:
             sessions[slot % len(sessions)].timer_misses += 1
         for slot in timely:
-            session = sessions[slot % len(sessions)]
-            if session.tracker.sent_count < MAX_PROBES:
-                session.send()
-                if session.tracker.sent_count == MAX_PROBES:
-                    self._emit(SessionExhausted(now_ns, session.name))
+            self._send(sessions[slot % len(sessions)], now_ns)
+
+    def _send(self, session: Session, now_ns: int) -> None:
+        if session.tracker.sent_count < MAX_PROBES:
+            session.send()
+            if session.tracker.sent_count == MAX_PROBES:
+                self._emit(SessionExhausted(now_ns, session.name))
 
     def _notice_stall(self, now_ns: int) -> None:
         """Called by both timers, the sweep's four times a second: what comes a second late stood still."""
@@ -348,7 +356,7 @@ class _Client:
         behind = [session for session in sessions if (t := session.tracker).head != t.sent_count - 1]
         now_ns = clock.now_ns()
         if self._sending:
-            self._canaries.sweep(now_ns, behind)
+            self._ask_more(now_ns, behind)
         self._outages.sweep(now_ns, answered, [session.tracker for session in behind], self._canaries.answered_ns)
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
@@ -356,6 +364,11 @@ class _Client:
             self._emit(NothingAnswered(now_ns, silent_ns, self._why_silent()))
         if now_ns >= self._next_stats_ns and self._sending:
             self._tell_stats(now_ns)
+
+    def _ask_more(self, now_ns: int, behind: list[Session]) -> None:
+        """Send what is sent only where an answer is missing."""
+        unanswered = [(each.name, since[1]) for each in behind if (since := each.tracker.unanswered()) is not None]
+        self._canaries.sweep(now_ns, behind, unanswered, self.resumed_ns)
 
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
