@@ -19,7 +19,9 @@ from affinity_tester.cli import main
 from affinity_tester.cli.watching import Asked
 from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
+    CanaryResult,
     Event,
+    OutageStarted,
     Outcome,
     RunEnded,
     RunStarted,
@@ -562,3 +564,37 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
     assert "How long to send. Default: until Ctrl-C." in shown
     assert "Default: loss alone never fails." in shown
     assert "Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error." in shown
+
+
+# --- silences --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_flow_that_dies_is_told_as_soon_at_a_long_interval(run: Run, tmp_path: Path) -> None:
+    def dies(server: ScriptedServer, probe: Probe) -> None:
+        # Session 1 is dead from its second probe on; the canary of it comes later and is answered.
+        if probe.session != 1 or probe.seq == 0:
+            server.reply(probe)
+
+    record = tmp_path / "run.jsonl"
+    async with scripted(dies) as server:
+        await run(
+            server.address,
+            "--sessions",
+            "3",
+            "--interval",
+            "2s",
+            "--duration",
+            "11",
+            "--settle",
+            "0",
+            "--record",
+            record,
+        )
+    events = recorded(record)
+    outage = only(events, OutageStarted)
+    assert 5 * NS_PER_S <= outage.at_ns - outage.since_ns < 7 * NS_PER_S
+    canary = next(event for event in events if isinstance(event, CanaryResult))
+    assert canary.session == outage.session
+    assert canary.identity is not None
+    assert canary.identity.pod == "pod-a"
+    assert 2 * NS_PER_S <= canary.sent_ns - outage.since_ns < 3 * NS_PER_S

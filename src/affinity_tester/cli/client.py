@@ -55,7 +55,7 @@ StatsMode = Literal["auto", "session", "total"]
     "--interval",
     type=options.Duration(MIN_INTERVAL_NS, 3600 * NS_PER_S),
     default=_DEFAULT.interval_ns,
-    help="Time between two probes of a session.",
+    help="Time between two probes of a session; above 1s one that is not answered for 2 s sends up to 5 more in between.",
 )
 @options.option("--duration", type=options.Duration(1 * MS), help="How long to send. Default: until Ctrl-C.")
 @options.option(

@@ -20,6 +20,7 @@ from typing import Any
 
 from affinity_tester import __version__, clock
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.doubt import LONG_NS, DoubtPlan
 from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
@@ -129,6 +130,7 @@ class _Client:
             interval_ns=settings.interval_ns,
             wait_ns=settings.loss_threshold_ns,
         )
+        self._doubt = DoubtPlan() if settings.interval_ns > LONG_NS else None
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: Reader | None = None
@@ -366,9 +368,14 @@ class _Client:
             self._tell_stats(now_ns)
 
     def _ask_more(self, now_ns: int, behind: list[Session]) -> None:
-        """Send what is sent only where an answer is missing."""
+        """Send what is sent only where an answer is missing: canaries, and at long intervals probes in doubt."""
         unanswered = [(each.name, since[1]) for each in behind if (since := each.tracker.unanswered()) is not None]
         self._canaries.sweep(now_ns, behind, unanswered, self.resumed_ns)
+        if self._doubt is not None and behind:
+            sessions = {session.name: session for session in behind if not session.tracker.in_outage}
+            doubtful = [each for each in unanswered if each[0] in sessions]
+            for name in self._doubt.due(now_ns, doubtful, self.resumed_ns):
+                self._send(sessions[name], now_ns)
 
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
