@@ -270,6 +270,7 @@ async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.M
 
 async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "OUTAGE_NS", 800 * MS)
+    monkeypatch.setattr(outages, "_PATIENCE_NS", 300 * MS)
 
     def blackholes(server: ScriptedServer, probe: Probe) -> None:
         # Session 1 is dead from the start; session 3 from its 10th probe until its 80th.

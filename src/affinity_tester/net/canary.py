@@ -70,6 +70,17 @@ class Canaries:
         self._out: list[_Canary] = []
         self.answered: deque[CanaryAnswer] = deque(maxlen=_KEPT)
         """Those last answered, in the order in which they were."""
+        self._unanswered_ns: deque[int] = deque(maxlen=_KEPT)
+
+    @property
+    def unanswered_ns(self) -> list[int]:
+        """When those were sent that nobody has answered, those that are still out too."""
+        return [*self._unanswered_ns, *(canary.sent_ns for canary in self._out if canary.answer is None)]
+
+    @property
+    def answer_times(self) -> list[tuple[int, int]]:
+        """When those were sent that were answered last, and when they were answered."""
+        return [answer[:2] for answer in self.answered]
 
     @property
     def answered_ns(self) -> int | None:
@@ -128,6 +139,8 @@ class Canaries:
             return
         if session.tracker.sent_count:  # else this machine refused all its probes, which says nothing of the target
             identity = None if canary.answer is None else canary.answer.identity
+            if identity is None:
+                self._unanswered_ns.append(canary.sent_ns)
             self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, identity))
         self._end(canary)
 
