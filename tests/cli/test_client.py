@@ -464,6 +464,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),
     ("--affinity-window", "AFFINITY_AFFINITY_WINDOW", "2m", {"affinity_window_ns": 120 * NS_PER_S}),
     ("--settle", "AFFINITY_SETTLE", "0", {"settle_ns": 0}),
+    ("--balancer-check", "AFFINITY_BALANCER_CHECK", "1m", {"balancer_check_ns": 60 * NS_PER_S}),
     ("--max-loss", "AFFINITY_MAX_LOSS", "0.5", {"max_loss": 0.005}),
     ("--fail-on", "AFFINITY_FAIL_ON", "avoidable", {"fail_on_avoidable": True}),
     ("--key", "AFFINITY_KEY", "sécret", {"key": "sécret".encode()}),
@@ -556,6 +557,7 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
         ("--size", "288"),
         ("--affinity-window", "30s"),
         ("--settle", "10s"),
+        ("--balancer-check", "35s"),
         ("--fail-on", "violation"),
         ("--log-format", "console"),
     ):
@@ -577,19 +579,8 @@ async def test_a_flow_that_dies_is_told_as_soon_at_a_long_interval(run: Run, tmp
 
     record = tmp_path / "run.jsonl"
     async with scripted(dies) as server:
-        await run(
-            server.address,
-            "--sessions",
-            "3",
-            "--interval",
-            "2s",
-            "--duration",
-            "11",
-            "--settle",
-            "0",
-            "--record",
-            record,
-        )
+        options = ["--sessions", "3", "--interval", "2s", "--duration", "11", "--settle", "0"]
+        await run(server.address, *options, "--record", record)
     events = recorded(record)
     outage = only(events, OutageStarted)
     assert 5 * NS_PER_S <= outage.at_ns - outage.since_ns < 7 * NS_PER_S
