@@ -320,14 +320,14 @@ class _Client:
         missed, timely = self._schedule.take(now_ns)
         for slot in missed:
             sessions[slot % len(sessions)].timer_misses += 1
-        for slot in timely:
-            self._send(sessions[slot % len(sessions)], now_ns)
+        self._send([sessions[slot % len(sessions)] for slot in timely], now_ns)
 
-    def _send(self, session: Session, now_ns: int) -> None:
-        if session.tracker.sent_count < MAX_PROBES:
-            session.send()
-            if session.tracker.sent_count == MAX_PROBES:
-                self._emit(SessionExhausted(now_ns, session.name))
+    def _send(self, sessions: Iterable[Session], now_ns: int) -> None:
+        for session in sessions:
+            if session.tracker.sent_count < MAX_PROBES:
+                session.send()
+                if session.tracker.sent_count == MAX_PROBES:
+                    self._emit(SessionExhausted(now_ns, session.name))
 
     def _notice_stall(self, now_ns: int) -> None:
         """Called by both timers, the sweep's four times a second: what comes a second late stood still."""
@@ -380,8 +380,7 @@ class _Client:
         if self._doubt is not None and behind:
             sessions = {session.name: session for session in behind if not session.tracker.in_outage}
             doubtful = [each for each in unanswered if each[0] in sessions]
-            for name in self._doubt.due(now_ns, doubtful, self.resumed_ns):
-                self._send(sessions[name], now_ns)
+            self._send([sessions[name] for name in self._doubt.due(now_ns, doubtful, self.resumed_ns)], now_ns)
 
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
