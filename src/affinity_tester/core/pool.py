@@ -308,7 +308,7 @@ class PoolTimeline:
 
     def perhaps_within(self, from_ns: int, to_ns: int) -> Iterator[PoolChange]:
         """The changes that may have happened within these times, those that surely did among them, the newest first."""
-        return (c for c in self._reaching(from_ns) if c.from_ns < to_ns)
+        return (c for c in self._reaching(from_ns) if c.from_ns < to_ns or c.to_ns <= to_ns)
 
     def _reaching(self, from_ns: int) -> Iterator[PoolChange]:
         """The changes that may have happened at `from_ns` or later, newest first: their ends are in order."""
