@@ -12,6 +12,7 @@ from deeds import (
     entries_stay,
     every_time_anew,
     flushed_early,
+    hung,
     is_sound,
     nat_moves,
     new_ports,
@@ -276,6 +277,11 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
         [("packet-spray", POSSIBLE)],
         [("packet-spray", POSSIBLE)],
     ),
+    "pod-silent": (
+        lambda watched: world((4, hung), watched=watched, seconds=26),
+        [("pod-silent", LIKELY)],
+        [("pod-silent", LIKELY)],
+    ),
     "self-inflicted": (
         lambda watched: world((4, lambda w: w.mute.update((1, 2))), (5, answered), (6.5, drops), watched=watched),
         [("self-inflicted", LIKELY)],
@@ -363,7 +369,7 @@ def test_a_rehash_tells_who_moved_where_and_the_node_that_came() -> None:
 
 def test_a_stale_flow_tells_the_pod_that_is_gone_and_the_canary() -> None:
     assert evidence(world((4, entries_stay), watched=True, seconds=14), "stale-flow") == (
-        '6 of 12 sessions lost every probe for 5.2 s and more, 6 sessions still silent; all had been served by pod "p1"',
+        '6 of 12 sessions lost every probe for 9.9 s and more, 6 sessions still silent; all had been served by pod "p1"',
         'by old reflexive IP 10.0.0.1 (node "n1"): 2 of its 4, 10.0.0.2 (node "n2"): 2 of its 4, '
         '10.0.0.3 (node "n3"): 2 of its 4',
         '4 canaries from a fresh port were answered by pods "p2", "p3" within 0.0 s',

@@ -77,6 +77,7 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
         changes=2,
         outages=0,
         bursts=0,
+        strays=0,
         lost=0,
         kinds=((Kind.POD, 2),),
         cohorts=(Cohort("10.240.0.4", 2, 3, "pool1-1"),),
@@ -275,7 +276,8 @@ def test_replies_that_arrive_elsewhere_are_members() -> None:
     wrong = WrongSource(10_010 * MS, "CLIENT-0", source, TARGET, 5, 10 * S, who("b"))
     across = CrossDelivered(10_020 * MS, "CLIENT-1", "CLIENT-2", 7, 10 * S, who("b"), TARGET)
     (incident,) = run(FirstAnswer(0, "CLIENT-0", 0, who("a")), wrong, across)
-    assert (incident.sessions, incident.changes, incident.judgements) == (2, 0, ((Judgement.VIOLATION, 2),))
+    assert (incident.sessions, incident.changes, incident.strays) == (2, 0, 2)
+    assert incident.judgements == ((Judgement.VIOLATION, 2),)
     assert (incident.from_ns, incident.to_ns) == (10 * S, 10_020 * MS)
     assert incident.cohorts == (Cohort("10.240.0.4", 1, 1),)
 
