@@ -203,6 +203,19 @@ def test_it_is_known_whether_and_when_a_pod_stopped_serving() -> None:
     assert (timeline.serves("a"), timeline.stopped("a")) == (True, Span(80, 90))
 
 
+def test_a_pod_that_had_stopped_serving_leaves_later() -> None:
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(A, B), 10)
+    timeline.observed(20, 30, pool(but(A, serving=False), B))
+    assert (timeline.stopped("a"), timeline.left("a")) == (Span(20, 30), None)
+    timeline.observed(40, 50, pool(B))
+    assert timeline.stopped("a") == timeline.left("a") == Span(40, 50)
+    timeline.observed(60, 60, pool(but(A, uid="another"), B), 60)
+    timeline.observed(70, 70, pool(but(A, uid="another", serving=False), B), 70)
+    assert (timeline.serves("a"), timeline.stopped("a"), timeline.left("a")) == (False, Span(70, 70), Span(40, 50))
+    assert (timeline.left("b"), timeline.left("c")) == (None, None)
+
+
 def test_it_is_known_when_no_endpoint_was_ready() -> None:
     timeline = PoolTimeline()
     timeline.observed(0, 0, pool(but(A, ready=False)), 0)
