@@ -126,7 +126,7 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     "dead-target": (
         lambda watched: world((4, node_dies), (11, node_drains), watched=watched, seconds=16),
         [("dead-target", LIKELY)],
-        [("dead-target", LIKELY)],
+        [("pod-silent", LIKELY), ("dead-target", LIKELY)],  # of two, the pod is on that node too, and answered nobody
     ),
     "dead-target without a canary": (
         lambda watched: world((4, node_dies), watched=watched, seconds=16, canaries=False),
