@@ -60,9 +60,11 @@ class Flow:
         "template",
     )
 
-    def __init__(self, source: Source, encoder: ResponseEncoder, address: tuple[str, int], size: int) -> None:
-        self.count = 0
-        self.looked_at = 1
+    def __init__(
+        self, source: Source, encoder: ResponseEncoder, address: tuple[str, int], size: int, counted_before: int
+    ) -> None:
+        self.count = counted_before
+        self.looked_at = counted_before + 1
         """The count when it was last looked at to be forgotten, or at its first probe."""
         self.prepare(source, encoder, address, size)
 
@@ -83,13 +85,16 @@ class Flow:
 class Responder:
     """The answers of one server instance, for all its sockets."""
 
-    def __init__(self, encoder: ResponseEncoder, *, max_flows: int, key: bytes | None = None) -> None:
-        """Raise `ValueError` for a bound below 1."""
+    def __init__(
+        self, encoder: ResponseEncoder, *, max_flows: int, key: bytes | None = None, counted_before: int = 0
+    ) -> None:
+        """A new flow's first probe is number `counted_before + 1`. Raise `ValueError` for a bound below 1."""
         if max_flows < 1:
             raise ValueError(f"{max_flows} flows cannot be the bound: at least 1 is needed")
         self._encoder = encoder
         self._max_flows = max_flows
         self._key = key
+        self._counted_before = counted_before
         self.flows: OrderedDict[tuple[bytes, Source], Flow] = OrderedDict()
         """By token and source. Who finds a request here that its flow is prepared for may count and answer it."""
         self._dropped: Counter[str] = Counter()
@@ -122,7 +127,7 @@ class Responder:
         if flow is None:
             if len(self.flows) >= self._max_flows:
                 self._forget_one()
-            flow = self.flows[flow_key] = Flow(source, self._encoder, address, len(data))
+            flow = self.flows[flow_key] = Flow(source, self._encoder, address, len(data), self._counted_before)
         elif flow.size != len(data):
             flow.prepare(source, self._encoder, address, len(data))
         flow.count += 1

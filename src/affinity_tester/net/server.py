@@ -63,11 +63,12 @@ class EchoServer:
         *,
         key: bytes | None,
         max_flows: int,
+        counted_before: int = 0,
     ) -> Self:
         """Answer at non-blocking sockets, and close them in the end. Raises `UserError` as `start` does."""
         try:
             encoder = ResponseEncoder(pod_name, node_name, instance_id, key=key)
-            responder = Responder(encoder, max_flows=max_flows, key=key)
+            responder = Responder(encoder, max_flows=max_flows, key=key, counted_before=counted_before)
         except ValueError as error:
             raise UserError(str(error)) from error
         self = cls(responder, instance_id)
@@ -92,14 +93,20 @@ class EchoServer:
         """As `counters`, in the form that `WorkerPool` has too."""
         return self.counters
 
+    @property
+    def trouble(self) -> str:
+        """As that of `WorkerPool`: it has none."""
+        return ""
+
     async def failure(self) -> NoReturn:
         """Wait for the failure that ends it: there is none."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    async def close(self) -> None:
-        """Close the sockets; it is silent when this returns."""
+    async def close(self) -> ServerTotals:
+        """Close the sockets; it is silent when this returns what it has counted."""
         self._close()
+        return self.counters
 
     def _close(self) -> None:
         loop = asyncio.get_running_loop()
