@@ -126,8 +126,6 @@ class HealthServer:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
-            if len(self._open) >= MAX_CONNECTIONS:
-                self._displace()
             try:
                 sock, _address = listener.accept()
             except BlockingIOError:
@@ -141,6 +139,8 @@ class HealthServer:
                     return
                 self._displace()
                 continue
+            if len(self._open) >= MAX_CONNECTIONS:
+                self._displace()
             sock.setblocking(False)
             self._open[_Connection(sock, self._answer, self._forget, self._first_byte_s, self._request_s)] = None
 
