@@ -350,18 +350,7 @@ def test_a_terminal_that_closes_lets_it_drain(affinity_tester: Path) -> None:
         arguments = ["--port", str(port), "--health-port", "0", "--host", "127.0.0.1", "--drain", "3s"]
         terminal, inside = pty.openpty()
         process = subprocess.Popen(
-            [
-                affinity_tester,
-                "server",
-                "--port",
-                str(port),
-                "--health-port",
-                "0",
-                "--host",
-                "127.0.0.1",
-                "--drain",
-                "3s",
-            ],
+            [sys.executable, "-c", IN_A_TERMINAL, affinity_tester, "server", *arguments],
             stdin=inside,
             stdout=inside,
             stderr=inside,
@@ -442,6 +431,7 @@ def invalid(option: str, why: str) -> str:
         ),
         (("--drain", "2h"), invalid("--drain", "2h is too long: at most 1h is possible")),
         (("--workers", "0"), invalid("--workers", r"'0' is not a whole number from 1 to 256")),
+        (("--rate-limit", "-1"), invalid("--rate-limit", "'-1' is not a whole number from 0 to 100000000")),
         (("--workers", "all"), invalid("--workers", r"'all' is not a whole number from 1 to 256")),
         (("--stats-interval", "0"), invalid("--stats-interval", "0 is too short: at least 100ms is possible")),
     ],
@@ -489,6 +479,8 @@ OPTIONS = [
     ("--stats-interval", "AFFINITY_STATS_INTERVAL", "10m", "stats_interval_ns", 600 * NS),
     ("--max-flows", "AFFINITY_MAX_FLOWS", "10", "max_flows", 10),
     ("--workers", "AFFINITY_WORKERS", "3", "workers", 3),
+    ("--rate-limit", "AFFINITY_RATE_LIMIT", "5000", "rate_limit", 5000),
+    ("--rate-limit-prefix", "AFFINITY_RATE_LIMIT_PREFIX", "200", "rate_limit_prefix", 200),
     ("--key", "AFFINITY_KEY", "sécret", "key", "sécret".encode()),
 ]
 
@@ -541,6 +533,33 @@ def test_each_options_help_names_default_and_environment() -> None:
         assert re.search(rf"{flag} [^\[]*\[env var: {variable}\b", shown), flag
     assert re.search(r"--drain TIME [^\[]*\[env var: AFFINITY_DRAIN; default: 5s\]", shown)
     assert re.search(r"--stats-interval TIME [^\[]*\[env var: AFFINITY_STATS_INTERVAL; default: 1m\]", shown)
+
+
+def test_the_help_of_the_rate_limits_says_whom_they_hit() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["server", "--help"]).stdout.split())
+    assert "Under externalTrafficPolicy Cluster every client has a node's address" in shown
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_over_a_limit_is_dropped_and_in_the_totals(affinity_tester: Path, workers: int) -> None:
+    limits = ("--rate-limit-prefix", "2", "--workers", str(workers))
+    with running(affinity_tester, *limits) as server, contextlib.ExitStack() as opened:
+        for token in range(200):
+            sock = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.sendto(stun.new_request(stun.pack_transaction_id(token, 0)), ("127.0.0.1", server.port))
+        server.process.send_signal(signal.SIGTERM)
+        server.line()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    found = re.search(
+        r"received 200 datagrams, answered (\d), refused 0, dropped (\d+) \(rate-limit-prefix (\d+)\)", out
+    )
+    assert found, out
+    answered, dropped, over = map(int, found.groups())
+    assert 2 <= answered <= 5
+    assert dropped == over == 200 - answered
 
 
 def test_the_server_starts_without_kubernetes() -> None:

@@ -22,6 +22,9 @@ from affinity_tester.report.logging import LogFormat, OutputClosed
 from affinity_tester.report.server_log import ServerLog
 from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
 
+_MOST_PER_S = 100_000_000
+"""Datagrams: more than any machine reads."""
+
 
 class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
     """A number of processes, or `auto`."""
@@ -90,6 +93,22 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
     default="1",
     help="Processes that answer, as one instance; auto is one for each CPU that this process may use.",
 )
+@options.option(
+    "--rate-limit",
+    type=options.Whole(0, _MOST_PER_S),
+    metavar="N",
+    default=0,
+    help="Datagrams a second to read at most, over all workers, which share it evenly, so that one flow may get one"
+    " worker's part; the rest is dropped and counted. 0 is any number.",
+)
+@options.option(
+    "--rate-limit-prefix",
+    type=options.Whole(0, _MOST_PER_S),
+    metavar="N",
+    default=0,
+    help="As --rate-limit, from each source prefix (/24 of IPv4, /56 of IPv6). Under externalTrafficPolicy Cluster every"
+    " client has a node's address, so that this limits all clients behind the nodes of a prefix together. 0 is any number.",
+)
 @options.key()
 @options.log_format()
 def server(
@@ -103,6 +122,8 @@ def server(
     stats_interval: int,
     max_flows: int,
     workers: int,
+    rate_limit: int,
+    rate_limit_prefix: int,
     key: bytes | None,
     log_format: LogFormat,
 ) -> None:
@@ -120,6 +141,8 @@ def server(
         stats_interval_ns=stats_interval,
         max_flows=max_flows,
         workers=workers,
+        rate_limit=rate_limit,
+        rate_limit_prefix=rate_limit_prefix,
         key=key,
     )
     with (

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.core.stun import HEADER_SIZE, ResponseEncoder, decode_request, is_plain_probe, plain_probe_marks
 from affinity_tester.errors import StunError
@@ -86,7 +87,13 @@ class Responder:
     """The answers of one server instance, for all its sockets."""
 
     def __init__(
-        self, encoder: ResponseEncoder, *, max_flows: int, key: bytes | None = None, counted_before: int = 0
+        self,
+        encoder: ResponseEncoder,
+        *,
+        max_flows: int,
+        key: bytes | None = None,
+        counted_before: int = 0,
+        limit: RateLimit | None = None,
     ) -> None:
         """A new flow's first probe is number `counted_before + 1`. Raise `ValueError` for a bound below 1."""
         if max_flows < 1:
@@ -98,6 +105,8 @@ class Responder:
         self.flows: OrderedDict[tuple[bytes, Source], Flow] = OrderedDict()
         """By token and source. Who finds a request here that its flow is prepared for may count and answer it."""
         self._dropped: Counter[str] = Counter()
+        self.limit = limit
+        """Asked by the readers of the sockets, before they ask for an answer; None: all datagrams are read."""
         self.answered = 0
         """Success responses."""
         self._refused = 0
@@ -135,7 +144,7 @@ class Responder:
         return flow.template.render(transaction_id, flow.count)
 
     def drop(self, reason: str) -> None:
-        """Count a datagram that its socket could not have answered."""
+        """Count a datagram that nobody asks an answer to."""
         self._dropped[reason] += 1
 
     def unsent(self, reply: bytes) -> None:

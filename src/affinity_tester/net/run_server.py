@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from affinity_tester import __version__
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
@@ -102,6 +103,7 @@ async def _start(hosts: Sequence[str], settings: ServerSettings, warn: Callable[
         node_name=settings.node_name,
         key=settings.key,
         max_flows=settings.max_flows,
+        limit=RateLimit.of(settings.rate_limit, settings.rate_limit_prefix, time.monotonic_ns()),
     )
 
 

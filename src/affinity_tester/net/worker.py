@@ -12,9 +12,11 @@ import json
 import signal
 import socket
 import sys
+import time
 import traceback
 from dataclasses import asdict, dataclass
 
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.net.server import EchoServer
 
@@ -32,6 +34,12 @@ class Task:
     key: str | None
     """As hexadecimal digits."""
     max_flows: int
+    rate_limit: int = 0
+    """Datagrams a second over all workers; 0: any number."""
+    rate_limit_prefix: int = 0
+    """As that, of one source prefix."""
+    shares: int = 1
+    """Workers that have these rates together."""
     counted_before: int = 0
     """RECEIVED-COUNT of a new flow begins above this."""
 
@@ -72,6 +80,7 @@ async def _work() -> None:
             key=None if task.key is None else bytes.fromhex(task.key),
             max_flows=task.max_flows,
             counted_before=task.counted_before,
+            limit=RateLimit.of(task.rate_limit, task.rate_limit_prefix, time.monotonic_ns(), shares=task.shares),
         )
         while await asked.readline():
             print(write_totals(server.counters), flush=True)  # noqa: T201 - to the parent

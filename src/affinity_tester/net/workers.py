@@ -263,6 +263,9 @@ class WorkerPool:
             instance_id=self.instance_id.hex(),
             key=None if settings.key is None else settings.key.hex(),
             max_flows=max(1, settings.max_flows // settings.workers),
+            rate_limit=settings.rate_limit,
+            rate_limit_prefix=settings.rate_limit_prefix,
+            shares=settings.workers,
             counted_before=self._replaced * COUNTS_APART,
         )
         return await _spawn(f"worker {index + 1} of {settings.workers}", task, is_new=self._replaced > 0)
