@@ -77,9 +77,13 @@ class PatientStream:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-            while (self._waiting or self._busy) and self._error is None and time.monotonic() < deadline_s:
+            while (
+                (self._waiting or self._left_out or self._busy)
+                and self._error is None
+                and time.monotonic() < deadline_s
+            ):
                 self._changed.wait(min(0.5, within_s))
-            is_taken = not self._waiting and not self._busy
+            is_taken = not (self._waiting or self._left_out or self._busy)
         if is_taken or self._error is not None:
             self._thread.join(0.5)
         if self._error is not None:
@@ -89,9 +93,9 @@ class PatientStream:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._ended:
+                while not (self._waiting or self._left_out or self._ended):
                     self._changed.wait()
-                if not self._waiting:
+                if not (self._waiting or self._left_out):
                     return
                 lines, self._waiting = self._waiting, []
                 left_out, self._left_out = self._left_out, 0

@@ -84,12 +84,14 @@ class ServerLog:
         """Wait a moment for a reader that has not taken all. Raises `OutputClosed`."""
         if self._patient is None:
             return
+        is_over = True
         try:
-            is_taken = self._patient.drain(CLOSE_S)
+            is_over = self._patient.drain(CLOSE_S)
         except (OSError, ValueError) as error:
             raise output_closed(self._patient) from error
-        if is_taken and self._own is not None:
-            self._own.close()
+        finally:
+            if is_over and self._own is not None:
+                self._own.close()
 
     def __enter__(self) -> Self:
         return self
