@@ -230,7 +230,8 @@ def test_a_worker_that_hangs_is_said_and_replaced(affinity_tester: Path) -> None
         while (told := http(port, "/livez")) == ("200", "ok\n"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert told == ("503", f"worker 2 of 2 (process {hung}) has not answered for 2 s\n")
+        assert told[0] == "503"
+        assert re.fullmatch(rf"worker 2 of 2 \(process {hung}\) has not answered for [2-5] s\n", told[1])
         assert http(port, "/readyz") == ("200", "ok\n")
         assert server.line().endswith(
             f"[warn]  worker 2 of 2 (process {hung}) has not answered for 5 s: another takes its place, and the counts of"

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
 MAX_PREFIXES = 16_384
-"""Prefixes whose buckets are kept, some 5 MB; the one longest unheard is forgotten first, and is then full again.
+"""Prefixes whose buckets are kept, some 4 MB; the one longest unheard is forgotten first, and is then full again.
 
 A forger who sends from more of them passes the limits by prefix: that over all is what holds then.
 """
