@@ -6,7 +6,10 @@ left out, and a line says how much.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections.abc import Callable
 from typing import TextIO
 
 from affinity_tester.report import words
@@ -15,15 +18,23 @@ MOST_CHARACTERS = 1 << 22
 """Kept for a reader that stalls: some 40,000 lines. The record, if there is one, has everything anyway."""
 
 
+def left_out_line(lines: int) -> str:
+    """What tells people of lines that were left out."""
+    return f"… {words.plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
+
+
 class PatientStream:
     """As much of `TextIO` as a log needs: `write` and `flush` return at once.
 
     `write` and `flush` raise the `OSError` or `ValueError` that an earlier line met. `drain` waits for the reader.
     """
 
-    def __init__(self, stream: TextIO, most: int = MOST_CHARACTERS) -> None:
-        """Write to `stream`, which nobody else writes to until `drain`."""
+    def __init__(
+        self, stream: TextIO, most: int = MOST_CHARACTERS, tell_left_out: Callable[[int], str] = left_out_line
+    ) -> None:
+        """Write to `stream`, which nobody else writes to until `drain`; `tell_left_out` words a number of lines."""
         self._stream = stream
+        self._tell_left_out = tell_left_out
         self._most = most
         self._changed = threading.Condition()
         self._waiting: list[str] = []
@@ -57,26 +68,34 @@ class PatientStream:
         """The descriptor of the stream below."""
         return self._stream.fileno()
 
-    def drain(self) -> None:
+    def drain(self, within_s: float = math.inf) -> bool:
         """Wait until the reader has taken everything (Ctrl-C ends that); the stream is the caller's again.
 
-        Raises what `write` does.
+        False when the reader has not within that time: the stream stays the thread's. Raises what `write` does.
         """
+        deadline_s = time.monotonic() + within_s
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-            while (self._waiting or self._busy) and self._error is None:
-                self._changed.wait(0.5)
-        self._thread.join(0.5)
+            while (
+                (self._waiting or self._left_out or self._busy)
+                and self._error is None
+                and time.monotonic() < deadline_s
+            ):
+                self._changed.wait(min(0.5, within_s))
+            is_taken = not (self._waiting or self._left_out or self._busy)
+        if is_taken or self._error is not None:
+            self._thread.join(0.5)
         if self._error is not None:
             raise self._error
+        return is_taken
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._ended:
+                while not (self._waiting or self._left_out or self._ended):
                     self._changed.wait()
-                if not self._waiting:
+                if not (self._waiting or self._left_out):
                     return
                 lines, self._waiting = self._waiting, []
                 left_out, self._left_out = self._left_out, 0
@@ -84,8 +103,7 @@ class PatientStream:
             try:
                 self._stream.write("".join(lines))
                 if left_out:
-                    lines_were = words.plural(left_out, "line was", "lines were")
-                    self._stream.write(f"… {lines_were} left out: whoever reads this did not take them\n")
+                    self._stream.write(self._tell_left_out(left_out))
                 self._stream.flush()
             except (OSError, ValueError) as error:
                 with self._changed:
