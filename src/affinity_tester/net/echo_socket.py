@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import socket
 from collections.abc import Callable, Iterator
-from time import monotonic_ns
 
+from affinity_tester import clock
 from affinity_tester.core.rate_limit import pack_source
 from affinity_tester.core.stun import HEADER_SIZE, MAX_COUNT
 from affinity_tester.net.mmsg import SIZE, Batch, Started, is_available, peer_address, peer_ip
@@ -48,7 +48,7 @@ def read_single(sock: socket.socket, responder: Responder) -> None:
             responder.drop("source-port-0")  # nothing can be sent there
             continue
         if responder.limit is not None:
-            over = responder.limit.refuse(pack_source(source[0]), monotonic_ns())
+            over = responder.limit.refuse(pack_source(source[0]), clock.now_ns())
             if over is not None:
                 responder.drop(over)
                 continue
@@ -119,7 +119,7 @@ class BatchReader:
 
     def _within(self, starts: Iterator[Started]) -> Iterator[Started]:
         """Those that the limit lets pass; the other ones are counted."""
-        limit, now_ns = self._limit, monotonic_ns()
+        limit, now_ns = self._limit, clock.now_ns()
         assert limit is not None
         ip = peer_ip(self._batch.name_size)
         for started in starts:

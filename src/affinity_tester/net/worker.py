@@ -12,10 +12,10 @@ import json
 import signal
 import socket
 import sys
-import time
 import traceback
 from dataclasses import asdict, dataclass
 
+from affinity_tester import clock
 from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.net.server import EchoServer
@@ -80,7 +80,7 @@ async def _work() -> None:
             key=None if task.key is None else bytes.fromhex(task.key),
             max_flows=task.max_flows,
             counted_before=task.counted_before,
-            limit=RateLimit.of(task.rate_limit, task.rate_limit_prefix, time.monotonic_ns(), shares=task.shares),
+            limit=RateLimit.of(task.rate_limit, task.rate_limit_prefix, clock.now_ns(), shares=task.shares),
         )
         while await asked.readline():
             print(write_totals(server.counters), flush=True)  # noqa: T201 - to the parent

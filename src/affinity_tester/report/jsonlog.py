@@ -75,7 +75,21 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
 """Every event but `ChangeSeen`, which has a name for each kind."""
 
 MOMENTS = frozenset(
-    {"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns", "from_ns", "to_ns", "until_ns", "asked_ns", "heard_ns", "addressed_ns"}
+    {
+        "at_ns",
+        "sent_ns",
+        "seen_ns",
+        "settled_ns",
+        "since_ns",
+        "first_sent_ns",
+        "last_sent_ns",
+        "from_ns",
+        "to_ns",
+        "until_ns",
+        "asked_ns",
+        "heard_ns",
+        "addressed_ns",
+    }
 )
 MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
