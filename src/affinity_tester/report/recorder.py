@@ -58,7 +58,7 @@ class RecordWriter:
         self._path = Path(path)
         self._header = {"record": MARK, "format": FORMAT, "version": version}
         self._most = most
-        self._made = not self._path.exists()
+        self._made = not os.path.lexists(path)
         self._fd = self._opened()
         self._plain = PatientFile(self._fd)
         self._file: PatientFile | gzip.GzipFile = self._plain
@@ -110,8 +110,8 @@ class RecordWriter:
             if isinstance(self._file, gzip.GzipFile):
                 self._file.close()
             whole = self._plain.drain(PATIENCE_S)
-        except OSError:
-            os.close(self._fd)
+        except OSError as error:
+            self._end(error)
             raise
         if whole:  # else the thread still writes to it
             os.close(self._fd)
@@ -119,9 +119,11 @@ class RecordWriter:
 
     def give_up(self, error: OSError) -> None:
         """After an error: let the file end with a line that says so, where there is still room for it, and close it."""
-        if self._closed:
-            return
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self._end(error)
+
+    def _end(self, error: OSError) -> None:
         with contextlib.suppress(OSError):
             if stat.S_ISREG(os.fstat(self._fd).st_mode) and self._file is self._plain:
                 self._end_with({"record": ENDED, "why": error.strerror})
