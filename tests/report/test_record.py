@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,34 @@ def test_events_reach_the_file_within_a_second_of_the_run(story, tmp_path):
     assert soon(tmp_path / "run", 3)
     writer.close()
     writer.close()
+
+
+@pytest.mark.parametrize("name", ["run", "run.gz"])
+def test_what_a_stalled_reader_does_not_take_is_left_out_and_the_record_says_where(story, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    reading = os.open(tmp_path / name, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    writer = RecordWriter(tmp_path / name, version="0.1.0", most=100_000)
+    writer.write(story.started())
+    count = 0
+    while writer.left_out < 100:  # events that do not compress
+        count += 1
+        writer.write(ev.ClusterEvent(story.at(1), "node", os.urandom(20_000).hex(), "added"))
+    taken: list[bytes] = []
+    with os.fdopen(reading, "rb") as file:
+        reader = threading.Thread(target=lambda: taken.append(file.read()))
+        reader.start()
+        while writer._plain.waiting:
+            time.sleep(0.01)
+        writer.write(story.stats("CLIENT-1", 2, None))
+        assert writer.close()
+        reader.join()
+    (tmp_path / "read").write_bytes(taken[0])
+    events, said = read(tmp_path / "read")
+    assert len(events) == 1 + count - 100 + 1
+    assert events[-1] == story.stats("CLIENT-1", 2, None)
+    missing = f"100 events are missing before line {len(events) + 1}, nobody took them in time"
+    assert said == [f"the record {tmp_path / 'read'} is incomplete: {missing}"]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])

@@ -24,6 +24,22 @@ from affinity_tester.report.patient import PatientStream
 from affinity_tester.report.recorder import PATIENCE_S, RecordWriter
 
 
+def patient_stream(stream: TextIO) -> PatientStream | None:
+    """A log's stream that holds nobody up; None for one in memory, which needs none."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return None
+    tolerate_any_text(stream)
+    return PatientStream(stream)
+
+
+def drain(patient: PatientStream) -> None:
+    """Wait until everything is written. Raises `OutputClosed`."""
+    try:
+        patient.drain()
+    except (OSError, ValueError) as error:
+        raise output_closed(patient) from error
+
+
 class Reporter:
     """Takes every event of a run, in order, `RunStarted` first.
 
@@ -59,10 +75,7 @@ class Reporter:
         Raises `UserError` when that file can't be written.
         """
         writer = None if record is None else RecordWriter(record, version=__version__)
-        patient: PatientStream | None = None
-        if isinstance(stream, io.TextIOWrapper):
-            tolerate_any_text(stream)
-            patient = PatientStream(stream)
+        patient = patient_stream(stream)
         log = configure(format=log_format, stream=patient or stream, colour=wants_colour(stream, environ))
         return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer, patient)
 
@@ -90,7 +103,7 @@ class Reporter:
         if shown is not None:
             shown.close()
             if self._patient is not None:
-                self._drain(self._patient)
+                drain(self._patient)
 
     @staticmethod
     def _closed(record: RecordWriter) -> list[str]:
@@ -104,13 +117,6 @@ class Reporter:
             were = words.plural(record.left_out, "event was", "events were")
             lines.append(f"the record is incomplete: {were} not written, since nobody took them in time")
         return lines
-
-    @staticmethod
-    def _drain(patient: PatientStream) -> None:
-        try:
-            patient.drain()
-        except (OSError, ValueError) as error:
-            raise output_closed(patient) from error
 
     def __enter__(self) -> Self:
         return self
