@@ -108,9 +108,8 @@ def _check_depth(text: str, source: str) -> None:
             depth -= 1
         if depth > DEEPEST:
             mark = event.start_mark
-            raise UserError(
-                f"{source}:{mark.line + 1 if mark else 1}: nested too deeply: a plan has lists and mappings in {DEEPEST} levels at most"
-            )
+            where = f"{source}:{mark.line + 1 if mark else 1}"
+            raise UserError(f"{where}: nested too deeply: a plan has lists and mappings in {DEEPEST} levels at most")
 
 
 class _Reader:
