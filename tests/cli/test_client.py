@@ -322,7 +322,7 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
             (there, "--sessions", "65"),
             {"before": few_descriptors},
             r"65 sessions need 129 file descriptors, and this process may have 128: "
-            r"take at most 64 --sessions, or raise the hard limit \(ulimit -Hn\)",
+            r"take at most 64 --sessions, or raise the hard limit to 129 or more \(ulimit -Hn as root, .*\)",
         ),
     ]
     gate = asyncio.Semaphore(4)

@@ -150,7 +150,8 @@ StatsMode = Literal["auto", "session", "total"]
 @options.option(
     "--record",
     type=click.Path(dir_okay=False, writable=True),
-    help="File to record every event in (JSON lines; gzip where it ends in .gz), for `affinity-tester report`.",
+    help="File to record every event in (JSON lines; gzip where it ends in .gz), for `affinity-tester report`; or a pipe"
+    " that is read.",
 )
 @options.key()
 @options.log_format()

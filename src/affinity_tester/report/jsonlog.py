@@ -138,6 +138,9 @@ class JsonReport:
             self._log.line("warn", "report.warning", time=self._clock.rfc3339(self._last_at_ns), text=text)
             self._log.flush()
 
+    def advance(self, now_ns: int) -> None:
+        """Nothing waits here."""
+
     def close(self) -> None:
         """Nothing waits here."""
 

@@ -86,7 +86,7 @@ class ServerLog:
             return
         is_over = True
         try:
-            is_over = self._patient.drain(CLOSE_S)
+            is_over = self._patient.drain(within_s=CLOSE_S)
         except (OSError, ValueError) as error:
             raise output_closed(self._patient) from error
         finally:
