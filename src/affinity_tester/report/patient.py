@@ -74,7 +74,6 @@ class _Patient(Generic[_Piece]):
                     return False
                 if self._taken != taken:
                     taken, since = self._taken, monotonic()
-            end = since + within_s
                 elif patience_s is not None and monotonic() - since > patience_s:
                     return False
         self._thread.join(0.5)
