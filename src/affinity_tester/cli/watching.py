@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from time import monotonic_ns, time_ns
+from time import time_ns
 from typing import Literal
 
+from affinity_tester import clock
 from affinity_tester.cli.target import split_target
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
@@ -70,13 +71,13 @@ class Lookout:
             )
             self._missing = await self._watch.start() or ""
             if not self._missing:
-                now_ns = monotonic_ns()
+                now_ns = clock.now_ns()
                 addressed_ns = None if service.addressed_ns is None else service.addressed_ns - time_ns() + now_ns
                 emit(WatchBegun(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
                 return
         if demanded:
             raise UserError(f"--watch on: {self._missing}")
-        emit(WatchMissing(monotonic_ns(), self._missing))
+        emit(WatchMissing(clock.now_ns(), self._missing))
 
     def want(self, after_ns: int | None) -> None:
         """See to it that the pool is listed later than this; None: not needed."""

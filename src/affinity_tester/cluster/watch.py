@@ -6,10 +6,10 @@ All of it only reads. What RBAC refuses is said once, by name, and the rest goes
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
 
+from affinity_tester import clock
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.changes import service_events
 from affinity_tester.cluster.connect import Cluster
@@ -51,7 +51,7 @@ class PoolWatch:
         emit: Callable[[Event], None],
         *,
         family: str | None = None,
-        now_ns: Callable[[], int] = time.monotonic_ns,
+        now_ns: Callable[[], int] = clock.now_ns,
         pace: Pace | None = None,
         sample_ns: int = SAMPLE_NS,
     ) -> None:
