@@ -224,6 +224,8 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
             at.put_pool(endpoint("b", "n2"))
             await at.api.start()
             await client.until("incident 1 ")
+            for _ in range(2):  # the gap lies farther back than the settle time
+                await client.until("4 sessions sent")
             at.put_pool(endpoint("b", "n2"), endpoint("c"))
             await client.until('pod "c" joined the pool')
             at.stage.pod = "c"
@@ -238,7 +240,7 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
         "TIME [event] the pool is observed again after N s",
         'TIME [event] pod "a" left the pool',
     ]
-    missed = 'pod "a" left the pool at some time in the N s of an interrupted watch'
+    missed = 'pod "a" left the pool at some time in the N s up to N s after'
     assert lines[11:15] == [f"TIME [warn]      unknown: {missed} (CLIENT, changed TIME)"] * 4
     assert lines[15:17] == [
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
@@ -248,7 +250,7 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
     assert lines.count(f"TIME [info]      {avoidable}") == 4
     assert lines.count(BROKE) == 1
     verdict = lines.index("changes judged: 4 unknown, 4 explained")
-    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes could not be judged"
+    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
     (sent, answered, lost) = re.search(r"^all +(\d+) +(\d+) +(\d+) ", end.out, re.MULTILINE).groups()  # type: ignore[union-attr]
     assert (answered, lost) == (sent, "0")
 
@@ -312,7 +314,7 @@ async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_pat
         *["TIME [warn]      unknown: the run ended before the pool was confirmed (CLIENT, changed TIME)"] * 4,
     ]
     verdict = lines.index("changes judged: 4 unknown")
-    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes could not be judged"
+    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
 
 
 async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_watched(
@@ -415,6 +417,17 @@ async def test_the_family_with_endpoints_and_a_route_is_taken(run: Run, tmp_path
     assert lines[1].startswith("TIME [info]  4 sessions to TARGET: ")
 
 
+async def test_every_address_of_the_balancer_is_probed(run: Run, tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        at.put_service("zones", ingress=("127.0.0.1", "127.0.0.2", "2001:db8::7"))
+        at.put_pool(endpoint("a"), of="zones")
+        end = await run("--service", "zones", *FAST, "--duration", "100ms", **at.environ)
+        lines = at.told(end.out)
+    assert (end.code, end.err) == (3, "")
+    where = f"2 addresses of TARGET (TARGET, 127.0.0.2:{at.server.address.port})"
+    assert lines[1] == f"TIME [info]  4 sessions to {where}: a probe of 288 bytes every 20 ms each, lost after 1 s"
+
+
 async def test_a_record_says_when_the_service_was_given_its_address(run: Run, tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         made = service("turn", ports=[at.port()], ingress=("127.0.0.1",))
@@ -425,7 +438,7 @@ async def test_a_record_says_when_the_service_was_given_its_address(run: Run, tm
         end = await run("--service", "turn", *FAST, "--duration", "100ms", "--record", path, **at.environ)
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert (end.code, end.err) == (3, "")
-    (begun,) = [line for line in lines if line["event"] == "WatchBegun"]
+    (begun,) = [line for line in lines if "addressed_ns" in line]
     assert age_s - 1 < (begun["at_ns"] - begun["addressed_ns"]) / 1e9 < age_s + 20
 
 
