@@ -65,7 +65,6 @@ class Evidence:
 
 def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_avoidable: bool) -> Verdict:
     """Judge a whole run. `max_loss` is a share (0 to 1)."""
-    total = evidence.total
     still = evidence.still_ns / evidence.duration_ns if evidence.duration_ns else 0.0
     judged_pairs = round(_could_fail(evidence) * still)
     violations = evidence.judgements.get(Judgement.VIOLATION, 0) + (evidence.avoidable if fail_on_avoidable else 0)
