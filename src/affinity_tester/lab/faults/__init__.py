@@ -6,16 +6,27 @@ faults but controls, which nothing may call one.
 """
 
 from affinity_tester.lab.fault import Fault
-from affinity_tester.lab.faults.client import ApiGone, BusyCore, ClientNat, ClientSocket, SelfInflicted
+from affinity_tester.lab.faults.client import (
+    ApiGone,
+    ApiStalled,
+    BusyCore,
+    ClientNat,
+    ClientSocket,
+    ClientSuspended,
+    SelfInflicted,
+)
 from affinity_tester.lab.faults.flows import (
     FlowWipe,
     IdleExpiry,
+    OnePacket,
     PacketSpray,
     PortRewrite,
     PortsRewritten,
     SnatCollision,
+    StuckFlows,
 )
 from affinity_tester.lab.faults.nodes import (
+    Blackout,
     ClientIpSpread,
     DeadTarget,
     LbChurn,
@@ -23,7 +34,16 @@ from affinity_tester.lab.faults.nodes import (
     NodeRehash,
     VipFailover,
 )
-from affinity_tester.lab.faults.packets import DuplicateReorder, FirstPacketRace, LossDown, LossUp, Mtu, WrongSource
+from affinity_tester.lab.faults.packets import (
+    CountReset,
+    CrossDelivery,
+    DuplicateReorder,
+    FirstPacketRace,
+    LossDown,
+    LossUp,
+    Mtu,
+    WrongSource,
+)
 from affinity_tester.lab.faults.pods import (
     EarlyFlush,
     PodAdded,
@@ -33,6 +53,7 @@ from affinity_tester.lab.faults.pods import (
     StaleFlow,
     TerminatingBackend,
 )
+from affinity_tester.lab.faults.silences import HungPod, LateCheck, NodeDown, ScaledToZero
 
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault
@@ -41,12 +62,14 @@ FAULTS: dict[str, type[Fault]] = {
         IdleExpiry,
         NodeRehash,
         StaleFlow,
+        StuckFlows,
         DeadTarget,
         TerminatingBackend,
         EarlyFlush,
         PortRewrite,
         PortsRewritten,
         SnatCollision,
+        CrossDelivery,
         ClientSocket,
         LocalPolicy,
         ClientIpSpread,
@@ -58,14 +81,23 @@ FAULTS: dict[str, type[Fault]] = {
         PodRestart,
         ClientNat,
         PacketSpray,
+        OnePacket,
         SelfInflicted,
         PodAdded,
         PodDeleted,
         RollingUpdate,
+        ScaledToZero,
+        HungPod,
+        NodeDown,
+        LateCheck,
+        Blackout,
         LossUp,
         LossDown,
+        CountReset,
         DuplicateReorder,
         BusyCore,
+        ClientSuspended,
+        ApiStalled,
         ApiGone,
     )
 }

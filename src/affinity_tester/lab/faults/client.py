@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
+    EXPLAINED,
     LOST,
+    MOVED,
     VIOLATION,
     Bench,
     Deal,
@@ -20,9 +22,10 @@ from affinity_tester.lab.fault import (
     counted,
     marks,
 )
+from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.lab.parts import Policy
-from affinity_tester.settings import format_duration
+from affinity_tester.settings import NS_PER_S, format_duration
 
 NAT_IP = "127.4.0.1"
 """What stands for the new address of the client's NAT, or of the client's machine."""
@@ -159,8 +162,76 @@ class BusyCore(Fault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSuspended(Fault):
+    """The client stands still for a time, as if suspended, while a pod leaves the pool and its flows move.
+
+    All of the lab is one process, which stands still with it; the pod leaves in the midst of that by the truth's clock.
+    """
+
+    name = "client-suspended"
+    expects = "the flows of the pod: another pod, with the news of it read late; no loss"
+    control = True
+    also = frozenset({"self-inflicted"})
+    moves_pool = True
+
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long it stands still."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Stand still as soon as what is under way has arrived, and remove the pod with the most flows in the midst."""
+        name, flows = busiest_pod(bench)
+        bench.stage.play(self._suspend(bench, name))
+        return Deal(
+            f'the client stands still for {format_duration(self.for_ns)}, and pod "{name}" leaves the pool meanwhile: '
+            f"{counted(len(flows), 'flow')}",
+            now_ns + self.for_ns + READ_NS,
+            tuple(Effect(flow, marks(Kind.POD), MOVED, EXPLAINED) for flow in flows),
+        )
+
+    async def _suspend(self, bench: Bench, name: str) -> None:
+        await bench.stage.drained()
+        time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - it stands still on purpose
+        bench.path.remove_pod(name)
+        bench.stage.look()
+        time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
+        await bench.stage.kill_pod(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiStalled(Fault):
+    """The API server stalls: requests hang for a time and are answered then, and the watch tells nothing meanwhile.
+
+    An overloaded etcd or API server does so, and a network that holds packets back and then delivers them: no connection
+    breaks, so nothing says that what is known of the pool is old.
+    """
+
+    name = "api-stalled"
+    expects = "nothing; what changed of the pool meanwhile is told late, with the time in which it may have happened"
+    control = True
+
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long it stalls."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Hold back every answer and the watch's news."""
+        bench.stage.control.stall(now_ns, self.for_ns)
+        return Deal(f"the API server stalls for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiGone(Fault):
-    """The API server does not answer for a time: the pool is not known then."""
+    """The API server does not answer for a time: the pool is not known then.
+
+    It comes back restarted: what it could prove of the time before is forgotten.
+    """
 
     name = "api-gone"
     expects = "nothing; what changed meanwhile could not be judged"

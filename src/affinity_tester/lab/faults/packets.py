@@ -6,11 +6,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.lab.balancer import Diversion
 from affinity_tester.lab.deeds import Direction
-from affinity_tester.lab.fault import FOREVER_NS, LOST, Bench, Deal, Effect, Family, Fault, Sign, counted, marks
+from affinity_tester.lab.fault import (
+    BROKEN,
+    FOREVER_NS,
+    LOST,
+    Bench,
+    Deal,
+    Effect,
+    Family,
+    Fault,
+    Sign,
+    counted,
+    marks,
+)
 from affinity_tester.lab.mangle import Rule
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.settings import format_duration
+
+OUTAGE_NS = 7_000_000_000
+"""A silence that is longer is surely told: it is at 5 to 7 s (design, section 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +104,89 @@ class LossDown(Loss):
     direction = Direction.DOWN
     sign = Sign.LOSS_DOWN
     what = "replies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountReset(PacketFault):
+    """Replies of some flows are lost, and in the midst of it every pod forgets its flows: the counts begin again.
+
+    A server with a bounded table forgets flows under the same INSTANCE-ID (`--max-flows`, net.responder).
+    """
+
+    name = "count-reset"
+    control = True
+    expects = "the chosen flows: as many probes lost as replies were dropped, none of them upstream; no change"
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Drop replies of the chosen flows for a time, and forget the flows at half of it."""
+        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        until_ns = now_ns + self.for_ns
+        bench.mangler.add(
+            Rule(
+                direction=Direction.DOWN,
+                flows=frozenset(flows),
+                until_ns=until_ns,
+                rng=bench.rng(self.name, number),
+                drop=self.probability,
+            )
+        )
+        bench.stage.play(self._forget(bench))
+        return Deal(
+            f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "
+            f"{format_duration(self.for_ns)}, and the pods forget all flows in the midst of it",
+            until_ns,
+            tuple(Effect(flow, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+        )
+
+    async def _forget(self, bench: Bench) -> None:
+        await bench.stage.wait(self.for_ns // 2)
+        bench.stage.forget_flows()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossDelivery(PacketFault):
+    """Some replies to one flow are delivered to another flow of the same client.
+
+    As where a proxy or a NAT mixes up its entries (quilkin 988): a packet that leaks from one customer to another.
+    """
+
+    name = "cross-delivery"
+    catalogued = "snat-collision"
+    expects = "one flow: replies to another's probes; the other: these lost downstream; no change"
+
+    @property
+    def victims(self) -> int:
+        """How many sessions it asks for: who loses replies, and who gets them."""
+        return 2 * self.sessions
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Choose pairs of flows, and deliver replies of the one to the other for a time."""
+        flows = bench.choose(self.victims, Family.PACKETS, self.name, number)
+        owners, getters = flows[: self.sessions], flows[self.sessions :]
+        rng = bench.rng(self.name, number)
+        diverted = bench.stage.balancer.diverted
+        diverted.update(
+            (owner, Diversion(getter, self.probability, rng)) for owner, getter in zip(owners, getters, strict=True)
+        )
+        bench.stage.play(self._end(bench, owners))
+        # Where each reply is, its session is silent as in an outage; that is the same fault.
+        whole = marks(Sign.OUTAGE) if self.probability == 1 and self.for_ns > OUTAGE_NS else marks()
+        lost = marks(Sign.LOSS_DOWN)
+        may = marks(Sign.LOSS_UNTOLD) | (marks(Sign.OUTAGE) if self.probability == 1 else marks())
+        return Deal(
+            f"{self.share} of the replies of {counted(len(owners), 'flow')} are delivered to another flow each, "
+            f"for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            (
+                *(Effect(flow, lost | whole, may, silent=BROKEN) for flow in owners),
+                *(Effect(flow, marks(Sign.CROSS_DELIVERED), strays=BROKEN) for flow in getters),
+            ),
+        )
+
+    async def _end(self, bench: Bench, owners: tuple[TransportAddress, ...]) -> None:
+        await bench.stage.wait(self.for_ns)
+        for owner in owners:
+            del bench.stage.balancer.diverted[owner]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +321,7 @@ class WrongSource(Fault):
         return Deal(
             f"replies to {counted(len(flows), 'flow')} leave from another address for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD)) for flow in flows),
+            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD), strays=BROKEN) for flow in flows),
         )
 
     async def _end(self, bench: Bench, flows: tuple[TransportAddress, ...]) -> None:
