@@ -20,7 +20,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import Effect, Judged, Sign
 from affinity_tester.lab.ledger import Injection, Ledger, Seen
-from affinity_tester.lab.sighted import LAG_NS, within
+from affinity_tester.lab.sighted import LAG_NS
 from affinity_tester.settings import NS_PER_S
 
 Problem = tuple[int | None, str]
@@ -74,7 +74,7 @@ class JudgementCheck:
         for event in self._session.reds:
             if not isinstance(event, OutageStarted):
                 continue
-            cause, effect = self._cause(Sign.OUTAGE, event.since_ns)
+            cause, effect = self._cause(Sign.OUTAGE, event.since_ns, event.at_ns)
             number = cause.number if cause else None
             if event.at_ns - self._single_ns(event) > TOLD_NS + LAG_NS:
                 yield number, f"its outage was told {(event.at_ns - event.since_ns) / NS_PER_S:.1f} s after it began"
@@ -96,7 +96,7 @@ class JudgementCheck:
                     stray, sign = Stray.CROSS_DELIVERED, Sign.CROSS_DELIVERED
                 case _:
                     continue
-            cause, effect = self._cause(sign, event.at_ns)
+            cause, effect = self._cause(sign, event.at_ns, event.at_ns)
             number = cause.number if cause else None
             given = self._session.strays.get((stray, event.seq, event.at_ns))
             reach = (event.sent_ns - self._ledger.settle_ns, event.at_ns + self._ledger.settle_ns)
@@ -112,10 +112,11 @@ class JudgementCheck:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _cause(self, sign: Sign, at_ns: int) -> tuple[Injection | None, Effect | None]:
-        """The newest fault that allows this at that time."""
+    def _cause(self, sign: Sign, from_ns: int, to_ns: int) -> tuple[Injection | None, Effect | None]:
+        """The newest fault that allows this, and whose cause lasted at some time from then to then."""
         for injection, effect in reversed(self._effects):
-            if sign in effect.allowed and within(injection, at_ns):
+            began, ended = injection.at_ns - LAG_NS <= to_ns, injection.deal.until_ns + LAG_NS < from_ns
+            if sign in effect.allowed and began and not ended:
                 return injection, effect
         return None, None
 
