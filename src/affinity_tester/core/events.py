@@ -304,6 +304,8 @@ class OutageStarted(SessionEvent):
     """The longest time between two consecutive sends from the last replied probe until now; 0 without one."""
     own_drops: int = 0
     """Replies that this session's full socket buffer dropped since."""
+    probes: int = 0
+    """Probes unanswered so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -729,6 +731,13 @@ class Incident:
     judgements: tuple[tuple[Judgement, int], ...]
     diagnoses: tuple[Diagnosis, ...]
     """The best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOngoing(Event):
+    """An incident lasts for an outage's sake: what it is so far. `IncidentClosed` with the same number follows."""
+
+    incident: Incident
 
 
 @dataclass(frozen=True, slots=True)

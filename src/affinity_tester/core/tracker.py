@@ -207,6 +207,27 @@ class SessionTracker:
         return (seq, history.sent_ns(seq)) if seq < history.next else None
 
     @property
+    def reached(self) -> int:
+        return self.head
+
+    @property
+    def reached_ns(self) -> int | None:
+        """When the newest probe was sent that was replied to from where it went to; None where none is kept."""
+        history = self._history
+        return history.sent_ns(self.reached) if self.reached >= history.base else None
+
+    def sent_before_ns(self, at_ns: int) -> int | None:
+        """When the newest kept probe was sent that was sent at `at_ns` or before, and was not replied to; None without one."""
+        history = self._history
+        seq = history.first_after(at_ns) - 1
+        return history.sent_ns(seq) if seq >= max(history.base, self.reached + 1) else None
+
+    def sent_between(self, from_ns: int, to_ns: int) -> int:
+        """How many kept probes were sent from `from_ns` on and before `to_ns`."""
+        history = self._history
+        return history.first_after(to_ns - 1) - history.first_after(from_ns - 1)
+
+    @property
     def unanswered_ns(self) -> int:
         """From the first probe after the newest replied one until the last probe; 0 when the last was replied to."""
         since = self.unanswered()
@@ -324,7 +345,7 @@ class SessionTracker:
             last = self._sighting(self.head)
         else:
             last = max((anchor.sighting for anchor in self._anchors if anchor is not None), default=None)
-        self._outage = OutageStarted(now_ns, self.session, *since, last)
+        self._outage = OutageStarted(now_ns, self.session, *since, last, probes=self.sent_count - since[0])
         self._emit(self._outage)
 
     # --- how -------------------------------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
     if before is None:
         ready = f"{after.ready_count:,} of {words.plural(len(after.endpoints), 'endpoint')} ready"
         return [_cluster(f"the pool is watched: {ready}")]
-    return [_cluster(fact) for fact in differences(before, after)]
+    return [_cluster(change.text) for change in differences(before, after)]
 
 
 def _sizes(event: ev.RunStarted) -> str:
