@@ -322,7 +322,7 @@ class NetworkPath:
     def _schedule(self, node: Node, flow: TransportAddress, state: Flow, entry: Entry, now_ns: int) -> Entry:
         """The way of one packet without a flow table: any pod, which sees the source that the flow has."""
         pods = self._backends(node)
-        pod = pods[int(draw(self._seed, "packet", state.number, state.packets) * len(pods))]
+        pod = pods[int(draw(self._seed, "packet", state.number, state.packets) * len(pods))] if pods else entry.pod
         if pod.name == entry.pod.name:
             return entry
         key = (entry.source, pod.address)
