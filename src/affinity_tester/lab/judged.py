@@ -122,12 +122,12 @@ class JudgementCheck:
 
     def _single_ns(self, event: OutageStarted) -> int:
         """Since when the session was silent while others were not: the silence of all is a blackout."""
-        dark = [
-            injection.deal.until_ns
+        ends = [
+            injection.at_ns + injection.deal.dark_ns
             for injection in self._ledger.injections.values()
-            if injection.deal.dark_ns and injection.at_ns - LAG_NS <= event.since_ns <= injection.deal.until_ns
+            if injection.deal.dark_ns and injection.at_ns - LAG_NS <= event.since_ns
         ]
-        return max((event.since_ns, *(until_ns for until_ns in dark if until_ns <= event.at_ns)))
+        return max(event.since_ns, *(end_ns for end_ns in ends if end_ns <= event.at_ns), 0)
 
     def _changed_within(self, from_ns: int, to_ns: int) -> bool:
         return any(from_ns <= at_ns <= to_ns for at_ns in self._ledger.pool_ns)
@@ -170,7 +170,7 @@ def of_run(ledger: Ledger) -> Iterator[Problem]:
             blackout = told.pop(since_ns)
             if blackout.at_ns - since_ns > TOLD_NS + LAG_NS:
                 yield number, f"the blackout was told {(blackout.at_ns - since_ns) / NS_PER_S:.1f} s after it began"
-            over = injection.deal.until_ns + LAG_NS < (ledger.stopped_ns or 0)
+            over = injection.at_ns + dark_ns + LAG_NS < (ledger.stopped_ns or 0)
             if over and since_ns not in ledger.lit:
                 yield number, "the end of the blackout was not told"
     for since_ns in told:
