@@ -20,7 +20,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import Effect, Judged, Sign
 from affinity_tester.lab.ledger import Injection, Ledger, Seen
-from affinity_tester.lab.sighted import LAG_NS
+from affinity_tester.lab.sighted import LAG_NS, overlaps
 from affinity_tester.settings import NS_PER_S
 
 Problem = tuple[int | None, str]
@@ -115,8 +115,7 @@ class JudgementCheck:
     def _cause(self, sign: Sign, from_ns: int, to_ns: int) -> tuple[Injection | None, Effect | None]:
         """The newest fault that allows this, and whose cause lasted at some time from then to then."""
         for injection, effect in reversed(self._effects):
-            began, ended = injection.at_ns - LAG_NS <= to_ns, injection.deal.until_ns + LAG_NS < from_ns
-            if sign in effect.allowed and began and not ended:
+            if sign in effect.allowed and overlaps(injection, from_ns, to_ns):
                 return injection, effect
         return None, None
 

@@ -116,7 +116,7 @@ def seen_words(ledger: Ledger, injection: Injection) -> str:
         mine.update(
             f"outage judged {Judged(outage.judgement, outage.avoidable)}"
             for outage in session.outages.values()
-            if Sign.OUTAGE in wanted and within(injection, outage.since_ns)
+            if Sign.OUTAGE in wanted and overlaps(injection, outage.since_ns, outage.at_ns)
         )
         mine.update(
             f"{stray.stray.value} judged {stray.judgement.value}"
@@ -145,6 +145,11 @@ def caused_ns(event: SessionEvent) -> int:
 def within(injection: Injection, at_ns: int) -> bool:
     """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
     return injection.at_ns - LAG_NS <= at_ns <= injection.deal.until_ns + LAG_NS
+
+
+def overlaps(injection: Injection, from_ns: int, to_ns: int) -> bool:
+    """Whether the fault's cause lasted at some time from then to then."""
+    return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.deal.until_ns + LAG_NS
 
 
 def straddles(change: Change, injection: Injection) -> bool:

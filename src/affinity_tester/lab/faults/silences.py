@@ -1,6 +1,6 @@
 """Pods that are silent, with their endpoints' news late or never: no affinity keeps a flow on a dead pod.
 
-Nothing here may be called a violation. What real clusters do and what it is copied from stands with each.
+No session of a silent pod may be called a violation. What real clusters do, and where that is known from, stands with each.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
 
 GONE = frozenset({Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN})
 """The same, of a pod that leaves the pool later."""
+
+LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
+"""The same, of a flow whose pod lives and whose way is dead: a break, unless the pool's change explains it."""
 
 SYNC_NS = 300_000_000
 """From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (failure-modes.md)."""
@@ -131,7 +134,7 @@ class NodeDown(Fault):
             now_ns + self.for_ns,
             (
                 *(Effect(flow, must, may, silent=GONE) for flow in served),
-                *(Effect(flow, marks(Sign.LOSS_UP), may | {Sign.OUTAGE}, silent=GONE) for flow in entering),
+                *(Effect(flow, marks(Sign.LOSS_UP), may | {Sign.OUTAGE}, silent=LIVES) for flow in entering),
             ),
         )
 
@@ -177,13 +180,13 @@ class LateCheck(Fault):
     """Policy Local: a node's last pod leaves, and the balancer sends to the node until its check has failed three times.
 
     The service's health check node port fails as soon as the node has no ready pod (pkg/proxy/healthcheck); a cloud's
-    balancer asks every 10 s or so, and believes the third failure.
+    balancer asks every 10 s or so, and believes the third failure. To a client it looks like a flow entry that has stayed.
     """
 
     name = "late-check"
     expects = "the flows of the node: an outage until the balancer leaves the node out, then another pod and node"
     control = True
-    also = frozenset({"local-policy"})
+    also = frozenset({"local-policy", "stale-flow"})
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster a node without a pod sends to another's"
     moves_pool = True
