@@ -29,7 +29,7 @@ from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import format_duration
 
 PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})
-"""A dead flow is proved when something shows that its pod lives; where all flows are dead, only a canary that meets it can."""
+"""A dead flow is proved by what shows that its pod lives; where all flows are dead, only a canary that meets it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
