@@ -173,7 +173,17 @@ class World:
 
     def astray(self, session: int) -> None:
         """Replies come from the raw pod IP."""
-        self.emit(WrongSource(self.now, self.name(session), TransportAddress("10.1.0.1", 3478), TARGET, self.trackers[session].sent_count, self.now, self.flows[session]))
+        self.emit(
+            WrongSource(
+                self.now,
+                self.name(session),
+                TransportAddress("10.1.0.1", 3478),
+                TARGET,
+                self.trackers[session].sent_count,
+                self.now,
+                self.flows[session],
+            )
+        )
         self.mute.add(session)
 
     def emit(self, event: Event) -> None:

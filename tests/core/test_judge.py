@@ -267,14 +267,16 @@ def test_what_a_watch_tells_just_beyond_the_reach_may_have_been_within_it() -> N
     assert judged(first, moved, observed(61_500 * MS, pool("b")), PoolConfirmed(62 * S, 62 * S)) == still
     assert judged(first, moved, PoolConfirmed(60 * S + 1, 60 * S + 1), late, PoolConfirmed(62 * S, 62 * S)) == still
     for heard_ns in (40 * S, 60 * S):
-        ((judgement, _),) = judged(first, observed(heard_ns, pool("b"), listed=False), moved, PoolConfirmed(61 * S, 61 * S))
+        ((judgement, _),) = judged(
+            first, observed(heard_ns, pool("b"), listed=False), moved, PoolConfirmed(61 * S, 61 * S)
+        )
         assert judgement is Judgement.EXPLAINED
 
 
 def test_before_the_first_list_nothing_is_known() -> None:
-    assert judged(seen(change(50 * S, settled_ns=51 * S)), observed(50 * S + 1, pool("a")), PoolConfirmed(61 * S, 61 * S)) == [
-        (Judgement.UNKNOWN, ("the watch of the pool began 0.0 s after it",))
-    ]
+    assert judged(
+        seen(change(50 * S, settled_ns=51 * S)), observed(50 * S + 1, pool("a")), PoolConfirmed(61 * S, 61 * S)
+    ) == [(Judgement.UNKNOWN, ("the watch of the pool began 0.0 s after it",))]
     assert judged(observed(42 * S, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(61 * S, 61 * S)) == [
         (Judgement.UNKNOWN, ("the watch of the pool began 8.0 s before it",))
     ]
@@ -318,7 +320,9 @@ def first(at_ns: int, pod: str | None) -> FirstAnswer:
 
 def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched() -> None:
     serving = first(5 * S, "x")
-    analysis, told = run(observed(0, pool("a")), serving, seen(change(6 * S, old="x", new="a")), PoolConfirmed(15 * S, 15 * S))
+    analysis, told = run(
+        observed(0, pool("a")), serving, seen(change(6 * S, old="x", new="a")), PoolConfirmed(15 * S, 15 * S)
+    )
     assert told == []
     told = analysis.feed(PoolConfirmed(16 * S + 1, 16 * S + 1))
     assert told[0] == WrongPool(16 * S + 1, "x")
@@ -349,7 +353,9 @@ def test_what_the_client_may_not_see_is_near_no_incident() -> None:
 def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
     serving = first(5 * S, "c")
     nobody = first(5 * S, None)
-    _, told = run(observed(0, pool("a")), nobody, serving, observed(8 * S, pool("a", "c")), PoolConfirmed(40 * S, 40 * S))
+    _, told = run(
+        observed(0, pool("a")), nobody, serving, observed(8 * S, pool("a", "c")), PoolConfirmed(40 * S, 40 * S)
+    )
     assert told == []
 
 

@@ -126,16 +126,22 @@ def test_all_flows_dead_while_a_fresh_port_works_is_told_after_5_to_7_s(sessions
 
 @pytest.mark.parametrize("interval", [5 * S, 10 * S])
 def test_seldom_probes_tell_an_outage_as_soon(interval: int) -> None:
-    (outage,) = started(play(lambda n, now: n != 1 or now < 30 * S, 60, sessions=5, interval=interval, canary=lambda _n: True))
+    (outage,) = started(
+        play(lambda n, now: n != 1 or now < 30 * S, 60, sessions=5, interval=interval, canary=lambda _n: True)
+    )
     assert 5 * S <= outage.at_ns - outage.since_ns <= 7 * S
 
 
 def test_one_lost_packet_is_no_outage_however_seldom_probes_are_sent() -> None:
-    assert not started(play(lambda n, now: n != 1 or now // S != 22, 60, sessions=5, interval=10 * S, canary=lambda _n: True))
+    assert not started(
+        play(lambda n, now: n != 1 or now // S != 22, 60, sessions=5, interval=10 * S, canary=lambda _n: True)
+    )
 
 
 def test_silence_of_all_is_a_blackout_and_no_outage_of_anybody() -> None:
-    events = play(lambda _n, now: not 3 * S <= now < 13 * S, 20, sessions=10, canary=lambda now: not 3 * S <= now < 13 * S)
+    events = play(
+        lambda _n, now: not 3 * S <= now < 13 * S, 20, sessions=10, canary=lambda now: not 3 * S <= now < 13 * S
+    )
     assert not started(events)
     began, ended = (event for event in events if isinstance(event, (BlackoutStarted, BlackoutEnded)))
     assert isinstance(began, BlackoutStarted)
@@ -174,7 +180,9 @@ def test_who_stays_dead_after_a_blackout_is_in_an_outage() -> None:
 
 
 def test_the_time_in_which_the_client_stood_still_is_no_silence() -> None:
-    events = play(lambda _n, now: not 2_500 * MS <= now < 13 * S, 30, sessions=4, canary=lambda _now: True, asleep=(3 * S, 12 * S))
+    events = play(
+        lambda _n, now: not 2_500 * MS <= now < 13 * S, 30, sessions=4, canary=lambda _now: True, asleep=(3 * S, 12 * S)
+    )
     assert not started(events)
     assert not [event for event in events if isinstance(event, BlackoutStarted)]
 

@@ -193,9 +193,8 @@ class RunAnalysis:
     def wants_list_after_ns(self) -> int | None:
         """A list of the pool made later than this would settle or prove something; None: none is wanted."""
         wanted = [met_ns + self.rules.settle_ns for met_ns in self._strangers.values()]
-        for judge in (self._judge, self._outage_judge):
-            if (after_ns := judge.wants_list_after_ns) is not None:
-                wanted.append(after_ns)
+        judges = (self._judge, self._outage_judge)
+        wanted += [after_ns for judge in judges if (after_ns := judge.wants_list_after_ns) is not None]
         if self._end_is_unproved:
             wanted.append(self._stopped_ns)
         listed_ns = self._timeline.confirmed_ns
@@ -233,9 +232,7 @@ class RunAnalysis:
             case NodeAddresses(names=names):
                 self._nodes = dict(names)
             case PoolObserved():
-                change_of_pool = self._timeline.observed(
-                    event.since_ns, event.until_ns, event.snapshot, event.asked_ns
-                )
+                change_of_pool = self._timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.asked_ns)
                 if change_of_pool is not None:
                     self._near += [(change_of_pool.to_ns, what) for what in change_of_pool.what]
             case PoolConfirmed():
@@ -287,9 +284,7 @@ class RunAnalysis:
     def _end_blackout(self, since_ns: int, until_ns: int, *, at_end: bool) -> None:
         """Keep a blackout for the verdict. Where no endpoint was ready in it, nobody could be answered."""
         emptied = self._timeline.emptied_within(since_ns, until_ns) if self._judge.watched else None
-        empty = emptied is not None and (
-            emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns
-        )
+        empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
         self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
 
     def _told(self, story: Story, now_ns: int) -> Incident:

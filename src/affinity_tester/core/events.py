@@ -367,7 +367,7 @@ class IngressSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PathsAnswered(Event):
-    """Who answers, and behind which reflexive IPs, while an outage lasts. Told once a second, of sessions not in an outage."""
+    """Who answers the sessions that are in no outage, and behind which reflexive IPs. Told once a second in an outage."""
 
     pods: tuple[PodSample, ...]
     ingress: tuple[IngressSample, ...]
@@ -721,6 +721,8 @@ class Incident:
     changes: int
     outages: int
     bursts: int
+    strays: int
+    """Replies that arrived elsewhere."""
     lost: int
     """Probes lost in its outages and bursts."""
     kinds: tuple[tuple[Kind, int], ...]

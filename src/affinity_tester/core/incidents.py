@@ -137,6 +137,7 @@ class Story:
             changes=len(changes),
             outages=sum(member.key[0] == "outage" for member in members),
             bursts=sum(member.key[0] == "burst" for member in members),
+            strays=sum(member.key[0] == "stray" for member in members),
             lost=sum(member.lost for member in members),
             kinds=tuple((kind, kinds[kind]) for kind in Kind if kinds[kind]),
             cohorts=tuple(sorted(cohorts, key=lambda cohort: (-cohort.sessions, cohort.ip))),

@@ -161,9 +161,7 @@ class Judge:
                 del self._open[key]
                 yield verdict
 
-    def _open_or_judge(
-        self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int
-    ) -> Judged | None:
+    def _open_or_judge(self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int) -> Judged | None:
         """Judge a new or narrowed case, or keep it open in the place of its wider self."""
         key: _Key = (case.session, subject)
         verdict = self._evaluate(case, now_ns) if now_ns >= case.certain_ns else None

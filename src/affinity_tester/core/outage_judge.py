@@ -111,7 +111,7 @@ class _Case:
 
     @property
     def from_ns(self) -> int:
-        """f"""
+        """The time f of the table."""
         return self.outage.since_ns
 
     @property
@@ -397,7 +397,9 @@ class OutageJudge:
         timeline = self._timeline
         change = next(timeline.perhaps_within(reach[0], end_ns), None)
         if change is not None:
-            doubts.append(f"{change.what[0]} {apart(change.to_ns, case.from_ns)}, and which pod had answered is not known")
+            doubts.append(
+                f"{change.what[0]} {apart(change.to_ns, case.from_ns)}, and which pod had answered is not known"
+            )
         if doubts:
             return _in_doubt(doubts)
         return self._foreign(case) if timeline.confirmed_after(reach[1]) else None
@@ -419,7 +421,9 @@ class OutageJudge:
             return None
         gap = timeline.gap_within(*reach)
         if gap is not None and end_ns <= gap[1] + move_ns:
-            return _in_doubt([f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around its beginning"])
+            return _in_doubt(
+                [f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around its beginning"]
+            )
         return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others, and {_not_explained(sure, move_ns)}',)
 
     def _silent(self, case: _Case, reach: tuple[int, int], doubts: list[str]) -> _Class | None:

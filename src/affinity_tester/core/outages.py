@@ -90,9 +90,7 @@ class OutageDetector:
 
     # --- outages -------------------------------------------------------------------------------------------------------
 
-    def _start_outages(
-        self, now_ns: int, silent: Sequence[_Silent], newest_ns: int | None, canaries: Canaries
-    ) -> None:
+    def _start_outages(self, now_ns: int, silent: Sequence[_Silent], newest_ns: int | None, canaries: Canaries) -> None:
         unanswered = sum(each.probes for each in silent)
         for each in silent:
             if now_ns - each.counted_ns < OUTAGE_NS:

@@ -247,7 +247,9 @@ class PoolTimeline:
             self._confirm(asked_ns)
         return change
 
-    def _note_serving(self, since_ns: int, until_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
+    def _note_serving(
+        self, since_ns: int, until_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]
+    ) -> None:
         """Keep what changed of who serves. A pod with several endpoints serves while one of them does.
 
         A pod of the same name and another uid replaced one that stopped.

@@ -108,7 +108,9 @@ def _also(evidence: Evidence) -> list[str]:
         said.append(f"{changes} that a sound proxy would have avoided: --fail-on avoidable")
     for blackout in evidence.blackouts:
         why = ", no endpoint was ready" if blackout.empty_pool else ""
-        said.append(f"nobody was answered for {_span(blackout.lasted_ns)} ({_share(blackout.lasted_ns, evidence)}){why}")
+        said.append(
+            f"nobody was answered for {_span(blackout.lasted_ns)} ({_share(blackout.lasted_ns, evidence)}){why}"
+        )
     probed, left_out = evidence.addresses
     if left_out:
         said.append(f"{probed} of {probed + left_out} addresses of the target were probed")
@@ -154,7 +156,9 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
         said.append(f"nobody was answered for {_span(dark_ns)} ({_share(dark_ns, evidence)})")
     unknown = evidence.judgements.get(Judgement.UNKNOWN, 0)
     if unknown:
-        said.append(f"{unknown:,} change{'s' if unknown > 1 else ''} or outage{'s' if unknown > 1 else ''} could not be judged")
+        said.append(
+            f"{unknown:,} change{'s' if unknown > 1 else ''} or outage{'s' if unknown > 1 else ''} could not be judged"
+        )
     if _unreadable(total, max_loss):
         said.append(
             f"{total.undecodable:,} datagrams came that are no replies, more than the {total.answered:,} answers: "

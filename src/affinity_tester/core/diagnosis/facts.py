@@ -20,6 +20,7 @@ from affinity_tester.core.events import (
     ClientFault,
     ClusterEvent,
     Counts,
+    CrossDelivered,
     Diagnosis,
     DuplicateDiffers,
     Event,
@@ -120,6 +121,7 @@ class Facts:
         self.canaries: deque[CanaryResult] = deque(maxlen=_KEPT)
         self.directed: deque[LossDirected] = deque(maxlen=_KEPT)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_KEPT)
+        self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_KEPT)
         self.network_errors: deque[NetworkError] = deque(maxlen=_KEPT)
         self.client_faults: deque[ClientFault] = deque(maxlen=_KEPT)
         self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_KEPT)
@@ -231,6 +233,8 @@ class Facts:
                 self.canaries.append(event)
             case WrongSource():
                 self.wrong_sources.append(event)
+            case CrossDelivered():
+                self.cross_delivered.append(event)
             case NetworkError():
                 self.network_errors.append(event)
             case ClientFault():
