@@ -53,6 +53,7 @@ class HungPod(Fault):
     """
 
     name = "hung-pod"
+    catalogued = "pod-silent"
     expects = "the flows of the pod: an outage, while canaries meet other pods; the same pod again if it recovers"
     control = True
 
@@ -95,7 +96,7 @@ class NodeDown(Fault):
     name = "node-down"
     expects = "the flows of its pods and those that enter by it: an outage, then another pod, or another node, or both"
     control = True
-    also = frozenset({"dead-target"})
+    also = frozenset({"pod-silent", "dead-target"})
     moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long the node is off", key="for", default=60 * 10**9)
