@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 from histories import MS, History, Pace, S, history
+from lives import Life
 
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import ChangeJudged, Judgement
@@ -53,3 +54,35 @@ def test_no_class_is_false_however_late_the_news(pace: Pace) -> None:
     unknown = found[Judgement.UNKNOWN, True] + found[Judgement.UNKNOWN, False]
     if pace is PROMPT:  # rare: only where a change lies within a list's interval of the reach's end
         assert unknown < 0.2 * found.total()
+
+
+FAULTS = [
+    ("break",),
+    ("hang",),
+    ("delete",),
+    ("stale",),
+    ("node",),
+    ("hang", "break"),
+    ("join", "break"),
+    ("delete", "delete", "join"),
+    ("node", "break"),
+    ("stale", "hang"),
+]
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+@pytest.mark.parametrize("faults", FAULTS, ids="+".join)
+def test_no_outage_of_a_dead_pod_or_a_changed_pool_is_a_violation(faults: tuple[str, ...], watched: bool) -> None:
+    if not watched and {"delete", "stale", "node"} & set(faults):
+        pytest.skip("the operator promised a pool that stands still")
+    final: Counter[Judgement] = Counter()
+    for seed in range(COUNT // 50):
+        life = Life(seed, watched=watched, local=seed % 3 == 0, faults=faults)
+        final.update({(e.session, e.since_seq): e.judgement for e in life.told}.values())
+    if faults == ("break",):
+        assert final[Judgement.VIOLATION] >= 0.9 * final.total() > 0
+    if faults == ("hang",):
+        assert final[Judgement.POD_SILENT] >= 0.5 * final.total() > 0
+        assert not final[Judgement.VIOLATION]
+    if faults == ("stale",):
+        assert final[Judgement.VIOLATION] > 0

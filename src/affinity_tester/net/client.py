@@ -318,14 +318,14 @@ class _Client:
         now_ns = monotonic_ns()
         if self._sending:
             self._canaries.sweep(now_ns, behind)
-            self._outages.sweep(
-                now_ns,
-                [session.tracker for session in sessions],
-                [session.tracker for session in behind],
-                self._canaries.answered,
-                self._canaries.unanswered,
-                self._resumed_ns,
-            )
+        self._outages.sweep(
+            now_ns,
+            [session.tracker for session in sessions],
+            [session.tracker for session in behind],
+            self._canaries.answered,
+            self._canaries.unanswered,
+            self._resumed_ns,
+        )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
             self._told_silence = True

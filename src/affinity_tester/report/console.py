@@ -12,6 +12,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.fold import Fold
 from affinity_tester.report.lines import (
     Line,
+    blackout_line,
     change_lines,
     judged_lines,
     pool_lines,
@@ -143,8 +144,8 @@ class ConsoleReport:
                 return run_lines(event, clock)
             case ev.BlackoutEnded():
                 self._dark = False
-                asked_ns = self._api_asked_ns
-                return [blackout_line(event, None if asked_ns is None else asked_ns >= event.since_ns)]
+                api_ns = self._api_asked_ns
+                return [blackout_line(event, None if api_ns is None else api_ns >= event.since_ns)]
             case ev.CanaryResult(identity=None) if self._dark:
                 return []  # one line tells of all of them when it is over
             case ev.PoolUnobserved(at_ns=at_ns):
