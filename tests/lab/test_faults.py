@@ -273,7 +273,8 @@ def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
     assert drops(lab) == {(flow, "stale-entry") for flow in victims}
     assert len(victims) == 4
     assert lab.path.forward(TransportAddress("127.0.0.1", 50_000), 2 * S) is not None
-    everything = StuckFlows(at_ns=S).inject(lab.bench, 2, 3 * S)
+    lab = Lab()
+    everything = StuckFlows(at_ns=S).inject(lab.bench, 1, S)
     assert {effect.flow for effect in everything.effects} == set(CLIENTS)
 
 

@@ -126,7 +126,12 @@ class ControlPlane:
         self._emit(PoolObserved(now_ns, now_ns, now_ns, self._known.pool, asked_ns=now_ns))
 
     def look(self, now_ns: int) -> None:
-        """Write down what is new, and tell it if the watch is that fast. What happens before `begin` is not news."""
+        """Write down what is new, and let the client hear of it if the watch is that fast."""
+        self.write(now_ns)
+        self.advance(now_ns)
+
+    def write(self, now_ns: int) -> None:
+        """Write down what is new; the client hears of it as soon as time passes for it. Nothing is news before `begin`."""
         happened, self._happened = self._happened, []
         if self._stored is None:
             return
@@ -144,7 +149,6 @@ class ControlPlane:
             events.append(lambda at_ns: NodeAddresses(at_ns, nodes))
         if events or stored is not None:
             self._news.append(_News(now_ns + self._watch_ns, tuple(events), stored))
-        self.advance(now_ns)
 
     def stall(self, now_ns: int, for_ns: int) -> None:
         """Answer nothing, and let the watch tell nothing, for a time."""

@@ -196,7 +196,7 @@ class ClientSuspended(Fault):
         await bench.stage.drained()
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - it stands still on purpose
         bench.path.remove_pod(name)
-        bench.stage.look()
+        bench.stage.control.write(bench.now_ns())
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
         await bench.stage.kill_pod(name)
 
