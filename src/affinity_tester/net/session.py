@@ -7,15 +7,15 @@ import socket
 import sys
 from collections.abc import Callable
 from operator import attrgetter
-from time import monotonic_ns
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClientFault, Counts, Event, NetworkError, SessionSummary, WrongSource
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.stun import Conversation
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
-from affinity_tester.net.clock import wall_to_monotonic_ns
+from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.probe_socket import (
     ADDRESS_ERRNOS,
     LOCAL_ERRNOS,
@@ -110,7 +110,7 @@ class Session:
         """Send the next probe, unless this machine refuses it (which is counted, and told once)."""
         tracker = self.tracker
         request = self._wire.request(tracker.sent_count)
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         try:
             self._transmit(request)
         except OSError as error:
@@ -131,7 +131,7 @@ class Session:
             # An ICMP error about an earlier probe: heard, and this probe is still to be sent (design, section 3). What
             # fails again is this machine's own trouble (no route any more), and no news of the network.
             heard = read_error_queue(self.sock)
-            again_ns = monotonic_ns()
+            again_ns = clock.now_ns()
             try:
                 self._transmit(request)
             except OSError as again:
@@ -148,8 +148,8 @@ class Session:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def read(self, to_monotonic_ns: int) -> int | None:
-        """Read one datagram, if there is one; `to_monotonic_ns` is net.clock's sample.
+    def read(self, to_run_ns: int) -> int | None:
+        """Read one datagram, if there is one; `to_run_ns` is net.clock's sample.
 
         Returns a time that was before all that is still to be read (0: not known), None when the socket was empty.
         """
@@ -158,9 +158,9 @@ class Session:
         except BlockingIOError:
             return None
         except OSError as error:  # a connected socket, or a system without error queues, tells ICMP errors here
-            self.hear_errors(monotonic_ns(), error)
+            self.hear_errors(clock.now_ns(), error)
             return 0
-        received_ns = monotonic_ns() if wall_ns is None else wall_ns + to_monotonic_ns
+        received_ns = clock.now_ns() if wall_ns is None else wall_ns + to_run_ns
         try:
             seq, identity, count = self._wire.read(_BUFFERS[0], size)
         except StunError:
@@ -178,12 +178,12 @@ class Session:
 
     def read_empty(self) -> int:
         """Read all there is; return a time at which the socket was seen empty, or that was before what is left."""
-        now_ns = monotonic_ns()
-        to_monotonic_ns = wall_to_monotonic_ns()
+        now_ns = clock.now_ns()
+        to_run_ns = wall_to_run_ns()
         read_ns: int | None = 0
         # Bounded: a flood must not keep the client here. The queue is in order, so what was read last tells how far it got.
         for _ in range(READ_BOUND):
-            read_ns = self.read(to_monotonic_ns)
+            read_ns = self.read(to_run_ns)
             if read_ns is None:
                 return now_ns
         return min(read_ns or 0, now_ns)
@@ -208,7 +208,7 @@ class Session:
     def expire(self) -> None:
         """Lose what is overdue, after the socket was read empty past the deadline."""
         deadline_ns = self.tracker.deadline_ns
-        if deadline_ns is None or deadline_ns >= monotonic_ns():
+        if deadline_ns is None or deadline_ns >= clock.now_ns():
             return
         lost_before = self.tracker.lost
         self.tracker.expire(self.read_empty())
@@ -221,7 +221,7 @@ class Session:
         if drops != self.drops:
             self.drops = drops
             detail = f"{drops} replies dropped at this machine's full socket buffer"
-            self._tell_once(("drops",), ClientFault(monotonic_ns(), self.name, "socket-drops", detail))
+            self._tell_once(("drops",), ClientFault(clock.now_ns(), self.name, "socket-drops", detail))
 
     def counts(self) -> Counts:
         """Everything counted so far."""
