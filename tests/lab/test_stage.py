@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, PoolObserved
 from affinity_tester.core.stun import Conversation
@@ -132,3 +133,13 @@ async def test_what_is_under_way_has_arrived_when_it_is_drained(lab: Lab) -> Non
         await lab.stage.drained()
         assert len(sock.recv(2048)) > 20
     assert pod.name in lab.stage.path.pods
+
+
+async def test_a_machine_that_slept_is_awake_again_when_the_lab_is_closed(lab: Lab) -> None:
+    before_ns, awake = clock.now_ns(), clock.now_ns
+    lab.stage.sleep_machine(600 * 10**9)
+    assert 600 * 10**9 <= clock.now_ns() - before_ns < 660 * 10**9
+    lab.stage.sleep_machine(600 * 10**9)
+    assert clock.now_ns() - before_ns >= 1200 * 10**9
+    await lab.stage.close()
+    assert clock.now_ns is awake

@@ -33,6 +33,7 @@ class Stage:
         self.control = control
         self.client_ip: str | None = None
         """What the client's machine takes for its own address from now on; None: what the system says."""
+        self._awake_clock = clock.now_ns
         self._pods = pods
         self._plays: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -52,6 +53,7 @@ class Stage:
         for task in self._plays:
             task.cancel()
         await asyncio.gather(*self._plays, return_exceptions=True)
+        clock.now_ns = self._awake_clock
         self._failed.cancel()
 
     async def wait(self, ns: int) -> None:
@@ -67,6 +69,11 @@ class Stage:
             quiet = quiet + 1 if passed == before else 0
             if quiet == QUIET_TURNS:
                 return
+
+    def sleep_machine(self, ns: int) -> None:
+        """Let the clock of the run go on without anything happening, as while the machine sleeps; until `close`."""
+        awake = clock.now_ns
+        clock.now_ns = lambda: awake() + ns
 
     def look(self) -> None:
         """Let the control plane tell what has changed."""

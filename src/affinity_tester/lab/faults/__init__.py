@@ -13,6 +13,7 @@ from affinity_tester.lab.faults.client import (
     ClientNat,
     ClientSocket,
     ClientSuspended,
+    LaptopAsleep,
     SelfInflicted,
 )
 from affinity_tester.lab.faults.flows import (
@@ -97,6 +98,7 @@ FAULTS: dict[str, type[Fault]] = {
         DuplicateReorder,
         BusyCore,
         ClientSuspended,
+        LaptopAsleep,
         ApiStalled,
         ApiGone,
     )

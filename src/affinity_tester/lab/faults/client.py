@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     EXPLAINED,
@@ -19,6 +20,7 @@ from affinity_tester.lab.fault import (
     Effect,
     Family,
     Fault,
+    Judged,
     Sign,
     counted,
     marks,
@@ -200,6 +202,47 @@ class ClientSuspended(Fault):
         bench.stage.control.write(bench.now_ns())
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
         await bench.stage.kill_pod(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaptopAsleep(Fault):
+    """The client's machine sleeps, and the nodes forget its flows meanwhile.
+
+    CLOCK_BOOTTIME goes on and CLOCK_MONOTONIC stands, timers included (clock_gettime(2)); conntrack forgets an idle UDP
+    flow after 30 s (nf_conntrack_udp_timeout), one that has seen both ways after 120 s.
+    """
+
+    name = "laptop-asleep"
+    expects = "all flows: a new reflexive port at the first probe after it, of some also a new pod; no loss"
+    control = True
+    also = frozenset({"idle-expiry", "self-inflicted"})
+    policies = frozenset({Policy.CLUSTER})
+    why_policy = "under policy Local a forgotten flow keeps its address, and mostly its pod: there is little to see"
+
+    for_ns: int = parameter(
+        read_time, TIME, "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
+    )
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long it sleeps, by the clock of the run."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Fall asleep as soon as what is under way has arrived."""
+        flows = bench.flows
+        bench.touch(flows, Family.WAY)
+        bench.stage.play(self._sleep(bench))
+        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
+        return Deal(
+            f"the client's machine sleeps for {format_duration(self.for_ns)}: {counted(len(flows), 'flow')}",
+            now_ns + self.for_ns + READ_NS,
+            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in flows),
+        )
+
+    async def _sleep(self, bench: Bench) -> None:
+        await bench.stage.drained()
+        bench.stage.sleep_machine(self.for_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
