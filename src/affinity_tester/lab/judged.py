@@ -18,7 +18,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import Effect, Judged, Sign
+from affinity_tester.lab.fault import OUTAGE_NS, Effect, Judged, Sign
 from affinity_tester.lab.ledger import Injection, Ledger, Seen
 from affinity_tester.lab.sighted import LAG_NS, overlaps
 from affinity_tester.settings import NS_PER_S
@@ -26,7 +26,7 @@ from affinity_tester.settings import NS_PER_S
 Problem = tuple[int | None, str]
 """What is wrong, with the number of the fault that it is held against (None: of no fault)."""
 
-TOLD_NS = 7 * NS_PER_S
+TOLD_NS = OUTAGE_NS
 """A silence is told so long after its first unanswered probe, at the latest (design, section 4.2)."""
 
 MAYBE_NS = 4 * NS_PER_S

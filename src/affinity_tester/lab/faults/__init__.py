@@ -6,9 +6,8 @@ faults but controls, which nothing may call one.
 """
 
 from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.faults.api import ApiGone, ApiStalled
 from affinity_tester.lab.faults.client import (
-    ApiGone,
-    ApiStalled,
     BusyCore,
     ClientNat,
     ClientSocket,
@@ -19,7 +18,6 @@ from affinity_tester.lab.faults.client import (
 from affinity_tester.lab.faults.flows import (
     FlowWipe,
     IdleExpiry,
-    OnePacket,
     PacketSpray,
     PortRewrite,
     PortsRewritten,
@@ -37,13 +35,11 @@ from affinity_tester.lab.faults.nodes import (
 )
 from affinity_tester.lab.faults.packets import (
     CountReset,
-    CrossDelivery,
     DuplicateReorder,
     FirstPacketRace,
     LossDown,
     LossUp,
     Mtu,
-    WrongSource,
 )
 from affinity_tester.lab.faults.pods import (
     EarlyFlush,
@@ -55,6 +51,7 @@ from affinity_tester.lab.faults.pods import (
     TerminatingBackend,
 )
 from affinity_tester.lab.faults.silences import HungPod, LateCheck, NodeDown, ScaledToZero
+from affinity_tester.lab.faults.strays import CrossDelivery, OnePacket, WrongSource
 
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault

@@ -15,6 +15,7 @@ from affinity_tester.lab.fault import (
     FOREVER_NS,
     LOST,
     MOVED,
+    OUTAGE_NS,
     Bench,
     Deal,
     Effect,
@@ -40,9 +41,6 @@ LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
 
 SYNC_NS = 300_000_000
 """From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (failure-modes.md)."""
-
-OUTAGE_NS = 7_000_000_000
-"""A silence that is longer is surely told: it is at 5 to 7 s (design, section 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
