@@ -255,6 +255,14 @@ def test_a_change_of_the_pool_explains_an_outage_for_as_long_as_a_proxy_may_take
         assert run.problems() == ["B: its outage was judged explained, not violation"], "it is not near the outage"
 
 
+def test_an_outage_that_ends_soon_may_be_unproved() -> None:
+    assert silent(Judgement.UNKNOWN, end_ns=19 * S - 1).problems() == []
+    assert silent(Judgement.UNKNOWN, end_ns=19 * S).problems() == ["B: its outage was judged unknown, not violation"]
+    assert silent(Judgement.EXPLAINED, end_ns=19 * S - 1).problems() == [
+        "B: its outage was judged explained, not violation"
+    ]
+
+
 def test_an_outage_near_doubtful_news_of_the_pool_may_be_unknown() -> None:
     run = silent(Judgement.UNKNOWN)
     run.truth, run.told = (7 * S,), ((0, 0), (6 * S, 9 * S))

@@ -32,6 +32,9 @@ TOLD_NS = OUTAGE_NS
 MAYBE_NS = 4 * NS_PER_S
 """A silence of all that is shorter is not told as a blackout, however busy the machine is."""
 
+UNPROVED_NS = 9 * NS_PER_S
+"""A silence that ends before may end unproved: who lives in it is known from its telling on only, and a probe needs 2 s."""
+
 PROVED_NS = 13 * NS_PER_S
 """So long after an explanation's end a dead flow is proved at the latest: an outage is told, and three canaries answered."""
 
@@ -149,11 +152,12 @@ class JudgementCheck:
         """Whether an outage may also be judged so, for what else happened to the pool, or is not known of it."""
         ledger = self._ledger
         around = (event.since_ns - ledger.settle_ns, event.since_ns + ledger.settle_ns)
+        end_ns = self._session.silences.get(event.since_seq, ledger.stopped_ns or event.at_ns)
         if judgement is Judgement.UNKNOWN:
-            return event.since_seq > 0 and self._is_doubtful(*around)
+            short = end_ns - self._single_ns(event) < UNPROVED_NS
+            return short or (event.since_seq > 0 and self._is_doubtful(*around))
         if judgement is not Judgement.EXPLAINED:
             return False
-        end_ns = self._session.silences.get(event.since_seq, ledger.stopped_ns or event.at_ns)
         return any(around[0] <= at_ns <= end_ns <= at_ns + ledger.move_ns + PROVED_NS for at_ns in ledger.pool_ns)
 
 
