@@ -392,7 +392,7 @@ class OutageJudge:
         """Rows 3 to 9, with a watched pool."""
         timeline = self._timeline
         old = case.old
-        alive, move_ns = self._outlasted(case.alive_ns, end_ns), self._move_ns(case, end_ns)
+        alive, move_ns = self._outlasted(case, case.alive_ns, end_ns), self._move_ns(case, end_ns)
         doubts: list[str] = []
 
         emptied = timeline.emptied_within(case.from_ns, end_ns)
@@ -548,7 +548,7 @@ class OutageJudge:
             if end_ns <= until_ns:
                 return Judgement.EXPLAINED, False, (f'pod "{old.pod}" was restarted or replaced',)
             return self._not_moved(case, until_ns, end_ns)
-        if self._outlasted(case.alive_ns, end_ns):
+        if self._outlasted(case, case.alive_ns, end_ns):
             return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
         self._look_for_others(case, len(self._pods))
         if case.pod_silent:
@@ -585,9 +585,13 @@ class OutageJudge:
         """Whether nothing more is learnt of it."""
         return case.ended_ns is not None or self._stopped_ns is not None
 
-    def _outlasted(self, answered_ns: int | None, end_ns: int) -> bool:
-        """Whether the silence went on for long after others were answered: what comes back does so one after the other."""
-        return answered_ns is not None and answered_ns + self._outlasts_ns <= end_ns
+    def _outlasted(self, case: _Case, answered_ns: int | None, end_ns: int) -> bool:
+        """Whether the silence went on for long after others were answered: what comes back does so one after the other.
+
+        So long that a probe of the session's own, sent after it, has had its time, and that it is not one lost by chance.
+        """
+        outlasts_ns = max(self._outlasts_ns, case.outage.longest_pause_ns + ALIVE_NS)
+        return answered_ns is not None and answered_ns + outlasts_ns <= end_ns
 
     def _may_be_at_a_dead_pod(self, case: _Case, sessions: int, dead: int, from_ns: int, end_ns: int) -> bool:
         """Whether a pod that is ready and answers nobody may have got these sessions, as far as chance allows."""
@@ -606,7 +610,7 @@ class OutageJudge:
         local = snapshot is None or dict(snapshot.spec).get("externalTrafficPolicy") == "Local"
         old = case.old
         ingress_silent = old is not None and old.reflexive is not None
-        ingress_silent = ingress_silent and not self._outlasted(case.ingress_alive_ns, end_ns)
+        ingress_silent = ingress_silent and not self._outlasted(case, case.ingress_alive_ns, end_ns)
         return max(self._settle_ns, self._check_ns) if local or ingress_silent else self._settle_ns
 
     def _reach_from(self, case: _Case) -> int:
