@@ -563,7 +563,7 @@ class OutageJudge:
         """Row 4, later: the flow was not moved when its pod had gone."""
         old = case.old
         assert old is not None, "a pod that is gone had answered"
-        answered, _ = self._canaries_met(after_ns, end_ns)
+        answered, _ = self._canaries_met(after_ns + 1, end_ns)
         dead = self._counted().silent[old.pod, old.instance]
         if answered >= MOVED_CANARIES and not self._may_be_at_a_dead_pod(case, dead, dead, after_ns, end_ns):
             text = f'pod "{old.pod}" is gone, the flow was not moved, and {answered} canaries are answered since'
@@ -616,11 +616,9 @@ class OutageJudge:
         stopped, left = self._timeline.stopped(name), self._timeline.left(name)
         if stopped is None or stopped.from_ns >= end_ns or stopped.to_ns + move_ns < case.last_ns:
             return case.replaced
-        if stopped == left and self._is_newer(old, left):
-            return case.replaced
-        if case.replaced is not None and case.replaced.to_ns > stopped.to_ns:
-            return case.replaced
-        return stopped
+        if stopped == left:
+            return case.replaced if self._is_newer(old, stopped) else stopped
+        return case.replaced or stopped  # it stopped serving for a while, and it was replaced
 
     def _is_newer(self, who: Identity, left: Span) -> bool:
         """Whether this instance had not answered yet when a pod of its name left."""
