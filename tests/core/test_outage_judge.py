@@ -6,7 +6,7 @@ pods "a", "b" and "c" are in the pool; a list is made each 5 s; pod "b" and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -105,7 +105,9 @@ def canaries(seconds: Iterable[float], *pods: str | None) -> list[Event]:
     ]
 
 
-def pool(*pods: str, policy: str = "Cluster", affinity: str = "None", **conditions: dict[str, object]) -> PoolSnapshot:
+def pool(
+    *pods: str, policy: str = "Cluster", affinity: str = "None", **conditions: Mapping[str, object]
+) -> PoolSnapshot:
     endpoints = [
         replace(Endpoint(f"uid-{pod}", pod, f"10.1.0.{ord(pod)}", f"node-{pod}"), **conditions.get(pod, {}))  # type: ignore[arg-type]
         for pod in pods
@@ -401,7 +403,7 @@ def test_a_hung_pod_that_goes_on_does_not_prove_to_one_session_that_it_lived_by_
     assert {event.judgement for event in run.judged} == {UNKNOWN}
     assert len(run.judged) == 8
     seldom = Run(sessions, answers([130], "a"), again(135.9, 1, "a", f=100.01), interval=2 * S)
-    assert seldom.classes == [(137, UNKNOWN)] or seldom.last[0] is UNKNOWN
+    assert seldom.last[0] is UNKNOWN
     # Three probes and a second later it is a proof.
     lived = Run(silent(), answers([130], "a"), again(131, pod="a"))
     assert lived.last[0] is VIOLATION
@@ -416,8 +418,8 @@ def test_row_5_a_change_surely_within_settle_of_the_onset_explains_until_flows_a
         assert run.judged[0].avoidable is True
     assert Run(silent(), changed(110, joins), again(120), LIVES).classes == [(110, EXPLAINED)]
     assert Run(silent(), changed(110, joins), again(120.1), LIVES).last[0] is VIOLATION
-    for seconds in (89.8, 110.1):
-        run = Run(silent(), changed(seconds, joins), LIVES)
+    for beyond in (89.8, 110.1):
+        run = Run(silent(), changed(beyond, joins), LIVES)
         assert [c for c in run.classes if c[1] is EXPLAINED] == []
         assert run.last == (VIOLATION, ('pod "a" answers others, and the pool stood still',))
 
@@ -603,7 +605,7 @@ def test_row_8_sessions_at_a_pod_that_hangs_from_the_start_are_no_violation() ->
     assert spared.last[0] is VIOLATION
 
 
-# --- row 9 and servers that name no pod --------------------------------------------------------------------------------------
+# --- row 9 and servers that name no pod ----------------------------------------------------------------------------------
 
 
 def foreign(n: int, f: float = 100) -> OutageStarted:

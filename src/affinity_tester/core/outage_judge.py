@@ -456,8 +456,9 @@ class OutageJudge:
         """Row 7: the pod is in the pool and answers nobody; `known_ns`: up to when the pool must be known to say no more."""
         snapshot = self._timeline.snapshot
         old = case.old
-        assert old is not None and old.pod is not None and snapshot is not None, "a pod of the pool had answered"
-        endpoint = snapshot.of_pod(old.pod)
+        assert old is not None, "a pod had answered"
+        assert snapshot is not None, "it was in the pool"
+        endpoint = snapshot.of_pod(old.pod or "")
         node = endpoint.node if endpoint is not None else ""
         if node in self._not_ready:
             return Judgement.POD_SILENT, None, (f'node "{node}" of pod "{old.pod}" is NotReady',)
