@@ -460,8 +460,9 @@ class OutageJudge:
         """Row 7: the pod is in the pool and answers nobody; `known_ns`: up to when the pool must be known to say no more."""
         snapshot = self._timeline.snapshot
         old = case.old
-        assert old is not None and old.pod is not None and snapshot is not None, "a pod of the pool had answered"
-        endpoint = snapshot.of_pod(old.pod)
+        assert old is not None, "a pod had answered"
+        assert snapshot is not None, "it was in the pool"
+        endpoint = snapshot.of_pod(old.pod or "")
         node = endpoint.node if endpoint is not None else ""
         if node in self._not_ready and not case.pod_silent:
             case.pod_silent = f'node "{node}" of pod "{old.pod}" is NotReady'
@@ -570,7 +571,7 @@ class OutageJudge:
         """Row 4, later: the flow was not moved when its pod had gone."""
         old = case.old
         assert old is not None, "a pod that is gone had answered"
-        answered, _ = self._canaries_met(after_ns, end_ns)
+        answered, _ = self._canaries_met(after_ns + 1, end_ns)
         dead = self._counted().silent[old.pod, old.instance]
         if answered >= MOVED_CANARIES and not self._may_be_at_a_dead_pod(case, dead, dead, after_ns, end_ns):
             text = f'pod "{old.pod}" is gone, the flow was not moved, and {answered} canaries are answered since'
@@ -628,11 +629,9 @@ class OutageJudge:
         stopped, left = self._timeline.stopped(name), self._timeline.left(name)
         if stopped is None or stopped.from_ns >= end_ns or stopped.to_ns + move_ns < case.last_ns:
             return case.replaced
-        if stopped == left and self._is_newer(old, left):
-            return case.replaced
-        if case.replaced is not None and case.replaced.to_ns > stopped.to_ns:
-            return case.replaced
-        return stopped
+        if stopped == left:
+            return case.replaced if self._is_newer(old, stopped) else stopped
+        return case.replaced or stopped  # it stopped serving for a while, and it was replaced
 
     def _is_newer(self, who: Identity, left: Span) -> bool:
         """Whether this instance had not answered yet when a pod of its name left."""
