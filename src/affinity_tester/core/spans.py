@@ -3,7 +3,8 @@
 A span is a run of replied probes (in send order) with the same (instance, reflexive address): the server counts the
 probes of one span together. Between its first and its last reply, the count gained is how many probes reached the
 server; the other ones were lost upstream, and the rest of the lost ones downstream. It holds only where
-0 <= gained <= sent, the parts fit the number lost, and no duplicate was seen; else the direction is unknown, never guessed.
+0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and no count was below the one before it (the
+server forgot the flow, and counts it from 1 again); else the direction is unknown, never guessed.
 A late reply's probe is lost, and the server counted it: it is lost downstream.
 """
 
@@ -63,24 +64,27 @@ class LossDirections:
         Returns the gap of lost probes that it closes, where the counts tell their direction.
         """
         gap: Gap | None = None
-        if count is None or identity.instance is None:
-            self._close()
-            self._identity = None
-            return None
-        mine = self._identity
-        if mine is not identity and (
-            mine is None or mine.instance != identity.instance or mine.reflexive != identity.reflexive
-        ):
-            self._close()
+        if count is None or (self._identity is not identity and not self._goes_on(identity)):
+            self._end()
+            if count is None or identity.instance is None:
+                return None
             self._identity = identity
             self._first_seq, self._first_count = seq, count
             self._tainted = False
-        elif self._tail:
-            gap = self._gap(seq, count)
-            self._lost += self._tail
-            self._tail = 0
+        else:
+            if count < self._last_count:
+                self._tainted = True
+            if self._tail:
+                gap = self._gap(seq, count)
+                self._lost += self._tail
+                self._tail = 0
         self._last_seq, self._last_count = seq, count
         return gap
+
+    def _goes_on(self, identity: Identity) -> bool:
+        """Whether a reply of this identity belongs to the open span."""
+        mine = self._identity
+        return mine is not None and mine.instance == identity.instance and mine.reflexive == identity.reflexive
 
     def _gap(self, seq: int, count: int) -> Gap | None:
         """The lost probes since the span's last reply, by direction; None where the counts do not tell."""
@@ -110,9 +114,11 @@ class LossDirections:
             return 0, 0, self._lost
         return up, self._lost - up, 0
 
-    def _close(self) -> None:
+    def _end(self) -> None:
+        """End the open span, if there is one; what was lost after its last reply stays unknown."""
         up, down, unknown = self._split()
         self._up += up
         self._down += down
         self._unknown += unknown + self._tail
         self._lost = self._tail = 0
+        self._identity = None
