@@ -454,13 +454,26 @@ def test_few_identities_are_looked_through_and_many_are_looked_up(harness: Harne
     assert tracker.changes == 89
 
 
-def test_more_identities_than_codes_are_refused_clearly(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("affinity_tester.core.tracker.MAX_CODE", 3)
-    harness.send(9)
-    for seq in range(3):
-        harness.reply(seq, identity(f"pod-{seq}"))
-    with pytest.raises(TrackerError, match="interval is too short"):
-        harness.reply(3, identity("pod-3"))
+def test_a_new_identity_in_every_reply_ends_nothing_however_many_come_within_the_kept_history(
+    harness: Harness,
+) -> None:
+    tracker = harness.tracker
+    few = None
+    for seq in range(35_000):  # 70 s
+        now = seq * 2 * MS
+        if seq % 500 == 0:
+            tracker.expire(now)
+        tracker.sent(now)
+        tracker.replied(seq, A._replace(reflexive=TransportAddress("10.240.0.4", seq)), None, now + MS)
+        if seq == 20:
+            few = tracker._identities
+        if seq == 1_000:
+            assert tracker._identities is few  # one more costs no copy of those that are there
+    assert (tracker.answered, tracker.changes) == (35_000, 34_999)
+    assert tracker._history.cells.itemsize == 4
+    assert len(tracker._identities) <= 2 * (tracker._history.next - tracker._history.base) + 9
+    numbers = [event.change.after.identity.reflexive for event in harness.events if isinstance(event, ChangeSeen)]
+    assert numbers == [TransportAddress("10.240.0.4", seq) for seq in range(1, 35_000)]
 
 
 # --- the oracle ------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import CODE_SHIFT, LOST, MAX_CODE, PENDING, History
+from affinity_tester.core.history import CODE_SHIFT, LOST, PENDING, History
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.spans import LossDirections
 from affinity_tester.core.stats import RttHistogram
@@ -141,8 +141,8 @@ class SessionTracker:
         self._settled = 0
         """Every probe below is answered or lost."""
         self._newest_answered = -1
-        self._identities: tuple[Identity | None, ...] = (None,)
-        """By code; 0 is none."""
+        self._identities: tuple[Identity | None, ...] | list[Identity | None] = (None,)
+        """By code; 0 is none. A list once there are many."""
         self._codes: dict[Identity, int] | None = None
         """Codes by identity, once there are more than a few to look through."""
         self.head = -1
@@ -598,25 +598,29 @@ class SessionTracker:
             self._free_codes()
             identities = self._identities
         code = len(identities)
-        if code > MAX_CODE:
-            raise TrackerError("more identities within the kept history than codes: the interval is too short")
         history.make_room(code)
-        self._identities = (*identities, identity)
-        if self._codes is not None:
+        if isinstance(identities, list) and self._codes is not None:
+            identities.append(identity)
             self._codes[identity] = code
-        elif code > _FEW_CODES:
-            self._codes = {each: number for number, each in enumerate(self._identities) if each is not None}
+        else:
+            self._keep_identities((*identities, identity))
         return code
+
+    def _keep_identities(self, identities: tuple[Identity | None, ...]) -> None:
+        """Keep these, in the order of their codes; a new one then costs the same however many there are."""
+        if len(identities) <= _FEW_CODES:
+            self._identities, self._codes = identities, None
+        else:
+            self._identities = list(identities)
+            self._codes = {identity: code for code, identity in enumerate(identities) if identity is not None}
 
     def _free_codes(self) -> None:
         history = self._history
         old = self._identities
-        used = {history.cell(seq) >> CODE_SHIFT for seq in range(history.base, history.next)} | {self._head_code, 0}
-        new = {code: index for index, code in enumerate(sorted(used))}
-        self._identities = tuple(old[code] for code in sorted(used))
-        self._codes = None
-        if len(self._identities) > _FEW_CODES:
-            self._codes = {identity: code for code, identity in enumerate(self._identities) if identity is not None}
+        used = {history.cell(seq) >> CODE_SHIFT for seq in range(history.base, history.next)}
+        kept = sorted(used | {self._head_code, 0})
+        new = {code: index for index, code in enumerate(kept)}
+        self._keep_identities(tuple(old[code] for code in kept))
         for seq in range(history.base, history.next):
             slot = seq % history.capacity
             cell = history.cells[slot]
