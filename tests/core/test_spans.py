@@ -61,6 +61,7 @@ class Fate(Enum):
     AT_B = "answered by B"
     LOST_UP = "lost on the way up"
     LOST_DOWN = "received, and its reply lost"
+    ELSEWHERE = "received by another server, whose reply came from a wrong source"
 
 
 @given(st.lists(st.sampled_from([*Fate, Fate.AT_A, Fate.AT_A, Fate.LOST_UP, Fate.LOST_DOWN]), max_size=40))
@@ -84,6 +85,9 @@ def test_no_direction_is_told_that_is_not_true(fates: list[Fate]) -> None:
                 down += 1
                 counts[server] += 1
                 spans.lost()
+            case Fate.ELSEWHERE:
+                down += 1
+                spans.elsewhere()
     told = spans.losses()
     assert told.up == gaps_up <= up
     assert gaps_down <= told.down <= down

@@ -14,8 +14,11 @@ PENDING = 0
 LOST = 1
 """A flag: declared lost. Alone: no reply. With an identity's code: a late reply came."""
 
-CODE_SHIFT = 1
-"""Above the flag a cell holds the code of the identity that the reply showed; 0 when there is none."""
+ELSEWHERE = 2
+"""A flag: replied to from a wrong source or at another session, and by nobody else as yet. Only with an identity's code."""
+
+CODE_SHIFT = 2
+"""Above the flags a cell holds the code of the identity that the reply showed; 0 when there is none."""
 
 _WIDTHS = tuple((array(typecode).itemsize, typecode) for typecode in "HI")
 """Few sessions ever meet more identities than a cell of one byte can tell apart; those that do get two bytes, or four.
@@ -80,6 +83,11 @@ class History:
     def cell(self, seq: int) -> int:
         """What became of a kept probe."""
         return self.cells[seq % self.capacity]
+
+    def is_pending(self, seq: int) -> bool:
+        """Whether a kept probe is neither answered nor lost."""
+        cell = self.cells[seq % self.capacity]
+        return cell == PENDING or cell & (LOST | ELSEWHERE) == ELSEWHERE
 
     def first_after(self, horizon_ns: int) -> int:
         """The oldest kept probe that was sent after `horizon_ns`; `next` when none was."""

@@ -5,7 +5,8 @@ probes of one span together. Between its first and its last reply, the count gai
 server; the other ones were lost upstream, and the rest of the lost ones downstream. It holds only where
 0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and no count was below the one before it (the
 server forgot the flow, and counts it from 1 again); else the direction is unknown, never guessed.
-A late reply's probe is lost, and the server counted it: it is lost downstream.
+A late reply's probe is lost, and the server counted it: it is lost downstream. So is the probe whose reply came from a
+wrong source, or to another session; but another server may have counted it, so it ends the span.
 """
 
 from __future__ import annotations
@@ -81,6 +82,11 @@ class LossDirections:
         self._last_seq, self._last_count = seq, count
         return gap
 
+    def elsewhere(self) -> None:
+        """The next probe in send order is lost, and was replied to from a wrong source, or to another session."""
+        self._end()
+        self._down += 1
+
     def _goes_on(self, identity: Identity) -> bool:
         """Whether a reply of this identity belongs to the open span."""
         mine = self._identity
@@ -93,8 +99,8 @@ class LossDirections:
             return None
         return Gap(self._last_seq + 1, seq - 1, up, self._tail - up)
 
-    def duplicate(self, seq: int) -> None:
-        """A duplicate reply was seen: if the probe belongs to the open span, its counts tell nothing any more."""
+    def taint(self, seq: int) -> None:
+        """A probe got a reply too many: if it belongs to the open span, its counts tell nothing any more."""
         if self._identity is not None and seq >= self._first_seq:
             self._tainted = True
 
