@@ -40,10 +40,12 @@ from affinity_tester.core.stun.request import (
 from affinity_tester.core.stun.response import (
     MAX_COUNT,
     SERVER_SOFTWARE,
+    WILDCARD_SOFTWARE,
     BindingResponse,
     ReplyTemplate,
     ResponseEncoder,
     decode_response,
+    listens_on_wildcard,
 )
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "MAX_COUNT",
     "MAX_NAME_BYTES",
     "SERVER_SOFTWARE",
+    "WILDCARD_SOFTWARE",
     "BindingRequest",
     "BindingResponse",
     "Conversation",
@@ -60,6 +63,7 @@ __all__ = [
     "decode_request",
     "decode_response",
     "is_plain_probe",
+    "listens_on_wildcard",
     "new_request",
     "pack_transaction_id",
     "plain_probe_marks",
