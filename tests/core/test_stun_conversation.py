@@ -12,6 +12,7 @@ from affinity_tester.core.stun import (
     decode_response,
     new_request,
     pack_transaction_id,
+    token_in,
 )
 from affinity_tester.errors import StunError
 
@@ -118,6 +119,7 @@ def test_a_quoted_probe_is_known_by_its_token() -> None:
     talk = conversation()
     assert talk.quoted(talk.request(77)[:20]) == 77
     assert talk.quoted(talk.request(77)[:19]) is None
+    assert token_in(talk.request(77)) == talk.token == TOKEN
     assert talk.quoted(new_request(pack_transaction_id(TOKEN + 1, 77))) is None
     assert Identity() == read(talk, _bare())[1]
 

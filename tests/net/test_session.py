@@ -7,7 +7,8 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from time import monotonic_ns
 
 import pytest
 from running import MS, kernel_stamps, probed
@@ -15,10 +16,12 @@ from running import MS, kernel_stamps, probed
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    CanaryResult,
     ChangeRevised,
     ChangeSeen,
     ClientFault,
     Counts,
+    CrossDelivered,
     DuplicateDiffers,
     Event,
     LateReply,
@@ -32,6 +35,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.net import canary as canary_module
 from affinity_tester.net import probe_socket
 from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
@@ -145,8 +149,55 @@ async def test_a_reply_from_another_address_is_named_and_answers_nothing() -> No
     for session in told.of(SessionStarted):
         events = [event for event in told.of(WrongSource) if event.session == session.session]
         assert {event.source for event in events} == sources
-        assert len(events) == 2
-        assert {event.expected for event in events} == {server.address}
+        assert {event.seq for event in events} == {1, 2}  # the first from each
+        assert {(event.expected, event.identity.pod, event.wildcard) for event in events} == {
+            (server.address, "pod-a", False)
+        }
+        assert all(event.sent_ns < event.at_ns < event.sent_ns + NS_PER_S for event in events)
+    assert told.only(RunSummary).losses.up == 0  # a server had them all
+
+
+async def test_pods_that_answer_from_their_own_addresses_change_the_pod_and_answer_nothing() -> None:
+    # One-packet scheduling: each probe meets the next of three pods, and only one of them answers by way of the service.
+    with bind_udp("127.0.0.2", 0) as b, bind_udp("127.0.0.3", 0) as c:
+
+        def spray(server: ScriptedServer, probe: Probe) -> None:
+            pod = "abc"[probe.seq % 3]
+            server.send(server.message(probe, pod), probe.source, {"a": None, "b": b, "c": c}[pod])
+
+        async with scripted(spray) as server:
+            told = await probed(server.address, seconds=0.4, sessions=2, loss_threshold_ns=300 * MS)
+    total = told.counts()
+    assert total.answered == sum(probe.seq % 3 == 0 for probe in server.probes)
+    assert total.lost == total.wrong_source == total.sent - total.answered > 0
+    assert (total.pairs, total.changes) == (total.sent - 2, total.sent - 2)
+    assert told.only(RunSummary).losses == Losses(down=total.lost)
+    assert dict(told.only(RunSummary).kinds) == {Kind.POD: total.changes, Kind.INSTANCE: total.changes}
+
+
+@pytest.mark.parametrize(("mark", "wildcard"), [(" wildcard", True), ("", False)])
+def test_a_server_on_a_wildcard_is_believed_to_be_one(bench: Bench, mark: str, *, wildcard: bool) -> None:
+    bench.reply = stun.ResponseEncoder("pod-a", None, bytes(8), stun.SERVER_SOFTWARE + mark).encode
+    request = bench.probe()
+    with bind_udp("127.0.0.2", 0) as other:
+        other.sendto(bench.reply(request[8:20], bench.session.local, 1, len(request)), bench.session.local)
+    bench.session.read_empty()
+    (event,) = bench.told
+    assert isinstance(event, WrongSource)
+    assert event.wildcard is wildcard
+
+
+def test_a_wrong_source_is_told_again_after_ten_seconds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind_udp("127.0.0.2", 0) as other:
+        for again_ns, told in ((10 * NS_PER_S, 1), (0, 2), (0, 3), (10 * NS_PER_S, 3)):
+            monkeypatch.setattr(session_module, "TELL_AGAIN_NS", again_ns)
+            request = bench.probe()
+            other.sendto(bench.reply(request[8:20], bench.session.local, 1, len(request)), bench.session.local)
+            bench.session.read_empty()
+            assert len(bench.told) == told
+    assert [event.seq for event in bench.told if isinstance(event, WrongSource)] == [0, 1, 2]
+    assert bench.session.counts() == Counts(sent=4, pending=4, pairs=3, wrong_source=4)
+    assert bench.session.strayed_from == [str(bench.told[0].source)]  # type: ignore[attr-defined]
 
 
 async def test_a_connected_socket_takes_it_for_plain_loss() -> None:
@@ -204,6 +255,126 @@ async def test_a_flood_of_forged_replies_neither_hangs_nor_fools_the_client() ->
     assert total.undecodable + total.socket_drops >= forged
     assert total.changes == 0
     assert total.lost <= total.socket_drops
+
+
+# --- to whom ---------------------------------------------------------------------------------------------------------
+
+
+class Crossing:
+    """A script that delivers some of a session's replies to another session."""
+
+    def __init__(self, victim: int, thief: int, each: int) -> None:
+        """Each `each`th reply to the session number `victim` goes to that with the number `thief`."""
+        self.victim, self.thief, self.each = victim, thief, each
+        self.sources: dict[int, tuple[object, ...]] = {}
+        self.crossed: list[int] = []
+
+    def __call__(self, server: ScriptedServer, probe: Probe) -> None:
+        self.sources[probe.session] = probe.source
+        elsewhere = (
+            probe.session == self.victim and self.thief in self.sources and probe.seq % self.each == 1 % self.each
+        )
+        if elsewhere:
+            self.crossed.append(probe.seq)
+        server.send(server.message(probe), self.sources[self.thief] if elsewhere else probe.source)
+
+
+@pytest.mark.parametrize("each", [20, 1])
+async def test_a_reply_delivered_to_another_session_is_told_of_both_and_answers_neither(each: int) -> None:
+    crossing = Crossing(victim=2, thief=0, each=each)
+    async with scripted(crossing) as server:
+        told = await probed(server.address, seconds=0.8, sessions=3, loss_threshold_ns=300 * MS)
+    total = told.counts()
+    crossed = len(crossing.crossed)
+    assert (total.cross_delivered, total.lost, total.undecodable) == (crossed, crossed, 0)
+    assert (total.answered, total.duplicate, total.changes, total.wrong_source) == (total.sent - crossed, 0, 0, 0)
+    assert total.pairs == total.sent - 3  # who answered is known of every probe
+    assert told.only(RunSummary).losses == Losses(down=crossed)
+    name = {TransportAddress(*summary.local): summary.session for summary in told.of(SessionStarted)}
+    thief, victim = (name[TransportAddress(*crossing.sources[number])] for number in (0, 2))  # type: ignore[arg-type]
+    event = told.only(CrossDelivered)  # once in ten seconds
+    assert (event.session, event.owner, event.seq) == (thief, victim, crossing.crossed[0])
+    assert (event.identity.pod, event.source) == ("pod-a", server.address)
+    assert event.sent_ns < event.at_ns < event.sent_ns + NS_PER_S
+    counted = {summary.session: summary.total for summary in told.of(SessionSummary)}
+    assert (counted[thief].cross_delivered, counted[thief].lost) == (crossed, 0)
+    assert (counted[victim].cross_delivered, counted[victim].lost) == (0, crossed)
+
+
+async def test_a_reply_with_a_sibling_s_token_that_is_none_to_a_probe_of_it_is_undecodable() -> None:
+    sources: dict[int, tuple[object, ...]] = {}
+    forged = 0
+
+    def forge(server: ScriptedServer, probe: Probe) -> None:
+        nonlocal forged
+        sources[probe.session] = probe.source
+        server.reply(probe)
+        if len(sources) == 2:
+            token, seq = stun.unpack_transaction_id(probe.transaction_id)
+            message = server.message(probe, "pod-x")
+            other = sources[1 - probe.session]
+            server.send(message[:8] + stun.pack_transaction_id(token, seq + 1000) + message[20:], other)  # not sent yet
+            error = bytes.fromhex("01110000 2112a442") + probe.transaction_id
+            server.send(error, other)  # no success response
+            forged += 2
+
+    async with scripted(forge) as server:
+        told = await probed(server.address, seconds=0.3, sessions=2)
+    total = told.counts()
+    assert (total.undecodable, total.cross_delivered, total.lost, total.changes) == (forged, 0, 0, 0)
+
+
+def test_only_what_is_signed_is_cross_delivered(bench: Bench) -> None:
+    owner = Bench(bench.server, token=8, key=b"secret")
+    thief = Bench(bench.server, owners={8: owner.session}, key=b"secret")
+    request = owner.probe()
+    for key in (None, b"another", b"secret"):
+        reply = stun.ResponseEncoder("pod-a", None, bytes(8), key=key).encode
+        bench.server.sendto(reply(request[8:20], owner.session.local, 1, len(request)), thief.session.local)
+    thief.session.read_empty()
+    assert thief.session.counts() == Counts(undecodable=2, cross_delivered=1)
+    assert owner.session.counts() == Counts(sent=1, pending=1)
+    for each in (owner, thief):
+        each.session.sock.close()
+
+
+async def test_a_late_reply_to_a_canary_that_another_session_gets_is_cross_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(canary_module, "SILENCE_NS", 200 * MS)
+    sources: dict[int, tuple[object, ...]] = {}
+
+    def cross(server: ScriptedServer, probe: Probe) -> None:
+        sources[probe.session] = probe.source
+        if probe.session == 0:
+            server.reply(probe)
+        elif probe.session > 1 and probe.seq == 0:  # the canary for session 1, which it is not answered in time
+            asyncio.get_running_loop().call_later(0.6, server.send, server.message(probe), sources[0])
+
+    async with scripted(cross) as server:
+        told = await probed(server.address, seconds=2, sessions=2, loss_threshold_ns=400 * MS)
+    event = told.of(CrossDelivered)[0]
+    assert event.owner.startswith("CANARY-CLIENT-")
+    assert (event.seq, event.identity.pod) == (0, "pod-a")
+    assert told.of(CanaryResult)[0].identity is None
+
+
+def test_a_reply_to_a_probe_that_is_long_forgotten_is_counted_and_not_told(bench: Bench) -> None:
+    bench.session.tracker.sent(monotonic_ns() - 100 * NS_PER_S)
+    bench.session.tracker.expire(monotonic_ns() - 50 * NS_PER_S)
+    bench.told.clear()
+    bench.session.tracker.sent(monotonic_ns())  # which makes the first one be forgotten
+    message = bench.reply(stun.pack_transaction_id(7, 0), bench.session.local, 1, 288)
+    sibling = Bench(bench.server, owners={7: bench.session}, token=8)
+    with bind_udp("127.0.0.2", 0) as other:
+        other.sendto(message, bench.session.local)
+        bench.session.read_empty()
+    bench.server.sendto(message, sibling.session.local)
+    sibling.session.read_empty()
+    sibling.session.sock.close()
+    assert (bench.told, sibling.told) == ([], [])
+    assert bench.session.counts() == Counts(sent=2, lost=1, pending=1, wrong_source=1, stale=2)
+    assert sibling.session.counts() == Counts(cross_delivered=1)
 
 
 # --- in time or not --------------------------------------------------------------------------------------------------
@@ -352,7 +523,14 @@ async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.
 class Bench:
     """One session and the socket that it probes."""
 
-    def __init__(self, server: socket.socket, threshold_ns: int = NS_PER_S) -> None:
+    def __init__(
+        self,
+        server: socket.socket,
+        threshold_ns: int = NS_PER_S,
+        owners: Mapping[int, Session] | None = None,
+        token: int = 7,
+        key: bytes | None = None,
+    ) -> None:
         self.told: list[Event] = []
         self.server = server
         target = TransportAddress(*server.getsockname())
@@ -362,9 +540,10 @@ class Bench:
             sock,
             target,
             tracker,
-            stun.Conversation(7, (288,)),
+            stun.Conversation(token, (288,), key),
             emit=self.told.append,
             connected=False,
+            owners=owners or {},
         )
         self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode
 

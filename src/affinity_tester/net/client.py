@@ -119,6 +119,8 @@ class _Client:
         kept_ns = HISTORY_NS + PRUNE_NS
         self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
+        self._owners: dict[int, Session] = {}
+        """By token, all sessions and the canaries of late: a reply to one may arrive at another."""
         self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
@@ -206,7 +208,9 @@ class _Client:
             emit=emit,
             scope_id=self._scope_id,
             connected=settings.connected,
+            owners=self._owners,
         )
+        self._owners[session.token] = session
         assert self._reader is not None
         self._reader.add(session)
         return session
@@ -215,6 +219,8 @@ class _Client:
         assert self._reader is not None
         self._reader.remove(session)
         session.sock.close()
+        still_s = self._settings.loss_threshold_ns / NS_PER_S
+        asyncio.get_running_loop().call_later(still_s, self._owners.pop, session.token, None)
 
     async def _wait(self, event: asyncio.Event, longest_s: float | None) -> bool:
         """Wait for an event, or for a failure in a callback (which is raised); False when the time was up first."""
@@ -315,7 +321,7 @@ class _Client:
         for session in [session for session in sessions if session.tracker.pending]:
             session.expire()
         answered = sum([session.tracker.answered for session in sessions])
-        behind = [session for session in sessions if (t := session.tracker).head != t.sent_count - 1]
+        behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
         now_ns = monotonic_ns()
         if self._sending:
             self._canaries.sweep(now_ns, behind)
@@ -329,6 +335,15 @@ class _Client:
 
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
+        strayed = sum(session.wrong_source for session in self._sessions)
+        if strayed:
+            sources = sorted({source for session in self._sessions for source in session.strayed_from})
+            more = f" and {len(sources) - WORST} more" if len(sources) > WORST else ""
+            told = ", ".join(sources[:WORST]) + more
+            return f"{strayed:,} replies came from {told}, not from {self._target}: such replies answer nothing"
+        crossed = sum(session.cross_delivered for session in self._sessions)
+        if crossed:
+            return f"{crossed:,} replies came, each to another session than the one that had sent the probe"
         undecodable = sum(session.undecodable for session in self._sessions)
         if undecodable:
             return (

@@ -28,7 +28,7 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 """
 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
-from affinity_tester.core.stun.conversation import Conversation
+from affinity_tester.core.stun.conversation import Conversation, token_in
 from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id, unpack_transaction_id
 from affinity_tester.core.stun.request import (
     BindingRequest,
@@ -67,5 +67,6 @@ __all__ = [
     "new_request",
     "pack_transaction_id",
     "plain_probe_marks",
+    "token_in",
     "unpack_transaction_id",
 ]
