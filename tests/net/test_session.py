@@ -486,9 +486,53 @@ async def test_replies_dropped_at_the_full_socket_are_the_clients_own(monkeypatc
     assert total.socket_drops > 0
     # Every reply is accounted for: it was read or dropped here.
     assert total.answered + total.duplicate + total.late + total.socket_drops == 20 * len(server.probes)
+    assert 0 <= total.own_losses <= min(total.lost, total.socket_drops)
     faults = told.of(ClientFault)
     assert [fault.fault for fault in faults] == ["socket-drops"] * 2
     assert len({fault.session for fault in faults}) == 2
+
+
+def flood(bench: Bench, count: int = 400) -> None:
+    """Far more than its buffer holds, none of them a reply."""
+    for _ in range(count):
+        bench.server.sendto(bytes(1000), bench.session.local)
+
+
+def test_a_reply_that_a_flood_keeps_out_is_an_own_loss_and_no_more(bench: Bench) -> None:
+    bench.session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    requests = [bench.probe() for _ in range(3)]
+    flood(bench)
+    for request in requests:
+        bench.answer(request)
+    assert bench.session.drops_since_reply() > 300
+    time.sleep(0.1)
+    bench.session.expire()
+    total = bench.session.counts()
+    assert (total.lost, total.own_losses) == (3, 3)
+    assert total.socket_drops > 300
+    bench.probe()  # sent when the flood was over: the network's
+    time.sleep(0.1)
+    bench.session.expire()
+    assert bench.session.counts().lost == 4
+    assert bench.session.own_losses == 3
+    bench.answer(bench.probe())
+    bench.session.read_empty()
+    assert bench.session.drops_since_reply() == 0
+
+
+def test_a_flood_that_costs_no_reply_is_no_own_loss(bench: Bench) -> None:
+    bench.session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    request = bench.probe()
+    bench.answer(request)
+    flood(bench)
+    bench.session.read_empty()
+    bench.session.check_drops()
+    bench.probe()
+    time.sleep(0.1)
+    bench.session.expire()
+    total = bench.session.counts()
+    assert (total.answered, total.lost, total.own_losses) == (1, 1, 0)
+    assert total.socket_drops > 300
 
 
 async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:

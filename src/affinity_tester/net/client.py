@@ -55,6 +55,10 @@ from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 SWEEP_NS = NS_PER_S // 4
 """How often losses and outages are looked for: well below the loss threshold."""
 
+DROPS_TURNS = 40
+"""Each session's drops are read once in so many sweeps (10 s), and with its losses: what was dropped long before a loss
+is no reason for it."""
+
 SILENCE_NS = 5 * NS_PER_S
 """After so long without any answer since the start, the run says so."""
 
@@ -121,6 +125,7 @@ class _Client:
         self._sessions: list[Session] = []
         self._owners: dict[int, Session] = {}
         """By token, all sessions and the canaries of late: a reply to one may arrive at another."""
+        self._drops_turn = 0
         self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
@@ -320,6 +325,9 @@ class _Client:
         sessions = self._sessions
         for session in [session for session in sessions if session.tracker.pending]:
             session.expire()
+        for session in sessions[self._drops_turn :: DROPS_TURNS]:
+            session.check_drops()
+        self._drops_turn = (self._drops_turn + 1) % DROPS_TURNS
         answered = sum([session.tracker.answered for session in sessions])
         behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
         now_ns = monotonic_ns()

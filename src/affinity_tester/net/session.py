@@ -25,6 +25,7 @@ from affinity_tester.core.stun import Conversation, listens_on_wildcard, token_i
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
 from affinity_tester.net.clock import wall_to_monotonic_ns
+from affinity_tester.net.drops import Drops
 from affinity_tester.net.probe_socket import (
     ADDRESS_ERRNOS,
     LOCAL_ERRNOS,
@@ -77,6 +78,7 @@ class Session:
         "_destination",
         "_emit",
         "_expected",
+        "_noticed",
         "_owners",
         "_told",
         "_wire",
@@ -126,6 +128,8 @@ class Session:
         """Replies to other sessions' probes."""
         self.own_losses = 0
         """Lost probes that `drops` accounts for."""
+        self._noticed: Drops | None = None
+        """`drops` in time, once there are some."""
         self._owners = owners
         self._told: dict[tuple[str, ...], int] | None = None
         """What was told, and when; most sessions have nothing to tell."""
@@ -270,18 +274,33 @@ class Session:
         deadline_ns = self.tracker.deadline_ns
         if deadline_ns is None or deadline_ns >= monotonic_ns():
             return
+        sent_ns = deadline_ns - self.tracker.loss_threshold_ns
+        read_ns = self.read_empty()
         lost_before = self.tracker.lost
-        self.tracker.expire(self.read_empty())
-        if self.tracker.lost != lost_before:
+        self.tracker.expire(read_ns)
+        lost = self.tracker.lost - lost_before
+        if lost:
             self.check_drops()
+            if self._noticed is not None:
+                self.own_losses += self._noticed.account_for(lost, sent_ns)
 
     def check_drops(self) -> None:
         """Ask the kernel how many replies this socket's full buffer has cost."""
         drops = drop_count(self.sock)
         if drops != self.drops:
+            now_ns = monotonic_ns()
+            if self._noticed is None:
+                self._noticed = Drops()
+            self._noticed.notice(now_ns, drops - self.drops)
             self.drops = drops
             detail = f"{drops} replies dropped at this machine's full socket buffer"
-            self._tell_once(("drops",), ClientFault(monotonic_ns(), self.name, "socket-drops", detail))
+            self._tell_once(("drops",), ClientFault(now_ns, self.name, "socket-drops", detail))
+
+    def drops_since_reply(self) -> int:
+        """How many replies its full buffer dropped since the first probe that was not replied to from the right source."""
+        self.check_drops()
+        since = self.tracker.unanswered()
+        return 0 if since is None or self._noticed is None else self._noticed.since(since[1])
 
     @property
     def token(self) -> int:
