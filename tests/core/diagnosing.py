@@ -39,7 +39,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outages import OutageWatch
+from affinity_tester.core.outages import OutageDetector
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.tracker import SessionTracker
 
@@ -91,6 +91,9 @@ class World:
         self.events: list[Event] = []
         self.analysis = RunAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
         self.counted: Counter[tuple[int, Identity]] = Counter()
+        self.canary_ns = -2 * S
+        self.answered_canaries: list[tuple[int, int]] = []
+        self.unanswered_canaries: list[int] = []
 
     # --- the world's ways --------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class World:
     def look(self) -> None:
         spec = (("externalTrafficPolicy", "Local" if self.local else "Cluster"), ("sessionAffinity", self.affinity))
         snapshot = PoolSnapshot(frozenset(self.endpoints.values()), spec)
-        self.emit(PoolObserved(self.now, self.now, snapshot, listed=True))
+        self.emit(PoolObserved(self.now, self.now, self.now, snapshot, self.now))
 
     def blind(self) -> None:
         self.watched = False
@@ -170,7 +173,17 @@ class World:
 
     def astray(self, session: int) -> None:
         """Replies come from the raw pod IP."""
-        self.emit(WrongSource(self.now, self.name(session), TransportAddress("10.1.0.1", 3478), TARGET))
+        self.emit(
+            WrongSource(
+                self.now,
+                self.name(session),
+                TransportAddress("10.1.0.1", 3478),
+                TARGET,
+                self.trackers[session].sent_count,
+                self.now,
+                self.flows[session],
+            )
+        )
         self.mute.add(session)
 
     def emit(self, event: Event) -> None:
@@ -201,7 +214,7 @@ class World:
         ]
         slots += [(at, "sweep", 0) for at in range(0, end, 250 * MS)]
         slots += [(round(at * S), "deed", number) for number, (at, _) in enumerate(self.deeds)]
-        outages, canary_at = OutageWatch(self.interval + 2 * S), dict[int, int]()
+        outages = OutageDetector(2 * S, self.emit)
         for at, what, index in sorted(slots):
             self.now = at
             if what == "deed":
@@ -209,11 +222,11 @@ class World:
             elif what == "send":
                 self.send(index)
             else:
-                self.sweep(outages, canary_at)
+                self.sweep(outages)
         self.now = end
         self.emit(SendingStopped(end, interrupted=False))
         for self.now in range(end, end + 2_500 * MS, 250 * MS):
-            self.sweep(outages, canary_at)
+            self.sweep(outages)
         total = Counts()
         for tracker in self.trackers:
             total += Counts(sent=tracker.sent_count, answered=tracker.answered, lost=tracker.lost, pairs=tracker.pairs)
@@ -221,7 +234,7 @@ class World:
         self.emit(RunSummary(self.now, end, total, Losses(), RttStats(), (), 0))
         self.now += self.settle
         if self.watched:
-            self.emit(PoolConfirmed(self.now))
+            self.emit(PoolConfirmed(self.now, self.now))
         self.emit(RunEnded(self.now, aborted=False))
         return self
 
@@ -239,23 +252,33 @@ class World:
         if session not in self.mute:
             tracker.replied(seq, who, self.counted[session, who], self.now + RTT)
 
-    def sweep(self, outages: OutageWatch, canary_at: dict[int, int]) -> None:
+    def sweep(self, outages: OutageDetector) -> None:
         for tracker in self.trackers:
             tracker.expire(self.now)
-        outages.sweep(self.now, sum(tracker.answered for tracker in self.trackers), self.trackers)
-        for session, tracker in enumerate(self.trackers):
-            since = tracker.unanswered()
-            if self.canaries and since is not None and self.now - since[1] >= 2 * S and session not in canary_at:
-                canary_at[session] = self.now
-                self.emit(CanaryResult(self.now, self.name(session), self.now, self.canary()))
+        self.send_canary()
+        outages.sweep(self.now, self.trackers, self.trackers, self.answered_canaries, self.unanswered_canaries)
         if self.watched:
-            self.emit(PoolConfirmed(self.now))
+            self.emit(PoolConfirmed(self.now, self.now))
         self.events += self.analysis.advance(self.now)
 
+    def send_canary(self) -> None:
+        """One each 2 s while a session is silent; one that is lost is known for it 2 s later."""
+        silent = [s for s, t in enumerate(self.trackers) if (u := t.unanswered()) and self.now - u[1] >= 2 * S]
+        if not self.canaries or not silent or self.now - self.canary_ns < 2 * S:
+            return
+        self.canary_ns = self.now
+        who = self.canary()
+        self.emit(CanaryResult(self.now, self.name(silent[0]), self.now, who))
+        if who is None:
+            self.unanswered_canaries.append(self.now)
+        else:
+            self.answered_canaries.append((self.now, self.now))
+
     def canary(self) -> Identity | None:
-        """Who answers a fresh source port: the first flow that lives."""
-        alive = (s for s in self.flows if s not in self.dead | self.mute and self.flows[s].pod not in self.gone_pods)
-        return next((self.flows[session] for session in alive), None)
+        """Who answers a fresh source port: one of the flows that live, in turn."""
+        alive = [s for s in self.flows if s not in self.dead | self.mute and self.flows[s].pod not in self.gone_pods]
+        turn = len(self.answered_canaries)
+        return self.flows[alive[turn % len(alive)]] if alive else None
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 

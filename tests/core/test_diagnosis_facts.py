@@ -156,7 +156,7 @@ def seen(
     facts = Facts(2 * S)
     endpoints = frozenset({Endpoint("u", "p1", "10.1.0.1")})
     spec = (("externalTrafficPolicy", policy), ("sessionAffinity", affinity))
-    facts.feed(PoolObserved(0, 0, PoolSnapshot(endpoints, spec)))
+    facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(endpoints, spec)))
     for number, (port, who) in enumerate(sessions):
         facts.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", port)))
         if who is not None:
@@ -199,7 +199,7 @@ def test_affinity_that_each_node_keeps_on_its_own_is_told_so() -> None:
 
 def test_a_session_that_is_dead_at_the_end_is_no_spread() -> None:
     facts = Facts(2 * S)
-    facts.feed(PoolObserved(0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
+    facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     for number, pod in enumerate(("p1", "p2")):
         facts.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", 50_000 + number)))
         facts.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, at(pod, "10.0.0.1", number)))
@@ -238,20 +238,20 @@ def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> 
     facts = Facts(2 * S)
     pool = PoolSnapshot(frozenset())
     assert (facts.watched, facts.blind(0, S), facts.endpoints("p1", 0, S)) == (False, False, ())
-    facts.feed(PoolObserved(0, 0, pool))
+    facts.feed(PoolObserved(0, 0, 0, pool))
     facts.feed(PoolUnobserved(10 * S, 9 * S, "gone"))
     assert (facts.blind(0, 8 * S), facts.blind(0, 9 * S)) == (False, True)
-    facts.feed(PoolConfirmed(11 * S))
+    facts.feed(PoolConfirmed(11 * S, 11 * S))
     assert not facts.blind(0, 20 * S)
     facts.feed(PoolUnobserved(20 * S, 19 * S, "gone"))
-    facts.feed(PoolObserved(25 * S, 19 * S, pool))
+    facts.feed(PoolObserved(25 * S, 19 * S, 25 * S, pool, 24 * S))
     assert (facts.blind(0, 18 * S), facts.blind(24 * S, 30 * S), facts.blind(26 * S, 30 * S)) == (False, True, False)
     assert not facts.pool_changed(0, 30 * S)
 
 
 def test_the_wrong_pool_tells_nothing() -> None:
     facts = Facts(2 * S)
-    facts.feed(PoolObserved(0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
+    facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     assert facts.spec("sessionAffinity") == "ClientIP"
     facts.pool_counts = False
     assert (facts.watched, facts.spec("sessionAffinity"), facts.endpoints("p1", 0, S)) == (False, None, ())
@@ -260,7 +260,9 @@ def test_the_wrong_pool_tells_nothing() -> None:
 def test_memory_is_bounded() -> None:
     facts = Facts(2 * S)
     for number in range(2_000):
-        facts.feed(PoolObserved(number, number, PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")}))))
+        facts.feed(
+            PoolObserved(number, number, number, PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")})))
+        )
     assert (len(facts._snapshots), len(facts._snapshots_ns), len(facts._pool_changes_ns)) == (1_000, 1_000, 1_000)
     w = world(watched=False, sessions=1, seconds=30, way=lambda w, s, _q: w.fresh(s, 1)).run()
     (session,) = w.analysis._facts.sessions.values()

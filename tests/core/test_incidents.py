@@ -83,12 +83,12 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
 
 def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> None:
     (incident,) = run(
-        PoolObserved(0, 0, PoolSnapshot(frozenset({Endpoint("u", "a", "10.0.0.1")}))),
+        PoolObserved(0, 0, 0, PoolSnapshot(frozenset({Endpoint("u", "a", "10.0.0.1")})), 0),
         ClusterEvent(500 * MS, "node", "too early", "added"),
         ClusterEvent(8_000 * MS, "node", "pool1-3", "added"),
         ClusterEvent(8_000 * MS, "watch", "", "interrupted"),
         seen("CLIENT-0", 11_110 * MS),
-        PoolObserved(12 * S, 12 * S, PoolSnapshot(frozenset())),
+        PoolObserved(12 * S, 12 * S, 12 * S, PoolSnapshot(frozenset()), 12 * S),
         ClusterEvent(40 * S, "node", "too late", "added"),
     )
     assert incident.near == (

@@ -43,7 +43,7 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool import LAG_NS, Endpoint, PoolSnapshot
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -81,7 +81,7 @@ def pool(*pods: str, **conditions: dict[str, bool]) -> PoolSnapshot:
 
 
 def observed(at_ns: int, snapshot: PoolSnapshot, since_ns: int | None = None, *, listed: bool = True) -> PoolObserved:
-    return PoolObserved(at_ns, at_ns if since_ns is None else since_ns, snapshot, listed)
+    return PoolObserved(at_ns, at_ns if since_ns is None else since_ns, at_ns, snapshot, at_ns if listed else None)
 
 
 def run(*events: Event, **rules: Any) -> tuple[RunAnalysis, list[Event]]:
@@ -193,10 +193,10 @@ def test_what_is_open_at_the_end_keeps_what_is_known_of_it() -> None:
 
 
 def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach() -> None:
-    analysis, told = run(observed(0, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(60 * S))
+    analysis, told = run(observed(0, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(60 * S, 60 * S))
     assert told == []
     assert analysis.wants_list_after_ns == 60 * S
-    (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1)))
+    (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1, 60 * S + 1)))
     assert isinstance(event, ChangeJudged)
     assert (event.judgement, event.reasons) == (Judgement.VIOLATION, ("the pool stood still",))
 
@@ -210,7 +210,7 @@ def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> N
     ]
     analysis, told = run(observed(0, pool("a", "b")), observed(55 * S, pool("a", "b", "c")), seen(change(50 * S)))
     assert told == []
-    (event,) = but_incidents(analysis.feed(PoolConfirmed(61 * S)))
+    (event,) = but_incidents(analysis.feed(PoolConfirmed(61 * S, 61 * S)))
     assert isinstance(event, ChangeJudged)
     assert (event.avoidable, event.reasons) == (True, ('pod "c" joined the pool 5.0 s after',))
 
@@ -258,24 +258,26 @@ def test_what_a_watch_tells_just_beyond_the_reach_may_have_been_within_it() -> N
     """News of a watch may be 2 s late, and not older than the newest list; within the reach it explains all the same."""
     first, moved = observed(0, pool("a", "b")), seen(change(50 * S))
     late = observed(61_500 * MS, pool("b"), listed=False)
-    assert judged(first, moved, late, PoolConfirmed(62 * S)) == [
+    assert judged(first, moved, late, PoolConfirmed(62 * S, 62 * S)) == [
         (Judgement.UNKNOWN, ('pod "a" left the pool 11.5 s after or earlier, since a watch may be late',))
     ]
     later = observed(62 * S + 1, pool("b"), listed=False)
     still = [(Judgement.VIOLATION, ("the pool stood still",))]
-    assert judged(first, moved, later, PoolConfirmed(63 * S)) == still
-    assert judged(first, moved, observed(61_500 * MS, pool("b")), PoolConfirmed(62 * S)) == still
-    assert judged(first, moved, PoolConfirmed(60 * S + 1), late, PoolConfirmed(62 * S)) == still
+    assert judged(first, moved, later, PoolConfirmed(63 * S, 63 * S)) == still
+    assert judged(first, moved, observed(61_500 * MS, pool("b")), PoolConfirmed(62 * S, 62 * S)) == still
+    assert judged(first, moved, PoolConfirmed(60 * S + 1, 60 * S + 1), late, PoolConfirmed(62 * S, 62 * S)) == still
     for heard_ns in (40 * S, 60 * S):
-        ((judgement, _),) = judged(first, observed(heard_ns, pool("b"), listed=False), moved, PoolConfirmed(61 * S))
+        ((judgement, _),) = judged(
+            first, observed(heard_ns, pool("b"), listed=False), moved, PoolConfirmed(61 * S, 61 * S)
+        )
         assert judgement is Judgement.EXPLAINED
 
 
 def test_before_the_first_list_nothing_is_known() -> None:
-    assert judged(seen(change(50 * S, settled_ns=51 * S)), observed(50 * S + 1, pool("a")), PoolConfirmed(61 * S)) == [
-        (Judgement.UNKNOWN, ("the watch of the pool began 0.0 s after it",))
-    ]
-    assert judged(observed(42 * S, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(61 * S)) == [
+    assert judged(
+        seen(change(50 * S, settled_ns=51 * S)), observed(50 * S + 1, pool("a")), PoolConfirmed(61 * S, 61 * S)
+    ) == [(Judgement.UNKNOWN, ("the watch of the pool began 0.0 s after it",))]
+    assert judged(observed(42 * S, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(61 * S, 61 * S)) == [
         (Judgement.UNKNOWN, ("the watch of the pool began 8.0 s before it",))
     ]
 
@@ -318,9 +320,11 @@ def first(at_ns: int, pod: str | None) -> FirstAnswer:
 
 def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched() -> None:
     serving = first(5 * S, "x")
-    analysis, told = run(observed(0, pool("a")), serving, seen(change(6 * S, old="x", new="a")), PoolConfirmed(15 * S))
+    analysis, told = run(
+        observed(0, pool("a")), serving, seen(change(6 * S, old="x", new="a")), PoolConfirmed(15 * S, 15 * S)
+    )
     assert told == []
-    told = analysis.feed(PoolConfirmed(16 * S + 1))
+    told = analysis.feed(PoolConfirmed(16 * S + 1, 16 * S + 1))
     assert told[0] == WrongPool(16 * S + 1, "x")
     assert isinstance(told[1], ChangeJudged)
     assert told[1].reasons == ("pool not watched",)
@@ -331,7 +335,7 @@ def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wan
     assert (analysis.open_count, analysis.wants_list_after_ns) == (1, 15 * S)
     analysis.feed(seen(change(4 * S, old="a", new="a")))
     assert (analysis.open_count, analysis.wants_list_after_ns) == (2, 14 * S)
-    assert analysis.feed(PoolConfirmed(15 * S + 1))[0] == WrongPool(15 * S + 1, "x")
+    assert analysis.feed(PoolConfirmed(15 * S + 1, 15 * S + 1))[0] == WrongPool(15 * S + 1, "x")
     assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
 
 
@@ -342,14 +346,16 @@ def test_what_the_client_may_not_see_is_near_no_incident() -> None:
         ClusterEvent(50 * S, "watch", "media/turn", "cannot list nodes: node events will be missing"),
         ClusterEvent(50 * S, "node", "n1", "added"),
     )
-    (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S)) if isinstance(event, IncidentClosed)]
+    (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S, 61 * S)) if isinstance(event, IncidentClosed)]
     assert closed.incident.near == ('node "n1" added 0.0 s after',)
 
 
 def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
     serving = first(5 * S, "c")
     nobody = first(5 * S, None)
-    _, told = run(observed(0, pool("a")), nobody, serving, observed(8 * S, pool("a", "c")), PoolConfirmed(40 * S))
+    _, told = run(
+        observed(0, pool("a")), nobody, serving, observed(8 * S, pool("a", "c")), PoolConfirmed(40 * S, 40 * S)
+    )
     assert told == []
 
 
@@ -378,7 +384,7 @@ def verdict(
         *events,
         LateReply(1, "CLIENT-1", 0, 0),
         SendingStopped(end, interrupted=False),
-        *([PoolConfirmed(end + 1)] if proved else []),
+        *([PoolConfirmed(end + 1, end + 1)] if proved else []),
         *([summary, late, never] if late_ones else [summary]),
         RunSummary(end, end, total, Losses(), RttStats(), (), 0),
         RunEnded(end, aborted=False),
@@ -405,7 +411,7 @@ def test_only_a_list_proves_that_the_pool_stood_still() -> None:
     unproved = verdict(observed(0, pool("a")), proved=False)
     reason = "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
     assert (unproved.outcome, unproved.reasons, unproved.still_ns) == (Outcome.INCONCLUSIVE, (reason,), 0)
-    half = verdict(observed(0, pool("a")), PoolConfirmed(300 * S), proved=False)
+    half = verdict(observed(0, pool("a")), PoolConfirmed(300 * S, 300 * S), proved=False)
     assert (half.outcome, half.still_ns) == (Outcome.PASS, 300 * S)
 
 
@@ -424,7 +430,7 @@ def test_a_pool_in_which_nothing_happens_is_listed_now_and_then() -> None:
     assert analysis.wants_list_after_ns is None
     analysis.advance(301 * S)
     assert analysis.wants_list_after_ns == 300 * S
-    analysis.feed(PoolConfirmed(302 * S))
+    analysis.feed(PoolConfirmed(302 * S, 302 * S))
     assert analysis.wants_list_after_ns is None
 
 
@@ -434,14 +440,14 @@ def test_a_pod_that_may_have_been_in_the_pool_is_no_proof_of_another() -> None:
         PoolUnobserved(50 * S, 50 * S, "cut"),
         seen(change(60 * S, new="x")),
         observed(90 * S, pool("b"), 50 * S),
-        PoolConfirmed(200 * S),
+        PoolConfirmed(200 * S, 200 * S),
     )
     assert not [event for event in run(*came_and_went)[1] if isinstance(event, WrongPool)]
     nameless = PoolSnapshot(frozenset({Endpoint("10.0.0.1", "", "10.0.0.1")}))
     answered = FirstAnswer(2 * S, "CLIENT-1", 0, who("host-1"))
     late = observed(5 * S, nameless, listed=False)
     for events in ((observed(0, nameless), answered), (observed(0, pool("a")), answered, late)):
-        assert not [event for event in run(*events, PoolConfirmed(13 * S))[1] if isinstance(event, WrongPool)]
+        assert not [event for event in run(*events, PoolConfirmed(13 * S, 13 * S))[1] if isinstance(event, WrongPool)]
 
 
 def test_one_violation_fails_and_outranks_every_doubt() -> None:
@@ -455,7 +461,7 @@ def test_avoidable_changes_fail_where_asked() -> None:
         observed(0, pool("a", "b")),
         observed(49 * S, pool("a", "b", "c")),
         seen(change(50 * S)),
-        PoolConfirmed(100 * S),
+        PoolConfirmed(100 * S, 100 * S),
     ]
     assert verdict(*explained).outcome is Outcome.PASS
     strict = verdict(*explained, fail_on_avoidable=True)
@@ -568,7 +574,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
         agenda.append((start, PoolUnobserved(start, start - delay, "down")))
         state = [snapshot for at, snapshot in truth if at <= end][-1]
         agenda.append((end, observed(end, state, start - delay)))
-    agenda.append((400 * S, PoolConfirmed(400 * S)))
+    agenda.append((400 * S, PoolConfirmed(400 * S, 400 * S)))
     agenda.append((401 * S, RunEnded(401 * S, aborted=False)))
     _, told = run(*(event for _, event in sorted(agenda, key=lambda item: item[0])))
     classes = {e.change.number: e.judgement for e in told if isinstance(e, ChangeJudged)}

@@ -60,8 +60,8 @@ def test_a_snapshot_counts_what_is_ready_and_finds_a_pod() -> None:
 
 def test_a_watch_tells_changes_and_confirms_nothing() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), listed=True)
-    timeline.observed(20, 20, pool(B), listed=False)
+    timeline.observed(10, 10, pool(A), 10)
+    timeline.observed(20, 20, pool(B))
     assert timeline.confirmed_ns == 10
 
 
@@ -77,9 +77,9 @@ def test_an_empty_timeline_knows_nothing() -> None:
 
 def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     timeline = PoolTimeline()
-    assert timeline.observed(10, 10, pool(A), listed=True) is None
+    assert timeline.observed(10, 10, pool(A), 10) is None
     assert timeline.first_ns == 10
-    change = timeline.observed(50, 50, pool(A, B), listed=True)
+    change = timeline.observed(50, 50, pool(A, B), 50)
     assert change == PoolChange(50, 50, ('pod "b" joined the pool',))
     assert timeline.confirmed_ns == 50
     timeline.confirmed(40)
@@ -88,7 +88,7 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     timeline.unobserved(65)
     assert timeline.gap_within(55, 60) is None
     assert timeline.gap_within(55, 61) == (60, 61)
-    assert timeline.observed(90, 60, pool(B), listed=True) == PoolChange(60, 90, ('pod "a" left the pool',))
+    assert timeline.observed(60, 90, pool(B), 90) == PoolChange(60, 90, ('pod "a" left the pool',))
     assert timeline.gap_within(0, 100) == (60, 90)
     assert timeline.gap_within(0, 20) == (0, 10)
     assert timeline.gap_within(20, 60) is None
@@ -103,7 +103,7 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
 
 def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), listed=True)
+    timeline.observed(10, 10, pool(A), 10)
     timeline.unobserved(20)
     assert timeline.still_ns(10, 50, 0) == 10
     timeline.confirmed(40)
@@ -114,18 +114,18 @@ def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
 def test_a_pod_with_two_endpoints_serves_while_one_of_them_does() -> None:
     timeline = PoolTimeline()
     other = but(A, address="10.0.0.9")
-    timeline.observed(10, 10, pool(A, other), listed=True)
-    timeline.observed(20, 20, pool(other), listed=True)
+    timeline.observed(10, 10, pool(A, other), 10)
+    timeline.observed(20, 20, pool(other), 20)
     assert timeline.serving_throughout("a", 10, 25)
-    timeline.observed(30, 30, pool(but(other, serving=False)), listed=True)
+    timeline.observed(30, 30, pool(but(other, serving=False)), 30)
     assert not timeline.serving_throughout("a", 10, 35)
 
 
 def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), listed=True)
-    timeline.observed(20, 20, pool(A, but(B, ready=False, serving=False)), listed=True)
-    timeline.observed(30, 30, pool(A), listed=True)
+    timeline.observed(10, 10, pool(A, B), 10)
+    timeline.observed(20, 20, pool(A, but(B, ready=False, serving=False)), 20)
+    timeline.observed(30, 30, pool(A), 30)
     assert timeline.serving_throughout("a", 0, 100)
     assert timeline.serving_throughout("b", 5, 15)
     assert timeline.serving_throughout("b", 0, 12)
@@ -136,8 +136,8 @@ def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> 
 
 def test_a_pod_that_was_replaced_under_its_name_did_not_serve_throughout() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), listed=True)
-    timeline.observed(20, 20, pool(but(A, uid="another", address="10.0.0.9"), B), listed=True)
+    timeline.observed(10, 10, pool(A, B), 10)
+    timeline.observed(20, 20, pool(but(A, uid="another", address="10.0.0.9"), B), 20)
     assert timeline.serving_throughout("b", 10, 30)
     assert timeline.serving_throughout("a", 20, 30)
     assert not timeline.serving_throughout("a", 10, 30)
@@ -145,8 +145,8 @@ def test_a_pod_that_was_replaced_under_its_name_did_not_serve_throughout() -> No
 
 def test_a_pod_found_gone_by_a_list_may_have_gone_at_the_start_of_the_gap() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), listed=True)
+    timeline.observed(10, 10, pool(A, B), 10)
     timeline.unobserved(20)
-    timeline.observed(50, 20, pool(B), listed=True)
+    timeline.observed(20, 50, pool(B), 50)
     assert timeline.serving_throughout("a", 10, 19)
     assert not timeline.serving_throughout("a", 10, 30)

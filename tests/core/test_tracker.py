@@ -168,6 +168,14 @@ def test_a_reply_between_equals_makes_two(harness: Harness) -> None:
     assert harness.tracker.changes == 2
 
 
+def test_an_old_reply_between_equals_that_is_like_them_changes_nothing(harness: Harness) -> None:
+    harness.send(3)
+    for seq in (0, 2, 1):
+        harness.reply(seq, A)
+    assert harness.events == []
+    assert harness.tracker.reordered == 1
+
+
 def test_a_bare_reply_is_no_veil_before_a_change_of_pod(harness: Harness) -> None:
     harness.send(3)
     harness.reply(0, A)
@@ -329,14 +337,14 @@ def test_an_outage_ends_with_the_first_newer_reply(harness: Harness) -> None:
     harness.reply(59, B)
     assert not tracker.in_outage
     started, ended = (event for event in harness.events if isinstance(event, (OutageStarted, OutageEnded)))
-    assert started == OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS, own_drops=0)
+    assert started == OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS, own_drops=0, probes=59)
     assert ended == OutageEnded(5810 * MS, "CLIENT-1", 1, 100 * MS, 57, Sighting(58, 5800 * MS, B))
 
 
 def test_an_outage_from_the_start_has_no_last_answer_and_one_after_a_long_silence_has(harness: Harness) -> None:
     harness.send(1)
     harness.tracker.start_outage(6 * S)
-    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 0, 0, None, longest_pause_ns=0, own_drops=0)]
+    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 0, 0, None, longest_pause_ns=0, own_drops=0, probes=1)]
     other = Harness()
     other.send(1)
     other.reply(0, A)
@@ -562,7 +570,7 @@ def test_an_outage_is_not_ended_from_elsewhere_and_counts_from_the_last_proper_r
     harness.stray(58, A)
     harness.stray(30, A)
     assert tracker.in_outage
-    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS)]
+    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS, probes=59)]
     harness.reply(57, A)
     assert not tracker.in_outage
     assert (tracker.reached, tracker.head) == (57, 58)

@@ -68,7 +68,7 @@ def test_a_confirmation_tells_first_what_is_new() -> None:
     lab.path.remove_pod("a")
     lab.control.confirm(2)
     lab.control.confirm(3)
-    assert lab.new() == [PoolObserved(2, 2, pool(), listed=True), PoolConfirmed(2), PoolConfirmed(3)]
+    assert lab.new() == [PoolObserved(2, 2, pool(), listed=True), PoolConfirmed(2, 2), PoolConfirmed(3, 3)]
 
 
 def test_nothing_is_told_while_the_api_server_is_gone_and_then_what_may_have_changed_since() -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self
 
 from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
 from affinity_tester.core.diagnosis.wording import distance
 from affinity_tester.core.events import (
+    BlackoutEnded,
+    BlackoutStarted,
     Change,
     ChangeJudged,
     ChangeSeen,
@@ -20,7 +23,9 @@ from affinity_tester.core.events import (
     ClusterEvent,
     Event,
     FirstAnswer,
+    Incident,
     IncidentClosed,
+    IncidentOngoing,
     Judgement,
     NodeAddresses,
     OutageJudged,
@@ -34,18 +39,19 @@ from affinity_tester.core.events import (
     RunSummary,
     SendingStopped,
     SessionEvent,
-    SessionSummary,
     StatsTick,
+    StrayJudged,
     Verdict,
     WrongPool,
 )
 from affinity_tester.core.incidents import Incidents, Story
 from affinity_tester.core.judge import Judge, Judged
-from affinity_tester.core.outages import OUTAGE_NS
-from affinity_tester.core.pool import PoolTimeline
-from affinity_tester.core.verdict import Evidence, give_verdict
+from affinity_tester.core.outage_judge import OutageJudge
+from affinity_tester.core.pool import PoolTimeline, without
+from affinity_tester.core.verdict import Blackout, Evidence, give_verdict
 
 _Key = tuple[str, str, int]
+_AnyJudged = Judged | OutageJudged
 
 _REVISABLE = 50_000
 """Judgements that may be replaced: no storm makes so many within the 60 s in which a late reply still revises a change."""
@@ -72,6 +78,8 @@ class Rules:
     """Share of probes lost (0 to 1) above which the run fails; None: loss alone never fails."""
     fail_on_avoidable: bool = False
     """Explained changes whose old pod was still serving count as violations."""
+    balancer_check_ns: int = 35_000_000_000
+    """How long a balancer may keep sending to a dead node: three health checks of 10 s, and 5 s for what follows."""
 
     @classmethod
     def of(cls, given: RulesGiven) -> Self:
@@ -81,14 +89,31 @@ class Rules:
             affinity_window_ns=given.affinity_window_ns,
             max_loss=given.max_loss,
             fail_on_avoidable=given.fail_on_avoidable,
+            balancer_check_ns=given.balancer_check_ns,
         )
 
     def given(self, at_ns: int) -> RulesGiven:
         """As an event."""
-        return RulesGiven(at_ns, self.settle_ns, self.affinity_window_ns, self.max_loss, self.fail_on_avoidable)
+        return RulesGiven(
+            at_ns,
+            self.settle_ns,
+            self.affinity_window_ns,
+            self.max_loss,
+            self.fail_on_avoidable,
+            self.balancer_check_ns,
+        )
 
 
-DERIVED = (ChangeJudged, OutageJudged, IncidentClosed, RunDiagnosed, WrongPool, Verdict)
+DERIVED = (
+    ChangeJudged,
+    OutageJudged,
+    StrayJudged,
+    IncidentOngoing,
+    IncidentClosed,
+    RunDiagnosed,
+    WrongPool,
+    Verdict,
+)
 """What an analysis tells; all other events are observed."""
 
 
@@ -132,6 +157,9 @@ class RunAnalysis:
         self.rules = rules
         self._timeline = PoolTimeline()
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
+        self._outage_judge = OutageJudge(
+            self._timeline, rules.settle_ns, rules.affinity_window_ns, rules.balancer_check_ns
+        )
         self._incidents = Incidents()
         self._facts = Facts(rules.settle_ns)
         self._nodes: dict[str, str] = {}
@@ -147,14 +175,14 @@ class RunAnalysis:
         self._started_ns = 0
         self._stopped_ns = 0
         self._has_stopped = False
-        self._silent: bool | None = None
-        """Whether every session was unanswered at the end; None before the first has told."""
+        self._dark: BlackoutStarted | None = None
+        """The blackout that lasts."""
         self._evidence = Evidence()
 
     @property
     def open_count(self) -> int:
         """Judgements that are still to come, the one of whether the right pool is watched among them."""
-        return self._judge.open_count + bool(self._strangers)
+        return self._judge.open_count + self._outage_judge.open_count + bool(self._strangers)
 
     @property
     def settled(self) -> bool:
@@ -165,8 +193,8 @@ class RunAnalysis:
     def wants_list_after_ns(self) -> int | None:
         """A list of the pool made later than this would settle or prove something; None: none is wanted."""
         wanted = [met_ns + self.rules.settle_ns for met_ns in self._strangers.values()]
-        if (after_ns := self._judge.wants_list_after_ns) is not None:
-            wanted.append(after_ns)
+        judges = (self._judge, self._outage_judge)
+        wanted += [after_ns for judge in judges if (after_ns := judge.wants_list_after_ns) is not None]
         if self._end_is_unproved:
             wanted.append(self._stopped_ns)
         listed_ns = self._timeline.confirmed_ns
@@ -184,12 +212,15 @@ class RunAnalysis:
 
     def feed(self, event: Event) -> list[Event]:
         """Take in an event; returns the events that follow from it, in order."""
+        self._incidents.feed(event)  # first: what is judged at once is a member by then
         at_once = self._judge.feed(event)
-        self._incidents.feed(event)
+        self._outage_judge.feed(event)
         self._facts.feed(event)
         match event:
             case RunStarted():
                 self._started_ns = self._stopped_ns = event.at_ns
+                self._evidence.interval_ns = event.interval_ns
+                self._evidence.addresses = max(1, len(event.addresses)), len(event.unprobed)
             case ChangeSeen(change=change):
                 self._meet(change, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
@@ -201,21 +232,20 @@ class RunAnalysis:
             case NodeAddresses(names=names):
                 self._nodes = dict(names)
             case PoolObserved():
-                change_of_pool = self._timeline.observed(
-                    event.at_ns, event.since_ns, event.snapshot, listed=event.listed
-                )
+                change_of_pool = self._timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.asked_ns)
                 if change_of_pool is not None:
                     self._near += [(change_of_pool.to_ns, what) for what in change_of_pool.what]
             case PoolConfirmed():
-                self._timeline.confirmed(event.at_ns)
+                self._timeline.confirmed(event.asked_ns)
             case PoolUnobserved():
                 self._timeline.unobserved(event.since_ns)
             case SendingStopped():
                 self._has_stopped, self._stopped_ns = True, event.at_ns
-            case SessionSummary() if event.total.sent:
-                # One that began a moment before the end and was never answered says nothing against a silence of all.
-                silent = event.unanswered_ns >= OUTAGE_NS or not event.total.answered
-                self._silent = self._silent is not False and silent
+            case BlackoutStarted():
+                self._dark = event
+            case BlackoutEnded():
+                self._dark = None
+                self._end_blackout(event.since_ns, event.until_ns, at_end=False)
             case StatsTick():  # all there is of a run that was killed
                 self._evidence.total, self._evidence.counted = event.total, True
                 self._evidence.duration_ns = event.at_ns - self._started_ns
@@ -238,19 +268,27 @@ class RunAnalysis:
         self._advanced_ns = now_ns
         told: list[Event] = [*self._look_at_strangers(now_ns)]
         told += self._judge_now(now_ns)
-        told += [self._close(story, now_ns) for story in self._incidents.close(now_ns)]
+        told += [IncidentClosed(now_ns, self._told(story, now_ns)) for story in self._incidents.close(now_ns)]
+        told += [IncidentOngoing(now_ns, self._told(story, now_ns)) for story in self._incidents.ongoing(now_ns)]
         return told
 
-    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
-        return map(self._judged_so, self._judge.judge(now_ns, last=last))
+    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[_AnyJudged]:
+        judged = chain(self._judge.judge(now_ns, last=last), self._outage_judge.judge(now_ns, last=last))
+        return map(self._judged_so, judged)
 
-    def _judged_so(self, event: Judged) -> Judged:
+    def _judged_so(self, event: _AnyJudged) -> _AnyJudged:
         self._remember(event)
         self._incidents.feed(event)
         return event
 
-    def _close(self, story: Story, now_ns: int) -> IncidentClosed:
-        """Tell a story, with what was near it and what it may be; both count from when it first showed."""
+    def _end_blackout(self, since_ns: int, until_ns: int, *, at_end: bool) -> None:
+        """Keep a blackout for the verdict. Where no endpoint was ready in it, nobody could be answered."""
+        emptied = self._timeline.emptied_within(since_ns, until_ns) if self._judge.watched else None
+        empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
+        self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
+
+    def _told(self, story: Story, now_ns: int) -> Incident:
+        """A story, with what was near it and what it may be; both count from when it first showed."""
         reach_ns, shown_ns = self.rules.settle_ns, story.shown_ns
         near = [
             f"{what} {distance(at_ns, shown_ns)}"
@@ -261,14 +299,17 @@ class RunAnalysis:
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
         diagnoses = diagnose(story, now_ns, self._facts)
         self._facts.diagnosed(story.from_ns, diagnoses)
-        return IncidentClosed(now_ns, replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses))
+        return replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses)
 
-    def _remember(self, event: Judged) -> None:
-        """Keep each change's and outage's newest judgement: a revised one replaces its own."""
-        if isinstance(event, ChangeJudged):
-            self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
-        else:
-            self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
+    def _remember(self, event: _AnyJudged) -> None:
+        """Keep the newest judgement of each change, outage and stray reply: a revised one replaces its own."""
+        match event:
+            case ChangeJudged():
+                self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
+            case OutageJudged():
+                self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
+            case StrayJudged():
+                self._judged[event.session, event.stray.value, event.heard_ns] = (event.judgement, None)
 
         while len(self._judged) > _REVISABLE:
             self._judged_for_good[self._judged.pop(next(iter(self._judged)))] += 1
@@ -296,28 +337,34 @@ class RunAnalysis:
             if self._is_known(pod) or self._timeline.blind_within(met_ns - reach_ns, met_ns + reach_ns) is not None:
                 del self._strangers[pod]  # it may also have come and gone while nobody looked
             elif known > met_ns + self.rules.settle_ns:
-                self._judge.pool_counts = self._facts.pool_counts = False
+                self._judge.pool_trusted = self._outage_judge.pool_trusted = self._facts.pool_counts = False
                 self._strangers.clear()
                 return [WrongPool(now_ns, pod)]
         return []
 
     def _end(self, event: RunEnded) -> list[Event]:
         told: list[Event] = [*self._judge_now(event.at_ns, last=True)]
-        told += [self._close(story, event.at_ns) for story in self._incidents.close(event.at_ns, last=True)]
+        told += [
+            IncidentClosed(event.at_ns, self._told(story, event.at_ns))
+            for story in self._incidents.close(event.at_ns, last=True)
+        ]
         whole = diagnose_run(self._facts)
         if whole:
             told.append(RunDiagnosed(event.at_ns, whole))
         evidence = self._evidence
-        evidence.silent_at_end = evidence.total.answered > 0 and self._silent is True
+        if self._dark is not None:
+            self._end_blackout(self._dark.since_ns, max(self._stopped_ns, self._dark.since_ns), at_end=True)
         evidence.watched = self._judge.watched
         judged = self._judged_for_good + Counter(self._judged.values())
         for (judgement, avoidable), count in judged.items():
             evidence.judgements[judgement] = evidence.judgements.get(judgement, 0) + count
             evidence.avoidable += count if avoidable else 0
-        evidence.still_ns = evidence.duration_ns
+        cut = [(blackout.since_ns, blackout.until_ns) for blackout in evidence.blackouts]
+        evidence.still_ns = without(self._started_ns, self._started_ns + evidence.duration_ns, cut)
+        evidence.window_ns = self.rules.affinity_window_ns
         if evidence.watched:
             proved_ns = min(self._stopped_ns, self._timeline.confirmed_ns or 0)
-            evidence.still_ns = self._timeline.still_ns(self._started_ns, proved_ns, self.rules.settle_ns)
+            evidence.still_ns = self._timeline.still_ns(self._started_ns, proved_ns, self.rules.settle_ns, cut)
             evidence.proved = self._timeline.observing and proved_ns == self._stopped_ns
         told.append(
             give_verdict(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable)

@@ -304,6 +304,8 @@ class OutageStarted(SessionEvent):
     """The longest time between two consecutive sends from the last replied probe until now; 0 without one."""
     own_drops: int = 0
     """Replies that this session's full socket buffer dropped since."""
+    probes: int = 0
+    """Probes unanswered so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +367,7 @@ class IngressSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PathsAnswered(Event):
-    """Who answers, and behind which reflexive IPs, while an outage lasts. Told once a second, of sessions not in an outage."""
+    """Who answers the sessions that are in no outage, and behind which reflexive IPs. Told once a second in an outage."""
 
     pods: tuple[PodSample, ...]
     ingress: tuple[IngressSample, ...]
@@ -719,6 +721,8 @@ class Incident:
     changes: int
     outages: int
     bursts: int
+    strays: int
+    """Replies that arrived elsewhere."""
     lost: int
     """Probes lost in its outages and bursts."""
     kinds: tuple[tuple[Kind, int], ...]
@@ -729,6 +733,13 @@ class Incident:
     judgements: tuple[tuple[Judgement, int], ...]
     diagnoses: tuple[Diagnosis, ...]
     """The best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOngoing(Event):
+    """An incident lasts for an outage's sake: what it is so far. `IncidentClosed` with the same number follows."""
+
+    incident: Incident
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Incidents: what happened to many sessions at about the same time is one story (design, section 4).
 
-Members are changes, outages and loss bursts. They join when their [sent P, sent Q] brackets lie within a second of each
-other. An incident closes after the loss threshold plus a second of quiet, when every member is judged; it is cut at 60 s.
+Members are changes, outages, loss bursts and replies that arrived elsewhere. They join when their [sent P, sent Q] brackets
+lie within a second of each other. An incident closes after the loss threshold plus a second of quiet, when every member is
+judged, and never while an outage of its lasts: what is learnt meanwhile is its evidence. What joins it is cut at 60 s.
+Sessions that a common blackout left dead are an incident of their own, which begins where the blackout ends.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from affinity_tester.core.events import (
+    BlackoutEnded,
     Change,
     ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
     Cohort,
+    CrossDelivered,
     Event,
     FirstAnswer,
     Incident,
@@ -25,6 +29,9 @@ from affinity_tester.core.events import (
     OutageStarted,
     ProbesLost,
     RunStarted,
+    SendingStopped,
+    StrayJudged,
+    WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
 
@@ -33,6 +40,9 @@ NEAR_NS = 1_000_000_000
 
 CUT_NS = 60 * 1_000_000_000
 """A story longer than this is told in parts."""
+
+ONGOING_NS = 30 * 1_000_000_000
+"""An incident that lasts so long is told as one that goes on, though not all of it is judged."""
 
 BURST = 4
 """So many probes lost in a row are a burst: at 5 % random loss it takes 160,000 probes to see one."""
@@ -47,7 +57,7 @@ class Member:
 
     session: str
     key: tuple[str, int]
-    """("change", number), ("outage", since_seq) or ("burst", first_seq)."""
+    """("change", number), ("outage", since_seq), ("burst", first_seq), or ("stray", when it was heard)."""
     from_ns: int
     to_ns: int
     before: Identity | None
@@ -73,15 +83,24 @@ class Story:
     to_ns: int
     began_ns: int
     """Where its first member's bracket ended: a change over a long silence is no long story."""
+    joins_ns: int
+    """What begins within a second of this still belongs to it; an outage that goes on does not hold the door open."""
     members: dict[tuple[str, str, int], Member] = field(default_factory=dict)
     continuing: bool = False
     homes: dict[str, int] = field(default_factory=dict)
     """How many sessions had each reflexive IP when it began."""
+    told: bool = False
+    """It was told as one that goes on."""
 
     @property
     def judged(self) -> bool:
         """Whether every change and outage in it is."""
         return all(member.judgement is not None or member.key[0] == "burst" for member in self.members.values())
+
+    @property
+    def lasts(self) -> bool:
+        """Whether an outage of its goes on."""
+        return any(not member.ended for member in self.members.values())
 
     @property
     def shown_ns(self) -> int:
@@ -118,6 +137,7 @@ class Story:
             changes=len(changes),
             outages=sum(member.key[0] == "outage" for member in members),
             bursts=sum(member.key[0] == "burst" for member in members),
+            strays=sum(member.key[0] == "stray" for member in members),
             lost=sum(member.lost for member in members),
             kinds=tuple((kind, kinds[kind]) for kind in Kind if kinds[kind]),
             cohorts=tuple(sorted(cohorts, key=lambda cohort: (-cohort.sessions, cohort.ip))),
@@ -164,6 +184,13 @@ class Incidents:
         """By session, the outage it is in."""
         self._ended_seq: dict[str, int] = {}
         """By session, the probe whose reply ended its newest outage."""
+        self._last_outage_story: dict[str, Story] = {}
+        """By session, the story of its newest outage that is over."""
+        self._blackout: BlackoutEnded | None = None
+        """The newest."""
+        self._left_dead: Story | None = None
+        """The story of those that it left dead."""
+        self._stopped_ns: int | None = None
         self.of = 0
         """Sessions of the run."""
 
@@ -181,7 +208,7 @@ class Incidents:
             case FirstAnswer():
                 self.serving[event.session] = event.identity
             case ChangeSeen(change=change):
-                self._join(_changed(event.session, change))
+                self._change(event.session, change)
                 self.serving[event.session] = change.after.identity
                 self._newest_change[event.session] = change
             case ChangeRevised(change=change):
@@ -198,6 +225,14 @@ class Incidents:
                 self._judged((event.session, "change", event.change.number), event.judgement)
             case OutageJudged():
                 self._judged((event.session, "outage", event.since_seq), event.judgement)
+            case WrongSource() | CrossDelivered():
+                self._stray(event)
+            case StrayJudged():
+                self._judged((event.session, "stray", event.heard_ns), event.judgement)
+            case BlackoutEnded():
+                self._blackout, self._left_dead = event, None
+            case SendingStopped():
+                self._stopped_ns = event.at_ns
             case _:
                 pass
 
@@ -205,31 +240,64 @@ class Incidents:
         """The stories that are over now; `last`: all of them."""
         over = []
         for story in list(self._open):
+            if story.lasts:
+                self._go_on(story, now_ns)
             if last or story.continuing or now_ns - story.to_ns > self._quiet_ns:
-                if not (last or story.judged):
+                if not (last or (story.judged and not story.lasts)):
                     continue
                 self._open.remove(story)
                 for key in story.members:
                     self._whose.pop(key, None)
+                    if self._last_outage_story.get(key[0]) is story:
+                        del self._last_outage_story[key[0]]
                 if story.members:
                     over.append(story)
         return over
 
+    def ongoing(self, now_ns: int) -> list[Story]:
+        """The stories that go on for an outage's sake, once each, when all of it is judged or it has been quiet for long."""
+        found = []
+        for story in self._open:
+            quiet_ns = now_ns - story.joins_ns
+            if not story.told and story.lasts and quiet_ns > (self._quiet_ns if story.judged else ONGOING_NS):
+                story.told = True
+                found.append(story)
+        return found
+
+    def _go_on(self, story: Story, now_ns: int) -> None:
+        """An outage in it lasts until now, or until the last probe was sent."""
+        story.to_ns = max(story.to_ns, now_ns if self._stopped_ns is None else min(now_ns, self._stopped_ns))
+
     def _join(self, member: Member, from_ns: int | None = None) -> None:
         """Put a member into the story that is near it, or into a new one; it counts as beginning at `from_ns`."""
         from_ns = member.from_ns if from_ns is None else from_ns
-        key = (member.session, *member.key)
         story = next((s for s in self._open if not s.continuing and _near(s, from_ns, member.to_ns)), None)
-        if story is None:
-            self._count += 1
-            homes = Counter(who.reflexive.ip for who in self.serving.values() if who.reflexive is not None)
-            story = Story(self._count, from_ns, member.to_ns, member.to_ns, homes=dict(homes))
-            self._open.append(story)
+        self._put(story or self._new_story(from_ns, member.to_ns), member, from_ns)
+
+    def _new_story(self, from_ns: int, to_ns: int) -> Story:
+        self._count += 1
+        homes = Counter(who.reflexive.ip for who in self.serving.values() if who.reflexive is not None)
+        story = Story(self._count, from_ns, to_ns, to_ns, to_ns, homes=dict(homes))
+        self._open.append(story)
+        return story
+
+    def _put(self, story: Story, member: Member, from_ns: int) -> None:
+        key = (member.session, *member.key)
         story.members[key] = member
         self._whose[key] = story
         story.from_ns = min(story.from_ns, from_ns)
-        story.continuing = len(story.members) >= MAX_MEMBERS
+        story.continuing = story.continuing or len(story.members) >= MAX_MEMBERS
         self._lengthen(story, member.to_ns)
+
+    def _change(self, session: str, change: Change) -> None:
+        """A change over an outage, which its first reply shows, belongs to the outage's story."""
+        member = _changed(session, change)
+        ended_seq = self._ended_seq.get(session)
+        story = self._last_outage_story.get(session)
+        if story in self._open and change.before.seq < (ended_seq or 0) <= change.after.seq:
+            self._put(story, member, max(story.from_ns, member.from_ns))
+        else:
+            self._join(member)
 
     def _revise(self, session: str, change: Change) -> None:
         key = (session, "change", change.number)
@@ -255,20 +323,24 @@ class Incidents:
         if run is not None and run.first_seq >= event.since_seq:
             member.lost = run.lost
             self._leave((event.session, "burst", run.first_seq))
-        self._join(member)
         self._outages[event.session] = member
+        dark = self._blackout
+        if dark is None or not dark.since_ns - NEAR_NS <= event.since_ns <= dark.until_ns:
+            self._join(member)
+            return
+        if self._left_dead is None or self._left_dead not in self._open:
+            self._left_dead = self._new_story(dark.until_ns, event.at_ns)
+        self._put(self._left_dead, member, dark.until_ns)
 
     def _end_outage(self, event: OutageEnded) -> None:
         member = self._outages.pop(event.session, None)
         if member is None:
             return
         self._ended_seq[event.session] = event.first.seq
+        self._last_outage_story[event.session] = self._whose[event.session, *member.key]
         member.ended, member.lost, member.to_ns = True, event.probes, event.first.sent_ns
-        story = self._whose.get((event.session, *member.key))
-        if story is not None:
-            self._lengthen(story, member.to_ns)
-        else:  # told while it lasted; its end belongs to what ended it
-            self._join(member, member.to_ns)
+        story = self._whose[event.session, *member.key]
+        story.to_ns = max(story.to_ns, member.to_ns)
 
     def _lose(self, event: ProbesLost) -> None:
         outage = self._outages.get(event.session)
@@ -297,6 +369,10 @@ class Incidents:
             burst = ("burst", run.first_seq)
             self._join(Member(event.session, burst, run.first_ns, run.last_ns, before, lost=run.lost))
 
+    def _stray(self, event: WrongSource | CrossDelivered) -> None:
+        key = ("stray", event.at_ns)
+        self._join(Member(event.session, key, event.sent_ns, event.at_ns, self.serving.get(event.session)))
+
     def _served_at(self, session: str, seq: int) -> Identity | None:
         """Who served a session when probe `seq` was sent: a loss is told later, when it may have moved on."""
         change = self._newest_change.get(session)
@@ -306,11 +382,12 @@ class Incidents:
 
     def _lengthen(self, story: Story, to_ns: int) -> None:
         story.to_ns = max(story.to_ns, to_ns)
-        story.continuing = story.continuing or story.to_ns - story.began_ns >= CUT_NS
+        story.joins_ns = max(story.joins_ns, to_ns)
+        story.continuing = story.continuing or story.joins_ns - story.began_ns >= CUT_NS
 
 
 def _near(story: Story, from_ns: int, to_ns: int) -> bool:
-    return from_ns - NEAR_NS <= story.to_ns and story.from_ns - NEAR_NS <= to_ns
+    return from_ns - NEAR_NS <= story.joins_ns and story.from_ns - NEAR_NS <= to_ns
 
 
 def _changed(session: str, change: Change) -> Member:

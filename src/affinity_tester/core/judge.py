@@ -1,19 +1,19 @@
-"""Each change and each outage gets a class, once it is certain (design, section 4).
+"""Each change, and each reply that arrived elsewhere, gets a class once it is certain (design, section 4.1).
 
 The first that matches wins:
 
     pod-restart  the same pod name and address, a new instance: said, and never a violation; but not where both instances
                  were seen to live at one time: two servers share the pod's name then
-    explained    a pool change lies within [sent(P) - settle, reply(Q) + settle]
+    explained    a pool change lies surely within [sent(P) - settle, reply(Q) + settle]
     idle         the longest pause between consecutive sends from P to Q exceeds the affinity window
-    unknown      the pool could not be observed in that interval, or not confirmed afterwards
-    violation    otherwise; with a watched pool only after a consistent list made later than reply(Q) + settle
+    unknown      a pool change lies perhaps within that reach, or the pool could not be observed in it
+    violation    otherwise; with a watched pool only after a consistent list asked for later than reply(Q) + settle
 
-An outage is judged by how it set in: P is the last answered probe, and Q stands for the outage's being noticed. What the
-pool does long after cannot explain why it began.
+A reply from a wrong source, or to another session's probe, is a case too, from when its probe was sent until it was heard;
+one from a wrong source is mere information where the server is a foreign one, or says that it listens on a wildcard.
 
 Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
-reply can then still revise the change; it is judged anew.
+reply can then still revise the change; it is judged anew. Outages have rules of their own (core.outage_judge).
 """
 
 from __future__ import annotations
@@ -29,31 +29,33 @@ from affinity_tester.core.events import (
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
+    CrossDelivered,
     Event,
     FirstAnswer,
     Judgement,
-    OutageJudged,
-    OutageStarted,
+    Stray,
+    StrayJudged,
+    WrongSource,
 )
-from affinity_tester.core.identity import Kind
-from affinity_tester.core.outages import OUTAGE_NS
-from affinity_tester.core.pool import PoolChange, PoolTimeline
+from affinity_tester.core.explain import apart, explanation
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.pool import PoolTimeline
 
 _S = 1_000_000_000
 
-Judged = ChangeJudged | OutageJudged
+Judged = ChangeJudged | StrayJudged
 
-_Key = tuple[str, int | OutageStarted]
-"""A session, and the number of its change or its outage."""
+_Key = tuple[str, int | WrongSource | CrossDelivered]
+"""A session, and the number of its change or what arrived."""
 
 _MOST_INSTANCES = 10_000
 """So many instances are remembered: no cluster restarts more pods in a run, and a server that lies must not fill memory."""
 
 
 class _Case(NamedTuple):
-    """What is to be judged, a change or the beginning of an outage."""
+    """What is to be judged."""
 
-    subject: Change | OutageStarted
+    subject: Change | WrongSource | CrossDelivered
     session: str
     from_ns: int
     """sent(P)"""
@@ -62,21 +64,24 @@ class _Case(NamedTuple):
     pause_ns: int
     certain_ns: int
     """No class before this time: a probe in between is still pending."""
-    pod: str | None
+    old: Identity
     """P's."""
+    new: Identity
+    """Q's."""
     instance_alone: bool = False
     """Nothing else changed."""
-    also: tuple[str, ...] = ()
-    """A reason, whatever else is the reason."""
+    extra_reasons: tuple[str, ...] = ()
+    """What is said whatever else is the reason."""
 
     def event(
         self, at_ns: int, judgement: Judgement, reasons: tuple[str, ...], avoidable: bool | None = None
     ) -> Judged:
-        reasons += self.also
-        if isinstance(self.subject, Change):
-            return ChangeJudged(at_ns, self.session, self.subject, judgement, avoidable, reasons)
-        since = (self.subject.since_seq, self.subject.since_ns)
-        return OutageJudged(at_ns, self.session, *since, judgement, avoidable, reasons)
+        reasons += self.extra_reasons
+        subject = self.subject
+        if isinstance(subject, Change):
+            return ChangeJudged(at_ns, self.session, subject, judgement, avoidable, reasons)
+        stray = Stray.WRONG_SOURCE if isinstance(subject, WrongSource) else Stray.CROSS_DELIVERED
+        return StrayJudged(at_ns, self.session, stray, subject.seq, subject.at_ns, judgement, reasons)
 
 
 class Judge:
@@ -93,24 +98,24 @@ class Judge:
         self._due: list[tuple[int, int, _Key]] = []
         """A heap: when time alone makes a case certain, then in which order they came."""
         self._order = count()
-        self._lives: dict[bytes, tuple[int, int]] = {}
+        self._instance_spans: dict[bytes, tuple[int, int]] = {}
         """By instance: when it had answered first, and when the last probe was sent that it is known to have answered."""
-        self.pool_counts = True
+        self.pool_trusted = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
 
     @property
     def open_count(self) -> int:
-        """Changes and outages without a judgement."""
+        """Cases without a judgement."""
         return len(self._open)
 
     @property
     def watched(self) -> bool:
         """Whether the pool is watched, and the right one."""
-        return self.pool_counts and self._timeline.watched
+        return self.pool_trusted and self._timeline.watched
 
     @property
     def wants_list_after_ns(self) -> int | None:
-        """A consistent list of the pool made later than this would settle the oldest open case; None: none is wanted."""
+        """A consistent list of the pool asked for later than this would settle the oldest open case; None: none is wanted."""
         if not self.watched or not self._open:
             return None
         return min(case.to_ns for case in self._open.values()) + self._settle_ns
@@ -119,25 +124,25 @@ class Judge:
         """Open, narrow or drop a case; all other events are none of the judge's. Returns what is certain at once."""
         match event:
             case FirstAnswer(at_ns=at_ns, identity=who):
-                self._note_life(who.instance, at_ns, 0)
+                self._note_instance(who.instance, at_ns, 0)
             case ChangeSeen(session=session, change=change) | ChangeRevised(session=session, change=change):
                 for sighting in (change.before, change.after):
-                    self._note_life(sighting.identity.instance, change.seen_ns, sighting.sent_ns)
+                    self._note_instance(sighting.identity.instance, change.seen_ns, sighting.sent_ns)
                 case = _change_case(session, change)
-                if case.instance_alone and self._share_a_name(change):
-                    case = case._replace(also=(f'two servers share the name of pod "{case.pod}"',))
-                return self._take(case, change.number, event.at_ns)
+                if case.instance_alone and self._name_is_shared(change):
+                    case = case._replace(extra_reasons=(f'two servers share the name of pod "{case.old.pod}"',))
+                return self._open_or_judge(case, change.number, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
                 self._open.pop((session, change.number), None)
-            case OutageStarted():
-                return self._take(_outage_case(event), event, event.at_ns)
+            case WrongSource() | CrossDelivered():
+                return self._open_or_judge(_stray_case(event), event, event.at_ns)
             case _:
                 pass
         return None
 
     def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
-        known = (self._timeline.news, self.pool_counts)
+        known = (self._timeline.news, self.pool_trusted)
         if last or known != self._known:
             self._known = known
             keys = list(self._open)
@@ -149,17 +154,17 @@ class Judge:
             case = self._open.get(key)
             if case is None:
                 continue
-            verdict = self._try(case, now_ns) if last or now_ns >= case.certain_ns else None
+            verdict = self._evaluate(case, now_ns) if last or now_ns >= case.certain_ns else None
             if verdict is None and last:
                 verdict = case.event(now_ns, Judgement.UNKNOWN, ("the run ended before the pool was confirmed",))
             if verdict is not None:
                 del self._open[key]
                 yield verdict
 
-    def _take(self, case: _Case, subject: int | OutageStarted, now_ns: int) -> Judged | None:
+    def _open_or_judge(self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int) -> Judged | None:
         """Judge a new or narrowed case, or keep it open in the place of its wider self."""
         key: _Key = (case.session, subject)
-        verdict = self._try(case, now_ns) if now_ns >= case.certain_ns else None
+        verdict = self._evaluate(case, now_ns) if now_ns >= case.certain_ns else None
         if verdict is None:
             self._open[key] = case
             heappush(self._due, (case.certain_ns, next(self._order), key))
@@ -167,80 +172,89 @@ class Judge:
             self._open.pop(key, None)
         return verdict
 
-    def _try(self, case: _Case, now_ns: int) -> Judged | None:
-        if case.instance_alone and not case.also:
-            return case.event(now_ns, Judgement.POD_RESTART, ("the same pod answers with a new instance",))
+    def _evaluate(self, case: _Case, now_ns: int) -> Judged | None:
+        information = _information(case)
+        if information is not None:
+            return case.event(now_ns, *information)
         idle = case.pause_ns > self._window_ns
         idle_text = f"{case.pause_ns / _S:.1f} s without a probe, longer than the affinity window"
         if not self.watched:
             if idle:
                 return case.event(now_ns, Judgement.IDLE, (idle_text,))
             return case.event(now_ns, Judgement.VIOLATION, ("pool not watched",))
+
         timeline = self._timeline
         reach = (case.from_ns - self._settle_ns, case.to_ns + self._settle_ns)
-        explaining = timeline.change_within(*reach)
-        if explaining is not None:
-            return self._explained(case, explaining, reach, now_ns)
-        if timeline.confirmed_ns is None or timeline.confirmed_ns <= reach[1]:
+        reasons = explanation(timeline.surely_within(*reach), case.old, case.new, case.to_ns)
+        if reasons:
+            return self._explained(case, reasons, reach, now_ns)
+        if not timeline.confirmed_after(reach[1]):
             return None
         if idle:
             return case.event(now_ns, Judgement.IDLE, (idle_text,))
-        perhaps = timeline.change_perhaps_within(*reach)
-        if perhaps is not None:
-            if perhaps.from_ns > reach[1]:
-                what = f"{perhaps.what[0]} {_apart(perhaps.to_ns, case.to_ns)} or earlier, since a watch may be late"
-            else:
-                blind_s = (perhaps.to_ns - perhaps.from_ns) / _S
-                what = f"{perhaps.what[0]} at some time in the {blind_s:.1f} s of an interrupted watch"
-            return case.event(now_ns, Judgement.UNKNOWN, (what,))
-        gap = timeline.gap_within(*reach)
-        if gap is not None:
-            if gap[1] == timeline.first_ns:
-                what = f"the watch of the pool began {_apart(gap[1], case.to_ns)} it"
-            else:
-                what = f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around it"
-            return case.event(now_ns, Judgement.UNKNOWN, (what,))
+        doubt = self._doubt(case, reach)
+        if doubt:
+            return case.event(now_ns, Judgement.UNKNOWN, (doubt,))
         return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
 
-    def _note_life(self, instance: bytes | None, answered_ns: int, sent_ns: int) -> None:
+    def _doubt(self, case: _Case, reach: tuple[int, int]) -> str:
+        """Why a pool change may lie within reach, in words; empty: none does."""
+        timeline = self._timeline
+        perhaps = next(timeline.perhaps_within(*reach), None)
+        if perhaps is not None:
+            width_s = (perhaps.to_ns - perhaps.from_ns) / _S
+            return f"{perhaps.what[0]} at some time in the {width_s:.1f} s up to {apart(perhaps.to_ns, case.to_ns)}"
+        gap = timeline.gap_within(*reach)
+        if gap is None:
+            return ""
+        if gap[1] == timeline.first_ns:
+            return f"the watch of the pool began {apart(gap[1], case.to_ns)} it"
+        return f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around it"
+
+    def _explained(self, case: _Case, reasons: tuple[str, ...], reach: tuple[int, int], now_ns: int) -> Judged | None:
+        """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
+        timeline = self._timeline
+        avoidable: bool | None = None
+        if case.old.pod is not None and isinstance(case.subject, Change):
+            avoidable = timeline.serving_throughout(case.old.pod, *reach)
+            if avoidable and not timeline.confirmed_after(reach[1]):
+                return None
+            if avoidable and timeline.gap_within(*reach) is not None:
+                avoidable = None  # what happened to the pod where nobody looked is not known
+        return case.event(now_ns, Judgement.EXPLAINED, reasons, avoidable)
+
+    def _note_instance(self, instance: bytes | None, answered_ns: int, sent_ns: int) -> None:
         """An instance had answered by `answered_ns`, and a probe that was sent at `sent_ns`."""
         if instance is None:
             return
-        first_ns, last_ns = self._lives.get(instance, (answered_ns, sent_ns))
-        self._lives[instance] = (min(first_ns, answered_ns), max(last_ns, sent_ns))
-        if len(self._lives) > _MOST_INSTANCES:
-            del self._lives[next(iter(self._lives))]
+        first_ns, last_ns = self._instance_spans.get(instance, (answered_ns, sent_ns))
+        self._instance_spans[instance] = (min(first_ns, answered_ns), max(last_ns, sent_ns))
+        if len(self._instance_spans) > _MOST_INSTANCES:
+            del self._instance_spans[next(iter(self._instance_spans))]
 
-    def _share_a_name(self, change: Change) -> bool:
+    def _name_is_shared(self, change: Change) -> bool:
         """Whether both instances of a pod were seen to live at one time.
 
         Each answered a probe that was sent after the other had answered, so neither had ended when the other began. One of
         the two alone is no proof: a probe may be on its way for longer than a pod takes to restart.
         """
         before, after = change.before.identity, change.after.identity
-        old, new = self._lives.get(before.instance or b""), self._lives.get(after.instance or b"")
+        spans = self._instance_spans
+        old, new = spans.get(before.instance or b""), spans.get(after.instance or b"")
         return before.pod == after.pod is not None and bool(old and new and old[1] > new[0] and new[1] > old[0])
 
-    def _explained(self, case: _Case, explaining: PoolChange, reach: tuple[int, int], now_ns: int) -> Judged | None:
-        """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
-        timeline = self._timeline
-        avoidable: bool | None = None
-        if case.pod is not None:
-            serves = timeline.serving_throughout(case.pod, *reach)
-            if serves and (timeline.confirmed_ns or 0) <= reach[1]:
-                return None
-            # What happened to the pod where nobody looked is not known.
-            avoidable = None if serves and timeline.gap_within(*reach) is not None else serves
-        reasons = [f"{explaining.what[0]} {_apart(explaining.to_ns, case.to_ns)}"]
-        reasons += explaining.what[1:3]
-        if len(explaining.what) > 3:  # noqa: PLR2004 - the rest stands in the record
-            more = len(explaining.what) - 3
-            reasons.append(f"{more} more change{'' if more == 1 else 's'} of the pool then")
-        return case.event(now_ns, Judgement.EXPLAINED, tuple(reasons), avoidable)
 
-
-def _apart(at_ns: int, case_ns: int) -> str:
-    return f"{abs(case_ns - at_ns) / _S:.1f} s {'before' if at_ns <= case_ns else 'after'}"
+def _information(case: _Case) -> tuple[Judgement, tuple[str, ...]] | None:
+    """The class of what accuses nobody, whatever the pool did; None: it may."""
+    subject = case.subject
+    if case.instance_alone and not case.extra_reasons:
+        return Judgement.POD_RESTART, ("the same pod answers with a new instance",)
+    if isinstance(subject, WrongSource):
+        if subject.identity.pod is None:
+            return Judgement.INFORMATION, ("a foreign server may answer from another address",)
+        if subject.wildcard:
+            return Judgement.INFORMATION, ("the server listens on a wildcard, so any of its addresses may answer",)
+    return None
 
 
 def _change_case(session: str, change: Change) -> _Case:
@@ -251,14 +265,12 @@ def _change_case(session: str, change: Change) -> _Case:
         change.seen_ns,
         change.longest_pause_ns,
         change.settled_ns,
-        change.before.identity.pod,
+        change.before.identity,
+        change.after.identity,
         change.kinds == (Kind.INSTANCE,),
     )
 
 
-def _outage_case(outage: OutageStarted) -> _Case:
-    last = outage.last
-    from_ns = outage.since_ns if last is None else last.sent_ns
-    to_ns = outage.since_ns + OUTAGE_NS
-    pod = None if last is None else last.identity.pod
-    return _Case(outage, outage.session, from_ns, to_ns, outage.since_ns - from_ns, to_ns, pod)
+def _stray_case(event: WrongSource | CrossDelivered) -> _Case:
+    who = event.identity
+    return _Case(event, event.session, event.sent_ns, event.at_ns, 0, event.at_ns, who, who)

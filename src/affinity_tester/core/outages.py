@@ -1,60 +1,207 @@
-"""Which sessions are in an outage: unanswered for 5 s, from sequence 0 too, while others are answered."""
+"""Which sessions are in an outage, and whether all are silent together (design, section 3).
+
+An outage is a session unanswered for 5 s, from sequence 0 too, while other sessions or a canary are answered. A blackout is
+all sessions and the canary unanswered for 5 s.
+
+What must be shown for an outage, so that it is neither one lost packet nor the order in which sessions fall silent, or are
+answered again, together: the path to the target lived at x and again at z (an answered probe of another session, or an
+answered canary), and a probe that the session sent between the two has had its time, and no answer. All three lie in its
+silence. The time in which this client itself stood still is no silence of the network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
+from affinity_tester.core.events import (
+    BlackoutEnded,
+    BlackoutStarted,
+    Event,
+    IngressSample,
+    PathsAnswered,
+    PodSample,
+)
 from affinity_tester.core.tracker import SessionTracker
 
 OUTAGE_NS = 5_000_000_000
 """Unanswered for so long (design, section 3): several loss thresholds, and less than a caller's patience."""
 
 OUTAGE_PROBES = 5
-"""At least so many unanswered probes: at long intervals 5 s would be one lost packet."""
+"""At least so many unanswered probes: at 5 % loss five in a row are lost once in three million."""
+
+SAMPLE_NS = 1_000_000_000
+"""How often it is told who answers while an outage lasts."""
+
+_PATIENCE_NS = 2_000_000_000
+"""A probe unanswered for so long has had its time; less where the loss threshold is lower."""
+
+_KEPT = 256
+"""Moments remembered at which the path lived: a minute of looks."""
+
+Canaries = Sequence[tuple[int, int]]
+"""Answered ones as (sent_ns, answered_ns), in order."""
 
 
-class OutageWatch:
-    """Looks at all sessions now and then; silence of all at once is no outage of one (the verdict speaks of it)."""
+class OutageDetector:
+    """Looks at all sessions four times a second."""
 
-    __slots__ = ("_answered", "_answered_ns", "_flowing_ns", "_round_ns")
+    def __init__(self, loss_threshold_ns: int, emit: Callable[[Event], None]) -> None:
+        """Events of all sessions together go to `emit`; an outage is told by its session's tracker."""
+        self._patience_ns = min(loss_threshold_ns, _PATIENCE_NS)
+        self._emit = emit
+        self._lived: deque[int] = deque(maxlen=_KEPT)
+        """When probes of sessions were sent that were answered, in order: one for each look at most."""
+        self._out: list[SessionTracker] = []
+        """Those in an outage, as far as it is known."""
+        self._sampled_ns = 0
+        self._blackout: _Blackout | None = None
 
-    def __init__(self, round_ns: int) -> None:
-        """`round_ns`: within so long every session that lives has sent a probe and had its answer."""
-        self._round_ns = round_ns
-        self._answered = 0
-        self._answered_ns: int | None = None
-        self._flowing_ns = 0
-        """Since when some session or other is answered all the time."""
+    def sweep(
+        self,
+        now_ns: int,
+        trackers: Sequence[SessionTracker],
+        behind: Iterable[SessionTracker],
+        canaries: Canaries = (),
+        unanswered_canaries: Sequence[int] = (),
+        resumed_ns: int = 0,
+    ) -> None:
+        """Tell what is due.
 
-    def sweep(self, now_ns: int, answered: int, behind: Iterable[SessionTracker], canary_ns: int | None = None) -> None:
-        """Start the outages that are due.
-
-        `answered` counts the answers of all sessions so far; `behind` are those whose newest probe is not replied to;
-        `canary_ns` is when a canary was last answered.
+        `behind` are the sessions whose newest probe is not replied to; `unanswered_canaries` are those that nobody has
+        answered, by when they were sent; `resumed_ns` is when this client last went on after it had stood still.
         """
-        if answered != self._answered:
-            if self._answered_ns is None or now_ns - self._answered_ns > self._round_ns:
-                self._flowing_ns = now_ns
-            self._answered, self._answered_ns = answered, now_ns
-        for tracker in behind:
-            since = None if tracker.in_outage else tracker.unanswered()
-            if since is None:
+        silent = _silent(now_ns, behind, resumed_ns)
+        self._out = [tracker for tracker in self._out if tracker.in_outage]
+        if silent or self._blackout is not None:
+            newest_ns = max((ns for tracker in trackers if (ns := tracker.reached_ns) is not None), default=None)
+            if newest_ns is not None and (not self._lived or newest_ns > self._lived[-1]):
+                self._lived.append(newest_ns)
+            alive_ns = max([newest_ns or 0, *(sent_ns for sent_ns, _ in canaries)])
+            if self._blackout is not None and alive_ns >= self._blackout.since_ns:
+                self._end_blackout(self._blackout, now_ns, trackers, canaries, unanswered_canaries)
+            self._start_outages(now_ns, silent, newest_ns, canaries)
+            if self._blackout is None and newest_ns is not None:
+                self._start_blackout(now_ns, trackers, alive_ns, unanswered_canaries, resumed_ns)
+        if self._out and now_ns - self._sampled_ns >= SAMPLE_NS:
+            self._sampled_ns = now_ns
+            self._emit(_sample(now_ns, trackers))
+
+    # --- outages -------------------------------------------------------------------------------------------------------
+
+    def _start_outages(self, now_ns: int, silent: Sequence[_Silent], newest_ns: int | None, canaries: Canaries) -> None:
+        unanswered = sum(each.probes for each in silent)
+        for each in silent:
+            if now_ns - each.counted_ns < OUTAGE_NS:
                 continue
-            seq, sent_ns = since
-            long = now_ns - sent_ns >= OUTAGE_NS and tracker.sent_count - seq >= OUTAGE_PROBES
-            if long and (self._others_lived(now_ns, sent_ns) or self._path_lives(now_ns, sent_ns, canary_ns)):
-                tracker.start_outage(now_ns)
+            # Where nobody is answered any more, the silence of all is no chance, however seldom each of them sends.
+            together = newest_ns is not None and newest_ns < each.since_ns and unanswered >= OUTAGE_PROBES
+            if (together or each.probes >= OUTAGE_PROBES) and self._is_alone(each, now_ns, canaries):
+                each.tracker.start_outage(now_ns)
+                self._out.append(each.tracker)
+                self._sampled_ns = 0  # who answers meanwhile is told at once
 
-    def _others_lived(self, now_ns: int, sent_ns: int) -> bool:
-        """Whether others were answered lately, and for a whole round of this silence.
-
-        Less may be only the order in which sessions fall silent together, or in which they are answered again.
-        """
-        newest_ns = self._answered_ns
-        if newest_ns is None or now_ns - newest_ns >= OUTAGE_NS:
+    def _is_alone(self, silent: _Silent, now_ns: int, canaries: Canaries) -> bool:
+        """Whether the path lived before and after a probe of the session's that has had its time, all in its silence."""
+        since_ns = silent.since_ns
+        lived = [ns for ns in self._lived if ns >= since_ns]
+        begins = [*lived, *(answered_ns for sent_ns, answered_ns in canaries if sent_ns >= since_ns)]
+        if not begins:
             return False
-        return newest_ns - max(sent_ns, self._flowing_ns) >= self._round_ns
+        last_ns = max([*lived, *(sent_ns for sent_ns, _ in canaries)])
+        between_ns = silent.tracker.sent_before_ns(min(last_ns, now_ns - self._patience_ns))
+        return between_ns is not None and between_ns >= min(begins)
 
-    def _path_lives(self, now_ns: int, sent_ns: int, canary_ns: int | None) -> bool:
-        """Whether a canary was answered in this silence, lately but a whole round ago: what comes back does so for all."""
-        return canary_ns is not None and canary_ns > sent_ns and self._round_ns <= now_ns - canary_ns < 2 * OUTAGE_NS
+    # --- blackouts -----------------------------------------------------------------------------------------------------
+
+    def _start_blackout(
+        self,
+        now_ns: int,
+        trackers: Sequence[SessionTracker],
+        alive_ns: int,
+        unanswered_canaries: Sequence[int],
+        resumed_ns: int,
+    ) -> None:
+        firsts = [first for t in trackers if (first := t.unanswered()) is not None and first[1] > alive_ns]
+        if not firsts:
+            return
+        since_ns = min(sent_ns for _, sent_ns in firsts)
+        if now_ns - max(since_ns, resumed_ns) < OUTAGE_NS:
+            return
+        tried = any(sent_ns >= since_ns and now_ns - sent_ns >= self._patience_ns for sent_ns in unanswered_canaries)
+        probes = [t.sent_between(since_ns, now_ns + 1) for t in trackers]
+        if sum(probes) < OUTAGE_PROBES or not (tried or now_ns - since_ns >= 2 * OUTAGE_NS):
+            return
+        self._blackout = _Blackout(since_ns, sum(probes), sum(t.sent_count for t in trackers))
+        self._emit(BlackoutStarted(now_ns, since_ns, sum(count > 0 for count in probes)))
+
+    def _end_blackout(
+        self,
+        blackout: _Blackout,
+        now_ns: int,
+        trackers: Sequence[SessionTracker],
+        canaries: Canaries,
+        unanswered_canaries: Sequence[int],
+    ) -> None:
+        since_ns = blackout.since_ns
+        again = [ns for t in trackers if (ns := t.reached_ns) is not None and ns >= since_ns]
+        until_ns = min([*again, *(sent_ns for sent_ns, _ in canaries if sent_ns >= since_ns)])
+        probes = blackout.probes + sum(t.sent_count for t in trackers) - blackout.sent_count
+        probes -= sum(t.sent_between(until_ns, now_ns + 1) for t in trackers)
+        unanswered = sum(since_ns <= sent_ns < until_ns for sent_ns in unanswered_canaries)
+        self._blackout = None
+        self._emit(BlackoutEnded(now_ns, since_ns, until_ns, max(0, probes), unanswered))
+
+
+class _Silent(NamedTuple):
+    """A session that is unanswered for a while."""
+
+    tracker: SessionTracker
+    since_ns: int
+    """When its first unanswered probe was sent."""
+    counted_ns: int
+    """From when its silence counts: this client may have stood still."""
+    probes: int
+    """Unanswered so far."""
+
+
+class _Blackout(NamedTuple):
+    """A blackout that was told."""
+
+    since_ns: int
+    probes: int
+    """Sent in it up to its telling..."""
+    sent_count: int
+    """...when all sessions had sent so many."""
+
+
+def _silent(now_ns: int, behind: Iterable[SessionTracker], resumed_ns: int) -> list[_Silent]:
+    """The sessions that are unanswered for longer than a probe's time, and in no outage."""
+    found = []
+    for tracker in behind:
+        first = None if tracker.in_outage else tracker.unanswered()
+        if first is not None and now_ns - first[1] >= _PATIENCE_NS:
+            seq, sent_ns = first
+            found.append(_Silent(tracker, sent_ns, max(sent_ns, resumed_ns), tracker.sent_count - seq))
+    return found
+
+
+def _sample(now_ns: int, trackers: Iterable[SessionTracker]) -> PathsAnswered:
+    """Who answers the sessions that are in no outage, and behind which addresses."""
+    pods: dict[tuple[str, bytes | None], int] = {}
+    ingress: dict[str, int] = {}
+    for tracker in trackers:
+        who, sent_ns = tracker.serving, tracker.reached_ns
+        if tracker.in_outage or who is None or sent_ns is None:
+            continue
+        if who.pod is not None:
+            key = (who.pod, who.instance)
+            pods[key] = max(sent_ns, pods.get(key, 0))
+        if who.reflexive is not None:
+            ingress[who.reflexive.ip] = max(sent_ns, ingress.get(who.reflexive.ip, 0))
+    return PathsAnswered(
+        now_ns,
+        tuple(PodSample(*key, sent_ns) for key, sent_ns in pods.items()),
+        tuple(IngressSample(ip, sent_ns) for ip, sent_ns in ingress.items()),
+    )

@@ -2,17 +2,17 @@
 
 The pool is the set of (pod, address, ready, serving, terminating) over the Service's EndpointSlices of one port and
 address family, with the Service's spec. Node events, repacked slices and hints do not change it (design, section 4).
+
+When a change happened is an interval: after the newest list that does not show it was asked for, and before anything that
+shows it was heard. So a change is surely within some reach, or perhaps, or not.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import takewhile
-
-LAG_NS = 2_000_000_000
-"""How late the news of a running watch may be; one that lags more behind a list is not trusted any more."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -54,44 +54,135 @@ class PoolSnapshot:
         return sum(endpoint.ready for endpoint in self.endpoints)
 
 
-def differences(before: PoolSnapshot, after: PoolSnapshot) -> tuple[str, ...]:
-    """What makes two pools differ, in words and a stable order; empty when they are the same pool."""
+class EndpointAction(StrEnum):
+    """What became of an endpoint, or of the Service. Where several are told at once, causes stand before consequences."""
+
+    SPEC = "spec"
+    """The Service was edited."""
+    LEFT = "left"
+    TERMINATING = "terminating"
+    STOPPED_SERVING = "stopped serving"
+    NOT_READY = "not ready"
+    NOT_TERMINATING = "not terminating"
+    SERVES = "serves"
+    READY = "ready"
+    JOINED = "joined"
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether flows of the endpoint may have to go elsewhere."""
+        return self in _TAKES_AWAY
+
+
+_TAKES_AWAY = frozenset(
+    {EndpointAction.LEFT, EndpointAction.TERMINATING, EndpointAction.STOPPED_SERVING, EndpointAction.NOT_READY}
+)
+_RANKS = {action: rank for rank, action in enumerate(EndpointAction)}
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """One way in which two pools differ."""
+
+    action: EndpointAction
+    endpoint: Endpoint | None = None
+    """As it is after the change (LEFT: as it was); None for SPEC."""
+    field: str = ""
+    """SPEC: which field of the Service."""
+    old: str = ""
+    new: str = ""
+
+    @property
+    def pod(self) -> str:
+        """The endpoint's pod; empty where there is none."""
+        return self.endpoint.pod if self.endpoint is not None else ""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        if self.endpoint is None:
+            return f"the Service's {self.field} changed {self.old} -> {self.new}"
+        label, endpoint = self.endpoint.label, self.endpoint
+        match self.action:
+            case EndpointAction.LEFT:
+                return f"{label} left the pool"
+            case EndpointAction.JOINED:
+                return f"{label} joined the pool" + ("" if endpoint.ready else ", not ready")
+            case EndpointAction.TERMINATING:
+                return f"{label} is terminating" + (", still serving" if endpoint.serving else "")
+            case EndpointAction.READY:
+                return f"{label} became ready"
+            case EndpointAction.NOT_READY:
+                return f"{label} became not ready"
+            case EndpointAction.SERVES:
+                return f"{label} serves"
+            case EndpointAction.STOPPED_SERVING:
+                return f"{label} no longer serves"
+            case _:  # NOT_TERMINATING
+                return f"{label} is no longer terminating"
+
+
+def differences(before: PoolSnapshot, after: PoolSnapshot) -> tuple[EndpointChange, ...]:
+    """What makes two pools differ, in a stable order, causes first; empty when they are the same pool."""
     # Of thousands of endpoints few differ; the rest are the same objects.
     old = {(e.uid, e.address): e for e in before.endpoints - after.endpoints}
     new = {(e.uid, e.address): e for e in after.endpoints - before.endpoints}
-    said = [f"{old[key].label} left the pool" for key in sorted(old.keys() - new.keys())]
-    joined = [new[key] for key in sorted(new.keys() - old.keys())]
-    said += [f"{endpoint.label} joined the pool" + ("" if endpoint.ready else ", not ready") for endpoint in joined]
-    for key in sorted(old.keys() & new.keys()):
-        was, now = old[key], new[key]
-        if now.terminating and not was.terminating:
-            said.append(f"{now.label} is terminating" + (", still serving" if now.serving else ""))
-        elif was.ready != now.ready:
-            said.append(f"{now.label} became {'ready' if now.ready else 'not ready'}")
-        elif was.serving != now.serving:
-            said.append(f"{now.label} {'serves' if now.serving else 'no longer serves'}")
-        elif was.terminating != now.terminating:
-            said.append(f"{now.label} is no longer terminating")
+    found = [EndpointChange(EndpointAction.LEFT, old[key]) for key in old.keys() - new.keys()]
+    found += [EndpointChange(EndpointAction.JOINED, new[key]) for key in new.keys() - old.keys()]
+    for key in old.keys() & new.keys():
+        action = _action(old[key], new[key])
+        if action is not None:
+            found.append(EndpointChange(action, new[key]))
     old_spec, new_spec = dict(before.spec), dict(after.spec)
-    said += [
-        f"the Service's {name} changed {old_spec.get(name, 'none')} -> {new_spec.get(name, 'none')}"
+    found += [
+        EndpointChange(EndpointAction.SPEC, None, name, old_spec.get(name, "none"), new_spec.get(name, "none"))
         for name in sorted(old_spec.keys() | new_spec.keys())
         if old_spec.get(name) != new_spec.get(name)
     ]
-    return tuple(said)
+    found.sort(key=lambda change: (_RANKS[change.action], change.endpoint.uid if change.endpoint else change.field))
+    return tuple(found)
+
+
+def _action(was: Endpoint, now: Endpoint) -> EndpointAction | None:
+    """What became of an endpoint; None where only its node's name differs."""
+    if now.terminating and not was.terminating:
+        return EndpointAction.TERMINATING
+    if was.ready != now.ready:
+        return EndpointAction.READY if now.ready else EndpointAction.NOT_READY
+    if was.serving != now.serving:
+        return EndpointAction.SERVES if now.serving else EndpointAction.STOPPED_SERVING
+    return EndpointAction.NOT_TERMINATING if was.terminating != now.terminating else None
 
 
 @dataclass(frozen=True, slots=True)
 class PoolChange:
-    """The pool differed after it from before it."""
+    """The pool differed after it from before it. It happened in (from_ns, to_ns]."""
 
     from_ns: int
-    """It was so at this time at the earliest..."""
     to_ns: int
-    """...and at this time at the latest; the two are equal where a running watch told it..."""
-    what: tuple[str, ...]
-    late_ns: int = 0
-    """...which may be late: so much earlier it may have been so. 0: a list shows it."""
+    changes: tuple[EndpointChange, ...]
+
+    @property
+    def what(self) -> tuple[str, ...]:
+        """In words."""
+        return tuple(change.text for change in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something began in (from_ns, to_ns]."""
+
+    from_ns: int
+    to_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """A pod began or stopped to serve, in (from_ns, to_ns]."""
+
+    from_ns: int
+    to_ns: int
+    serves: bool
 
 
 class PoolTimeline:
@@ -100,10 +191,12 @@ class PoolTimeline:
     def __init__(self) -> None:
         """Nothing is known before the first snapshot."""
         self.first_ns: int | None = None
-        """When the first snapshot was made; None before it."""
+        """From when on the pool is known: the first list was there. None before it."""
         self._newest: PoolSnapshot | None = None
-        self._serving: dict[str, list[tuple[int, bool]]] = {}
-        """By pod: since when it serves, or does not. Whole snapshots of a large pool would add up to gigabytes."""
+        self._serving: dict[str, list[_Serving]] = {}
+        """By pod, in order. Whole snapshots of a large pool would add up to gigabytes."""
+        self._emptied: list[tuple[Span, Span | None]] = []
+        """When no endpoint was ready any more, and when one was again; None: not yet."""
         self.changes: list[PoolChange] = []
         self.gaps: list[tuple[int, int]] = []
         """Closed gaps as (from_ns, to_ns)."""
@@ -111,7 +204,7 @@ class PoolTimeline:
         self.news = 0
         """How often anything was learnt of the pool, or of what is not known of it."""
         self.confirmed_ns: int | None = None
-        """When the newest consistent list was made: all up to here that is not in a gap is known; None before the first."""
+        """When the newest consistent list was asked for: all up to here that is in no gap is known; None before the first."""
 
     @property
     def watched(self) -> bool:
@@ -123,40 +216,43 @@ class PoolTimeline:
         """Whether the pool is watched now: there was a snapshot, and no gap since."""
         return self.watched and self._open_gap_ns is None
 
-    def observed(self, at_ns: int, since_ns: int, snapshot: PoolSnapshot, *, listed: bool) -> PoolChange | None:
-        """Take in a snapshot; returns how it differs from the one before, if it does.
+    @property
+    def snapshot(self) -> PoolSnapshot | None:
+        """The pool as it was last told; None before the first."""
+        return self._newest
 
-        `listed`: a consistent list made at `at_ns`. A watch may be late: it tells what changed, not that nothing else did.
-        """
+    def observed(
+        self, since_ns: int, until_ns: int, snapshot: PoolSnapshot, asked_ns: int | None = None
+    ) -> PoolChange | None:
+        """Take in a snapshot, as `PoolObserved` describes it; returns how it differs from the one before, if it does."""
         self.news += 1
         change = None
         before = self._newest
+        if self.changes:  # a reader of the changes relies on their order
+            until_ns = max(until_ns, self.changes[-1].to_ns)
         if before is None:
-            self.first_ns = at_ns
+            self.first_ns = until_ns
         else:
             what = differences(before, snapshot)
             if what:
-                from_ns = min(since_ns, at_ns)
-                # The newest list showed the pool without it.
-                late_ns = 0 if listed else max(0, min(LAG_NS, from_ns - (self.confirmed_ns or 0)))
-                change = PoolChange(from_ns, at_ns, what, late_ns)
+                change = PoolChange(min(since_ns, until_ns), until_ns, what)
                 self.changes.append(change)
-        if self._open_gap_ns is not None:
-            # A gap that the watch resumed over without missing anything (since_ns before it) is no gap.
-            self.gaps.append((self._open_gap_ns, at_ns))
+        if self._open_gap_ns is not None and asked_ns is not None:
+            self.gaps.append((self._open_gap_ns, max(until_ns, self._open_gap_ns)))
             self._open_gap_ns = None
-        self._note_serving(
-            min(since_ns, at_ns), at_ns, frozenset() if before is None else before.endpoints, snapshot.endpoints
-        )
+        self._note_serving(since_ns, until_ns, frozenset() if before is None else before.endpoints, snapshot.endpoints)
+        self._note_ready(since_ns, until_ns, before, snapshot)
         self._newest = snapshot
-        if listed:
-            self._confirm(at_ns)
+        if asked_ns is not None:
+            self._confirm(asked_ns)
         return change
 
-    def _note_serving(self, since_ns: int, at_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
+    def _note_serving(
+        self, since_ns: int, until_ns: int, before: frozenset[Endpoint], after: frozenset[Endpoint]
+    ) -> None:
         """Keep what changed of who serves. A pod with several endpoints serves while one of them does.
 
-        What stopped may have stopped at `since_ns`; a pod of the same name and another uid replaced one that stopped.
+        A pod of the same name and another uid replaced one that stopped.
         """
         serves = dict.fromkeys((endpoint.pod for endpoint in before - after), False)
         for endpoint in after - before:
@@ -168,44 +264,54 @@ class PoolTimeline:
                 serves[endpoint.pod] = True
         for pod, now in serves.items():
             history = self._serving.setdefault(pod, [])
-            was = bool(history) and history[-1][1]
+            was = bool(history) and history[-1].serves
             uids = {endpoint.uid for endpoint in before if endpoint.pod == pod}
             if was and (not now or uids.isdisjoint(endpoint.uid for endpoint in after if endpoint.pod == pod)):
-                history.append((max(since_ns, history[-1][0]), False))
+                history.append(_Serving(since_ns, until_ns, serves=False))
                 was = False
             if now != was or not history:
-                history.append((at_ns, now))
+                history.append(_Serving(since_ns, until_ns, serves=now))
 
-    def confirmed(self, at_ns: int) -> None:
-        """Nothing was missed until `at_ns`; an open gap is closed as if it had not been."""
+    def _note_ready(self, since_ns: int, until_ns: int, before: PoolSnapshot | None, after: PoolSnapshot) -> None:
+        """Keep when no endpoint was ready."""
+        was, now = before is None or before.ready_count > 0, after.ready_count > 0
+        if was and not now:
+            self._emptied.append((Span(since_ns, until_ns), None))
+        elif now and not was:
+            self._emptied[-1] = (self._emptied[-1][0], Span(since_ns, until_ns))
+
+    def confirmed(self, asked_ns: int) -> None:
+        """Nothing that happened before `asked_ns` was missed; an open gap is closed as if it had not been."""
         self.news += 1
         self._open_gap_ns = None
-        self._confirm(at_ns)
+        self._confirm(asked_ns)
 
     def unobserved(self, since_ns: int) -> None:
-        """From `since_ns` on nothing is known, until the next snapshot."""
+        """From `since_ns` on nothing is known, until the next list."""
         self.news += 1
         if self._open_gap_ns is None:
             self._open_gap_ns = since_ns
 
-    def _confirm(self, at_ns: int) -> None:
-        if self.watched and (self.confirmed_ns is None or at_ns > self.confirmed_ns):
-            self.confirmed_ns = at_ns
+    def _confirm(self, asked_ns: int) -> None:
+        if self.watched and (self.confirmed_ns is None or asked_ns > self.confirmed_ns):
+            self.confirmed_ns = asked_ns
 
-    def ever_had(self, pod: str) -> bool:
-        """Whether a pod of this name was ever in the pool; the name is empty for endpoints that name no pod."""
-        return pod in self._serving
+    def confirmed_after(self, at_ns: int) -> bool:
+        """Whether a consistent list was asked for later than this: what happened until then is known."""
+        return self.confirmed_ns is not None and self.confirmed_ns > at_ns
 
-    def change_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
-        """The change that surely lies within these times and is nearest to their end; None without one."""
-        return next((c for c in self._reaching(from_ns) if from_ns <= c.from_ns and c.to_ns <= to_ns), None)
+    # --- changes -------------------------------------------------------------------------------------------------------
 
-    def change_perhaps_within(self, from_ns: int, to_ns: int) -> PoolChange | None:
-        """A change that may lie within these times, since it is not known when exactly it happened."""
-        return next((c for c in self._reaching(from_ns) if c.from_ns - c.late_ns <= to_ns), None)
+    def surely_within(self, from_ns: int, to_ns: int) -> Iterator[PoolChange]:
+        """The changes that surely happened within these times, the newest first."""
+        return (c for c in self._reaching(from_ns) if from_ns <= c.from_ns and c.to_ns <= to_ns)
+
+    def perhaps_within(self, from_ns: int, to_ns: int) -> Iterator[PoolChange]:
+        """The changes that may have happened within these times, those that surely did among them, the newest first."""
+        return (c for c in self._reaching(from_ns) if c.from_ns < to_ns)
 
     def _reaching(self, from_ns: int) -> Iterator[PoolChange]:
-        """The changes that were not over before `from_ns`, newest first: their ends are in order."""
+        """The changes that may have happened at `from_ns` or later, newest first: their ends are in order."""
         return takewhile(lambda change: change.to_ns >= from_ns, reversed(self.changes))
 
     def gap_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
@@ -222,24 +328,69 @@ class PoolTimeline:
             blind.append((self._open_gap_ns, max(to_ns, self._open_gap_ns)))
         return next(((a, b) for a, b in blind if max(a, from_ns) < min(b, to_ns)), None)
 
-    def serving_throughout(self, pod: str, from_ns: int, to_ns: int) -> bool:
-        """Whether a pod served at `from_ns` (or when it was first seen, if that is later), and did not stop until `to_ns`."""
-        history = self._serving.get(pod, [])
-        before = bisect_right(history, from_ns, key=lambda entry: entry[0])
-        held = history[max(0, before - 1) : bisect_right(history, to_ns, key=lambda entry: entry[0])]
-        return bool(held) and all(serves for _, serves in held)
+    # --- pods ----------------------------------------------------------------------------------------------------------
 
-    def still_ns(self, from_ns: int, to_ns: int, settle_ns: int) -> int:
-        """How much of these times is farther than `settle_ns` from any change, and in no gap."""
+    def ever_had(self, pod: str) -> bool:
+        """Whether a pod of this name was ever in the pool; the name is empty for endpoints that name no pod."""
+        return pod in self._serving
+
+    def serves(self, pod: str) -> bool:
+        """Whether a pod serves, as it was last told."""
+        history = self._serving.get(pod)
+        return history is not None and history[-1].serves
+
+    def stopped(self, pod: str) -> Span | None:
+        """When a pod last left the pool or stopped serving; None: never. It may serve again since (`serves`)."""
+        history = self._serving.get(pod, [])
+        return next((Span(entry.from_ns, entry.to_ns) for entry in reversed(history) if not entry.serves), None)
+
+    def serving_throughout(self, pod: str, from_ns: int, to_ns: int) -> bool | None:
+        """Whether a pod served at `from_ns` (or when it was first seen, if that is later), and did not stop until `to_ns`.
+
+        None: it stopped, and may have done so within these times or outside of them.
+        """
+        history = [entry for entry in self._serving.get(pod, ()) if entry.from_ns < to_ns]
+        if not history:
+            return False
+        begun = [entry for entry in history if entry.to_ns < from_ns]
+        within = history[len(begun) :]
+        if begun and not begun[-1].serves:
+            return False  # it had stopped before
+        stops = [entry for entry in within if not entry.serves]
+        if not stops:
+            return True
+        return False if any(from_ns <= entry.from_ns and entry.to_ns <= to_ns for entry in stops) else None
+
+    # --- the pool as a whole ---------------------------------------------------------------------------------------------
+
+    def emptied_within(self, from_ns: int, to_ns: int) -> tuple[bool, Span | None] | None:
+        """The newest time in which no endpoint was ready that touches these times; None: there was none.
+
+        Returns whether it surely does, and when an endpoint was ready again (None: not yet).
+        """
+        for emptied, refilled in reversed(self._emptied):
+            if emptied.from_ns >= to_ns or (refilled is not None and refilled.to_ns <= from_ns):
+                continue
+            surely = emptied.to_ns <= to_ns and (refilled is None or refilled.from_ns >= from_ns)
+            return surely, refilled
+        return None
+
+    def still_ns(self, from_ns: int, to_ns: int, settle_ns: int, cut: Iterable[tuple[int, int]] = ()) -> int:
+        """How much of these times is farther than `settle_ns` from any change, in no gap, and in none of the spans `cut`."""
         busy = [(change.from_ns - settle_ns, change.to_ns + settle_ns) for change in self.changes]
-        busy += self.gaps
+        busy += [*self.gaps, *cut]
         if self.first_ns is not None:
             busy.append((from_ns, self.first_ns))
         if self._open_gap_ns is not None:
             busy.append((self._open_gap_ns, to_ns))
-        still = 0
-        at_ns = from_ns
-        for start_ns, end_ns in sorted(busy):
-            still += max(0, min(start_ns, to_ns) - at_ns)
-            at_ns = max(at_ns, end_ns)
-        return still + max(0, to_ns - at_ns)
+        return without(from_ns, to_ns, busy)
+
+
+def without(from_ns: int, to_ns: int, cut: Iterable[tuple[int, int]]) -> int:
+    """How much of these times lies in none of the spans `cut`, which may overlap."""
+    left = 0
+    at_ns = from_ns
+    for start_ns, end_ns in sorted(cut):
+        left += max(0, min(start_ns, to_ns) - at_ns)
+        at_ns = max(at_ns, end_ns)
+    return left + max(0, to_ns - at_ns)

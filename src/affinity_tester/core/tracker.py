@@ -225,6 +225,23 @@ class SessionTracker:
         return (seq, history.sent_ns(seq)) if seq < history.next else None
 
     @property
+    def reached_ns(self) -> int | None:
+        """When the newest probe was sent that was replied to from where it went to; None where none is kept."""
+        history = self._history
+        return history.sent_ns(self.reached) if self.reached >= history.base else None
+
+    def sent_before_ns(self, at_ns: int) -> int | None:
+        """When the newest probe of `at_ns` or before was sent that was not replied to; None where none is kept."""
+        history = self._history
+        seq = history.first_after(at_ns) - 1
+        return history.sent_ns(seq) if seq >= max(history.base, self.reached + 1) else None
+
+    def sent_between(self, from_ns: int, to_ns: int) -> int:
+        """How many kept probes were sent from `from_ns` on and before `to_ns`."""
+        history = self._history
+        return history.first_after(to_ns - 1) - history.first_after(from_ns - 1)
+
+    @property
     def unanswered_ns(self) -> int:
         """From the first probe that `unanswered` tells until the last probe; 0 without one."""
         since = self.unanswered()
@@ -379,7 +396,8 @@ class SessionTracker:
         elif anchor is not None:
             last = anchor.sighting
         pause_ns = 0 if last is None else self._longest_pause_ns(last.seq, history.next - 1)
-        self._outage = OutageStarted(now_ns, self.session, *since, last, pause_ns, own_drops)
+        probes = self.sent_count - since[0]
+        self._outage = OutageStarted(now_ns, self.session, *since, last, pause_ns, own_drops, probes)
         self._emit(self._outage)
 
     # --- how -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,27 @@ MAX_SELF_INFLICTED = 0.001
 MAX_TIMER_MISSES = 0.01
 """Share of slots skipped, above which the client was too busy to be a witness."""
 
+MAX_BLACKOUT = 0.01
+"""Share of the run in which nobody was answered, above which it says too little; a shorter one is cut out and named."""
+
 _MIN_NS = 60 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Blackout:
+    """A time in which nobody was answered."""
+
+    since_ns: int
+    until_ns: int
+    at_end: bool
+    """It lasted until the run ended."""
+    empty_pool: bool
+    """No endpoint was ready: nobody could be answered."""
+
+    @property
+    def lasted_ns(self) -> int:
+        """How long."""
+        return self.until_ns - self.since_ns
 
 
 @dataclass(slots=True)
@@ -29,8 +49,12 @@ class Evidence:
     total: Counts = field(default_factory=Counts)
     counted: bool = False
     """Whether anything was ever summed up: not in a run that was killed before its first statistics."""
-    silent_at_end: bool = False
-    """Everything fell silent at once and stayed so."""
+    blackouts: list[Blackout] = field(default_factory=list)
+    interval_ns: int = 0
+    window_ns: int = 0
+    """The affinity window: a pair over a longer pause is excused, whatever it shows."""
+    addresses: tuple[int, int] = (1, 0)
+    """How many addresses of the target are probed, and how many are not."""
     watched: bool = False
     duration_ns: int = 0
     still_ns: int = 0
@@ -43,7 +67,7 @@ def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail
     """Judge a whole run. `max_loss` is a share (0 to 1)."""
     total = evidence.total
     still = evidence.still_ns / evidence.duration_ns if evidence.duration_ns else 0.0
-    judged_pairs = round(total.pairs * still)
+    judged_pairs = round(_could_fail(evidence) * still)
     violations = evidence.judgements.get(Judgement.VIOLATION, 0) + (evidence.avoidable if fail_on_avoidable else 0)
 
     def verdict(outcome: Outcome, reasons: list[str], strength: str = "") -> Verdict:
@@ -52,7 +76,7 @@ def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail
     failures = _failures(evidence, violations, max_loss, fail_on_avoidable=fail_on_avoidable)
     if failures:
         return verdict(Outcome.FAIL, failures)
-    doubts = _doubts(evidence, judged_pairs)
+    doubts = _doubts(evidence, judged_pairs, max_loss)
     if doubts:
         return verdict(Outcome.INCONCLUSIVE, doubts)
     span = _span(evidence.still_ns) + (" of still pool" if evidence.watched else "")
@@ -61,7 +85,40 @@ def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail
         f"fewer than one incident in {_span(evidence.still_ns // 3)} at 95 %"
     )
     reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
-    return verdict(Outcome.PASS, reasons, strength)
+    return verdict(Outcome.PASS, [*reasons, *_also(evidence)], strength)
+
+
+def _could_fail(evidence: Evidence) -> int:
+    """Pairs of successive replies that would have been violations if they had differed: excused ones are no evidence."""
+    if evidence.interval_ns > evidence.window_ns:
+        return 0
+    excused = (Judgement.IDLE, Judgement.EXPLAINED, Judgement.UNKNOWN)
+    return max(0, evidence.total.pairs - sum(evidence.judgements.get(judgement, 0) for judgement in excused))
+
+
+def _also(evidence: Evidence) -> list[str]:
+    """What a PASS does not hide."""
+    said: list[str] = []
+    total = evidence.total
+    lost = network_losses(total)
+    if lost:
+        said.append(f"{lost / total.sent:.2%} of the probes were lost")
+    if evidence.avoidable:
+        changes = f"{evidence.avoidable:,} change{'' if evidence.avoidable == 1 else 's'}"
+        said.append(f"{changes} that a sound proxy would have avoided: --fail-on avoidable")
+    for blackout in evidence.blackouts:
+        why = ", no endpoint was ready" if blackout.empty_pool else ""
+        said.append(
+            f"nobody was answered for {_span(blackout.lasted_ns)} ({_share(blackout.lasted_ns, evidence)}){why}"
+        )
+    probed, left_out = evidence.addresses
+    if left_out:
+        said.append(f"{probed} of {probed + left_out} addresses of the target were probed")
+    return said
+
+
+def _share(ns: int, evidence: Evidence) -> str:
+    return f"{ns / evidence.duration_ns:.1%} of the run" if evidence.duration_ns else "all of the run"
 
 
 def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fail_on_avoidable: bool) -> list[str]:
@@ -77,7 +134,12 @@ def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fa
     return said
 
 
-def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
+def _unreadable(total: Counts, max_loss: float | None) -> bool:
+    """Whether so much arrives that is no reply that the client's losses cannot be told from the network's."""
+    return max_loss is not None and total.undecodable > total.answered
+
+
+def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> list[str]:
     """Every reason why the run proves nothing."""
     total = evidence.total
     if not evidence.counted:
@@ -87,12 +149,22 @@ def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
             return [f"no reply could be read ({total.undecodable:,} came): is AFFINITY_KEY the same on both sides?"]
         return ["nothing answered"]
     said: list[str] = []
-    if evidence.silent_at_end:
-        said.append("every session fell silent at once and stayed so")
+    dark = [blackout for blackout in evidence.blackouts if not blackout.empty_pool]
+    if any(blackout.at_end for blackout in dark):
+        said.append("all sessions stopped being answered, until the end")
+    elif dark and (dark_ns := sum(blackout.lasted_ns for blackout in dark)) >= MAX_BLACKOUT * evidence.duration_ns:
+        said.append(f"nobody was answered for {_span(dark_ns)} ({_share(dark_ns, evidence)})")
     unknown = evidence.judgements.get(Judgement.UNKNOWN, 0)
     if unknown:
-        said.append(f"{unknown:,} change{'s' if unknown > 1 else ''} could not be judged")
-    own = total.socket_drops + total.send_errors
+        said.append(
+            f"{unknown:,} change{'s' if unknown > 1 else ''} or outage{'s' if unknown > 1 else ''} could not be judged"
+        )
+    if _unreadable(total, max_loss):
+        said.append(
+            f"{total.undecodable:,} datagrams came that are no replies, more than the {total.answered:,} answers: "
+            "what was lost in the network cannot be told (--max-loss)"
+        )
+    own = total.own_losses + total.send_errors
     tried = total.sent + total.send_errors
     if own > MAX_SELF_INFLICTED * tried:
         said.append(f"this machine itself dropped {own:,} of {tried:,} probes or replies ({own / tried:.2%})")
@@ -108,13 +180,17 @@ def _doubts(evidence: Evidence, judged_pairs: int) -> list[str]:
             )
     elif judged_pairs < MIN_PAIRS:
         pairs = f"{judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}"
-        said.append(f"only {pairs}, fewer than {MIN_PAIRS}: run for longer, or with more sessions")
+        if evidence.interval_ns > evidence.window_ns:
+            more = "an interval longer than --affinity-window excuses every change: probe more often"
+        else:
+            more = "run for longer, or with more sessions"
+        said.append(f"only {pairs} that could have failed, fewer than {MIN_PAIRS}: {more}")
     return said
 
 
 def network_losses(total: Counts) -> int:
     """Lost probes but for those whose reply this machine itself dropped."""
-    return max(0, total.lost - total.socket_drops)
+    return max(0, total.lost - total.own_losses)
 
 
 def _span(ns: int) -> str:

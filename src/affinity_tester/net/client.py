@@ -38,7 +38,7 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.outages import OutageWatch
+from affinity_tester.core.outages import OutageDetector
 from affinity_tester.core.schedule import Schedule
 from affinity_tester.core.stats import RttHistogram
 from affinity_tester.core.stun import Conversation
@@ -130,7 +130,7 @@ class _Client:
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: Reader | None = None
-        self._outages = OutageWatch(settings.interval_ns + settings.loss_threshold_ns)
+        self._outages = OutageDetector(settings.loss_threshold_ns, emit)
         self._told_columns = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
         """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
@@ -328,12 +328,18 @@ class _Client:
         for session in sessions[self._drops_turn :: DROPS_TURNS]:
             session.check_drops()
         self._drops_turn = (self._drops_turn + 1) % DROPS_TURNS
-        answered = sum([session.tracker.answered for session in sessions])
         behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
         now_ns = monotonic_ns()
         if self._sending:
             self._canaries.sweep(now_ns, behind)
-        self._outages.sweep(now_ns, answered, [session.tracker for session in behind], self._canaries.answered_ns)
+        self._outages.sweep(
+            now_ns,
+            [session.tracker for session in sessions],
+            [session.tracker for session in behind],
+            self._canaries.answered,
+            self._canaries.unanswered,
+            self._resumed_ns,
+        )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
             self._told_silence = True

@@ -12,6 +12,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.fold import Fold
 from affinity_tester.report.lines import (
     Line,
+    blackout_line,
     change_lines,
     judged_lines,
     pool_lines,
@@ -54,6 +55,10 @@ class ConsoleReport:
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
         self._pool: PoolSnapshot | None = None
+        self._dark = False
+        """Nobody is answered."""
+        self._api_asked_ns: int | None = None
+        """When the API server was asked what it answered last; None: it never was."""
         self._blind_ns: int | None = None
         self._nodes: dict[str, str] = {}
         self._icmp: Counter[tuple[str, str | None]] = Counter()
@@ -128,8 +133,21 @@ class ConsoleReport:
             case ev.PoolObserved(snapshot=snapshot):
                 before, self._pool = self._pool, snapshot
                 return [*self._seen_again(event), *pool_lines(before, snapshot)]
-            case ev.PoolConfirmed():
+            case ev.ApiServerAnswered(asked_ns=asked_ns):
+                self._api_asked_ns = asked_ns
+                return []
+            case ev.PoolConfirmed(asked_ns=asked_ns):
+                self._api_asked_ns = asked_ns
                 return self._seen_again(event)
+            case ev.BlackoutStarted():
+                self._dark = True
+                return run_lines(event, clock)
+            case ev.BlackoutEnded():
+                self._dark = False
+                api_ns = self._api_asked_ns
+                return [blackout_line(event, None if api_ns is None else api_ns >= event.since_ns)]
+            case ev.CanaryResult(identity=None) if self._dark:
+                return []  # one line tells of all of them when it is over
             case ev.PoolUnobserved(at_ns=at_ns):
                 self._blind_ns = at_ns
                 return run_lines(event, clock)
@@ -141,7 +159,7 @@ class ConsoleReport:
             case ev.NetworkError(error=error, offender=offender):
                 self._icmp[error, offender] += 1
                 return _first_icmp_lines(event, clock, self._icmp[error, offender])
-            case ev.ChangeJudged() | ev.OutageJudged():
+            case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
                 return judged_lines(event, clock)
             case ev.SessionEvent():
                 return session_lines(event, clock)

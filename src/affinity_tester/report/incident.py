@@ -10,10 +10,11 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.settings import format_duration
 
 
-def incident_text(incident: Incident, clock: RunClock) -> list[str]:
-    """A heading, and indented below it cohorts, what was near, and the diagnoses with their evidence."""
+def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False) -> list[str]:
+    """A heading (`ongoing`: of one that is not over yet), and indented below it cohorts, what was near, and the diagnoses with their evidence."""
     lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
-    when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}" + (", continuing" if incident.continuing else "")
+    when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}"
+    when += ", goes on" if ongoing else ", continuing" if incident.continuing else ""
     whom = f"{incident.sessions:,} of {words.plural(incident.of, 'session')}"
     return [
         f"incident {incident.number} {when}, {whom}: {', '.join(_members(incident))}",
@@ -42,6 +43,8 @@ def _members(incident: Incident) -> Iterator[str]:
         yield words.plural(incident.changes, "change") + (f" ({kinds})" if kinds else "")
     if incident.outages:
         yield words.plural(incident.outages, "outage")
+    if incident.strays:
+        yield words.plural(incident.strays, "reply that arrived elsewhere", "replies that arrived elsewhere")
     if incident.bursts:
         yield words.plural(incident.bursts, "loss burst")
     if incident.lost:

@@ -52,6 +52,13 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.OutageStarted: ("session.outage_started", "error"),
     ev.OutageEnded: ("session.outage_ended", "error"),
     ev.OutageJudged: ("session.outage_judged", "info"),
+    ev.StrayJudged: ("session.stray_judged", "info"),
+    ev.CrossDelivered: ("session.cross_delivered", "error"),
+    ev.BlackoutStarted: ("run.blackout_started", "error"),
+    ev.BlackoutEnded: ("run.blackout_ended", "error"),
+    ev.PathsAnswered: ("run.paths_answered", "info"),
+    ev.IncidentOngoing: ("run.incident_ongoing", "info"),
+    ev.ApiServerAnswered: ("cluster.api_answered", "info"),
     ev.SessionExhausted: ("session.exhausted", "warn"),
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
@@ -68,7 +75,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
 """Every event but `ChangeSeen`, which has a name for each kind."""
 
 MOMENTS = frozenset(
-    {"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns", "from_ns", "to_ns"}
+    {"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns", "from_ns", "to_ns", "until_ns", "asked_ns", "heard_ns", "addressed_ns"}
 )
 MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
@@ -84,6 +91,7 @@ SECONDS = frozenset(
         "up_to_ns",
         "settle_ns",
         "affinity_window_ns",
+        "balancer_check_ns",
     }
 )
 
@@ -132,7 +140,11 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
         return
     name, level = NAMES[type(event)]
     match event:
-        case ev.ChangeJudged(judgement=ev.Judgement.VIOLATION) | ev.OutageJudged(judgement=ev.Judgement.VIOLATION):
+        case (
+            ev.ChangeJudged(judgement=judgement)
+            | ev.OutageJudged(judgement=judgement)
+            | ev.StrayJudged(judgement=judgement)
+        ) if judgement is ev.Judgement.VIOLATION:
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.FAIL):
             level = "error"

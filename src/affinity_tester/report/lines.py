@@ -35,6 +35,9 @@ JUDGED: dict[ev.Judgement, tuple[Level, Tint, str]] = {
     ev.Judgement.IDLE: ("info", Tint.QUIET, "judgements"),
     ev.Judgement.EXPLAINED: ("info", Tint.QUIET, "judgements"),
     ev.Judgement.POD_RESTART: ("info", Tint.QUIET, "judgements"),
+    ev.Judgement.CLIENT: ("warn", Tint.WARNING, "judgements"),
+    ev.Judgement.POD_SILENT: ("warn", Tint.WARNING, "judgements"),
+    ev.Judgement.INFORMATION: ("info", Tint.QUIET, "judgements"),
 }
 """Level, colour, and what it is counted as when there are too many."""
 
@@ -105,6 +108,9 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     return ", ".join(parts) + words.period(delta) + (f"; worst: {named}" if named else "")
 
 
+_STRAYS = {ev.Stray.WRONG_SOURCE: "from a wrong source", ev.Stray.CROSS_DELIVERED: "meant for another session"}
+
+
 def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, nodes: Mapping[str, str]) -> list[Line]:
     """A line for each kind of change; a dim one when a reply that came later shows that it was otherwise."""
     facts = words.change_facts(event.change, nodes)
@@ -123,13 +129,16 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, n
             return [_quiet(f"    withdrawn: {'; '.join(facts)} ({event.session}, {told})")]
 
 
-def judged_lines(event: ev.ChangeJudged | ev.OutageJudged, clock: RunClock) -> list[Line]:
+def judged_lines(event: ev.ChangeJudged | ev.OutageJudged | ev.StrayJudged, clock: RunClock) -> list[Line]:
     """The judgement, its facts, and what it is about: it comes some seconds after the red line."""
     level, tint, sort = JUDGED[event.judgement]
-    if isinstance(event, ev.ChangeJudged):
-        when = f"changed {clock.time_of_day(event.change.seen_ns)}"
-    else:
-        when = f"unanswered since {clock.time_of_day(event.since_ns)}"
+    match event:
+        case ev.ChangeJudged():
+            when = f"changed {clock.time_of_day(event.change.seen_ns)}"
+        case ev.OutageJudged():
+            when = f"unanswered since {clock.time_of_day(event.since_ns)}"
+        case ev.StrayJudged():
+            when = f"a reply {_STRAYS[event.stray]} at {clock.time_of_day(event.heard_ns)}"
     if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
         return []  # the line of the restart said it
     return [Line(f"    {words.judged(event)} ({event.session}, {when})", level, tint, sort)]
@@ -204,9 +213,14 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
             return [_cluster(sentence)]
         case ev.ClusterEvent(subject=subject, name=name, what=what):
             return [_cluster(f"{subject} {words.quoted(name)} {what}")]
+        case ev.BlackoutStarted(since_ns=since_ns, sessions=sessions):
+            return [_red(f"ALL {words.plural(sessions, 'session')} unanswered since {clock.time_of_day(since_ns)}")]
         case ev.IncidentClosed(incident=incident):
             level, tint = _look(incident)
             return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock)]
+        case ev.IncidentOngoing(incident=incident):
+            level, tint = _look(incident)
+            return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock, ongoing=True)]
         case ev.RunDiagnosed(diagnoses=diagnoses):
             return [Line(text, sort="incident lines") for text in run_text(diagnoses)]
         case ev.Settling(open_count=count, up_to_ns=up_to_ns):
@@ -215,6 +229,19 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.RunEnded(aborted=True):
             return [warning("stopped at once: judgements still open are unknown")]
     return []
+
+
+def blackout_line(event: ev.BlackoutEnded, api_answered: bool | None) -> Line:
+    """All is answered again, what was tried meanwhile, and whether the API server answered (None: it was not asked)."""
+    lasted = format_duration(event.until_ns - event.since_ns)
+    canaries = f", {words.plural(event.canaries, 'probe')} from fresh ports unanswered too" if event.canaries else ""
+    api = {
+        True: "; the API server was answered meanwhile",
+        False: "; the API server was not answered either: it may be this machine's own link",
+        None: "",
+    }[api_answered]
+    lost = words.plural(event.probes, "probe")
+    return _red(f"answered again after {lasted} in which nobody was: {lost} lost{canaries}{api}")
 
 
 def _look(incident: ev.Incident) -> tuple[Level, Tint]:
@@ -238,7 +265,7 @@ def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
     if before is None:
         ready = f"{after.ready_count:,} of {words.plural(len(after.endpoints), 'endpoint')} ready"
         return [_cluster(f"the pool is watched: {ready}")]
-    return [_cluster(fact) for fact in differences(before, after)]
+    return [_cluster(change.text) for change in differences(before, after)]
 
 
 def _sizes(event: ev.RunStarted) -> str:

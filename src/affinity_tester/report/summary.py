@@ -32,9 +32,12 @@ _OUTCOME_TINTS = {
 _JUDGEMENT_ORDER = (
     ev.Judgement.VIOLATION,
     ev.Judgement.UNKNOWN,
+    ev.Judgement.POD_SILENT,
+    ev.Judgement.CLIENT,
     ev.Judgement.IDLE,
     ev.Judgement.EXPLAINED,
     ev.Judgement.POD_RESTART,
+    ev.Judgement.INFORMATION,
 )
 
 Ended = ev.SessionSummary | ev.RunSummary
@@ -155,7 +158,8 @@ def health(total: ev.Counts) -> list[SummaryLine]:
 def judgements(tally: Tally) -> list[SummaryLine]:
     """`judged: 2 violations, 3 explained (1 avoidable)`, for changes and for outages; nothing without any."""
     lines: list[SummaryLine] = []
-    for what, count_of in (("changes", tally.changes), ("outages", tally.outages)):
+    kinds = (("changes", tally.changes), ("outages", tally.outages), ("replies from elsewhere", tally.strays))
+    for what, count_of in kinds:
         told = ", ".join(f"{count_of(j):,} {j}" for j in _JUDGEMENT_ORDER if count_of(j))
         if told:
             tint = Tint.VIOLATION if count_of(ev.Judgement.VIOLATION) else None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged
+from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged, StrayJudged
 from affinity_tester.core.identity import Identity, Kind
 
 _NO_NODES: Mapping[str, str] = MappingProxyType({})
@@ -83,10 +83,11 @@ def is_restart(change: Change) -> bool:
     return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
 
 
-def judged(event: ChangeJudged | OutageJudged) -> str:
+def judged(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
     """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
     why = ": " + "; ".join(event.reasons) if event.reasons else ""
-    avoidable = "" if event.avoidable is None else ", avoidable" if event.avoidable else ", unavoidable"
+    graded = None if isinstance(event, StrayJudged) else event.avoidable
+    avoidable = "" if graded is None else ", avoidable" if graded else ", unavoidable"
     return f"{event.judgement}{why}{avoidable}"
 
 

@@ -102,8 +102,13 @@ class Case:
         """Who served each session when it began."""
         changed: dict[str, list[Member]] = {}
         silent: dict[str, list[Member]] = {}
+        self.astray: set[str] = set()
+        """Sessions that got replies from elsewhere, or another session's."""
         for member in members:
-            (silent if member.change is None else changed).setdefault(member.session, []).append(member)
+            if member.key[0] == "stray":
+                self.astray.add(member.session)
+            else:
+                (silent if member.change is None else changed).setdefault(member.session, []).append(member)
         self.moves = tuple(_move(session, mine) for session, mine in sorted(changed.items()))
         """Sessions that changed, by name."""
         self.silences = tuple(self._silences(silent))
@@ -118,7 +123,7 @@ class Case:
                 continue
             outage = next((member for member in mine if member.key[0] == "outage"), None)
             first = min(mine, key=lambda member: member.key[1])
-            seq, last_ns = first.key[1], max(member.to_ns for member in mine)
+            seq, last_ns = first.key[1], max(member.to_ns if member.ended else self.to_ns for member in mine)
             change = long.get(session)
             if change is not None and not change.before.seq < seq <= change.after.seq:
                 change = None

@@ -46,6 +46,13 @@ def _issues(prefix: str, *numbers: int) -> tuple[str, ...]:
 
 _ENTRIES = (
     Entry(
+        "pod-silent",
+        "a pod in the pool answers nobody: it hangs, or its node died and the API does not know yet",
+        "look into `kubectl logs` and `kubectl describe` of the pod and its node; a readiness probe that fails sooner takes "
+        "a hung pod out of the pool",
+        (),
+    ),
+    Entry(
         "flow-wipe",
         "the proxy drops live flows though the pool is unchanged (a restart, a periodic sync)",
         "look into the proxy's log on the ingress node at that time; upgrade the proxy, or raise its sync period",

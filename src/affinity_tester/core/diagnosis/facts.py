@@ -20,6 +20,7 @@ from affinity_tester.core.events import (
     ClientFault,
     ClusterEvent,
     Counts,
+    CrossDelivered,
     Diagnosis,
     DuplicateDiffers,
     Event,
@@ -110,7 +111,7 @@ class Facts:
         """The newest snapshot; None: the pool is not watched."""
         self._snapshots: list[PoolSnapshot] = []
         self._snapshots_ns: list[int] = []
-        self._pool_changes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
+        self._pool_changes_ns: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
         self.pool_counts = True
         """False: the watched pool is not the one that answers."""
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
@@ -120,6 +121,7 @@ class Facts:
         self.canaries: deque[CanaryResult] = deque(maxlen=_KEPT)
         self.directed: deque[LossDirected] = deque(maxlen=_KEPT)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_KEPT)
+        self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_KEPT)
         self.network_errors: deque[NetworkError] = deque(maxlen=_KEPT)
         self.client_faults: deque[ClientFault] = deque(maxlen=_KEPT)
         self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_KEPT)
@@ -196,8 +198,8 @@ class Facts:
         return tuple(snapshot.of_pod(pod) for snapshot in self._snapshots[first:last])
 
     def pool_changed(self, from_ns: int, to_ns: int) -> bool:
-        """Whether a change of the pool lies within these times."""
-        return self.watched and any(from_ns <= at_ns <= to_ns for at_ns in self._pool_changes_ns)
+        """Whether a change of the pool lies perhaps within these times."""
+        return self.watched and any(since < to_ns and until >= from_ns for since, until in self._pool_changes_ns)
 
     def blind(self, from_ns: int, to_ns: int) -> bool:
         """Whether the pool was not observed at some of these times."""
@@ -231,6 +233,8 @@ class Facts:
                 self.canaries.append(event)
             case WrongSource():
                 self.wrong_sources.append(event)
+            case CrossDelivered():
+                self.cross_delivered.append(event)
             case NetworkError():
                 self.network_errors.append(event)
             case ClientFault():
@@ -273,13 +277,13 @@ class Facts:
 
     def _observed(self, event: PoolObserved) -> None:
         if self.pool is not None and differences(self.pool, event.snapshot):
-            self._pool_changes_ns.append(event.at_ns)
-        if self._blind_ns is not None:
-            self._gaps.append((self._blind_ns, event.at_ns))
+            self._pool_changes_ns.append((event.since_ns, event.until_ns))
+        if self._blind_ns is not None and event.asked_ns is not None:
+            self._gaps.append((self._blind_ns, event.until_ns))
             self._blind_ns = None
         self.pool = event.snapshot
         self._snapshots.append(event.snapshot)
-        self._snapshots_ns.append(event.at_ns)
+        self._snapshots_ns.append(max([event.until_ns, *self._snapshots_ns[-1:]]))
         del self._snapshots[:-_SNAPSHOTS], self._snapshots_ns[:-_SNAPSHOTS]
 
     def _lost(self, event: ProbesLost) -> None:

@@ -38,6 +38,20 @@ _EVEN = 0.1
 """Distances that differ by at most this share are even."""
 
 
+def cross_delivered(case: Case) -> Diagnosis | None:
+    """Replies to one session's probes arrived at another: entries of the NAT are mixed up."""
+    seen = [event for event in case.facts.cross_delivered if event.session in case.astray and case.during(event.at_ns)]
+    if not seen:
+        return None
+    ways = sorted({f"{event.session} got what was meant for {event.owner}" for event in seen})
+    evidence = [f"{case.share(event.session for event in seen)}: {listed(ways[:3])}", *_more(len(ways) - 3)]
+    return diagnosis("snat-collision", evidence)
+
+
+def _more(count_: int) -> list[str]:
+    return [f"and {count_} more pairs of sessions"] if count_ > 0 else []
+
+
 def flow_wipe(case: Case, groups: Groups) -> Diagnosis | None:
     """The proxy dropped live flows: a new pod, or under affinity ClientIP a new port alone."""
     moved = _quick(groups.to_other_pod)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from affinity_tester.core.diagnosis.case import Case
-from affinity_tester.core.diagnosis.wording import count, diagnosis, listed, was
+from affinity_tester.core.diagnosis.wording import count, diagnosis, listed, pods, was
 from affinity_tester.core.events import Diagnosis
 
 _OWN_SHARE = 0.5
@@ -37,7 +37,7 @@ def client_socket(case: Case) -> Diagnosis | None:
 
 def wrong_source(case: Case) -> Diagnosis | None:
     """Sessions of the incident were answered from another address than the service's."""
-    sessions = {move.session for move in case.moves} | {silence.session for silence in case.silences}
+    sessions = {move.session for move in case.moves} | {silence.session for silence in case.silences} | case.astray
     seen = [e for e in case.facts.wrong_sources if e.session in sessions and case.during(e.at_ns)]
     if not seen:
         return None
@@ -45,6 +45,9 @@ def wrong_source(case: Case) -> Diagnosis | None:
     evidence = [
         f"{case.share(strayed)} {was(len(strayed))} answered from {listed({str(e.source) for e in seen})}; "
         f"probes go to {seen[0].expected}",
+        f"by {pods({event.identity.pod for event in seen if event.identity.pod is not None})}"
+        if any(event.identity.pod is not None for event in seen)
+        else "by a server that names no pod",
         f"{count(sum(s.lost for s in case.silences), 'probe')} lost meanwhile: such replies do not count as answers",
     ]
     return diagnosis("wrong-source", evidence)

@@ -22,13 +22,19 @@ _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 def diagnose(story: Story, now_ns: int, facts: Facts) -> tuple[Diagnosis, ...]:
     """What an incident told now may be, the best first; empty where a change of the pool explains all of it."""
     explained: list[Member] = []
+    mute: list[Member] = []
     rest: list[Member] = []
     for member in story.members.values():
-        (explained if _explained(member, facts) else rest).append(member)
+        if member.judgement is Judgement.POD_SILENT:
+            mute.append(member)
+        elif member.judgement is not Judgement.INFORMATION:
+            (explained if _explained(member, facts) else rest).append(member)
     found: list[Diagnosis] = []
+    if mute:
+        found.append(silences.pod_silent(Case(mute, story, now_ns, facts)))
     if rest:
         case = Case(rest, story, now_ns, facts)
-        found = _unexplained(case) or [_cannot_tell(case)]
+        found += _unexplained(case) or [_cannot_tell(case)]
     if explained:
         found += _shows_by_itself(Case(explained, story, now_ns, facts))
     return _ranked(found)
@@ -66,6 +72,7 @@ def _unexplained(case: Case) -> list[Diagnosis]:
         moves.local_rehash(case, groups),
         flows.early_flush(case, groups),
         flows.snat_collision(case, groups),
+        flows.cross_delivered(case),
         flows.flow_wipe(case, groups),
         flows.port_rewrite(case, groups),
         at_home[2],

@@ -143,6 +143,29 @@ def terminating_backend(case: Case, blocked: Held | None) -> Diagnosis | None:
     return diagnosis("terminating-backend", evidence, f"whether that pod was terminating: {NO_CLUSTER}")
 
 
+def pod_silent(case: Case) -> Diagnosis:
+    """The sessions' pods are in the pool and answer nobody; that was judged, so here it only gets its evidence."""
+    names = {s.old.pod for s in case.silences if s.old is not None and s.old.pod is not None}
+    shortest_ns = min(silence.to_ns - silence.from_ns for silence in case.silences)
+    facts = case.facts
+    homes = {endpoint.node for endpoint in (facts.pool.endpoints if facts.pool else ()) if endpoint.pod in names}
+    down = {
+        event.name: event.what
+        for event in facts.cluster
+        if event.subject == "node" and event.name in homes and event.what in {"Ready", "not Ready"}
+    }
+    met = {c.identity.pod for c in case.canaries if c.identity is not None and c.identity.pod is not None}
+    evidence = [
+        f"{case.share(s.session for s in case.silences)}, all served by {pods(names)} before, are silent for "
+        f"{seconds(shortest_ns)} and more; nobody else is answered by {pods(names)} since",
+        *(f'its node "{name}" became not Ready' for name, what in sorted(down.items()) if what == "not Ready"),
+        *case.canary_words(case.canaries),
+        *([f"none of them met {pods(names)}"] if met and met.isdisjoint(names) else []),
+        *case.icmp(s.session for s in case.silences),
+    ]
+    return diagnosis("pod-silent", evidence)
+
+
 def local_policy(case: Case) -> Diagnosis | None:
     """Some sessions are dead from sequence 0, the others fine: nodes without a pod drop what they get."""
     dead = _dead_from_start(case)

@@ -1,0 +1,56 @@
+"""Which pool change explains what happened to a session, and how far apart the two were, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.pool import EndpointAction, EndpointChange, PoolChange
+
+_S = 1_000_000_000
+
+_MOST = 3
+"""So many changes are named; the rest stands in the record."""
+
+
+def apart(at_ns: int, case_ns: int) -> str:
+    """How far a time lies from the case's: `0.8 s before`."""
+    return f"{abs(case_ns - at_ns) / _S:.1f} s {'before' if at_ns <= case_ns else 'after'}"
+
+
+def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, case_ns: int) -> tuple[str, ...]:
+    """What explains that a session left `old` for `new` at `case_ns`; empty where nothing changed.
+
+    The session's own pods come first, causes before consequences, and the nearest before the farther ones.
+    """
+    found = [
+        (_rank(change, pool_change, old, new, case_ns), change, pool_change)
+        for pool_change in changes
+        for change in pool_change.changes
+    ]
+    if not found:
+        return ()
+    found.sort(key=lambda entry: entry[0])
+    (_, first, together), *others = found
+    beside = [change.text for _, change, pool_change in others if pool_change is together]
+    said = [f"{first.text} {apart(together.to_ns, case_ns)}", *beside[: _MOST - 1]]
+    more = len(beside) + 1 - len(said)
+    if more:
+        said.append(f"{more} more change{'' if more == 1 else 's'} of the pool then")
+    return tuple(said)
+
+
+def _rank(
+    change: EndpointChange, pool_change: PoolChange, old: Identity, new: Identity, case_ns: int
+) -> tuple[bool, int, int]:
+    """The smaller, the better it explains."""
+    takes_away = change.action.takes_away
+    if old.pod is not None and change.pod == old.pod and takes_away:
+        kinship = 0
+    elif new.pod is not None and change.pod == new.pod and not takes_away:
+        kinship = 1
+    elif change.action is EndpointAction.SPEC:
+        kinship = 2  # an edited Service moves anybody
+    else:
+        kinship = 3 if takes_away else 4
+    return pool_change.from_ns > case_ns, kinship, abs(case_ns - pool_change.to_ns)

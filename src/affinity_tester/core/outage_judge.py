@@ -1,0 +1,607 @@
+"""Each outage gets a class, which is looked at again until the silence ends (design, section 4.2).
+
+    p        the pod and instance of the session's last answer
+    f        when the first silent probe was sent; where a blackout lay on it, the time when that was over counts as onset too
+    e        the end of the silence, or now
+    alive    a probe sent at f + 2 s or later, by another session or a canary, was answered by p
+    gone     p left the pool, stopped serving, or was followed by another instance under its name, in (lo, hi]
+    move     how long flows may take to be moved: the settle time, and the balancer's health check where that may decide
+             (policy Local; or nobody was answered behind the session's ingress address since f)
+
+The first row that matches wins; only a violation is final, and `unknown` is told when nothing more can be learnt.
+
+    1  the client's own socket or address accounts for it           client
+    2  a pause of the client's longer than the affinity window      idle
+    3  no endpoint was ready at some time in [f, e]                 explained, until move after one is again
+    4  gone                                                         explained while e <= hi + move; then a violation, when
+                                                                    three canaries sent after that were answered
+    5  p serves and is alive; a pool change within settle of the    explained while e <= hi + move, then a violation;
+       onset                                                        perhaps within: unknown until then
+    6  p serves and is alive; by a list asked for later than        violation: the entry or the path is dead
+       f + settle nothing changed
+    7  p is in the pool and answers nobody                          pod-silent, claimed when all its sessions are silent and
+                                                                    enough canaries met other pods, or its node is NotReady
+    8  never answered                                               violation after the balancer's check, for three sessions
+                                                                    or more, with canaries answered and the pool still
+    9  else                                                         unknown
+
+Where the pool is not watched, the operator's promise that it stands still takes the place of the lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from affinity_tester.core.events import (
+    BlackoutEnded,
+    CanaryResult,
+    ChangeSeen,
+    ClientFault,
+    ClusterEvent,
+    Event,
+    FirstAnswer,
+    Judgement,
+    OutageEnded,
+    OutageJudged,
+    OutageStarted,
+    PathsAnswered,
+    SendingStopped,
+    WatchBegun,
+)
+from affinity_tester.core.explain import apart, explanation
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
+from affinity_tester.core.pool import PoolChange, PoolTimeline, Span
+
+_S = 1_000_000_000
+
+ALIVE_NS = 2 * _S
+"""A probe sent so long after the silence began, and answered by the session's pod, shows that the pod lives in it."""
+
+ADDRESS_SETTLES_NS = 300 * _S
+"""So long after a Service was given its address, a cloud may still be building the way to it."""
+
+MOVED_CANARIES = 3
+"""So many canaries must be answered after a flow should have been moved: one might have met a path of its own luck."""
+
+NEVER_ANSWERED = 3
+"""Of fewer sessions that were never answered, the client's own network may be the reason."""
+
+AT_A_TIME = 500
+"""Outages looked at in one go: with thousands open, looking at all of them would hold up the probes."""
+
+_FEW = 100
+"""Up to so many sessions chance is reckoned exactly."""
+
+_DOUBT = 0.05
+"""What has less chance than this is taken as excluded."""
+
+_MOST_CANARIES = 400
+_MOST_BLACKOUTS = 100
+_MOST_FAULTS = 1_000
+
+_Told = tuple[Judgement, bool | None]
+_Class = tuple[Judgement, bool | None, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class _Case:
+    """An outage, and what was learnt while it lasts."""
+
+    outage: OutageStarted
+    onset_ns: int
+    """f, or the end of the blackout that it began in."""
+    ended_ns: int | None = None
+    alive: bool = False
+    """The session's pod answered others meanwhile."""
+    ingress_alive: bool = False
+    """Others were answered behind the session's reflexive IP meanwhile."""
+    replaced: Span | None = None
+    """When another instance under the pod's name took its place, without a word of the pool's."""
+    told: _Told | None = None
+    """The class that was told last."""
+
+    @property
+    def session(self) -> str:
+        return self.outage.session
+
+    @property
+    def from_ns(self) -> int:
+        """The time f of the table."""
+        return self.outage.since_ns
+
+    @property
+    def old(self) -> Identity | None:
+        return None if self.outage.last is None else self.outage.last.identity
+
+
+class _Census(NamedTuple):
+    """Sessions by the (pod, instance) that had answered them last."""
+
+    sessions: Counter[tuple[str | None, bytes | None]]
+    silent: Counter[tuple[str | None, bytes | None]]
+    """Those of them that are in an outage."""
+
+
+@dataclass(slots=True)
+class _Pod:
+    """What is known of a pod's answers."""
+
+    sent_ns: dict[bytes | None, int] = field(default_factory=dict)
+    """By instance: when the newest probe was sent that it answered."""
+    first_ns: dict[bytes | None, int] = field(default_factory=dict)
+    """By instance: when the first probe was sent that it is known to have answered."""
+
+
+class OutageJudge:
+    """Holds the outages whose class is not final."""
+
+    def __init__(self, timeline: PoolTimeline, settle_ns: int, affinity_window_ns: int, balancer_check_ns: int) -> None:
+        """Judge by this timeline, which the caller keeps feeding; times are in nanoseconds."""
+        self._timeline = timeline
+        self._settle_ns = settle_ns
+        self._window_ns = affinity_window_ns
+        self._check_ns = balancer_check_ns
+        self._open: dict[tuple[str, int], _Case] = {}
+        self._ended: dict[tuple[str, int], _Case] = {}
+        """Those that are over and wait for a list of the pool."""
+        self._turn: deque[tuple[str, int]] = deque()
+        """Whose turn it is to be looked at."""
+        self._serving: dict[str, Identity] = {}
+        """Who answered each session last."""
+        self._never_answered: set[str] = set()
+        """Sessions in an outage from sequence 0."""
+        self._pods: dict[str, _Pod] = {}
+        self._ingress_ns: dict[str, int] = {}
+        """By reflexive IP: when the newest probe was sent that was answered behind it."""
+        self._canaries: deque[CanaryResult] = deque(maxlen=_MOST_CANARIES)
+        self._blackouts: deque[BlackoutEnded] = deque(maxlen=_MOST_BLACKOUTS)
+        self._own_faults: deque[int] = deque(maxlen=_MOST_FAULTS)
+        """When this machine's own address was seen to change, or to be gone."""
+        self._not_ready: set[str] = set()
+        """Nodes that are NotReady."""
+        self._addressed_ns: int | None = None
+        self._stopped_ns: int | None = None
+        self._census: _Census | None = None
+        """Who is silent, counted once for each look at all."""
+        self._looked: tuple[int, int] | None = None
+        """What was known when those that are over were looked at, and when that was."""
+        self.pool_trusted = True
+        """As the judge of changes has it."""
+
+    @property
+    def open_count(self) -> int:
+        """Outages that are over and have no final class."""
+        return len(self._ended)
+
+    @property
+    def _watched(self) -> bool:
+        return self.pool_trusted and self._timeline.watched
+
+    @property
+    def wants_list_after_ns(self) -> int | None:
+        """A consistent list asked for later than this would bring an outage nearer to its class; None: none is wanted."""
+        if not self._watched:
+            return None
+        wanted = [
+            after_ns
+            for case in (*self._ended.values(), *self._open.values())
+            if not self._timeline.confirmed_after(after_ns := case.onset_ns + self._settle_ns)
+        ]
+        return min(wanted, default=None)
+
+    # --- what is heard -------------------------------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> None:
+        """Take in what bears on outages."""
+        match event:
+            case OutageStarted():
+                self._start(event)
+            case OutageEnded(session=session):
+                self._end(event)
+                self._serving[session] = event.first.identity
+                self._note_answer(event.first.identity, event.first.sent_ns)
+            case FirstAnswer(session=session, identity=who):
+                self._serving[session] = who
+                if who.pod is not None:  # when its probe was sent is not told: no proof that the pod lived then
+                    self._note_pod(who.pod, who.instance, 0, first_ns=event.at_ns)
+            case ChangeSeen(session=session, change=change):
+                self._serving[session] = change.after.identity
+                self._note_answer(change.after.identity, change.after.sent_ns)
+            case CanaryResult():
+                self._canaries.append(event)
+                if event.identity is not None:
+                    self._note_answer(event.identity, event.sent_ns)
+            case PathsAnswered():
+                for pod, instance, sent_ns in event.pods:
+                    self._note_pod(pod, instance, sent_ns)
+                for ip, sent_ns in event.ingress:
+                    self._ingress_ns[ip] = max(sent_ns, self._ingress_ns.get(ip, 0))
+            case BlackoutEnded():
+                self._blackouts.append(event)
+            case ClientFault(fault="local-address"):
+                self._own_faults.append(event.at_ns)
+            case ClusterEvent(subject="node"):
+                self._note_node(event.name, event.what)
+            case WatchBegun():
+                self._addressed_ns = event.addressed_ns
+            case SendingStopped():
+                self._stopped_ns = event.at_ns
+            case _:
+                pass
+
+    def _start(self, outage: OutageStarted) -> None:
+        onset_ns = outage.since_ns
+        for blackout in self._blackouts:
+            if blackout.since_ns - ALIVE_NS <= onset_ns <= blackout.until_ns:
+                onset_ns = blackout.until_ns
+        key = (outage.session, outage.since_seq)
+        self._open[key] = _Case(outage, onset_ns)
+        self._turn.append(key)
+        if outage.last is None:
+            self._never_answered.add(outage.session)
+
+    def _end(self, event: OutageEnded) -> None:
+        key = (event.session, event.since_seq)
+        self._never_answered.discard(event.session)
+        case = self._open.pop(key, None)
+        if case is not None:
+            self._learn(case)
+            case.ended_ns = event.first.sent_ns
+            self._ended[key] = case
+
+    def _note_answer(self, who: Identity, sent_ns: int) -> None:
+        if who.pod is not None:
+            self._note_pod(who.pod, who.instance, sent_ns)
+        if who.reflexive is not None:
+            ip = who.reflexive.ip
+            self._ingress_ns[ip] = max(sent_ns, self._ingress_ns.get(ip, 0))
+
+    def _note_pod(self, name: str, instance: bytes | None, sent_ns: int, first_ns: int | None = None) -> None:
+        pod = self._pods.setdefault(name, _Pod())
+        pod.first_ns.setdefault(instance, sent_ns if first_ns is None else first_ns)
+        pod.sent_ns[instance] = max(sent_ns, pod.sent_ns.get(instance, 0))
+
+    def _note_node(self, name: str, what: str) -> None:
+        if what == "not Ready":
+            self._not_ready.add(name)
+        elif what in {"Ready", "removed"}:
+            self._not_ready.discard(name)
+
+    # --- judging -------------------------------------------------------------------------------------------------------
+
+    def judge(self, now_ns: int, *, last: bool = False) -> Iterator[OutageJudged]:
+        """Tell each class that is new; `last`: the final one of every outage."""
+        self._census = None
+        for key, case in self._due(now_ns, last=last):
+            found = self._evaluate(case, now_ns, last=last)
+            if found is not None:
+                del self._ended[key]
+                yield from self._tell(case, found, now_ns)
+        for _ in range(len(self._turn) if last else min(AT_A_TIME, len(self._turn))):
+            key = self._turn.popleft()
+            lasting = self._open.get(key)
+            if lasting is None:
+                continue  # it ended
+            found = self._evaluate(lasting, now_ns, last=last)
+            if found is not None and (last or found[0] is not Judgement.UNKNOWN):
+                yield from self._tell(lasting, found, now_ns)
+            if not last and lasting.told != (Judgement.VIOLATION, None):
+                self._turn.append(key)
+
+    def _due(self, now_ns: int, *, last: bool) -> list[tuple[tuple[str, int], _Case]]:
+        """Those that are over and may be certain now: when the pool has news, and once a second."""
+        news = self._timeline.news
+        if not last and self._looked is not None and self._looked[0] == news and now_ns - self._looked[1] < _S:
+            return []
+        self._looked = (news, now_ns)
+        return list(self._ended.items())
+
+    def _tell(self, case: _Case, found: _Class, now_ns: int) -> Iterator[OutageJudged]:
+        judgement, avoidable, reasons = found
+        if case.told != (judgement, avoidable):
+            case.told = (judgement, avoidable)
+            outage = case.outage
+            yield OutageJudged(now_ns, case.session, outage.since_seq, outage.since_ns, judgement, avoidable, reasons)
+
+    def _evaluate(self, case: _Case, now_ns: int, *, last: bool) -> _Class | None:
+        """The class as of now; None: more must be known."""
+        if case.told is not None and case.told[0] is Judgement.VIOLATION:
+            return (*case.told, ())
+        if case.ended_ns is None:
+            self._learn(case)
+        own = self._own(case)
+        if own is not None:
+            return own
+        end_ns = case.ended_ns
+        if end_ns is None:
+            end_ns = now_ns if self._stopped_ns is None else min(now_ns, self._stopped_ns)
+        found = self._by_pool(case, end_ns) if self._watched else self._by_promise(case, end_ns)
+        if found is None and last:
+            return Judgement.UNKNOWN, None, ("the run ended before it was certain",)
+        return found
+
+    def _learn(self, case: _Case) -> None:
+        """Remember what shows by now and may be overwritten later."""
+        old = case.old
+        if old is None:
+            return
+        if old.reflexive is not None:
+            case.ingress_alive |= self._ingress_ns.get(old.reflexive.ip, 0) >= case.onset_ns
+        pod = self._pods.get(old.pod or "")
+        if pod is None:
+            return
+        instances = list(pod.sent_ns) if old.instance is None else [old.instance]
+        case.alive |= any(pod.sent_ns.get(instance, 0) >= case.onset_ns + ALIVE_NS for instance in instances)
+        if old.instance is not None and case.replaced is None:
+            before_ns = pod.sent_ns.get(old.instance, case.from_ns)
+            later = [ns for instance, ns in pod.first_ns.items() if instance != old.instance and ns > before_ns]
+            if later:
+                case.replaced = Span(before_ns, min(later))
+
+    def _own(self, case: _Case) -> _Class | None:
+        """Rows 1 and 2."""
+        outage = case.outage
+        lost = max(OUTAGE_PROBES, outage.probes)
+        if outage.own_drops >= lost:
+            text = f"{outage.own_drops} replies were dropped at this machine's full socket buffer"
+            return Judgement.CLIENT, None, (text,)
+        from_ns = case.from_ns if outage.last is None else outage.last.sent_ns
+        if any(from_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._own_faults):
+            return Judgement.CLIENT, None, ("this machine's own address changed or was gone",)
+        if outage.longest_pause_ns > self._window_ns:
+            seconds = outage.longest_pause_ns / _S
+            return Judgement.IDLE, None, (f"{seconds:.1f} s without a probe, longer than the affinity window",)
+        return None
+
+    def _by_pool(self, case: _Case, end_ns: int) -> _Class | None:
+        """Rows 3 to 9, with a watched pool."""
+        timeline = self._timeline
+        old = case.old
+        move_ns = self._move_ns(case)
+        doubts: list[str] = []
+
+        emptied = timeline.emptied_within(case.from_ns, end_ns)
+        if emptied is not None:  # row 3
+            surely, refilled = emptied
+            if refilled is None or end_ns <= refilled.to_ns + move_ns:
+                if surely:
+                    return Judgement.EXPLAINED, False, ("no endpoint was ready",)
+                doubts.append("no endpoint was ready at about that time")
+        if old is None:
+            return _in_doubt(doubts) or self._never(case, end_ns)
+        reach = (self._reach_from(case), case.onset_ns + self._settle_ns)
+        if old.pod is None or not timeline.ever_had(old.pod):
+            return self._unnamed(case, reach, end_ns, doubts)
+
+        gone = self._gone(case, end_ns)
+        if gone is not None:  # row 4
+            if end_ns <= gone.to_ns + move_ns:
+                if gone.to_ns <= end_ns or not case.alive:
+                    text = f'pod "{old.pod}" left the pool or stopped serving {apart(gone.to_ns, case.from_ns)}'
+                    return Judgement.EXPLAINED, False, (text,)
+                doubts.append(f'pod "{old.pod}" left the pool or stopped serving at about its end')
+            elif case.replaced is gone or not timeline.serves(old.pod):
+                return _in_doubt(doubts) or self._not_moved(case, gone.to_ns + move_ns, end_ns)
+
+        if case.alive:
+            return _in_doubt(doubts) or self._alive(case, reach, end_ns, move_ns)
+        return self._silent(case, reach, doubts)
+
+    def _unnamed(self, case: _Case, reach: tuple[int, int], end_ns: int, doubts: list[str]) -> _Class | None:
+        """Row 9, where the session's replies name no pod of the pool: whether it was moved cannot be told."""
+        timeline = self._timeline
+        change = next(timeline.perhaps_within(reach[0], end_ns), None)
+        if change is not None:
+            doubts.append(
+                f"{change.what[0]} {apart(change.to_ns, case.from_ns)}, and which pod had answered is not known"
+            )
+        if doubts:
+            return _in_doubt(doubts)
+        return self._foreign(case) if timeline.confirmed_after(reach[1]) else None
+
+    def _alive(self, case: _Case, reach: tuple[int, int], end_ns: int, move_ns: int) -> _Class | None:
+        """Rows 5 and 6: the pod serves and answers others."""
+        timeline = self._timeline
+        old = case.old
+        assert old is not None, "a pod that is alive had answered"
+        sure = list(timeline.surely_within(*reach))
+        late_ns = max((change.to_ns for change in sure), default=0)
+        if sure and end_ns <= late_ns + move_ns:
+            return Judgement.EXPLAINED, True, explanation(sure, old, old, case.from_ns)
+        for change in timeline.perhaps_within(*reach):
+            if end_ns <= change.to_ns + move_ns:
+                text = f"{change.what[0]} at some time in the {(change.to_ns - change.from_ns) / _S:.1f} s"
+                return _in_doubt([f"{text} up to {apart(change.to_ns, case.from_ns)}"])
+        if not timeline.confirmed_after(reach[1]):
+            return None
+        gap = timeline.gap_within(*reach)
+        if gap is not None and end_ns <= gap[1] + move_ns:
+            return _in_doubt(
+                [f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around its beginning"]
+            )
+        return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others, and {_not_explained(sure, move_ns)}',)
+
+    def _silent(self, case: _Case, reach: tuple[int, int], doubts: list[str]) -> _Class | None:
+        """Row 7: the pod is in the pool and answers nobody."""
+        snapshot = self._timeline.snapshot
+        old = case.old
+        assert old is not None and old.pod is not None and snapshot is not None, "a pod of the pool had answered"
+        endpoint = snapshot.of_pod(old.pod)
+        node = endpoint.node if endpoint is not None else ""
+        if node in self._not_ready:
+            return Judgement.POD_SILENT, None, (f'node "{node}" of pod "{old.pod}" is NotReady',)
+        sticky = dict(snapshot.spec).get("sessionAffinity") == "ClientIP"
+        found = None if sticky else self._silent_by_canaries(case, snapshot.ready_count)
+        if found is not None:
+            return found
+        if case.ended_ns is None or not self._timeline.confirmed_after(reach[1]):
+            return None
+        return _in_doubt([*doubts, f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
+
+    def _silent_by_canaries(self, case: _Case, pods: int) -> _Class | None:
+        """Whether all sessions of the pod are silent, and enough canaries met others to show that it answers nobody."""
+        old = case.old
+        assert old is not None, "a silent pod had answered"
+        mine = (old.pod, old.instance)
+        census = self._counted()
+        others = self._others_met(case)
+        if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
+            text = f'all {census.silent[mine]} sessions of pod "{old.pod}" are silent, and {others} canaries met other pods'
+            return Judgement.POD_SILENT, None, (text,)
+        return None
+
+    def _counted(self) -> _Census:
+        """The sessions by who had answered them last, and those of them that are silent."""
+        if self._census is None:
+            silent = {session for session, _ in (*self._open, *self._ended)}
+            homes = {session: (who.pod, who.instance) for session, who in self._serving.items()}
+            for case in (*self._ended.values(), *self._open.values()):
+                if case.old is not None:  # those that are over have moved on by now
+                    homes[case.session] = (case.old.pod, case.old.instance)
+            self._census = _Census(
+                Counter(homes.values()), Counter(home for session, home in homes.items() if session in silent)
+            )
+        return self._census
+
+    def _others_met(self, case: _Case) -> int:
+        """How many canaries of this silence other pods answered."""
+        old = case.old
+        pod = old.pod if old is not None else None
+        return sum(
+            canary.identity is not None and canary.identity.pod != pod
+            for canary in self._canaries_in(case.from_ns, case.ended_ns)
+        )
+
+    def _never(self, case: _Case, end_ns: int) -> _Class | None:
+        """Row 8: never answered."""
+        timeline = self._timeline
+        start_ns = max(case.onset_ns, timeline.first_ns or 0) if self._watched else case.onset_ns
+        if end_ns < start_ns + self._check_ns:
+            return _in_doubt(["it was silent for less than the balancer's health check"]) if self._over(case) else None
+        if self._watched and self._addressed_ns is not None and end_ns < self._addressed_ns + ADDRESS_SETTLES_NS:
+            return _in_doubt(["the Service has had its address for less than 5 min"]) if self._over(case) else None
+        if not self._canaries_answered(case.from_ns, end_ns):
+            return _in_doubt(["no canary was answered"]) if self._over(case) else None
+        if len(self._never_answered | {case.session}) < NEVER_ANSWERED:
+            return _in_doubt(["of fewer than 3 sessions, the client's own network may be the reason"])
+        if not self._watched:
+            return Judgement.VIOLATION, None, ("never answered, though canaries are (pool not watched)",)
+        until_ns = start_ns + self._check_ns
+        if next(timeline.perhaps_within(case.from_ns - self._settle_ns, until_ns), None) is not None:
+            return _in_doubt(["the pool changed in its first time"])
+        if not timeline.confirmed_after(until_ns):
+            return None
+        if timeline.blind_within(case.from_ns, until_ns) is not None:
+            return _in_doubt(["the pool could not be observed in its first time"])
+        return Judgement.VIOLATION, None, ("never answered, though canaries are, and the pool stood still",)
+
+    def _by_promise(self, case: _Case, end_ns: int) -> _Class | None:
+        """Rows 4 to 9 without a watch: the pool stands still, as the operator promised."""
+        old = case.old
+        if old is None:
+            return self._never(case, end_ns)
+        if old.pod is None:
+            return self._foreign(case)
+        if case.replaced is not None:
+            until_ns = case.replaced.to_ns + self._settle_ns
+            if end_ns <= until_ns:
+                return Judgement.EXPLAINED, False, (f'pod "{old.pod}" was restarted or replaced',)
+            return self._not_moved(case, until_ns, end_ns)
+        if case.alive:
+            return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
+        found = self._silent_by_canaries(case, len(self._pods))
+        if found is None and self._over(case):
+            return _in_doubt([f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
+        return found
+
+    def _foreign(self, case: _Case) -> _Class | None:
+        """A server that names no pod: whether a dead server among several could be the reason."""
+        census = self._counted()
+        sessions, dead = census.sessions.total(), census.silent.total()
+        answered = self._canaries_answered(case.from_ns, case.ended_ns)
+        if chance_of_dead_server(sessions, max(1, dead), answered) < _DOUBT:
+            return Judgement.VIOLATION, None, (f"{answered} canaries are answered (pool not watched)",)
+        return _in_doubt(["one of several servers may have died"]) if self._over(case) else None
+
+    def _not_moved(self, case: _Case, after_ns: int, end_ns: int) -> _Class | None:
+        """Row 4, later: the flow was not moved when its pod had gone."""
+        old = case.old
+        assert old is not None, "a pod that is gone had answered"
+        answered = self._canaries_answered(after_ns, end_ns)
+        if answered >= MOVED_CANARIES:
+            text = f'pod "{old.pod}" is gone, the flow was not moved, and {answered} canaries are answered since'
+            return Judgement.VIOLATION, None, (text,)
+        if not self._over(case):
+            return None
+        return _in_doubt([f'pod "{old.pod}" is gone, and too few canaries were answered since to tell'])
+
+    # --- what is so ----------------------------------------------------------------------------------------------------
+
+    def _over(self, case: _Case) -> bool:
+        """Whether nothing more is learnt of it."""
+        return case.ended_ns is not None or self._stopped_ns is not None
+
+    def _move_ns(self, case: _Case) -> int:
+        snapshot = self._timeline.snapshot
+        local = snapshot is not None and dict(snapshot.spec).get("externalTrafficPolicy") == "Local"
+        old = case.old
+        ingress_silent = old is not None and old.reflexive is not None and not case.ingress_alive
+        return max(self._settle_ns, self._check_ns) if local or ingress_silent else self._settle_ns
+
+    def _reach_from(self, case: _Case) -> int:
+        last = case.outage.last
+        return (case.from_ns if last is None else last.sent_ns) - self._settle_ns
+
+    def _gone(self, case: _Case, end_ns: int) -> Span | None:
+        """When the session's pod left, stopped serving, or was replaced, at some time up to `end_ns` that matters."""
+        old = case.old
+        assert old is not None and old.pod is not None, "a pod had answered"
+        stopped = self._timeline.stopped(old.pod)
+        if stopped is not None and stopped.from_ns < end_ns:
+            if not self._timeline.serves(old.pod) or stopped.to_ns >= self._reach_from(case):
+                return stopped
+        return case.replaced
+
+    def _canaries_answered(self, from_ns: int, to_ns: int | None) -> int:
+        """How many canaries sent in these times were answered."""
+        return sum(canary.identity is not None for canary in self._canaries_in(from_ns, to_ns))
+
+    def _canaries_in(self, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
+        """The canaries sent in these times."""
+        return (c for c in self._canaries if c.sent_ns >= from_ns and (to_ns is None or c.sent_ns <= to_ns))
+
+
+def _in_doubt(doubts: list[str]) -> _Class | None:
+    return (Judgement.UNKNOWN, None, tuple(doubts)) if doubts else None
+
+
+def _not_explained(sure: list[PoolChange], move_ns: int) -> str:
+    if sure:
+        return f"the change of the pool at its beginning is {move_ns / _S:.0f} s over"
+    return "the pool stood still"
+
+
+def canaries_needed(pods: int) -> int:
+    """So many canaries that met other pods show, with 95 % certainty, that one of `pods` answers nobody (design, 4.2)."""
+    if pods < 2:  # noqa: PLR2004 - of one pod there are no others
+        return 1
+    return math.ceil(math.log(_DOUBT) / math.log(1 - 1 / pods))
+
+
+def chance_of_dead_server(sessions: int, dead: int, answered: int) -> float:
+    """The chance, at best, that a dead server with some share of all flows made so many sessions silent and met no canary."""
+    dead = min(dead, sessions)
+    if sessions > _FEW:
+        return (1 - dead / sessions) ** answered
+    shares = (step / 100 for step in range(1, 100))
+    return max(_tail(sessions, dead, share) * (1 - share) ** answered for share in shares)
+
+
+def _tail(of: int, least: int, share: float) -> float:
+    """The chance of at least so many of so many."""
+    return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(least, of + 1))
