@@ -76,6 +76,8 @@ class FakeApi:
         self.status: int | None = None
         """...and all others this one."""
         self.token: str | None = None
+        self.listed: dict[str, tuple[int, list[Json]]] = {}
+        """Lists of which there are more pages, by the first part of their tokens: all pages are of one revision."""
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -181,12 +183,18 @@ class FakeApi:
         fits = _selection(namespace, query)
         if verb == "watch":
             return await self._watch(request, resource, fits, int(query["resourceVersion"]))
-        items = [obj for _, obj in sorted(self.objects.get(resource, {}).items()) if fits(obj)]
-        revision, first, limit = self.revision, int(query.get("continue", 0)), int(query["limit"])
+        name, _, at = query.get("continue", "").partition("-")
+        if name:
+            revision, items, first = *self.listed[name], int(at)
+        else:
+            items = [obj for _, obj in sorted(self.objects.get(resource, {}).items()) if fits(obj)]
+            revision, first, name = self.revision, 0, str(len(self.asked))
+        limit = int(query["limit"])
         await self.hold.wait()
         metadata = {"resourceVersion": str(revision)}
         if first + limit < len(items):
-            metadata["continue"] = str(first + limit)
+            self.listed[name] = revision, items
+            metadata["continue"] = f"{name}-{first + limit}"
         return web.json_response({"metadata": metadata, "items": items[first : first + limit]})
 
     def _status(self, code: int) -> web.Response:

@@ -19,7 +19,9 @@ from affinity_tester.cli import main
 from affinity_tester.cli.watching import Asked
 from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
+    CanaryResult,
     Event,
+    OutageStarted,
     Outcome,
     RunEnded,
     RunStarted,
@@ -462,6 +464,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),
     ("--affinity-window", "AFFINITY_AFFINITY_WINDOW", "2m", {"affinity_window_ns": 120 * NS_PER_S}),
     ("--settle", "AFFINITY_SETTLE", "0", {"settle_ns": 0}),
+    ("--balancer-check", "AFFINITY_BALANCER_CHECK", "1m", {"balancer_check_ns": 60 * NS_PER_S}),
     ("--max-loss", "AFFINITY_MAX_LOSS", "0.5", {"max_loss": 0.005}),
     ("--fail-on", "AFFINITY_FAIL_ON", "avoidable", {"fail_on_avoidable": True}),
     ("--key", "AFFINITY_KEY", "sécret", {"key": "sécret".encode()}),
@@ -554,6 +557,7 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
         ("--size", "288"),
         ("--affinity-window", "30s"),
         ("--settle", "10s"),
+        ("--balancer-check", "35s"),
         ("--fail-on", "violation"),
         ("--log-format", "console"),
     ):
@@ -562,3 +566,26 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
     assert "How long to send. Default: until Ctrl-C." in shown
     assert "Default: loss alone never fails." in shown
     assert "Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error." in shown
+
+
+# --- silences --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_flow_that_dies_is_told_as_soon_at_a_long_interval(run: Run, tmp_path: Path) -> None:
+    def dies(server: ScriptedServer, probe: Probe) -> None:
+        # Session 1 is dead from its second probe on; the canary of it comes later and is answered.
+        if probe.session != 1 or probe.seq == 0:
+            server.reply(probe)
+
+    record = tmp_path / "run.jsonl"
+    async with scripted(dies) as server:
+        options = ["--sessions", "3", "--interval", "2s", "--duration", "11", "--settle", "0"]
+        await run(server.address, *options, "--record", record)
+    events = recorded(record)
+    outage = only(events, OutageStarted)
+    assert 5 * NS_PER_S <= outage.at_ns - outage.since_ns < 7 * NS_PER_S
+    canary = next(event for event in events if isinstance(event, CanaryResult))
+    assert canary.session == outage.session
+    assert canary.identity is not None
+    assert canary.identity.pod == "pod-a"
+    assert 2 * NS_PER_S <= canary.sent_ns - outage.since_ns < 3 * NS_PER_S

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from affinity_tester import clock
 from affinity_tester.cli import conduct as conduct_module
 from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
 from affinity_tester.core.address import TransportAddress
@@ -45,7 +45,7 @@ TARGET = TransportAddress("192.0.2.1", 3478)
 
 def started() -> RunStarted:
     return RunStarted(
-        time.monotonic_ns(),
+        clock.now_ns(),
         wall_ns=0,
         utc_offset_s=0,
         version="0",
@@ -62,7 +62,7 @@ def started() -> RunStarted:
 
 def changed(settles_in_ns: int) -> ChangeSeen:
     """A change that becomes certain so much later."""
-    now_ns = time.monotonic_ns()
+    now_ns = clock.now_ns()
     before = Sighting(1, now_ns - 2, Identity(pod="pod-a"))
     after = Sighting(2, now_ns - 1, Identity(pod="pod-b"))
     change = Change(1, (Kind.POD,), before, after, now_ns, 1, now_ns + settles_in_ns)
@@ -71,7 +71,7 @@ def changed(settles_in_ns: int) -> ChangeSeen:
 
 def summed() -> RunSummary:
     total = Counts(sent=1000, answered=1000, pairs=999)
-    return RunSummary(time.monotonic_ns(), NS, total, Losses(), RttStats(), (), 0)
+    return RunSummary(clock.now_ns(), NS, total, Losses(), RttStats(), (), 0)
 
 
 class Told(list[Event]):
@@ -96,7 +96,7 @@ def test_1_means_nothing_but_a_failed_verdict() -> None:
 
 async def test_what_follows_from_an_event_is_shown_after_it(told: Told, pipeline: Pipeline) -> None:
     async def run() -> None:
-        for event in (started(), changed(0), SendingStopped(time.monotonic_ns(), interrupted=False), summed()):
+        for event in (started(), changed(0), SendingStopped(clock.now_ns(), interrupted=False), summed()):
             pipeline.emit(event)
 
     verdict = await conduct(pipeline, run(), asyncio.Event(), 0)
@@ -172,8 +172,8 @@ async def test_abort_leaves_open_judgements_unknown(told: Told, pipeline: Pipeli
 async def test_what_cannot_be_judged_holds_the_run_for_a_bounded_time(
     told: Told, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter(range(0, 3600 * NS, NS))
-    monkeypatch.setattr(conduct_module, "monotonic_ns", lambda: next(clock))  # each look at it is a second later
+    times = iter(range(0, 3600 * NS, NS))
+    monkeypatch.setattr(clock, "now_ns", lambda: next(times))  # each look at it is a second later
     monkeypatch.setattr(conduct_module, "ADVANCE_S", 0.001)
 
     async def run() -> None:
@@ -247,7 +247,7 @@ async def test_when_sending_has_stopped_by_itself_the_first_signal_aborts(
 ) -> None:
     stop, abort = asyncio.Event(), asyncio.Event()
     pipeline.emit(started())
-    pipeline.emit(SendingStopped(time.monotonic_ns(), interrupted=False))
+    pipeline.emit(SendingStopped(clock.now_ns(), interrupted=False))
     with stop_on_signals(stop, abort, pipeline):
         kill(signal.SIGINT)
         await asyncio.wait_for(abort.wait(), 20)
@@ -266,7 +266,7 @@ async def test_a_log_whose_reader_has_gone_ends_the_run_whoever_told_the_line() 
     pipeline = Pipeline(RunAnalysis(Rules()), show)
     pipeline.emit(started())
     with pytest.raises(BrokenPipeError):  # the watch keeps it to itself, as its tasks raise into nobody
-        pipeline.emit(PoolObserved(time.monotonic_ns(), 0, PoolSnapshot(frozenset()), listed=True))
+        pipeline.emit(PoolObserved(clock.now_ns(), 0, PoolSnapshot(frozenset()), listed=True))
     async with asyncio.timeout(10):
         with pytest.raises(BrokenPipeError):
             await conduct(pipeline, asyncio.sleep(60), asyncio.Event(), 0)

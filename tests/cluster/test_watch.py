@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,10 +11,18 @@ from typing import Any
 import pytest
 
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.objects import ServiceRef
+from affinity_tester.cluster.objects import ServiceRef, Slice
 from affinity_tester.cluster.reflector import Kept, Listing, Pace, Reflector
-from affinity_tester.cluster.watch import PoolWatch
-from affinity_tester.core.events import ClusterEvent, Event, NodeAddresses, PoolConfirmed, PoolObserved, PoolUnobserved
+from affinity_tester.cluster.watch import SAMPLE_LEAST_NS, PoolWatch
+from affinity_tester.core.events import (
+    ApiServerAnswered,
+    ClusterEvent,
+    Event,
+    NodeAddresses,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+)
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, pod, proxy, service, until
 
@@ -45,7 +54,8 @@ def told() -> Told:
 def watching(cluster: Cluster, told: Told) -> Callable[..., Any]:
     @asynccontextmanager
     async def watching(pace: Pace = QUICK, **more: Any) -> AsyncIterator[PoolWatch]:
-        watch = PoolWatch(cluster, REF, 3478, more.pop("emit", told.tell), now_ns=told.clock, pace=pace)
+        emit, sample_ns = more.pop("emit", told.tell), more.pop("sample_ns", 3600 * S)
+        watch = PoolWatch(cluster, REF, 3478, emit, now_ns=told.clock, pace=pace, sample_ns=sample_ns)
         await watch.start(**more)
         try:
             yield watch
@@ -60,7 +70,7 @@ async def watch(api: FakeApi, watching: Callable[..., Any], told: Told) -> Async
     """Running since 1000; the first snapshot is taken, and all its watches are open."""
     async with watching() as watch:
         names = (("10.0.0.1", "n1"), ("10.0.0.2", "n2"))
-        first = [NodeAddresses(1000, names), PoolObserved(1000, 1000, pool(A, B), listed=True)]
+        first = [NodeAddresses(1000, names), PoolObserved(1000, 1000, 1000, pool(A, B), 1000)]
         assert sorted(told.take(), key=str) == first
         await until(lambda: len(api.streams) == 7)
         yield watch
@@ -75,16 +85,16 @@ async def test_the_first_lists_tell_the_pool_and_no_events(watch: PoolWatch, tol
 async def test_pool_changes_are_told_as_they_are_heard(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2"), endpoint("c")))
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A, B, C))]
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A, B, C))]
     told.now = 3000
     api.put("endpointslices", endpoint_slice(endpoint("b", "n2"), endpoint("c")))
-    assert await told.at(3000) == [PoolObserved(3000, 3000, pool(B, C))]
+    assert await told.at(3000) == [PoolObserved(3000, 1000, 3000, pool(B, C))]
     told.now = 4000
     api.put("services", service(externalTrafficPolicy="Local"))
     spec = (SPEC[0], ("externalTrafficPolicy", "Local"), *SPEC[2:])
     assert await told.at(4000, 2) == [
         ClusterEvent(4000, "service", "media/turn", "changed: externalTrafficPolicy"),
-        PoolObserved(4000, 4000, pool(B, C, spec=spec)),
+        PoolObserved(4000, 1000, 4000, pool(B, C, spec=spec)),
     ]
 
 
@@ -98,7 +108,7 @@ async def test_repacked_slices_nodes_and_hints_do_not_change_the_pool(
     api.put("nodes", node("n3"))
     assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
     assert await watch.confirm()
-    assert told.take() == [PoolConfirmed(2000)]
+    assert told.take() == [PoolConfirmed(2000, 2000)]
 
 
 async def test_a_load_balancer_s_new_address_is_an_event_and_no_pool_change(
@@ -115,13 +125,13 @@ async def test_a_deleted_service_and_its_return(api: FakeApi, watch: PoolWatch, 
     api.delete("services", "turn")
     assert await told.at(2000, 2) == [
         ClusterEvent(2000, "service", "media/turn", "deleted"),
-        PoolObserved(2000, 2000, pool(A, B, spec=())),
+        PoolObserved(2000, 1000, 2000, pool(A, B, spec=())),
     ]
     told.now = 3000
     api.put("services", service())
     assert await told.at(3000, 2) == [
         ClusterEvent(3000, "service", "media/turn", "created"),
-        PoolObserved(3000, 3000, pool(A, B)),
+        PoolObserved(3000, 1000, 3000, pool(A, B)),
     ]
 
 
@@ -173,7 +183,7 @@ async def test_a_wanted_list_confirms_as_of_when_it_was_asked_for(api: FakeApi, 
     await until(lambda: len(api.asked) == asked + 1)
     told.now = 9000
     api.hold.set()
-    assert await told.at(9000) == [PoolConfirmed(2001)]
+    assert await told.at(9000) == [PoolConfirmed(9000, 2001)]
     watch.want(2000)  # too soon after the last
     assert [(verb, path.rpartition("/")[2]) for verb, path, _ in api.asked[asked:]] == [
         ("list", "endpointslices"),
@@ -181,7 +191,7 @@ async def test_a_wanted_list_confirms_as_of_when_it_was_asked_for(api: FakeApi, 
     ]
     told.now += 10**9
     assert await watch.confirm()
-    assert told.take() == [PoolConfirmed(told.now)]
+    assert told.take() == [PoolConfirmed(told.now, told.now)]
 
 
 async def test_a_list_that_the_watch_cannot_follow_is_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
@@ -191,12 +201,12 @@ async def test_a_list_that_the_watch_cannot_follow_is_a_gap(api: FakeApi, watch:
     assert not await watch.confirm()
     assert await told.at(2000, 2) == [
         PoolUnobserved(2000, 1000, "the watch does not tell what a list shows"),
-        PoolObserved(2000, 1000, pool(A), listed=True),
+        PoolObserved(2000, 1000, 2000, pool(A), 2000),
     ]
     api.deaf = False
     await until(lambda: len(api.streams) == 7)
     api.delete("endpointslices", "turn-1")
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool())]
+    assert await told.at(2000) == [PoolObserved(2000, 2000, 2000, pool())]
     assert await watch.confirm()
 
 
@@ -215,12 +225,104 @@ async def test_bookmarks_of_a_watch_that_is_late_do_not_shorten_the_gap(
         told.now = 60 * S
         for resource in ("endpointslices", "services"):
             api.say(resource, old)
-        await until(lambda: watch._slices.heard_ns == watch._service.heard_ns == 60 * S)
+        await until(lambda: not any(stream.queue.qsize() for stream in api.streams))
         assert not await watch.confirm()
         assert await told.at(60 * S, 2) == [
             PoolUnobserved(60 * S, 10 * S, "the watch does not tell what a list shows"),
-            PoolObserved(60 * S, 10 * S, pool(A), listed=True),
+            PoolObserved(60 * S, 10 * S, 60 * S, pool(A), 60 * S),
         ]
+
+
+async def test_lists_of_one_object_are_asked_for_twice_in_a_settle_time(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    api.put("endpointslices", endpoint_slice(endpoint("c"), name="turn-2"))
+    async with watching(sample_ns=1):  # as short as can be
+        await until(lambda: len(api.streams) == 7)
+        told.take()
+        asked = len(api.asked)
+        told.now = 2000
+        assert await told.at(2000) == [ApiServerAnswered(2000, 2000)]
+        assert sorted((verb, path.rpartition("/")[2], query["limit"]) for verb, path, query in api.asked[asked:]) == [
+            ("list", "endpointslices", "1"),
+            ("list", "services", "1"),
+        ]
+        assert not any("resourceVersion" in query for _, _, query in api.asked[asked:])
+        api.answering.clear()
+        asked = len(api.asked)
+        await until(lambda: len(api.asked) == asked + 2)
+        await asyncio.sleep(3 * SAMPLE_LEAST_NS / S)
+        assert len(api.asked) == asked + 2  # one round at a time
+        told.now = 3000
+        api.statuses = [500]
+        api.answering.set()
+        await until(lambda: len(api.asked) > asked + 2)
+        assert await told.at(3000) == [ApiServerAnswered(3000, 3000)]  # the round that failed is left out
+
+
+async def test_a_list_of_one_object_dates_what_comes_late(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    """The watch is deaf from 3000, and tells at 9000 what happened at 4000."""
+    sample = watch._slices.sample
+    for told.now in (2000, 3000):
+        await sample()
+    api.deaf = True
+    told.now = 4000
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    late = api.history[-1][2]
+    for told.now in (5000, 6000):
+        await sample()
+    told.now = 9000
+    api.deaf = False
+    api.say("endpointslices", late)
+    assert await told.at(9000) == [PoolObserved(9000, 3000, 5000, pool(A))]
+    told.now = 10_000
+    api.cut("endpointslices")
+    assert await told.at(10_000, 2) == [PoolUnobserved(10_000, 1000, CUT), PoolConfirmed(10_000, 1000)]
+
+
+async def test_a_list_of_one_object_that_has_no_more_proves_the_copy(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    for told.now in (2000, 3000):
+        await watch._slices.sample()
+        await watch._service.sample()
+    api.deaf = True
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    told.now = 4000
+    await watch._slices.sample()  # it shows what the watch has not told
+    told.now = 5000
+    api.cut("endpointslices")
+    assert await told.at(5000, 2) == [
+        PoolUnobserved(5000, 3000, CUT),
+        PoolObserved(5000, 3000, 5000, pool(A), 3000),
+    ]
+
+
+async def test_a_list_in_several_pages_is_as_old_as_its_first(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    """What changes between two of its pages is not in it."""
+    for number in range(6):
+        api.put("endpointslices", endpoint_slice(name=f"more-{number}"))
+    await until(lambda: len(watch._slices.items) == 7)
+    told.now = 2000
+    get, asked = watch._slices._api.get, []
+
+    async def slow(path: str, params: Any = ()) -> Any:
+        answer = await get(path, params)
+        asked.append(told.now)
+        told.now += 1000
+        if len(asked) == 1:
+            api.put("endpointslices", endpoint_slice(endpoint("a")))
+            await until(lambda: watch.snapshot == pool(A))
+        return answer
+
+    watch._slices._api.get = slow  # type: ignore[method-assign]
+    assert await watch.confirm()
+    del watch._slices._api.get
+    assert asked == [2000, 3000, 4000]
+    assert told.take() == [PoolObserved(3000, 1000, 3000, pool(A)), PoolConfirmed(5000, 2000)]
+    told.now = 9000
+    api.put("endpointslices", endpoint_slice(endpoint("b", "n2")))
+    assert await told.at(9000) == [PoolObserved(9000, 2000, 9000, pool(B))]
 
 
 async def test_a_failed_list_confirms_nothing(api: FakeApi, watch: PoolWatch, told: Told) -> None:
@@ -255,13 +357,16 @@ async def test_a_gap_that_begins_meanwhile_is_not_confirmed_away(
         ({"a": "5", "b": "12"}, "12", {"a": "5"}, "9", True),  # b was created since
         ({"a": "10"}, "10", {"a": "9"}, "9", True),  # numbers, not text
         ({"a": "x"}, "x", {"a": "x"}, "y", True),
-        ({"a": "x"}, "x", {"a": "y"}, "y", False),  # no numbers: only the same is as new
+        ({"a": "x"}, "x", {"a": "y"}, "y", False),  # no numbers: only the same is as new...
+        ({"a": "x", "b": "z"}, "z", {"a": "x"}, "y", False),  # ...and b may have been created since, or deleted before
     ],
 )
 def test_whether_a_watch_is_level_with_a_list(
     *, copy: dict[str, str], seen: str, listing: dict[str, str], version: str, level: bool
 ) -> None:
-    reflector: Reflector[None] = Reflector(None, "", (), lambda _obj: None, None, page=1, pace=QUICK, now_ns=lambda: 0)
+    reflector: Reflector[None] = Reflector(
+        None, "", (), lambda _obj: None, None, kind="Node", page=1, pace=QUICK, now_ns=lambda: 0
+    )
     reflector.items = {key: Kept(own, None) for key, own in copy.items()}
     reflector._version = seen
     kept = {key: Kept(own, None) for key, own in listing.items()}
@@ -274,11 +379,11 @@ def test_whether_a_watch_is_level_with_a_list(
 async def test_a_cut_watch_that_missed_nothing_leaves_no_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.cut("endpointslices")
-    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, CUT), PoolConfirmed(1000)]
+    assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, CUT), PoolConfirmed(2000, 1000)]
     await api.watched("endpointslices")
     told.now = 3000
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(3000) == [PoolObserved(3000, 3000, pool(A))]
+    assert await told.at(3000) == [PoolObserved(3000, 2000, 3000, pool(A))]
 
 
 async def test_what_changed_while_it_was_cut_became_so_within_the_gap(
@@ -295,11 +400,11 @@ async def test_what_changed_while_it_was_cut_became_so_within_the_gap(
     api.cut("services")  # is part of the same gap
     await api.watched("services", 0)
     api.status = None
-    assert await told.at(5000) == [PoolObserved(5000, 1000, pool(A, B), listed=True)]
+    assert await told.at(5000) == [PoolObserved(5000, 1000, 5000, pool(A, B), 5000)]
     await until(lambda: len(api.streams) == 7)
     told.now = 6000
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(6000) == [PoolObserved(6000, 6000, pool(A))]
+    assert await told.at(6000) == [PoolObserved(6000, 5000, 6000, pool(A))]
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -317,7 +422,7 @@ async def test_what_came_and_went_while_it_was_cut_leaves_a_gap(
         api.compact()
     told.now = 5000
     api.status = None
-    assert await told.at(5000) == [PoolObserved(5000, 1000, pool(A, B), listed=True)]
+    assert await told.at(5000) == [PoolObserved(5000, 1000, 5000, pool(A, B), 1000)]
     assert await watch.confirm()
 
 
@@ -335,7 +440,7 @@ async def test_what_came_and_went_under_a_silent_watch_leaves_a_gap(
         gap = [event for event in told.events if isinstance(event, PoolUnobserved | PoolObserved)]
         assert gap == [
             PoolUnobserved(1000, 1000, "the watch was silent for 0.3 s while things changed"),
-            PoolObserved(1000, 1000, pool(A, B), listed=True),
+            PoolObserved(1000, 1000, 1000, pool(A, B), 1000),
         ]
 
 
@@ -359,7 +464,7 @@ async def test_whether_anything_was_missed_is_told_by_what_comes_next(
             api.end("endpointslices")
         else:
             api.put("endpointslices", endpoint_slice(endpoint("c"), name="turn-2"))
-        again = PoolObserved(1000, 1000, pool(A, B), listed=True) if what == "end" else PoolConfirmed(1000)
+        again = PoolObserved(1000, 1000, 1000, pool(A, B), 1000) if what == "end" else PoolConfirmed(1000, 1000)
         await until(lambda: again in told.events)
         await until(lambda: watch.snapshot == (pool(A, B, C) if what == "newer" else pool(A, B)))
 
@@ -374,26 +479,7 @@ async def test_changes_of_one_half_wait_while_the_other_is_down(api: FakeApi, wa
     assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
     told.now = 3000
     api.status = None
-    assert await told.at(3000) == [PoolObserved(3000, 1000, pool(A), listed=True)]
-
-
-async def test_the_gap_reaches_back_as_far_as_news_may_be_late(
-    api: FakeApi, watching: Callable[..., Any], told: Told
-) -> None:
-    told.now = 10 * S
-    async with watching():
-        await until(lambda: len(api.streams) == 7)
-        told.now = 60 * S
-        api.bookmark("services")
-        api.put("endpointslices", endpoint_slice(endpoint("a")))
-        await until(lambda: PoolObserved(60 * S, 60 * S, pool(A)) in told.events)
-        await until(lambda: not any(stream.queue.qsize() for stream in api.streams))
-        api.put("services", service(ingress=()))
-        await until(lambda: any(isinstance(event, ClusterEvent) for event in told.events))
-        told.take()
-        told.now = 70 * S
-        api.cut("endpointslices")
-        assert await told.at(70 * S, 2) == [PoolUnobserved(70 * S, 58 * S, CUT), PoolConfirmed(10 * S)]
+    assert await told.at(3000) == [PoolObserved(3000, 1000, 2000, pool(A), 1000)]
 
 
 @pytest.mark.parametrize("how", ["http", "event"])
@@ -408,13 +494,13 @@ async def test_an_expired_version_is_a_gap_and_a_new_list(api: FakeApi, watch: P
         api.say("endpointslices", {"type": "ERROR", "object": status})
     reason = "the API server no longer has the changes since we last looked (410)"
     again = {  # a list proves nothing of what came and went, unless the changes can be had after all
-        "http": PoolObserved(2000, 1000, pool(A, B), listed=True),
-        "event": PoolConfirmed(1000),
+        "http": PoolObserved(2000, 1000, 2000, pool(A, B), 1000),
+        "event": PoolConfirmed(2000, 1000),
     }
     assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), again[how]]
     await api.watched("endpointslices")
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]
+    assert await told.at(2000) == [PoolObserved(2000, 2000, 2000, pool(A))]
 
 
 async def test_a_watch_that_ends_after_its_time_goes_on_without_a_gap(
@@ -426,7 +512,7 @@ async def test_a_watch_that_ends_after_its_time_goes_on_without_a_gap(
     lists = sum(verb == "list" for verb, *_ in api.asked)
     told.now = 2000
     api.end("endpointslices")
-    assert await told.at(2000) == [PoolObserved(2000, 2000, pool(A))]
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A))]
     assert sum(verb == "list" for verb, *_ in api.asked) == lists
 
 
@@ -438,13 +524,13 @@ async def test_a_watch_that_ends_as_soon_as_it_begins_is_broken(
         await api.watched("endpointslices")
         api.end("endpointslices")
         reason = "the API server ends the watch as soon as it begins"
-        assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000)]
+        assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000, 1000)]
 
 
 async def test_a_line_that_cannot_be_read_is_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     api.say("endpointslices", {"type": "ADDED"})
     reason = "the API server sent a watch event that cannot be read"
-    assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000)]
+    assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000, 1000)]
 
 
 async def test_silence_is_checked_by_a_list_and_is_a_gap_only_if_things_changed(
@@ -453,16 +539,16 @@ async def test_silence_is_checked_by_a_list_and_is_a_gap_only_if_things_changed(
     async with watching(replace(QUICK, silence_s=0.1)):
         told.take()
         told.now = 2000
-        assert PoolConfirmed(2000) in await told.at(2000, 2)
+        assert PoolConfirmed(2000, 2000) in await told.at(2000, 2)
         api.deaf = True
         told.now = 3000
         api.put("endpointslices", endpoint_slice(endpoint("a")))
         await until(lambda: any(isinstance(event, PoolUnobserved) for event in told.events))
         gap = next(event for event in told.events if isinstance(event, PoolUnobserved))
         assert gap.reason == "the watch was silent for 0.1 s while things changed"
-        seen = [event for event in told.events if isinstance(event, PoolObserved)]
-        assert seen in ([], [PoolObserved(3000, gap.since_ns, pool(A), listed=True)])
         await until(lambda: any(isinstance(event, PoolObserved) for event in told.events))
+        seen = next(event for event in told.events if isinstance(event, PoolObserved))
+        assert (seen.since_ns, seen.until_ns, seen.snapshot) == (gap.since_ns, 3000, pool(A))
 
 
 async def test_a_killed_api_server_is_one_line_and_the_watch_resumes_when_it_is_back(
@@ -477,14 +563,14 @@ async def test_a_killed_api_server_is_one_line_and_the_watch_resumes_when_it_is_
     await api.start()
     assert sorted(await told.at(3000, 2), key=str) == [
         ClusterEvent(3000, "node", "n3", "added"),
-        PoolObserved(3000, 1000, pool(B), listed=True),
+        PoolObserved(3000, 1000, 3000, pool(B), 3000),
     ]
     await until(lambda: len(api.streams) == 7)
     told.now = 4000
     api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2")))
-    assert await told.at(4000) == [PoolObserved(4000, 4000, pool(A, B))]
+    assert await told.at(4000) == [PoolObserved(4000, 3000, 4000, pool(A, B))]
     assert await watch.confirm()
-    assert told.take() == [PoolConfirmed(4000)]
+    assert told.take() == [PoolConfirmed(4000, 4000)]
 
 
 # --- starts -----------------------------------------------------------------------------------------------------------
@@ -498,7 +584,7 @@ async def test_a_slow_start_goes_on_in_the_background(api: FakeApi, watching: Ca
         told.now = 5000
         api.hold.set()
         await until(lambda: watch.unwatched is None)
-        assert PoolObserved(5000, 5000, pool(A, B), listed=True) in told.events
+        assert PoolObserved(5000, 1000, 5000, pool(A, B), 1000) in told.events
 
 
 async def test_a_dead_start_says_why(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
@@ -523,7 +609,7 @@ async def test_what_is_refused_is_said_once_and_the_rest_goes_on(
             "cannot list pods in namespace media: restarts of backend pods will be missing",
         ]
         assert sorted(told.take(), key=lambda event: getattr(event, "what", "")) == [
-            PoolObserved(1000, 1000, pool(A, B), listed=True),
+            PoolObserved(1000, 1000, 1000, pool(A, B), 1000),
             *[ClusterEvent(1000, "watch", "media/turn", what) for what in said],
         ]
 
@@ -543,7 +629,7 @@ async def test_without_the_service_the_pool_is_its_endpoints(
         assert not await watch.confirm()
         assert await told.at(1000, 2) == [
             PoolUnobserved(1000, 1000, "the watch does not tell what a list shows"),
-            PoolObserved(1000, 1000, pool(A, spec=()), listed=True),
+            PoolObserved(1000, 1000, 1000, pool(A, spec=()), 1000),
         ]
         assert await watch.confirm()
 
@@ -593,20 +679,121 @@ async def test_each_proxy_is_seen_once(api: FakeApi, watch: PoolWatch, told: Tol
 # --- errors of its own ------------------------------------------------------------------------------------------------
 
 
-async def test_an_internal_error_is_one_event_and_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
-    api.put("endpointslices", endpoint_slice({"conditions": {}}))  # an endpoint without an address
-    failed = "the watch of slices failed by an internal error (KeyError: 'addresses')"
-    assert await told.at(1000, 2) == [
-        ClusterEvent(1000, "watch", "media/turn", failed),
-        PoolUnobserved(1000, 1000, "an internal error (KeyError)"),
-    ]
-    assert not await watch.confirm()
-    api.put("endpointslices", endpoint_slice(endpoint("a")))
-    assert await told.at(1000) == [PoolObserved(1000, 1000, pool(A), listed=True)]
-    api.deaf = True
-    api.put("endpointslices", endpoint_slice({"conditions": {}}))
-    assert not await watch.confirm()
+async def test_an_internal_error_is_one_event_and_a_gap(
+    api: FakeApi, watch: PoolWatch, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_obj: object) -> Slice:
+        raise KeyError("bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watch._slices, "_keep", fail)
+        told.now = 2000
+        api.put("endpointslices", endpoint_slice(endpoint("a")))
+        failed = "the watch of slices failed by an internal error (KeyError: 'bug')"
+        assert await told.at(2000, 2) == [
+            ClusterEvent(2000, "watch", "media/turn", failed),
+            PoolUnobserved(2000, 1000, "an internal error (KeyError)"),
+        ]
+        assert not await watch.confirm()
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A), 1000)]
+    with monkeypatch.context() as patch:
+        patch.setattr(watch._slices, "_keep", fail)
+        assert not await watch.confirm()
     assert told.take() == []  # said once
+
+
+# --- what cannot be read ----------------------------------------------------------------------------------------------
+
+ODD = endpoint_slice({**endpoint("a"), "conditions": {"ready": "false"}})
+NO_FLAG = 'EndpointSlice "media/turn-1" cannot be read: endpoints[0].conditions.ready is "false", not a boolean'
+
+
+async def test_a_slice_that_cannot_be_read_leaves_the_pool_unknown_until_it_can(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    api.put("endpointslices", ODD)
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, NO_FLAG)]
+    told.now = 3000
+    assert not await watch.confirm()
+    lists = len(api.asked)
+    await until(lambda: len(api.asked) > lists + 1)  # it is listed again and again
+    assert told.take() == []
+    told.now = 4000
+    api.put("endpointslices", endpoint_slice(endpoint("a", ready=False), endpoint("b", "n2")))
+    assert await told.at(4000) == [
+        PoolObserved(4000, 1000, 4000, pool(replace(A, ready=False, serving=False), B), 1000)
+    ]
+
+
+async def test_what_cannot_be_read_in_a_gap_is_said(api: FakeApi, watch: PoolWatch, told: Told) -> None:
+    told.now = 2000
+    api.deaf = True
+    api.put("endpointslices", ODD)
+    api.cut("endpointslices")
+    assert await told.at(2000, 2) == [
+        PoolUnobserved(2000, 1000, CUT),
+        ClusterEvent(2000, "watch", "media/turn", NO_FLAG),
+    ]
+
+
+async def test_a_service_that_cannot_be_read_leaves_the_pool_unknown(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    api.put("services", service(selector=["app"]))
+    reason = 'Service "media/turn" cannot be read: spec.selector is a list, not an object'
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, reason)]
+    api.put("services", service())
+    assert await told.at(2000) == [PoolObserved(2000, 1000, 2000, pool(A, B), 1000)]
+
+
+async def test_other_objects_that_cannot_be_read_are_told_and_left_as_they_were(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    api.put("nodes", node("n1", ready="yes", internal="10.0.0.1"))
+    api.put("nodes", node("n1", ready="yes", internal="10.0.0.1"))
+    odd = 'Node "n1" cannot be read: status.conditions[1].status is none of True, False, Unknown'
+    assert await told.at(1000) == [ClusterEvent(1000, "watch", "media/turn", odd)]
+    for number in range(30):
+        api.put("nodes", node(f"x{number}", ready="yes"))
+    api.put("nodes", node("n3"))
+    events = await told.at(1000, 21)
+    assert [event.name for event in events if isinstance(event, ClusterEvent)] == [*["media/turn"] * 20, "n3"]
+    assert getattr(events[-2], "what", "") == "more objects cannot be read"
+    api.cut("nodes")
+    await until(lambda: "nodes" not in {stream.resource for stream in api.streams})
+    await api.watched("nodes")
+    assert watch._around._nodes.items.keys() == {"/n1", "/n2", "/n3"}  # n1 was not removed
+    assert told.take() == []
+
+
+@pytest.mark.parametrize("obj", [None, [], 7, "x"])
+@pytest.mark.parametrize("resource", ["endpointslices", "nodes"])
+async def test_an_event_without_an_object(
+    api: FakeApi, watch: PoolWatch, told: Told, resource: str, obj: object
+) -> None:
+    told.now = 2000
+    api.say(resource, {"type": "MODIFIED", "object": obj})
+    if resource == "endpointslices":
+        reason = "the API server sent a watch event that cannot be read"
+        assert await told.at(2000, 2) == [PoolUnobserved(2000, 1000, reason), PoolConfirmed(2000, 1000)]
+    else:
+        await until(lambda: "nodes" not in {stream.resource for stream in api.streams})
+    await api.watched(resource)
+
+
+@pytest.mark.parametrize("nothing", ["name", "resourceVersion"])
+async def test_an_object_without_a_name_or_version(api: FakeApi, watch: PoolWatch, told: Told, nothing: str) -> None:
+    metadata = {"namespace": "media", "name": "turn-1", "resourceVersion": "9999"}
+    del metadata[nothing]
+    api.say("endpointslices", {"type": "MODIFIED", "object": {**endpoint_slice(), "metadata": metadata}})
+    name = "media" if nothing == "name" else "media/turn-1"
+    reason = f'EndpointSlice "{name}" cannot be read: metadata.{nothing} is missing'
+    assert await told.at(1000, 2) == [PoolUnobserved(1000, 1000, reason), PoolConfirmed(1000, 1000)]
+
+
+# --- errors of its own ------------------------------------------------------------------------------------------------
 
 
 async def test_an_emit_that_fails_is_raised_at_the_end(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:

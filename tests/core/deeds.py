@@ -53,6 +53,11 @@ def entries_stay(w: World) -> None:
         w.pool("p1")
 
 
+def hung(w: World) -> None:
+    """A pod answers nobody, and its endpoint stays Ready."""
+    w.gone_pods.add("p1")
+
+
 def node_dies(w: World) -> None:
     w.dead.update(w.on(ip="10.0.0.1"))
     if w.watched:

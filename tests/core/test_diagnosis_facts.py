@@ -85,7 +85,7 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
     w.canary = lambda: None  # type: ignore[method-assign]
     (diagnosis,) = w.run().diagnoses
     assert diagnosis.certainty is CANNOT_TELL
-    assert "1 canary from a fresh port was not answered" in diagnosis.evidence
+    assert "3 canaries from a fresh port were not answered" in diagnosis.evidence
 
 
 # --- of one and of several -----------------------------------------------------------------------------------------------

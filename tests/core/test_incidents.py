@@ -7,6 +7,7 @@ from dataclasses import replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import (
+    BlackoutEnded,
     Change,
     ChangeJudged,
     ChangeRevised,
@@ -14,19 +15,24 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     ClusterEvent,
     Cohort,
+    CrossDelivered,
     Event,
     FirstAnswer,
     Incident,
     IncidentClosed,
+    IncidentOngoing,
     Judgement,
     NodeAddresses,
     OutageEnded,
+    OutageJudged,
     OutageStarted,
     PoolObserved,
     ProbesLost,
     RunEnded,
     RunStarted,
+    SendingStopped,
     Sighting,
+    WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import MAX_MEMBERS, Incidents
@@ -71,6 +77,7 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
         changes=2,
         outages=0,
         bursts=0,
+        strays=0,
         lost=0,
         kinds=((Kind.POD, 2),),
         cohorts=(Cohort("10.240.0.4", 2, 3, "pool1-1"),),
@@ -112,7 +119,8 @@ def test_distances_count_from_the_first_probe_that_was_lost_or_met_the_new_state
     assert near(outage) == [('node "n" added 2.0 s before',)]
     ended = OutageEnded(60 * S, "CLIENT-0", 10, 12 * S, 480, Sighting(490, 59 * S, who("a")))
     late = ClusterEvent(58 * S, "node", "n", "Ready")
-    assert near(outage, seen("CLIENT-1", 40 * S), late, ended)[2:] == [('node "n" Ready 1.0 s before',)]
+    told = near(outage, seen("CLIENT-1", 40 * S), late, ended)
+    assert told == [(), ('node "n" added 2.0 s before', 'node "n" Ready 46.0 s after')]
 
 
 def test_a_diagnosis_counts_from_the_same_moment() -> None:
@@ -154,18 +162,124 @@ def test_an_outage_is_a_member_until_it_ends() -> None:
     assert (from_the_start.outages, from_the_start.cohorts) == (1, ())
     late_end = OutageEnded(300 * S, "CLIENT-0", 10, 10 * S, 60, Sighting(70, 299 * S, who("a")))
     told = run(outage, seen("CLIENT-9", 200 * S), late_end)
-    assert [(i.outages, i.changes, i.lost) for i in told] == [(1, 0, 0), (0, 1, 0), (1, 0, 60)]
+    assert [(i.outages, i.changes, i.lost) for i in told] == [(0, 1, 0), (1, 0, 60)]
+    assert [(i.from_ns, i.to_ns, i.continuing) for i in told[1:]] == [(10 * S, 299 * S, False)]
     assert len(run(late_end)) == 0
 
 
-def test_an_outage_takes_the_place_of_its_burst_and_is_told_while_it_lasts() -> None:
+def test_an_outage_takes_the_place_of_its_burst_and_lasts_as_long_as_its_silence() -> None:
     answered = FirstAnswer(0, "CLIENT-0", 0, who("a"))
     last = Sighting(9, 9_900 * MS, who("a"))
     losses: list[Event] = [lost("CLIENT-0", 10 + 10 * n, 10, (10 + n) * S) for n in range(90)]
     outage = OutageStarted(15 * S, "CLIENT-0", 10, 10 * S, last)
-    (incident,) = run(answered, *losses[:3], outage, *losses[3:])
-    assert (incident.bursts, incident.outages, incident.from_ns, incident.to_ns) == (0, 1, 10 * S, 15 * S)
-    assert 30 <= incident.lost <= 80  # those lost until it was told, each once
+    stopped = SendingStopped(102 * S, interrupted=False)
+    (incident,) = run(answered, *losses[:3], outage, *losses[3:], stopped)
+    assert (incident.bursts, incident.outages, incident.from_ns, incident.to_ns) == (0, 1, 10 * S, 102 * S)
+    assert (incident.lost, incident.continuing) == (900, False)
+
+
+def lasting(session: str = "CLIENT-0", since_ns: int = 10 * S, pod: str = "a") -> OutageStarted:
+    before = Sighting(9, since_ns - 100 * MS, who(pod))
+    return OutageStarted(since_ns + 5 * S, session, 10, since_ns, before, probes=50)
+
+
+def back(session: str, at_ns: int, probes: int, since_ns: int = 10 * S) -> OutageEnded:
+    return OutageEnded(at_ns, session, 10, since_ns, probes, Sighting(10 + probes, at_ns - 10 * MS, who("b")))
+
+
+def over_it(session: str, at_ns: int, first: int, before: int = 9) -> ChangeSeen:
+    """What the first reply after an outage shows."""
+    change = Change(
+        1,
+        (Kind.POD,),
+        Sighting(before, 9_900 * MS, who("a")),
+        Sighting(first, at_ns - 10 * MS, who("b")),
+        at_ns,
+        100 * MS,
+        at_ns,
+    )
+    return ChangeSeen(at_ns, session, change)
+
+
+def test_an_incident_that_lasts_is_told_once_as_one_that_goes_on() -> None:
+    analysis = RunAnalysis(Rules())
+
+    def told(*events: Event, until_s: int) -> list[IncidentOngoing | IncidentClosed]:
+        found = [each for event in events for each in analysis.feed(event)]
+        for second in range(events[-1].at_ns // S + 1, until_s):
+            found += analysis.advance(second * S)
+        return [each for each in found if isinstance(each, (IncidentOngoing, IncidentClosed))]
+
+    # Nothing is known that would give it a class, so it is told as one that lasts after half a minute.
+    assert told(STARTED, FirstAnswer(0, "CLIENT-0", 0, who("a")), lasting(), until_s=46) == []
+    (ongoing,) = told(lost("CLIENT-0", 60, 300, 15 * S), until_s=200)
+    assert isinstance(ongoing, IncidentOngoing)
+    assert (ongoing.at_ns, ongoing.incident.number, ongoing.incident.outages) == (46 * S, 1, 1)
+    (closed,) = told(back("CLIENT-0", 200 * S, 1_900), until_s=300)
+    assert isinstance(closed, IncidentClosed)
+    assert (closed.incident.number, closed.incident.from_ns, closed.incident.to_ns) == (1, 10 * S, 199_990 * MS)
+    assert (closed.incident.lost, closed.at_ns) == (1_900, 203 * S)
+
+
+def test_an_incident_that_lasts_and_is_judged_is_told_when_it_has_been_quiet() -> None:
+    incidents = Incidents()
+    incidents.feed(STARTED)
+    incidents.feed(lasting())
+    incidents.feed(OutageJudged(16 * S, "CLIENT-0", 10, 10 * S, Judgement.VIOLATION, None, ()))
+    assert incidents.close(17 * S) == incidents.ongoing(18 * S) == []
+    assert [story.number for story in incidents.ongoing(18 * S + 1)] == [1]
+    assert incidents.ongoing(60 * S) == []
+    assert incidents.close(300 * S) == []
+
+
+def test_a_change_over_an_outage_belongs_to_the_outage_s_story() -> None:
+    told = run(
+        lasting(),
+        lasting("CLIENT-1"),
+        back("CLIENT-0", 95 * S, 850),
+        over_it("CLIENT-0", 95 * S, 860),
+        back("CLIENT-1", 97 * S, 870),
+        over_it("CLIENT-1", 97 * S, 880),
+    )
+    assert [(i.outages, i.changes, i.sessions, i.to_ns, i.continuing) for i in told] == [(2, 2, 2, 96_990 * MS, False)]
+
+
+def test_a_change_that_does_not_lie_over_the_outage_is_another_incident() -> None:
+    """Neither one that comes after it, nor one that lies over it and is told when its story is over."""
+    after = replace(over_it("CLIENT-0", 97 * S, 900).change, before=Sighting(860, 96_900 * MS, who("a")))
+    late = replace(over_it("CLIENT-0", 200 * S, 880).change, number=2)
+    told = run(
+        lasting(),
+        back("CLIENT-0", 95 * S, 850),
+        ChangeSeen(97 * S, "CLIENT-0", after),
+        ClusterEvent(150 * S, "watch", "", "which is told to nobody, and lets time pass"),
+        ChangeSeen(200 * S, "CLIENT-0", late),
+    )
+    assert [(i.number, i.outages, i.changes) for i in told] == [(1, 1, 0), (2, 0, 1), (3, 0, 1)]
+
+
+def test_sessions_that_a_blackout_left_dead_are_an_incident_of_their_own() -> None:
+    """Half of 4 sessions stay dead when the rest goes on; theirs begins where the blackout ended."""
+    dark = BlackoutEnded(30 * S, 10 * S, 30 * S, 800, 9)
+    common = [lost(f"CLIENT-{n}", 10, 200, 10 * S) for n in range(4)]
+    left = [replace(lasting(f"CLIENT-{n}", since_ns=(10_000 + n * 25) * MS), at_ns=30_500 * MS + n) for n in range(2)]
+    told = run(*common, dark, *left, SendingStopped(90 * S, interrupted=False))
+    assert [(i.number, i.bursts, i.outages, i.sessions) for i in told] == [(1, 2, 0, 2), (2, 0, 2, 2)]
+    assert (told[1].from_ns, told[1].to_ns) == (30 * S, 90 * S)
+    # One that fell silent long after the blackout was not left dead by it.
+    (other,) = run(dark, lasting("CLIENT-3", since_ns=50 * S))
+    assert other.from_ns == 50 * S
+
+
+def test_replies_that_arrive_elsewhere_are_members() -> None:
+    source = TransportAddress("10.1.0.1", 3478)
+    wrong = WrongSource(10_010 * MS, "CLIENT-0", source, TARGET, 5, 10 * S, who("b"))
+    across = CrossDelivered(10_020 * MS, "CLIENT-1", "CLIENT-2", 7, 10 * S, who("b"), TARGET)
+    (incident,) = run(FirstAnswer(0, "CLIENT-0", 0, who("a")), wrong, across)
+    assert (incident.sessions, incident.changes, incident.strays) == (2, 0, 2)
+    assert incident.judgements == ((Judgement.VIOLATION, 2),)
+    assert (incident.from_ns, incident.to_ns) == (10 * S, 10_020 * MS)
+    assert incident.cohorts == (Cohort("10.240.0.4", 1, 1),)
 
 
 def test_a_silence_of_all_is_cut_as_well_and_what_goes_on_is_another_incident() -> None:

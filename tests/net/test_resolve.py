@@ -9,7 +9,7 @@ import pytest
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.errors import UserError
-from affinity_tester.net.resolve import Target, resolve_target
+from affinity_tester.net.resolve import Destination, Target, resolve_target
 
 
 @pytest.mark.parametrize(
@@ -30,23 +30,55 @@ async def test_addresses(text: str, address: TransportAddress) -> None:
     assert await resolve_target(text, 3478) == Target(address, text)
 
 
-async def test_a_name_is_resolved_to_its_first_address_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[object, ...]) -> list[object]:
+    """Let every name resolve to these: (address,), or (address, scope). Returns what is asked."""
     asked: list[object] = []
 
     def resolver(host: str, port: int, *_: int) -> object:
         asked.append((host, port))
-        sort = socket.SOCK_DGRAM
-        return [
-            (socket.AF_INET6, sort, 17, "", ("2001:db8::1", port, 0, 0)),
-            (socket.AF_INET, sort, 17, "", ("192.0.2.1", port)),
-        ]
+        found = []
+        for address, *scope in addresses:
+            six = ":" in str(address)
+            place = (address, port, 0, *(scope or [0])) if six else (address, port)
+            found.append((socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM, 17, "", place))
+        return found
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    return asked
+
+
+async def test_a_name_is_resolved_once_to_all_addresses_of_the_family_of_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = resolving(
+        monkeypatch,
+        ("2001:db8::1",), ("192.0.2.1",), ("fe80::2%eth0", 7), ("2001:db8::1",), ("192.0.2.2",), ("2001:db8::3",),
+    )  # fmt: skip
     found = await resolve_target("lb.example:5000", 3478)
-    assert (found, asked) == (
-        Target(TransportAddress("2001:db8::1", 5000), "lb.example:5000"),
-        [("lb.example", 5000)],
+    assert asked == [("lb.example", 5000)]
+    assert found == Target(
+        TransportAddress("2001:db8::1", 5000),
+        "lb.example:5000",
+        more=(
+            Destination(TransportAddress("fe80::2", 5000), 7),
+            Destination(TransportAddress("2001:db8::3", 5000)),
+        ),
+        unprobed=(TransportAddress("192.0.2.1", 5000), TransportAddress("192.0.2.2", 5000)),
     )
+    assert found.destinations == (Destination(found.address), *found.more)
+
+
+async def test_an_address_that_nothing_can_be_sent_to_is_left_out_where_there_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolving(monkeypatch, ("0.0.0.0",), ("192.0.2.1",), ("fe80::1",))
+    left = (TransportAddress("0.0.0.0", 1), TransportAddress("fe80::1", 1))
+    assert await resolve_target("lb.example", 1) == Target(
+        TransportAddress("192.0.2.1", 1), "lb.example", unprobed=left
+    )
+    resolving(monkeypatch, ("0.0.0.0",), ("fe80::1",))
+    with pytest.raises(UserError, match=r"the target 0\.0\.0\.0 is no unicast address"):
+        await resolve_target("lb.example", 1)
 
 
 async def test_localhost_is_this_machine() -> None:

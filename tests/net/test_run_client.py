@@ -14,9 +14,10 @@ import pytest
 from running import MS, Told, probed
 
 from affinity_tester import __version__
-from affinity_tester.core import outages, tracker
+from affinity_tester.core import doubt, outages, tracker
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    CanaryResult,
     ChangeSeen,
     ClientFault,
     Counts,
@@ -307,6 +308,7 @@ async def test_a_silence_says_that_sessions_get_each_other_s_replies(monkeypatch
 
 async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "OUTAGE_NS", 800 * MS)
+    monkeypatch.setattr(outages, "_PATIENCE_NS", 300 * MS)
 
     def blackholes(server: ScriptedServer, probe: Probe) -> None:
         # Session 1 is dead from the start; session 3 from its 10th probe until its 80th.
@@ -328,6 +330,50 @@ async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.M
     ended = told.only(OutageEnded)
     assert (ended.session, ended.since_seq, ended.probes, ended.first.seq) == (ill.session, 10, 70, 80)
     told.counts()
+
+
+async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "LONG_NS", 0)
+    monkeypatch.setattr(client_module, "SWEEP_NS", 20 * MS)
+    monkeypatch.setattr(doubt, "FIRST_NS", 600 * MS)
+    monkeypatch.setattr(doubt, "APART_NS", 100 * MS)
+
+    def script(server: ScriptedServer, probe: Probe) -> None:
+        # Session 1 is dead from its third probe on, session 2 loses two and is answered at the next, sessions 0 and 3 live.
+        if not (probe.session == 1 and probe.seq >= 2) and not (probe.session == 2 and probe.seq in {2, 3}):
+            server.reply(probe)
+
+    async with scripted(script) as server:
+        told = await probed(server.address, seconds=3.95, sessions=4, interval_ns=500 * MS)
+    names = {session.local.port: session.session for session in told.of(SessionStarted)}
+    numbers = {names[p.source[1]]: p.session for p in server.probes if p.source[1] in names}  # the others are canaries
+    slots = {
+        numbers[summary.session]: summary.total.sent + summary.total.timer_misses for summary in told.of(SessionSummary)
+    }
+    assert slots[0] == 8
+    assert {number: more - slots[0] for number, more in slots.items()} == {
+        0: 0,
+        1: doubt.MOST,
+        2: 1,
+        3: pytest.approx(0, abs=1),
+    }
+    told.counts()
+
+
+async def test_a_short_silence_after_a_stall_of_the_client_has_no_canary() -> None:
+    def stall(server: ScriptedServer, probe: Probe) -> None:
+        if probe.seq == 10 and probe.session == 1:
+            time.sleep(2.5)
+        if not (probe.session == 1 and 5 <= probe.seq < 30):
+            server.reply(probe)
+
+    async with scripted(stall) as server:
+        told = await probed(server.address, seconds=3.5, sessions=2)
+    # Unanswered from its 6th probe to its 30th: for 3 s by the clock, of which the client ran for half a second.
+    assert told.counts().lost == 25
+    assert not told.of(CanaryResult)
 
 
 async def test_a_session_ends_when_its_sequence_numbers_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from time import monotonic_ns
 
 import pytest
 from running import MS, kernel_stamps, probed
 
-from affinity_tester.core import stun
+from affinity_tester import clock
+from affinity_tester.core import canaries, stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -35,7 +35,6 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
-from affinity_tester.net import canary as canary_module
 from affinity_tester.net import probe_socket
 from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
@@ -341,7 +340,7 @@ def test_only_what_is_signed_is_cross_delivered(bench: Bench) -> None:
 async def test_a_late_reply_to_a_canary_that_another_session_gets_is_cross_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(canary_module, "SILENCE_NS", 200 * MS)
+    monkeypatch.setattr(canaries, "SILENCE_NS", 200 * MS)
     sources: dict[int, tuple[object, ...]] = {}
 
     def cross(server: ScriptedServer, probe: Probe) -> None:
@@ -360,10 +359,10 @@ async def test_a_late_reply_to_a_canary_that_another_session_gets_is_cross_deliv
 
 
 def test_a_reply_to_a_probe_that_is_long_forgotten_is_counted_and_not_told(bench: Bench) -> None:
-    bench.session.tracker.sent(monotonic_ns() - 100 * NS_PER_S)
-    bench.session.tracker.expire(monotonic_ns() - 50 * NS_PER_S)
+    bench.session.tracker.sent(clock.now_ns() - 100 * NS_PER_S)
+    bench.session.tracker.expire(clock.now_ns() - 50 * NS_PER_S)
     bench.told.clear()
-    bench.session.tracker.sent(monotonic_ns())  # which makes the first one be forgotten
+    bench.session.tracker.sent(clock.now_ns())  # which makes the first one be forgotten
     message = bench.reply(stun.pack_transaction_id(7, 0), bench.session.local, 1, 288)
     sibling = Bench(bench.server, owners={7: bench.session}, token=8)
     with bind_udp("127.0.0.2", 0) as other:

@@ -65,6 +65,25 @@ def test_a_target_that_was_no_name_is_said_once(story):
     )
 
 
+@pytest.mark.parametrize(
+    ("probed", "unprobed", "said"),
+    [
+        (2, 0, "2 addresses of udp.example.com (203.0.113.7:3478, 203.0.113.8:3478)"),
+        (2, 1, "2 of 3 addresses of udp.example.com (203.0.113.7:3478, 203.0.113.8:3478; not to [2001:db8::1]:3478)"),
+        (1, 1, "1 of 2 addresses of udp.example.com (203.0.113.7:3478; not to [2001:db8::1]:3478)"),
+    ],
+)
+def test_a_name_with_several_addresses_says_which_are_probed(story, probed, unprobed, said):
+    addresses = (TransportAddress("203.0.113.7", 3478), TransportAddress("203.0.113.8", 3478))
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=False))
+    left = (TransportAddress("2001:db8::1", 3478),) * unprobed
+    report.emit(story.started(sessions=10, addresses=addresses if probed > 1 else (), unprobed=left))
+    assert stream.getvalue().splitlines()[1] == (
+        f"13:35:20.176 [info]  10 sessions to {said}: a probe of 288 bytes every 100 ms each, lost after 2 s"
+    )
+
+
 def test_colours_tell_statistics_changes_and_judgements_apart(story):
     violation = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, ("pool not watched",))
     explained = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())

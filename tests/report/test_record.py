@@ -88,7 +88,7 @@ def test_a_run_is_read_as_it_was_written(story, tmp_path, name):
 
 def test_the_first_line_names_format_and_version(story, tmp_path):
     write(tmp_path / "run", [])
-    assert (tmp_path / "run").read_text() == '{"record":"affinity-tester","format":1,"version":"0.1.0"}\n'
+    assert (tmp_path / "run").read_text() == '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
 
 
 def test_events_reach_the_file_within_a_second_of_the_run(story, tmp_path):
@@ -137,7 +137,7 @@ def test_a_killed_run_leaves_a_compressed_record_that_is_read_as_far_as_it_goes(
     writer.close()
 
 
-HEADER = '{"record":"affinity-tester","format":1,"version":"0.1.0"}\n'
+HEADER = '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ HEADER = '{"record":"affinity-tester","format":1,"version":"0.1.0"}\n'
         ("7\n", "is not a run record"),
         ('{"record":"affinity-tester"}\n', "is not a run record"),
         (
-            '{"record":"affinity-tester","format":2,"version":"9"}\n',
-            "has format 2, made by affinity-tester '9'; this one reads format 1",
+            '{"record":"affinity-tester","format":1,"version":"0.1.0"}\n',
+            "has format 1, made by affinity-tester '0.1.0'; this one reads format 2",
         ),
         (HEADER + "{}\n", "is damaged in line 2: unknown event None"),
         (HEADER + "[]\n", "is damaged in line 2: not an object"),

@@ -55,7 +55,7 @@ StatsMode = Literal["auto", "session", "total"]
     "--interval",
     type=options.Duration(MIN_INTERVAL_NS, 3600 * NS_PER_S),
     default=_DEFAULT.interval_ns,
-    help="Time between two probes of a session.",
+    help="Time between two probes of a session; above 1s one that is not answered for 2 s sends up to 5 more in between.",
 )
 @options.option("--duration", type=options.Duration(1 * MS), help="How long to send. Default: until Ctrl-C.")
 @options.option(
@@ -129,6 +129,13 @@ StatsMode = Literal["auto", "session", "total"]
     help="A change of the pool explains changes of sessions up to so long before and after it.",
 )
 @options.option(
+    "--balancer-check",
+    type=options.Duration(0, 600 * NS_PER_S),
+    default=_RULES.balancer_check_ns,
+    help="How long a balancer's health check takes to see a dead node: so long it may explain an outage where it decides"
+    " (externalTrafficPolicy Local, or an ingress node that is silent as a whole).",
+)
+@options.option(
     "--max-loss",
     type=options.Percentage(),
     help="Percentage of probes lost in the network above which the run fails. Default: loss alone never fails.",
@@ -164,6 +171,7 @@ def client(
     connected: bool,
     affinity_window: int,
     settle: int,
+    balancer_check: int,
     max_loss: float | None,
     fail_on: str,
     record: str | None,
@@ -207,6 +215,7 @@ def client(
     rules = Rules(
         settle_ns=settle,
         affinity_window_ns=affinity_window,
+        balancer_check_ns=balancer_check,
         max_loss=None if max_loss is None else max_loss / 100,
         fail_on_avoidable=fail_on == "avoidable",
     )
@@ -272,7 +281,7 @@ async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: R
     pipeline = Pipeline(RunAnalysis(rules), reporter.emit, reporter.advance)
     with stop_on_signals(stop, abort, pipeline):
         async with look_out(asked) as lookout:
-            await lookout.begin(pipeline.emit, demanded=asked.watch == "on")
+            await lookout.begin(pipeline.emit, demanded=asked.watch == "on", settle_ns=rules.settle_ns)
             run = run_client(settings, lookout.target, lookout.explaining(pipeline.emit), stop, abort)
             verdict = await conduct(pipeline, run, abort, rules.settle_ns, lookout.want)
     return verdict.outcome

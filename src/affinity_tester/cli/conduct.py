@@ -7,8 +7,8 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from time import monotonic_ns
 
+from affinity_tester import clock
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     Event,
@@ -41,7 +41,7 @@ class Pipeline:
     ) -> None:
         """`show` gets every event, observed or derived, in the order in which they became known.
 
-        `pass_time` is told the time as it passes (monotonic, in ns).
+        `pass_time` is told the time as it passes (in ns of the run's clock).
         """
         self._analysis = analysis
         self._show = show
@@ -94,7 +94,7 @@ class Pipeline:
 
     def advance(self) -> None:
         """Time passed."""
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         self._tell(self._analysis.advance(now_ns))
         if self._pass_time is not None:
             self._pass_time(now_ns)
@@ -139,9 +139,9 @@ async def conduct(
             pipeline.advance()
         observing.result()
         # A list of the pool is asked for as soon as the settle time is over; a dead API server must not hold the run.
-        deadline_ns = monotonic_ns() + 2 * settle_ns + 5 * NS_PER_S
+        deadline_ns = clock.now_ns() + 2 * settle_ns + 5 * NS_PER_S
         tell_ns = 0
-        while not pipeline.settled and not abort.is_set() and (now_ns := monotonic_ns()) < deadline_ns:
+        while not pipeline.settled and not abort.is_set() and (now_ns := clock.now_ns()) < deadline_ns:
             if pipeline.open_count and now_ns >= tell_ns:
                 pipeline.emit(Settling(now_ns, pipeline.open_count, deadline_ns - now_ns))
                 tell_ns = now_ns + SETTLING_NS
@@ -151,7 +151,7 @@ async def conduct(
             pipeline.advance()
     finally:
         observing.cancel()
-    pipeline.emit(RunEnded(monotonic_ns(), abort.is_set()))
+    pipeline.emit(RunEnded(clock.now_ns(), abort.is_set()))
     assert pipeline.verdict is not None, "the end of a run has a verdict"
     return pipeline.verdict
 

@@ -9,18 +9,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from time import monotonic_ns
+from time import time_ns
 from typing import Literal
 
+from affinity_tester import clock
 from affinity_tester.cli.target import split_target
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
+from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.silence import explain_silence
 from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError
+from affinity_tester.net.probe_socket import learn_source
 from affinity_tester.net.resolve import Target, resolve_target
 from affinity_tester.settings import DEFAULT_PORT
 
@@ -54,19 +58,26 @@ class Lookout:
         self._watch: PoolWatch | None = None
         self._explaining: list[asyncio.Task[None]] = []
 
-    async def begin(self, emit: Callable[[Event], None], *, demanded: bool) -> None:
-        """Watch, and say whether the pool is watched. Raises `UserError` when that is demanded and cannot be."""
+    async def begin(self, emit: Callable[[Event], None], *, demanded: bool, settle_ns: int) -> None:
+        """Watch, and say whether the pool is watched. Raises `UserError` when that is demanded and cannot be.
+
+        The API server is asked for a list of one object twice in a settle time, by which late news is dated.
+        """
         if self._cluster is not None and self._found is not None:
             service = self._found.service
             family = family_of(service, self.target.address)
-            self._watch = PoolWatch(self._cluster, service.ref, self._found.port.port, emit, family=family)
+            self._watch = PoolWatch(
+                self._cluster, service.ref, self._found.port.port, emit, family=family, sample_ns=settle_ns // 2
+            )
             self._missing = await self._watch.start() or ""
             if not self._missing:
-                emit(WatchBegun(monotonic_ns(), self._cluster.context, str(service.ref), self._found.via))
+                now_ns = clock.now_ns()
+                addressed_ns = None if service.addressed_ns is None else service.addressed_ns - time_ns() + now_ns
+                emit(WatchBegun(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
                 return
         if demanded:
             raise UserError(f"--watch on: {self._missing}")
-        emit(WatchMissing(monotonic_ns(), self._missing))
+        emit(WatchMissing(clock.now_ns(), self._missing))
 
     def want(self, after_ns: int | None) -> None:
         """See to it that the pool is listed later than this; None: not needed."""
@@ -153,7 +164,7 @@ async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Ta
     if not asked.target:
         if cluster is None:
             raise UserError(f"{NO_TARGET}; nor can its Service be looked up ({missing})")
-        found = await discover(cluster, asked.service, asked.via, asked.port)
+        found = await discover(cluster, asked.service, asked.via, asked.port, has_route=_has_route)
         return await resolve_target(found.target, found.host_port), found, ""
     if cluster is None or asked.service is None:
         target = await resolve_target(asked.target, asked.port or DEFAULT_PORT)
@@ -164,19 +175,30 @@ async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Ta
     return await resolve_target(asked.target, found.host_port), found, ""
 
 
+def _has_route(address: TransportAddress) -> bool:
+    try:
+        learn_source(address)
+    except UserError:
+        return False
+    return True
+
+
 async def _find_behind(
     cluster: Cluster | None, target: Target, missing: str, patience_s: float | None
 ) -> tuple[Found | None, str]:
     """The Service that has the target's address; why there is none otherwise."""
     if cluster is None:
         return None, missing
+    unread: list[ObjectError] = []
     try:
         async with asyncio.timeout(patience_s):
-            found = await find_service(cluster, target.address, target.name)
+            found = await find_service(cluster, target.address, target.name, unread)
     except TimeoutError:
         return None, f"the Services of context {cluster.context} could not be listed within {patience_s:g} s"
     except ApiError as error:
         return None, f"Services could not be listed ({error})"
     if found is None:
-        return None, f"no Service of context {cluster.context} has the address {target.address} (name one: --service)"
+        odd = f"; {unread[0]}" if unread else ""
+        where = f"no Service of context {cluster.context} has the address {target.address}"
+        return None, f"{where} (name one: --service){odd}"
     return found, ""

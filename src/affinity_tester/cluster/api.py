@@ -12,9 +12,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from affinity_tester.cluster.objects import Json
 from affinity_tester.errors import AffinityTesterError
 
+Json = dict[str, Any]
 Params = Iterable[tuple[str, str]]
 
 FORBIDDEN = 403
@@ -56,28 +56,41 @@ class Page:
     """A part of a list; all parts are of one resourceVersion."""
 
     version: str
-    items: list[Json]
+    """Empty where the answer has none."""
+    items: list[object]
+    more: str
+    """What to ask the next page with; empty where this is the last."""
+
+
+async def read_page(api: Api, path: str, params: Params, limit: int, more: str = "") -> Page:
+    """One page of a consistent list (resourceVersion unset: as new as the request). Raises `ApiError`."""
+    going_on = (("continue", more),) if more else ()
+    answer = await api.get(path, (*params, ("limit", str(limit)), *going_on))
+    metadata = answer.get("metadata") or {}
+    items = answer.get("items") or []
+    if not isinstance(metadata, dict) or not isinstance(items, list):
+        raise ApiError("the API server's answer is no list")
+    version, more = metadata.get("resourceVersion") or "", metadata.get("continue") or ""
+    if not isinstance(version, str) or not isinstance(more, str):
+        raise ApiError("the API server's answer is no list")
+    return Page(version, items, more)
 
 
 async def pages(api: Api, path: str, params: Params = (), limit: int = 50) -> AsyncIterator[Page]:
-    """A consistent list (resourceVersion unset: as new as the request), `limit` objects at a time.
+    """A consistent list, `limit` objects at a time.
 
     The loop gets its turn between pages: a page is all that is parsed at once.
     """
-    token = ""
-    while True:
-        more = (("continue", token),) if token else ()
-        answer = await api.get(path, (*params, ("limit", str(limit)), *more))
-        metadata = answer.get("metadata") or {}
-        yield Page(metadata.get("resourceVersion") or "", answer.get("items") or [])
-        token = metadata.get("continue") or ""
-        if not token:
-            return
+    page = await read_page(api, path, params, limit)
+    yield page
+    while page.more:
         await asyncio.sleep(0)
+        page = await read_page(api, path, params, limit, page.more)
+        yield page
 
 
-async def list_all(api: Api, path: str, params: Params = (), limit: int = 50) -> list[Json]:
-    """All objects of a list that is small or looked at once."""
+async def list_all(api: Api, path: str, params: Params = (), limit: int = 50) -> list[object]:
+    """All objects of a list that is small or looked at once, none of them read yet."""
     return [item async for page in pages(api, path, params, limit) for item in page.items]
 
 
@@ -110,8 +123,14 @@ def _read_event(line: bytes) -> tuple[str, Json]:
     try:
         event = json.loads(line)
         kind, obj = event["type"], event["object"]
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ApiError("the API server sent a watch event that cannot be read") from error
+    if not isinstance(kind, str) or not isinstance(obj, dict):
+        raise ApiError("the API server sent a watch event that cannot be read")
     if kind == "ERROR":
-        raise ApiError(f"the API server ended the watch ({obj.get('message', 'no reason')})", obj.get("code"))
+        code = obj.get("code")
+        raise ApiError(
+            f"the API server ended the watch ({obj.get('message', 'no reason')})",
+            code if isinstance(code, int) else None,
+        )
     return kind, obj

@@ -162,6 +162,7 @@ def _no_other_error() -> Iterator[None]:
         raise ApiError("the connection to the API server broke") from error
     except (
         ValueError,
+        RecursionError,
         aiohttp.http.HttpProcessingError,
     ) as error:  # no JSON, or a line longer than the client's buffer
         raise ApiError("the API server's answer cannot be read") from error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from affinity_tester.cluster.api import FORBIDDEN, ApiError, pages
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.lookup import read_endpoints, read_nodes, read_service
-from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, parse_service
-from affinity_tester.core.address import TransportAddress, split_host_port
+from affinity_tester.cluster.fields import ObjectError
+from affinity_tester.cluster.lookup import read_nodes, read_service, read_slices
+from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, Slice, parse_service, pool_of
+from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.errors import UserError
 from affinity_tester.settings import DEFAULT_PORT
@@ -39,26 +40,47 @@ class Found:
     """The port there: the Service's, or its node port."""
     via: str
     """`load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty: by an address that is none of the Service's."""
+    more: tuple[str, ...] = ()
+    """Further hosts of the same way, with the same port there: a balancer may have an address in each of its zones."""
 
     @property
     def target(self) -> str:
         """As a user would write it: host and port."""
-        return f"[{self.host}]:{self.host_port}" if ":" in self.host else f"{self.host}:{self.host_port}"
+        return self._written(self.host)
+
+    @property
+    def more_targets(self) -> tuple[str, ...]:
+        """Of the further hosts."""
+        return tuple(self._written(host) for host in self.more)
+
+    def _written(self, host: str) -> str:
+        return f"[{host}]:{self.host_port}" if ":" in host else f"{host}:{self.host_port}"
 
 
-async def discover(cluster: Cluster, wanted: str | None = None, via: Via = "auto", port: int | None = None) -> Found:
+async def discover(
+    cluster: Cluster,
+    wanted: str | None = None,
+    via: Via = "auto",
+    port: int | None = None,
+    *,
+    has_route: Callable[[TransportAddress], bool] = lambda _address: True,
+) -> Found:
     """The way into `wanted` ([NAMESPACE/]NAME; None: the tool's own Service), by `via`.
 
-    `port` chooses among several UDP ports. Raises `UserError` with what is missing and what to do.
+    `port` chooses among several UDP ports; `has_route` tells whether this machine can send to an address. Of several
+    addresses those are taken that have endpoints of their family and a route. Raises `UserError` with what is missing and
+    what to do.
     """
     ref = _read_ref(cluster, wanted)
     with _cannot_be_looked_up(ref, "give TARGET itself"):
         service = await _read(cluster, ref)
         udp = _choose_port(service, port)
-        endpoints = await read_endpoints(cluster.api, ref, udp, None)
+        slices = await read_slices(cluster.api, ref)
+        endpoints = None if slices is None else pool_of(slices, udp.name, None)
         if endpoints is not None:
             _check_endpoints(service, endpoints)
-        return await _way_in(cluster, service, udp, via, endpoints)
+        way = await _way_in(cluster, service, udp, via, endpoints)
+    return _choose_hosts(way, _families(service, udp, slices), has_route)
 
 
 async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ...]) -> Found:
@@ -134,26 +156,64 @@ def _check_endpoints(service: Service, endpoints: frozenset[Endpoint]) -> None:
     raise UserError(f'Service "{service.ref}" has no ready endpoints ({has}): see {look}')
 
 
+def _families(service: Service, port: ServicePort, slices: tuple[Slice, ...] | None) -> frozenset[int]:
+    """The IP versions of addresses behind which there are ready endpoints, as far as is known.
+
+    Those of a Service of one family are reached by any address: its balancer translates where it has to.
+    """
+    both = {"IPv4": 4, "IPv6": 6}
+    if slices is None or len(service.families) == 1:
+        return frozenset(both.values())
+    ready = (family for family in both if any(each.ready for each in pool_of(slices, port.name, family)))
+    return frozenset(both[family] for family in ready)
+
+
+def _choose_hosts(way: Found, families: frozenset[int], has_route: Callable[[TransportAddress], bool]) -> Found:
+    """Of the hosts of a way those of one family that has endpoints and a route; else of one that has endpoints."""
+    hosts = (way.host, *way.more)
+    versions = {host: _version(host) for host in hosts}
+    served = [host for host in hosts if versions[host] is None or versions[host] in families] or list(hosts)
+    routed = [h for h in served if versions[h] is None or has_route(TransportAddress(str(parse_ip(h)), way.host_port))]
+    first, *more = routed or served
+    if way.via == "node-port":  # every node is a way in, and one of them will do
+        more = []
+    return replace(way, host=first, more=tuple(host for host in more if versions[host] == versions[first]))
+
+
+def _version(host: str) -> int | None:
+    """The IP version of an address; None for a name."""
+    try:
+        return parse_ip(host).version
+    except ValueError:
+        return None
+
+
 async def _way_in(
     cluster: Cluster, service: Service, port: ServicePort, via: Via, endpoints: frozenset[Endpoint] | None
 ) -> Found:
+    """Every host of the way; which of them to take is chosen later."""
     if via == "auto":
         via = _choose_way(cluster, service)
     match via:
         case "load-balancer":
             if service.ingress:
-                return Found(service, port, service.ingress[0], port.port, via)
+                return _way(service, port, service.ingress, port.port, via)
             if service.external_ips:
-                return Found(service, port, service.external_ips[0], port.port, "external-ip")
+                return _way(service, port, service.external_ips, port.port, "external-ip")
             raise UserError(_no_balancer(service))
         case "cluster-ip":
             if not service.cluster_ips:
                 raise UserError(
                     f'Service "{service.ref}" has no cluster IP: it is headless; give a pod\'s address as TARGET'
                 )
-            return Found(service, port, service.cluster_ips[0], port.port, via)
+            return _way(service, port, service.cluster_ips, port.port, via)
         case _:
             return await _node_port(cluster, service, port, endpoints)
+
+
+def _way(service: Service, port: ServicePort, hosts: Iterable[str], number: int, via: str) -> Found:
+    host, *more = dict.fromkeys(hosts)
+    return Found(service, port, host, number, via, tuple(more))
 
 
 def _choose_way(cluster: Cluster, service: Service) -> Via:
@@ -190,42 +250,50 @@ async def _node_port(
     local = service.steer("externalTrafficPolicy") == "Local" and endpoints is not None
     serving = {endpoint.node for endpoint in endpoints or () if endpoint.ready}
     usable = {name: node for name, node in nodes.items() if node.ready and (not local or name in serving)}
-    address = _address(usable)
-    if address is None:
+    addresses = _addresses(usable)
+    if not addresses:
         which = "that has a ready pod (externalTrafficPolicy is Local)" if local else "that is Ready"
         raise UserError(f"no node {which} has an address: give TARGET NODE_ADDRESS:{port.node_port}")
-    return Found(service, port, address, port.node_port, "node-port")
+    return _way(service, port, addresses, port.node_port, "node-port")
 
 
-def _address(nodes: dict[str, Node]) -> str | None:
-    """The first node's ExternalIP, else the first node's InternalIP."""
+def _addresses(nodes: dict[str, Node]) -> list[str]:
+    """The nodes' ExternalIPs, then their InternalIPs."""
     ordered = [nodes[name] for name in sorted(nodes)]
-    addresses = [ip for node in ordered for ip in node.external_ips] + [
-        ip for node in ordered for ip in node.internal_ips
-    ]
-    return addresses[0] if addresses else None
+    external = [ip for node in ordered for ip in node.external_ips]
+    return external + [ip for node in ordered for ip in node.internal_ips]
 
 
-async def find_service(cluster: Cluster, target: TransportAddress, name: str = "") -> Found | None:
+async def find_service(
+    cluster: Cluster, target: TransportAddress, name: str = "", unread: list[ObjectError] | None = None
+) -> Found | None:
     """The Service that `target` leads to, in all namespaces or, where that is forbidden, in the current one.
 
-    `name`: the target as the user wrote it, for balancers that have a host name. None where no Service has the address.
-    Raises `ApiError`, also where neither may be listed.
+    `name`: the target as the user wrote it, for balancers that have a host name. None where no Service has the address;
+    those that cannot be read are left out, and put into `unread`. Raises `ApiError`, also where neither may be listed.
     """
+    unread = [] if unread is None else unread
     if name:
         name, _ = split_host_port(name)
     try:
-        return await _search(cluster, "/api/v1/services", target, name)
+        return await _search(cluster, "/api/v1/services", target, name, unread)
     except ApiError as error:
         if error.status != FORBIDDEN:
             raise
-    return await _search(cluster, f"/api/v1/namespaces/{cluster.namespace}/services", target, name)
+    return await _search(cluster, f"/api/v1/namespaces/{cluster.namespace}/services", target, name, unread)
 
 
-async def _search(cluster: Cluster, path: str, target: TransportAddress, name: str) -> Found | None:
+async def _search(
+    cluster: Cluster, path: str, target: TransportAddress, name: str, unread: list[ObjectError]
+) -> Found | None:
     by_node_port: Found | None = None
     async for page in pages(cluster.api, path):
-        for service in map(parse_service, page.items):
+        for obj in page.items:
+            try:
+                service = parse_service(obj)
+            except ObjectError as error:
+                unread.append(error)
+                continue
             for port in service.udp_ports:
                 if port.port == target.port and (via := _via(service, target.ip, name.lower())) is not None:
                     return Found(service, port, target.ip, target.port, via)

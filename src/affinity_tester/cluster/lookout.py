@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from affinity_tester.cluster.api import Api
-from affinity_tester.cluster.objects import Json
+from affinity_tester.cluster.dating import When
+from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.reflector import Listener, Pace, Reflector
 from affinity_tester.core.events import ClusterEvent, Event
 
@@ -16,6 +17,11 @@ T = TypeVar("T")
 
 PAGES = {"endpointslices": 5, "services": 50, "nodes": 20, "pods": 40}
 """Objects parsed at a time, about 250 kB each: the probes' timer waits some milliseconds at most."""
+
+KINDS = {"endpointslices": "EndpointSlice", "services": "Service", "nodes": "Node", "pods": "Pod"}
+
+UNREAD_TOLD = 20
+"""Objects that cannot be read and are told of; where there are more, they are all odd in the same way."""
 
 
 class Lookout:
@@ -33,24 +39,35 @@ class Lookout:
         self.pace = pace
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._said: set[str] = set()
+        self._unread: set[str] = set()
 
     def reflector(
-        self, path: str, keep: Callable[[Json], T], heard: Listener[T], *, labels: str = "", name: str = ""
+        self, path: str, keep: Callable[[object], T], heard: Listener[T], *, labels: str = "", name: str = ""
     ) -> Reflector[T]:
         """A reflector of the objects at `path`, by label selector or by name."""
         params = [("labelSelector", labels)] if labels else []
         params += [("fieldSelector", f"metadata.name={name}")] if name else []
-        page = PAGES[path.rpartition("/")[2]]
-        return Reflector(self._api, path, tuple(params), keep, heard, page=page, pace=self.pace, now_ns=self.now_ns)
+        what = path.rpartition("/")[2]
+        return Reflector(
+            self._api,
+            path,
+            tuple(params),
+            keep,
+            heard,
+            kind=KINDS[what],
+            page=PAGES[what],
+            pace=self.pace,
+            now_ns=self.now_ns,
+        )
 
     def beside(
         self,
         path: str,
-        keep: Callable[[Json], T],
-        changed: Callable[[str, T | None, T | None, int | None], None],
+        keep: Callable[[object], T],
+        changed: Callable[[str, T | None, T | None, When | None], None],
         *,
         refused: str,
-        listed: Callable[[bool], None] = lambda _missed: None,
+        listed: Callable[[When, bool], None] = lambda _when, _missed: None,
         labels: str = "",
     ) -> Reflector[T]:
         """A reflector whose interruptions leave the pool known; `refused` is said where it may not list."""
@@ -60,6 +77,7 @@ class Lookout:
             refused=lambda _reason: self.say(refused),
             failed=partial(self.failed, what),
             listed=listed,
+            unread=self.unread,
         )
         return self.reflector(path, keep, heard, labels=labels)
 
@@ -88,6 +106,14 @@ class Lookout:
         if sentence not in self._said:
             self._said.add(sentence)
             self.tell(ClusterEvent(self.now_ns(), "watch", self._subject, sentence))
+
+    def unread(self, error: ObjectError) -> None:
+        """Tell once of each object that cannot be read, as long as they are not many."""
+        if len(self._unread) < UNREAD_TOLD:
+            self._unread.add(str(error))
+            self.say(str(error))
+        elif str(error) not in self._unread:
+            self.say("more objects cannot be read")
 
     def has_said(self, sentence: str) -> bool:
         """Whether that was told."""

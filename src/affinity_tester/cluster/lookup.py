@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote
 
 from affinity_tester.cluster.api import FORBIDDEN, NOT_FOUND, Api, ApiError, list_all
-from affinity_tester.cluster.objects import (
-    Node,
-    Service,
-    ServicePort,
-    ServiceRef,
-    parse_node,
-    parse_service,
-    parse_slice,
-    pool_of,
-)
+from affinity_tester.cluster.fields import ObjectError, name_of
+from affinity_tester.cluster.objects import Node, Service, ServiceRef, Slice, parse_node, parse_service, parse_slice
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.pool import Endpoint
 
 
 async def read_service(api: Api, ref: ServiceRef) -> Service | None:
@@ -30,28 +22,32 @@ async def read_service(api: Api, ref: ServiceRef) -> Service | None:
         raise
 
 
-async def read_endpoints(
-    api: Api, ref: ServiceRef, port: ServicePort, family: str | None
-) -> frozenset[Endpoint] | None:
-    """The endpoints of one port; None where they may not be listed. Raises `ApiError`."""
+async def read_slices(api: Api, ref: ServiceRef) -> tuple[Slice, ...] | None:
+    """The EndpointSlices of a Service; None where they may not be listed, or one cannot be read. Raises `ApiError`."""
     path = f"/apis/discovery.k8s.io/v1/namespaces/{ref.namespace}/endpointslices"
     try:
         found = await list_all(api, path, [("labelSelector", f"kubernetes.io/service-name={ref.name}")], limit=5)
+        return tuple(parse_slice(obj) for obj in found)
+    except ObjectError:
+        return None
     except ApiError as error:
         if error.status == FORBIDDEN:
             return None
         raise
-    return pool_of((parse_slice(obj) for obj in found), port.name, family)
 
 
 async def read_nodes(api: Api) -> dict[str, Node] | None:
-    """All nodes by name; None where they may not be listed. Raises `ApiError`."""
+    """All nodes that can be read, by name; None where they may not be listed. Raises `ApiError`."""
+    nodes = {}
     try:
-        return {obj["metadata"]["name"]: parse_node(obj) for obj in await list_all(api, "/api/v1/nodes", limit=20)}
+        for obj in await list_all(api, "/api/v1/nodes", limit=20):
+            with suppress(ObjectError):
+                nodes[name_of(obj)] = parse_node(obj)
     except ApiError as error:
         if error.status == FORBIDDEN:
             return None
         raise
+    return nodes
 
 
 def family_of(service: Service, target: TransportAddress | None) -> str | None:

@@ -1,18 +1,22 @@
 """Kubernetes objects as plain JSON, and the few of their fields that matter here. Pure.
 
-Field names are the API's own. An optional field may be absent or null; both mean its default.
+Field names are the API's own. Each parser raises `ObjectError` for an object that is not as the API says, and nothing else.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
+from affinity_tester.cluster.fields import Fields, ObjectError, compact, parser
 from affinity_tester.core.pool import Endpoint
 
-Json = Mapping[str, Any]
+MAX_PORT = 65535
+MAX_COUNT = 2**31 - 1
+"""Of the API's int32."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ServiceRef(NamedTuple):
@@ -72,6 +76,8 @@ class Service:
     """`spec.loadBalancerSourceRanges`."""
     fields: tuple[tuple[str, str], ...]
     """Every field of the spec, and every annotation, as (name, compact JSON): to tell what was changed."""
+    addressed_ns: int | None = None
+    """When it was given its load balancer's address, else when it was created, in Unix time; None where that is not told."""
 
     def steer(self, field: str) -> str | None:
         """One of the steering fields."""
@@ -97,39 +103,68 @@ class Service:
         return (*self.steering, ("ports", ", ".join(str(port) for port in self.ports)))
 
 
-def parse_service(obj: Json) -> Service:
+@parser("Service")
+def parse_service(obj: Fields) -> Service:
     """Read a v1 Service."""
-    metadata, spec = obj["metadata"], obj.get("spec") or {}
-    balancer = (obj.get("status") or {}).get("loadBalancer") or {}
-    timeout = ((spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}).get("timeoutSeconds")
-    values = {**spec, "sessionAffinityTimeout": f"{timeout} s" if timeout is not None else None}
-    fields = {name: _compact(value) for name, value in spec.items()}
-    annotations = metadata.get("annotations") or {}
-    fields |= {f"annotation {name}": _compact(value) for name, value in annotations.items() if name != _APPLIED}
-    cluster_ips = spec.get("clusterIPs") or [spec.get("clusterIP")]
+    metadata, spec = obj.part("metadata"), obj.part("spec")
+    annotations = metadata.part("annotations").pairs()
+    fields = spec.values()
+    fields |= {f"annotation {name}": compact(value) for name, value in annotations.items() if name != _APPLIED}
+    timeout = spec.part("sessionAffinityConfig").part("clientIP").number("timeoutSeconds", MAX_COUNT)
+    values = {name: spec.text(name) for name in _POOL_FIELDS}
+    values["sessionAffinityTimeout"] = "" if timeout is None else f"{timeout} s"
+    cluster_ips = spec.texts("clusterIPs") or (spec.text("clusterIP"),)
+    balancer = obj.part("status").part("loadBalancer")
+    ingress = (each.text("ip") or each.text("hostname") for each in balancer.parts("ingress"))
     return Service(
-        ref=ServiceRef(metadata.get("namespace", ""), metadata["name"]),
-        uid=metadata.get("uid", ""),
-        ports=tuple(_service_port(port) for port in spec.get("ports") or ()),
-        steering=tuple((name, str(values[name])) for name in _POOL_FIELDS if values.get(name) is not None),
-        selector=tuple(sorted((spec.get("selector") or {}).items())),
-        families=tuple(spec.get("ipFamilies") or ()),
+        ref=ServiceRef(metadata.text("namespace"), metadata.needed("name")),
+        uid=metadata.text("uid"),
+        ports=tuple(_service_port(port) for port in spec.parts("ports")),
+        steering=tuple((name, values[name]) for name in _POOL_FIELDS if values[name]),
+        selector=tuple(sorted(spec.part("selector").pairs().items())),
+        families=spec.texts("ipFamilies"),
         cluster_ips=tuple(ip for ip in cluster_ips if ip and ip != "None"),
-        external_ips=tuple(spec.get("externalIPs") or ()),
-        ingress=tuple(filter(None, (i.get("ip") or i.get("hostname") for i in balancer.get("ingress") or ()))),
-        source_ranges=tuple(spec.get("loadBalancerSourceRanges") or ()),
+        external_ips=spec.texts("externalIPs"),
+        ingress=tuple(filter(None, ingress)),
+        source_ranges=spec.texts("loadBalancerSourceRanges"),
         fields=tuple(sorted(fields.items())),
+        addressed_ns=_addressed_ns(metadata),
     )
 
 
-def _service_port(port: Json) -> ServicePort:
-    number = port["port"]
-    target = str(port.get("targetPort", number))
-    return ServicePort(port.get("name") or "", port.get("protocol") or "TCP", number, target, port.get("nodePort"))
+def _service_port(port: Fields) -> ServicePort:
+    number = port.number("port", MAX_PORT)
+    if not number:
+        raise ObjectError(port.path("port"), "is missing")
+    target = port.number_or_text("targetPort", MAX_PORT) or number
+    node_port = port.number("nodePort", MAX_PORT) or None
+    return ServicePort(port.text("name"), port.text("protocol") or "TCP", number, str(target), node_port)
 
 
-def _compact(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _addressed_ns(metadata: Fields) -> int | None:
+    """From the newest time at which a manager of the status set the balancer's addresses, else that of the creation.
+
+    This is bookkeeping, which steers nothing: where it cannot be read, it is not known when, and that is all.
+    """
+    try:
+        managers = metadata.parts("managedFields")
+        mine = [m for m in managers if m.text("subresource") == "status" and _sets_addresses(m)]
+        times = [time_ns for m in mine if (time_ns := _unix_ns(m.text("time"))) is not None]
+        return max(times, default=None) or _unix_ns(metadata.text("creationTimestamp"))
+    except ObjectError:
+        return None
+
+
+def _sets_addresses(manager: Fields) -> bool:
+    return manager.part("fieldsV1").part("f:status").has("f:loadBalancer")
+
+
+def _unix_ns(text: str) -> int | None:
+    """From RFC 3339, as in 2026-01-02T03:04:05Z; None for anything else."""
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1) * 1000
+    except (ValueError, TypeError, OverflowError):  # TypeError: without a zone
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,30 +178,34 @@ class Slice:
     endpoints: tuple[Endpoint, ...]
 
 
-def parse_slice(obj: Json) -> Slice:
+@parser("EndpointSlice")
+def parse_slice(obj: Fields) -> Slice:
     """Read an EndpointSlice; hints, zones and the order of endpoints are left behind."""
-    ports = frozenset(port.get("name") or "" for port in obj.get("ports") or () if port.get("protocol") == "UDP")
-    endpoints = tuple(_endpoint(endpoint) for endpoint in obj.get("endpoints") or ())
-    return Slice(obj.get("addressType", ""), ports, endpoints)
+    obj.part("metadata").needed("name")
+    ports = frozenset(port.text("name") for port in obj.parts("ports") if port.text("protocol") == "UDP")
+    endpoints = tuple(_endpoint(endpoint) for endpoint in obj.parts("endpoints"))
+    return Slice(obj.needed("addressType"), ports, endpoints)
 
 
-def _endpoint(endpoint: Json) -> Endpoint:
+def _endpoint(endpoint: Fields) -> Endpoint:
     """Absent: ready is true, serving is as ready, terminating is false (EndpointConditions of discovery.k8s.io/v1)."""
-    conditions = endpoint.get("conditions") or {}
-    ready = conditions.get("ready")
+    conditions = endpoint.part("conditions")
+    ready, serving = conditions.flag("ready"), conditions.flag("serving")
     ready = True if ready is None else ready
-    serving = conditions.get("serving")
-    target = endpoint.get("targetRef") or {}
-    pod = target if target.get("kind", "Pod") == "Pod" else {}
-    address = endpoint["addresses"][0]  # all are the same endpoint; clients use the first
+    target = endpoint.part("targetRef")
+    is_pod = target.text("kind") in ("Pod", "")
+    addresses = endpoint.texts("addresses")
+    if not addresses or not addresses[0]:
+        raise ObjectError(endpoint.path("addresses"), "is empty")
+    address = addresses[0]  # all are the same endpoint; clients use the first
     return Endpoint(
-        uid=pod.get("uid") or address,
-        pod=pod.get("name") or "",
+        uid=(target.text("uid") if is_pod else "") or address,
+        pod=target.text("name") if is_pod else "",
         address=address,
-        node=endpoint.get("nodeName") or "",
+        node=endpoint.text("nodeName"),
         ready=ready,
         serving=ready if serving is None else serving,
-        terminating=bool(conditions.get("terminating")),
+        terminating=conditions.flag("terminating") or False,
     )
 
 
@@ -204,18 +243,27 @@ class Node:
     external_ips: tuple[str, ...]
 
 
-def parse_node(obj: Json) -> Node:
+@parser("Node")
+def parse_node(obj: Fields) -> Node:
     """Read a v1 Node; a Ready condition that is Unknown or missing is not ready."""
-    status = obj.get("status") or {}
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
-    addresses = status.get("addresses") or ()
+    metadata, status = obj.part("metadata"), obj.part("status")
+    metadata.needed("name")
+    addresses = [(each.text("type"), each.needed("address")) for each in status.parts("addresses")]
+    ready = [_is_true(each) for each in status.parts("conditions") if each.text("type") == "Ready"]
     return Node(
-        uid=obj["metadata"].get("uid", ""),
-        ready=ready,
-        cordoned=bool((obj.get("spec") or {}).get("unschedulable")),
-        internal_ips=tuple(a["address"] for a in addresses if a.get("type") == "InternalIP"),
-        external_ips=tuple(a["address"] for a in addresses if a.get("type") == "ExternalIP"),
+        uid=metadata.text("uid"),
+        ready=any(ready),
+        cordoned=obj.part("spec").flag("unschedulable") or False,
+        internal_ips=tuple(address for kind, address in addresses if kind == "InternalIP"),
+        external_ips=tuple(address for kind, address in addresses if kind == "ExternalIP"),
     )
+
+
+def _is_true(condition: Fields) -> bool:
+    status = condition.text("status")
+    if status not in ("True", "False", "Unknown"):
+        raise ObjectError(condition.path("status"), "is none of True, False, Unknown")
+    return status == "True"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,19 +282,35 @@ class Pod:
     """The value of the label that names a proxy (`kube-proxy`, `cilium`, ...); empty for others."""
 
 
-def parse_pod(obj: Json) -> Pod:
+@parser("Pod")
+def parse_pod(obj: Fields) -> Pod:
     """Read a v1 Pod."""
-    metadata, spec = obj["metadata"], obj.get("spec") or {}
-    containers = (obj.get("status") or {}).get("containerStatuses") or ()
-    ends = [((c.get("lastState") or {}).get("terminated") or {}) for c in containers]
-    newest = max(ends, key=lambda end: end.get("finishedAt") or "", default={})
-    labels = metadata.get("labels") or {}
+    metadata, spec = obj.part("metadata"), obj.part("spec")
+    containers = obj.part("status").parts("containerStatuses")
+    ends = [each.part("lastState").part("terminated") for each in containers]
+    _, last_end = max(((end.text("finishedAt"), end.text("reason")) for end in ends), default=("", ""))
+    labels = metadata.part("labels").pairs()
     return Pod(
-        name=metadata["name"],
-        uid=metadata.get("uid", ""),
-        node=spec.get("nodeName") or "",
-        images=tuple(c.get("image") or "" for c in spec.get("containers") or ()),
-        restarts=sum(c.get("restartCount") or 0 for c in containers),
-        last_end=newest.get("reason") or "",
+        name=metadata.needed("name"),
+        uid=metadata.text("uid"),
+        node=spec.text("nodeName"),
+        images=tuple(each.text("image") for each in spec.parts("containers")),
+        restarts=sum(each.number("restartCount", MAX_COUNT) or 0 for each in containers),
+        last_end=last_end,
         proxy=labels.get("k8s-app") or labels.get("component") or labels.get("app") or "",
     )
+
+
+class Identity(NamedTuple):
+    """Which object, and which state of it."""
+
+    key: str
+    """namespace/name"""
+    version: str
+    """Its resourceVersion."""
+
+
+def identity(obj: Fields) -> Identity:
+    """Of any object that is listed or watched, for a `parser` of its kind."""
+    metadata = obj.part("metadata")
+    return Identity(f"{metadata.text('namespace')}/{metadata.needed('name')}", metadata.needed("resourceVersion"))

@@ -1,22 +1,19 @@
 """What the pool is and what is known of it, from the slices and the Service as two watches tell them. No I/O.
 
-The pool is known as long as both watches run, and confirmed by lists only: a watch may be late. When one breaks a gap
-begins, told once, with the last that was heard and what may have been under way then, or with the last list where a watch
-is known to be late. It ends when both are back: as if it had not been where the new list proves that nothing was missed,
-else with what the pool is now, so at some time in the gap.
+The pool is known as long as both watches run, and confirmed by lists only: a watch may be late. When one breaks, or tells
+what cannot be read, a gap begins, which is told once, with the time up to which nothing was missed. It ends when both are
+back: as if it had not been where the new list proves that nothing was missed, else with what the pool is now.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, pool_of
 from affinity_tester.cluster.reflector import Reflector
 from affinity_tester.core.events import Event, PoolConfirmed, PoolObserved, PoolUnobserved
 from affinity_tester.core.pool import PoolSnapshot, differences
-
-LAG_NS = 2_000_000_000
-"""How late the news of a watch may be: `Pace.level_s`, after which it is not trusted any more."""
 
 SLICES, SERVICE = "slices", "service"
 """The two watches."""
@@ -48,15 +45,19 @@ class PoolView:
         """Of the Service as it was last seen: it names the port in the slices, also when the Service itself is gone."""
         self._waiting = {SLICES, SERVICE}
         """Watches that are down, or not up yet."""
-        self._missed = False
-        self._gap_ns: int | None = None
+        self._untold: tuple[int, int] | None = None
+        """(since_ns, until_ns) of what changed, or may have, while the pool was not known."""
+        self._until_ns = 0
+        """Of the change that was told last: changes are told in order."""
+        self._in_gap = False
         self.snapshot: PoolSnapshot | None = None
         """The last that was told."""
 
     def without_service(self) -> None:
         """The Service may not be read: the pool is its endpoints alone, of any UDP port."""
         self._service = None
-        self.up(SERVICE, missed=False)
+        self._waiting.discard(SERVICE)
+        self._tell_if_known()
 
     @property
     def service(self) -> Service | None:
@@ -77,46 +78,60 @@ class PoolView:
     def _parts(self) -> tuple[Reflector[Slice] | Reflector[Service], ...]:
         return (self._slices,) if self._service is None else (self._slices, self._service)
 
-    def up(self, watch: str, *, missed: bool) -> None:
-        """A watch has a new list; whether it differs from what was known before."""
+    @property
+    def _known_ns(self) -> int:
+        """Of both parts, nothing that happened before this was missed."""
+        return min(part.known_ns for part in self._parts)
+
+    def up(self, watch: str, when: When, *, missed: bool) -> None:
+        """A watch has a new list; whether it differs from what was known before, and when that came to be."""
         self._waiting.discard(watch)
-        self._missed |= missed
-        if self._waiting:
-            return
-        gap_ns, self._gap_ns = self._gap_ns, None
-        missed, self._missed = self._missed, False
-        if self.snapshot is None or missed:
-            # What happened after the list was asked for is still in the gap, so that this may claim to be of now.
-            at_ns = self._now_ns()
-            self.snapshot = self._look()
-            self._emit(PoolObserved(at_ns, at_ns if gap_ns is None else gap_ns, self.snapshot, listed=True))
-        else:
-            self._emit(PoolConfirmed(min(part.listed_ns for part in self._parts)))
+        if missed or self.snapshot is None:
+            self._leave_untold(when)
+        self._tell_if_known()
 
-    def down(self, watch: str, reason: str, *, late: bool = False) -> None:
-        """A watch is interrupted; `late`: it is known to be late, so that what it told last does not prove anything."""
+    def down(self, watch: str, reason: str) -> bool:
+        """A watch is interrupted. Returns whether that was told: a gap is told once."""
         self._waiting.add(watch)
-        if self.snapshot is not None and self._gap_ns is None:
-            self._gap_ns = min(part.listed_ns for part in self._parts)
-            if not late:
-                self._gap_ns = max(self._gap_ns, min(part.heard_ns for part in self._parts) - LAG_NS)
-            self._emit(PoolUnobserved(self._now_ns(), self._gap_ns, reason))
+        if self.snapshot is None or self._in_gap:
+            return False
+        self._in_gap = True
+        self._emit(PoolUnobserved(self._now_ns(), self._known_ns, reason))
+        return True
 
-    def changed(self, at_ns: int) -> None:
+    def changed(self, when: When) -> None:
         """An object changed; told at once if that changes the pool, or by `up` at the end of a gap."""
         if not self.is_known():
-            self._missed = True
+            self._leave_untold(when)
             return
         before, after = self.snapshot, self._look()
         if before is not None and after != before and differences(before, after):
-            self.snapshot = after
-            self._emit(PoolObserved(at_ns, at_ns, after))
+            self._tell(when.since_ns, when.until_ns, after, None)
 
     def level(self, asked_ns: int) -> None:
         """The watches have told all that lists asked for at `asked_ns` show."""
         for part in self._parts:
             part.proved(asked_ns)
-        self._emit(PoolConfirmed(asked_ns))
+        self._emit(PoolConfirmed(self._now_ns(), asked_ns))
+
+    def _leave_untold(self, when: When) -> None:
+        since_ns, until_ns = self._untold or (when.since_ns, when.until_ns)
+        self._untold = min(since_ns, when.since_ns), max(until_ns, when.until_ns)
+
+    def _tell_if_known(self) -> None:
+        if self._waiting:
+            return
+        self._in_gap = False
+        untold, self._untold = self._untold, None
+        if untold is None:
+            self._emit(PoolConfirmed(self._now_ns(), self._known_ns))
+        else:
+            self._tell(*untold, self._look(), self._known_ns)
+
+    def _tell(self, since_ns: int, until_ns: int, snapshot: PoolSnapshot, asked_ns: int | None) -> None:
+        self._until_ns = max(until_ns, self._until_ns)
+        self.snapshot = snapshot
+        self._emit(PoolObserved(self._now_ns(), min(since_ns, self._until_ns), self._until_ns, snapshot, asked_ns))
 
     def _look(self) -> PoolSnapshot:
         service = self.service

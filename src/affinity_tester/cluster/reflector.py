@@ -10,6 +10,8 @@ new resourceVersion, so what changed and changed back shows too. What came and w
 matters the changes since the last resourceVersion are asked for, up to that of the list; if there are none, nothing was
 missed. What is newer marks their end, or a bookmark, else that none came for as long as a watch is trusted to lag. Where
 the API server has forgotten them, as one that was restarted has, something may have been missed.
+
+What is told late is dated by the lists made before and after it (`dating`): whole ones, and samples of one object.
 """
 
 from __future__ import annotations
@@ -21,8 +23,19 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from affinity_tester.cluster.api import FORBIDDEN, Api, ApiError, WatchSilentError, pages, watch_events
-from affinity_tester.cluster.objects import Json
+from affinity_tester.cluster.api import (
+    FORBIDDEN,
+    Api,
+    ApiError,
+    Json,
+    WatchSilentError,
+    pages,
+    read_page,
+    watch_events,
+)
+from affinity_tester.cluster.dating import Lists, When, has_reached
+from affinity_tester.cluster.fields import Fields, ObjectError, parser
+from affinity_tester.cluster.objects import identity
 
 T = TypeVar("T")
 
@@ -59,26 +72,37 @@ class Listing(Generic[T]):
 
     asked_ns: int
     """It is not older than this: when it was asked for..."""
-    heard_ns: int
-    """...and this is when the last of it was there."""
+    first_ns: int
+    """...and no newer than this: when its first page was there."""
     version: str
     items: dict[str, Kept[T]]
+
+
+class Missed(NamedTuple):
+    """What a watch missed, or may have."""
+
+    words: str
+    """The end of a sentence."""
+    first: str = ""
+    """The version of the first of it, where that can be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener(Generic[T]):
     """Who is told what a reflector learns. None of it may wait."""
 
-    changed: Callable[[str, T | None, T | None, int | None], None]
-    """An object, by key, before and after, and when that was heard; None: it is one of the first list, and no news."""
+    changed: Callable[[str, T | None, T | None, When | None], None]
+    """An object, by key, before and after, and when; None: it is one of the first list, and no news."""
     refused: Callable[[str], None]
     """The first list is forbidden: nothing more will be told."""
     failed: Callable[[Exception], None]
     """This program erred; `lost` follows."""
-    listed: Callable[[bool], None] = lambda _missed: None
-    """The copy is a new list's; whether it differs from what was known before."""
-    lost: Callable[[str], None] = lambda _reason: None
+    listed: Callable[[When, bool], None] = lambda _when, _missed: None
+    """The copy is a new list's; whether it differs from what was known before, and when that came to be."""
+    lost: Callable[[ApiError], None] = lambda _error: None
     """The watch is interrupted, and why."""
+    unread: Callable[[ObjectError], None] | None = None
+    """An object cannot be read and counts as unchanged; where this is None, that interrupts the watch."""
     fleeting: bool = False
     """Objects that came and went while the watch was interrupted were missed, too."""
 
@@ -91,17 +115,20 @@ class Reflector(Generic[T]):
         api: Api,
         path: str,
         params: tuple[tuple[str, str], ...],
-        keep: Callable[[Json], T],
+        keep: Callable[[object], T],
         listener: Listener[T],
         *,
+        kind: str,
         page: int,
         pace: Pace,
         now_ns: Callable[[], int],
     ) -> None:
-        """Objects of `path` with `params` (selectors), of each of which `keep` makes what is kept."""
+        """Objects of `path` with `params` (selectors), of each of which `keep` makes what is kept; `kind` is for people."""
         self._api = api
         self._path = path
         self._params = params
+        self._identify = parser(kind)(identity)
+        self._read_version = parser(kind)(_version)
         self._keep = keep
         self._listener = listener
         self._page = page
@@ -109,12 +136,16 @@ class Reflector(Generic[T]):
         self._now_ns = now_ns
         self._delay_s = pace.backoff_s
         self._version = ""
+        """The watch has told all up to this one."""
         self._first = True
+        self._is_up = False
+        """The watch runs, as far as is known."""
+        self._lists = Lists()
+        self._base_ns = 0
+        """When the list was asked for from which the watch goes on: all that it tells happened after that."""
+        self._level_ns = 0
+        """When the newest list was asked for that the copy was seen level with; 0 before the first."""
         self.items: dict[str, Kept[T]] = {}
-        self.heard_ns = 0
-        """When the watch last told anything; 0 before the first list."""
-        self.listed_ns = 0
-        """When the newest list was asked for that the copy is level with; 0 before the first."""
         self.settled = asyncio.Event()
         """The first list was read, or refused."""
 
@@ -123,80 +154,137 @@ class Reflector(Generic[T]):
         while True:
             try:
                 listing = await self.list()
-                self._adopt(listing, missed=not self._first and await self._missed(listing) is not None)
+                self._adopt(listing, None if self._first else await self._missed(listing))
                 await self._follow()
             except ApiError as error:
                 if error.status == FORBIDDEN and self._first:
                     self._listener.refused(str(error))
                     self.settled.set()
                     return
-                self._listener.lost(str(error))
+                self._is_up = False
+                self._listener.lost(error)
             except Exception as error:  # an error of this program must not end the run that it only watches
+                self._is_up = False
                 self._listener.failed(error)
-                self._listener.lost(f"an internal error ({type(error).__name__})")
+                self._listener.lost(ApiError(f"an internal error ({type(error).__name__})"))
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - clients shall not come back at once
             self._delay_s = min(2 * self._delay_s, self._pace.backoff_max_s)
 
     async def list(self) -> Listing[T]:
         """A consistent list; the copy stays as it is. Raises `ApiError`."""
-        asked_ns = self._now_ns()
-        items: dict[str, Kept[T]] = {}
+        asked_ns, first_ns = self._now_ns(), None
         version = ""
+        items: dict[str, Kept[T]] = {}
+        is_whole = True
         async for page in pages(self._api, self._path, self._params, self._page):
-            version = page.version
-            items.update((_key(obj), Kept(_version(obj), self._keep(obj))) for obj in page.items)
-        return Listing(asked_ns, self._now_ns(), version, items)
+            if first_ns is None:
+                first_ns, version = self._now_ns(), page.version
+                self._lists.note(version, asked_ns, first_ns)
+            for obj in page.items:
+                is_whole &= self._put(items, obj)
+        if not is_whole:  # what cannot be read may be any of those that seem to be gone
+            items = {**self.items, **items}
+        return Listing(asked_ns, self._now_ns() if first_ns is None else first_ns, version, items)
+
+    async def sample(self) -> None:
+        """List one object: it tells what is older than it, and what is not. Where there are no more, it is a whole list.
+
+        Raises `ApiError`.
+        """
+        asked_ns = self._now_ns()
+        page = await read_page(self._api, self._path, self._params, 1)
+        heard_ns = self._now_ns()
+        self._lists.note(page.version, asked_ns, heard_ns)
+        if page.more or not self._is_up:
+            return
+        items: dict[str, Kept[T]] = {}
+        try:
+            is_whole = all(self._put(items, obj) for obj in page.items)
+        except ObjectError:  # the watch says so itself
+            return
+        if is_whole and self.level_with(Listing(asked_ns, heard_ns, page.version, items)):
+            self.proved(asked_ns)
 
     def level_with(self, listing: Listing[T]) -> bool:
         """Whether the watch has told all that a list shows; it may have told more since."""
         for key, item in listing.items.items():
             known = self.items.get(key)
-            if not _reached(known.version if known else self._version, item.version):
+            if not has_reached(known.version if known else self._version, item.version):
                 return False
         gone = self.items.keys() - listing.items.keys()
-        return all(not _reached(listing.version, self.items[key].version) for key in gone)
+        return all(_is_newer(self.items[key].version, listing.version) for key in gone)
 
     def proved(self, asked_ns: int) -> None:
         """The copy is level with a list asked for then."""
-        self.listed_ns = max(asked_ns, self.listed_ns)
-        self.heard_ns = max(asked_ns, self.heard_ns)
+        self._level_ns = max(asked_ns, self._level_ns)
 
-    async def _missed(self, listing: Listing[T]) -> str | None:
-        """What a watch that is down may have missed before a list, as the end of a sentence; None: nothing."""
-        if _versions(listing.items) != _versions(self.items):
-            return "while things changed"
-        if not self._listener.fleeting or listing.version == self._version:
+    @property
+    def known_ns(self) -> int:
+        """Nothing that happened before this was missed, whatever the watch does not tell now."""
+        return max(self._level_ns, self._lists.asked_up_to(self._version) or 0)
+
+    def _put(self, items: dict[str, Kept[T]], obj: object) -> bool:
+        """Add a list's object to what is kept. Returns whether it can be read, or raises `ObjectError`."""
+        try:
+            key, version = self._identify(obj)
+            items[key] = Kept(version, self._keep(obj))
+        except ObjectError as error:
+            if self._listener.unread is None:
+                raise
+            self._listener.unread(error)
+            return False
+        return True
+
+    async def _missed(self, listing: Listing[T]) -> Missed | None:
+        """What a watch that is down may have missed before a list; None: nothing."""
+        differs = _versions(listing.items) != _versions(self.items)
+        if not differs and (not self._listener.fleeting or listing.version == self._version):
             return None
         pace = self._pace
         events = watch_events(
             self._api, self._path, self._params, self._version, silence_s=pace.level_s, rotate_s=pace.rotate_s
         )
+        newer, why = False, ""
         try:
-            async with aclosing(events):
+            # That something was missed need not wait; only when it began is asked for.
+            async with asyncio.timeout(pace.level_s if differs else None), aclosing(events):
                 async for kind, obj in events:
-                    version = _version(obj)
-                    newer = _reached(version, listing.version)
+                    version = self._read_version(obj)
+                    newer = has_reached(version, listing.version)
                     if kind != "BOOKMARK" and (version == listing.version or not newer):
-                        return "while things changed"
+                        return Missed("while things changed", version)
                     if newer:
-                        return None
-        except WatchSilentError:
-            return None
+                        break
+        except (WatchSilentError, TimeoutError):
+            return Missed("while things changed") if differs else None
         except ApiError as error:
-            return f"and what changed meanwhile cannot be known ({error})"
-        return "and what changed meanwhile cannot be known"
+            why = f" ({error})"
+        if differs:
+            return Missed("while things changed")
+        return None if newer else Missed(f"and what changed meanwhile cannot be known{why}")
 
-    def _adopt(self, listing: Listing[T], *, missed: bool) -> None:
+    def _adopt(self, listing: Listing[T], missed: Missed | None) -> None:
         before, first, self._first = self.items, self._first, False
+        since_ns = listing.asked_ns if first else self._known_before(listing)
+        if missed is not None and missed.first:
+            since_ns = max(since_ns, self._lists.asked_below(missed.first) or 0)
+        when = When(min(since_ns, listing.first_ns), listing.first_ns, self._now_ns())
         self.items, self._version = listing.items, listing.version
+        self._base_ns = listing.asked_ns
+        self._is_up = True
         self.proved(listing.asked_ns)
-        at_ns = None if first else listing.heard_ns
         for key in sorted(before.keys() | listing.items.keys()):
             old, new = before.get(key), listing.items.get(key)
             if old != new:
-                self._listener.changed(key, old and old.fact, new and new.fact, at_ns)
-        self._listener.listed(missed)
+                self._listener.changed(key, old and old.fact, new and new.fact, None if first else when)
+        self._listener.listed(when, missed is not None)
         self.settled.set()
+
+    def _known_before(self, listing: Listing[T]) -> int:
+        """Nothing that happened before this was missed until a list."""
+        if not has_reached(listing.version, self._version):  # the numbers began anew, and can be compared no more
+            return self._level_ns
+        return self.known_ns
 
     async def _follow(self) -> None:
         """Watch on and on from the last resourceVersion; raises `ApiError` when something may have been missed."""
@@ -221,41 +309,45 @@ class Reflector(Generic[T]):
                 listing = await self.list()
                 missed = await self._missed(listing)
                 if missed is not None:
-                    raise ApiError(f"{silent} {missed}") from silent
-                self._adopt(listing, missed=False)
+                    raise ApiError(f"{silent} {missed.words}") from silent
+                self._adopt(listing, None)
                 continue
             if not heard and self._now_ns() - began_ns < self._pace.brief_s * 1e9:
                 raise ApiError("the API server ends the watch as soon as it begins")
 
     def _take(self, kind: str, obj: Json) -> None:
-        at_ns = self._now_ns()
-        self._version = _version(obj)
-        self.heard_ns = at_ns
-        if kind == "BOOKMARK":
+        heard_ns = self._now_ns()
+        try:
+            if kind == "BOOKMARK":
+                self._version = self._read_version(obj)
+                return
+            key, version = self._identify(obj)
+            new = None if kind == "DELETED" else Kept(version, self._keep(obj))
+        except ObjectError as error:
+            if self._listener.unread is None:
+                raise
+            self._listener.unread(error)
             return
-        key = _key(obj)
+        self._version = version
         old = self.items.pop(key, None)
-        new = None if kind == "DELETED" else Kept(self._version, self._keep(obj))
         if new is not None:
             self.items[key] = new
-        self._listener.changed(key, old and old.fact, new and new.fact, at_ns)
+        self._listener.changed(key, old and old.fact, new and new.fact, self._date(version, heard_ns))
+
+    def _date(self, version: str, heard_ns: int) -> When:
+        """When a change happened that the watch tells now."""
+        until_ns = min(heard_ns, self._lists.heard_from(version) or heard_ns)
+        since_ns = max(self._base_ns, self._lists.asked_below(version) or 0)
+        return When(min(since_ns, until_ns), until_ns, heard_ns)
 
 
-def _key(obj: Json) -> str:
-    metadata = obj["metadata"]
-    return f"{metadata.get('namespace', '')}/{metadata['name']}"
-
-
-def _version(obj: Json) -> str:
-    return str(obj["metadata"].get("resourceVersion", ""))
+def _version(obj: Fields) -> str:
+    return obj.part("metadata").needed("resourceVersion")
 
 
 def _versions(items: dict[str, Kept[T]]) -> dict[str, str]:
     return {key: item.version for key, item in items.items()}
 
 
-def _reached(version: str, wanted: str) -> bool:
-    """Whether one resourceVersion is as new as another: those of one resource are numbers that grow (KEP-5504)."""
-    if version.isdecimal() and wanted.isdecimal():
-        return int(version) >= int(wanted)
-    return version == wanted
+def _is_newer(version: str, than: str) -> bool:
+    return has_reached(version, than) and not has_reached(than, version)

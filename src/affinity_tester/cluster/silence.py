@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.lookup import family_of, read_endpoints, read_nodes, read_service
-from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef
+from affinity_tester.cluster.lookup import family_of, read_nodes, read_service, read_slices
+from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, pool_of
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint
 
@@ -22,10 +22,11 @@ async def explain_silence(cluster: Cluster, ref: ServiceRef, port: int, target: 
         udp = service.udp_port(port)
         if udp is None:
             return f'Service "{ref}" has no UDP port {port} any more'
-        endpoints = await read_endpoints(cluster.api, ref, udp, family_of(service, target))
+        slices = await read_slices(cluster.api, ref)
         nodes = await read_nodes(cluster.api)
     except ApiError:
         return None
+    endpoints = None if slices is None else pool_of(slices, udp.name, family_of(service, target))
     return likeliest(service, udp, target, endpoints, nodes, inside=cluster.inside)
 
 

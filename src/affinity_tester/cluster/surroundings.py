@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from affinity_tester.cluster.changes import node_events, pod_events, proxy_events
+from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.lookout import Lookout
 from affinity_tester.cluster.objects import Node, Pod, parse_node, parse_pod
 from affinity_tester.cluster.reflector import Reflector
@@ -66,14 +67,14 @@ class Surroundings:
         if not any(reflector.items for reflector in self._proxies) and not self._lookout.has_said(NO_PROXIES):
             self._lookout.say(UNSEEN_PROXIES)
 
-    def _on_node(self, key: str, old: Node | None, new: Node | None, at_ns: int | None) -> None:
+    def _on_node(self, key: str, old: Node | None, new: Node | None, when: When | None) -> None:
         name = key.removeprefix("/")
         self._node_names.update(dict.fromkeys(new.internal_ips if new else (), name))
-        if at_ns is not None:
-            self._lookout.tell(*node_events(at_ns, name, old, new))
+        if when is not None:
+            self._lookout.tell(*node_events(when.heard_ns, name, old, new))
             self._tell_names()
 
-    def _on_nodes(self, _missed: bool) -> None:
+    def _on_nodes(self, _when: When, _missed: bool) -> None:
         self._tell_names()
 
     def _tell_names(self) -> None:
@@ -82,11 +83,13 @@ class Surroundings:
             self._told_names = names
             self._lookout.tell(NodeAddresses(self._lookout.now_ns(), names))
 
-    def _on_pod(self, _key: str, old: Pod | None, new: Pod | None, at_ns: int | None) -> None:
-        if at_ns is not None:
-            self._lookout.tell(*pod_events(at_ns, old, new))
+    def _on_pod(self, _key: str, old: Pod | None, new: Pod | None, when: When | None) -> None:
+        if when is not None:
+            self._lookout.tell(*pod_events(when.heard_ns, old, new))
 
-    def _on_proxy(self, _key: str, old: Pod | None, new: Pod | None, at_ns: int | None) -> None:
-        events = proxy_events(at_ns or 0, old, new, self._images)  # the first list fills in the images
-        if at_ns is not None:
+    def _on_proxy(self, _key: str, old: Pod | None, new: Pod | None, when: When | None) -> None:
+        events = proxy_events(
+            when.heard_ns if when else 0, old, new, self._images
+        )  # the first list fills in the images
+        if when is not None:
             self._lookout.tell(*events)

@@ -6,19 +6,21 @@ All of it only reads. What RBAC refuses is said once, by name, and the rest goes
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
 
+from affinity_tester import clock
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.changes import service_events
 from affinity_tester.cluster.connect import Cluster
+from affinity_tester.cluster.dating import When
+from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.lookout import Lookout
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_service, parse_slice
 from affinity_tester.cluster.poolview import SERVICE, SLICES, PoolView
 from affinity_tester.cluster.reflector import Listener, Pace, Reflector
 from affinity_tester.cluster.surroundings import Surroundings
-from affinity_tester.core.events import Event
+from affinity_tester.core.events import ApiServerAnswered, Event
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.settings import NS_PER_S
 
@@ -30,6 +32,12 @@ LIST_EVERY_NS = NS_PER_S
 
 LEVEL_LOOK_S = 0.02
 """How often to look whether the watch has told what a list shows; it mostly has, before the list is read."""
+
+SAMPLE_NS = 5 * NS_PER_S
+"""How often to ask for a list of one object, by default: half the settle time, so that changes are dated well within it."""
+
+SAMPLE_LEAST_NS = NS_PER_S // 4
+"""...but not more often than this, however short the settle time."""
 
 
 class PoolWatch:
@@ -43,10 +51,12 @@ class PoolWatch:
         emit: Callable[[Event], None],
         *,
         family: str | None = None,
-        now_ns: Callable[[], int] = time.monotonic_ns,
+        now_ns: Callable[[], int] = clock.now_ns,
         pace: Pace | None = None,
+        sample_ns: int = SAMPLE_NS,
     ) -> None:
         """Watch the pool behind `service`'s UDP port (its number in the Service) for IPv4, IPv6, or any family."""
+        self._sample_s = max(sample_ns, SAMPLE_LEAST_NS) / NS_PER_S
         self._ref = service
         self._now_ns = now_ns
         self._lookout = Lookout(cluster.api, str(service), emit, now_ns, pace or Pace())
@@ -54,6 +64,7 @@ class PoolWatch:
         self._listed_ns: int | None = None
         self._refused: str | None = None
         self._trouble = "no answer yet"
+        self._gap_reason = ""
         heard_slices: Listener[Slice] = Listener(
             changed=self._on_slice,
             refused=self._refuse_slices,
@@ -143,7 +154,7 @@ class PoolWatch:
 
     def _distrust(self, part: str, reflector: Reflector[Slice] | Reflector[Service]) -> None:
         """Its watch is alive and does not tell what there is: begin it anew."""
-        self._pool.down(part, "the watch does not tell what a list shows", late=True)
+        self._pool.down(part, "the watch does not tell what a list shows")
         self._lookout.spawn(part, reflector.run())
 
     async def _begin(self) -> None:
@@ -152,25 +163,47 @@ class PoolWatch:
         self._around.begin()
         await self._slices.settled.wait()
         await self._service.settled.wait()
+        if self._refused is None:
+            self._lookout.spawn("samples", self._sample())
         await self._around.settled()
+
+    async def _sample(self) -> None:
+        """Ask for lists of one object, again and again, one round at a time; one that fails is left out."""
+        clock = asyncio.get_running_loop().time
+        due_s = clock()
+        while True:
+            due_s = max(due_s + self._sample_s, clock())
+            await asyncio.sleep(due_s - clock())
+            asked_ns = self._now_ns()
+            parts = (self._slices, self._service) if self._pool.has_service else (self._slices,)
+            answers = await asyncio.gather(*(part.sample() for part in parts), return_exceptions=True)
+            failures = [answer for answer in answers if answer is not None]
+            for failure in failures:
+                if isinstance(failure, Exception) and not isinstance(failure, ApiError):
+                    self._lookout.failed("samples", failure)
+            if not failures:
+                self._lookout.tell(ApiServerAnswered(self._now_ns(), asked_ns))
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
-    def _up(self, part: str, missed: bool) -> None:
-        self._pool.up(part, missed=missed)
+    def _up(self, part: str, when: When, missed: bool) -> None:
+        self._pool.up(part, when, missed=missed)
 
-    def _lost(self, part: str, reason: str) -> None:
-        self._trouble = reason
-        self._pool.down(part, reason)
+    def _lost(self, part: str, error: ApiError) -> None:
+        self._trouble = reason = str(error)
+        if self._pool.down(part, reason):
+            self._gap_reason = reason
+        elif isinstance(error, ObjectError) and reason != self._gap_reason:
+            self._lookout.unread(error)
 
-    def _on_slice(self, _key: str, _old: Slice | None, _new: Slice | None, at_ns: int | None) -> None:
-        if at_ns is not None:
-            self._pool.changed(at_ns)
+    def _on_slice(self, _key: str, _old: Slice | None, _new: Slice | None, when: When | None) -> None:
+        if when is not None:
+            self._pool.changed(when)
 
-    def _on_service(self, _key: str, old: Service | None, new: Service | None, at_ns: int | None) -> None:
-        if at_ns is not None:
-            self._lookout.tell(*service_events(at_ns, str(self._ref), old, new))
-            self._pool.changed(at_ns)
+    def _on_service(self, _key: str, old: Service | None, new: Service | None, when: When | None) -> None:
+        if when is not None:
+            self._lookout.tell(*service_events(when.heard_ns, str(self._ref), old, new))
+            self._pool.changed(when)
         if new is not None and new.selector and (old is None or old.selector != new.selector):
             self._around.watch_pods(new.selector)
 

@@ -1,6 +1,6 @@
 """Every fact of a run is one of these frozen events; their stream is the one source of all outputs.
 
-`at_ns` is the time of the fact on the run's monotonic clock, in nanoseconds; `RunStarted` pairs that clock once with the
+`at_ns` is the time of the fact on the run's clock, in nanoseconds; `RunStarted` pairs that clock once with the
 wall clock. The tracker observes, the verdict judges, the report words: an event carries values, never sentences.
 """
 
@@ -21,7 +21,7 @@ class Event:
     """A fact and when it was so."""
 
     at_ns: int
-    """Monotonic time of the run, in nanoseconds."""
+    """Time of the run, in nanoseconds."""
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, cas
 
 def _rank(
     change: EndpointChange, pool_change: PoolChange, old: Identity, new: Identity, case_ns: int
-) -> tuple[bool, int, int]:
+) -> tuple[bool, int, bool, int]:
     """The smaller, the better it explains."""
     takes_away = change.action.takes_away
     if old.pod is not None and change.pod == old.pod and takes_away:
@@ -53,4 +53,5 @@ def _rank(
         kinship = 2  # an edited Service moves anybody
     else:
         kinship = 3 if takes_away else 4
-    return pool_change.from_ns > case_ns, kinship, abs(case_ns - pool_change.to_ns)
+    # What was heard later may have happened before, but a cause that was heard before surely did.
+    return pool_change.from_ns > case_ns, kinship, pool_change.to_ns > case_ns, abs(case_ns - pool_change.to_ns)

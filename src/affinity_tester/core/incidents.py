@@ -282,12 +282,15 @@ class Incidents:
         return story
 
     def _put(self, story: Story, member: Member, from_ns: int) -> None:
+        self._add(story, member)
+        story.from_ns = min(story.from_ns, from_ns)
+        self._lengthen(story, member.to_ns)
+
+    def _add(self, story: Story, member: Member) -> None:
         key = (member.session, *member.key)
         story.members[key] = member
         self._whose[key] = story
-        story.from_ns = min(story.from_ns, from_ns)
         story.continuing = story.continuing or len(story.members) >= MAX_MEMBERS
-        self._lengthen(story, member.to_ns)
 
     def _change(self, session: str, change: Change) -> None:
         """A change over an outage, which its first reply shows, belongs to the outage's story."""
@@ -295,7 +298,9 @@ class Incidents:
         ended_seq = self._ended_seq.get(session)
         story = self._last_outage_story.get(session)
         if story in self._open and change.before.seq < (ended_seq or 0) <= change.after.seq:
-            self._put(story, member, max(story.from_ns, member.from_ns))
+            # As the outage's end, it makes the story last, and holds no door open: a long silence is no storm to be cut.
+            self._add(story, member)
+            story.to_ns = max(story.to_ns, member.to_ns)
         else:
             self._join(member)
 

@@ -3,7 +3,8 @@
     p        the pod and instance of the session's last answer
     f        when the first silent probe was sent; where a blackout lay on it, the time when that was over counts as onset too
     e        the end of the silence, or now
-    alive    a probe sent at f + 2 s or later, by another session or a canary, was answered by p
+    alive    a probe sent at f + 2 s or later, by another session or a canary, was answered by p, and one that the session
+             sent after it has had its time: a pod that comes back answers one session before the other
     gone     p left the pool, stopped serving, or was followed by another instance under its name, in (lo, hi]
     move     how long flows may take to be moved: the settle time, and the balancer's health check where that may decide
              (policy Local; or nobody was answered behind the session's ingress address since f)
@@ -60,7 +61,8 @@ from affinity_tester.core.pool import PoolChange, PoolTimeline, Span
 _S = 1_000_000_000
 
 ALIVE_NS = 2 * _S
-"""A probe sent so long after the silence began, and answered by the session's pod, shows that the pod lives in it."""
+"""A probe sent so long after the silence began and before it ends, and answered by the session's pod, shows that the pod
+lives in it."""
 
 ADDRESS_SETTLES_NS = 300 * _S
 """So long after a Service was given its address, a cloud may still be building the way to it."""
@@ -96,10 +98,12 @@ class _Case:
     onset_ns: int
     """f, or the end of the blackout that it began in."""
     ended_ns: int | None = None
-    alive: bool = False
-    """The session's pod answered others meanwhile."""
-    ingress_alive: bool = False
-    """Others were answered behind the session's reflexive IP meanwhile."""
+    alive_ns: int | None = None
+    """When a probe of others was sent in the silence that the session's pod answered."""
+    ingress_alive_ns: int | None = None
+    """When a probe of others was sent in the silence that was answered behind the session's reflexive IP."""
+    pod_silent: str = ""
+    """What showed that its pod answers nobody; empty: nothing yet. A pod that comes back does not undo it."""
     replaced: Span | None = None
     """When another instance under the pod's name took its place, without a word of the pool's."""
     told: _Told | None = None
@@ -117,6 +121,10 @@ class _Case:
     @property
     def old(self) -> Identity | None:
         return None if self.outage.last is None else self.outage.last.identity
+
+    def outlasts(self, answered_ns: int | None, end_ns: int) -> bool:
+        """Whether a probe of its own, sent after one that others had answered, has had its time when the silence ends."""
+        return answered_ns is not None and answered_ns + self.outage.longest_pause_ns + ALIVE_NS <= end_ns
 
 
 class _Census(NamedTuple):
@@ -330,13 +338,17 @@ class OutageJudge:
         old = case.old
         if old is None:
             return
-        if old.reflexive is not None:
-            case.ingress_alive |= self._ingress_ns.get(old.reflexive.ip, 0) >= case.onset_ns
+        lives_ns = case.onset_ns + ALIVE_NS
+        if old.reflexive is not None and case.ingress_alive_ns is None:
+            answered_ns = self._ingress_ns.get(old.reflexive.ip, 0)
+            case.ingress_alive_ns = answered_ns if answered_ns >= lives_ns else None
         pod = self._pods.get(old.pod or "")
         if pod is None:
             return
-        instances = list(pod.sent_ns) if old.instance is None else [old.instance]
-        case.alive |= any(pod.sent_ns.get(instance, 0) >= case.onset_ns + ALIVE_NS for instance in instances)
+        if case.alive_ns is None:
+            instances = list(pod.sent_ns) if old.instance is None else [old.instance]
+            answered_ns = max(pod.sent_ns.get(instance, 0) for instance in instances)
+            case.alive_ns = answered_ns if answered_ns >= lives_ns else None
         if old.instance is not None and case.replaced is None:
             before_ns = pod.sent_ns.get(old.instance, case.from_ns)
             later = [ns for instance, ns in pod.first_ns.items() if instance != old.instance and ns > before_ns]
@@ -362,7 +374,7 @@ class OutageJudge:
         """Rows 3 to 9, with a watched pool."""
         timeline = self._timeline
         old = case.old
-        move_ns = self._move_ns(case)
+        alive, move_ns = case.outlasts(case.alive_ns, end_ns), self._move_ns(case, end_ns)
         doubts: list[str] = []
 
         emptied = timeline.emptied_within(case.from_ns, end_ns)
@@ -381,14 +393,14 @@ class OutageJudge:
         gone = self._gone(case, end_ns)
         if gone is not None:  # row 4
             if end_ns <= gone.to_ns + move_ns:
-                if gone.to_ns <= end_ns or not case.alive:
+                if gone.to_ns <= end_ns or not alive:
                     text = f'pod "{old.pod}" left the pool or stopped serving {apart(gone.to_ns, case.from_ns)}'
                     return Judgement.EXPLAINED, False, (text,)
                 doubts.append(f'pod "{old.pod}" left the pool or stopped serving at about its end')
             elif case.replaced is gone or not timeline.serves(old.pod):
                 return _in_doubt(doubts) or self._not_moved(case, gone.to_ns + move_ns, end_ns)
 
-        if case.alive:
+        if alive:
             return _in_doubt(doubts) or self._alive(case, reach, end_ns, move_ns)
         return self._silent(case, reach, doubts)
 
@@ -433,27 +445,29 @@ class OutageJudge:
         assert old is not None and old.pod is not None and snapshot is not None, "a pod of the pool had answered"
         endpoint = snapshot.of_pod(old.pod)
         node = endpoint.node if endpoint is not None else ""
-        if node in self._not_ready:
-            return Judgement.POD_SILENT, None, (f'node "{node}" of pod "{old.pod}" is NotReady',)
+        if node in self._not_ready and not case.pod_silent:
+            case.pod_silent = f'node "{node}" of pod "{old.pod}" is NotReady'
         sticky = dict(snapshot.spec).get("sessionAffinity") == "ClientIP"
-        found = None if sticky else self._silent_by_canaries(case, snapshot.ready_count)
-        if found is not None:
-            return found
+        if not sticky:
+            self._look_for_others(case, snapshot.ready_count)
+        if case.pod_silent:
+            return Judgement.POD_SILENT, None, (case.pod_silent,)
         if case.ended_ns is None or not self._timeline.confirmed_after(reach[1]):
             return None
         return _in_doubt([*doubts, f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
 
-    def _silent_by_canaries(self, case: _Case, pods: int) -> _Class | None:
+    def _look_for_others(self, case: _Case, pods: int) -> None:
         """Whether all sessions of the pod are silent, and enough canaries met others to show that it answers nobody."""
         old = case.old
         assert old is not None, "a silent pod had answered"
+        if case.pod_silent:
+            return
         mine = (old.pod, old.instance)
         census = self._counted()
         others = self._others_met(case)
         if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
-            text = f'all {census.silent[mine]} sessions of pod "{old.pod}" are silent, and {others} canaries met other pods'
-            return Judgement.POD_SILENT, None, (text,)
-        return None
+            whose = f'all {census.silent[mine]} sessions of pod "{old.pod}"'
+            case.pod_silent = f"{whose} are silent, and {others} canaries met other pods"
 
     def _counted(self) -> _Census:
         """The sessions by who had answered them last, and those of them that are silent."""
@@ -512,12 +526,14 @@ class OutageJudge:
             if end_ns <= until_ns:
                 return Judgement.EXPLAINED, False, (f'pod "{old.pod}" was restarted or replaced',)
             return self._not_moved(case, until_ns, end_ns)
-        if case.alive:
+        if case.outlasts(case.alive_ns, end_ns):
             return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
-        found = self._silent_by_canaries(case, len(self._pods))
-        if found is None and self._over(case):
+        self._look_for_others(case, len(self._pods))
+        if case.pod_silent:
+            return Judgement.POD_SILENT, None, (case.pod_silent,)
+        if self._over(case):
             return _in_doubt([f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
-        return found
+        return None
 
     def _foreign(self, case: _Case) -> _Class | None:
         """A server that names no pod: whether a dead server among several could be the reason."""
@@ -546,11 +562,12 @@ class OutageJudge:
         """Whether nothing more is learnt of it."""
         return case.ended_ns is not None or self._stopped_ns is not None
 
-    def _move_ns(self, case: _Case) -> int:
+    def _move_ns(self, case: _Case, end_ns: int) -> int:
         snapshot = self._timeline.snapshot
         local = snapshot is not None and dict(snapshot.spec).get("externalTrafficPolicy") == "Local"
         old = case.old
-        ingress_silent = old is not None and old.reflexive is not None and not case.ingress_alive
+        ingress_silent = old is not None and old.reflexive is not None
+        ingress_silent = ingress_silent and not case.outlasts(case.ingress_alive_ns, end_ns)
         return max(self._settle_ns, self._check_ns) if local or ingress_silent else self._settle_ns
 
     def _reach_from(self, case: _Case) -> int:

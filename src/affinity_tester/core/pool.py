@@ -9,7 +9,7 @@ shows it was heard. So a change is surely within some reach, or perhaps, or not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
@@ -183,6 +183,8 @@ class _Serving:
     from_ns: int
     to_ns: int
     serves: bool
+    left: bool = False
+    """It left the pool: what serves under its name later is another pod."""
 
 
 class PoolTimeline:
@@ -262,14 +264,15 @@ class PoolTimeline:
         for endpoint in after & before:  # what stayed of a pod that has several
             if endpoint.pod in serves and endpoint.serving:
                 serves[endpoint.pod] = True
+        was_uids, now_uids = _uids(before, serves), _uids(after, serves)
         for pod, now in serves.items():
             history = self._serving.setdefault(pod, [])
-            was = bool(history) and history[-1].serves
-            uids = {endpoint.uid for endpoint in before if endpoint.pod == pod}
-            if was and (not now or uids.isdisjoint(endpoint.uid for endpoint in after if endpoint.pod == pod)):
-                history.append(_Serving(since_ns, until_ns, serves=False))
-                was = False
-            if now != was or not history:
+            serves_yet = bool(history) and history[-1].serves
+            left = pod in was_uids and was_uids[pod].isdisjoint(now_uids.get(pod, ()))
+            if left or (serves_yet and not now):
+                history.append(_Serving(since_ns, until_ns, serves=False, left=left))
+                serves_yet = False
+            if now != serves_yet or not history:
                 history.append(_Serving(since_ns, until_ns, serves=now))
 
     def _note_ready(self, since_ns: int, until_ns: int, before: PoolSnapshot | None, after: PoolSnapshot) -> None:
@@ -308,7 +311,7 @@ class PoolTimeline:
 
     def perhaps_within(self, from_ns: int, to_ns: int) -> Iterator[PoolChange]:
         """The changes that may have happened within these times, those that surely did among them, the newest first."""
-        return (c for c in self._reaching(from_ns) if c.from_ns < to_ns)
+        return (c for c in self._reaching(from_ns) if c.from_ns < to_ns or c.to_ns <= to_ns)
 
     def _reaching(self, from_ns: int) -> Iterator[PoolChange]:
         """The changes that may have happened at `from_ns` or later, newest first: their ends are in order."""
@@ -343,6 +346,11 @@ class PoolTimeline:
         """When a pod last left the pool or stopped serving; None: never. It may serve again since (`serves`)."""
         history = self._serving.get(pod, [])
         return next((Span(entry.from_ns, entry.to_ns) for entry in reversed(history) if not entry.serves), None)
+
+    def left(self, pod: str) -> Span | None:
+        """When a pod last left the pool; None: never. What is in it under its name since is another one."""
+        history = self._serving.get(pod, [])
+        return next((Span(entry.from_ns, entry.to_ns) for entry in reversed(history) if entry.left), None)
 
     def serving_throughout(self, pod: str, from_ns: int, to_ns: int) -> bool | None:
         """Whether a pod served at `from_ns` (or when it was first seen, if that is later), and did not stop until `to_ns`.
@@ -384,6 +392,15 @@ class PoolTimeline:
         if self._open_gap_ns is not None:
             busy.append((self._open_gap_ns, to_ns))
         return without(from_ns, to_ns, busy)
+
+
+def _uids(endpoints: Iterable[Endpoint], pods: Container[str]) -> dict[str, set[str]]:
+    """Of the endpoints of these pods, by pod."""
+    found: dict[str, set[str]] = {}
+    for endpoint in endpoints:
+        if endpoint.pod in pods:
+            found.setdefault(endpoint.pod, set()).add(endpoint.uid)
+    return found
 
 
 def without(from_ns: int, to_ns: int, cut: Iterable[tuple[int, int]]) -> int:

@@ -1,6 +1,6 @@
 """The facts of a server's life, frozen: `net` tells them, `report` words them.
 
-`at_ns` is the time of the fact on the monotonic clock, in nanoseconds; `ServerStarted` pairs that clock once with the
+`at_ns` is the time of the fact on the clock of the run, in nanoseconds; `ServerStarted` pairs that clock once with the
 wall clock.
 """
 

@@ -170,7 +170,7 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
         said.append(f"this machine itself dropped {own:,} of {tried:,} probes or replies ({own / tried:.2%})")
     slots = tried + total.timer_misses
     if total.timer_misses > MAX_TIMER_MISSES * slots:
-        said.append(f"this client was too busy: {total.timer_misses / slots:.2%} of its slots were missed")
+        said.append(f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its slots were missed")
     if evidence.watched and evidence.still_ns == 0:
         if evidence.proved:
             said.append("the pool never stood still")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Self
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.deeds import Direction, Dropped
 from affinity_tester.lab.mangle import Mangler
@@ -134,18 +134,18 @@ class Balancer:
         self._loop.add_reader(sock, partial(self._source_readable, source, sock))
 
     def _sweep(self) -> None:
-        for sock in self._sources.release(self.path.expire(time.monotonic_ns())):
+        for sock in self._sources.release(self.path.expire(clock.now_ns())):
             self._close(sock)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _front_readable(self) -> None:
         for data, client in _received(self._front):
-            for delay_ns in self.mangler.fates(Direction.UP, client, time.monotonic_ns(), len(data)):
+            for delay_ns in self.mangler.fates(Direction.UP, client, clock.now_ns(), len(data)):
                 self._after(delay_ns, partial(self._forward, data, client))
 
     def _forward(self, data: bytes, client: TransportAddress) -> None:
         try:
-            entry = self.path.forward(client, time.monotonic_ns())
+            entry = self.path.forward(client, clock.now_ns())
         except OSError as error:
             self._refuse(error)
             return
@@ -155,7 +155,7 @@ class Balancer:
 
     def _source_readable(self, source: TransportAddress, sock: socket.socket) -> None:
         for data, sender in _received(sock):
-            now_ns = time.monotonic_ns()
+            now_ns = clock.now_ns()
             client = self.path.reverse(source, sender, now_ns)
             if client is None:
                 self.strays += 1
@@ -172,7 +172,7 @@ class Balancer:
 
     def _reply(self, data: bytes, client: TransportAddress) -> None:
         if client in self.astray:
-            self._record(Dropped(client, time.monotonic_ns(), Direction.DOWN, "wrong-source"))
+            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
             self._send(self._other, data, client)
         elif client in self.holding:
             self._held.append((data, client))
@@ -189,7 +189,7 @@ class Balancer:
             for _ in range(count):
                 self._send(self._front, bytes(FLOOD_SIZE), client)
         for data, client in self._held:
-            self._record(Dropped(client, time.monotonic_ns(), Direction.DOWN, "full-buffer"))
+            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "full-buffer"))
             self._send(self._front, data, client)
         self._held.clear()
 

@@ -1,6 +1,6 @@
 """What the lab really did to flows, packet by packet: the ground truth that the ledger compares with what was seen.
 
-A flow is named by the client's source address, as the balancer sees it. Times are monotonic nanoseconds.
+A flow is named by the client's source address, as the balancer sees it. Times are nanoseconds of the clock of the run.
 """
 
 from __future__ import annotations

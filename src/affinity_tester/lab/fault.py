@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, NamedTuple, Self
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
@@ -144,7 +144,7 @@ class Bench:
 
     def now_ns(self) -> int:
         """The time of the run."""
-        return time.monotonic_ns()
+        return clock.now_ns()
 
     def tell(self, subject: str, name: str, what: str) -> None:
         """Something happened in the cluster; it is told after the fault itself."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, RunStarted, SendingStopped, SessionStarted
 from affinity_tester.lab.balancer import Balancer, Sources
@@ -150,8 +150,8 @@ class Lab:
         start_ns = await self._started
         for number, fault in enumerate(self._plan.faults, 1):
             if not fault.from_start:
-                await asyncio.sleep((start_ns + fault.at_ns - time.monotonic_ns()) / NS_PER_S)
-                self._inject_now(number, time.monotonic_ns())
+                await asyncio.sleep((start_ns + fault.at_ns - clock.now_ns()) / NS_PER_S)
+                self._inject_now(number, clock.now_ns())
 
     def _inject_now(self, number: int, now_ns: int) -> None:
         deal = self._plan.faults[number - 1].inject(self._bench, number, now_ns)
@@ -161,4 +161,4 @@ class Lab:
     async def _confirm(self) -> None:
         while True:
             await asyncio.sleep(CONFIRM_S)
-            self._stage.control.confirm(time.monotonic_ns())
+            self._stage.control.confirm(clock.now_ns())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any
 
+from affinity_tester import clock
 from affinity_tester.lab.balancer import Balancer
 from affinity_tester.lab.control_plane import ControlPlane
 from affinity_tester.lab.parts import Pod
@@ -54,7 +54,7 @@ class Stage:
 
     def look(self) -> None:
         """Let the control plane tell what has changed."""
-        self.control.look(time.monotonic_ns())
+        self.control.look(clock.now_ns())
 
     async def start_pod(self, node: str) -> Pod:
         """Start a pod and put it into the pool, ready."""

@@ -1,43 +1,49 @@
-"""Canaries tell a blackhole from loss: while a session is unanswered, a fresh source port asks the same target.
-
-Answered, the target lives and only this flow is dead; unanswered, the path or the target is (failure-modes.md).
-"""
+"""The sockets of canaries: each is a short-lived session on a fresh port. `core.canaries` says when, and about whom."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from time import monotonic_ns
+from typing import NamedTuple
 
+from affinity_tester import clock
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.canaries import CanaryPlan
 from affinity_tester.core.events import CanaryResult, Event, FirstAnswer
 from affinity_tester.core.identity import Identity
 from affinity_tester.net.session import Session
-from affinity_tester.settings import NS_PER_S
-
-SILENCE_NS = 2 * NS_PER_S
-"""A session unanswered for so long gets a canary."""
-
-AGAIN_NS = 10 * NS_PER_S
-"""And, while it stays unanswered, another one after so long: blackholes end."""
-
-APART_NS = NS_PER_S // 5
-"""At most five a second: a target in trouble is not to be stormed."""
 
 PROBES = 3
 """So many probes, one each sweep: one lost packet is not to look like a dead target."""
 
+_KEPT = 64
+"""Answers remembered: more than one silence has canaries."""
+
+
+class CanaryAnswer(NamedTuple):
+    """A canary that was answered."""
+
+    sent_ns: int
+    """When its first probe was sent."""
+    answered_ns: int
+    """When the first reply was received."""
+    identity: Identity
+    target: TransportAddress
+    """Where it was sent to."""
+
 
 class _Canary:
-    """A short-lived session on a port of its own."""
+    """One that is out."""
 
-    def __init__(self, about: str, now_ns: int) -> None:
-        self.about = about
+    def __init__(self, about: Session, now_ns: int) -> None:
+        self.about = about.name
         self.sent_ns = now_ns
-        self.answer: Identity | None = None
+        self.answer: FirstAnswer | None = None
         self.session: Session | None = None
 
     def observe(self, event: Event) -> None:
         if isinstance(event, FirstAnswer):
-            self.answer = event.identity
+            self.answer = event
 
 
 class Canaries:
@@ -45,59 +51,97 @@ class Canaries:
 
     def __init__(
         self,
-        open_session: Callable[[str, Callable[[Event], None]], Session],
+        open_session: Callable[[str, TransportAddress, Callable[[Event], None]], Session],
         close_session: Callable[[Session], None],
         emit: Callable[[Event], None],
+        *,
+        interval_ns: int,
         wait_ns: int,
     ) -> None:
-        """A canary unanswered after `wait_ns` (the loss threshold) is dead. `open_session` may raise `OSError`."""
+        """A canary unanswered after `wait_ns` (the loss threshold) is dead; `interval_ns` is the sessions'.
+
+        `open_session` may raise `OSError`.
+        """
         self._open_session = open_session
         self._close_session = close_session
         self._emit = emit
         self._wait_ns = wait_ns
+        self._plan = CanaryPlan(interval_ns)
         self._out: list[_Canary] = []
-        self._sent_ns: dict[str, int] = {}
-        self._newest_ns = 0
-        self.answered_ns: int | None = None
-        """When one was last answered; None: never."""
+        self.answered: deque[CanaryAnswer] = deque(maxlen=_KEPT)
+        """Those last answered, in the order in which they were."""
+        self._unanswered_ns: deque[int] = deque(maxlen=_KEPT)
 
-    def sweep(self, now_ns: int, sessions: Iterable[Session]) -> None:
-        """Look after those that are out, and send those that are due."""
+    @property
+    def unanswered_ns(self) -> list[int]:
+        """When those were sent that nobody has answered, those that are still out too."""
+        return [*self._unanswered_ns, *(canary.sent_ns for canary in self._out if canary.answer is None)]
+
+    @property
+    def answer_times(self) -> list[tuple[int, int]]:
+        """When those were sent that were answered last, and when they were answered."""
+        return [answer[:2] for answer in self.answered]
+
+    @property
+    def answered_ns(self) -> int | None:
+        """When one was last answered; None: never."""
+        return self.answered[-1].answered_ns if self.answered else None
+
+    def earliest(self, since_ns: int) -> CanaryAnswer | None:
+        """Of the answered ones that were sent then or later, the one that was sent first; None: there is none."""
+        later = [answer for answer in self.answered if answer.sent_ns >= since_ns]
+        return min(later, key=lambda answer: answer.sent_ns, default=None)
+
+    def newest(self, since_ns: int = 0) -> CanaryAnswer | None:
+        """Of the answered ones that were sent then or later, the one that was sent last; None: there is none."""
+        later = [answer for answer in self.answered if answer.sent_ns >= since_ns]
+        return max(later, key=lambda answer: answer.sent_ns, default=None)
+
+    def sweep(
+        self,
+        now_ns: int,
+        behind: Iterable[Session],
+        unanswered: Iterable[tuple[str, int]],
+        resumed_ns: int = 0,
+    ) -> None:
+        """Look after those that are out, and send those that are due: see `CanaryPlan.due`; `behind` are its sessions."""
         for canary in list(self._out):
             self._look_after(canary, now_ns)
-        for session in sessions:
-            since = session.tracker.unanswered()
-            if since is not None and now_ns - since[1] >= SILENCE_NS and self._may_send(session.name, now_ns):
-                self._send(session.name, now_ns)
+        if due := self._plan.due(now_ns, unanswered, resumed_ns):
+            sessions = {session.name: session for session in behind}
+            for name in due:
+                self._send(sessions[name], now_ns)
 
     def close(self) -> None:
         """End those that are out; what they would have shown is not known."""
         while self._out:
             self._end(self._out[0])
 
-    def _may_send(self, name: str, now_ns: int) -> bool:
-        return now_ns - self._newest_ns >= APART_NS and now_ns - self._sent_ns.get(name, -AGAIN_NS) >= AGAIN_NS
-
-    def _send(self, name: str, now_ns: int) -> None:
-        canary = _Canary(name, now_ns)
-        self._newest_ns = self._sent_ns[name] = now_ns
+    def _send(self, about: Session, now_ns: int) -> None:
+        canary = _Canary(about, now_ns)
         try:
-            canary.session = self._open_session(f"CANARY-{name}", canary.observe)
+            canary.session = self._open_session(f"CANARY-{about.name}", about.target, canary.observe)
         except OSError:
             return  # no descriptor or port left: the evidence is missing, the run goes on
         self._out.append(canary)
         canary.session.send()
 
     def _look_after(self, canary: _Canary, now_ns: int) -> None:
-        assert canary.session is not None
-        canary.session.read_empty()
+        session = canary.session
+        assert session is not None
+        session.read_empty()
         if canary.answer is not None:
-            self.answered_ns = now_ns
+            answer = CanaryAnswer(canary.sent_ns, canary.answer.at_ns, canary.answer.identity, session.target)
+            self.answered.append(answer)
         elif now_ns - canary.sent_ns < self._wait_ns:
-            if canary.session.tracker.sent_count < PROBES:
-                canary.session.send()
+            if session.tracker.sent_count < PROBES:
+                session.send()
             return
-        self._emit(CanaryResult(monotonic_ns(), canary.about, canary.sent_ns, canary.answer))
+        if session.tracker.sent_count:  # else this machine refused all its probes, which says nothing of the target
+            identity = None if canary.answer is None else canary.answer.identity
+            if identity is None:
+                self._unanswered_ns.append(canary.sent_ns)
+            self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, identity))
         self._end(canary)
 
     def _end(self, canary: _Canary) -> None:

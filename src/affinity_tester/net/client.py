@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import itertools
 import random
 import secrets
 import time
 from array import array
 from collections.abc import Callable, Iterable
 from operator import sub
-from time import monotonic_ns
 from typing import Any
 
-from affinity_tester import __version__
+from affinity_tester import __version__, clock
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.doubt import LONG_NS, DoubtPlan
 from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
@@ -49,6 +50,7 @@ from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
 from affinity_tester.net.reader import Reader
 from affinity_tester.net.resolve import Target
+from affinity_tester.net.routes import Learn, Route, find_routes
 from affinity_tester.net.session import Session, tally
 from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 
@@ -87,13 +89,14 @@ async def run_client(
     stop: asyncio.Event,
     abort: asyncio.Event | None = None,
     *,
-    learn: Callable[[TransportAddress, int], str] = learn_source,
+    learn: Learn = learn_source,
 ) -> None:
-    """Probe the target from the first event to the last summary.
+    """Probe the target from the first event to the last summary; of several addresses each has a cohort of sessions.
 
     Events go to `emit` as they happen; whatever it raises ends the run and is raised here. `stop` ends sending (as the
-    duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards the target,
-    at the start and again when something changes. Raises `UserError` when the sockets cannot be opened.
+    duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards an
+    address of the target, at the start and again when something changes. Raises `UserError` when there is no route, or the
+    sockets cannot be opened.
     """
     await _Client(settings, target, emit, stop, abort or asyncio.Event(), learn=learn).run()
 
@@ -109,13 +112,14 @@ class _Client:
         stop: asyncio.Event,
         abort: asyncio.Event,
         *,
-        learn: Callable[[TransportAddress, int], str],
+        learn: Learn,
     ) -> None:
         self._settings = settings
         self._learn = learn
-        self._target = target.address
-        self._target_name = target.name
-        self._scope_id = target.scope_id
+        self._target = target
+        self._routes: dict[TransportAddress, Route] = {}
+        """By the address that they lead to; filled when the run opens."""
+        self._sources_checked_ns = 0
         self._emit = emit
         self._stop = stop
         self._abort = abort
@@ -126,7 +130,14 @@ class _Client:
         self._owners: dict[int, Session] = {}
         """By token, all sessions and the canaries of late: a reply to one may arrive at another."""
         self._drops_turn = 0
-        self._canaries = Canaries(self._open_session, self._close_session, emit, settings.loss_threshold_ns)
+        self._canaries = Canaries(
+            self._open_session,
+            self._close_session,
+            emit,
+            interval_ns=settings.interval_ns,
+            wait_ns=settings.loss_threshold_ns,
+        )
+        self._doubt = DoubtPlan() if settings.interval_ns > LONG_NS else None
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: Reader | None = None
@@ -135,8 +146,13 @@ class _Client:
         """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
         self._sending = True
-        self._source = ""
-        self._source_checked_ns = 0
+        self._awake_ns = 0
+        """When this process was last seen to run."""
+        self.resumed_ns = 0
+        """When it last went on after it had stood still for over a second (a stop, or a sleep); 0: it never did.
+
+        What went unanswered meanwhile is no silence of the network: silence counts from here on.
+        """
 
     async def run(self) -> None:
         """Run from the first event to the last summary."""
@@ -147,17 +163,18 @@ class _Client:
             self._open()
             # What a run keeps for its whole life is no garbage: looking through it all would hold up the probes.
             gc.freeze()
-            start_ns = monotonic_ns()
+            start_ns = clock.now_ns()
             begin_ns = min(BEGIN_NS, (settings.duration_ns or NS_PER_S * 3600) // (4 * settings.sessions))
             self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions, begin_ns)
-            self._last_tick_ns = start_ns
+            self._last_tick_ns = self._awake_ns = start_ns
             self._next_stats_ns = start_ns + settings.stats_interval_ns
             self._tick()
             self._sweeper = loop.call_later(SWEEP_NS / NS_PER_S, self._sweep)
-            longest_s = None if settings.duration_ns is None else settings.duration_ns / NS_PER_S
-            interrupted = await self._wait(self._stop, longest_s)
+            interrupted = await self._wait_until(
+                None if settings.duration_ns is None else start_ns + settings.duration_ns
+            )
             self._sending = False
-            stopped_ns = monotonic_ns()
+            stopped_ns = clock.now_ns()
             self._emit(SendingStopped(stopped_ns, interrupted))
             await self._drain()
             self._summarise(start_ns, stopped_ns)
@@ -172,16 +189,18 @@ class _Client:
     def _open(self) -> None:
         settings = self._settings
         raise_descriptor_limit(settings.sessions)
-        self._source = self._learn(self._target, self._scope_id)
-        now_ns = monotonic_ns()
+        routes, unprobed = find_routes(self._target, settings.sessions, self._learn)
+        self._routes = {route.address: route for route in routes}
+        several = len(routes) > 1
+        now_ns = clock.now_ns()
         self._emit(
             RunStarted(
                 now_ns,
                 wall_ns=time.time_ns(),
                 utc_offset_s=time.localtime().tm_gmtoff,
                 version=__version__,
-                target=self._target,
-                target_name=self._target_name,
+                target=routes[0].address,
+                target_name=self._target.name,
                 sessions=settings.sessions,
                 interval_ns=settings.interval_ns,
                 loss_threshold_ns=settings.loss_threshold_ns,
@@ -189,29 +208,32 @@ class _Client:
                 connected=settings.connected,
                 lost_guarantees=lost_guarantees(),
                 sizes=settings.sizes,
+                addresses=tuple(self._routes) if several else (),
+                unprobed=unprobed,
             )
         )
         self._reader = Reader(asyncio.get_running_loop(), self._guarded)
         observe = self._observe  # bound once for all
-        for number in random.SystemRandom().sample(range(1 << 31), settings.sessions):
+        numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
+        for number, route in zip(numbers, itertools.cycle(routes), strict=False):
             try:
-                session = self._open_session(f"CLIENT-{number}", observe)
+                session = self._open_session(f"CLIENT-{number}", route.address, observe)
             except OSError as error:
-                raise _open_error(error, len(self._sessions), settings.sessions, self._source) from error
+                raise _open_error(error, len(self._sessions), settings.sessions, route.source) from error
             self._sessions.append(session)
-            self._emit(SessionStarted(now_ns, session.name, session.local))
+            self._emit(SessionStarted(now_ns, session.name, session.local, session.target if several else None))
 
-    def _open_session(self, name: str, emit: Callable[[Event], None]) -> Session:
+    def _open_session(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
         """A session on a socket of its own, read from now on. Raises `OSError`."""
-        settings = self._settings
-        sock = open_probe_socket(self._source, self._target, scope_id=self._scope_id, connected=settings.connected)
+        settings, route = self._settings, self._routes[target]
+        sock = open_probe_socket(route.source, target, scope_id=route.scope_id, connected=settings.connected)
         session = Session(
             sock,
-            self._target,
+            target,
             SessionTracker(name, settings.loss_threshold_ns, emit, usual_probes=self._usual_probes),
             Conversation(secrets.randbits(64), self._sizes, settings.key),
             emit=emit,
-            scope_id=self._scope_id,
+            scope_id=route.scope_id,
             connected=settings.connected,
             owners=self._owners,
         )
@@ -227,6 +249,16 @@ class _Client:
         still_s = self._settings.loss_threshold_ns / NS_PER_S
         asyncio.get_running_loop().call_later(still_s, self._owners.pop, session.token, None)
 
+    async def _wait_until(self, end_ns: int | None) -> bool:
+        """Wait for `stop`; False when the end (None: none) came first.
+
+        It looks each second, since asyncio's clock stands while the machine sleeps.
+        """
+        while end_ns is None or (left_ns := end_ns - clock.now_ns()) > 0:
+            if await self._wait(self._stop, None if end_ns is None else min(left_ns, NS_PER_S) / NS_PER_S):
+                return True
+        return False
+
     async def _wait(self, event: asyncio.Event, longest_s: float | None) -> bool:
         """Wait for an event, or for a failure in a callback (which is raised); False when the time was up first."""
         waiter: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
@@ -241,13 +273,13 @@ class _Client:
 
     async def _drain(self) -> None:
         """Let the replies come in: until every probe is answered or lost."""
-        deadline_ns = monotonic_ns() + self._settings.loss_threshold_ns + SWEEP_NS
-        while monotonic_ns() < deadline_ns and any(session.tracker.pending for session in self._sessions):
+        deadline_ns = clock.now_ns() + self._settings.loss_threshold_ns + SWEEP_NS
+        while clock.now_ns() < deadline_ns and any(session.tracker.pending for session in self._sessions):
             if await self._wait(self._abort, 0.05):
                 break
 
     def _summarise(self, start_ns: int, stopped_ns: int) -> None:
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         total, losses, kinds, gap_ns = Counts(), Losses(), dict.fromkeys(Kind, 0), 0
         for session in self._sessions:
             session.read_empty()  # what came after the last answer counts too: duplicates, forgeries
@@ -288,28 +320,35 @@ class _Client:
         if not self._sending:
             return
         self._guarded(self._send_due)
-        loop = asyncio.get_running_loop()
         due_ns = max(self._schedule.next_due_ns, self._last_tick_ns + GRAIN_NS)
-        self._timer = loop.call_at(due_ns / NS_PER_S, self._tick)
+        self._timer = asyncio.get_running_loop().call_later((due_ns - clock.now_ns()) / NS_PER_S, self._tick)
 
     def _send_due(self) -> None:
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         sessions = self._sessions
-        if now_ns - self._last_tick_ns > NS_PER_S:
-            self._catch_up(now_ns)
+        self._notice_stall(now_ns)
         self._last_tick_ns = now_ns
         missed, timely = self._schedule.take(now_ns)
         for slot in missed:
             sessions[slot % len(sessions)].timer_misses += 1
-        for slot in timely:
-            session = sessions[slot % len(sessions)]
+        self._send([sessions[slot % len(sessions)] for slot in timely], now_ns)
+
+    def _send(self, sessions: Iterable[Session], now_ns: int) -> None:
+        for session in sessions:
             if session.tracker.sent_count < MAX_PROBES:
                 session.send()
                 if session.tracker.sent_count == MAX_PROBES:
                     self._emit(SessionExhausted(now_ns, session.name))
 
+    def _notice_stall(self, now_ns: int) -> None:
+        """Called by both timers, the sweep's four times a second: what comes a second late stood still."""
+        if now_ns - self._awake_ns > NS_PER_S:
+            self.resumed_ns = now_ns
+            self._catch_up(now_ns)
+        self._awake_ns = now_ns
+
     def _catch_up(self, now_ns: int) -> None:
-        """After a stop of this process: read and expire before anything is sent, and skip the rounds that were missed."""
+        """After a stall: read and expire before anything is sent, and skip the rounds that were missed."""
         for session in self._sessions:
             session.expire()
         rounds = self._schedule.skip_rounds(now_ns)
@@ -321,6 +360,7 @@ class _Client:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_NS / NS_PER_S, self._sweep)
 
     def _look_around(self) -> None:
+        self._notice_stall(clock.now_ns())
         # Over all sessions, so it only reads what is plain; few of them have anything to be looked after.
         sessions = self._sessions
         for session in [session for session in sessions if session.tracker.pending]:
@@ -329,16 +369,16 @@ class _Client:
             session.check_drops()
         self._drops_turn = (self._drops_turn + 1) % DROPS_TURNS
         behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         if self._sending:
-            self._canaries.sweep(now_ns, behind)
+            self._ask_more(now_ns, behind)
         self._outages.sweep(
             now_ns,
             [session.tracker for session in sessions],
             [session.tracker for session in behind],
-            self._canaries.answered,
-            self._canaries.unanswered,
-            self._resumed_ns,
+            self._canaries.answer_times,
+            self._canaries.unanswered_ns,
+            self.resumed_ns,
         )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
@@ -347,6 +387,15 @@ class _Client:
         if now_ns >= self._next_stats_ns and self._sending:
             self._tell_stats(now_ns)
 
+    def _ask_more(self, now_ns: int, behind: list[Session]) -> None:
+        """Send what is sent only where an answer is missing: canaries, and at long intervals probes in doubt."""
+        unanswered = [(each.name, since[1]) for each in behind if (since := each.tracker.unanswered()) is not None]
+        self._canaries.sweep(now_ns, behind, unanswered, self.resumed_ns)
+        if self._doubt is not None and behind:
+            sessions = {session.name: session for session in behind if not session.tracker.in_outage}
+            doubtful = [each for each in unanswered if each[0] in sessions]
+            self._send([sessions[name] for name in self._doubt.due(now_ns, doubtful, self.resumed_ns)], now_ns)
+
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
         strayed = sum(session.wrong_source for session in self._sessions)
@@ -354,7 +403,8 @@ class _Client:
             sources = sorted({source for session in self._sessions for source in session.strayed_from})
             more = f" and {len(sources) - WORST} more" if len(sources) > WORST else ""
             told = ", ".join(sources[:WORST]) + more
-            return f"{strayed:,} replies came from {told}, not from {self._target}: such replies answer nothing"
+            asked = ", ".join(map(str, self._routes))
+            return f"{strayed:,} replies came from {told}, not from {asked}: such replies answer nothing"
         crossed = sum(session.cross_delivered for session in self._sessions)
         if crossed:
             return f"{crossed:,} replies came, each to another session than the one that had sent the probe"
@@ -405,20 +455,23 @@ class _Client:
                     self._emit(ForeignServer(at_ns, who.software))
             case (
                 ChangeSeen(at_ns=at_ns, session=session) | ClientFault(at_ns=at_ns, session=session, fault="send-error")
-            ) if at_ns - self._source_checked_ns > NS_PER_S:
-                self._source_checked_ns = at_ns
-                self._check_source(at_ns, session)
+            ) if at_ns - self._sources_checked_ns > NS_PER_S:
+                self._sources_checked_ns = at_ns
+                for route in self._routes.values():
+                    self._check_source(at_ns, session, route)
 
-    def _check_source(self, now_ns: int, session: str) -> None:
+    def _check_source(self, now_ns: int, session: str, route: Route) -> None:
         """A session changed: see whether it was this machine's own address that did."""
         try:
-            source = self._learn(self._target, self._scope_id)
+            source = self._learn(route.address, route.scope_id)
         except UserError as error:
             source = str(error)
-        if source != self._source:
-            detail = f"this machine's own address changed: {self._source} -> {source}"
-            self._source = source
-            self._emit(ClientFault(now_ns, session, "local-address", detail))
+        if source != route.source:
+            detail = f"this machine's own address changed: {route.source} -> {source}"
+            route.source = source
+            of_route = [each.name for each in self._sessions if each.target == route.address]
+            name = session if session in of_route else of_route[0]
+            self._emit(ClientFault(now_ns, name, "local-address", detail))
 
 
 def _open_error(error: OSError, opened: int, wanted: int, source: str) -> UserError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from time import monotonic_ns
 
-from affinity_tester.net.clock import wall_to_monotonic_ns
+from affinity_tester import clock
+from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.session import Session
 
 
@@ -46,16 +46,16 @@ class Reader:
     def _read_ready(self) -> None:
         assert self._epoll is not None
         by_fd = self._by_fd
-        to_monotonic_ns = wall_to_monotonic_ns()
+        to_run_ns = wall_to_run_ns()
         # Then the timer has its turn: when sending is more than half an interval late it comes first, and replies can wait.
         for fd, mask in self._epoll.poll(0, len(by_fd) // 2 + 1):
             session = by_fd[fd]
             if session is None:
                 continue  # closed by an earlier one of this batch
             if mask & select.EPOLLERR:
-                session.hear_errors(monotonic_ns())
+                session.hear_errors(clock.now_ns())
             if mask & select.EPOLLIN:
-                session.read(to_monotonic_ns)
+                session.read(to_run_ns)
 
     def close(self) -> None:
         """Read nothing any more."""

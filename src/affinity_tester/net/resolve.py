@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.errors import UserError
+
+
+class Destination(NamedTuple):
+    """One address that probes can be sent to."""
+
+    address: TransportAddress
+    scope_id: int = 0
+    """The interface of a link-local IPv6 address; else 0."""
 
 
 class Target(NamedTuple):
@@ -18,12 +26,22 @@ class Target(NamedTuple):
     """What the user wrote."""
     scope_id: int = 0
     """The interface of a link-local IPv6 address; else 0."""
+    more: tuple[Destination, ...] = ()
+    """Further addresses of the same name, to be probed as well."""
+    unprobed: tuple[TransportAddress, ...] = ()
+    """Addresses of the same name that are not to be probed: of the other family, or such as nothing can be sent to."""
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """All that are to be probed, the first first."""
+        return (Destination(self.address, self.scope_id), *self.more)
 
 
 async def resolve_target(text: str, default_port: int) -> Target:
     """Read `host`, `host:port`, an IPv4 or IPv6 address with or without port; a name is resolved now, once.
 
-    Raises `UserError` when it is malformed, does not resolve, or is no address that probes can be sent to.
+    All addresses of a name are taken that are of its first address's family, which is the one that the system prefers.
+    Raises `UserError` when the text is malformed, does not resolve, or has no address that probes can be sent to.
     """
     try:
         host, port = split_host_port(text)
@@ -37,11 +55,36 @@ async def resolve_target(text: str, default_port: int) -> Target:
         raise UserError(
             f"the target {host!r} does not resolve ({reason}): check the name, or give an address"
         ) from error
-    sockaddr = found[0][4]
+    usable: dict[TransportAddress, Destination] = {}
+    unprobed: dict[TransportAddress, None] = {}
+    failure: UserError | None = None
+    for *_, sockaddr in found:
+        try:
+            destination = _destination(sockaddr, port)
+        except UserError as error:
+            failure = failure or error
+            unprobed[_address(sockaddr, port)] = None
+        else:
+            usable.setdefault(destination.address, destination)
+    if not usable:
+        assert failure is not None, "a name that resolves has an address"
+        raise failure
+    first, *others = usable.values()
+    more = tuple(other for other in others if other.address.is_ipv6 == first.address.is_ipv6)
+    unprobed |= dict.fromkeys(other.address for other in others if other not in more)
+    return Target(first.address, text, first.scope_id, more, tuple(unprobed))
+
+
+def _address(sockaddr: tuple[Any, ...], port: int) -> TransportAddress:
+    return TransportAddress(str(parse_ip(str(sockaddr[0]).partition("%")[0])), port)
+
+
+def _destination(sockaddr: tuple[Any, ...], port: int) -> Destination:
+    """An address as the resolver gave it. Raises `UserError` where no probe can be sent to it."""
     address = parse_ip(str(sockaddr[0]).partition("%")[0])
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
         raise UserError(f"the target {address} is no unicast address: give the address of the Service")
     scope_id = int(sockaddr[3]) if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (ip, port, flow, scope)
     if address.version == 6 and address.is_link_local and not scope_id:  # noqa: PLR2004 - IP's version
         raise UserError(f"the target {address} is link-local and names no interface: write {address}%eth0, or so")
-    return Target(TransportAddress(str(address), port), text, scope_id)
+    return Destination(TransportAddress(str(address), port), scope_id)

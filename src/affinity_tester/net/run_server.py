@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from affinity_tester import __version__
+from affinity_tester import __version__, clock
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
@@ -43,7 +43,7 @@ async def run_server(
     try:
         if settings.health_port:
             health = await HealthServer.start(hosts, settings.health_port, lambda: True)
-        started_ns = time.monotonic_ns()
+        started_ns = clock.now_ns()
         log(
             ServerStarted(
                 at_ns=started_ns,
@@ -61,7 +61,7 @@ async def run_server(
         )
         for host in filter(is_wildcard, hosts):
             text = f"{host} is a wildcard: replies may leave from another address than the probe was sent to"
-            log(ServerWarning(time.monotonic_ns(), text))
+            log(ServerWarning(clock.now_ns(), text))
         side = (
             asyncio.create_task(_tell(server, settings.stats_interval_ns, log)),
             asyncio.create_task(server.failure()),
@@ -69,14 +69,14 @@ async def run_server(
         try:
             await _until(stop, stop_now, or_failure_of=side)
             if not stop_now.is_set() and settings.drain_ns:
-                log(ServerDraining(time.monotonic_ns(), settings.drain_ns))
+                log(ServerDraining(clock.now_ns(), settings.drain_ns))
                 await _until(stop_now, within_ns=settings.drain_ns, or_failure_of=side)
         finally:
             for task in side:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
         total = await server.totals()
-        ended_ns = time.monotonic_ns()
+        ended_ns = clock.now_ns()
         log(ServerStopped(ended_ns, total, ended_ns - started_ns))
     finally:
         if health is not None:
@@ -123,5 +123,5 @@ async def _tell(server: Server, interval_ns: int, log: Callable[[ServerEvent], N
         due_s += interval_ns / NS_PER_S
         await asyncio.sleep(max(0.0, due_s - loop.time()))
         total = await server.totals()
-        log(ServerStats(time.monotonic_ns(), total.since(before), total))
+        log(ServerStats(clock.now_ns(), total.since(before), total))
         before = total

@@ -7,9 +7,9 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from time import monotonic_ns
 from types import MappingProxyType
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ClientFault,
@@ -24,7 +24,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.stun import Conversation, listens_on_wildcard, token_in
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
-from affinity_tester.net.clock import wall_to_monotonic_ns
+from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.drops import Drops
 from affinity_tester.net.probe_socket import (
     ADDRESS_ERRNOS,
@@ -140,7 +140,7 @@ class Session:
         """Send the next probe, unless this machine refuses it (which is counted, and told once)."""
         tracker = self.tracker
         request = self._wire.request(tracker.sent_count)
-        now_ns = monotonic_ns()
+        now_ns = clock.now_ns()
         try:
             self._transmit(request)
         except OSError as error:
@@ -161,7 +161,7 @@ class Session:
             # An ICMP error about an earlier probe: heard, and this probe is still to be sent (design, section 3). What
             # fails again is this machine's own trouble (no route any more), and no news of the network.
             heard = read_error_queue(self.sock)
-            again_ns = monotonic_ns()
+            again_ns = clock.now_ns()
             try:
                 self._transmit(request)
             except OSError as again:
@@ -178,8 +178,8 @@ class Session:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def read(self, to_monotonic_ns: int) -> int | None:
-        """Read one datagram, if there is one; `to_monotonic_ns` is net.clock's sample.
+    def read(self, to_run_ns: int) -> int | None:
+        """Read one datagram, if there is one; `to_run_ns` is net.clock's sample.
 
         Returns a time that was before all that is still to be read (0: not known), None when the socket was empty.
         """
@@ -188,9 +188,9 @@ class Session:
         except BlockingIOError:
             return None
         except OSError as error:  # a connected socket, or a system without error queues, tells ICMP errors here
-            self.hear_errors(monotonic_ns(), error)
+            self.hear_errors(clock.now_ns(), error)
             return 0
-        received_ns = monotonic_ns() if wall_ns is None else wall_ns + to_monotonic_ns
+        received_ns = clock.now_ns() if wall_ns is None else wall_ns + to_run_ns
         try:
             seq, identity, count = self._wire.read(_BUFFERS[0], size)
         except StunError as error:
@@ -242,12 +242,12 @@ class Session:
 
     def read_empty(self) -> int:
         """Read all there is; return a time at which the socket was seen empty, or that was before what is left."""
-        now_ns = monotonic_ns()
-        to_monotonic_ns = wall_to_monotonic_ns()
+        now_ns = clock.now_ns()
+        to_run_ns = wall_to_run_ns()
         read_ns: int | None = 0
         # Bounded: a flood must not keep the client here. The queue is in order, so what was read last tells how far it got.
         for _ in range(READ_BOUND):
-            read_ns = self.read(to_monotonic_ns)
+            read_ns = self.read(to_run_ns)
             if read_ns is None:
                 return now_ns
         return min(read_ns or 0, now_ns)
@@ -272,7 +272,7 @@ class Session:
     def expire(self) -> None:
         """Lose what is overdue, after the socket was read empty past the deadline."""
         deadline_ns = self.tracker.deadline_ns
-        if deadline_ns is None or deadline_ns >= monotonic_ns():
+        if deadline_ns is None or deadline_ns >= clock.now_ns():
             return
         sent_ns = deadline_ns - self.tracker.loss_threshold_ns
         read_ns = self.read_empty()
@@ -288,7 +288,7 @@ class Session:
         """Ask the kernel how many replies this socket's full buffer has cost."""
         drops = drop_count(self.sock)
         if drops != self.drops:
-            now_ns = monotonic_ns()
+            now_ns = clock.now_ns()
             if self._noticed is None:
                 self._noticed = Drops()
             self._noticed.notice(now_ns, drops - self.drops)

@@ -14,16 +14,16 @@ _S_PER_DAY = 86_400
 
 
 class RunClock:
-    """Turns the monotonic time of a run into the time of day.
+    """Turns the time of a run into the time of day.
 
     A step of the wall clock in mid-run does not show: the pair of clocks was read once, and so was the offset from UTC.
     """
 
     def __init__(self, *, wall_ns: int, at_ns: int, utc_offset_s: int) -> None:
-        """Pair Unix time with the monotonic clock. Raises `ValueError` for an offset of a day or more."""
+        """Pair Unix time with the run's clock. Raises `ValueError` for an offset of a day or more."""
         if abs(utc_offset_s) >= _S_PER_DAY:
             raise ValueError(f"an offset of {utc_offset_s} s from UTC is no offset")
-        self._wall_minus_monotonic_ns = wall_ns - at_ns
+        self._wall_minus_run_ns = wall_ns - at_ns
         self._offset_s = utc_offset_s
 
     @classmethod
@@ -33,7 +33,7 @@ class RunClock:
 
     def wall_ns(self, at_ns: int) -> int:
         """Unix time in nanoseconds."""
-        return self._wall_minus_monotonic_ns + at_ns
+        return self._wall_minus_run_ns + at_ns
 
     def local_ms(self, at_ns: int) -> int:
         """Milliseconds since 1970 on the local wall; its quotients tell whether two facts share a second or a day."""

@@ -272,12 +272,22 @@ def _sizes(event: ev.RunStarted) -> str:
     return "/".join(map(str, event.sizes or (event.request_size,)))
 
 
-def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
+def _targets(event: ev.RunStarted) -> str:
+    """Where probes go, and where they do not though the name leads there too."""
     address, name = str(event.target), event.target_name
-    target = address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
+    if not event.addresses and not event.unprobed:
+        return address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
+    probed = event.addresses or (event.target,)
+    count = f"{len(probed)} of " if event.unprobed else ""
+    named = words.plural(len(probed) + len(event.unprobed), "address", "addresses")
+    left = f"; not to {', '.join(map(str, event.unprobed))}" if event.unprobed else ""
+    return f"{count}{named} of {name} ({', '.join(map(str, probed))}{left})"
+
+
+def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
     sockets = ", on connected sockets" if event.connected else ""
     probes = (
-        f"{words.plural(event.sessions, 'session')} to {target}: "
+        f"{words.plural(event.sessions, 'session')} to {_targets(event)}: "
         f"a probe of {_sizes(event)} bytes every {format_duration(event.interval_ns)} each{sockets}, "
         f"lost after {format_duration(event.loss_threshold_ns)}"
     )

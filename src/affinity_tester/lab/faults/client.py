@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
@@ -150,9 +150,9 @@ class BusyCore(Fault):
         )
 
     async def _burn(self, bench: Bench, until_ns: int) -> None:
-        while time.monotonic_ns() < until_ns:
-            end_ns = time.monotonic_ns() + self.slice_ns
-            while time.monotonic_ns() < end_ns:
+        while clock.now_ns() < until_ns:
+            end_ns = clock.now_ns() + self.slice_ns
+            while clock.now_ns() < end_ns:
                 pass
             await bench.stage.wait(round(self.slice_ns * (1 / self.share - 1)))
             await asyncio.sleep(0)
@@ -183,4 +183,4 @@ class ApiGone(Fault):
 
     async def _back(self, bench: Bench) -> None:
         await bench.stage.wait(self.for_ns)
-        bench.stage.control.come_back(time.monotonic_ns())
+        bench.stage.control.come_back(clock.now_ns())
