@@ -8,12 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from running import MS, kernel_stamps, probed
 
 from affinity_tester import clock
-from affinity_tester.core import canaries, stun
+from affinity_tester.core import canaries, outages, stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -27,6 +28,7 @@ from affinity_tester.core.events import (
     LateReply,
     Losses,
     NetworkError,
+    OutageStarted,
     ProbesLost,
     RunSummary,
     SessionStarted,
@@ -35,6 +37,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.net import client as client_module
 from affinity_tester.net import probe_socket
 from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
@@ -503,7 +506,7 @@ def test_a_reply_that_a_flood_keeps_out_is_an_own_loss_and_no_more(bench: Bench)
     flood(bench)
     for request in requests:
         bench.answer(request)
-    assert bench.session.drops_since_reply() > 300
+    assert bench.session.drops_since_reply() == 3
     time.sleep(0.1)
     bench.session.expire()
     total = bench.session.counts()
@@ -532,6 +535,34 @@ def test_a_flood_that_costs_no_reply_is_no_own_loss(bench: Bench) -> None:
     total = bench.session.counts()
     assert (total.answered, total.lost, total.own_losses) == (1, 1, 0)
     assert total.socket_drops > 300
+
+
+async def test_an_outage_tells_how_many_replies_its_session_dropped_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_NS", 800 * MS)
+    real = probe_socket.open_probe_socket
+
+    def open_small(*args: Any, **kwargs: Any) -> socket.socket:
+        sock = real(*args, **kwargs)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        return sock
+
+    monkeypatch.setattr(client_module, "open_probe_socket", open_small)
+
+    def flood_one(server: ScriptedServer, probe: Probe) -> None:
+        if probe.session != 1 or probe.seq < 10:
+            server.reply(probe)
+        elif probe.seq == 20:
+            for _ in range(400):
+                server.send(bytes(1000), probe.source)
+
+    async with scripted(flood_one) as server:
+        told = await probed(server.address, seconds=2.5, sessions=2, loss_threshold_ns=300 * MS)
+    outage = told.only(OutageStarted)
+    assert 0 < outage.own_drops < outage.probes  # one burst, and the silence went on
+    total = told.counts()
+    assert 0 < total.own_losses <= total.lost < total.socket_drops
 
 
 async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:

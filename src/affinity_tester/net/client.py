@@ -379,6 +379,7 @@ class _Client:
             self._canaries.answer_times,
             self._canaries.unanswered_ns,
             self.resumed_ns,
+            {session.name: session.drops_since_reply() for session in behind if session.drops},
         )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:

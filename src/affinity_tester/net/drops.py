@@ -48,6 +48,6 @@ class Drops:
                 left -= taken
         return lost - left
 
-    def since(self, at_ns: int) -> int:
-        """How many were noticed from then on."""
-        return sum(noticed.count for noticed in self._noticed if noticed.at_ns >= at_ns)
+    def since(self, at_ns: int) -> list[tuple[int, int]]:
+        """Those noticed from then on: when, and how many."""
+        return [(noticed.at_ns, noticed.count) for noticed in self._noticed if noticed.at_ns >= at_ns]

@@ -297,10 +297,22 @@ class Session:
             self._tell_once(("drops",), ClientFault(now_ns, self.name, "socket-drops", detail))
 
     def drops_since_reply(self) -> int:
-        """How many replies its full buffer dropped since the first probe that was not replied to from the right source."""
+        """How many replies its full buffer dropped in its silence, at most.
+
+        What was noticed at one time are no replies to probes of another, however many: a burst excuses no long silence.
+        """
         self.check_drops()
-        since = self.tracker.unanswered()
-        return 0 if since is None or self._noticed is None else self._noticed.since(since[1])
+        tracker = self.tracker
+        since = tracker.unanswered()
+        if since is None or self._noticed is None:
+            return 0
+        first, since_ns = since
+        reach_ns = 2 * tracker.loss_threshold_ns  # a reply in time, noticed when its probe is declared lost
+        dropped = sum(
+            min(count, tracker.sent_between(max(since_ns, at_ns - reach_ns), at_ns + 1))
+            for at_ns, count in self._noticed.since(since_ns)
+        )
+        return min(dropped, tracker.sent_count - first)
 
     @property
     def token(self) -> int:
