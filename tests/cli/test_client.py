@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
 from affinity_tester.cli.watching import Asked
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
@@ -31,6 +32,7 @@ from affinity_tester.core.events import (
     Verdict,
 )
 from affinity_tester.report.record import read_record
+from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import NS_PER_S, ClientSettings
 from commands import MS, OWN, PATIENCE_S, TIME, Ended, Run, Start, environment
 from scripted import Probe, ScriptedServer, answer, closed_port, foreign_reply, scripted
@@ -422,6 +424,11 @@ async def test_target_addr_and_the_port_option_say_where(run: Run) -> None:
 # --- each option as flag and as environment variable -----------------------------------------------------------------
 
 
+STARTED = RunStarted(
+    0, 1, 0, "0.1.0", TransportAddress("192.0.2.1", 9), "lb.example", 1, NS_PER_S, NS_PER_S, 288, False, ()
+)  # fmt: skip
+
+
 class Taken(NamedTuple):
     """What the command would have run with."""
 
@@ -434,8 +441,9 @@ class Taken(NamedTuple):
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
     seen: list[Taken] = []
 
-    async def conducted(settings: ClientSettings, rules: Rules, asked: Asked, _reporter: object) -> Outcome:
+    async def conducted(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:
         seen.append(Taken(settings, rules, asked))
+        reporter.emit(STARTED)  # a run that never starts leaves no record
         return Outcome.PASS
 
     monkeypatch.setattr(client_cli, "_run", conducted)
