@@ -490,6 +490,15 @@ def test_row_7_a_pod_that_answers_nobody_is_silent_when_enough_canaries_met_othe
     assert other_lives.last == (UNKNOWN, ('pod "a" answered nobody, and whether it lives is not known',))
 
 
+def test_row_7_counts_by_who_had_answered_last_and_needs_no_reflexive_address() -> None:
+    """A session that was never answered is nobody's, and a server may tell no address."""
+    answered = FirstAnswer(at(1), named(1), 0, who("a"))
+    met = [CanaryResult(at(second), named(1), at(second), who("b", ip=None)) for second in range(101, 180, 2)]
+    run = Run(answered, silent(1), never(2), met)
+    assert run.classes == [(115, POD_SILENT)]
+    assert run.last[1] == ('all 1 sessions of pod "a" are silent, and 8 canaries met other pods',)
+
+
 def test_row_7_canaries_of_a_sticky_client_or_a_single_pod_or_one_that_is_not_ready_prove_nothing() -> None:
     answered = FirstAnswer(at(1), named(1), 0, who("a"))
     met = canaries(range(101, 180, 2), "b")
