@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import busy
 from affinity_tester.cli import lab, lab_all, main
 from affinity_tester.cli.lab_document import document_text
 from affinity_tester.cli.lab_face import Face, table
@@ -189,20 +190,25 @@ def test_controls_say_so_and_want_no_failure() -> None:
             assert Outcome.FAIL not in plan.verdict, name
 
 
+@pytest.mark.busy
 def test_the_whole_of_it_with_real_runs(
     affinity_tester: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two plans over one seed, each in a process; what the workers do is tested by every other lab run."""
     monkeypatch.setattr(lab_all, "shipped_names", lambda: ("control-nothing", "demo", "first-packet-race"))
     document = tmp_path / "docs" / "diagnosis.md"
-    assert lab_all.run_all(range(1, 2), 2, document) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    wrong = lab_all.run_all(range(1, 2), 2, document)
+    out = capsys.readouterr().out
+    busy.look_at(out)
+    assert wrong == 0
+    assert out.splitlines() == [
         "control-nothing    1/1 as declared  named first: nothing",
         "first-packet-race  1/1 as declared  named first: likely first-packet-race 1",
     ]
     assert document.read_text().startswith("# How the diagnosis is proved\n")
 
 
+@pytest.mark.busy
 def test_one_plan_as_json(affinity_tester: Path) -> None:
     done = subprocess.run(
         [affinity_tester, "lab", "first-packet-race", "--log-format", "json"],
@@ -211,6 +217,7 @@ def test_one_plan_as_json(affinity_tester: Path) -> None:
         check=False,
         timeout=60,
     )
+    busy.look_at(done.stdout)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     (fault,) = [each for each in told if each["event"] == "lab.fault"]
     assert (fault["fault"], fault["problems"], fault["named"]) == ("first-packet-race", [], "likely first-packet-race")

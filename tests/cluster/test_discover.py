@@ -10,6 +10,7 @@ import yaml
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.discover import OWN_SERVICE, Via, discover, find_service, look_up
+from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.objects import ServiceRef, parse_service
 from affinity_tester.cluster.silence import explain_silence
@@ -69,6 +70,78 @@ async def test_node_port_takes_a_ready_node_external_addresses_first_and_under_l
     api.put("services", service(externalTrafficPolicy="Local"))
     api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2", ready=False)))
     assert (await discover(cluster, "turn", "node-port")).host == "10.0.0.1"
+
+
+DUAL = {"ipFamilies": ["IPv6", "IPv4"], "ports": [UDP]}
+SIX = ("2001:db8::7", "203.0.113.7", "2001:db8::8", "203.0.113.8")
+
+
+def both(v4: bool, v6: bool) -> list[Any]:
+    """A slice of each family, with a ready pod in it or an unready one."""
+    return [
+        endpoint_slice(endpoint("a", ready=v4), name="v4"),
+        endpoint_slice({**endpoint("a", ready=v6), "addresses": ["fd00::1"]}, name="v6", addressType="IPv6"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "slices", "routes", "targets"),
+    [
+        (service(ingress=SIX, **DUAL), both(v4=True, v6=True), "46", ["[2001:db8::7]:3478", "[2001:db8::8]:3478"]),
+        (service(ingress=SIX, **DUAL), both(v4=True, v6=False), "46", ["203.0.113.7:3478", "203.0.113.8:3478"]),
+        (service(ingress=SIX, **DUAL), both(v4=True, v6=True), "4", ["203.0.113.7:3478", "203.0.113.8:3478"]),
+        (service(ingress=SIX, **DUAL), both(v4=False, v6=True), "4", ["[2001:db8::7]:3478", "[2001:db8::8]:3478"]),
+        (service(ingress=SIX, **{**DUAL, "ipFamilies": ["IPv4"]}), both(v4=True, v6=False), "46", [SIX[0], SIX[2]]),
+        (
+            service(ingress=("lb.example.com", "203.0.113.7"), **DUAL),
+            both(v4=True, v6=True),
+            "4",
+            ["lb.example.com:3478"],
+        ),
+        (
+            service(ingress=(), externalIPs=list(SIX[:2]), type="ClusterIP", **DUAL),
+            both(v4=True, v6=True),
+            "4",
+            ["203.0.113.7:3478"],
+        ),
+        (service(ingress=("203.0.113.7", "203.0.113.7")), both(v4=True, v6=True), "", ["203.0.113.7:3478"]),
+    ],
+)
+async def test_the_family_that_has_endpoints_and_a_route_is_taken(
+    api: FakeApi, cluster: Cluster, *, made: Any, slices: list[Any], routes: str, targets: list[str]
+) -> None:
+    for entry in made["status"].get("loadBalancer", {}).get("ingress", ()):
+        if ":" in entry.get("hostname", ""):
+            entry["ip"] = entry.pop("hostname")
+    api.put("services", made)
+    api.delete("endpointslices", "turn-1")
+    for each in slices:
+        api.put("endpointslices", each)
+    via: Via = "load-balancer"
+    found = await discover(cluster, "turn", via, has_route=lambda to: ("6" if to.is_ipv6 else "4") in routes)
+    wanted = [f"[{target}]:3478" if target in SIX and ":" in target else target for target in targets]
+    assert [found.target, *found.more_targets] == wanted
+
+
+async def test_a_node_port_has_one_way_in_of_a_family_with_a_route(api: FakeApi, cluster: Cluster) -> None:
+    api.put("services", service(**{**DUAL, "ports": [{**UDP, "nodePort": 30478}]}))
+    for each in both(v4=True, v6=True):
+        api.put("endpointslices", each)
+    api.put("nodes", node("n0", internal="2001:db8::1"))
+    found = await discover(cluster, "turn", "node-port", has_route=lambda to: not to.is_ipv6)
+    assert (found.target, found.more) == ("10.0.0.1:30478", ())
+
+
+async def test_slices_that_cannot_be_read_leave_the_endpoints_unknown(api: FakeApi, cluster: Cluster) -> None:
+    api.put("services", service(ingress=SIX[1:2]))
+    api.put("endpointslices", endpoint_slice({"addresses": None}))
+    assert (await discover(cluster, "turn")).target == "203.0.113.7:3478"
+    api.put("nodes", node("n1", ready="yes", internal="10.0.0.1"))
+    assert (await discover(cluster, "turn", "node-port")).target == "10.0.0.2:30478"
+    ref = ServiceRef("media", "turn")
+    assert await explain_silence(cluster, ref, 3478, TransportAddress("203.0.113.7", 3478)) is None
+    api.put("services", service(selector="app"))
+    assert await explain_silence(cluster, ref, 3478, TransportAddress("203.0.113.7", 3478)) is None
 
 
 async def test_without_a_name_the_tool_s_own_service_is_looked_for(api: FakeApi, cluster: Cluster, repo: Any) -> None:
@@ -265,6 +338,39 @@ async def test_a_service_is_found_by_an_address(
         api.put("services", service(f"other-{number}", "apps", ingress=(), clusterIPs=[], ports=[TCP]))
     found = await find_service(cluster, TransportAddress(ip, port), name)
     assert (found and (found.via, found.service.ref.name, found.target)) == (via and (via, "turn", f"{ip}:{port}"))
+
+
+async def test_services_that_cannot_be_read_are_left_out(api: FakeApi, cluster: Cluster) -> None:
+    api.put("services", service("a-first", "apps", ports=[{"protocol": "UDP"}]))
+    api.put("services", service("z-last", "web", clusterIPs=[None]))
+    unread: list[ObjectError] = []
+    found = await find_service(cluster, TransportAddress("203.0.113.7", 3478), unread=unread)
+    assert found is not None
+    assert found.service.ref.name == "turn"
+    assert await find_service(cluster, TransportAddress("192.0.2.1", 3478), unread=unread) is None
+    assert [str(error) for error in unread[1:]] == [
+        'Service "apps/a-first" cannot be read: spec.ports[0].port is missing',
+        'Service "web/z-last" cannot be read: spec.clusterIPs[0] is null, not a text',
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"items": {}},
+        {"items": "x"},
+        {"metadata": []},
+        {"metadata": {"resourceVersion": 7}},
+        {"metadata": {"continue": []}},
+    ],
+)
+async def test_an_answer_that_is_no_list_is_one_line(cluster: Cluster, answer: dict[str, Any]) -> None:
+    async def get(_path: str, _params: Any) -> dict[str, Any]:
+        return answer
+
+    cluster.api.get = get  # type: ignore[method-assign]
+    with pytest.raises(ApiError, match=r"^the API server's answer is no list$"):
+        await find_service(cluster, TransportAddress("203.0.113.7", 3478))
 
 
 async def test_where_all_namespaces_are_forbidden_the_current_one_is_searched(api: FakeApi, cluster: Cluster) -> None:

@@ -27,7 +27,7 @@ S = 1_000 * MS
 WHO = Identity(TransportAddress("127.0.0.1", 1), "a", "n", b"i")
 
 
-def play(  # noqa: PLR0913 - a small world
+def play(
     lives: Callable[[int, int], bool],
     until_s: int,
     *,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
+import busy
 from affinity_tester.core.events import ChangeSeen, Event, Injected, PoolObserved, SessionStarted
 from affinity_tester.lab.compare import compare
 from affinity_tester.lab.deeds import Dropped
@@ -28,12 +29,14 @@ faults:
 """
 
 
+@pytest.mark.busy
 @pytest.mark.parametrize(("policy", "affinity"), [(Policy.LOCAL, Affinity.NONE), (Policy.CLUSTER, Affinity.CLIENT_IP)])
 async def test_a_fault_is_seen_under_each_kind_of_service(policy: Policy, affinity: Affinity) -> None:
     plan = parse(PLAN.format(policy=policy, affinity=affinity), "x")
     ledger = Ledger(plan.faults)
     events: list[Event] = []
     await run_plan(plan, ledger, events.append, asyncio.Event(), asyncio.Event())
+    busy.look_at_counts(ledger.total)
     findings = compare(ledger)
     assert findings.passed, findings
     (injected,) = [event for event in events if isinstance(event, Injected)]

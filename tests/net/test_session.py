@@ -427,6 +427,18 @@ def test_a_send_that_reports_an_earlier_probes_icmp_error_is_made_again(bench: B
     assert (error.seq, error.error, error.offender) == (0, "ECONNREFUSED", "127.0.0.1")
 
 
+def test_an_icmp_error_about_what_another_sent_from_the_same_port_is_none_of_ours(bench: Bench) -> None:
+    mine = bench.probe()
+    nobody = closed_port()
+    other = mine[:8] + bytes(8) + mine[16:]
+    for datagram in (other, b"no probe at all, yet long enough", mine, b"short"):
+        bench.session.sock.sendto(datagram, tuple(nobody))
+        bench.session.hear_errors(0)
+    quoted = [(event.seq, event.error) for event in bench.told if isinstance(event, NetworkError)]
+    assert quoted == [(0, "ECONNREFUSED")]  # what is too short to tell is the same error, told once
+    assert bench.session.network_errors == 2
+
+
 def test_a_spray_of_sources_is_told_in_bounds(bench: Bench) -> None:
     request = bench.probe()
     message = bench.reply(request[8:20], bench.session.local, 1, len(request))

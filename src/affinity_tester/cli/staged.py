@@ -47,9 +47,12 @@ class Staged:
 class StagedRun:
     """One run of a plan."""
 
-    def __init__(self, plan: Plan, show: Callable[[Event], None]) -> None:
-        """`show` gets every event, observed or derived."""
+    def __init__(
+        self, plan: Plan, show: Callable[[Event], None], pass_time: Callable[[int], None] | None = None
+    ) -> None:
+        """`show` gets every event, observed or derived; `pass_time` is told the time as it passes."""
         self._plan = plan
+        self._pass_time = pass_time
         self._show = show
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
         # Whose health check may decide when flows move: design, section 4.2.
@@ -65,7 +68,7 @@ class StagedRun:
         """Run it to its verdict and compare. Raises `UserError`, and what `show` raises."""
         plan, abort = self._plan, self._abort
         rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns, balancer_check_ns=plan.check_ns)
-        pipeline = Pipeline(RunAnalysis(rules), self._tell)
+        pipeline = Pipeline(RunAnalysis(rules), self._tell, self._pass_time)
         with stop_on_signals(self._stop, abort, pipeline):
             async with open_lab(plan, self.ledger, pipeline.emit) as lab:
                 verdict = await conduct(pipeline, lab.run(self._stop, abort), abort, rules.settle_ns)

@@ -165,7 +165,7 @@ async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Ta
         if cluster is None:
             raise UserError(f"{NO_TARGET}; nor can its Service be looked up ({missing})")
         found = await discover(cluster, asked.service, asked.via, asked.port, has_route=_has_route)
-        return await resolve_target(found.target, found.host_port), found, ""
+        return await _resolve_all(found), found, ""
     if cluster is None or asked.service is None:
         target = await resolve_target(asked.target, asked.port or DEFAULT_PORT)
         patience_s = PATIENCE_S if asked.watch == "auto" else None
@@ -173,6 +173,21 @@ async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Ta
     host, _ = split_target(asked.target)
     found = await look_up(cluster, asked.service, host, _ports(asked))
     return await resolve_target(asked.target, found.host_port), found, ""
+
+
+async def _resolve_all(found: Found) -> Target:
+    """The way into a Service, with all its addresses of one family. Raises `UserError`."""
+    target = await resolve_target(found.target, found.host_port)
+    more, unprobed = dict.fromkeys(target.more), dict.fromkeys(target.unprobed)
+    for text in found.more_targets:
+        with suppress(UserError):  # what cannot be had is no reason to leave out the rest
+            for each in (await resolve_target(text, found.host_port)).destinations:
+                if each.address.is_ipv6 == target.address.is_ipv6:
+                    more[each] = None
+                else:
+                    unprobed[each.address] = None
+    more.pop(target.destinations[0], None)
+    return target._replace(more=tuple(more), unprobed=tuple(unprobed))
 
 
 def _has_route(address: TransportAddress) -> bool:

@@ -10,10 +10,11 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from affinity_tester.errors import AffinityTesterError
 
+T = TypeVar("T")
 Json = dict[str, Any]
 Params = Iterable[tuple[str, str]]
 
@@ -66,14 +67,18 @@ async def read_page(api: Api, path: str, params: Params, limit: int, more: str =
     """One page of a consistent list (resourceVersion unset: as new as the request). Raises `ApiError`."""
     going_on = (("continue", more),) if more else ()
     answer = await api.get(path, (*params, ("limit", str(limit)), *going_on))
-    metadata = answer.get("metadata") or {}
-    items = answer.get("items") or []
-    if not isinstance(metadata, dict) or not isinstance(items, list):
-        raise ApiError("the API server's answer is no list")
-    version, more = metadata.get("resourceVersion") or "", metadata.get("continue") or ""
-    if not isinstance(version, str) or not isinstance(more, str):
-        raise ApiError("the API server's answer is no list")
+    metadata = _or_none(answer, "metadata", dict) or {}
+    version, more = _or_none(metadata, "resourceVersion", str) or "", _or_none(metadata, "continue", str) or ""
+    items = _or_none(answer, "items", list) or []
     return Page(version, items, more)
+
+
+def _or_none(answer: Json, name: str, kind: type[T]) -> T | None:
+    """A field of a list's answer; an empty one may be null."""
+    value = answer.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise ApiError("the API server's answer is no list")
+    return value
 
 
 async def pages(api: Api, path: str, params: Params = (), limit: int = 50) -> AsyncIterator[Page]:

@@ -169,11 +169,11 @@ class PoolWatch:
 
     async def _sample(self) -> None:
         """Ask for lists of one object, again and again, one round at a time; one that fails is left out."""
-        clock = asyncio.get_running_loop().time
-        due_s = clock()
+        time_s = asyncio.get_running_loop().time
+        due_s = time_s()
         while True:
-            due_s = max(due_s + self._sample_s, clock())
-            await asyncio.sleep(due_s - clock())
+            due_s = max(due_s + self._sample_s, time_s())
+            await asyncio.sleep(due_s - time_s())
             asked_ns = self._now_ns()
             parts = (self._slices, self._service) if self._pool.has_service else (self._slices,)
             answers = await asyncio.gather(*(part.sample() for part in parts), return_exceptions=True)

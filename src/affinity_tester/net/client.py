@@ -186,6 +186,15 @@ class _Client:
         self._routes = {route.address: route for route in routes}
         several = len(routes) > 1
         now_ns = clock.now_ns()
+        self._reader = Reader(asyncio.get_running_loop(), self._guarded)
+        observe = self._observe  # bound once for all
+        numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
+        for number, route in zip(numbers, itertools.cycle(routes), strict=False):
+            try:
+                self._sessions.append(self._open_session(f"CLIENT-{number}", route.address, observe))
+            except OSError as error:
+                raise _open_error(error, len(self._sessions), settings.sessions, route.source) from error
+        # Only now: a start that is refused is no run.
         self._emit(
             RunStarted(
                 now_ns,
@@ -205,15 +214,7 @@ class _Client:
                 unprobed=unprobed,
             )
         )
-        self._reader = Reader(asyncio.get_running_loop(), self._guarded)
-        observe = self._observe  # bound once for all
-        numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
-        for number, route in zip(numbers, itertools.cycle(routes), strict=False):
-            try:
-                session = self._open_session(f"CLIENT-{number}", route.address, observe)
-            except OSError as error:
-                raise _open_error(error, len(self._sessions), settings.sessions, route.source) from error
-            self._sessions.append(session)
+        for session in self._sessions:
             self._emit(SessionStarted(now_ns, session.name, session.local, session.target if several else None))
 
     def _open_session(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
@@ -385,10 +386,13 @@ class _Client:
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
         undecodable = sum(session.undecodable for session in self._sessions)
+        keyed = self._settings.key is not None
+        for session in self._sessions:
+            if session.error_response is not None:
+                return _why_refused(session.error_response, keyed=keyed)
         if undecodable:
-            return (
-                f"{undecodable:,} replies came that are none to these probes: is AFFINITY_KEY the same on both sides?"
-            )
+            perhaps = "is AFFINITY_KEY the same on both sides?" if keyed else "is this a STUN server's port?"
+            return f"{undecodable:,} replies came that are none to these probes: {perhaps}"
         refused = sum(session.network_errors for session in self._sessions)
         if refused:
             return f"{refused:,} ICMP errors came back (see above): nothing answers at this address and port"
@@ -448,6 +452,22 @@ class _Client:
             of_route = [each.name for each in self._sessions if each.target == route.address]
             name = session if session in of_route else of_route[0]
             self._emit(ClientFault(now_ns, name, "local-address", detail))
+
+
+def _why_refused(error: str, *, keyed: bool) -> str:
+    """What a STUN error response (code and reason, RFC 8489, section 14.8) says of these probes."""
+    code = error.partition(" ")[0]
+    if code == "401":
+        why = (
+            "is AFFINITY_KEY the server's?"
+            if keyed
+            else "it wants credentials (with an affinity-tester server: AFFINITY_KEY, on both sides), and these have none"
+        )
+    elif code == "420" and keyed:
+        why = "it does not know what AFFINITY_KEY adds to them (MESSAGE-INTEGRITY-SHA256): unset it"
+    else:
+        why = "the server does not take them: probe one that answers plain Binding requests"
+    return f"the server answers these probes with the error {error:.100}: {why}"
 
 
 def _open_error(error: OSError, opened: int, wanted: int, source: str) -> UserError:

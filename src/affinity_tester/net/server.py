@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NoReturn, Self
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.core.stun import ResponseEncoder
 from affinity_tester.errors import UserError
@@ -43,6 +44,7 @@ class EchoServer:
         instance_id: bytes | None = None,
         key: bytes | None = None,
         max_flows: int = DEFAULT_MAX_FLOWS,
+        limit: RateLimit | None = None,
     ) -> Self:
         """Bind one socket on each numeric address and answer there; port 0 gives each a free one.
 
@@ -51,7 +53,7 @@ class EchoServer:
         """
         instance_id = secrets.token_bytes(8) if instance_id is None else instance_id
         names = (pod_name, node_name, instance_id)
-        return cls.serve((bind_udp(host, port) for host in hosts), *names, key=key, max_flows=max_flows)
+        return cls.serve((bind_udp(host, port) for host in hosts), *names, key=key, max_flows=max_flows, limit=limit)
 
     @classmethod
     def serve(
@@ -63,11 +65,13 @@ class EchoServer:
         *,
         key: bytes | None,
         max_flows: int,
+        counted_before: int = 0,
+        limit: RateLimit | None = None,
     ) -> Self:
         """Answer at non-blocking sockets, and close them in the end. Raises `UserError` as `start` does."""
         try:
             encoder = ResponseEncoder(pod_name, node_name, instance_id, key=key)
-            responder = Responder(encoder, max_flows=max_flows, key=key)
+            responder = Responder(encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit)
         except ValueError as error:
             raise UserError(str(error)) from error
         self = cls(responder, instance_id)
@@ -92,14 +96,20 @@ class EchoServer:
         """As `counters`, in the form that `WorkerPool` has too."""
         return self.counters
 
+    @property
+    def trouble(self) -> str:
+        """As that of `WorkerPool`: it has none."""
+        return ""
+
     async def failure(self) -> NoReturn:
         """Wait for the failure that ends it: there is none."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    async def close(self) -> None:
-        """Close the sockets; it is silent when this returns."""
+    async def close(self) -> ServerTotals:
+        """Close the sockets; it is silent when this returns what it has counted."""
         self._close()
+        return self.counters
 
     def _close(self) -> None:
         loop = asyncio.get_running_loop()

@@ -63,6 +63,7 @@ class Session:
         "_told",
         "_wire",
         "drops",
+        "error_response",
         "local",
         "name",
         "network_errors",
@@ -99,6 +100,8 @@ class Session:
         ip, port = sock.getsockname()[:2]
         self.local = TransportAddress(sys.intern(ip), port)
         self.timer_misses = self.send_errors = self.wrong_source = self.network_errors = self.undecodable = 0
+        self.error_response: str | None = None
+        """Code and reason of the last STUN error response to a probe."""
         self.drops = 0
         """Replies dropped at the socket's full buffer."""
         self._told: set[tuple[str, ...]] | None = None
@@ -163,8 +166,10 @@ class Session:
         received_ns = clock.now_ns() if wall_ns is None else wall_ns + to_run_ns
         try:
             seq, identity, count = self._wire.read(_BUFFERS[0], size)
-        except StunError:
+        except StunError as error:
             self.undecodable += 1
+            if error.reason == "error-response" and self._is_expected(source):
+                self.error_response = error.detail
         else:
             if seq >= self.tracker.sent_count:
                 self.undecodable += 1
@@ -199,8 +204,12 @@ class Session:
 
     def _tell_errors(self, now_ns: int, heard: list[IcmpError]) -> None:
         for error in heard:
+            try:
+                seq = self._wire.quoted(error.probe)
+            except StunError:
+                continue  # about what another socket sent, which had this port before
             self.network_errors += 1
-            event = NetworkError(now_ns, self.name, self._wire.quoted(error.probe), error.error, error.offender)
+            event = NetworkError(now_ns, self.name, seq, error.error, error.offender)
             self._tell_once(("icmp", error.error, error.offender or ""), event)
 
     # --- what is known ---------------------------------------------------------------------------------------------
