@@ -105,6 +105,16 @@ def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_thes
     assert w.named == [("dead-target", LIKELY)]
 
 
+def test_a_fresh_port_that_is_answered_as_all_come_back_tells_nothing_of_their_entries() -> None:
+    def come_back(w: World) -> None:
+        w.dead.clear()
+        w.move(range(12))
+
+    # The first canary is sent 2 s after the silence began, and they come back less than 2 s after it.
+    w = Reborn(watched=True, seconds=14, deeds=[(4, all_dead), (7, come_back)])
+    assert "stale-flow" not in [name for name, _ in w.run().named]
+
+
 def test_a_flow_whose_pod_is_in_the_pool_and_answers_nobody_may_be_no_stale_one() -> None:
     hangs: Deed = lambda w: w.gone_pods.add("p1")  # noqa: E731
     w = world((4, hangs), watched=True, seconds=12).run()
