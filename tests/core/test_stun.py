@@ -400,3 +400,18 @@ def test_datagrams_that_are_no_success_response(data: bytes, reason: str) -> Non
 
 def test_with_a_key_every_reply_must_prove_it() -> None:
     assert refusal(ENCODER.encode(TXID, SOURCE, 1, 288), response=True, key=b"secret") == "no-integrity"
+
+
+@pytest.mark.parametrize(
+    ("software", "wildcard"),
+    [
+        (stun.WILDCARD_SOFTWARE, True),
+        ("affinity-tester/9.9.9 wildcard", True),
+        (stun.SERVER_SOFTWARE, False),
+        ("coturn/4.6 wildcard", False),
+        ("affinity-tester wildcard", False),
+        (None, False),
+    ],
+)
+def test_a_server_on_a_wildcard_is_known_by_its_software(software: str | None, *, wildcard: bool) -> None:
+    assert stun.listens_on_wildcard(software) is wildcard

@@ -12,6 +12,7 @@ from affinity_tester.core.stun import (
     decode_response,
     new_request,
     pack_transaction_id,
+    token_in,
 )
 from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
 from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
@@ -124,6 +125,7 @@ def test_a_quoted_probe_is_known_by_its_token() -> None:
     for quote in (new_request(pack_transaction_id(TOKEN + 1, 77)), foreign):
         with pytest.raises(StunError, match="other-transaction"):
             talk.quoted(quote)
+    assert token_in(talk.request(77)) == talk.token == TOKEN
     assert Identity() == read(talk, _bare())[1]
 
 

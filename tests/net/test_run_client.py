@@ -23,6 +23,7 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
     Counts,
+    CrossDelivered,
     Event,
     FirstAnswer,
     ForeignServer,
@@ -342,6 +343,43 @@ async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match="too few file descriptors for 3 sessions"):
         await run_client(settings, Target(NOBODY, "nobody"), told.append, asyncio.Event())
     assert told == []
+
+
+async def test_a_silence_says_where_replies_come_from_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    others = [bind_udp(f"127.0.0.{number}", 0) for number in range(2, 7)]
+
+    def elsewhere(server: ScriptedServer, probe: Probe) -> None:
+        server.send(server.message(probe), probe.source, others[probe.seq % len(others)])
+
+    async with scripted(elsewhere) as server:
+        told = await probed(server.address, seconds=0.8, sessions=1, loss_threshold_ns=300 * MS)
+    named = ", ".join(f"127.0.0.{number}:{others[number - 2].getsockname()[1]}" for number in (2, 3, 4))
+    for other in others:
+        other.close()
+    assert re.fullmatch(
+        rf"\d+ replies came from {named} and 2 more, not from {server.address}: such replies answer nothing",
+        told.only(NothingAnswered).reason,
+    )
+    assert not told.of(FirstAnswer)
+
+
+async def test_a_silence_says_that_sessions_get_each_other_s_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    sources: dict[int, tuple[object, ...]] = {}
+
+    def cross(server: ScriptedServer, probe: Probe) -> None:
+        sources[probe.session] = probe.source
+        if len(sources) == 2:
+            server.send(server.message(probe), sources[1 - probe.session])
+
+    async with scripted(cross) as server:
+        told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
+    assert re.fullmatch(
+        r"\d+ replies came, each to another session than the one that had sent the probe",
+        told.only(NothingAnswered).reason,
+    )
+    assert {event.session for event in told.of(CrossDelivered)} == {event.owner for event in told.of(CrossDelivered)}
 
 
 async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.MonkeyPatch) -> None:

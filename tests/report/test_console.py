@@ -255,12 +255,15 @@ def test_a_restart_is_not_said_twice(story):
 def test_the_other_facts_of_a_session(story):
     last = ev.Sighting(9, story.at(1.9), story.pod_a)
     refused = ev.NetworkError(story.at(8), ONE, 3, "ECONNREFUSED", "203.0.113.7")
+    wrong, right = TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)
     assert show(
         story.started(),
         ev.OutageStarted(story.at(7), ONE, 0, story.at(2), None),
         ev.OutageStarted(story.at(7), ONE, 10, story.at(2), last),
         ev.OutageEnded(story.at(7.9), ONE, 10, story.at(2), 590, last),
-        ev.WrongSource(story.at(8), ONE, TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)),
+        ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b),
+        ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b, wildcard=True),
+        ev.CrossDelivered(story.at(8), ONE, "CLIENT-7", 5, story.at(7.9), story.pod_b, right),
         ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_b),
         ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)),
         refused,
@@ -278,7 +281,12 @@ def test_the_other_facts_of_a_session(story):
         "13:35:27.176 [error] CLIENT-1058228236 unanswered since 13:35:22.176 (5 s), while others are answered; "
         'last served by pod "pod-a"',
         '13:35:28.076 [error] CLIENT-1058228236 answered again after 5.9 s (590 probes), by pod "pod-a"',
-        "13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478, probes go to 203.0.113.7:3478",
+        '13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478 (pod "pod-b"), '
+        "probes go to 203.0.113.7:3478",
+        '13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478 (pod "pod-b", '
+        "which listens on a wildcard), probes go to 203.0.113.7:3478",
+        "13:35:28.176 [error] CLIENT-1058228236 got a reply that was meant for CLIENT-7, from 203.0.113.7:3478 "
+        '(pod "pod-b")',
         '13:35:28.176 [warn]  CLIENT-1058228236 probe 5 was answered twice and differently: pod "pod-a", then pod "pod-b"',
         "13:35:28.176 [warn]  CLIENT-1058228236 probe 5 was answered twice and differently: "
         "x_address 10.240.0.4:40312, then x_address 10.240.0.7:61022",

@@ -57,6 +57,10 @@ from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 SWEEP_NS = NS_PER_S // 4
 """How often losses and outages are looked for: well below the loss threshold."""
 
+DROPS_TURNS = 40
+"""Each session's drops are read once in so many sweeps (10 s), and with its losses: what was dropped long before a loss
+is no reason for it."""
+
 SILENCE_NS = 5 * NS_PER_S
 """After so long without any answer since the start, the run says so."""
 
@@ -123,6 +127,9 @@ class _Client:
         kept_ns = HISTORY_NS + PRUNE_NS
         self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
+        self._owners: dict[int, Session] = {}
+        """By token, all sessions and the canaries of late: a reply to one may arrive at another."""
+        self._drops_turn = 0
         self._canaries = Canaries(
             self._open_session,
             self._close_session,
@@ -229,7 +236,9 @@ class _Client:
             emit=emit,
             scope_id=route.scope_id,
             connected=settings.connected,
+            owners=self._owners,
         )
+        self._owners[session.token] = session
         assert self._reader is not None
         self._reader.add(session)
         return session
@@ -238,6 +247,8 @@ class _Client:
         assert self._reader is not None
         self._reader.remove(session)
         session.sock.close()
+        still_s = self._settings.loss_threshold_ns / NS_PER_S
+        asyncio.get_running_loop().call_later(still_s, self._owners.pop, session.token, None)
 
     async def _wait_until(self, end_ns: int | None) -> bool:
         """Wait for `stop`; False when the end (None: none) came first.
@@ -355,6 +366,9 @@ class _Client:
         sessions = self._sessions
         for session in [session for session in sessions if session.tracker.pending]:
             session.expire()
+        for session in sessions[self._drops_turn :: DROPS_TURNS]:
+            session.check_drops()
+        self._drops_turn = (self._drops_turn + 1) % DROPS_TURNS
         behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
         now_ns = clock.now_ns()
         if self._sending:
@@ -366,6 +380,7 @@ class _Client:
             self._canaries.answer_times,
             self._canaries.unanswered_ns,
             self.resumed_ns,
+            {session.name: session.drops_since_reply() for session in behind if session.drops},
         )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
@@ -385,6 +400,16 @@ class _Client:
 
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
+        strayed = sum(session.wrong_source for session in self._sessions)
+        if strayed:
+            sources = sorted({source for session in self._sessions for source in session.strayed_from})
+            more = f" and {len(sources) - WORST} more" if len(sources) > WORST else ""
+            told = ", ".join(sources[:WORST]) + more
+            asked = ", ".join(map(str, self._routes))
+            return f"{strayed:,} replies came from {told}, not from {asked}: such replies answer nothing"
+        crossed = sum(session.cross_delivered for session in self._sessions)
+        if crossed:
+            return f"{crossed:,} replies came, each to another session than the one that had sent the probe"
         undecodable = sum(session.undecodable for session in self._sessions)
         keyed = self._settings.key is not None
         for session in self._sessions:

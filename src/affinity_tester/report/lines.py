@@ -158,7 +158,13 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             probes = words.plural(event.probes, "probe")
             return [_red(f"{name} answered again after {gap} ({probes}), by {words.served_by(event.first.identity)}")]
         case ev.WrongSource():
-            return [_red(f"{name} answered from the wrong source {event.source}, probes go to {event.expected}")]
+            who = words.served_by(event.identity) + (", which listens on a wildcard" if event.wildcard else "")
+            return [
+                _red(f"{name} answered from the wrong source {event.source} ({who}), probes go to {event.expected}")
+            ]
+        case ev.CrossDelivered():
+            sender = f"{event.source} ({words.served_by(event.identity)})"
+            return [_red(f"{name} got a reply that was meant for {event.owner}, from {sender}")]
         case ev.DuplicateDiffers():
             first, second = words.served_by(event.first), words.served_by(event.second)
             if first == second:

@@ -30,7 +30,7 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 """
 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
-from affinity_tester.core.stun.conversation import Conversation
+from affinity_tester.core.stun.conversation import Conversation, token_in
 from affinity_tester.core.stun.message import (
     HEADER_SIZE,
     MAX_WALKED_SIZE,
@@ -47,10 +47,12 @@ from affinity_tester.core.stun.request import (
 from affinity_tester.core.stun.response import (
     MAX_COUNT,
     SERVER_SOFTWARE,
+    WILDCARD_SOFTWARE,
     BindingResponse,
     ReplyTemplate,
     ResponseEncoder,
     decode_response,
+    listens_on_wildcard,
 )
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "MAX_NAME_BYTES",
     "MAX_WALKED_SIZE",
     "SERVER_SOFTWARE",
+    "WILDCARD_SOFTWARE",
     "BindingRequest",
     "BindingResponse",
     "Conversation",
@@ -68,8 +71,10 @@ __all__ = [
     "decode_request",
     "decode_response",
     "is_plain_probe",
+    "listens_on_wildcard",
     "new_request",
     "pack_transaction_id",
     "plain_probe_marks",
+    "token_in",
     "unpack_transaction_id",
 ]

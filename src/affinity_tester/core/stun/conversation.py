@@ -68,6 +68,11 @@ class Conversation:
         self._marks = _marks(HEADER_SIZE + 4, is_ipv6=False)
         self._identity = Identity()
 
+    @property
+    def token(self) -> int:
+        """What its probes and the replies to them carry, and no other session's of this run."""
+        return self._token
+
     def request(self, seq: int) -> bytes:
         """The probe with this sequence number."""
         before, after = self._parts[seq % len(self._parts)]
@@ -139,6 +144,11 @@ class Conversation:
         if token != self._token or head[4:] != self._parts[0][0][4:]:
             raise StunError("other-transaction")
         return int(seq)
+
+
+def token_in(data: bytes | bytearray) -> int:
+    """The session token in a message that has a whole header."""
+    return int(_HEADER.unpack_from(data)[1])
 
 
 @lru_cache(maxsize=64)
