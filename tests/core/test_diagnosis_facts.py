@@ -72,6 +72,62 @@ def test_a_server_without_pod_names_shows_a_rehash_and_a_blocked_flow() -> None:
     assert ports.named == [("flow-wipe", POSSIBLE), ("port-rewrite", POSSIBLE)]
 
 
+class Reborn(World):
+    """A world in which fresh source ports are answered, in turn by each pod, whatever became of the sessions' flows."""
+
+    enters = (1, 2, 3)
+    """The nodes by which they come in, in turn."""
+
+    def canary(self) -> Identity:
+        turn = len(self.answered_canaries)
+        return self.fresh(0, self.enters[turn % len(self.enters)], f"p{turn % 3 + 1}")
+
+
+class RebornElsewhere(Reborn):
+    enters = (9,)
+
+
+def all_dead(w: World) -> None:
+    w.dead.update(range(12))
+
+
+def test_where_all_flows_are_dead_fresh_ports_tell_that_their_entries_are_stale() -> None:
+    w = Reborn(watched=True, seconds=16, deeds=[(4, all_dead)])
+    places = '10.0.0.1 (node "n1"), 10.0.0.2 (node "n2"), 10.0.0.3 (node "n3")'
+    assert facts_of(w, "stale-flow")[-1] == f"fresh source ports through {places} were answered all the time"
+    assert w.named == [("stale-flow", LIKELY)]
+
+
+def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_these_are_dead() -> None:
+    w = RebornElsewhere(watched=True, seconds=16, deeds=[(4, all_dead)])
+    said = 'pods "p1", "p2", "p3" went on answering fresh source ports through other nodes'
+    assert facts_of(w, "dead-target")[-1] == said
+    assert w.named == [("dead-target", LIKELY)]
+
+
+def test_a_fresh_port_that_is_answered_as_all_come_back_tells_nothing_of_their_entries() -> None:
+    def come_back(w: World) -> None:
+        w.dead.clear()
+        w.move(range(12))
+
+    # The first canary is sent 2 s after the silence began, and they come back less than 2 s after it.
+    w = Reborn(watched=True, seconds=14, deeds=[(4, all_dead), (7, come_back)])
+    assert "stale-flow" not in [name for name, _ in w.run().named]
+
+
+def test_a_flow_whose_pod_is_in_the_pool_and_answers_nobody_may_be_no_stale_one() -> None:
+    hangs: Deed = lambda w: w.gone_pods.add("p1")  # noqa: E731
+    w = world((4, hangs), watched=True, seconds=12).run()
+    assert w.named == [("stale-flow", POSSIBLE)]
+    (found,) = w.diagnoses
+    assert found.missing == 'whether pod "p1" answers anybody: it is in the pool'
+
+
+def test_replies_from_elsewhere_are_what_follows_where_each_packet_goes_elsewhere() -> None:
+    w = world((4, lambda w: w.astray(1)), watched=False, way=sprayed).run()
+    assert w.named == [("packet-spray", LIKELY), ("wrong-source", LIKELY)]
+
+
 def test_a_session_alone_at_its_node_is_stale_when_its_pod_is_gone() -> None:
     w = world((4, entries_stay), watched=True, sessions=3, seconds=12).run()
     assert w.named == [("stale-flow", LIKELY)]

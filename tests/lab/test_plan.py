@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from affinity_tester.core.events import Outcome
 from affinity_tester.errors import UserError
 from affinity_tester.lab.faults import (
     FAULTS,
@@ -88,6 +89,15 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         ("sessions: 0", "x.yaml:1: sessions: '0' is not a whole number from 1 to 1000"),
         ("sessions: 1001", "x.yaml:1: sessions: '1001' is not a whole number from 1 to 1000"),
         ("nodes: 101", "x.yaml:1: nodes: '101' is not a whole number from 1 to 100"),
+        (
+            "verdict: GOOD",
+            "x.yaml:1: verdict: 'GOOD' is not one of PASS, INCONCLUSIVE, FAIL, or some with commas between",
+        ),
+        ("late: -1", "x.yaml:1: late: '-1' is not a time: seconds, or a number with a unit (0, 0.5, 500ms, 2s)"),
+        (
+            "check: 0",
+            "x.yaml:1: check: '0' is not a time above 0: seconds, or a number with a unit (0.5, 500ms, 2s)",
+        ),
         ("policy: Both", "x.yaml:1: policy: 'Both' is not Cluster or Local"),
         (
             "duration: soon",
@@ -193,3 +203,10 @@ def test_files(tmp_path: Path) -> None:
     assert str(error.value) == f"the plan {file} is not UTF-8 text"
     file.write_text("seed: 3")
     assert load(file) == Plan(seed=3)
+
+
+def test_what_the_run_is_judged_by_is_part_of_the_plan() -> None:
+    plan = parse("check: 3s\nlate: 0\nverdict: FAIL, INCONCLUSIVE", "x")
+    assert (plan.check_ns, plan.late_ns, plan.verdict) == (3 * S, 0, {Outcome.FAIL, Outcome.INCONCLUSIVE})
+    plain = parse("seed: 1", "x")
+    assert (plain.check_ns, plain.late_ns, plain.verdict) == (35 * S, 0, set(Outcome))

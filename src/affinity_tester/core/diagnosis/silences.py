@@ -52,7 +52,7 @@ def held(case: Case) -> Held | None:
     )
     tried = [canary.identity for canary in case.canaries]
     met = [who for who in tried if who is not None]
-    if not silences or (case.most(len(silences)) and not met):
+    if not silences or (case.most(len(silences)) and not _passed(case, silences)):
         return None
     silent = {silence.session for silence in case.silences} | case.facts.silent(case.from_ns, case.to_ns, _HELD_NS)
     homes = [silence.old for silence in silences if silence.old is not None]
@@ -69,6 +69,12 @@ def held(case: Case) -> Held | None:
         answered=bool(met) if tried else None,
         alone=not others,
     )
+
+
+def _passed(case: Case, silences: Iterable[Silence]) -> bool:
+    """Whether a fresh source port was answered while all of these sessions were silent, and not as they came back."""
+    first_ns = min(silence.to_ns for silence in silences)
+    return any(canary.identity is not None and canary.sent_ns <= first_ns - _HELD_NS for canary in case.canaries)
 
 
 def stale_flow(case: Case, blocked: Held | None) -> Diagnosis | None:
