@@ -14,13 +14,14 @@ S = 1_000_000_000
 CASE_NS = 100 * S
 OWN, OTHER = Endpoint("uid-a", "a", "10.0.0.1"), Endpoint("uid-x", "x", "10.0.0.9")
 A, B = Identity(None, "a"), Identity(None, "b")
-Heard = Callable[[EndpointAction, Endpoint], PoolChange]
+Heard = Callable[[EndpointAction, Endpoint | None], PoolChange]
 
 
 def heard(seconds: float) -> Heard:
     """Heard so long after the case; it may have happened up to 5 s before."""
     to_ns = CASE_NS + round(seconds * S)
-    return lambda action, endpoint: PoolChange(to_ns - 5 * S, to_ns, (EndpointChange(action, endpoint),))
+    edit = ("sessionAffinity", "None", "ClientIP")
+    return lambda action, endpoint: PoolChange(to_ns - 5 * S, to_ns, (EndpointChange(action, endpoint, *edit),))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,11 @@ def heard(seconds: float) -> Heard:
         (
             [heard(-4.7)(EndpointAction.LEFT, OTHER), heard(0.5)(EndpointAction.LEFT, OWN)],
             'pod "a" left the pool 0.5 s after',
+        ),
+        # An edited Service moves anybody.
+        (
+            [heard(-4.7)(EndpointAction.SPEC, None), heard(-0.5)(EndpointAction.LEFT, OTHER)],
+            "the Service's sessionAffinity changed None -> ClientIP 4.7 s before",
         ),
         # But what surely came after is no cause.
         (

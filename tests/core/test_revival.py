@@ -138,6 +138,21 @@ def test_without_a_watch_a_pod_that_comes_back_accuses_nobody_either() -> None:
     assert classes == {session: [POD_SILENT] for session in SILENT[:2]}
 
 
+def test_under_client_ip_affinity_canaries_prove_no_pod_silent() -> None:
+    """They say of no pod that it would have been met."""
+    sticky = PoolSnapshot(pool("a", "b", "c").endpoints, (("sessionAffinity", "ClientIP"),))
+    classes = told(
+        PoolObserved(50 * S, 49 * S, 50 * S, sticky, 50 * S - MS),
+        *answers(*SILENT[:2], pod="a"),
+        *(fell(session, who("a")) for session in SILENT[:2]),
+        *canaries(8, "b"),
+        confirmed(FELL_NS + 25 * S),
+        back(SILENT[0], who("a"), BACK_NS),
+        back(SILENT[1], who("a"), BACK_NS + 50 * MS),
+    )
+    assert classes == {session: [Judgement.UNKNOWN] for session in SILENT[:2]}
+
+
 def test_a_node_that_is_ready_again_before_its_pods_answer_was_not_ready() -> None:
     classes = told(
         listed(50 * S, "a", "b", "c"),
