@@ -214,7 +214,7 @@ class World:
         ]
         slots += [(at, "sweep", 0) for at in range(0, end, 250 * MS)]
         slots += [(round(at * S), "deed", number) for number, (at, _) in enumerate(self.deeds)]
-        outages = OutageDetector(2 * S, self.emit)
+        outages = OutageDetector(self.interval, 2 * S, self.emit)
         for at, what, index in sorted(slots):
             self.now = at
             if what == "deed":
@@ -256,7 +256,13 @@ class World:
         for tracker in self.trackers:
             tracker.expire(self.now)
         self.send_canary()
-        outages.sweep(self.now, self.trackers, self.trackers, self.answered_canaries, self.unanswered_canaries)
+        outages.sweep(
+            self.now,
+            self.trackers,
+            self.trackers,
+            canaries=self.answered_canaries,
+            unanswered_canaries=self.unanswered_canaries,
+        )
         if self.watched:
             self.emit(PoolConfirmed(self.now, self.now))
         self.events += self.analysis.advance(self.now)

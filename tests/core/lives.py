@@ -215,7 +215,7 @@ class Life:
         for fault in self.faults:
             self._later(rng.randrange(8 * S, 50 * S), ("fault", fault))
         trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, self._emit) for n in range(self.sessions)]
-        detector = OutageDetector(2 * S, self._emit)
+        detector = OutageDetector(500 * MS, 2 * S, self._emit)
         answered: list[tuple[int, int]] = []
         unanswered: list[int] = []
         canary_at, canaries, list_heard = -2 * S, 0, 0
@@ -253,7 +253,7 @@ class Life:
                     unanswered.append(self.now)
                 else:
                     answered.append((self.now, self.now))
-            detector.sweep(self.now + 2 * MS, trackers, trackers, answered, unanswered)
+            detector.sweep(self.now + 2 * MS, trackers, trackers, canaries=answered, unanswered_canaries=unanswered)
             for told in self.analysis.advance(self.now):
                 self._keep(told)
         self._emit(SendingStopped(END, interrupted=False))

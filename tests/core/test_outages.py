@@ -46,7 +46,7 @@ def play(
     """
     events: list[Event] = []
     trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, events.append) for n in range(sessions)]
-    detector = OutageDetector(2 * S, events.append)
+    detector = OutageDetector(interval, 2 * S, events.append)
     answered, unanswered, canary_ns, resumed_ns = [], [], -2 * S, 0
     extra = [0] * sessions
 
@@ -77,7 +77,15 @@ def play(
                 answered.append((now, now + MS))
             else:
                 unanswered.append(now)
-        detector.sweep(now + 2 * MS, trackers, trackers, answered, unanswered, resumed_ns, own_drops)
+        detector.sweep(
+            now + 2 * MS,
+            trackers,
+            trackers,
+            canaries=answered,
+            unanswered_canaries=unanswered,
+            resumed_ns=resumed_ns,
+            own_drops=own_drops or {},
+        )
     return events
 
 

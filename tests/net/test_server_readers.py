@@ -136,7 +136,7 @@ def test_the_count_of_a_probe_that_is_a_known_flows(kind: str, host: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_over_the_limit_is_dropped_unread(kind: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now_ns = 0
-    monkeypatch.setattr(echo_socket, "monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr(echo_socket.clock, "now_ns", lambda: now_ns)
     with answering(kind, host, limit=RateLimit(5, 3, 0)) as one:
         probes = [probe(7, seq) for seq in range(4)]
         counts = [stun.decode_response(reply).received_count for reply in one.ask(*probes, b"?")]

@@ -5,14 +5,15 @@ all sessions and the canary unanswered for 5 s.
 
 What must be shown for an outage, so that it is neither one lost packet nor the order in which sessions fall silent, or are
 answered again, together: the path to the target lived at x and again at z (an answered probe of another session, or an
-answered canary), and a probe that the session sent between the two has had its time, and no answer. All three lie in its
-silence. The time in which this client itself stood still is no silence of the network.
+answered canary) without a break, and a probe that the session sent between the two has had its time, and no answer. All
+three lie in its silence. The time in which this client itself stood still is no silence of the network.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -38,6 +39,12 @@ SAMPLE_NS = 1_000_000_000
 _PATIENCE_NS = 2_000_000_000
 """A probe unanswered for so long has had its time; less where the loss threshold is lower."""
 
+_LOOKS_APART_NS = 750_000_000
+"""Moments at which the path lived are so close where many sessions are answered: three looks."""
+
+_MOST_APART_NS = 2_500_000_000
+"""Where nobody but canaries is answered, which are sent each 2 s."""
+
 _KEPT = 256
 """Moments remembered at which the path lived: a minute of looks."""
 
@@ -48,8 +55,9 @@ Canaries = Sequence[tuple[int, int]]
 class OutageDetector:
     """Looks at all sessions four times a second."""
 
-    def __init__(self, loss_threshold_ns: int, emit: Callable[[Event], None]) -> None:
-        """Events of all sessions together go to `emit`; an outage is told by its session's tracker."""
+    def __init__(self, interval_ns: int, loss_threshold_ns: int, emit: Callable[[Event], None]) -> None:
+        """Sessions send once each interval. Events of all of them together go to `emit`; an outage its tracker tells."""
+        self._interval_ns = interval_ns
         self._patience_ns = min(loss_threshold_ns, _PATIENCE_NS)
         self._emit = emit
         self._lived: deque[int] = deque(maxlen=_KEPT)
@@ -64,6 +72,7 @@ class OutageDetector:
         now_ns: int,
         trackers: Sequence[SessionTracker],
         behind: Iterable[SessionTracker],
+        *,
         canaries: Canaries = (),
         unanswered_canaries: Sequence[int] = (),
         resumed_ns: int = 0,
@@ -72,8 +81,8 @@ class OutageDetector:
         """Tell what is due.
 
         `behind` are the sessions whose newest probe is not replied to; `unanswered_canaries` are those that nobody has
-        answered, by when they were sent; `resumed_ns` is when this client last went on after it had stood still; `own_drops` has, by session,
-        how many replies its full socket buffer dropped in its silence.
+        answered, by when they were sent; `resumed_ns` is when this client last went on after it had stood still;
+        `own_drops` has, by session, how many replies its full socket buffer dropped in its silence.
         """
         silent = _silent(now_ns, behind, resumed_ns)
         self._out = [tracker for tracker in self._out if tracker.in_outage]
@@ -84,7 +93,8 @@ class OutageDetector:
             alive_ns = max([newest_ns or 0, *(sent_ns for sent_ns, _ in canaries)])
             if self._blackout is not None and alive_ns >= self._blackout.since_ns:
                 self._end_blackout(self._blackout, now_ns, trackers, canaries, unanswered_canaries)
-            self._start_outages(now_ns, silent, newest_ns, canaries, own_drops)
+            stretches = self._stretches(canaries, len(trackers) - len(silent) - len(self._out))
+            self._start_outages(now_ns, silent, newest_ns, stretches, own_drops)
             if self._blackout is None and newest_ns is not None:
                 self._start_blackout(now_ns, trackers, alive_ns, unanswered_canaries, resumed_ns)
         if self._out and now_ns - self._sampled_ns >= SAMPLE_NS:
@@ -98,7 +108,7 @@ class OutageDetector:
         now_ns: int,
         silent: Sequence[_Silent],
         newest_ns: int | None,
-        canaries: Canaries,
+        stretches: Sequence[_Stretch],
         own_drops: Mapping[str, int],
     ) -> None:
         unanswered = sum(each.probes for each in silent)
@@ -107,21 +117,40 @@ class OutageDetector:
                 continue
             # Where nobody is answered any more, the silence of all is no chance, however seldom each of them sends.
             together = newest_ns is not None and newest_ns < each.since_ns and unanswered >= OUTAGE_PROBES
-            if (together or each.probes >= OUTAGE_PROBES) and self._is_alone(each, now_ns, canaries):
+            if (together or each.probes >= OUTAGE_PROBES) and self._is_alone(each, now_ns, stretches):
                 each.tracker.start_outage(now_ns, own_drops=own_drops.get(each.tracker.session, 0))
                 self._out.append(each.tracker)
                 self._sampled_ns = 0  # who answers meanwhile is told at once
 
-    def _is_alone(self, silent: _Silent, now_ns: int, canaries: Canaries) -> bool:
-        """Whether the path lived before and after a probe of the session's that has had its time, all in its silence."""
-        since_ns = silent.since_ns
-        lived = [ns for ns in self._lived if ns >= since_ns]
-        begins = [*lived, *(answered_ns for sent_ns, answered_ns in canaries if sent_ns >= since_ns)]
-        if not begins:
-            return False
-        last_ns = max([*lived, *(sent_ns for sent_ns, _ in canaries)])
-        between_ns = silent.tracker.sent_before_ns(min(last_ns, now_ns - self._patience_ns))
-        return between_ns is not None and between_ns >= min(begins)
+    def _stretches(self, canaries: Canaries, alive: int) -> list[_Stretch]:
+        """The times for which the path lived without a break, the newest first.
+
+        Between two moments at which it lived it may have been dead, unless they are as close as such moments come: with
+        `alive` sessions answered there are some in each interval, and a look at them every quarter second.
+        """
+        moments = sorted([*((ns, ns) for ns in self._lived), *canaries])
+        closest_ns = _MOST_APART_NS
+        if alive:
+            closest_ns = min(closest_ns, max(_LOOKS_APART_NS, 3 * self._interval_ns // alive))
+        stretches: list[_Stretch] = []
+        for sent_ns, answered_ns in moments:
+            if stretches and sent_ns - stretches[-1].to_ns <= closest_ns:
+                stretches[-1].answered_ns.append(answered_ns)
+                stretches[-1].to_ns = max(sent_ns, stretches[-1].to_ns)
+            else:
+                stretches.append(_Stretch([answered_ns], sent_ns))
+        return stretches[::-1]
+
+    def _is_alone(self, silent: _Silent, now_ns: int, stretches: Sequence[_Stretch]) -> bool:
+        """Whether the path lived without a break around a probe of the session's that has had its time, in its silence."""
+        for stretch in stretches:
+            begin_ns = next((ns for ns in stretch.answered_ns if ns >= silent.since_ns), None)
+            if begin_ns is None:
+                break  # the older ones are over before it, too
+            between_ns = silent.tracker.sent_before_ns(min(stretch.to_ns, now_ns - self._patience_ns))
+            if between_ns is not None and between_ns >= begin_ns:
+                return True
+        return False
 
     # --- blackouts -----------------------------------------------------------------------------------------------------
 
@@ -162,6 +191,16 @@ class OutageDetector:
         unanswered = sum(since_ns <= sent_ns < until_ns for sent_ns in unanswered_canaries)
         self._blackout = None
         self._emit(BlackoutEnded(now_ns, since_ns, until_ns, max(0, probes), unanswered))
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """A time for which the path lived without a break."""
+
+    answered_ns: list[int]
+    """When answers came, in order..."""
+    to_ns: int
+    """...and when the last probe of it was sent."""
 
 
 class _Silent(NamedTuple):

@@ -141,7 +141,7 @@ class _Client:
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
         self._reader: Reader | None = None
-        self._outages = OutageDetector(settings.loss_threshold_ns, emit)
+        self._outages = OutageDetector(settings.interval_ns, settings.loss_threshold_ns, emit)
         self._told_columns = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
         """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
@@ -377,10 +377,10 @@ class _Client:
             now_ns,
             [session.tracker for session in sessions],
             [session.tracker for session in behind],
-            self._canaries.answer_times,
-            self._canaries.unanswered_ns,
-            self.resumed_ns,
-            {session.name: session.drops_since_reply() for session in behind if session.drops},
+            canaries=self._canaries.answer_times,
+            unanswered_canaries=self._canaries.unanswered_ns,
+            resumed_ns=self.resumed_ns,
+            own_drops={session.name: session.drops_since_reply() for session in behind if session.drops},
         )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:

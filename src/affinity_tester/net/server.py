@@ -77,9 +77,7 @@ class EchoServer:
             wildcard = any(is_wildcard(address.ip) for address in self.addresses)
             software = WILDCARD_SOFTWARE if wildcard else SERVER_SOFTWARE
             encoder = ResponseEncoder(pod_name, node_name, instance_id, software, key)
-            self._answer(
-                Responder(encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit)
-            )
+            self._answer(Responder(encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit))
         except ValueError as error:
             self._close()
             raise UserError(str(error)) from error

@@ -11,7 +11,10 @@ from affinity_tester.settings import format_duration
 
 
 def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False) -> list[str]:
-    """A heading (`ongoing`: of one that is not over yet), and indented below it cohorts, what was near, and the diagnoses with their evidence."""
+    """A heading, and indented below it cohorts, what was near, and the diagnoses with their evidence.
+
+    `ongoing`: it is not over yet.
+    """
     lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
     when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}"
     when += ", goes on" if ongoing else ", continuing" if incident.continuing else ""
