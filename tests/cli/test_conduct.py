@@ -111,7 +111,7 @@ async def test_what_follows_from_an_event_is_shown_after_it(told: Told, pipeline
 def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_counts(
     told: Told, pipeline: Pipeline
 ) -> None:
-    seen = PoolObserved(5, 5, PoolSnapshot(frozenset(), ()), listed=True)
+    seen = PoolObserved(5, 5, 5, PoolSnapshot(frozenset(), ()), 5)
     for event in (seen, WatchBegun(6, "kind-test", "media/turn", ""), WatchMissing(7, "why")):
         pipeline.emit(event)
     assert told == []
@@ -266,7 +266,7 @@ async def test_a_log_whose_reader_has_gone_ends_the_run_whoever_told_the_line() 
     pipeline = Pipeline(RunAnalysis(Rules()), show)
     pipeline.emit(started())
     with pytest.raises(BrokenPipeError):  # the watch keeps it to itself, as its tasks raise into nobody
-        pipeline.emit(PoolObserved(clock.now_ns(), 0, PoolSnapshot(frozenset()), listed=True))
+        pipeline.emit(PoolObserved(clock.now_ns(), 0, clock.now_ns(), PoolSnapshot(frozenset()), 0))
     async with asyncio.timeout(10):
         with pytest.raises(BrokenPipeError):
             await conduct(pipeline, asyncio.sleep(60), asyncio.Event(), 0)

@@ -324,10 +324,10 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
     second = PoolSnapshot(frozenset({Endpoint("2", "pod-b", "10.0.0.2")}))
     lines = show(
         story.started(),
-        ev.PoolObserved(story.at(0), story.at(0), first),
+        ev.PoolObserved(story.at(0), story.at(0), story.at(0), first),
         ev.ClusterEvent(story.at(1), "node", "pool1-000003", "added"),
         ev.PoolConfirmed(story.at(1), story.at(1)),
-        ev.PoolObserved(story.at(2), story.at(2), second),
+        ev.PoolObserved(story.at(2), story.at(2), story.at(2), second),
         ev.PoolUnobserved(story.at(3), story.at(2), "the API server closed the connection"),
         ev.WrongPool(story.at(4), "pod-x"),
         ev.Injected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
@@ -364,12 +364,12 @@ def test_an_interrupted_watch_says_when_it_is_back_and_whether_something_was_mis
     after = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1"), Endpoint("2", "pod-b", "10.0.0.2")}))
     assert show(
         story.started(),
-        ev.PoolObserved(story.at(0), story.at(0), before, listed=True),
+        ev.PoolObserved(story.at(0), story.at(0), story.at(0), before, story.at(0)),
         ev.PoolUnobserved(story.at(1), story.at(0.5), "the connection to the API server broke"),
         ev.PoolConfirmed(story.at(2.5), story.at(2.5)),
         ev.PoolConfirmed(story.at(3), story.at(3)),
         ev.PoolUnobserved(story.at(4), story.at(3.5), "the connection to the API server broke"),
-        ev.PoolObserved(story.at(6), story.at(3.5), after, listed=True),
+        ev.PoolObserved(story.at(6), story.at(3.5), story.at(6), after, story.at(5.9)),
         ev.PoolUnobserved(story.at(7), story.at(6), "the API server has forgotten the changes"),
         ev.PoolConfirmed(story.at(7), story.at(7)),
     )[1:] == [
@@ -385,7 +385,7 @@ def test_an_interrupted_watch_says_when_it_is_back_and_whether_something_was_mis
 
 def test_what_the_cluster_said_before_the_run_began_has_no_earlier_time_than_its_first_line(story):
     pool = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1")}))
-    assert show(story.started(), ev.PoolObserved(story.at(-0.5), story.at(-0.5), pool, listed=True)) == [
+    assert show(story.started(), ev.PoolObserved(story.at(-0.5), story.at(-0.5), story.at(-0.5), pool, story.at(-0.6))) == [
         "13:35:20.176 [event] the pool is watched: 1 of 1 endpoint ready"
     ]
 

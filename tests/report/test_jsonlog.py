@@ -188,7 +188,7 @@ def test_a_pool_lists_its_endpoints_in_order(story):
     pool = PoolSnapshot(
         frozenset({Endpoint("2", "b", "10.0.0.2"), Endpoint("1", "a", "10.0.0.1")}), (("policy", "Local"),)
     )
-    shown = log(story.started(), ev.PoolObserved(story.at(1), story.at(0), pool))[1]
+    shown = log(story.started(), ev.PoolObserved(story.at(1), story.at(0), story.at(1), pool))[1]
     rest = {"node": "", "ready": True, "serving": True, "terminating": False}
     assert shown == {
         "time": "2026-11-22T12:35:21.176042Z",

@@ -105,6 +105,9 @@ def _also(evidence: Evidence) -> list[str]:
     if evidence.avoidable:
         changes = f"{evidence.avoidable:,} change{'' if evidence.avoidable == 1 else 's'}"
         said.append(f"{changes} that a sound proxy would have avoided: --fail-on avoidable")
+    silent_pods = evidence.judgements.get(Judgement.POD_SILENT, 0)
+    if silent_pods:
+        said.append(f"{silent_pods:,} outage{'' if silent_pods == 1 else 's'} of pods that answered nobody")
     for blackout in evidence.blackouts:
         why = ", no endpoint was ready" if blackout.empty_pool else ""
         said.append(
@@ -145,7 +148,9 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
         return ["the run was killed before its first statistics"]
     if total.answered == 0:
         if total.undecodable:
-            return [f"no reply could be read ({total.undecodable:,} came): is AFFINITY_KEY the same on both sides?"]
+            return [f"no reply could be read ({total.undecodable:,} came): "
+                "is this a STUN server's port, and AFFINITY_KEY, where one is set, the same on both sides?"
+            ]
         return ["nothing answered"]
     said: list[str] = []
     dark = [blackout for blackout in evidence.blackouts if not blackout.empty_pool]
