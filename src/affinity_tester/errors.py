@@ -16,6 +16,7 @@ class StunError(AffinityTesterError):
         """Name the reason (for the counters) and, for people, the detail."""
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+        self.detail = detail
 
 
 class TrackerError(AffinityTesterError):

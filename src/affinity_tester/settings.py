@@ -71,6 +71,11 @@ class ServerSettings:
     """Bound of the (session token, reflexive address) counts that are remembered; workers share it evenly."""
     workers: int = 1
     """Processes that answer, as one instance."""
+    rate_limit: int = 0
+    """Datagrams a second to read at most, over all workers; 0: any number. Off, since a tool that drops probes measures
+    itself."""
+    rate_limit_prefix: int = 0
+    """As `rate_limit`, from one source prefix (core.rate_limit)."""
     key: bytes | None = None
     """MESSAGE-INTEGRITY-SHA256 in both directions when set."""
 

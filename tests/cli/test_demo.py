@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import busy
 from affinity_tester.cli import demo, main
 from affinity_tester.cli.lab_face import Face
 from affinity_tester.lab.plan import Plan
@@ -61,6 +62,7 @@ class Demo:
     """A running demo."""
 
     def __init__(self, command: Path, plan: Path, *options: str) -> None:
+        self.read: list[str] = []
         self.process = subprocess.Popen(
             [command, "demo", "--plan", plan, *options],
             stdout=subprocess.PIPE,
@@ -71,35 +73,65 @@ class Demo:
 
     def wait_for(self, text: str) -> None:
         assert self.process.stdout is not None
-        assert any(text in line for line in self.process.stdout)
+        for line in self.process.stdout:
+            self.read.append(line)
+            if text in line:
+                return
+        pytest.fail(f"it ended without {text!r}: {''.join(self.read)}")
 
     def end(self) -> tuple[int, str]:
         out, err = self.process.communicate(timeout=60)
+        busy.look_at("".join(self.read) + out)
         assert err == ""
         return self.process.returncode, out
 
 
+class Demos:
+    """Running demos by name, each for one test; who asks again, since the machine was too busy, gets a new one."""
+
+    def __init__(self, command: Path, given: dict[str, tuple[Path, tuple[str, ...]]]) -> None:
+        self._command = command
+        self._given = given
+        self._fresh = {name: self._start(name) for name in given}
+        self._taken: list[Demo] = []
+
+    def _start(self, name: str) -> Demo:
+        plan, options = self._given[name]
+        return Demo(self._command, plan, *options)
+
+    def take(self, name: str) -> Demo:
+        self._taken.append(self._fresh.pop(name, None) or self._start(name))
+        return self._taken[-1]
+
+    def close(self) -> None:
+        for each in (*self._taken, *self._fresh.values()):
+            with each.process:  # closes its pipes and waits
+                each.process.kill()
+
+
 @pytest.fixture(scope="module")
-def demos(affinity_tester: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demo]]:
+def demos(affinity_tester: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demos]:
     """All at once: they spend their time waiting."""
     where = tmp_path_factory.mktemp("plans")
     for name, text in {"short": SHORT, "unseen": UNSEEN, "endless": ENDLESS, "silent": SILENT}.items():
         (where / name).write_text(text)
-    running = {
-        "console": Demo(affinity_tester, where / "short"),
-        "json": Demo(affinity_tester, where / "short", "--log-format", "json"),
-        "unseen": Demo(affinity_tester, where / "unseen"),
-        "interrupted": Demo(affinity_tester, where / "endless"),
-        "aborted": Demo(affinity_tester, where / "silent"),
-    }
+    running = Demos(
+        affinity_tester,
+        {
+            "console": (where / "short", ()),
+            "json": (where / "short", ("--log-format", "json")),
+            "unseen": (where / "unseen", ()),
+            "interrupted": (where / "endless", ()),
+            "aborted": (where / "silent", ()),
+        },
+    )
     yield running
-    for each in running.values():
-        with each.process:  # closes its pipes and waits
-            each.process.kill()
+    running.close()
 
 
-def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]) -> None:
-    code, out = demos["console"].end()
+@pytest.mark.busy
+def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: Demos) -> None:
+    code, out = demos.take("console").end()
     lines = out.splitlines()
     log, end = (
         lines[: lines.index("injected / seen / named (seed 20)")],
@@ -150,8 +182,9 @@ def test_it_shows_the_clients_log_and_a_table_that_agrees(demos: dict[str, Demo]
     assert code == 0
 
 
-def test_its_json_form_ends_with_the_findings(demos: dict[str, Demo]) -> None:
-    code, out = demos["json"].end()
+@pytest.mark.busy
+def test_its_json_form_ends_with_the_findings(demos: Demos) -> None:
+    code, out = demos.take("json").end()
     told: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
     assert [each["fault"] for each in told if each["event"] == "lab.injected"] == [
         "node-rehash",
@@ -175,8 +208,9 @@ def test_its_json_form_ends_with_the_findings(demos: dict[str, Demo]) -> None:
     assert code == 0
 
 
-def test_a_fault_that_was_not_seen_fails_it(demos: dict[str, Demo]) -> None:
-    code, out = demos["unseen"].end()
+@pytest.mark.busy
+def test_a_fault_that_was_not_seen_fails_it(demos: Demos) -> None:
+    code, out = demos.take("unseen").end()
     assert out.splitlines()[-9:] == [
         "injected / seen / named (seed 1)",
         "  1  loss-up: NOT OK",
@@ -191,10 +225,12 @@ def test_a_fault_that_was_not_seen_fails_it(demos: dict[str, Demo]) -> None:
     assert code == 1
 
 
-def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo]) -> None:
-    demos["interrupted"].wait_for("x_address changed")
-    demos["interrupted"].process.send_signal(signal.SIGINT)
-    code, out = demos["interrupted"].end()
+@pytest.mark.busy
+def test_ctrl_c_ends_it_with_the_table_so_far(demos: Demos) -> None:
+    running = demos.take("interrupted")
+    running.wait_for("x_address changed")
+    running.process.send_signal(signal.SIGINT)
+    code, out = running.end()
     assert out.splitlines()[-13:] == [
         "injected / seen / named (seed 1)",
         "  1  port-rewrite: ok",
@@ -213,12 +249,14 @@ def test_ctrl_c_ends_it_with_the_table_so_far(demos: dict[str, Demo]) -> None:
     assert code == 130
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_last_replies(demos: dict[str, Demo]) -> None:
-    demos["aborted"].wait_for("[event] injected: ")
-    demos["aborted"].process.send_signal(signal.SIGINT)
-    demos["aborted"].wait_for("sending stopped")
-    demos["aborted"].process.send_signal(signal.SIGINT)
-    code, out = demos["aborted"].end()
+@pytest.mark.busy
+def test_a_second_ctrl_c_does_not_wait_for_the_last_replies(demos: Demos) -> None:
+    running = demos.take("aborted")
+    running.wait_for("[event] injected: ")
+    running.process.send_signal(signal.SIGINT)
+    running.wait_for("sending stopped")
+    running.process.send_signal(signal.SIGINT)
+    code, out = running.end()
     assert "stopped at once: judgements still open are unknown" in out
     assert out.splitlines()[-1].startswith("demo interrupted: ")
     assert code == 130

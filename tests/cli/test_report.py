@@ -10,7 +10,7 @@ import pytest
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.report.record import RecordWriter
+from affinity_tester.report.recorder import RecordWriter
 
 S = 1_000_000_000
 START = ev.RunStarted(
@@ -109,7 +109,10 @@ def test_a_record_that_breaks_off_is_shown_with_a_warning(record, report):
     path.write_bytes(path.read_bytes()[:-9])
     done = report(path)
     assert done.returncode == 3
-    assert done.stderr == f"warning: the record {path} breaks off in line 4: the run was killed while it wrote\n"
+    assert (
+        done.stderr
+        == f"warning: the record {path} breaks off in line 4: the run was killed while it wrote, or its disk was full\n"
+    )
 
 
 def test_what_the_user_can_mend_is_one_line(record, report, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -71,9 +73,10 @@ class Server:
 
 
 @contextmanager
-def running(affinity_tester: Path, *arguments: str, **extra: str) -> Iterator[Server]:
+def running(affinity_tester: Path | list[str], *arguments: str, **extra: str) -> Iterator[Server]:
+    command = affinity_tester if isinstance(affinity_tester, list) else [affinity_tester]
     process = subprocess.Popen(
-        [affinity_tester, "server", "--port", "0", "--health-port", "0", "--host", "127.0.0.1", *arguments],
+        [*command, "server", "--port", "0", "--health-port", "0", "--host", "127.0.0.1", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -190,15 +193,192 @@ def test_workers_end_with_a_parent_that_is_killed(affinity_tester: Path) -> None
         wait_for_the_end(workers)
 
 
-def test_a_worker_that_is_killed_ends_the_server_with_a_line(affinity_tester: Path) -> None:
+def test_a_worker_that_is_killed_is_replaced_once_in_a_minute(affinity_tester: Path) -> None:
     with running(affinity_tester, "--workers", "2") as server:
-        workers = children(server.process)
-        os.kill(workers[1], signal.SIGKILL)
+        first, second = children(server.process)
+        os.kill(second, signal.SIGKILL)
+        assert server.line().endswith(
+            f"[warn]  worker 2 of 2 (process {second}) was killed by SIGKILL: another takes its place, and the counts of"
+            " its sessions begin anew"
+        )
+        again = another(server.process, {first, second})
+        assert len({server.ask().identity.instance for _ in range(20)}) == 1
+        os.kill(again, signal.SIGKILL)
         code, out, err = server.end()
-        wait_for_the_end(workers)
+        wait_for_the_end([first, again])
     assert (code, out) == (2, "")
-    lost = "was killed by SIGKILL, and the counts of its sessions are lost: start the server again (out of memory?)"
-    assert err == f"error: worker 2 of 2 (process {workers[1]}) {lost}\n"
+    why = "was killed by SIGKILL, less than a minute after it took another's place: start the server again"
+    assert err == f"error: worker 2 of 2 (process {again}) {why} (out of memory?)\n"
+
+
+def another(process: subprocess.Popen[str], known: set[int]) -> int:
+    """The child that is none of the known ones, once it is there."""
+    deadline = time.monotonic() + 20
+    while not (new := set(children(process)) - known):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return new.pop()
+
+
+def test_a_worker_that_hangs_is_said_and_replaced(affinity_tester: Path) -> None:
+    port = free_port(socket.SOCK_STREAM)
+    with running(affinity_tester, "--workers", "2", "--health-port", str(port)) as server:
+        assert http(port, "/livez") == ("200", "ok\n")
+        first, hung = children(server.process)
+        os.kill(hung, signal.SIGSTOP)
+        deadline = time.monotonic() + 20
+        while (told := http(port, "/livez")) == ("200", "ok\n"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert told[0] == "503"
+        assert re.fullmatch(rf"worker 2 of 2 \(process {hung}\) has not answered for [2-5] s\n", told[1])
+        assert http(port, "/readyz") == ("200", "ok\n")
+        assert server.line().endswith(
+            f"[warn]  worker 2 of 2 (process {hung}) has not answered for 5 s: another takes its place, and the counts of"
+            " its sessions begin anew"
+        )
+        wait_for_the_end([hung])
+        another(server.process, {first, hung})
+        assert len({server.ask().identity.instance for _ in range(40)}) == 1
+        assert http(port, "/livez") == ("200", "ok\n")
+        server.process.send_signal(signal.SIGINT)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    assert "in all received 40 datagrams, answered 40, refused 0, dropped 0; 40 flows" in out
+
+
+def test_a_worker_that_hangs_holds_up_the_end_for_a_moment_only(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--workers", "2", "--drain", "100ms") as server:
+        os.kill(children(server.process)[0], signal.SIGSTOP)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        code, out, err = server.end()
+        assert time.monotonic() - began < 8
+    assert (code, err) == (0, "")
+    assert "in all received 0 datagrams" in out
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def http(port: int, path: str) -> tuple[str, str]:
+    """Status and body, within the kubelet's second."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        with sock.makefile(newline="") as answer:
+            head, _, body = answer.read().partition("\r\n\r\n")
+    return head.split(" ")[1], body
+
+
+def test_a_crowd_on_the_health_port_harms_no_answer(affinity_tester: Path) -> None:
+    """With fewer descriptors than connections at that."""
+    port = free_port(socket.SOCK_STREAM)
+    limited = ["bash", "-c", f'ulimit -n 24; exec "{affinity_tester}" "$@"', "affinity-tester"]
+    with contextlib.ExitStack() as opened:
+        server = opened.enter_context(running(limited, "--health-port", str(port)))
+        for _ in range(200):
+            opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+        for path in ("/livez", "/readyz") * 5:
+            assert http(port, path) == ("200", "ok\n")
+            assert server.ask().identity.pod == socket.gethostname()
+        held = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+        server.process.send_signal(signal.SIGINT)
+        code, out, err = server.end()
+    assert held <= 24
+    assert (code, err) == (0, "")
+    cannot = r"\[warn\]  the health port cannot accept connections: Too many open files \(ulimit -n\)"
+    assert re.fullmatch(rf"\S+ {cannot}\n\S+ \[info\]  ended after .*\n", out)
+
+
+@pytest.mark.parametrize("format_", ["console", "json"])
+def test_a_log_that_nobody_reads_holds_up_no_answer(affinity_tester: Path, format_: str) -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"\n" * 512)
+    os.set_blocking(write, True)
+    arguments = ["--port", str(port), "--health-port", "0", "--host", "127.0.0.1", "--stats-interval", "100ms"]
+    process = subprocess.Popen(
+        [affinity_tester, "server", *arguments, "--drain", "0", "--log-format", format_],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    os.close(write)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.2)
+            sock.connect(("127.0.0.1", port))
+            deadline = time.monotonic() + 20
+            answered = 0
+            while answered < 20:  # two seconds, after which many lines wait
+                assert time.monotonic() < deadline
+                try:
+                    sock.send(stun.new_request(bytes(12)))
+                    sock.recv(2048)
+                except OSError:
+                    assert not answered, "it no longer answers"
+                else:
+                    answered += 1
+                    time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=10)  # though nobody takes its last lines
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(read)
+
+
+IN_A_TERMINAL = (
+    "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Has its stdin as the terminal whose end sends SIGHUP."""
+
+
+def test_a_terminal_that_closes_lets_it_drain(affinity_tester: Path) -> None:
+    """SIGHUP comes, and the log cannot be written any more."""
+    port = free_port(socket.SOCK_DGRAM)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", port))
+        arguments = ["--port", str(port), "--health-port", "0", "--host", "127.0.0.1", "--drain", "3s"]
+        terminal, inside = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", IN_A_TERMINAL, affinity_tester, "server", *arguments],
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            env=environment(),
+            start_new_session=True,
+        )
+        os.close(inside)
+        try:
+            assert b"answers" in os.read(terminal, 1000)
+            os.close(terminal)
+            time.sleep(1)
+            sock.send(stun.new_request(bytes(12)))
+            assert stun.decode_response(sock.recv(2048)).received_count == 1
+            assert process.wait(timeout=20) == 141
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_sighup_drains_as_sigterm_does(affinity_tester: Path) -> None:
+    with running(affinity_tester, "--drain", "10ms") as server:
+        server.ask()
+        server.process.send_signal(signal.SIGHUP)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    assert "told to end: answers, and stays ready, for 10 ms more\n" in out
+    assert out.endswith(f"in all {SUMMARY}\n")
 
 
 def test_without_a_name_it_takes_the_hosts(affinity_tester: Path) -> None:
@@ -252,6 +432,7 @@ def invalid(option: str, why: str) -> str:
         ),
         (("--drain", "2h"), invalid("--drain", "2h is too long: at most 1h is possible")),
         (("--workers", "0"), invalid("--workers", r"'0' is not a whole number from 1 to 256")),
+        (("--rate-limit", "-1"), invalid("--rate-limit", "'-1' is not a whole number from 0 to 100000000")),
         (("--workers", "all"), invalid("--workers", r"'all' is not a whole number from 1 to 256")),
         (("--stats-interval", "0"), invalid("--stats-interval", "0 is too short: at least 100ms is possible")),
     ],
@@ -299,6 +480,8 @@ OPTIONS = [
     ("--stats-interval", "AFFINITY_STATS_INTERVAL", "10m", "stats_interval_ns", 600 * NS),
     ("--max-flows", "AFFINITY_MAX_FLOWS", "10", "max_flows", 10),
     ("--workers", "AFFINITY_WORKERS", "3", "workers", 3),
+    ("--rate-limit", "AFFINITY_RATE_LIMIT", "5000", "rate_limit", 5000),
+    ("--rate-limit-prefix", "AFFINITY_RATE_LIMIT_PREFIX", "200", "rate_limit_prefix", 200),
     ("--key", "AFFINITY_KEY", "sécret", "key", "sécret".encode()),
 ]
 
@@ -351,6 +534,33 @@ def test_each_options_help_names_default_and_environment() -> None:
         assert re.search(rf"{flag} [^\[]*\[env var: {variable}\b", shown), flag
     assert re.search(r"--drain TIME [^\[]*\[env var: AFFINITY_DRAIN; default: 5s\]", shown)
     assert re.search(r"--stats-interval TIME [^\[]*\[env var: AFFINITY_STATS_INTERVAL; default: 1m\]", shown)
+
+
+def test_the_help_of_the_rate_limits_says_whom_they_hit() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["server", "--help"]).stdout.split())
+    assert "Under externalTrafficPolicy Cluster every client has a node's address" in shown
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_over_a_limit_is_dropped_and_in_the_totals(affinity_tester: Path, workers: int) -> None:
+    limits = ("--rate-limit-prefix", "2", "--workers", str(workers))
+    with running(affinity_tester, *limits) as server, contextlib.ExitStack() as opened:
+        for token in range(200):
+            sock = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.sendto(stun.new_request(stun.pack_transaction_id(token, 0)), ("127.0.0.1", server.port))
+        server.process.send_signal(signal.SIGTERM)
+        server.line()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        code, out, err = server.end()
+    assert (code, err) == (0, "")
+    found = re.search(
+        r"received 200 datagrams, answered (\d), refused 0, dropped (\d+) \(rate-limit-prefix (\d+)\)", out
+    )
+    assert found, out
+    answered, dropped, over = map(int, found.groups())
+    assert 2 <= answered <= 5
+    assert dropped == over == 200 - answered
 
 
 def test_the_server_starts_without_kubernetes() -> None:

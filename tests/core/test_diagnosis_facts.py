@@ -249,6 +249,14 @@ def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> 
     assert not facts.pool_changed(0, 30 * S)
 
 
+def test_the_pool_stood_still_only_where_that_is_known() -> None:
+    """A wipe within the settle time of the watch's first list: what the pool did before is not known."""
+    early = facts_of(world((1, wipe), watched=True), "flow-wipe")
+    assert ("whether the pool stood still is not known" in early, "the pool stood still" in early) == (True, False)
+    later = facts_of(world((4, wipe), watched=True), "flow-wipe")
+    assert ("whether the pool stood still is not known" in later, "the pool stood still" in later) == (False, True)
+
+
 def test_the_wrong_pool_tells_nothing() -> None:
     facts = Facts(2 * S)
     facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))

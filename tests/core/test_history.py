@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.history import CODE_SHIFT, LOST, MAX_CODE, History
+from affinity_tester.core.history import CODE_SHIFT, ELSEWHERE, LOST, History
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,18 @@ def test_it_has_room_for_what_is_usual_and_grows_by_a_third(usual: int, capaciti
     ]
 
 
-def test_a_cell_takes_a_byte_until_a_code_needs_two() -> None:
+def test_a_cell_takes_a_byte_until_a_code_needs_two_and_then_four() -> None:
     history = History()
-    history.cells[history.append(0)] = (0x7F << CODE_SHIFT) | LOST
-    history.make_room(0x7F)
-    assert history.cells.itemsize == 1
-    history.make_room(0x80)
-    history.cells[history.append(1)] = (MAX_CODE << CODE_SHIFT) | LOST
-    assert history.cells.itemsize == 2
-    assert [history.cell(seq) for seq in (0, 1)] == [0xFF, 0xFFFF]
+    flags = LOST | ELSEWHERE
+    for code, size in ((0x3F, 1), (0x40, 2), (0x3FFF, 2), (0x4000, 4), (0x3FFF_FFFF, 4)):
+        history.make_room(code)
+        assert history.cells.itemsize == size
+        seq = history.append(0)
+        history.cells[seq] = code << CODE_SHIFT | flags
+    assert [history.cell(seq) for seq in range(5)] == [0xFF, 0x103, 0xFFFF, 0x1_0003, 0xFFFF_FFFF]
+    history = History()
+    history.make_room(0x4000)  # at once
+    assert history.cells.itemsize == 4
 
 
 @given(st.integers(0, 60), st.lists(st.tuples(st.integers(0, 5), st.sampled_from([1, 1, 1, 2])), min_size=1))

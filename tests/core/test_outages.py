@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ S = 1_000 * MS
 WHO = Identity(TransportAddress("127.0.0.1", 1), "a", "n", b"i")
 
 
-def play(  # noqa: PLR0913 - a small world
+def play(
     lives: Callable[[int, int], bool],
     until_s: int,
     *,
@@ -36,6 +37,7 @@ def play(  # noqa: PLR0913 - a small world
     canary: Callable[[int], bool] | None = None,
     identity: Callable[[int], Identity] = lambda _n: WHO,
     asleep: tuple[int, int] = (0, 0),
+    own_drops: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Event]:
     """`lives(session, now)`: whether a probe sent then is answered; a sweep every 250 ms.
 
@@ -75,8 +77,14 @@ def play(  # noqa: PLR0913 - a small world
                 answered.append((now, now + MS))
             else:
                 unanswered.append(now)
-        detector.sweep(now + 2 * MS, trackers, trackers, answered, unanswered, resumed_ns)
+        detector.sweep(now + 2 * MS, trackers, trackers, answered, unanswered, resumed_ns, own_drops)
     return events
+
+
+def test_an_outage_tells_what_its_own_session_dropped_meanwhile() -> None:
+    events = play(lambda number, now: number == 0 or now < 3 * S, 12, sessions=3, own_drops={"CLIENT-1": 45})
+    outages = [event for event in events if isinstance(event, OutageStarted)]
+    assert [(outage.session, outage.own_drops) for outage in outages] == [("CLIENT-1", 45), ("CLIENT-2", 0)]
 
 
 def started(events: list[Event]) -> list[OutageStarted]:

@@ -12,6 +12,7 @@ from affinity_tester import __version__
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.stun.message import add_integrity
 from affinity_tester.errors import StunError
 
 TXID = stun.pack_transaction_id(0x0102030405060708, 9)
@@ -103,8 +104,42 @@ def test_a_keyed_probe_is_signed_and_has_the_size_asked_for() -> None:
 
 
 def test_a_keyed_probe_has_at_least_room_for_the_integrity() -> None:
-    with pytest.raises(ValueError, match="from 56 to 65504"):
+    with pytest.raises(ValueError, match="from 56 to 2048"):
         stun.new_request(TXID, 52, b"secret")
+
+
+def test_a_keyed_probe_is_no_longer_than_what_is_read() -> None:
+    assert stun.decode_request(stun.new_request(TXID, 2048, b"secret"), b"secret") == (TXID, 2048, ())
+    with pytest.raises(ValueError, match="from 56 to 2048"):
+        stun.new_request(TXID, 2052, b"secret")
+
+
+@pytest.mark.parametrize("response", [False, True])
+@pytest.mark.parametrize("key", [None, b"secret"])
+def test_what_reading_a_message_costs_is_bounded(response: bool, key: bytes | None) -> None:
+    kind = 0x0101 if response else 0x0001
+    empty = attribute(0x8022, b"")
+    too_many = refusal(message(*[empty] * 33, kind=kind), response=response, key=key)
+    assert too_many == "too-many-attributes: more than 32"
+    too_long = refusal(message(empty, attribute(0xC5A0, bytes(2024)), kind=kind), response=response, key=key)
+    assert too_long == "too-long: 2052 bytes, and at most 2048 are read"
+
+
+def test_a_message_at_the_bounds_is_read() -> None:
+    longest = message(attribute(0x8022, b""), attribute(0xC5A0, bytes(2020)))
+    assert stun.decode_request(longest) == (TXID, 2048, ())
+    unsigned = [attribute(0x8022, b"")] * 31
+    signed = add_integrity(message(*unsigned), b"secret")
+    assert stun.decode_request(signed, b"secret") == (TXID, 20 + 31 * 4 + 36, ())
+    assert refusal(with_fingerprint(signed), key=b"secret") == "too-many-attributes: more than 32"
+    required = message(*(attribute(0x2000 + number, b"") for number in range(32)))
+    assert stun.decode_request(required).unknown_required == tuple(range(0x2000, 0x2020))
+
+
+def test_a_forged_message_is_not_interpreted() -> None:
+    """The key comes before what the attributes mean: a forger hears of no unknown one."""
+    forged = add_integrity(message(attribute(0x0003, bytes(4))), b"guess")
+    assert refusal(forged, key=b"secret") == "bad-integrity"
 
 
 def test_a_probe_needs_a_transaction_id_of_12_bytes() -> None:
@@ -365,3 +400,18 @@ def test_datagrams_that_are_no_success_response(data: bytes, reason: str) -> Non
 
 def test_with_a_key_every_reply_must_prove_it() -> None:
     assert refusal(ENCODER.encode(TXID, SOURCE, 1, 288), response=True, key=b"secret") == "no-integrity"
+
+
+@pytest.mark.parametrize(
+    ("software", "wildcard"),
+    [
+        (stun.WILDCARD_SOFTWARE, True),
+        ("affinity-tester/9.9.9 wildcard", True),
+        (stun.SERVER_SOFTWARE, False),
+        ("coturn/4.6 wildcard", False),
+        ("affinity-tester wildcard", False),
+        (None, False),
+    ],
+)
+def test_a_server_on_a_wildcard_is_known_by_its_software(software: str | None, *, wildcard: bool) -> None:
+    assert stun.listens_on_wildcard(software) is wildcard

@@ -12,7 +12,10 @@ from affinity_tester.core.stun import (
     decode_response,
     new_request,
     pack_transaction_id,
+    token_in,
 )
+from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
+from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
 from affinity_tester.errors import StunError
 
 TOKEN = 0x0123456789ABCDEF
@@ -118,8 +121,22 @@ def test_a_quoted_probe_is_known_by_its_token() -> None:
     talk = conversation()
     assert talk.quoted(talk.request(77)[:20]) == 77
     assert talk.quoted(talk.request(77)[:19]) is None
-    assert talk.quoted(new_request(pack_transaction_id(TOKEN + 1, 77))) is None
+    foreign = talk.request(77)[:4] + bytes(4) + talk.request(77)[8:]
+    for quote in (new_request(pack_transaction_id(TOKEN + 1, 77)), foreign):
+        with pytest.raises(StunError, match="other-transaction"):
+            talk.quoted(quote)
+    assert token_in(talk.request(77)) == talk.token == TOKEN
     assert Identity() == read(talk, _bare())[1]
+
+
+def test_an_error_response_counts_for_the_session_that_asked() -> None:
+    body = ERROR_CODE.encode(ErrorCode(401, "Unauthorized"))
+    for token, error in ((TOKEN, "error-response: 401 Unauthorized"), (TOKEN + 1, "other-transaction")):
+        message = pack_header(BINDING_ERROR, len(body)) + pack_transaction_id(token, 1) + body
+        with pytest.raises(StunError) as raised:
+            read(conversation(), message)
+        assert str(raised.value) == error
+        assert raised.value.detail == ("401 Unauthorized" if token == TOKEN else "")
 
 
 def _bare() -> bytes:

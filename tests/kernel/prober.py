@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self
 
+import busy
 from affinity_tester.core.events import Event
 from affinity_tester.report.record import read_record
 
@@ -76,7 +77,9 @@ class Client:
         """Wait for its end, and read its record."""
         self._process.wait(timeout=_ENDS_WITHIN_S)
         assert self._errors.read_text() == ""
-        return Run(tuple(read_record(self._record, on_truncated=_refuse)), self._process.returncode)
+        events = tuple(read_record(self._record, on_truncated=_refuse))
+        busy.look_at_events(events)
+        return Run(events, self._process.returncode)
 
     def __enter__(self) -> Self:
         return self

@@ -14,12 +14,13 @@ import pytest
 import rules
 from observed import ADDRESS, Observed, ingress
 
+from affinity_tester.cli.lab_all import MAX_REPEATED
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from lab import CLIENT_IP, SESSIONS, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(60 * (1 + MAX_REPEATED))]
 
 
 @dataclass(frozen=True, slots=True)

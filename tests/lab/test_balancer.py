@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.balancer import Balancer, Sources
+from affinity_tester.lab.balancer import Balancer, Diversion, Sources
 from affinity_tester.lab.deeds import Deed, Direction, Dropped
 from affinity_tester.lab.mangle import Mangler, Rule
 from affinity_tester.lab.parts import Pod, Policy
@@ -71,7 +71,7 @@ class Lab:
         for number in (1, 2):
             self.path.add_node(f"node-{number}", f"127.1.0.{number}")
         self.sources = sources
-        self.balancer = Balancer.start(self.path, self.mangler, sources, FRONT)
+        self.balancer = Balancer.start(self.path, self.mangler, sources, FRONT, self.pod_socket)
         self.clients: list[Client] = []
         self.transports: list[asyncio.BaseTransport] = []
 
@@ -83,6 +83,14 @@ class Lab:
             self.transports.append(transport)
             address = TransportAddress(*transport.get_extra_info("sockname"))
             self.path.add_pod(Pod(name=name, node=f"node-{number}", address=address, instance=bytes(8)))
+
+    def pod_socket(self, address: TransportAddress) -> socket.socket:
+        """As a pod's own: the tests' transports do not give theirs away."""
+        assert address in {pod.address for pod in self.path.pods.values()}
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.transports.append(cast("asyncio.BaseTransport", sock))  # closed with the others
+        sock.bind((address.ip, 0))
+        return sock
 
     def client(self) -> Client:
         client = Client(self.balancer.address)
@@ -284,3 +292,34 @@ async def test_replies_to_a_shared_source_reach_the_thief_alone(lab: Lab) -> Non
     finally:
         loop.remove_reader(pod)
         pod.close()
+
+
+async def test_a_share_of_replies_is_delivered_to_another_client_and_counts_as_dropped(lab: Lab) -> None:
+    owner, getter = lab.client(), lab.client()
+    await owner.ask("0")
+    await getter.ask("1")
+    lab.balancer.diverted[owner.address] = Diversion(getter.address, 1.0, random.Random(1))
+    owner.say("2")
+    assert (await getter.hear())[2] == "2"
+    (deed,) = lab.deeds
+    assert isinstance(deed, Dropped)
+    assert (deed.flow, deed.direction, deed.reason) == (owner.address, Direction.DOWN, "cross-delivery")
+    lab.balancer.diverted[owner.address] = Diversion(getter.address, 1e-9, random.Random(1))
+    assert (await owner.ask("3"))[2] == "3"
+
+
+async def test_replies_of_pods_that_no_flow_table_has_leave_from_the_pods_own_address(lab: Lab) -> None:
+    client = lab.client()
+    home, _, _ = await client.ask("0")
+    lab.path.one_packet = True
+    loop = asyncio.get_running_loop()
+    for number in range(1, 20):
+        client.say(str(number))
+        data, (ip, _) = await asyncio.wait_for(loop.sock_recvfrom(client.sock, 2048), 10)
+        pod = data.decode().split()[0]
+        assert ip == ("127.0.0.1" if pod == home else lab.path.pods[pod].address.ip)
+    drops = [deed for deed in lab.deeds if isinstance(deed, Dropped)]
+    assert 0 < len(drops) < 19
+    assert {(deed.flow, deed.direction, deed.reason) for deed in drops} == {
+        (client.address, Direction.DOWN, "wrong-source")
+    }

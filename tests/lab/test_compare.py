@@ -10,37 +10,31 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
     Counts,
+    CrossDelivered,
     DuplicateDiffers,
     Event,
     ForeignServer,
     Injected,
-    Judgement,
     Losses,
     NetworkError,
     NothingAnswered,
     OutageStarted,
-    Outcome,
-    PoolObserved,
     ProbesLost,
     RttStats,
-    RunEnded,
     SessionStarted,
     SessionSummary,
     Sighting,
-    Verdict,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.compare import Findings, Row, compare
 from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
-from affinity_tester.lab.fault import LOST, VIOLATION, Deal, Effect, Fault, Sign
+from affinity_tester.lab.fault import LOST, Deal, Effect, Fault, Sign
 from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, Mtu, NodeRehash, PodAdded, PortRewrite
 from affinity_tester.lab.ledger import Ledger
 
@@ -319,7 +313,13 @@ def spoil_outage(run: Run) -> None:
 
 
 def spoil_wrong_source(run: Run) -> None:
-    run.events.append(WrongSource(12 * S, "F", TransportAddress("127.2.0.1", 1), TransportAddress("127.0.0.1", 2)))
+    pod, front = TransportAddress("127.2.0.1", 1), TransportAddress("127.0.0.1", 2)
+    run.events.append(WrongSource(12 * S, "F", pod, front, 1, 12 * S, OLD))
+
+
+def spoil_cross_delivered(run: Run) -> None:
+    front = TransportAddress("127.0.0.1", 2)
+    run.events.append(CrossDelivered(12 * S, "F", "A", 1, 12 * S, OLD, front))
 
 
 def spoil_network_error(run: Run) -> None:
@@ -425,6 +425,7 @@ SPOILT: list[tuple[Callable[[Run], None], dict[int, list[str]], list[str]]] = [
     ),
     (spoil_outage, {}, ["F: it told of outage, which nothing caused"]),
     (spoil_wrong_source, {}, ["F: it told of wrong_source, which nothing caused"]),
+    (spoil_cross_delivered, {}, ["F: it told of cross_delivered, which nothing caused"]),
     (spoil_network_error, {}, ["F: it told of network_error, which nothing caused"]),
     (spoil_duplicate_differs, {}, ["F: it told of duplicate_differs, which nothing caused"]),
     (spoil_client_fault, {}, ["F: it told of client_fault, which nothing caused"]),
@@ -503,57 +504,6 @@ def test_a_wanted_red_is_no_flaw() -> None:
     findings = run.findings()
     assert findings.passed
     assert findings.rows[2].seen == "1 session: lost up 2, outage 1"
-
-
-def judged_run(judgement: Judgement, *, pool_ns: tuple[int, ...] = (0,), aborted: bool = False) -> Findings:
-    """The rewrite of a port, declared a violation, was judged so."""
-    flow = FLOWS["B"]
-    ledger = Ledger([PortRewrite(at_ns=10 * S)], settle_ns=2 * S)
-    ledger.observe(SessionStarted(0, "B", flow))
-    ledger.inject(1, 10 * S, Deal("done", 10 * S, (Effect(flow, frozenset({Kind.REFLEXIVE_PORT}), judged=VIOLATION),)))
-    ledger.record(Rerouted(flow, 10 * S + 40 * MS, OLD, REPORTED))
-    seen = change(10 * S, OLD, REPORTED)
-    ledger.observe(ChangeSeen(10 * S + 41 * MS, "B", seen))
-    ledger.observe(summary("B"))
-    for at_ns in pool_ns:
-        ledger.conclude(PoolObserved(at_ns, at_ns, PoolSnapshot(frozenset()), listed=True))
-    ledger.conclude(ChangeJudged(13 * S, "B", seen, judgement, None, ("so",)))
-    ledger.conclude(RunEnded(20 * S, aborted))
-    ledger.conclude(Verdict(20 * S, Outcome.FAIL, ("x",), "", 1, 1, 1))
-    return compare(ledger)
-
-
-def test_a_change_that_is_judged_as_declared_passes_and_is_shown() -> None:
-    findings = judged_run(Judgement.VIOLATION)
-    assert findings.passed
-    assert findings.rows[0].seen == "1 session: reflexive_port 1, judged violation 1"
-
-
-def test_a_change_that_is_judged_otherwise_fails() -> None:
-    for judgement in (Judgement.EXPLAINED, Judgement.IDLE, Judgement.UNKNOWN):
-        (row,) = judged_run(judgement).rows
-        assert row.problems == (f"B: its change was judged {judgement.value}, not violation",)
-
-
-def test_another_change_of_the_pool_near_it_excuses_what_explains() -> None:
-    assert judged_run(Judgement.EXPLAINED, pool_ns=(0, 11 * S)).passed
-    assert not judged_run(Judgement.EXPLAINED, pool_ns=(0, 15 * S)).passed
-
-
-def test_what_was_not_known_of_the_pool_excuses_unknown() -> None:
-    assert judged_run(Judgement.UNKNOWN, pool_ns=(9 * S,)).passed, "the pool was not known before"
-    assert judged_run(Judgement.UNKNOWN, aborted=True).passed
-
-
-def test_a_change_without_a_judgement_fails_where_the_run_was_judged() -> None:
-    ledger = Ledger(PLAN[1:2])
-    ledger.observe(SessionStarted(0, "B", FLOWS["B"]))
-    ledger.inject(1, 10 * S, Deal("done", 10 * S, (Effect(FLOWS["B"], frozenset({Kind.REFLEXIVE_PORT})),)))
-    ledger.record(Rerouted(FLOWS["B"], 10 * S + 40 * MS, OLD, REPORTED))
-    ledger.observe(ChangeSeen(10 * S + 41 * MS, "B", change(10 * S, OLD, REPORTED)))
-    ledger.observe(summary("B"))
-    ledger.conclude(Verdict(20 * S, Outcome.PASS, ("x",), "", 0, 1, 1))
-    assert compare(ledger).rows[0].problems == ("B: its change of reflexive_port was not judged",)
 
 
 def common_run(*losses: Losses) -> Findings:

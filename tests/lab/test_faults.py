@@ -8,21 +8,25 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Direction, Dropped, Duplicated, Rerouted
-from affinity_tester.lab.fault import VIOLATION, Bench, Deal, Effect, Family, Judged, Sign
+from affinity_tester.lab.fault import FOREVER_NS, VIOLATION, Bench, Deal, Effect, Family, Judged, Sign
 from affinity_tester.lab.faults import (
     FAULTS,
+    Blackout,
     ClientNat,
     DeadTarget,
     DuplicateReorder,
     FirstPacketRace,
     FlowWipe,
+    HungPod,
     IdleExpiry,
     LossDown,
     LossUp,
     Mtu,
+    NodeDown,
     NodeRehash,
     PodDeleted,
     PortRewrite,
+    StuckFlows,
 )
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.parameter import parameters
@@ -234,3 +238,65 @@ def test_times_scale_but_for_what_the_network_takes() -> None:
     assert FlowWipe(at_ns=4 * S, times=3, every_ns=2 * S).scaled(1, 2) == FlowWipe(at_ns=2 * S, times=3, every_ns=S)
     assert PodDeleted(at_ns=4 * S, gap_ns=S).scaled(1, 2) == PodDeleted(at_ns=2 * S, gap_ns=S)
     assert Mtu(at_ns=4 * S, limit=1200).scaled(1, 2) == Mtu(at_ns=2 * S, limit=1200)
+
+
+# --- silences and strays ---------------------------------------------------------------------------------------------
+
+
+def drops(lab: Lab) -> set[tuple[TransportAddress, str]]:
+    return {(deed.flow, deed.reason) for deed in lab.deeds if isinstance(deed, Dropped)}
+
+
+def test_a_pod_that_hangs_to_the_end_swallows_its_flows_and_stays_ready() -> None:
+    lab = Lab()
+    held = lab.bench.flows_by_pod()
+    pod = max(held, key=lambda name: len(held[name]))
+    deal = HungPod(at_ns=S).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    assert deal.text == f'pod "{pod}" hangs from now on, and its endpoint stays ready: {len(held[pod])} flows'
+    assert deal.until_ns == FOREVER_NS
+    assert drops(lab) == {(flow, "dead-pod") for flow in held[pod]}
+    assert {effect.flow for effect in deal.effects} == set(held[pod])
+    for effect in deal.effects:
+        assert effect.must == {Sign.OUTAGE, Sign.LOSS_UP}
+        assert effect.silent == {Judgement.POD_SILENT, Judgement.UNKNOWN}
+    assert lab.path.pods[pod].ready
+    assert lab.path.pods[pod].serving
+
+
+def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
+    lab = Lab()
+    deal = StuckFlows(at_ns=S, sessions=4).inject(lab.bench, 1, S)
+    lab.send(2 * S)
+    victims = {effect.flow for effect in deal.effects}
+    assert deal.text == "4 flows of 10 have a stale entry that leads nowhere"
+    assert drops(lab) == {(flow, "stale-entry") for flow in victims}
+    assert len(victims) == 4
+    assert lab.path.forward(TransportAddress("127.0.0.1", 50_000), 2 * S) is not None
+    lab = Lab()
+    everything = StuckFlows(at_ns=S).inject(lab.bench, 1, S)
+    assert {effect.flow for effect in everything.effects} == set(CLIENTS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "until_ns", "text"),
+    [
+        (Blackout(at_ns=S, for_ns=8 * S), 9 * S, "nothing passes for 8 s"),
+        (Blackout(at_ns=S), FOREVER_NS, "nothing passes from now on"),
+    ],
+)
+def test_in_a_blackout_nothing_passes_canaries_neither(fault: Blackout, until_ns: int, text: str) -> None:
+    lab = Lab()
+    deal = fault.inject(lab.bench, 1, S)
+    assert (deal.text, deal.until_ns, deal.dark_ns) == (text, until_ns, until_ns - S)
+    canary = TransportAddress("127.0.0.1", 50_000)
+    assert {lab.mangler.fates(Direction.UP, flow, until_ns - 1) for flow in (*CLIENTS, canary)} == {()}
+    assert {lab.mangler.fates(Direction.UP, flow, until_ns) for flow in (*CLIENTS, canary)} == {(0,)}
+    assert {effect.flow for effect in deal.effects} == set(CLIENTS)
+
+
+def test_optional_ends_scale_and_the_new_times_too() -> None:
+    assert HungPod(at_ns=4 * S).scaled(1, 2) == HungPod(at_ns=2 * S)
+    assert HungPod(at_ns=4 * S, for_ns=8 * S).scaled(1, 2) == HungPod(at_ns=2 * S, for_ns=4 * S)
+    down = NodeDown(at_ns=4 * S, for_ns=60 * S, notice_ns=50 * S, drain_ns=30 * S)
+    assert down.scaled(1, 2) == NodeDown(at_ns=2 * S, for_ns=30 * S, notice_ns=25 * S, drain_ns=15 * S)

@@ -22,7 +22,7 @@ MAYBE_WIPE = diagnosis("flow-wipe", Certainty.POSSIBLE)
 
 def incident(at_s: float, *diagnoses: Diagnosis) -> IncidentClosed:
     at_ns = round(at_s * S)
-    told = Incident(1, at_ns, at_ns, False, 1, 10, 1, 0, 0, 0, (), (), (), (), diagnoses)
+    told = Incident(1, at_ns, at_ns, False, 1, 10, 1, 0, 0, 0, 0, (), (), (), (), diagnoses)
     return IncidentClosed(at_ns + 3 * S, told)
 
 

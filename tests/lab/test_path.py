@@ -438,3 +438,70 @@ def test_a_proxy_that_hashes_over_pods_moves_a_flow() -> None:
     (after,) = lab.send(1, S)
     assert after is not None
     assert (after.pod, after.source.ip) == (new, before.source.ip)
+
+
+def test_a_node_without_power_swallows_new_flows_too_until_the_balancer_leaves_it_out() -> None:
+    lab = Lab()
+    lab.send(30)
+    mine = {
+        client(number) for number in range(60) if lab.path.forward(client(number), 0) and at(lab, number) == "node-1"
+    }
+    lab.path.off.add("node-1")
+    assert [entry is None for entry in lab.send(60, S)] == [client(number) in mine for number in range(60)]
+    assert {deed.reason for deed in lab.deeds if isinstance(deed, Dropped)} == {"dead-node"}
+    homes = {number: at(lab, number) for number in range(60)}
+    lab.path.leave_hash("node-1")
+    assert None not in lab.send(60, 2 * S)
+    assert [number for number in range(60) if at(lab, number) != homes[number]] == [
+        number for number in range(60) if client(number) in mine
+    ]
+
+
+def at(lab: Lab, number: int) -> str | None:
+    return lab.path.node_of(client(number))
+
+
+def test_a_stuck_flow_is_lost_while_a_fresh_port_passes() -> None:
+    lab = Lab()
+    lab.send(3)
+    lab.path.stuck.update({client(0), client(1)})
+    assert [entry is None for entry in lab.send(5, S)] == [True, True, False, False, False]
+    assert [(deed.flow, deed.reason) for deed in lab.deeds if isinstance(deed, Dropped)] == [
+        (client(0), "stale-entry"),
+        (client(1), "stale-entry"),
+    ]
+
+
+def test_one_packet_scheduling_sends_each_packet_to_any_pod_and_keeps_the_address() -> None:
+    lab = Lab()
+    (home,) = lab.send(1)
+    assert home is not None
+    lab.path.one_packet = True
+    ways = [entry for _ in range(60) for entry in lab.send(1, S) if entry is not None]
+    assert {entry.source for entry in ways} == {home.source}
+    assert {entry.pod.name for entry in ways} == {"pod-1", "pod-2", "pod-3", "pod-4"}
+    for entry in ways:
+        assert lab.path.is_direct(entry.source, entry.pod.address) is (entry.pod.name != home.pod.name)
+        assert lab.path.reverse(entry.source, entry.pod.address, S) == client(0)
+    lab.path.one_packet = False
+    assert lab.send(1, 2 * S) == [home]
+    assert not lab.path.is_direct(TransportAddress("127.9.9.9", 1), home.pod.address)
+
+
+def test_one_packet_scheduling_without_a_backend_stays_where_it_is() -> None:
+    lab = Lab()
+    (home,) = lab.send(1)
+    lab.path.one_packet = True
+    for number in range(1, PODS + 1):
+        lab.path.set_conditions(f"pod-{number}", ready=False, serving=False)
+    assert lab.send(1, S) == [home]
+
+
+def test_the_proxies_of_single_nodes_clean_their_entries_on_their_own() -> None:
+    lab = Lab()
+    lab.send(60)
+    held = {name: sum(e.pod.name == "pod-1" for e in node.entries.values()) for name, node in lab.path.nodes.items()}
+    assert all(held.values())
+    lab.path.flush_pod("pod-1", at="node-2")
+    left = {name: sum(e.pod.name == "pod-1" for e in node.entries.values()) for name, node in lab.path.nodes.items()}
+    assert left == {**held, "node-2": 0}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 
+from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, PoolObserved
+from affinity_tester.core.stun import Conversation
 from affinity_tester.errors import UserError
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
@@ -33,7 +36,10 @@ async def lab() -> AsyncIterator[Lab]:
     path.add_node("node-1", "127.1.0.1")
     hosted = PodHost(1)
     balancer = Balancer.start(path, Mangler(lambda _deed: None), sources, TransportAddress("127.0.0.1", 0))
-    stage = Stage(balancer, hosted, ControlPlane(path, told.append))
+    control = ControlPlane(path, told.append, one_item_ns=10**9)
+    control.begin(0)
+    told.clear()
+    stage = Stage(balancer, hosted, control)
     yield Lab(stage, hosted, told)
     await stage.close()
     balancer.close()
@@ -88,3 +94,52 @@ async def test_plays_end_with_the_lab(lab: Lab) -> None:
     await asyncio.sleep(0)
     await lab.stage.close()
     assert ended.is_set()
+
+
+async def test_pods_forget_their_flows_and_keep_their_instance(lab: Lab) -> None:
+    pod = await lab.stage.start_pod("node-1")
+    wire = Conversation(7, (288,), None)
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        sock.bind(("127.0.0.1", 0))
+        counts, instances = [], set()
+        for seq in range(4):
+            if seq == 2:
+                lab.stage.forget_flows()
+            sock.sendto(wire.request(seq), pod.address)
+            data = await asyncio.wait_for(loop.sock_recv(sock, 2048), 10)
+            _, identity, count = wire.read(bytearray(data), len(data))
+            counts.append(count)
+            instances.add(identity.instance)
+    assert counts == [1, 2, 1, 2]
+    assert instances == {pod.instance}
+
+
+async def test_a_pods_socket_is_known_by_its_address_while_it_lives(lab: Lab) -> None:
+    pod = await lab.hosted.start("node-1")
+    assert lab.hosted.socket_at(pod.address).getsockname() == pod.address
+    await lab.hosted.kill(pod.name)
+    with pytest.raises(KeyError):
+        lab.hosted.socket_at(pod.address)
+
+
+async def test_what_is_under_way_has_arrived_when_it_is_drained(lab: Lab) -> None:
+    """Each of some packets is sent in a turn of its own, with turns between as long as a packet's way."""
+    pod = await lab.stage.start_pod("node-1")
+    front = lab.stage.balancer.address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.sendto(Conversation(7, (288,), None).request(0), front)
+        await lab.stage.drained()
+        assert len(sock.recv(2048)) > 20
+    assert pod.name in lab.stage.path.pods
+
+
+async def test_a_machine_that_slept_is_awake_again_when_the_lab_is_closed(lab: Lab) -> None:
+    before_ns, awake = clock.now_ns(), clock.now_ns
+    lab.stage.sleep_machine(600 * 10**9)
+    assert 600 * 10**9 <= clock.now_ns() - before_ns < 660 * 10**9
+    lab.stage.sleep_machine(600 * 10**9)
+    assert clock.now_ns() - before_ns >= 1200 * 10**9
+    await lab.stage.close()
+    assert clock.now_ns is awake

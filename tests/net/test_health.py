@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -12,24 +18,24 @@ from affinity_tester.net import health
 from affinity_tester.net.health import HealthServer
 
 
-class Readiness:
-    value = True
-
-
 @asynccontextmanager
-async def serving(*hosts: str, timeout_s: float = 5.0) -> AsyncIterator[HealthServer]:
-    server = await HealthServer.start(hosts or ("127.0.0.1",), 0, lambda: Readiness.value, timeout_s=timeout_s)
+async def serving(*hosts: str, trouble: str = "", **times: float) -> AsyncIterator[HealthServer]:
+    server = await HealthServer.start(hosts or ("127.0.0.1",), 0, lambda: trouble, pytest.fail, **times)
     try:
         yield server
     finally:
         await server.close()
 
 
-async def connected(server: HealthServer) -> None:
-    """Wait until the server knows of a connection."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the server tells nobody."""
     async with asyncio.timeout(10):
-        while not server._connections:  # noqa: ASYNC110 - the server tells nobody
+        while not condition():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
+
+
+LIVEZ = b"GET /livez HTTP/1.1\r\n\r\n"
+READYZ = b"GET /readyz HTTP/1.1\r\n\r\n"
 
 
 async def exchange(server: HealthServer, request: bytes, *, eof: bool = False) -> bytes:
@@ -72,12 +78,11 @@ async def test_a_head_has_no_body() -> None:
         assert await exchange(server, b"HEAD /livez HTTP/1.0\r\n\r\n") == whole.removesuffix(b"ok\n")
 
 
-async def test_not_ready_is_503_and_still_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Readiness, "value", False)
-    async with serving() as server:
-        unready = answer("503 Service Unavailable", "service unavailable\n")
-        assert await exchange(server, b"GET /readyz HTTP/1.1\r\n\r\n") == unready
-        assert await exchange(server, b"GET /livez HTTP/1.1\r\n\r\n") == answer("200 OK", "ok\n")
+async def test_trouble_is_said_and_takes_no_pod_out() -> None:
+    async with serving(trouble="worker 2 of 2 (process 7) has not answered for 2 s") as server:
+        body = "worker 2 of 2 (process 7) has not answered for 2 s\n"
+        assert await exchange(server, LIVEZ) == answer("503 Service Unavailable", body)
+        assert await exchange(server, READYZ) == answer("200 OK", "ok\n")
 
 
 @pytest.mark.parametrize(
@@ -101,8 +106,13 @@ async def test_a_request_is_bounded_in_size() -> None:
         assert reply in (b"", answer("431 Request Header Fields Too Large", "request header fields too large\n"))
 
 
+async def test_a_connection_without_a_request_is_cut_soon() -> None:
+    async with serving(first_byte_s=0.05, request_s=60) as server:
+        assert await exchange(server, b"") == b""
+
+
 async def test_a_request_is_bounded_in_time() -> None:
-    async with serving(timeout_s=0.05) as server:
+    async with serving(first_byte_s=60, request_s=0.05) as server:
         assert await exchange(server, b"GET /livez") == b""
 
 
@@ -112,23 +122,148 @@ async def test_half_a_request_is_a_bad_one_and_none_is_no_request() -> None:
         assert await exchange(server, b"", eof=True) == b""
 
 
-async def test_connections_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
+async def test_a_request_may_come_in_pieces() -> None:
     async with serving() as server:
         reader, writer = await asyncio.open_connection(*server.addresses[0])
-        writer.write(b"GET ")
-        await writer.drain()
-        await connected(server)
-        assert await exchange(server, b"GET /livez HTTP/1.1\r\n\r\n") == b""
-        writer.write(b"/livez HTTP/1.1\r\n\r\n")
+        for at in range(len(LIVEZ)):
+            writer.write(LIVEZ[at : at + 1])
+            await asyncio.sleep(0.001)
         assert await reader.read() == answer("200 OK", "ok\n")
         writer.close()
 
 
-async def test_close_cuts_what_is_open() -> None:
+async def test_one_that_has_gone_is_forgotten() -> None:
+    async with serving() as server:
+        sock = socket.create_connection(server.addresses[0])
+        await until(lambda: server.connections == 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()  # a reset
+        await until(lambda: server.connections == 0)
+
+
+async def test_at_the_bound_the_one_that_has_waited_longest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MAX_CONNECTIONS", 2)
+    async with serving() as server:
+        opened = []
+        for number in range(3):
+            opened.append(await asyncio.open_connection(*server.addresses[0]))
+            await until(lambda number=number: server.connections + server.displaced == number + 1)  # type: ignore[misc]
+        (first, _), *others = opened
+        assert await first.read() == b""
+        for reader, writer in others:
+            writer.write(LIVEZ)
+            assert await reader.read() == answer("200 OK", "ok\n")
+        for _, writer in opened:
+            writer.close()
+            await writer.wait_closed()
+        assert server.displaced == 1
+
+
+async def test_a_crowd_that_waits_keeps_no_probe_out() -> None:
+    """Idle ones, and ones that dribble and come again when they are cut: the kubelet waits for a second."""
+    async with serving() as server:
+        loop = asyncio.get_running_loop()
+        address = server.addresses[0]
+        most = 0
+
+        async def idle() -> None:
+            while True:
+                with contextlib.suppress(OSError), socket.socket() as sock:
+                    sock.setblocking(False)
+                    await loop.sock_connect(sock, address)
+                    await loop.sock_recv(sock, 1)
+
+        async def dribble() -> None:
+            while True:
+                with contextlib.suppress(OSError), socket.socket() as sock:
+                    sock.setblocking(False)
+                    await loop.sock_connect(sock, address)
+                    for byte in READYZ[:-2]:
+                        await loop.sock_sendall(sock, bytes((byte,)))
+                        await asyncio.sleep(0.05)
+
+        crowd = [asyncio.create_task(each()) for each in (idle, dribble) for _ in range(150)]
+        try:
+            await until(lambda: server.displaced >= 300)
+            for request in (LIVEZ, READYZ) * 10:
+                async with asyncio.timeout(1):
+                    assert await exchange(server, request) == answer("200 OK", "ok\n")
+                most = max(most, server.connections)
+        finally:
+            for task in crowd:
+                task.cancel()
+            await asyncio.gather(*crowd, return_exceptions=True)
+    assert most <= health.MAX_CONNECTIONS
+
+
+class Refusing:
+    """A listener whose `accept` fails so many times."""
+
+    def __init__(self, listener: socket.socket, code: int, times: int) -> None:
+        self._listener = listener
+        self._code = code
+        self.left = times
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.left:
+            self.left -= 1
+            raise OSError(self._code, os.strerror(self._code))
+        return self._listener.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listener, name)
+
+
+async def refusing(code: int, times: int, said: list[str]) -> HealthServer:
+    server = await HealthServer.start(("127.0.0.1",), 0, lambda: "", said.append)
+    loop = asyncio.get_running_loop()
+    (listener,) = server._listeners
+    failing = Refusing(listener, code, times)
+    loop.add_reader(listener, server._accept, failing)
+    return server
+
+
+async def test_a_machine_without_descriptors_is_told_once_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PAUSE_S", 0.05)
+    said: list[str] = []
+    server = await refusing(errno.EMFILE, 5, said)
+    assert await exchange(server, LIVEZ) == answer("200 OK", "ok\n")
+    assert server.refused == 5
+    assert said == ["the health port cannot accept connections: Too many open files (ulimit -n)"]
+    monkeypatch.setattr(health, "WARN_EVERY_S", 0)
+    server._note_refusal(OSError(errno.EMFILE, "Too many open files"))
+    assert said[1:] == ["the health port cannot accept connections: Too many open files, 6 times so far (ulimit -n)"]
+    await server.close()
+
+
+async def test_without_descriptors_the_longest_waiting_one_gives_its_own() -> None:
+    said: list[str] = []
+    server = await refusing(errno.EMFILE, 0, said)
+    idle = socket.create_connection(server.addresses[0])
+    await until(lambda: server.connections == 1)
+    (listener,) = server._listeners
+    failing = Refusing(listener, errno.EMFILE, 1)
+    asyncio.get_running_loop().add_reader(listener, server._accept, failing)
+    assert await exchange(server, LIVEZ) == answer("200 OK", "ok\n")
+    assert idle.recv(1) == b""
+    idle.close()
+    assert (server.displaced, server.refused, len(said)) == (1, 1, 1)
+    await server.close()
+
+
+async def test_one_that_has_gone_before_it_is_accepted_is_passed_over() -> None:
+    said: list[str] = []
+    server = await refusing(errno.ECONNABORTED, 3, said)
+    assert await exchange(server, LIVEZ) == answer("200 OK", "ok\n")
+    assert (said, server.refused) == ([], 0)
+    await server.close()
+
+
+async def test_close_cuts_what_is_open_and_what_pauses() -> None:
     async with serving() as server:
         reader, writer = await asyncio.open_connection(*server.addresses[0])
-        await connected(server)
+        await until(lambda: server.connections == 1)
+        server._pause(server._listeners[0])
         await server.close()
         assert await reader.read() == b""
         writer.close()

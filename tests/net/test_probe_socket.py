@@ -183,3 +183,17 @@ def test_a_hard_limit_that_is_too_low_says_how_many_fit(limit: Callable[[int, in
     with pytest.raises(UserError, match=r"^5000 sessions need 5064 .* may have 4096: take at most 4032 --sessions, or"):
         raise_descriptor_limit(5000)
     assert made == []
+
+
+RAISE = (
+    r"raise the hard limit to 65 or more \(ulimit -Hn as root, LimitNOFILE= of systemd, --ulimit nofile= of docker\)"
+)
+
+
+@pytest.mark.parametrize("hard", [16, 63, 64])
+def test_a_hard_limit_too_low_for_any_session_says_how_to_raise_it(
+    limit: Callable[[int, int], list[tuple[int, int]]], hard: int
+) -> None:
+    limit(16, hard)
+    with pytest.raises(UserError, match=rf"^1 session needs 65 file descriptors, .* may have {hard}: {RAISE}$"):
+        raise_descriptor_limit(1)

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import os
 import re
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import MS, Told, probed
@@ -21,6 +23,7 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
     Counts,
+    CrossDelivered,
     Event,
     FirstAnswer,
     ForeignServer,
@@ -37,6 +40,8 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
+from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
 from affinity_tester.errors import UserError
 from affinity_tester.net import client as client_module
 from affinity_tester.net.addresses import bind_udp
@@ -259,6 +264,12 @@ async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.M
         r"\d+ replies came that are none to these probes: is AFFINITY_KEY the same on both sides\?",
         told.only(NothingAnswered).reason,
     )
+    async with scripted(lambda server, probe: server.send(b"hello", probe.source)) as other:
+        told = await probed(other.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
+    assert re.fullmatch(
+        r"\d+ replies came that are none to these probes: is this a STUN server's port\?",
+        told.only(NothingAnswered).reason,
+    )
     with bind_udp("127.0.0.1", 0) as sock:
         closed = TransportAddress(*sock.getsockname())
     told = await probed(closed, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
@@ -266,6 +277,109 @@ async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.M
         r"\d+ ICMP errors came back \(see above\): nothing answers at this address and port",
         told.only(NothingAnswered).reason,
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "key", "said"),
+    [
+        (401, "Unauthorized", b"secret", "the error 401 Unauthorized: is AFFINITY_KEY the server's?"),
+        (
+            401,
+            "Unauthorized",
+            None,
+            "the error 401 Unauthorized: it wants credentials (with an affinity-tester server: AFFINITY_KEY, on both"
+            " sides), and these have none",
+        ),
+        (
+            420,
+            "Unknown Attribute",
+            b"secret",
+            "the error 420 Unknown Attribute: it does not know what AFFINITY_KEY adds to them"
+            " (MESSAGE-INTEGRITY-SHA256): unset it",
+        ),
+        (
+            420,
+            "",
+            None,
+            "the error 420: the server does not take them: probe one that answers plain Binding requests",
+        ),
+        (
+            500,
+            "x" * 200,
+            None,
+            f"the error 500 {'x' * 96}: the server does not take them: probe one that answers plain Binding requests",
+        ),
+    ],
+)
+async def test_an_error_response_is_shown_and_the_key_named_where_it_may_be_the_cause(
+    monkeypatch: pytest.MonkeyPatch, code: int, words: str, key: bytes | None, said: str
+) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    body = ERROR_CODE.encode(ErrorCode(code, words))
+
+    def refuse(server: ScriptedServer, probe: Probe) -> None:
+        server.send(pack_header(BINDING_ERROR, len(body)) + probe.transaction_id + body, probe.source)
+
+    async with scripted(refuse) as server:
+        told = await probed(server.address, seconds=0.5, sessions=1, loss_threshold_ns=100 * MS, key=key)
+    assert told.only(NothingAnswered).reason == f"the server answers these probes with {said}"
+
+
+async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its record would have a run in it, and the retry would be refused."""
+    opened = 0
+    really = client_module.open_probe_socket
+
+    def refuse_the_third(*arguments: Any, **more: Any) -> socket.socket:
+        nonlocal opened
+        opened += 1
+        if opened > 2:
+            raise OSError(24, os.strerror(24))
+        return really(*arguments, **more)
+
+    monkeypatch.setattr(client_module, "open_probe_socket", refuse_the_third)
+    told: list[Event] = []
+    settings = ClientSettings(sessions=3)
+    with pytest.raises(UserError, match="too few file descriptors for 3 sessions"):
+        await run_client(settings, Target(NOBODY, "nobody"), told.append, asyncio.Event())
+    assert told == []
+
+
+async def test_a_silence_says_where_replies_come_from_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    others = [bind_udp(f"127.0.0.{number}", 0) for number in range(2, 7)]
+
+    def elsewhere(server: ScriptedServer, probe: Probe) -> None:
+        server.send(server.message(probe), probe.source, others[probe.seq % len(others)])
+
+    async with scripted(elsewhere) as server:
+        told = await probed(server.address, seconds=0.8, sessions=1, loss_threshold_ns=300 * MS)
+    named = ", ".join(f"127.0.0.{number}:{others[number - 2].getsockname()[1]}" for number in (2, 3, 4))
+    for other in others:
+        other.close()
+    assert re.fullmatch(
+        rf"\d+ replies came from {named} and 2 more, not from {server.address}: such replies answer nothing",
+        told.only(NothingAnswered).reason,
+    )
+    assert not told.of(FirstAnswer)
+
+
+async def test_a_silence_says_that_sessions_get_each_other_s_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    sources: dict[int, tuple[object, ...]] = {}
+
+    def cross(server: ScriptedServer, probe: Probe) -> None:
+        sources[probe.session] = probe.source
+        if len(sources) == 2:
+            server.send(server.message(probe), sources[1 - probe.session])
+
+    async with scripted(cross) as server:
+        told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
+    assert re.fullmatch(
+        r"\d+ replies came, each to another session than the one that had sent the probe",
+        told.only(NothingAnswered).reason,
+    )
+    assert {event.session for event in told.of(CrossDelivered)} == {event.owner for event in told.of(CrossDelivered)}
 
 
 async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.MonkeyPatch) -> None:

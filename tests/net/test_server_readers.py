@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from affinity_tester.core import stun
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.net import echo_socket, mmsg
 from affinity_tester.net.addresses import bind_udp
@@ -48,9 +49,15 @@ class Answering(NamedTuple):
 
 
 @contextmanager
-def answering(kind: str, host: str = "127.0.0.1", max_flows: int = 9, key: bytes | None = None) -> Iterator[Answering]:
+def answering(
+    kind: str,
+    host: str = "127.0.0.1",
+    max_flows: int = 9,
+    key: bytes | None = None,
+    limit: RateLimit | None = None,
+) -> Iterator[Answering]:
     encoder = stun.ResponseEncoder("pod-a", "node-1", b"instance", key=key)
-    responder = Responder(encoder, max_flows=max_flows, key=key)
+    responder = Responder(encoder, max_flows=max_flows, key=key, limit=limit)
     with bind_udp(host, 0) as sock, bind_udp(host, 0) as client:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(echo_socket, "_has_batches", lambda: kind == "batch")
@@ -123,6 +130,22 @@ def test_the_count_of_a_probe_that_is_a_known_flows(kind: str, host: str) -> Non
             ((7, seq), seq + 1) for seq in range(3)
         ]
         assert {r.identity.reflexive for r in responses} == {one.client.getsockname()[:2]}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_over_the_limit_is_dropped_unread(kind: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 0
+    monkeypatch.setattr(echo_socket, "monotonic_ns", lambda: now_ns)
+    with answering(kind, host, limit=RateLimit(5, 3, 0)) as one:
+        probes = [probe(7, seq) for seq in range(4)]
+        counts = [stun.decode_response(reply).received_count for reply in one.ask(*probes, b"?")]
+        assert counts == [1, 2, 3]
+        now_ns = 1_000_000_000
+        counts = [stun.decode_response(reply).received_count for reply in one.ask(b"?", *probes)]
+        assert counts == [4, 5]
+        dropped = (("rate-limit-prefix", 4), ("too-short", 1))
+        assert one.responder.totals() == ServerTotals(received=10, answered=5, dropped=dropped, flows=1)
 
 
 def test_a_count_of_32_bits_starts_again() -> None:

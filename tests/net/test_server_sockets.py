@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from affinity_tester import __version__
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
@@ -71,6 +72,16 @@ async def test_it_answers_from_the_address_it_was_asked_at(host: str) -> None:
             identity = Identity(reflexive, "pod-a", "node-1", server.instance_id, stun.SERVER_SOFTWARE)
             assert stun.decode_response(data) == (PROBE[8:20], identity, 1)
         assert server.counters == ServerTotals(received=1, answered=1, flows=1)
+
+
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::", "::1")])
+async def test_on_a_wildcard_it_says_so_in_its_software(host: str, asked: str) -> None:
+    async with echo("127.0.0.1", host) as server:
+        with client(asked) as sock:
+            data, _ = await ask(sock, TransportAddress(asked, server.addresses[1].port))
+    software = stun.decode_response(data).identity.software
+    assert software == f"affinity-tester/{__version__} wildcard"
+    assert stun.listens_on_wildcard(software)
 
 
 async def test_one_instance_counts_over_all_its_sockets() -> None:

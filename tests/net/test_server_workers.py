@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import re
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from affinity_tester.core import stun
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.errors import UserError
 from affinity_tester.net import workers
@@ -28,8 +32,10 @@ TOKEN = 7
 
 
 @asynccontextmanager
-async def pool(*hosts: str, settings: ServerSettings = SETTINGS) -> AsyncIterator[WorkerPool]:
-    running = await WorkerPool.start(hosts or ("127.0.0.1",), settings)
+async def pool(
+    *hosts: str, settings: ServerSettings = SETTINGS, warn: Callable[[str], None] = pytest.fail
+) -> AsyncIterator[WorkerPool]:
+    running = await WorkerPool.start(hosts or ("127.0.0.1",), settings, warn)
     try:
         yield running
     finally:
@@ -103,19 +109,74 @@ async def test_elsewhere_than_on_linux_there_is_one_worker(monkeypatch: pytest.M
         await WorkerPool.start(("127.0.0.1",), SETTINGS)
 
 
-async def test_the_end_of_a_worker_ends_the_server() -> None:
-    async with pool() as running:
-        first, second = pids(running)
+async def test_a_worker_that_ends_is_replaced_and_the_other_goes_on() -> None:
+    said: list[str] = []
+    async with pool(warn=said.append) as running:
+        (address,) = running.addresses
+        with contextlib.ExitStack() as opened:
+            socks = await meeting_each(running, opened)
+            first, second = pids(running)
+            before = await running.totals()
+            os.kill(first, signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while pids(running)[0] == first:  # noqa: ASYNC110 - the pool tells nobody
+                    await asyncio.sleep(0.01)
+            kept, anew = [await counted(sock, address) for sock in reversed(socks)]
+        assert (kept.received_count, anew.received_count) == (2, (1 << 28) + 1)
+        assert kept.identity.instance == anew.identity.instance == running.instance_id
+        assert said == [
+            f"worker 1 of 2 (process {first}) was killed by SIGKILL: another takes its place, and the counts of its"
+            " sessions begin anew"
+        ]
+        assert pids(running)[1] == second
+        totals = await running.totals()
+        assert (totals.received, totals.answered) == (before.received + 2, before.answered + 2)
+
+
+async def counted(sock: socket.socket, server: TransportAddress) -> stun.BindingResponse:
+    """The answer to a probe of the session that this socket is."""
+    loop = asyncio.get_running_loop()
+    token = sock.getsockname()[1]
+    await loop.sock_sendto(sock, stun.new_request(stun.pack_transaction_id(token, 1), 288, b"secret"), server)
+    async with asyncio.timeout(20):
+        return stun.decode_response(await loop.sock_recv(sock, 2048), b"secret")
+
+
+async def meeting_each(running: WorkerPool, opened: contextlib.ExitStack) -> list[socket.socket]:
+    """A socket for each worker, which has answered one probe from there."""
+    met: dict[int, socket.socket] = {}
+    while len(met) < len(running._workers):
+        sock = opened.enter_context(bind_udp("127.0.0.1", 0))
+        await running.totals()
+        before = [worker.totals.answered for worker in running._workers]
+        await counted(sock, running.addresses[0])
+        await running.totals()
+        after = [worker.totals.answered for worker in running._workers]
+        (index,) = (at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new)
+        met.setdefault(index, sock)
+    return [met[index] for index in range(len(met))]
+
+
+async def test_a_worker_that_is_lost_again_within_a_minute_ends_the_server() -> None:
+    said: list[str] = []
+    async with pool(warn=said.append) as running:
+        first = pids(running)[0]
         os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while pids(running)[0] == first:  # noqa: ASYNC110 - the pool tells nobody
+                await asyncio.sleep(0.01)
+        again, second = pids(running)
+        os.kill(again, signal.SIGKILL)
         with pytest.raises(UserError) as caught:
-            await running.failure()
+            async with asyncio.timeout(20):
+                await running.failure()
         assert str(caught.value) == (
-            f"worker 1 of 2 (process {first}) was killed by SIGKILL, and the counts of its sessions are lost: start the"
-            " server again (out of memory?)"
+            f"worker 1 of 2 (process {again}) was killed by SIGKILL, less than a minute after it took another's place:"
+            " start the server again (out of memory?)"
         )
         assert is_alive(second)
-        assert await running.totals() == ServerTotals()
     assert not is_alive(second)
+    assert len(said) == 1
 
 
 async def test_signals_are_for_the_parent() -> None:
@@ -127,15 +188,79 @@ async def test_signals_are_for_the_parent() -> None:
         assert await running.totals() == ServerTotals(received=1, answered=1, flows=1)
 
 
-async def test_a_worker_that_hangs_is_passed_over_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_hangs_is_named_and_then_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "BEAT_S", 0.2)
+    said: list[str] = []
+    async with pool(warn=said.append) as running:
+        await counts(running.addresses[0], 2)
+        before = await running.totals()
+        assert running.trouble == ""
+        hung = pids(running)[1]
+        os.kill(hung, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            while not running.trouble:  # noqa: ASYNC110 - it is asked, and tells nobody
+                await asyncio.sleep(0.01)
+            assert re.fullmatch(rf"worker 2 of 2 \(process {hung}\) has not answered for \d s", running.trouble)
+            assert await running.totals() == before
+            while running.trouble:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        assert not is_alive(hung)
+        told = [await counts(running.addresses[0], 1) for _ in range(20)]
+        assert {instance for _, instance in told} == {running.instance_id}
+        assert {count for (count,), _ in told} == {1, (1 << 28) + 1}
+        totals = await running.totals()
+        assert (totals.received, totals.answered) == (22, 22)
+    assert said == [
+        f"worker 2 of 2 (process {hung}) has not answered for 1 s: another takes its place, and the counts of its"
+        " sessions begin anew"
+    ]
+
+
+async def test_a_worker_that_hangs_holds_up_the_end_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "END_S", 0.1)
     async with pool() as running:
         await counts(running.addresses[0], 2)
         before = await running.totals()
-        monkeypatch.setattr(workers, "PATIENCE_S", 0.01)
         hung = pids(running)[1]
         os.kill(hung, signal.SIGSTOP)
-        assert await running.totals() == before
-    assert not is_alive(hung)
+        async with asyncio.timeout(1):
+            assert await running.close() == replace(before, flows=1)
+        assert not is_alive(hung)
+
+
+async def test_the_last_totals_have_every_answer() -> None:
+    """Workers tell them when they answer no more, however many probes still come."""
+    loop = asyncio.get_running_loop()
+    async with pool(settings=replace(SETTINGS, key=None)) as running:
+        (address,) = running.addresses
+        heard = 0
+        with contextlib.ExitStack() as opened:
+            socks = [opened.enter_context(bind_udp("127.0.0.1", 0)) for _ in range(20)]
+
+            def hear(sock: socket.socket) -> None:
+                nonlocal heard
+                with contextlib.suppress(BlockingIOError):
+                    while sock.recv(2048):
+                        heard += 1
+
+            async def load() -> None:
+                for seq in range(1 << 20):
+                    for token, sock in enumerate(socks):
+                        sock.sendto(stun.new_request(stun.pack_transaction_id(token, seq)), address)
+                    await asyncio.sleep(0)
+
+            for sock in socks:
+                loop.add_reader(sock, hear, sock)
+            loading = asyncio.create_task(load())
+            while heard < 1000:  # noqa: ASYNC110 - the readers count
+                await asyncio.sleep(0.01)
+            total = await running.close()
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            for sock in socks:
+                hear(sock)
+                loop.remove_reader(sock)
+        assert total.answered == heard > 1000
 
 
 async def test_a_bug_in_a_worker_is_told_with_its_traceback() -> None:

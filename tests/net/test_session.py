@@ -7,23 +7,28 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from running import MS, kernel_stamps, probed
 
-from affinity_tester.core import stun
+from affinity_tester import clock
+from affinity_tester.core import canaries, outages, stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    CanaryResult,
     ChangeRevised,
     ChangeSeen,
     ClientFault,
     Counts,
+    CrossDelivered,
     DuplicateDiffers,
     Event,
     LateReply,
     Losses,
     NetworkError,
+    OutageStarted,
     ProbesLost,
     RunSummary,
     SessionStarted,
@@ -32,6 +37,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.net import client as client_module
 from affinity_tester.net import probe_socket
 from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
@@ -145,8 +151,55 @@ async def test_a_reply_from_another_address_is_named_and_answers_nothing() -> No
     for session in told.of(SessionStarted):
         events = [event for event in told.of(WrongSource) if event.session == session.session]
         assert {event.source for event in events} == sources
-        assert len(events) == 2
-        assert {event.expected for event in events} == {server.address}
+        assert {event.seq for event in events} == {1, 2}  # the first from each
+        assert {(event.expected, event.identity.pod, event.wildcard) for event in events} == {
+            (server.address, "pod-a", False)
+        }
+        assert all(event.sent_ns < event.at_ns < event.sent_ns + NS_PER_S for event in events)
+    assert told.only(RunSummary).losses.up == 0  # a server had them all
+
+
+async def test_pods_that_answer_from_their_own_addresses_change_the_pod_and_answer_nothing() -> None:
+    # One-packet scheduling: each probe meets the next of three pods, and only one of them answers by way of the service.
+    with bind_udp("127.0.0.2", 0) as b, bind_udp("127.0.0.3", 0) as c:
+
+        def spray(server: ScriptedServer, probe: Probe) -> None:
+            pod = "abc"[probe.seq % 3]
+            server.send(server.message(probe, pod), probe.source, {"a": None, "b": b, "c": c}[pod])
+
+        async with scripted(spray) as server:
+            told = await probed(server.address, seconds=0.4, sessions=2, loss_threshold_ns=300 * MS)
+    total = told.counts()
+    assert total.answered == sum(probe.seq % 3 == 0 for probe in server.probes)
+    assert total.lost == total.wrong_source == total.sent - total.answered > 0
+    assert (total.pairs, total.changes) == (total.sent - 2, total.sent - 2)
+    assert told.only(RunSummary).losses == Losses(down=total.lost)
+    assert dict(told.only(RunSummary).kinds) == {Kind.POD: total.changes, Kind.INSTANCE: total.changes}
+
+
+@pytest.mark.parametrize(("mark", "wildcard"), [(" wildcard", True), ("", False)])
+def test_a_server_on_a_wildcard_is_believed_to_be_one(bench: Bench, mark: str, *, wildcard: bool) -> None:
+    bench.reply = stun.ResponseEncoder("pod-a", None, bytes(8), stun.SERVER_SOFTWARE + mark).encode
+    request = bench.probe()
+    with bind_udp("127.0.0.2", 0) as other:
+        other.sendto(bench.reply(request[8:20], bench.session.local, 1, len(request)), bench.session.local)
+    bench.session.read_empty()
+    (event,) = bench.told
+    assert isinstance(event, WrongSource)
+    assert event.wildcard is wildcard
+
+
+def test_a_wrong_source_is_told_again_after_ten_seconds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind_udp("127.0.0.2", 0) as other:
+        for again_ns, told in ((10 * NS_PER_S, 1), (0, 2), (0, 3), (10 * NS_PER_S, 3)):
+            monkeypatch.setattr(session_module, "TELL_AGAIN_NS", again_ns)
+            request = bench.probe()
+            other.sendto(bench.reply(request[8:20], bench.session.local, 1, len(request)), bench.session.local)
+            bench.session.read_empty()
+            assert len(bench.told) == told
+    assert [event.seq for event in bench.told if isinstance(event, WrongSource)] == [0, 1, 2]
+    assert bench.session.counts() == Counts(sent=4, pending=4, pairs=3, wrong_source=4)
+    assert bench.session.strayed_from == [str(bench.told[0].source)]  # type: ignore[attr-defined]
 
 
 async def test_a_connected_socket_takes_it_for_plain_loss() -> None:
@@ -204,6 +257,126 @@ async def test_a_flood_of_forged_replies_neither_hangs_nor_fools_the_client() ->
     assert total.undecodable + total.socket_drops >= forged
     assert total.changes == 0
     assert total.lost <= total.socket_drops
+
+
+# --- to whom ---------------------------------------------------------------------------------------------------------
+
+
+class Crossing:
+    """A script that delivers some of a session's replies to another session."""
+
+    def __init__(self, victim: int, thief: int, each: int) -> None:
+        """Each `each`th reply to the session number `victim` goes to that with the number `thief`."""
+        self.victim, self.thief, self.each = victim, thief, each
+        self.sources: dict[int, tuple[object, ...]] = {}
+        self.crossed: list[int] = []
+
+    def __call__(self, server: ScriptedServer, probe: Probe) -> None:
+        self.sources[probe.session] = probe.source
+        elsewhere = (
+            probe.session == self.victim and self.thief in self.sources and probe.seq % self.each == 1 % self.each
+        )
+        if elsewhere:
+            self.crossed.append(probe.seq)
+        server.send(server.message(probe), self.sources[self.thief] if elsewhere else probe.source)
+
+
+@pytest.mark.parametrize("each", [20, 1])
+async def test_a_reply_delivered_to_another_session_is_told_of_both_and_answers_neither(each: int) -> None:
+    crossing = Crossing(victim=2, thief=0, each=each)
+    async with scripted(crossing) as server:
+        told = await probed(server.address, seconds=0.8, sessions=3, loss_threshold_ns=300 * MS)
+    total = told.counts()
+    crossed = len(crossing.crossed)
+    assert (total.cross_delivered, total.lost, total.undecodable) == (crossed, crossed, 0)
+    assert (total.answered, total.duplicate, total.changes, total.wrong_source) == (total.sent - crossed, 0, 0, 0)
+    assert total.pairs == total.sent - 3  # who answered is known of every probe
+    assert told.only(RunSummary).losses == Losses(down=crossed)
+    name = {TransportAddress(*summary.local): summary.session for summary in told.of(SessionStarted)}
+    thief, victim = (name[TransportAddress(*crossing.sources[number])] for number in (0, 2))  # type: ignore[arg-type]
+    event = told.only(CrossDelivered)  # once in ten seconds
+    assert (event.session, event.owner, event.seq) == (thief, victim, crossing.crossed[0])
+    assert (event.identity.pod, event.source) == ("pod-a", server.address)
+    assert event.sent_ns < event.at_ns < event.sent_ns + NS_PER_S
+    counted = {summary.session: summary.total for summary in told.of(SessionSummary)}
+    assert (counted[thief].cross_delivered, counted[thief].lost) == (crossed, 0)
+    assert (counted[victim].cross_delivered, counted[victim].lost) == (0, crossed)
+
+
+async def test_a_reply_with_a_sibling_s_token_that_is_none_to_a_probe_of_it_is_undecodable() -> None:
+    sources: dict[int, tuple[object, ...]] = {}
+    forged = 0
+
+    def forge(server: ScriptedServer, probe: Probe) -> None:
+        nonlocal forged
+        sources[probe.session] = probe.source
+        server.reply(probe)
+        if len(sources) == 2:
+            token, seq = stun.unpack_transaction_id(probe.transaction_id)
+            message = server.message(probe, "pod-x")
+            other = sources[1 - probe.session]
+            server.send(message[:8] + stun.pack_transaction_id(token, seq + 1000) + message[20:], other)  # not sent yet
+            error = bytes.fromhex("01110000 2112a442") + probe.transaction_id
+            server.send(error, other)  # no success response
+            forged += 2
+
+    async with scripted(forge) as server:
+        told = await probed(server.address, seconds=0.3, sessions=2)
+    total = told.counts()
+    assert (total.undecodable, total.cross_delivered, total.lost, total.changes) == (forged, 0, 0, 0)
+
+
+def test_only_what_is_signed_is_cross_delivered(bench: Bench) -> None:
+    owner = Bench(bench.server, token=8, key=b"secret")
+    thief = Bench(bench.server, owners={8: owner.session}, key=b"secret")
+    request = owner.probe()
+    for key in (None, b"another", b"secret"):
+        reply = stun.ResponseEncoder("pod-a", None, bytes(8), key=key).encode
+        bench.server.sendto(reply(request[8:20], owner.session.local, 1, len(request)), thief.session.local)
+    thief.session.read_empty()
+    assert thief.session.counts() == Counts(undecodable=2, cross_delivered=1)
+    assert owner.session.counts() == Counts(sent=1, pending=1)
+    for each in (owner, thief):
+        each.session.sock.close()
+
+
+async def test_a_late_reply_to_a_canary_that_another_session_gets_is_cross_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(canaries, "SILENCE_NS", 200 * MS)
+    sources: dict[int, tuple[object, ...]] = {}
+
+    def cross(server: ScriptedServer, probe: Probe) -> None:
+        sources[probe.session] = probe.source
+        if probe.session == 0:
+            server.reply(probe)
+        elif probe.session > 1 and probe.seq == 0:  # the canary for session 1, which it is not answered in time
+            asyncio.get_running_loop().call_later(0.6, server.send, server.message(probe), sources[0])
+
+    async with scripted(cross) as server:
+        told = await probed(server.address, seconds=2, sessions=2, loss_threshold_ns=400 * MS)
+    event = told.of(CrossDelivered)[0]
+    assert event.owner.startswith("CANARY-CLIENT-")
+    assert (event.seq, event.identity.pod) == (0, "pod-a")
+    assert told.of(CanaryResult)[0].identity is None
+
+
+def test_a_reply_to_a_probe_that_is_long_forgotten_is_counted_and_not_told(bench: Bench) -> None:
+    bench.session.tracker.sent(clock.now_ns() - 100 * NS_PER_S)
+    bench.session.tracker.expire(clock.now_ns() - 50 * NS_PER_S)
+    bench.told.clear()
+    bench.session.tracker.sent(clock.now_ns())  # which makes the first one be forgotten
+    message = bench.reply(stun.pack_transaction_id(7, 0), bench.session.local, 1, 288)
+    sibling = Bench(bench.server, owners={7: bench.session}, token=8)
+    with bind_udp("127.0.0.2", 0) as other:
+        other.sendto(message, bench.session.local)
+        bench.session.read_empty()
+    bench.server.sendto(message, sibling.session.local)
+    sibling.session.read_empty()
+    sibling.session.sock.close()
+    assert (bench.told, sibling.told) == ([], [])
+    assert bench.session.counts() == Counts(sent=2, lost=1, pending=1, wrong_source=1, stale=2)
+    assert sibling.session.counts() == Counts(cross_delivered=1)
 
 
 # --- in time or not --------------------------------------------------------------------------------------------------
@@ -315,9 +488,81 @@ async def test_replies_dropped_at_the_full_socket_are_the_clients_own(monkeypatc
     assert total.socket_drops > 0
     # Every reply is accounted for: it was read or dropped here.
     assert total.answered + total.duplicate + total.late + total.socket_drops == 20 * len(server.probes)
+    assert 0 <= total.own_losses <= min(total.lost, total.socket_drops)
     faults = told.of(ClientFault)
     assert [fault.fault for fault in faults] == ["socket-drops"] * 2
     assert len({fault.session for fault in faults}) == 2
+
+
+def flood(bench: Bench, count: int = 400) -> None:
+    """Far more than its buffer holds, none of them a reply."""
+    for _ in range(count):
+        bench.server.sendto(bytes(1000), bench.session.local)
+
+
+def test_a_reply_that_a_flood_keeps_out_is_an_own_loss_and_no_more(bench: Bench) -> None:
+    bench.session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    requests = [bench.probe() for _ in range(3)]
+    flood(bench)
+    for request in requests:
+        bench.answer(request)
+    assert bench.session.drops_since_reply() == 3
+    time.sleep(0.1)
+    bench.session.expire()
+    total = bench.session.counts()
+    assert (total.lost, total.own_losses) == (3, 3)
+    assert total.socket_drops > 300
+    bench.probe()  # sent when the flood was over: the network's
+    time.sleep(0.1)
+    bench.session.expire()
+    assert bench.session.counts().lost == 4
+    assert bench.session.own_losses == 3
+    bench.answer(bench.probe())
+    bench.session.read_empty()
+    assert bench.session.drops_since_reply() == 0
+
+
+def test_a_flood_that_costs_no_reply_is_no_own_loss(bench: Bench) -> None:
+    bench.session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    request = bench.probe()
+    bench.answer(request)
+    flood(bench)
+    bench.session.read_empty()
+    bench.session.check_drops()
+    bench.probe()
+    time.sleep(0.1)
+    bench.session.expire()
+    total = bench.session.counts()
+    assert (total.answered, total.lost, total.own_losses) == (1, 1, 0)
+    assert total.socket_drops > 300
+
+
+async def test_an_outage_tells_how_many_replies_its_session_dropped_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outages, "OUTAGE_NS", 800 * MS)
+    real = probe_socket.open_probe_socket
+
+    def open_small(*args: Any, **kwargs: Any) -> socket.socket:
+        sock = real(*args, **kwargs)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        return sock
+
+    monkeypatch.setattr(client_module, "open_probe_socket", open_small)
+
+    def flood_one(server: ScriptedServer, probe: Probe) -> None:
+        if probe.session != 1 or probe.seq < 10:
+            server.reply(probe)
+        elif probe.seq == 20:
+            for _ in range(400):
+                server.send(bytes(1000), probe.source)
+
+    async with scripted(flood_one) as server:
+        told = await probed(server.address, seconds=2.5, sessions=2, loss_threshold_ns=300 * MS)
+    outage = told.only(OutageStarted)
+    assert 0 < outage.own_drops < outage.probes  # one burst, and the silence went on
+    total = told.counts()
+    assert 0 < total.own_losses <= total.lost < total.socket_drops
 
 
 async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +597,14 @@ async def test_a_send_that_this_machine_refuses_is_no_probe(monkeypatch: pytest.
 class Bench:
     """One session and the socket that it probes."""
 
-    def __init__(self, server: socket.socket, threshold_ns: int = NS_PER_S) -> None:
+    def __init__(
+        self,
+        server: socket.socket,
+        threshold_ns: int = NS_PER_S,
+        owners: Mapping[int, Session] | None = None,
+        token: int = 7,
+        key: bytes | None = None,
+    ) -> None:
         self.told: list[Event] = []
         self.server = server
         target = TransportAddress(*server.getsockname())
@@ -362,9 +614,10 @@ class Bench:
             sock,
             target,
             tracker,
-            stun.Conversation(7, (288,)),
+            stun.Conversation(token, (288,), key),
             emit=self.told.append,
             connected=False,
+            owners=owners or {},
         )
         self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode
 
@@ -425,6 +678,18 @@ def test_a_send_that_reports_an_earlier_probes_icmp_error_is_made_again(bench: B
     (error,) = bench.told
     assert isinstance(error, NetworkError)
     assert (error.seq, error.error, error.offender) == (0, "ECONNREFUSED", "127.0.0.1")
+
+
+def test_an_icmp_error_about_what_another_sent_from_the_same_port_is_none_of_ours(bench: Bench) -> None:
+    mine = bench.probe()
+    nobody = closed_port()
+    other = mine[:8] + bytes(8) + mine[16:]
+    for datagram in (other, b"no probe at all, yet long enough", mine, b"short"):
+        bench.session.sock.sendto(datagram, tuple(nobody))
+        bench.session.hear_errors(0)
+    quoted = [(event.seq, event.error) for event in bench.told if isinstance(event, NetworkError)]
+    assert quoted == [(0, "ECONNREFUSED")]  # what is too short to tell is the same error, told once
+    assert bench.session.network_errors == 2
 
 
 def test_a_spray_of_sources_is_told_in_bounds(bench: Bench) -> None:

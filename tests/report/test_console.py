@@ -255,12 +255,15 @@ def test_a_restart_is_not_said_twice(story):
 def test_the_other_facts_of_a_session(story):
     last = ev.Sighting(9, story.at(1.9), story.pod_a)
     refused = ev.NetworkError(story.at(8), ONE, 3, "ECONNREFUSED", "203.0.113.7")
+    wrong, right = TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)
     assert show(
         story.started(),
         ev.OutageStarted(story.at(7), ONE, 0, story.at(2), None),
         ev.OutageStarted(story.at(7), ONE, 10, story.at(2), last),
-        ev.OutageEnded(story.at(14.5), ONE, 10, story.at(2), 1_250, last),
-        ev.WrongSource(story.at(8), ONE, TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)),
+        ev.OutageEnded(story.at(7.9), ONE, 10, story.at(2), 590, last),
+        ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b),
+        ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b, wildcard=True),
+        ev.CrossDelivered(story.at(8), ONE, "CLIENT-7", 5, story.at(7.9), story.pod_b, right),
         ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_b),
         ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)),
         refused,
@@ -277,15 +280,20 @@ def test_the_other_facts_of_a_session(story):
         "13:35:27.176 [error] CLIENT-1058228236 never answered, for 5 s now, while others are",
         "13:35:27.176 [error] CLIENT-1058228236 unanswered since 13:35:22.176 (5 s), while others are answered; "
         'last served by pod "pod-a"',
-        '13:35:34.676 [error] CLIENT-1058228236 answered again after 12.5 s (1,250 probes), by pod "pod-a"',
-        "13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478, probes go to 203.0.113.7:3478",
+        '13:35:28.076 [error] CLIENT-1058228236 answered again after 5.9 s (590 probes), by pod "pod-a"',
+        '13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478 (pod "pod-b"), '
+        "probes go to 203.0.113.7:3478",
+        '13:35:28.176 [error] CLIENT-1058228236 answered from the wrong source 10.0.0.9:3478 (pod "pod-b", '
+        "which listens on a wildcard), probes go to 203.0.113.7:3478",
+        "13:35:28.176 [error] CLIENT-1058228236 got a reply that was meant for CLIENT-7, from 203.0.113.7:3478 "
+        '(pod "pod-b")',
         '13:35:28.176 [warn]  CLIENT-1058228236 probe 5 was answered twice and differently: pod "pod-a", then pod "pod-b"',
         "13:35:28.176 [warn]  CLIENT-1058228236 probe 5 was answered twice and differently: "
         "x_address 10.240.0.4:40312, then x_address 10.240.0.7:61022",
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error ECONNREFUSED (port unreachable: nothing listens there) "
         "from 203.0.113.7",
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error EPROTO",
-        "13:35:28.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
+        "13:35:29.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
         "socket-drops: 12 replies dropped at a full buffer",
         "13:35:29.176 [info]      a fresh source port is not answered either (CLIENT-1058228236)",
         '13:35:29.176 [info]      a fresh source port is answered by pod "pod-b" (CLIENT-1058228236)',
@@ -382,6 +390,71 @@ def test_what_the_cluster_said_before_the_run_began_has_no_earlier_time_than_its
     ]
 
 
+def test_the_times_of_the_log_never_run_backwards(story):
+    """After a stop of this process it reads replies whose times lie before what it has said already."""
+    silent = ev.NothingAnswered(story.at(9), 9 * S, "")
+    lines = show(
+        story.started(),
+        silent,
+        story.seen(ONE, 3),
+        story.seen(TWO, 8.5),
+        ev.PoolUnobserved(story.at(8), story.at(8), "the watch ended"),
+        story.stats(ONE, 9.5, story.pod_b, sent=1, answered=1),
+    )
+    assert [line[:12] for line in lines] == ["13:35:29.176"] * 6 + ["13:35:29.676"]
+    assert lines[1:6] == [
+        "13:35:29.176 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022 (at 13:35:23.178)",
+        '13:35:29.176 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"'
+        " (at 13:35:23.178)",
+        "13:35:29.176 [error] CLIENT-7 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
+        '13:35:29.176 [error] CLIENT-7 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
+        "13:35:29.176 [event] the pool is not observed any more: the watch ended (at 13:35:28.176)",
+    ]
+
+
+def own_fault(
+    story, session: str, at: float, fault: str = "send-error", detail: str = "ENETUNREACH: no way"
+) -> ev.Event:
+    return ev.ClientFault(story.at(at), session, fault, detail)
+
+
+def test_a_fault_of_this_machine_is_one_line_for_all_sessions_that_meet_it(story):
+    many = [own_fault(story, f"CLIENT-{number}", 2 + number / 200) for number in range(100)]
+    later = own_fault(story, "CLIENT-100", 3.5)
+    tick = story.stats(ONE, 3, None, sent=1)
+    assert show(story.started(), *many, tick, later) == [
+        "13:35:23.176 [warn]  100 sessions the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+        "13:35:23.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, no answer yet",
+        "13:35:23.676 [warn]  CLIENT-100 the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+    ]
+
+
+def test_faults_of_this_machine_are_told_apart_but_for_their_numbers(story):
+    assert show(
+        story.started(),
+        own_fault(story, "CLIENT-1", 2, "socket-drops", "3 replies dropped"),
+        own_fault(story, "CLIENT-2", 2, "local-address", "EINVAL: none"),
+        own_fault(story, "CLIENT-3", 2, "socket-drops", "17 replies dropped"),
+    ) == [
+        "13:35:22.176 [warn]  2 sessions the client's own fault, not the network's:"
+        " socket-drops: 3 replies dropped (and the like)",
+        "13:35:22.176 [warn]  CLIENT-2 the client's own fault, not the network's: local-address: EINVAL: none",
+    ]
+
+
+def test_a_fault_of_this_machine_waits_a_second_at_most_though_nothing_else_happens(story):
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=False))
+    report.emit(story.started())
+    opening = len(stream.getvalue())
+    report.emit(own_fault(story, "CLIENT-1", 2))
+    report.advance(story.at(2.9))
+    assert stream.getvalue()[opening:] == ""
+    report.advance(story.at(3))
+    fault = "CLIENT-1 the client's own fault, not the network's: send-error: ENETUNREACH: no way"
+    assert stream.getvalue()[opening:] == f"13:35:23.176 [warn]  {fault}\n"
+
+
 def test_a_storm_is_folded_by_the_second_and_by_sort(story):
     events = [story.seen(f"CLIENT-{i}", 3 + i / 1000, after=story.pod_a._replace(pod="pod-b")) for i in range(60)]
     judged = [
@@ -398,8 +471,8 @@ def test_a_storm_is_folded_by_the_second_and_by_sort(story):
         "13:35:23.676 [info]  … and 1 more judgement in this second",
         "13:35:24.678 [error] CLIENT-7 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
         '13:35:24.678 [error] CLIENT-7 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
-        "13:35:24.578 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
-        '13:35:24.578 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
+        "13:35:24.678 [error] CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022",
+        '13:35:24.678 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
     ]
 
 

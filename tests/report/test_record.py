@@ -3,6 +3,9 @@
 import gzip
 import io
 import json
+import os
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from strategies import EVENT_CLASSES, any_event
 from affinity_tester.core import events as ev
 from affinity_tester.errors import UserError
 from affinity_tester.report.codec import CodecError, decode, encode
-from affinity_tester.report.record import RecordWriter, read_record
+from affinity_tester.report.record import read_record
+from affinity_tester.report.recorder import RecordWriter
 
 
 def read(path: Path) -> tuple[list[ev.Event], list[str]]:
@@ -87,22 +91,61 @@ def test_a_run_is_read_as_it_was_written(story, tmp_path, name):
 
 
 def test_the_first_line_names_format_and_version(story, tmp_path):
-    write(tmp_path / "run", [])
-    assert (tmp_path / "run").read_text() == '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
+    write(tmp_path / "run", [story.started()])
+    assert (tmp_path / "run").read_text().splitlines(keepends=True)[
+        0
+    ] == '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
+
+
+def soon(path: Path, count: int) -> bool:
+    """Whether so many events are in the file within 10 s: it is written beside the run."""
+    for _ in range(1_000):
+        if path.stat().st_size and len(read(path)[0]) == count:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_events_reach_the_file_within_a_second_of_the_run(story, tmp_path):
     writer = RecordWriter(tmp_path / "run", version="0.1.0")
     writer.write(story.started())
+    assert soon(tmp_path / "run", 1)  # a fact of the run is handed on at once
     writer.write(story.stats("CLIENT-1", 0.9, None))
-    assert len(read(tmp_path / "run")[0]) == 1  # a fact of the run is there at once
     writer.write(story.stats("CLIENT-1", 1, None))
     writer.advance(story.at(1.89))
     assert len(read(tmp_path / "run")[0]) == 1
     writer.advance(story.at(1.9))  # nothing more happened, and it gets there all the same
-    assert len(read(tmp_path / "run")[0]) == 3
+    assert soon(tmp_path / "run", 3)
     writer.close()
     writer.close()
+
+
+@pytest.mark.parametrize("name", ["run", "run.gz"])
+def test_what_a_stalled_reader_does_not_take_is_left_out_and_the_record_says_where(story, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    reading = os.open(tmp_path / name, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    writer = RecordWriter(tmp_path / name, version="0.1.0", most=100_000)
+    writer.write(story.started())
+    count = 0
+    while writer.left_out < 100:  # events that do not compress
+        count += 1
+        writer.write(ev.ClusterEvent(story.at(1), "node", os.urandom(20_000).hex(), "added"))
+    taken: list[bytes] = []
+    with os.fdopen(reading, "rb") as file:
+        reader = threading.Thread(target=lambda: taken.append(file.read()))
+        reader.start()
+        while writer._plain.waiting:
+            time.sleep(0.01)
+        writer.write(story.stats("CLIENT-1", 2, None))
+        assert writer.close()
+        reader.join()
+    (tmp_path / "read").write_bytes(taken[0])
+    events, said = read(tmp_path / "read")
+    assert len(events) == 1 + count - 100 + 1
+    assert events[-1] == story.stats("CLIENT-1", 2, None)
+    missing = f"100 events are missing before line {len(events) + 1}, nobody took them in time"
+    assert said == [f"the record {tmp_path / 'read'} is incomplete: {missing}"]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
@@ -113,7 +156,7 @@ def test_a_killed_run_lacks_its_last_line_and_says_so(story, tmp_path, cut):
     number = len(story.run()) + 1
     assert read(path) == (
         story.run()[:-1],
-        [f"the record {path} breaks off in line {number}: the run was killed while it wrote"],
+        [f"the record {path} breaks off in line {number}: the run was killed while it wrote, or its disk was full"],
     )
 
 
@@ -130,9 +173,10 @@ def test_a_killed_run_leaves_a_compressed_record_that_is_read_as_far_as_it_goes(
     writer.write(story.started())
     writer.write(story.stats("CLIENT-1", 1, None))
     writer.advance(story.at(2))
+    assert soon(path, 2)
     assert read(path) == (
         [story.started(), story.stats("CLIENT-1", 1, None)],
-        [f"the record {path} breaks off after line 3: the run was killed while it wrote"],
+        [f"the record {path} breaks off after line 3: the run was killed while it wrote, or its disk was full"],
     )
     writer.close()
 
@@ -246,8 +290,11 @@ def test_a_file_that_is_not_there_or_not_ours(tmp_path):
     with pytest.raises(UserError, match=r"cannot write the record .*: Is a directory; name a file"):
         RecordWriter(tmp_path, version="0.1.0")
     (tmp_path / "text.gz").write_text("hello")
-    with pytest.raises(UserError, match=r"is damaged in line 1: Not a gzipped file"):
+    with pytest.raises(UserError, match=r"text\.gz is not a run record"):
         read(tmp_path / "text.gz")
+    (tmp_path / "no.gz").write_bytes(b"\x1f\x8bhello, this is none")
+    with pytest.raises(UserError, match=r"is damaged in line 1: "):
+        read(tmp_path / "no.gz")
 
 
 def test_a_type_that_could_not_be_read_back_is_refused_when_it_is_made():

@@ -50,6 +50,14 @@ def test_a_full_disk_ends_the_record_and_not_the_run(story, log_format, line):
             if event.at_ns > story.START_NS:
                 raise OSError(28, "No space left on device")
 
+        left_out = 0
+
+        def advance(self, now_ns):
+            pass
+
+        def give_up(self, error):
+            assert error.errno == 28
+
         def close(self):
             raise AssertionError("it was given up")
 
@@ -66,6 +74,8 @@ def test_a_full_disk_ends_the_record_and_not_the_run(story, log_format, line):
 
 def test_a_record_that_fails_at_its_end_says_so(story):
     class Full:
+        left_out = 0
+
         def write(self, event):
             pass
 

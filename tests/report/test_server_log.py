@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import re
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -18,7 +23,8 @@ from affinity_tester.core.server_events import (
     ServerTotals,
     ServerWarning,
 )
-from affinity_tester.report.logging import LogFormat, configure
+from affinity_tester.report import server_log
+from affinity_tester.report.logging import LogFormat, OutputClosed, configure
 from affinity_tester.report.server_log import ServerLog
 
 NS = 1_000_000_000
@@ -116,6 +122,60 @@ def test_for_machines() -> None:
             "total": total,
         },
     ]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_reader_that_takes_nothing_holds_up_nobody_and_hears_what_it_missed(log_format: LogFormat) -> None:
+    """The pipe is as small as they get, and far fewer lines are kept than are written."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(write, "w", encoding="utf-8") as stream, os.fdopen(read, encoding="utf-8") as reader:
+        log = ServerLog.open(stream, log_format, {}, most=20_000)
+        log.emit(STARTED)
+        for number in range(1000):
+            log.emit(ServerWarning(6 * NS, f"number {number}"))  # returns, though nobody reads
+        began = time.monotonic()
+        log.close()
+        assert server_log.CLOSE_S <= time.monotonic() - began < 10  # the thread has the rest
+        taker = threading.Thread(target=lambda: taken.extend(reader))
+        taken: list[str] = []
+        taker.start()
+        stream.close()
+        log._patient._thread.join(10)  # type: ignore[union-attr]
+        log._own.close()  # type: ignore[union-attr]
+        taker.join(10)
+    told = [line for line in taken if "number" in line]
+    assert "number 0" in told[0]
+    words = r"(\d+) lines? w\w+ left out: whoever reads this did not take them"
+    if log_format == "json":
+        time_ = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+        words = rf'{{"time":"{time_}","level":"warn","event":"server\.warning","text":"{words}"}}'
+    else:
+        words = f"… {words}"
+    missed = [int(found[1]) for line in taken if (found := re.fullmatch(f"{words}\n", line))]
+    assert sum(missed) == 1000 - len(told) > 100
+    assert len(taken) == 1 + len(told) + len(missed)
+
+
+def test_an_output_that_was_closed_from_the_start_takes_all() -> None:
+    with ServerLog.open(None, "console", {}) as log:
+        log.emit(STARTED)
+
+
+def test_a_reader_that_has_gone_is_said_at_the_end_unless_something_else_went_wrong() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", encoding="utf-8") as stream:
+        with pytest.raises(OutputClosed), ServerLog.open(stream, "console", {}) as log:
+            log.emit(STARTED)
+
+        def fail() -> None:
+            with ServerLog.open(stream, "console", {}) as log:
+                log._log.text("a line that meets nobody")
+                log.emit(REST[0])
+
+        with pytest.raises(ValueError, match="came before"):
+            fail()
 
 
 def test_an_event_before_the_start_is_refused() -> None:

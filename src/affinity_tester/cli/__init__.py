@@ -3,20 +3,26 @@
 A command's return value is its exit code (None is 0). What it raises becomes an exit code and at most one line:
 
     2     `UserError`, and what click finds wrong with the arguments
+          and an output that cannot be written (a full disk)
     70    any other exception: a bug; the line says where the traceback is
     130   Ctrl-C that the command does not handle itself
     141   whoever read the output has gone (128 + SIGPIPE), which ends quietly
+
+Where standard output or standard error was closed at start, what goes there is lost, and nothing else changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import click
@@ -28,6 +34,40 @@ EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 EXIT_OUTPUT_CLOSED = 141
+
+FRAMES = 8
+"""Of a traceback that no file has room for, so many of its last places are told."""
+
+
+class OutputFailedError(OSError):
+    """Standard output cannot be written: of all that fails with an `OSError`, this alone is no bug of ours."""
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output that tells its own errors apart from others."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise OutputFailedError(error.errno, error.strerror) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise OutputFailedError(error.errno, error.strerror) from error
+
+
+def guard_stdout() -> None:
+    """Let this process's standard output raise `OutputFailedError`."""
+    stdout = sys.stdout
+    if type(stdout) is io.TextIOWrapper:
+        encoding, errors = stdout.encoding, stdout.errors
+        line_buffering, write_through = stdout.line_buffering, stdout.write_through
+        sys.stdout = _Output(
+            stdout.detach(), encoding, errors, line_buffering=line_buffering, write_through=write_through
+        )
 
 
 class Entry(NamedTuple):
@@ -72,8 +112,13 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and warn of what looks like a setting in the environment and is none of any command's."""
+        """Find the command, and warn of what looks like a setting in the environment and is none of any command's.
+
+        The context's object, if there is one, is called when all is imported: from then on Ctrl-C is the command's.
+        """
         name, command, rest = super().resolve_command(ctx, args)
+        if ctx.obj is not None:
+            ctx.obj()
         if command is not None:
             self._warn_of_unread(ctx, command)
         return name, command, rest
@@ -120,10 +165,10 @@ class Program(click.Group):
             return _tell(str(error), EXIT_USAGE)
         except (KeyboardInterrupt, click.Abort):
             return EXIT_INTERRUPTED
-        except BrokenPipeError as error:
+        except (BrokenPipeError, OutputFailedError) as error:
             return _output_closed(error)
         except Exception as error:  # the last resort of the whole program
-            return _output_closed(error) if _is_output_closed(error) else _internal_error(error)
+            return _output_closed(error.__cause__) if _is_output_closed(error) else _internal_error(error)
         return code
 
     def _run(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
@@ -147,8 +192,9 @@ def main() -> None:
 
 
 def _tell(message: str, code: int) -> int:
-    """One line on stderr."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - this is the program's face
+    """One line on stderr, if that takes it: the exit code is told in any case."""
+    with contextlib.suppress(OSError):
+        print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)  # noqa: T201 - this is the program's face
     return code
 
 
@@ -158,10 +204,10 @@ def _is_output_closed(error: Exception) -> bool:
     return logging is not None and isinstance(error, logging.OutputClosed)
 
 
-def _output_closed(error: Exception) -> int:
+def _output_closed(why: BaseException | None) -> int:
     """Send what is still buffered to nowhere, so that Python's own flush at exit does not complain.
 
-    A reader that has gone ends it quietly; a full disk is said.
+    A reader that has gone ends it quietly; a full disk, and whatever else keeps the output from being written, is said.
     """
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -169,15 +215,20 @@ def _output_closed(error: Exception) -> int:
         os.close(nowhere)
     except (OSError, ValueError):
         pass  # no descriptor under it (a test's), so nothing will be flushed either
-    if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
+    if not isinstance(why, OSError) or why.errno in {None, errno.EPIPE}:
+        return EXIT_OUTPUT_CLOSED
+    if why.errno == errno.ENOSPC:
         return _tell(
             "the output cannot be written, no space is left there: free some, or send it elsewhere", EXIT_USAGE
         )
-    return EXIT_OUTPUT_CLOSED
+    return _tell(f"the output cannot be written, {why.strerror}: send it elsewhere", EXIT_USAGE)
 
 
 def _internal_error(error: Exception) -> int:
-    """One line, and the traceback in a file: arguments are left out, since they may hold a key."""
+    """One line, and the traceback in a file: arguments are left out, since they may hold a key.
+
+    Where no file can be made (a pod's root is often read-only), the line has where it happened: else nobody could tell.
+    """
     what = f"internal error, {type(error).__name__}: {error}"
     try:
         with tempfile.NamedTemporaryFile(
@@ -185,6 +236,16 @@ def _internal_error(error: Exception) -> int:
         ) as file:
             print(f"affinity-tester {__version__}, Python {sys.version}, {sys.platform}", file=file)
             traceback.print_exception(error, file=file)
-    except OSError as unwritable:
-        return _tell(f"{what} (its traceback could not be written: {unwritable})", EXIT_INTERNAL)
+    except OSError:
+        return _tell(
+            f"{what} (this is a bug; no file can be written for its traceback, which ends {_where(error)})",
+            EXIT_INTERNAL,
+        )
     return _tell(f"{what} (this is a bug; the traceback is in {file.name})", EXIT_INTERNAL)
+
+
+def _where(error: Exception) -> str:
+    """The last places of the traceback, the innermost first: `net/client.py:210 in _tick < ...`."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+    places = [f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} in {frame.name}" for frame in frames]
+    return " < ".join(reversed(places))

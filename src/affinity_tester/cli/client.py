@@ -18,6 +18,7 @@ from affinity_tester.cli.watching import Asked, WatchMode, look_out
 from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.core.tracker import HISTORY_NS
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
@@ -149,7 +150,8 @@ StatsMode = Literal["auto", "session", "total"]
 @options.option(
     "--record",
     type=click.Path(dir_okay=False, writable=True),
-    help="File to record every event in (JSON lines; gzip where it ends in .gz), for `affinity-tester report`.",
+    help="File to record every event in (JSON lines; gzip where it ends in .gz), for `affinity-tester report`; or a pipe"
+    " that is read.",
 )
 @options.key()
 @options.log_format()
@@ -270,9 +272,9 @@ def _without_way(via: Via) -> Via:
 
 
 def _check_size(option: str, size: int, key: bytes | None) -> None:
-    least = MIN_REQUEST_SIZE if key is None else 56
-    if size % 4 or not least <= size <= MAX_REQUEST_SIZE:
-        possible = f"multiples of 4 from {least} to {MAX_REQUEST_SIZE}{' with --key' if key else ''}"
+    least, most = (MIN_REQUEST_SIZE, MAX_REQUEST_SIZE) if key is None else (56, MAX_WALKED_SIZE)
+    if size % 4 or not least <= size <= most:
+        possible = f"multiples of 4 from {least} to {most}{' with --key' if key else ''}"
         raise UserError(f"{option}: a probe cannot have {size} bytes: take {possible}")
 
 

@@ -49,11 +49,12 @@ def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_
 
 def run_demo(plan: Plan, face: Face) -> int:
     """Run a plan and show it; returns the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
-    return asyncio.run(_run(plan, face))
+    with face:
+        return asyncio.run(_run(plan, face))
 
 
 async def _run(plan: Plan, face: Face) -> int:
-    run = StagedRun(plan, face.emit)
+    run = StagedRun(plan, face.emit, face.advance)
     staged = await run.conducted()
     face.findings(staged, plan.seed, "demo", interrupted=run.interrupted)
     if run.interrupted:

@@ -74,11 +74,12 @@ def lab(
 
 def run_lab(plan: Plan, face: Face) -> int:
     """Run a plan and show it; returns the exit code."""
-    return asyncio.run(_run(plan, face))
+    with face:
+        return asyncio.run(_run(plan, face))
 
 
 async def _run(plan: Plan, face: Face) -> int:
-    run = StagedRun(plan, face.emit)
+    run = StagedRun(plan, face.emit, face.advance)
     staged = await run.conducted()
     face.findings(staged, plan.seed, "lab", interrupted=run.interrupted)
     if run.interrupted:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Self
 
 from affinity_tester.cli.staged import Staged
 from affinity_tester.core.events import Event, Outcome, RunStarted
@@ -13,21 +14,38 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
+from affinity_tester.report.reporter import drain, patient_stream
 
 NAMING = "lab"
 """The command for which names must be right too; a demo's plan may put faults so close that they are one incident."""
 
 
 class Face:
-    """Writes to stdout."""
+    """Writes to stdout, beside the run: whoever reads it slowly must not make the client late.
+
+    A context manager: in its end all is written. Every call, and the end, may raise `OutputClosed`.
+    """
 
     def __init__(self, log_format: LogFormat) -> None:
         """Write in this form."""
-        self._log = configure(format=log_format, stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
+        self._patient = patient_stream(sys.stdout)
+        stream = self._patient or sys.stdout
+        self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
         self._json = log_format == "json"
         self._report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
         self._clock: RunClock | None = None
         self._last_ns = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._patient is not None:
+            drain(self._patient)
+
+    def advance(self, now_ns: int) -> None:
+        """Time passed."""
+        self._report.advance(now_ns)
 
     def emit(self, event: Event) -> None:
         """Show an event of the run."""

@@ -18,9 +18,12 @@ from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.core.stun import check_name
 from affinity_tester.net.cpus import usable_cpus
 from affinity_tester.net.run_server import run_server
-from affinity_tester.report.logging import LogFormat, configure, wants_colour
+from affinity_tester.report.logging import LogFormat, OutputClosed
 from affinity_tester.report.server_log import ServerLog
 from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
+
+_MOST_PER_S = 100_000_000
+"""Datagrams: more than any machine reads."""
 
 
 class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
@@ -90,6 +93,22 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
     default="1",
     help="Processes that answer, as one instance; auto is one for each CPU that this process may use.",
 )
+@options.option(
+    "--rate-limit",
+    type=options.Whole(0, _MOST_PER_S),
+    metavar="N",
+    default=0,
+    help="Datagrams a second to read at most, over all workers, which share it evenly, so that one flow may get one"
+    " worker's part; the rest is dropped and counted. 0 is any number.",
+)
+@options.option(
+    "--rate-limit-prefix",
+    type=options.Whole(0, _MOST_PER_S),
+    metavar="N",
+    default=0,
+    help="As --rate-limit, from each source prefix (/24 of IPv4, /56 of IPv6). Under externalTrafficPolicy Cluster every"
+    " client has a node's address, so that this limits all clients behind the nodes of a prefix together. 0 is any number.",
+)
 @options.key()
 @options.log_format()
 def server(
@@ -103,12 +122,14 @@ def server(
     stats_interval: int,
     max_flows: int,
     workers: int,
+    rate_limit: int,
+    rate_limit_prefix: int,
     key: bytes | None,
     log_format: LogFormat,
 ) -> None:
     """Answer STUN Binding requests with the pod's name, its node, and the address that the request came from.
 
-    SIGTERM lets it drain and end with 0; a second one, or Ctrl-C, ends it at once.
+    SIGTERM (or SIGHUP: a terminal that closes) lets it drain and end with 0; a second one, or Ctrl-C, ends it at once.
     """
     settings = ServerSettings(
         hosts=tuple(dict.fromkeys(filter(None, host))),
@@ -120,11 +141,15 @@ def server(
         stats_interval_ns=stats_interval,
         max_flows=max_flows,
         workers=workers,
+        rate_limit=rate_limit,
+        rate_limit_prefix=rate_limit_prefix,
         key=key,
     )
-    log = configure(format=log_format, stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, ServerLog(log, log_format).emit))
+    with (
+        ServerLog.open(sys.stdout, log_format, os.environ) as log,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve(settings, log.emit))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -135,11 +160,26 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) -> None:
     loop = asyncio.get_running_loop()
     stop, stop_now = asyncio.Event(), asyncio.Event()
+    closed: OutputClosed | None = None
 
     def terminate() -> None:
         (stop_now if stop.is_set() else stop).set()
 
+    def tell(event: ServerEvent) -> None:
+        """Log it. An output that closes ends the server, but for one that drains: its terminal may have closed."""
+        nonlocal closed
+        if closed is None:
+            try:
+                log(event)
+            except OutputClosed as error:
+                if not stop.is_set():
+                    raise
+                closed = error
+
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it without its summary
-        loop.add_signal_handler(signal.SIGTERM, terminate)
+        for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+            loop.add_signal_handler(number, terminate)
         loop.add_signal_handler(signal.SIGINT, stop_now.set)
-    await run_server(settings, stop=stop, stop_now=stop_now, log=log)
+    await run_server(settings, stop=stop, stop_now=stop_now, log=tell)
+    if closed is not None:
+        raise closed

@@ -13,6 +13,7 @@ from affinity_tester.core.verdict import MAX_TIMER_MISSES
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.naming import Named, named, strangers
+from affinity_tester.lab.parts import Policy
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.runner import open_lab
 
@@ -46,12 +47,17 @@ class Staged:
 class StagedRun:
     """One run of a plan."""
 
-    def __init__(self, plan: Plan, show: Callable[[Event], None]) -> None:
-        """`show` gets every event, observed or derived."""
+    def __init__(
+        self, plan: Plan, show: Callable[[Event], None], pass_time: Callable[[int], None] | None = None
+    ) -> None:
+        """`show` gets every event, observed or derived; `pass_time` is told the time as it passes."""
         self._plan = plan
+        self._pass_time = pass_time
         self._show = show
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
-        self.ledger = Ledger(plan.faults, plan.settle_ns)
+        # Whose health check may decide when flows move: design, section 4.2.
+        move_ns = max(plan.settle_ns, plan.check_ns) if plan.policy is Policy.LOCAL else plan.settle_ns
+        self.ledger = Ledger(plan.faults, plan.settle_ns, move_ns, plan.verdict)
 
     @property
     def interrupted(self) -> bool:
@@ -61,8 +67,8 @@ class StagedRun:
     async def conducted(self) -> Staged:
         """Run it to its verdict and compare. Raises `UserError`, and what `show` raises."""
         plan, abort = self._plan, self._abort
-        rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns)
-        pipeline = Pipeline(RunAnalysis(rules), self._tell)
+        rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns, balancer_check_ns=plan.check_ns)
+        pipeline = Pipeline(RunAnalysis(rules), self._tell, self._pass_time)
         with stop_on_signals(self._stop, abort, pipeline):
             async with open_lab(plan, self.ledger, pipeline.emit) as lab:
                 verdict = await conduct(pipeline, lab.run(self._stop, abort), abort, rules.settle_ns)

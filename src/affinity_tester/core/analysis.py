@@ -308,7 +308,7 @@ class RunAnalysis:
                 self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
             case OutageJudged():
                 self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
-            case StrayJudged():
+            case _:
                 self._judged[event.session, event.stray.value, event.heard_ns] = (event.judgement, None)
 
         while len(self._judged) > _REVISABLE:

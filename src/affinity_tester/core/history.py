@@ -1,4 +1,4 @@
-"""The kept probes of one session: when each was sent and what became of it, in five bytes a probe.
+"""The kept probes of one session: when each was sent and what became of it, in five bytes a probe (mostly).
 
 10,000 sessions keep 60 s of probes each, so a probe's record is two array cells, not an object. The send time is kept in
 units of 16 ns modulo 2^32 (68.7 s): every kept probe was sent within `SPAN_LIMIT_NS` of the newest, so it is unambiguous.
@@ -14,13 +14,17 @@ PENDING = 0
 LOST = 1
 """A flag: declared lost. Alone: no reply. With an identity's code: a late reply came."""
 
-CODE_SHIFT = 1
-"""Above the flag a cell holds the code of the identity that the reply showed; 0 when there is none."""
+ELSEWHERE = 2
+"""A flag: replied to from a wrong source or at another session, and by nobody else as yet. Only with an identity's code."""
 
-MAX_CODE = 0x7FFF
+CODE_SHIFT = 2
+"""Above the flags a cell holds the code of the identity that the reply showed; 0 when there is none."""
 
-_NARROW_CODE = 0x7F
-"""Few sessions ever meet more identities than a cell of one byte can tell apart; those that do get two bytes."""
+_WIDTHS = tuple((array(typecode).itemsize, typecode) for typecode in "HI")
+"""Few sessions ever meet more identities than a cell of one byte can tell apart; those that do get two bytes, or four.
+
+Four tell a thousand million apart: more than any memory holds.
+"""
 
 UNIT_BITS = 4
 """A send time's unit is 2^4 ns: finer than any clock that stamps packets."""
@@ -54,9 +58,10 @@ class History:
         self.last_sent_ns = 0
 
     def make_room(self, code: int) -> None:
-        """See to it that cells can hold this code, at most `MAX_CODE`."""
-        if code > _NARROW_CODE and self.cells.itemsize == 1:
-            self.cells = array("H", self.cells)
+        """See to it that cells can hold this code."""
+        for size, typecode in _WIDTHS:
+            if self.cells.itemsize < size and code >> (8 * self.cells.itemsize - CODE_SHIFT):
+                self.cells = array(typecode, self.cells)
 
     def append(self, now_ns: int) -> int:
         """Keep a probe sent now and return its sequence number. The caller has forgotten what is out of reach."""
@@ -78,6 +83,11 @@ class History:
     def cell(self, seq: int) -> int:
         """What became of a kept probe."""
         return self.cells[seq % self.capacity]
+
+    def is_pending(self, seq: int) -> bool:
+        """Whether a kept probe is neither answered nor lost."""
+        cell = self.cells[seq % self.capacity]
+        return cell == PENDING or cell & (LOST | ELSEWHERE) == ELSEWHERE
 
     def first_after(self, horizon_ns: int) -> int:
         """The oldest kept probe that was sent after `horizon_ns`; `next` when none was."""

@@ -3,8 +3,8 @@
     p        the pod and instance of the session's last answer
     f        when the first silent probe was sent; where a blackout lay on it, the time when that was over counts as onset too
     e        the end of the silence, or now
-    alive    a probe sent at f + 2 s or later, by another session or a canary, was answered by p, and one that the session
-             sent after it has had its time: a pod that comes back answers one session before the other
+    alive    a probe sent at f + 2 s or later, by another session or a canary, was answered by p, and the silence outlasted
+             that: where a hung pod goes on, its sessions are answered again one after the other
     gone     p left the pool, stopped serving, or was followed by another instance under its name, in (lo, hi]
     move     how long flows may take to be moved: the settle time, and the balancer's health check where that may decide
              (policy Local; or nobody was answered behind the session's ingress address since f)
@@ -50,6 +50,7 @@ from affinity_tester.core.events import (
     OutageJudged,
     OutageStarted,
     PathsAnswered,
+    RunStarted,
     SendingStopped,
     WatchBegun,
 )
@@ -66,6 +67,10 @@ lives in it."""
 
 ADDRESS_SETTLES_NS = 300 * _S
 """So long after a Service was given its address, a cloud may still be building the way to it."""
+
+OUTLASTS_NS = _S
+OUTLASTS_PROBES = 3
+"""So long, and so many probes, a silence must outlast the proof that its pod lives: one might be lost by chance."""
 
 MOVED_CANARIES = 3
 """So many canaries must be answered after a flow should have been moved: one might have met a path of its own luck."""
@@ -88,6 +93,8 @@ _MOST_FAULTS = 1_000
 
 _Told = tuple[Judgement, bool | None]
 _Class = tuple[Judgement, bool | None, tuple[str, ...]]
+
+_FINAL: _Told = (Judgement.VIOLATION, None)
 
 
 @dataclass(slots=True)
@@ -119,12 +126,13 @@ class _Case:
         return self.outage.since_ns
 
     @property
+    def last_ns(self) -> int:
+        """When the session's last probe was sent that was answered; f where there was none."""
+        return self.from_ns if self.outage.last is None else self.outage.last.sent_ns
+
+    @property
     def old(self) -> Identity | None:
         return None if self.outage.last is None else self.outage.last.identity
-
-    def outlasts(self, answered_ns: int | None, end_ns: int) -> bool:
-        """Whether a probe of its own, sent after one that others had answered, has had its time when the silence ends."""
-        return answered_ns is not None and answered_ns + self.outage.longest_pause_ns + ALIVE_NS <= end_ns
 
 
 class _Census(NamedTuple):
@@ -174,6 +182,7 @@ class OutageJudge:
         """Nodes that are NotReady."""
         self._addressed_ns: int | None = None
         self._stopped_ns: int | None = None
+        self._outlasts_ns = OUTLASTS_NS
         self._census: _Census | None = None
         """Who is silent, counted once for each look at all."""
         self._looked: tuple[int, int] | None = None
@@ -183,8 +192,14 @@ class OutageJudge:
 
     @property
     def open_count(self) -> int:
-        """Outages that are over and have no final class."""
-        return len(self._ended)
+        """Outages that have no final class, though nothing more is learnt of them but by a list of the pool."""
+        lasting = 0
+        if self._stopped_ns is not None and self._watched:
+            lasting = sum(
+                case.told != _FINAL and not self._timeline.confirmed_after(case.onset_ns + self._settle_ns)
+                for case in self._open.values()
+            )
+        return len(self._ended) + lasting
 
     @property
     def _watched(self) -> bool:
@@ -198,7 +213,7 @@ class OutageJudge:
         wanted = [
             after_ns
             for case in (*self._ended.values(), *self._open.values())
-            if not self._timeline.confirmed_after(after_ns := case.onset_ns + self._settle_ns)
+            if not self._timeline.confirmed_after(after_ns := max(case.onset_ns + self._settle_ns, case.ended_ns or 0))
         ]
         return min(wanted, default=None)
 
@@ -207,6 +222,8 @@ class OutageJudge:
     def feed(self, event: Event) -> None:
         """Take in what bears on outages."""
         match event:
+            case RunStarted(interval_ns=interval_ns):
+                self._outlasts_ns = max(OUTLASTS_NS, OUTLASTS_PROBES * interval_ns)
             case OutageStarted():
                 self._start(event)
             case OutageEnded(session=session):
@@ -298,7 +315,7 @@ class OutageJudge:
             found = self._evaluate(lasting, now_ns, last=last)
             if found is not None and (last or found[0] is not Judgement.UNKNOWN):
                 yield from self._tell(lasting, found, now_ns)
-            if not last and lasting.told != (Judgement.VIOLATION, None):
+            if not last and lasting.told != _FINAL:
                 self._turn.append(key)
 
     def _due(self, now_ns: int, *, last: bool) -> list[tuple[tuple[str, int], _Case]]:
@@ -347,11 +364,13 @@ class OutageJudge:
             return
         if case.alive_ns is None:
             instances = list(pod.sent_ns) if old.instance is None else [old.instance]
-            answered_ns = max(pod.sent_ns.get(instance, 0) for instance in instances)
-            case.alive_ns = answered_ns if answered_ns >= lives_ns else None
+            newest_ns = max(pod.sent_ns.get(instance, 0) for instance in instances)
+            case.alive_ns = newest_ns if newest_ns >= lives_ns else None
         if old.instance is not None and case.replaced is None:
-            before_ns = pod.sent_ns.get(old.instance, case.from_ns)
-            later = [ns for instance, ns in pod.first_ns.items() if instance != old.instance and ns > before_ns]
+            before_ns = max(case.last_ns, pod.sent_ns.get(old.instance, 0))
+            later = [
+                ns for instance, ns in pod.first_ns.items() if instance not in {old.instance, None} and ns > before_ns
+            ]
             if later:
                 case.replaced = Span(before_ns, min(later))
 
@@ -362,8 +381,7 @@ class OutageJudge:
         if outage.own_drops >= lost:
             text = f"{outage.own_drops} replies were dropped at this machine's full socket buffer"
             return Judgement.CLIENT, None, (text,)
-        from_ns = case.from_ns if outage.last is None else outage.last.sent_ns
-        if any(from_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._own_faults):
+        if any(case.last_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._own_faults):
             return Judgement.CLIENT, None, ("this machine's own address changed or was gone",)
         if outage.longest_pause_ns > self._window_ns:
             seconds = outage.longest_pause_ns / _S
@@ -374,7 +392,7 @@ class OutageJudge:
         """Rows 3 to 9, with a watched pool."""
         timeline = self._timeline
         old = case.old
-        alive, move_ns = case.outlasts(case.alive_ns, end_ns), self._move_ns(case, end_ns)
+        alive, move_ns = self._outlasted(case, case.alive_ns, end_ns), self._move_ns(case, end_ns)
         doubts: list[str] = []
 
         emptied = timeline.emptied_within(case.from_ns, end_ns)
@@ -390,19 +408,19 @@ class OutageJudge:
         if old.pod is None or not timeline.ever_had(old.pod):
             return self._unnamed(case, reach, end_ns, doubts)
 
-        gone = self._gone(case, end_ns)
+        gone = self._gone(case, end_ns, move_ns)
         if gone is not None:  # row 4
             if end_ns <= gone.to_ns + move_ns:
                 if gone.to_ns <= end_ns or not alive:
                     text = f'pod "{old.pod}" left the pool or stopped serving {apart(gone.to_ns, case.from_ns)}'
                     return Judgement.EXPLAINED, False, (text,)
                 doubts.append(f'pod "{old.pod}" left the pool or stopped serving at about its end')
-            elif case.replaced is gone or not timeline.serves(old.pod):
+            elif gone in {case.replaced, timeline.left(old.pod)} or not timeline.serves(old.pod):
                 return _in_doubt(doubts) or self._not_moved(case, gone.to_ns + move_ns, end_ns)
 
         if alive:
             return _in_doubt(doubts) or self._alive(case, reach, end_ns, move_ns)
-        return self._silent(case, reach, doubts)
+        return self._silent(case, max(reach[1], case.ended_ns or 0), doubts)
 
     def _unnamed(self, case: _Case, reach: tuple[int, int], end_ns: int, doubts: list[str]) -> _Class | None:
         """Row 9, where the session's replies name no pod of the pool: whether it was moved cannot be told."""
@@ -414,7 +432,7 @@ class OutageJudge:
             )
         if doubts:
             return _in_doubt(doubts)
-        return self._foreign(case) if timeline.confirmed_after(reach[1]) else None
+        return self._foreign(case, "the pool stood still") if timeline.confirmed_after(reach[1]) else None
 
     def _alive(self, case: _Case, reach: tuple[int, int], end_ns: int, move_ns: int) -> _Class | None:
         """Rows 5 and 6: the pod serves and answers others."""
@@ -438,21 +456,23 @@ class OutageJudge:
             )
         return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others, and {_not_explained(sure, move_ns)}',)
 
-    def _silent(self, case: _Case, reach: tuple[int, int], doubts: list[str]) -> _Class | None:
-        """Row 7: the pod is in the pool and answers nobody."""
+    def _silent(self, case: _Case, known_ns: int, doubts: list[str]) -> _Class | None:
+        """Row 7: the pod is in the pool and answers nobody; `known_ns`: up to when the pool must be known to say no more."""
         snapshot = self._timeline.snapshot
         old = case.old
-        assert old is not None and old.pod is not None and snapshot is not None, "a pod of the pool had answered"
-        endpoint = snapshot.of_pod(old.pod)
+        assert old is not None, "a pod had answered"
+        assert snapshot is not None, "it was in the pool"
+        endpoint = snapshot.of_pod(old.pod or "")
         node = endpoint.node if endpoint is not None else ""
         if node in self._not_ready and not case.pod_silent:
             case.pod_silent = f'node "{node}" of pod "{old.pod}" is NotReady'
+        # A canary goes where the client's address is kept to, and to no pod that is not ready: it would prove nothing.
         sticky = dict(snapshot.spec).get("sessionAffinity") == "ClientIP"
-        if not sticky:
+        if not sticky and endpoint is not None and endpoint.ready:
             self._look_for_others(case, snapshot.ready_count)
         if case.pod_silent:
             return Judgement.POD_SILENT, None, (case.pod_silent,)
-        if case.ended_ns is None or not self._timeline.confirmed_after(reach[1]):
+        if not self._over(case) or not self._timeline.confirmed_after(known_ns):
             return None
         return _in_doubt([*doubts, f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
 
@@ -499,7 +519,7 @@ class OutageJudge:
             return _in_doubt(["it was silent for less than the balancer's health check"]) if self._over(case) else None
         if self._watched and self._addressed_ns is not None and end_ns < self._addressed_ns + ADDRESS_SETTLES_NS:
             return _in_doubt(["the Service has had its address for less than 5 min"]) if self._over(case) else None
-        if not self._canaries_answered(case.from_ns, end_ns):
+        if not self._canaries_met(case.from_ns, end_ns)[0]:
             return _in_doubt(["no canary was answered"]) if self._over(case) else None
         if len(self._never_answered | {case.session}) < NEVER_ANSWERED:
             return _in_doubt(["of fewer than 3 sessions, the client's own network may be the reason"])
@@ -512,6 +532,9 @@ class OutageJudge:
             return None
         if timeline.blind_within(case.from_ns, until_ns) is not None:
             return _in_doubt(["the pool could not be observed in its first time"])
+        dead = len(self._never_answered | {case.session})
+        if self._may_be_at_a_dead_pod(case, len(self._serving) + dead, dead, case.from_ns, end_ns):
+            return _in_doubt(["of the ready pods one is not seen to answer, and may have got these sessions"])
         return Judgement.VIOLATION, None, ("never answered, though canaries are, and the pool stood still",)
 
     def _by_promise(self, case: _Case, end_ns: int) -> _Class | None:
@@ -520,13 +543,13 @@ class OutageJudge:
         if old is None:
             return self._never(case, end_ns)
         if old.pod is None:
-            return self._foreign(case)
+            return self._foreign(case, "pool not watched")
         if case.replaced is not None:
-            until_ns = case.replaced.to_ns + self._settle_ns
+            until_ns = case.replaced.to_ns + self._move_ns(case, end_ns)
             if end_ns <= until_ns:
                 return Judgement.EXPLAINED, False, (f'pod "{old.pod}" was restarted or replaced',)
             return self._not_moved(case, until_ns, end_ns)
-        if case.outlasts(case.alive_ns, end_ns):
+        if self._outlasted(case, case.alive_ns, end_ns):
             return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
         self._look_for_others(case, len(self._pods))
         if case.pod_silent:
@@ -535,21 +558,22 @@ class OutageJudge:
             return _in_doubt([f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
         return None
 
-    def _foreign(self, case: _Case) -> _Class | None:
+    def _foreign(self, case: _Case, pool: str) -> _Class | None:
         """A server that names no pod: whether a dead server among several could be the reason."""
         census = self._counted()
         sessions, dead = census.sessions.total(), census.silent.total()
-        answered = self._canaries_answered(case.from_ns, case.ended_ns)
-        if chance_of_dead_server(sessions, max(1, dead), answered) < _DOUBT:
-            return Judgement.VIOLATION, None, (f"{answered} canaries are answered (pool not watched)",)
+        answered, unanswered = self._canaries_met(case.from_ns, case.ended_ns)
+        if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < _DOUBT:
+            return Judgement.VIOLATION, None, (f"{answered} canaries are answered ({pool})",)
         return _in_doubt(["one of several servers may have died"]) if self._over(case) else None
 
     def _not_moved(self, case: _Case, after_ns: int, end_ns: int) -> _Class | None:
         """Row 4, later: the flow was not moved when its pod had gone."""
         old = case.old
         assert old is not None, "a pod that is gone had answered"
-        answered = self._canaries_answered(after_ns, end_ns)
-        if answered >= MOVED_CANARIES:
+        answered, _ = self._canaries_met(after_ns + 1, end_ns)
+        dead = self._counted().silent[old.pod, old.instance]
+        if answered >= MOVED_CANARIES and not self._may_be_at_a_dead_pod(case, dead, dead, after_ns, end_ns):
             text = f'pod "{old.pod}" is gone, the flow was not moved, and {answered} canaries are answered since'
             return Judgement.VIOLATION, None, (text,)
         if not self._over(case):
@@ -562,31 +586,62 @@ class OutageJudge:
         """Whether nothing more is learnt of it."""
         return case.ended_ns is not None or self._stopped_ns is not None
 
-    def _move_ns(self, case: _Case, end_ns: int) -> int:
+    def _outlasted(self, case: _Case, answered_ns: int | None, end_ns: int) -> bool:
+        """Whether the silence went on for long after others were answered: what comes back does so one after the other.
+
+        So long that a probe of the session's own, sent after it, has had its time, and that it is not one lost by chance.
+        """
+        outlasts_ns = max(self._outlasts_ns, case.outage.longest_pause_ns + ALIVE_NS)
+        return answered_ns is not None and answered_ns + outlasts_ns <= end_ns
+
+    def _may_be_at_a_dead_pod(self, case: _Case, sessions: int, dead: int, from_ns: int, end_ns: int) -> bool:
+        """Whether a pod that is ready and answers nobody may have got these sessions, as far as chance allows."""
         snapshot = self._timeline.snapshot
-        local = snapshot is not None and dict(snapshot.spec).get("externalTrafficPolicy") == "Local"
+        if not self._watched or snapshot is None:
+            return False  # the operator's promise covers it
+        since_ns = case.onset_ns + ALIVE_NS
+        lives = {name for name, pod in self._pods.items() if max(pod.sent_ns.values()) >= since_ns}
+        if all(endpoint.pod in lives for endpoint in snapshot.endpoints if endpoint.ready):
+            return False
+        return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(from_ns, end_ns)) >= _DOUBT
+
+    def _move_ns(self, case: _Case, end_ns: int) -> int:
+        """How long flows may take to be moved; where the policy is not known, a balancer may decide."""
+        snapshot = self._timeline.snapshot if self._watched else None
+        local = snapshot is None or dict(snapshot.spec).get("externalTrafficPolicy") == "Local"
         old = case.old
         ingress_silent = old is not None and old.reflexive is not None
-        ingress_silent = ingress_silent and not case.outlasts(case.ingress_alive_ns, end_ns)
+        ingress_silent = ingress_silent and not self._outlasted(case, case.ingress_alive_ns, end_ns)
         return max(self._settle_ns, self._check_ns) if local or ingress_silent else self._settle_ns
 
     def _reach_from(self, case: _Case) -> int:
-        last = case.outage.last
-        return (case.from_ns if last is None else last.sent_ns) - self._settle_ns
+        return case.last_ns - self._settle_ns
 
-    def _gone(self, case: _Case, end_ns: int) -> Span | None:
-        """When the session's pod left, stopped serving, or was replaced, at some time up to `end_ns` that matters."""
+    def _gone(self, case: _Case, end_ns: int, move_ns: int) -> Span | None:
+        """When the session's pod left, stopped serving, or was replaced, at some time up to `end_ns` that matters.
+
+        What its flow has outlived by `move_ns` did not end it: proxies may keep the flows of a pod that drains. Nor did what
+        became of another pod under its name, before it was there.
+        """
         old = case.old
-        assert old is not None and old.pod is not None, "a pod had answered"
-        stopped = self._timeline.stopped(old.pod)
-        if stopped is not None and stopped.from_ns < end_ns:
-            if not self._timeline.serves(old.pod) or stopped.to_ns >= self._reach_from(case):
-                return stopped
-        return case.replaced
+        assert old is not None, "a pod had answered"
+        name = old.pod or ""
+        stopped, left = self._timeline.stopped(name), self._timeline.left(name)
+        if stopped is None or stopped.from_ns >= end_ns or stopped.to_ns + move_ns < case.last_ns:
+            return case.replaced
+        if stopped == left:
+            return case.replaced if self._is_newer(old, stopped) else stopped
+        return case.replaced or stopped  # it stopped serving for a while, and it was replaced
 
-    def _canaries_answered(self, from_ns: int, to_ns: int | None) -> int:
-        """How many canaries sent in these times were answered."""
-        return sum(canary.identity is not None for canary in self._canaries_in(from_ns, to_ns))
+    def _is_newer(self, who: Identity, left: Span) -> bool:
+        """Whether this instance had not answered yet when a pod of its name left."""
+        pod = self._pods.get(who.pod or "")
+        return pod is not None and who.instance is not None and pod.first_ns.get(who.instance, 0) > left.to_ns
+
+    def _canaries_met(self, from_ns: int, to_ns: int | None) -> tuple[int, int]:
+        """How many canaries sent in these times were answered, and how many were not."""
+        found = Counter(canary.identity is not None for canary in self._canaries_in(from_ns, to_ns))
+        return found[True], found[False]
 
     def _canaries_in(self, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
         """The canaries sent in these times."""
@@ -610,13 +665,21 @@ def canaries_needed(pods: int) -> int:
     return math.ceil(math.log(_DOUBT) / math.log(1 - 1 / pods))
 
 
-def chance_of_dead_server(sessions: int, dead: int, answered: int) -> float:
-    """The chance, at best, that a dead server with some share of all flows made so many sessions silent and met no canary."""
+def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: int = 0) -> float:
+    """The chance, at best, that a dead server with some share of all flows got so many sessions and no more canaries.
+
+    A canary that was not answered may have met it.
+    """
     dead = min(dead, sessions)
+    canaries = answered + unanswered
+
+    def missed(share: float) -> float:
+        """It got at most as many canaries as were not answered."""
+        return 1 - _tail(canaries, unanswered + 1, share)
+
     if sessions > _FEW:
-        return (1 - dead / sessions) ** answered
-    shares = (step / 100 for step in range(1, 100))
-    return max(_tail(sessions, dead, share) * (1 - share) ** answered for share in shares)
+        return missed(dead / sessions)
+    return max(_tail(sessions, dead, share) * missed(share) for share in (step / 100 for step in range(1, 100)))
 
 
 def _tail(of: int, least: int, share: float) -> float:

@@ -12,7 +12,8 @@ silence. The time in which this client itself stood still is no silence of the n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from affinity_tester.core.events import (
@@ -66,11 +67,13 @@ class OutageDetector:
         canaries: Canaries = (),
         unanswered_canaries: Sequence[int] = (),
         resumed_ns: int = 0,
+        own_drops: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Tell what is due.
 
         `behind` are the sessions whose newest probe is not replied to; `unanswered_canaries` are those that nobody has
-        answered, by when they were sent; `resumed_ns` is when this client last went on after it had stood still.
+        answered, by when they were sent; `resumed_ns` is when this client last went on after it had stood still; `own_drops` has, by session,
+        how many replies its full socket buffer dropped in its silence.
         """
         silent = _silent(now_ns, behind, resumed_ns)
         self._out = [tracker for tracker in self._out if tracker.in_outage]
@@ -81,7 +84,7 @@ class OutageDetector:
             alive_ns = max([newest_ns or 0, *(sent_ns for sent_ns, _ in canaries)])
             if self._blackout is not None and alive_ns >= self._blackout.since_ns:
                 self._end_blackout(self._blackout, now_ns, trackers, canaries, unanswered_canaries)
-            self._start_outages(now_ns, silent, newest_ns, canaries)
+            self._start_outages(now_ns, silent, newest_ns, canaries, own_drops)
             if self._blackout is None and newest_ns is not None:
                 self._start_blackout(now_ns, trackers, alive_ns, unanswered_canaries, resumed_ns)
         if self._out and now_ns - self._sampled_ns >= SAMPLE_NS:
@@ -90,7 +93,14 @@ class OutageDetector:
 
     # --- outages -------------------------------------------------------------------------------------------------------
 
-    def _start_outages(self, now_ns: int, silent: Sequence[_Silent], newest_ns: int | None, canaries: Canaries) -> None:
+    def _start_outages(
+        self,
+        now_ns: int,
+        silent: Sequence[_Silent],
+        newest_ns: int | None,
+        canaries: Canaries,
+        own_drops: Mapping[str, int],
+    ) -> None:
         unanswered = sum(each.probes for each in silent)
         for each in silent:
             if now_ns - each.counted_ns < OUTAGE_NS:
@@ -98,7 +108,7 @@ class OutageDetector:
             # Where nobody is answered any more, the silence of all is no chance, however seldom each of them sends.
             together = newest_ns is not None and newest_ns < each.since_ns and unanswered >= OUTAGE_PROBES
             if (together or each.probes >= OUTAGE_PROBES) and self._is_alone(each, now_ns, canaries):
-                each.tracker.start_outage(now_ns)
+                each.tracker.start_outage(now_ns, own_drops=own_drops.get(each.tracker.session, 0))
                 self._out.append(each.tracker)
                 self._sampled_ns = 0  # who answers meanwhile is told at once
 

@@ -3,8 +3,10 @@
 A span is a run of replied probes (in send order) with the same (instance, reflexive address): the server counts the
 probes of one span together. Between its first and its last reply, the count gained is how many probes reached the
 server; the other ones were lost upstream, and the rest of the lost ones downstream. It holds only where
-0 <= gained <= sent, the parts fit the number lost, and no duplicate was seen; else the direction is unknown, never guessed.
-A late reply's probe is lost, and the server counted it: it is lost downstream.
+0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and no count was below the one before it (the
+server forgot the flow, and counts it from 1 again); else the direction is unknown, never guessed.
+A late reply's probe is lost, and the server counted it: it is lost downstream. So is the probe whose reply came from a
+wrong source, or to another session; but another server may have counted it, so it ends the span.
 """
 
 from __future__ import annotations
@@ -63,24 +65,32 @@ class LossDirections:
         Returns the gap of lost probes that it closes, where the counts tell their direction.
         """
         gap: Gap | None = None
-        if count is None or identity.instance is None:
-            self._close()
-            self._identity = None
-            return None
-        mine = self._identity
-        if mine is not identity and (
-            mine is None or mine.instance != identity.instance or mine.reflexive != identity.reflexive
-        ):
-            self._close()
+        if count is None or (self._identity is not identity and not self._goes_on(identity)):
+            self._end()
+            if count is None or identity.instance is None:
+                return None
             self._identity = identity
             self._first_seq, self._first_count = seq, count
             self._tainted = False
-        elif self._tail:
-            gap = self._gap(seq, count)
-            self._lost += self._tail
-            self._tail = 0
+        else:
+            if count < self._last_count:
+                self._tainted = True
+            if self._tail:
+                gap = self._gap(seq, count)
+                self._lost += self._tail
+                self._tail = 0
         self._last_seq, self._last_count = seq, count
         return gap
+
+    def elsewhere(self) -> None:
+        """The next probe in send order is lost, and was replied to from a wrong source, or to another session."""
+        self._end()
+        self._down += 1
+
+    def _goes_on(self, identity: Identity) -> bool:
+        """Whether a reply of this identity belongs to the open span."""
+        mine = self._identity
+        return mine is not None and mine.instance == identity.instance and mine.reflexive == identity.reflexive
 
     def _gap(self, seq: int, count: int) -> Gap | None:
         """The lost probes since the span's last reply, by direction; None where the counts do not tell."""
@@ -89,8 +99,8 @@ class LossDirections:
             return None
         return Gap(self._last_seq + 1, seq - 1, up, self._tail - up)
 
-    def duplicate(self, seq: int) -> None:
-        """A duplicate reply was seen: if the probe belongs to the open span, its counts tell nothing any more."""
+    def taint(self, seq: int) -> None:
+        """A probe got a reply too many: if it belongs to the open span, its counts tell nothing any more."""
         if self._identity is not None and seq >= self._first_seq:
             self._tainted = True
 
@@ -110,9 +120,11 @@ class LossDirections:
             return 0, 0, self._lost
         return up, self._lost - up, 0
 
-    def _close(self) -> None:
+    def _end(self) -> None:
+        """End the open span, if there is one; what was lost after its last reply stays unknown."""
         up, down, unknown = self._split()
         self._up += up
         self._down += down
         self._unknown += unknown + self._tail
         self._lost = self._tail = 0
+        self._identity = None

@@ -13,9 +13,13 @@ Rules (design, section 3), which hold after every call:
    before one. Kinds that differ over the same pair are one change.
 4. The order of arrival does not matter: a reply inside a told pair revises that change and, when it differs from both
    ends, adds one. The final set equals that of an oracle that sees all replies in send order.
-5. Probes are kept for 60 s after they were sent (memory is bounded by that); of what is older only the newest reply that
+5. A reply from elsewhere (a wrong source, or one that arrived at another session) is authentic and answers nothing: its
+   probe stays pending until the proper reply comes, or it is lost; no outage ends by it. What it says of the server takes
+   part in the changes, in send order as any reply's; the reflexive address that it carries is that of no path of ours,
+   and does not. When the proper reply comes too, the address is taken from that one, and the rest from the first.
+6. Probes are kept for 60 s after they were sent (memory is bounded by that); of what is older only the newest reply that
    carries each kind is remembered, so a change over a longer silence is still told. Older replies are counted as stale.
-6. An illegal call raises `TrackerError` and changes nothing.
+7. An illegal call raises `TrackerError` and changes nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import CODE_SHIFT, LOST, MAX_CODE, PENDING, History
+from affinity_tester.core.history import CODE_SHIFT, ELSEWHERE, LOST, PENDING, History
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.spans import LossDirections
 from affinity_tester.core.stats import RttHistogram
@@ -67,14 +71,14 @@ _NO_COUNTS = (0,) * len(_KINDS)
 
 
 class _Anchor(NamedTuple):
-    """The newest forgotten reply that carries a kind."""
+    """The newest forgotten reply of a sort."""
 
     sighting: Sighting
     pause_ns: int
     """The longest pause between sends from it up to the oldest kept probe."""
 
 
-_NO_ANCHORS: tuple[_Anchor | None, ...] = (None,) * len(_KINDS)
+_NO_ANCHORS: tuple[_Anchor | None, ...] = (None,) * (len(_KINDS) + 1)
 
 
 class SessionTracker:
@@ -86,6 +90,7 @@ class SessionTracker:
         "_changes",
         "_codes",
         "_counts",
+        "_elsewhere",
         "_emit",
         "_first_unanswered",
         "_gap_ns",
@@ -97,15 +102,17 @@ class SessionTracker:
         "_newest_answered",
         "_outage",
         "_prune_at_ns",
+        "_reached_code",
         "_settled",
-        "_threshold_ns",
+        "_strayed",
         "answered",
         "duplicate",
-        "head",
         "kind_counts",
         "late",
+        "loss_threshold_ns",
         "lost",
         "pending",
+        "reached",
         "reordered",
         "rtt",
         "sent_count",
@@ -123,7 +130,7 @@ class SessionTracker:
         if not 0 < loss_threshold_ns <= HISTORY_NS:
             raise TrackerError("the loss threshold is more than 0 and at most the kept history (60 s)")
         self.session = session
-        self._threshold_ns = loss_threshold_ns
+        self.loss_threshold_ns = loss_threshold_ns
         self._emit = emit
         self._history = History(usual_probes)
         self.sent_count = 0
@@ -141,15 +148,21 @@ class SessionTracker:
         self._settled = 0
         """Every probe below is answered or lost."""
         self._newest_answered = -1
-        self._identities: tuple[Identity | None, ...] = (None,)
-        """By code; 0 is none."""
+        self._identities: tuple[Identity | None, ...] | list[Identity | None] = (None,)
+        """By code; 0 is none. A list once there are many."""
         self._codes: dict[Identity, int] | None = None
         """Codes by identity, once there are more than a few to look through."""
-        self.head = -1
-        """The newest replied probe, by send order; -1 before the first."""
+        self.reached = -1
+        """The newest probe that was replied to from the right source, by send order; -1 before the first."""
+        self._reached_code = 0
+        self._strayed = -1
+        """The newest probe that was replied to from elsewhere, by send order; -1 before the first."""
+        self._elsewhere = 0
+        """Probes that were replied to from elsewhere only."""
         self._head_code = 0
+        """The newest reply's by send order; 0 when that came from elsewhere, so that the next one is looked at closely."""
         self._anchors = _NO_ANCHORS
-        """By kind, in their order."""
+        """By kind, in their order; then that of any reply from the right source."""
         self._changes = _NO_CHANGES
         """By pair, while a probe between its ends could still be replied to."""
         self._change_count = 0
@@ -166,12 +179,17 @@ class SessionTracker:
         """When the oldest pending probe is to be lost; None when nothing is pending."""
         if self.pending == 0:
             return None
-        return self._history.sent_ns(self._settled) + self._threshold_ns
+        return self._history.sent_ns(self._settled) + self.loss_threshold_ns
+
+    @property
+    def head(self) -> int:
+        """The newest replied probe, by send order; -1 before the first."""
+        return max(self.reached, self._strayed)
 
     @property
     def serving(self) -> Identity | None:
-        """The identity in the newest reply, by send order."""
-        return self._identities[self._head_code]
+        """The identity in the newest reply from the right source, by send order."""
+        return self._identities[self._reached_code]
 
     @property
     def changes(self) -> int:
@@ -181,7 +199,7 @@ class SessionTracker:
     @property
     def pairs(self) -> int:
         """Pairs of probes compared: each replied one with the one before it."""
-        return max(0, self.answered + self.late - 1)
+        return max(0, self.answered + self.late + self._elsewhere - 1)
 
     @property
     def longest_gap_ns(self) -> int:
@@ -199,16 +217,12 @@ class SessionTracker:
         return replace(settled, unknown=settled.unknown + self.lost - settled.total)
 
     def unanswered(self) -> tuple[int, int] | None:
-        """The first probe after the newest replied one: (sequence number, sent_ns); None when there is none."""
+        """The first probe after the newest one replied to from the right source: (sequence number, sent_ns), or None."""
         history = self._history
-        seq = self.head + 1
+        seq = self.reached + 1
         if seq < history.base:
             return self._first_unanswered
         return (seq, history.sent_ns(seq)) if seq < history.next else None
-
-    @property
-    def reached(self) -> int:
-        return self.head
 
     @property
     def reached_ns(self) -> int | None:
@@ -217,7 +231,7 @@ class SessionTracker:
         return history.sent_ns(self.reached) if self.reached >= history.base else None
 
     def sent_before_ns(self, at_ns: int) -> int | None:
-        """When the newest kept probe was sent that was sent at `at_ns` or before, and was not replied to; None without one."""
+        """When the newest probe of `at_ns` or before was sent that was not replied to; None where none is kept."""
         history = self._history
         seq = history.first_after(at_ns) - 1
         return history.sent_ns(seq) if seq >= max(history.base, self.reached + 1) else None
@@ -229,7 +243,7 @@ class SessionTracker:
 
     @property
     def unanswered_ns(self) -> int:
-        """From the first probe after the newest replied one until the last probe; 0 when the last was replied to."""
+        """From the first probe that `unanswered` tells until the last probe; 0 without one."""
         since = self.unanswered()
         return 0 if since is None else self._history.last_sent_ns - since[1]
 
@@ -268,8 +282,12 @@ class SessionTracker:
         slot = seq % history.capacity
         cell = history.cells[slot]
         if cell > LOST:
-            self._replied_again(seq, cell, identity, received_ns)
-            return
+            if not cell & ELSEWHERE:
+                self._replied_again(seq, cell, identity, received_ns)
+                return
+            identity = self._replied_at_last(seq, cell, identity, received_ns)
+            cell &= LOST
+            count = None  # of several servers: it ends the span
         rtt_ns = received_ns - (history.last_sent_ns if seq + 1 == history.next else history.sent_ns(seq))
         if rtt_ns < 0:  # the conversion between the clocks; nothing is received before it was sent
             received_ns -= rtt_ns
@@ -277,7 +295,7 @@ class SessionTracker:
         code = self._head_code
         if identity is not self._identities[code]:
             code = self._code(identity)
-        if cell == PENDING and rtt_ns > self._threshold_ns:
+        if cell == PENDING and rtt_ns > self.loss_threshold_ns:
             self._lose(seq, seq + 1, received_ns)
             cell = LOST
         history.cells[slot] = cell | code << CODE_SHIFT
@@ -305,47 +323,81 @@ class SessionTracker:
                 if self._counts is None:
                     self._counts = {}
                 self._counts[seq] = count
-        head = self.head
-        if head < 0:
+        reached = self.reached
+        if reached < 0:
             self._emit(FirstAnswer(received_ns, self.session, seq, identity))
-        if seq > head:
+        if seq > reached:
             if self._outage is not None:
                 self._end_outage(self._outage, seq, identity, received_ns)
             if code != self._head_code:
-                if head >= 0:
-                    self._link(seq, identity, received_ns)
-                self._head_code = code
-            self.head = seq
+                self._reached_code = code
+                if seq >= self._strayed:
+                    self._head_code = code
+                self._link(seq, identity, received_ns)
+            self.reached = seq
         elif not self._between_equals(seq, code):
             self._link(seq, identity, received_ns)
+
+    def replied_elsewhere(self, seq: int, identity: Identity, received_ns: int) -> int | None:
+        """Record a reply that came from a wrong source, or arrived at another session (rule 5).
+
+        Returns when its probe was sent; None when that is forgotten. Raises `TrackerError` when it was never sent.
+        """
+        history = self._history
+        if not 0 <= seq < history.next:
+            raise TrackerError(f"a reply to probe {seq}, which was not sent")
+        if seq < history.base:
+            self.stale += 1
+            return None
+        identity = identity._replace(reflexive=None)
+        cell = history.cell(seq)
+        if cell > LOST:
+            self._losses.taint(seq)
+            self._differs(seq, self._identity(cell), identity, received_ns)
+        else:
+            code = self._code(identity)
+            history.cells[seq % history.capacity] = cell | ELSEWHERE | code << CODE_SHIFT
+            self._elsewhere += 1
+            if seq > self.reached:
+                self._head_code = 0
+            self._strayed = max(self._strayed, seq)
+            if not self._between_equals(seq, code):
+                self._link(seq, identity, received_ns)
+            if seq < self._settled:
+                self._losses.taint(seq)
+        return history.sent_ns(seq)
 
     def expire(self, read_empty_ns: int) -> None:
         """Lose every pending probe whose deadline is before `read_empty_ns`, when the socket was read empty."""
         history = self._history
-        horizon_ns = read_empty_ns - self._threshold_ns
+        horizon_ns = read_empty_ns - self.loss_threshold_ns
         seq = first = self._settled
         while seq < history.next and history.sent_ns(seq) < horizon_ns:
-            if history.cell(seq) != PENDING:
+            if not history.is_pending(seq):
                 self._lose(first, seq, read_empty_ns)
                 first = seq + 1
             seq += 1
         self._lose(first, seq, read_empty_ns)
         self._settle(read_empty_ns)
 
-    def start_outage(self, now_ns: int) -> None:
-        """Tell that the session has been unanswered too long; the next newer reply ends it.
+    def start_outage(self, now_ns: int, *, own_drops: int = 0) -> None:
+        """Tell that the session has been unanswered too long; the next newer reply from the right source ends it.
 
-        Raises `TrackerError` in an outage, or when no probe is unanswered.
+        `own_drops` is how many replies this session's full socket buffer has dropped since its last one. Raises
+        `TrackerError` in an outage, or when no probe is unanswered.
         """
         since = self.unanswered()
         if self._outage is not None or since is None:
             raise TrackerError("an outage starts once, with an unanswered probe")
+        history, reached, anchor = self._history, self.reached, self._anchors[-1]
         last: Sighting | None = None
-        if self.head >= self._history.base:
-            last = self._sighting(self.head)
-        else:
-            last = max((anchor.sighting for anchor in self._anchors if anchor is not None), default=None)
-        self._outage = OutageStarted(now_ns, self.session, *since, last, probes=self.sent_count - since[0])
+        if reached >= history.base:
+            last = self._sighting(reached)
+        elif anchor is not None:
+            last = anchor.sighting
+        pause_ns = 0 if last is None else self._longest_pause_ns(last.seq, history.next - 1)
+        probes = self.sent_count - since[0]
+        self._outage = OutageStarted(now_ns, self.session, *since, last, pause_ns, own_drops, probes)
         self._emit(self._outage)
 
     # --- how -------------------------------------------------------------------------------------------------------
@@ -353,10 +405,21 @@ class SessionTracker:
     def _replied_again(self, seq: int, cell: int, identity: Identity, received_ns: int) -> None:
         """A duplicate: counted, and evidence when it differs."""
         self.duplicate += 1
-        self._losses.duplicate(seq)
+        self._losses.taint(seq)
+        self._differs(seq, self._identity(cell), identity, received_ns)
+
+    def _replied_at_last(self, seq: int, cell: int, identity: Identity, received_ns: int) -> Identity:
+        """The proper reply to a probe that was replied to from elsewhere; returns what the two say together (rule 5)."""
         first = self._identity(cell)
-        if first is not identity and differing(first, identity):
-            self._emit(DuplicateDiffers(received_ns, self.session, seq, first, identity))
+        self._elsewhere -= 1
+        self._losses.taint(seq)
+        self._differs(seq, first, identity, received_ns)
+        return first._replace(reflexive=identity.reflexive)
+
+    def _differs(self, seq: int, first: Identity, second: Identity, received_ns: int) -> None:
+        """Tell when two replies to one probe differ: evidence, not a change."""
+        if first is not second and differing(first, second):
+            self._emit(DuplicateDiffers(received_ns, self.session, seq, first, second))
 
     def _lose(self, first: int, end: int, now_ns: int) -> None:
         """Make the pending probes first..end-1 lost."""
@@ -364,7 +427,7 @@ class SessionTracker:
             return
         history = self._history
         for seq in range(first, end):
-            history.cells[seq % history.capacity] = LOST
+            history.cells[seq % history.capacity] |= LOST
         self.lost += end - first
         self.pending -= end - first
         self._emit(
@@ -377,9 +440,11 @@ class SessionTracker:
         seq = self._settled
         while seq < history.next:
             cell = history.cells[seq % history.capacity]
-            if cell == PENDING:
+            if cell == PENDING or cell & (LOST | ELSEWHERE) == ELSEWHERE:
                 break
-            if cell & LOST:
+            if cell & ELSEWHERE:
+                self._losses.elsewhere()
+            elif cell & LOST:
                 self._losses.lost()
             else:
                 assert self._counts is not None, "an answer out of order left its count"
@@ -405,7 +470,10 @@ class SessionTracker:
         return True
 
     def _link(self, seq: int, identity: Identity, now_ns: int) -> None:
-        """Put a replied probe between its neighbours of each kind: tell, revise or withdraw changes (rules 3 and 4)."""
+        """Put a replied probe between its neighbours of each kind: tell, revise or withdraw changes (rules 3 and 4).
+
+        Of a probe that is there already, with fewer kinds, only the new ones make a difference.
+        """
         here = self._sighting(seq)
         ends: dict[int, Sighting] = {seq: here}
         broken: dict[tuple[int, int], list[Kind]] = {}
@@ -418,15 +486,21 @@ class SessionTracker:
             right = self._right(seq, kind)
             if left is not None:
                 ends[left.seq] = left
-                if left.identity.value(kind) != value:
+                if left.identity.value(kind) != value and not self._is_told((left.seq, seq), kind):
                     made.setdefault((left.seq, seq), []).append(kind)
             if right is not None:
                 ends[right.seq] = right
-                if right.identity.value(kind) != value:
+                if right.identity.value(kind) != value and not self._is_told((seq, right.seq), kind):
                     made.setdefault((seq, right.seq), []).append(kind)
-                if left is not None and left.identity.value(kind) != right.identity.value(kind):
+                if left is not None and self._is_told((left.seq, right.seq), kind):
                     broken.setdefault((left.seq, right.seq), []).append(kind)
-        self._tell(broken, made, ends, now_ns)
+        if broken or made:
+            self._tell(broken, made, ends, now_ns)
+
+    def _is_told(self, pair: tuple[int, int], kind: Kind) -> bool:
+        """Whether a change over this pair has this kind."""
+        change = self._changes.get(pair)
+        return change is not None and kind in change.kinds
 
     def _tell(
         self,
@@ -436,6 +510,10 @@ class SessionTracker:
         now_ns: int,
     ) -> None:
         """Replace the broken pairs by the made ones; a broken change goes on as the first made one that shares a kind."""
+        for pair in sorted(made.keys() & self._changes.keys()):  # kinds that a reply from elsewhere did not carry
+            was, kinds = self._changes[pair], made.pop(pair)
+            wider = tuple(kind for kind in _KINDS if kind in was.kinds or kind in kinds)
+            self._put(pair, replace(was, kinds=wider, before=ends[pair[0]], after=ends[pair[1]]), was, now_ns)
         homeless: list[Change] = []
         for pair, kinds in sorted(broken.items()):
             was = self._changes.pop(pair)
@@ -486,10 +564,10 @@ class SessionTracker:
         before, after = ends[pair[0]], ends[pair[1]]
         history = self._history
         inside = range(after.seq - 1, max(before.seq, history.base - 1), -1)
-        newest_pending = next((seq for seq in inside if history.cell(seq) == PENDING), None)
+        newest_pending = next(filter(history.is_pending, inside), None)
         settled_ns = now_ns
         if newest_pending is not None:
-            settled_ns = max(now_ns, history.sent_ns(newest_pending) + self._threshold_ns)
+            settled_ns = max(now_ns, history.sent_ns(newest_pending) + self.loss_threshold_ns)
         return Change(
             number, tuple(kinds), before, after, now_ns, self._longest_pause_ns(before.seq, after.seq), settled_ns
         )
@@ -554,54 +632,64 @@ class SessionTracker:
         end = history.first_after(horizon_ns)
         after_ns = history.sent_ns(end) if end < history.next else now_ns
         cell = history.alike(history.base, end)
-        newest = self._identities[cell >> CODE_SHIFT] if cell else None
-        anchored = (kind for kind, anchor in zip(_KINDS, self._anchors, strict=True) if anchor is not None)
-        if newest is not None and all(newest.value(kind) is not None for kind in anchored):
-            # As nearly always: all were answered alike, so the last of them stands for all that is forgotten.
-            sent_ns = history.sent_ns(end - 1)
-            self._anchor(Sighting(end - 1, sent_ns, newest), after_ns - sent_ns, 0)
-        else:
+        newest = None if cell is None or cell & ELSEWHERE else self._identities[cell >> CODE_SHIFT]
+        if cell is None or newest is None or not self._stands_for_all(newest):
             self._forget_each(end, after_ns)
-        if history.base <= self.head + 1 < end:
-            self._first_unanswered = (self.head + 1, history.sent_ns(self.head + 1))
+        else:  # as nearly always: all were answered alike, so the last of them stands for all that is forgotten
+            sent_ns = history.sent_ns(end - 1)
+            self._anchor(cell, Sighting(end - 1, sent_ns, newest), after_ns - sent_ns, 0)
+        first = self.reached + 1
+        if history.base <= first < end:
+            self._first_unanswered = (first, history.sent_ns(first))
         history.base = end
         for pair in [pair for pair in self._changes if pair[1] < end]:
             change = self._changes.pop(pair)
             self._gap_ns = max(self._gap_ns, change.seen_ns - change.before.sent_ns)
+
+    def _stands_for_all(self, identity: Identity) -> bool:
+        """Whether a reply of this identity carries every kind that is remembered of older ones."""
+        anchors = self._anchors
+        last = anchors[-1]
+        if (
+            last is not None
+            and last.sighting.identity is identity
+            and anchors.count(last) + anchors.count(None) == len(anchors)
+        ):
+            return True  # nothing else is remembered
+        anchored = (kind for kind, anchor in zip(_KINDS, anchors, strict=False) if anchor is not None)
+        return all(identity.value(kind) is not None for kind in anchored)
 
     def _forget_each(self, end: int, after_ns: int) -> None:
         """Forget the probes below `end` one by one; the probe `end`, or what time it is, comes at `after_ns`."""
         history = self._history
         sent_ns = history.sent_ns(history.base)
         newest: Sighting | None = None
-        newest_code = 0
+        newest_cell = 0
         pause_ns = longest_ns = 0
         for seq in range(history.base, end):
             next_ns = history.sent_ns(seq + 1) if seq + 1 < end else after_ns
-            code = history.cell(seq) >> CODE_SHIFT
-            if code:
-                if code != newest_code:
-                    self._anchor(newest, pause_ns, longest_ns)
+            cell = history.cell(seq)
+            if cell > LOST:
+                if (cell ^ newest_cell) & ~LOST:
+                    self._anchor(newest_cell, newest, pause_ns, longest_ns)
                     longest_ns = 0
-                newest_code, pause_ns = code, 0
+                newest_cell, pause_ns = cell, 0
                 newest = self._sighting(seq)
             pause_ns = max(pause_ns, next_ns - sent_ns)
             longest_ns = max(longest_ns, next_ns - sent_ns)
             sent_ns = next_ns
-        self._anchor(newest, pause_ns, longest_ns)
+        self._anchor(newest_cell, newest, pause_ns, longest_ns)
 
-    def _anchor(self, newest: Sighting | None, pause_ns: int, longest_ns: int) -> None:
-        """Remember a forgotten reply for the kinds it carries; the other kinds' anchors stay, and their pause goes on."""
-        anchors: list[_Anchor | None] = []
-        anchor = None if newest is None else _Anchor(newest, pause_ns)
-        for kind, old in zip(_KINDS, self._anchors, strict=True):
-            if newest is not None and newest.identity.value(kind) is not None:
-                anchors.append(anchor)
-            elif old is not None:
-                anchors.append(old._replace(pause_ns=max(old.pause_ns, longest_ns)))
-            else:
-                anchors.append(None)
-        self._anchors = tuple(anchors)
+    def _anchor(self, cell: int, newest: Sighting | None, pause_ns: int, longest_ns: int) -> None:
+        """Remember a forgotten reply for what it carries; the other anchors stay, and their pause goes on."""
+        anchor, carried = None, [False] * len(self._anchors)
+        if newest is not None:
+            anchor = _Anchor(newest, pause_ns)
+            carried = [*(newest.identity.value(kind) is not None for kind in _KINDS), not cell & ELSEWHERE]
+        self._anchors = tuple(
+            anchor if is_carried else old and old._replace(pause_ns=max(old.pause_ns, longest_ns))
+            for is_carried, old in zip(carried, self._anchors, strict=True)
+        )
 
     def _code(self, identity: Identity) -> int:
         """The code of an identity, a new one if it has none; codes that no kept probe uses are freed now and then."""
@@ -619,27 +707,32 @@ class SessionTracker:
             self._free_codes()
             identities = self._identities
         code = len(identities)
-        if code > MAX_CODE:
-            raise TrackerError("more identities within the kept history than codes: the interval is too short")
         history.make_room(code)
-        self._identities = (*identities, identity)
-        if self._codes is not None:
+        if isinstance(identities, list) and self._codes is not None:
+            identities.append(identity)
             self._codes[identity] = code
-        elif code > _FEW_CODES:
-            self._codes = {each: number for number, each in enumerate(self._identities) if each is not None}
+        else:
+            self._keep_identities((*identities, identity))
         return code
+
+    def _keep_identities(self, identities: tuple[Identity | None, ...]) -> None:
+        """Keep these, in the order of their codes; a new one then costs the same however many there are."""
+        if len(identities) <= _FEW_CODES:
+            self._identities, self._codes = identities, None
+        else:
+            self._identities = list(identities)
+            self._codes = {identity: code for code, identity in enumerate(identities) if identity is not None}
 
     def _free_codes(self) -> None:
         history = self._history
         old = self._identities
-        used = {history.cell(seq) >> CODE_SHIFT for seq in range(history.base, history.next)} | {self._head_code, 0}
-        new = {code: index for index, code in enumerate(sorted(used))}
-        self._identities = tuple(old[code] for code in sorted(used))
-        self._codes = None
-        if len(self._identities) > _FEW_CODES:
-            self._codes = {identity: code for code, identity in enumerate(self._identities) if identity is not None}
+        used = {history.cell(seq) >> CODE_SHIFT for seq in range(history.base, history.next)}
+        kept = sorted(used | {self._reached_code, 0})
+        new = {code: index for index, code in enumerate(kept)}
+        self._keep_identities(tuple(old[code] for code in kept))
         for seq in range(history.base, history.next):
             slot = seq % history.capacity
             cell = history.cells[slot]
-            history.cells[slot] = cell & LOST | new[cell >> CODE_SHIFT] << CODE_SHIFT
+            history.cells[slot] = cell & (LOST | ELSEWHERE) | new[cell >> CODE_SHIFT] << CODE_SHIFT
+        self._reached_code = new[self._reached_code]
         self._head_code = new[self._head_code]

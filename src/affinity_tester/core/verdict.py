@@ -65,7 +65,6 @@ class Evidence:
 
 def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_avoidable: bool) -> Verdict:
     """Judge a whole run. `max_loss` is a share (0 to 1)."""
-    total = evidence.total
     still = evidence.still_ns / evidence.duration_ns if evidence.duration_ns else 0.0
     judged_pairs = round(_could_fail(evidence) * still)
     violations = evidence.judgements.get(Judgement.VIOLATION, 0) + (evidence.avoidable if fail_on_avoidable else 0)
@@ -170,7 +169,9 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
         said.append(f"this machine itself dropped {own:,} of {tried:,} probes or replies ({own / tried:.2%})")
     slots = tried + total.timer_misses
     if total.timer_misses > MAX_TIMER_MISSES * slots:
-        said.append(f"this client was too busy: {total.timer_misses / slots:.2%} of its slots were missed")
+        said.append(
+            f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its slots were missed"
+        )
     if evidence.watched and evidence.still_ns == 0:
         if evidence.proved:
             said.append("the pool never stood still")

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
@@ -39,6 +41,16 @@ _TOKEN = slice(8, 16)
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes asked for at the front socket: a busy machine's pause of a second must not become a loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diversion:
+    """Some replies of one client go to another."""
+
+    to: TransportAddress
+    share: float
+    """Of the replies (0 to 1)."""
+    rng: random.Random
 
 
 class Sources:
@@ -70,11 +82,26 @@ class Sources:
         return gone
 
 
+def _no_pod_socket(address: TransportAddress) -> socket.socket:
+    """Where no pod is known by its socket, nothing can leave from there."""
+    raise LookupError(address)
+
+
 class Balancer:
     """A running load balancer; `start` makes one, `close` ends it."""
 
-    def __init__(self, front: socket.socket, path: NetworkPath, mangler: Mangler, sources: Sources) -> None:
-        """Serve on this bound, non-blocking socket from now on; needs a running selector event loop."""
+    def __init__(
+        self,
+        front: socket.socket,
+        path: NetworkPath,
+        mangler: Mangler,
+        sources: Sources,
+        pod_socket: Callable[[TransportAddress], socket.socket],
+    ) -> None:
+        """Serve on this bound, non-blocking socket from now on; needs a running selector event loop.
+
+        `pod_socket` is the socket of the pod at an address, for what leaves from there.
+        """
         self.path = path
         self.mangler = mangler
         self._record = mangler.record
@@ -86,6 +113,8 @@ class Balancer:
         """Datagrams that reached a source socket and belong to no flow."""
         self.astray: set[TransportAddress] = set()
         """Clients whose replies leave from another address than the service's."""
+        self.diverted: dict[TransportAddress, Diversion] = {}
+        """Clients of whose replies some are delivered to another client."""
         self.holding: set[TransportAddress] = set()
         """Clients whose replies wait for `flood`."""
         self._held: list[tuple[bytes, TransportAddress]] = []
@@ -95,13 +124,21 @@ class Balancer:
         self._closed = False
         self._front = front
         self._sources = sources
+        self._pod_socket = pod_socket
         self._loop = asyncio.get_running_loop()
         sources.on_open = self._opened
         self._loop.add_reader(front, self._front_readable)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     @classmethod
-    def start(cls, path: NetworkPath, mangler: Mangler, sources: Sources, front: TransportAddress) -> Self:
+    def start(
+        cls,
+        path: NetworkPath,
+        mangler: Mangler,
+        sources: Sources,
+        front: TransportAddress,
+        pod_socket: Callable[[TransportAddress], socket.socket] = _no_pod_socket,
+    ) -> Self:
         """Listen at `front` (port 0: any). `sources` is where the path claims its addresses. Raises `OSError`."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -110,7 +147,7 @@ class Balancer:
         except OSError:
             sock.close()
             raise
-        return cls(sock, path, mangler, sources)
+        return cls(sock, path, mangler, sources, pod_socket)
 
     @property
     def address(self) -> TransportAddress:
@@ -168,10 +205,17 @@ class Balancer:
             if owner != client:
                 client = owner  # it was on its way when the two flows parted
             for delay_ns in self.mangler.fates(Direction.DOWN, client, now_ns, len(data)):
-                self._after(delay_ns, partial(self._reply, data, client))
+                self._after(delay_ns, partial(self._reply, data, client, source, sender))
 
-    def _reply(self, data: bytes, client: TransportAddress) -> None:
-        if client in self.astray:
+    def _reply(self, data: bytes, client: TransportAddress, source: TransportAddress, sender: TransportAddress) -> None:
+        diversion = self.diverted.get(client)
+        if self.path.is_direct(source, sender):
+            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
+            self._send(self._pod_socket(sender), data, client)
+        elif diversion is not None and diversion.rng.random() < diversion.share:
+            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "cross-delivery"))
+            self._send(self._front, data, diversion.to)
+        elif client in self.astray:
             self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
             self._send(self._other, data, client)
         elif client in self.holding:

@@ -4,8 +4,7 @@
 2. *Done*: the lab's deeds, packet by packet. Each must be allowed by a fault, and each fault must have done its part.
 3. *Seen*: the client's events. Each deed must be seen by its session, with the right values and at the right time, and
    nothing may be seen that was not done.
-4. *Judged*, where the run was: each change as its fault declares, unless a change of the pool by another fault of the plan
-   lies near enough to explain it too.
+4. *Judged*, where the run was: each change, outage and stray reply as its fault declares (`judged`).
 
 The comparison is exact where the client promises it: changes by kind, value and time, losses by number and direction,
 duplicates by number. Only reordering is bounded, not equal: whether a later reply overtook is a matter of timing.
@@ -14,19 +13,15 @@ duplicates by number. Only reordering is bounded, not equal: whether a later rep
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import (
-    Change,
-    Judgement,
-    SessionSummary,
-)
+from affinity_tester.core.events import Change, SessionSummary
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
-from affinity_tester.lab.fault import LOST, Deal, Effect, Judged, Sign, counted
+from affinity_tester.lab.fault import LOST, Deal, Effect, Sign, counted
+from affinity_tester.lab.judged import JudgementCheck, Problem, of_run, words
 from affinity_tester.lab.ledger import Injection, Ledger, Seen
 from affinity_tester.lab.sighted import LAG_NS, REDS, caused_ns, effort, seen_words, straddles, within
 from affinity_tester.settings import NS_PER_S
@@ -66,13 +61,6 @@ class Findings:
         return not self.unexpected and not any(row.problems for row in self.rows)
 
 
-class _Problem(NamedTuple):
-    """What is wrong with a session, and the number of the fault that it is held against (None: of no fault)."""
-
-    number: int | None
-    text: str
-
-
 def compare(ledger: Ledger) -> Findings:
     """Compare the accounts; for after the client's last event."""
     problems: defaultdict[int, list[str]] = defaultdict(list)
@@ -80,6 +68,8 @@ def compare(ledger: Ledger) -> Findings:
     for session in ledger.sessions.values():
         for number, text in _Check(ledger, session).problems():
             (unexpected if number is None else problems[number]).append(f"{session.name}: {text}")
+    for number, text in of_run(ledger):
+        (unexpected if number is None else problems[number]).append(text)
     rows = []
     for number, fault in enumerate(ledger.planned, 1):
         injection = ledger.injections.get(number)
@@ -105,14 +95,18 @@ class _Check:
             if effect.flow == session.flow
         ]
         """In the order of injection."""
+        self._judgements = JudgementCheck(ledger, session, self._effects)
 
-    def problems(self) -> Iterator[_Problem]:
+    def problems(self) -> Iterator[Problem]:
         """What is wrong with it."""
         yield from self._changes()
         yield from self._reds()
+        if self._ledger.verdict is not None:
+            yield from self._judgements.outages()
+            yield from self._judgements.strays()
         summary = self._session.summary
         if summary is None:
-            yield _Problem(None, "it has no summary")
+            yield (None, "it has no summary")
             return
         yield from self._losses(summary)
         yield from self._copies(summary)
@@ -120,32 +114,35 @@ class _Check:
     def _allowing(self, *what: Kind | Sign) -> Iterator[tuple[Injection, Effect]]:
         return ((injection, effect) for injection, effect in self._effects if effect.allowed & set(what))
 
-    def _changes(self) -> Iterator[_Problem]:
+    def _changes(self) -> Iterator[Problem]:
         moves = [deed for deed in self._deeds if isinstance(deed, Rerouted)]
         causes = [self._cause(move) for move in moves]
         for move, cause in zip(moves, causes, strict=True):
             if cause is None:
-                yield _Problem(None, f"the lab changed its {_words(move.kinds)} though no fault asked for it")
+                yield (None, f"the lab changed its {words(move.kinds)} though no fault asked for it")
         for injection, effect in self._effects:
             done = {
                 kind for move, cause in zip(moves, causes, strict=True) if cause is injection for kind in move.kinds
             }
             lacking = [kind for kind in Kind if kind in effect.must - done]
             if lacking:
-                yield _Problem(injection.number, f"the lab did not change its {_words(lacking)}")
+                yield (injection.number, f"the lab did not change its {words(lacking)}")
         position = 0
         for change in sorted(self._session.changes.values(), key=lambda change: change.after.seq):
             end = _explaining(moves, position, change)
             if end is None:
-                yield _Problem(None, f"it saw a change of {_words(change.kinds)} that was not made, or not like that")
+                yield (None, f"it saw a change of {words(change.kinds)} that was not made, or not like that")
                 continue
             for cause in causes[position:end]:
                 if cause is not None and not straddles(change, cause):
-                    yield _Problem(cause.number, "the change that it saw does not lie around the time of the fault")
-            yield from self._judged(change, [cause for cause in causes[position:end] if cause is not None])
+                    yield (cause.number, "the change that it saw does not lie around the time of the fault")
+            if self._ledger.verdict is not None:
+                yield from self._judgements.change(
+                    change, [cause for cause in causes[position:end] if cause is not None]
+                )
             position = end
         for move, cause in zip(moves[position:], causes[position:], strict=True):
-            yield _Problem(cause.number if cause else None, f"it saw no change of {_words(move.kinds)}")
+            yield (cause.number if cause else None, f"it saw no change of {words(move.kinds)}")
 
     def _cause(self, move: Rerouted) -> Injection | None:
         """The newest fault that allows this move."""
@@ -156,50 +153,18 @@ class _Check:
         ]
         return causes[-1] if causes else None
 
-    def _judged(self, change: Change, causes: Sequence[Injection]) -> Iterator[_Problem]:
-        """Whether a change was judged as the faults that caused it declare."""
-        if self._ledger.verdict is None:
-            return
-        wanted = {
-            effect.judged
-            for injection, effect in self._effects
-            if effect.judged is not None and any(injection is cause for cause in causes)
-        }
-        given = self._session.judged.get(change.number)
-        number = causes[-1].number if causes else None
-        if given is None:
-            yield _Problem(number, f"its change of {_words(change.kinds)} was not judged")
-        elif (
-            wanted
-            and not any(_agrees(each, given.judgement, given.avoidable) for each in wanted)
-            and given.judgement not in self._excused(change)
-        ):
-            said = Judged(given.judgement, given.avoidable)
-            yield _Problem(number, f"its change was judged {said}, not {' or '.join(map(str, wanted))}")
-
-    def _excused(self, change: Change) -> Iterator[Judgement]:
-        """What a change may also be judged, for what else is known of the pool around it."""
-        ledger = self._ledger
-        from_ns, to_ns = change.before.sent_ns - ledger.settle_ns, change.seen_ns + ledger.settle_ns
-        if any(from_ns <= at_ns <= to_ns for at_ns in ledger.pool_ns[1:]):
-            yield Judgement.EXPLAINED
-        # What the pool was before the run is not known; and who aborts a run does not wait for its judgements.
-        blind = any(begin_ns <= to_ns and from_ns <= end_ns for begin_ns, end_ns in ledger.blind_ns)
-        if ledger.aborted or blind or from_ns < min(ledger.pool_ns, default=to_ns):
-            yield Judgement.UNKNOWN
-
-    def _reds(self) -> Iterator[_Problem]:
+    def _reds(self) -> Iterator[Problem]:
         reds = [(REDS[type(event)], caused_ns(event)) for event in self._session.reds if type(event) in REDS]
         for sign, at_ns in reds:
             if not any(within(injection, at_ns) for injection, _ in self._allowing(sign)):
-                yield _Problem(None, f"it told of {sign.value}, which nothing caused")
+                yield (None, f"it told of {sign.value}, which nothing caused")
         for injection, effect in self._effects:
             told = {sign for sign, at_ns in reds if within(injection, at_ns)}
             for sign in REDS.values():
                 if sign in effect.must - told:
-                    yield _Problem(injection.number, f"it told of no {sign.value}")
+                    yield (injection.number, f"it told of no {sign.value}")
 
-    def _losses(self, summary: SessionSummary) -> Iterator[_Problem]:
+    def _losses(self, summary: SessionSummary) -> Iterator[Problem]:
         drops = [deed for deed in self._deeds if isinstance(deed, Dropped)]
         up = sum(drop.direction is Direction.UP for drop in drops)
         down = len(drops) - up
@@ -214,37 +179,29 @@ class _Check:
         fits = seen.total == len(drops) and seen.up <= up and seen.down <= down and (blurred or not seen.unknown)
         if not fits:
             text = f"it lost {seen.up} up, {seen.down} down, {seen.unknown} unknown; dropped were {up} up, {down} down"
-            yield _Problem(causes[0].number if causes else None, text)
+            yield (causes[0].number if causes else None, text)
         for lost in self._session.lost:
             if not any(within(cause, lost.first_sent_ns) and within(cause, lost.last_sent_ns) for cause in causes):
-                yield _Problem(None, f"it lost {counted(lost.count, 'probe')} at a time when no fault dropped any")
+                yield (None, f"it lost {counted(lost.count, 'probe')} at a time when no fault dropped any")
 
-    def _copies(self, summary: SessionSummary) -> Iterator[_Problem]:
+    def _copies(self, summary: SessionSummary) -> Iterator[Problem]:
         duplicated = sum(isinstance(deed, Duplicated) for deed in self._deeds)
         delayed = sum(isinstance(deed, Delayed) for deed in self._deeds)
         causes = [injection for injection, _ in self._allowing(Sign.DUPLICATES, Sign.REORDERING)]
         number = causes[0].number if causes else None
         counts = summary.total
         if counts.duplicate != duplicated:
-            yield _Problem(number, f"it counted {counted(counts.duplicate, 'duplicate')}; there were {duplicated}")
+            yield (number, f"it counted {counted(counts.duplicate, 'duplicate')}; there were {duplicated}")
         # On a busy machine the next packet of a flow that takes another way may overtake the one before.
         turns = sum(isinstance(deed, Rerouted) for deed in self._deeds)
         if counts.reordered > delayed + turns:
-            yield _Problem(number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
+            yield (number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
 
 
 def _common(deal: Deal, flow: TransportAddress) -> Iterator[Effect]:
     """What any session may see of a fault that hits whom it hits."""
     if deal.some or deal.may:
-        yield Effect(flow, frozenset(), deal.some | deal.may, deal.judged)
-
-
-def _agrees(wanted: Judged, judgement: Judgement, avoidable: bool | None) -> bool:
-    return wanted.judgement is judgement and (wanted.avoidable is None or wanted.avoidable is avoidable)
-
-
-def _words(kinds: Iterable[Kind]) -> str:
-    return ", ".join(kind.value for kind in kinds)
+        yield Effect(flow, frozenset(), deal.some | deal.may, deal.judged, deal.silent)
 
 
 def _explaining(moves: Sequence[Rerouted], start: int, change: Change) -> int | None:

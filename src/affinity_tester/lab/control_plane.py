@@ -1,10 +1,28 @@
-"""What the cluster's API server would tell of the lab, as the same events that the cluster watch makes."""
+"""What the cluster's API server tells of the lab, and when: the same events that the cluster watch makes.
+
+The truth is the path. `look` writes it into the server's store, where each state of the pool has a version; the client
+learns of it on two ways, as from a real API server:
+
+- the watch, in order, `watch_ns` after it was written;
+- lists, asked for at one time and heard at another: whole ones (`CONFIRM_NS`), which show the pool, and lists of one item
+  (each half settle time), which show the version alone.
+
+What the client can know of when a change happened is counted from that, never from the truth: after the newest list was
+asked for that does not show it, and before the first list that shows it, or the watch's news, was heard (design, section 4).
+
+A server that stalls answers nothing for a time: what was under way arrives at the end of it, and what is asked for
+meanwhile is looked up then. One that is gone breaks the watch; it comes back restarted, with no memory of what it could
+prove, so that a new list shows only what the pool is by then.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from affinity_tester.core.events import (
+    ApiServerAnswered,
     ClusterEvent,
     Event,
     NodeAddresses,
@@ -15,59 +33,213 @@ from affinity_tester.core.events import (
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.lab.path import NetworkPath
 
+CONFIRM_NS = 500_000_000
+"""How long after one whole list was heard the next is asked for."""
+
+ANSWER_NS = 20_000_000
+"""How long a list takes, one way and back; the server looks it up as soon as it is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A state of the pool, in the API server's store."""
+
+    version: int
+    pool: PoolSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What the watch is about to tell."""
+
+    due_ns: int
+    events: tuple[Callable[[int], Event], ...]
+    """Each of the time when it is heard."""
+    stored: _Stored | None
+    """The pool, where that changed."""
+
+
+@dataclass(slots=True)
+class _Listing:
+    """Lists of one kind: at most one is under way."""
+
+    every_ns: int
+    whole: bool
+    next_ns: int = 0
+    """When the next one is asked for."""
+    asked_ns: int | None = None
+    """When the one under way was asked for; None: none is."""
+    due_ns: int = 0
+    shows: _Stored | None = None
+    """What it shows; None: the server has not looked yet."""
+
 
 class ControlPlane:
-    """Looks at the path when told to, and tells what differs from the look before."""
+    """The API server, and what a client's watches and lists hear from it. `advance` lets time pass."""
 
-    def __init__(self, path: NetworkPath, emit: Callable[[Event], None]) -> None:
-        """Nothing is told before the first look."""
+    def __init__(
+        self,
+        path: NetworkPath,
+        emit: Callable[[Event], None],
+        *,
+        one_item_ns: int,
+        watch_ns: int = 0,
+        changed: Callable[[int], None] = lambda _at_ns: None,
+    ) -> None:
+        """Nothing is told before `begin`.
+
+        A list of one item is asked for `one_item_ns` after the one before; `changed` is told the truth: when the pool
+        changed.
+        """
         self._path = path
         self._emit = emit
-        self._pool: PoolSnapshot | None = None
-        self._looked_ns = 0
+        self._watch_ns = watch_ns
+        self._changed = changed
+        self._stored: _Stored | None = None
         self._nodes: tuple[tuple[str, str], ...] = ()
-        self._news: list[tuple[str, str, str]] = []
+        self._happened: list[tuple[str, str, str]] = []
+        self._news: deque[_News] = deque()
+        self._lists = (_Listing(one_item_ns, whole=False), _Listing(CONFIRM_NS, whole=True))
+        self._known: _Stored | None = None
+        """What the client knows."""
+        self._listed_ns = 0
+        """When the newest list was asked for that shows no more than the client knows."""
+        self._ahead: list[tuple[int, int]] = []
+        """Lists that show more than the client knows, as (version, when it was asked for)."""
+        self._stalled_until_ns = 0
         self._gone = False
+
+    # --- the cluster's side ------------------------------------------------------------------------------------------
 
     def tell(self, subject: str, name: str, what: str) -> None:
-        """Something happened in the cluster; the next look tells it."""
-        self._news.append((subject, name, what))
+        """Something happened in the cluster; the next look writes it down."""
+        self._happened.append((subject, name, what))
+
+    def begin(self, now_ns: int) -> None:
+        """The client's first lists: what there is."""
+        self._nodes = self._node_addresses()
+        self._emit(NodeAddresses(now_ns, self._nodes))
+        self._stored = self._known = _Stored(1, self._snapshot())
+        self._listed_ns = now_ns
+        for listing in self._lists:
+            listing.next_ns = now_ns + listing.every_ns
+        self._emit(PoolObserved(now_ns, now_ns, now_ns, self._known.pool, asked_ns=now_ns))
 
     def look(self, now_ns: int) -> None:
-        """Tell everything that is new: cluster events, the nodes' addresses, the pool. An API server that is gone cannot."""
+        """Write down what is new, and let the client hear of it if the watch is that fast."""
+        self.write(now_ns)
+        self.advance(now_ns)
+
+    def write(self, now_ns: int) -> None:
+        """Write down what is new; the client hears of it as soon as time passes for it. Nothing is news before `begin`."""
+        happened, self._happened = self._happened, []
+        if self._stored is None:
+            return
+        pool = self._snapshot()
+        stored = None
+        if pool != self._stored.pool:
+            stored = self._stored = _Stored(self._stored.version + 1, pool)
+            self._changed(now_ns)
         if self._gone:
             return
-        for subject, name, what in self._news:
-            self._emit(ClusterEvent(now_ns, subject, name, what))
-        self._news.clear()
-        nodes = tuple(sorted((node.ip, node.name) for node in self._path.nodes.values()))
+        events: list[Callable[[int], Event]] = [_cluster_event(*each) for each in happened]
+        nodes = self._node_addresses()
         if nodes != self._nodes:
             self._nodes = nodes
-            self._emit(NodeAddresses(now_ns, nodes))
-        pool = self._snapshot()
-        if pool != self._pool:
-            self._pool = pool
-            self._emit(PoolObserved(now_ns, now_ns, pool, listed=True))
-        self._looked_ns = now_ns
+            events.append(lambda at_ns: NodeAddresses(at_ns, nodes))
+        if events or stored is not None:
+            self._news.append(_News(now_ns + self._watch_ns, tuple(events), stored))
 
-    def confirm(self, now_ns: int) -> None:
-        """A consistent list shows the pool as known; what is new is told first."""
-        self.look(now_ns)
-        if not self._gone:
-            self._emit(PoolConfirmed(now_ns))
+    def stall(self, now_ns: int, for_ns: int) -> None:
+        """Answer nothing, and let the watch tell nothing, for a time."""
+        self.advance(now_ns)
+        self._stalled_until_ns = now_ns + for_ns
 
     def leave(self, now_ns: int) -> None:
-        """The API server is gone: the watch breaks."""
+        """The API server is gone: the watch breaks, and what was under way is lost."""
+        self.look(now_ns)
         self._gone = True
-        self._emit(PoolUnobserved(now_ns, self._looked_ns, "the API server does not answer"))
+        self._news.clear()
+        for listing in self._lists:
+            listing.asked_ns = None
+        self._emit(PoolUnobserved(now_ns, self._listed_ns, "the API server does not answer"))
 
     def come_back(self, now_ns: int) -> None:
-        """The API server is back; a new list shows the pool, which may have changed unseen."""
-        self._gone = False
-        self._news.clear()
-        self._pool = self._snapshot()
-        self._emit(PoolObserved(now_ns, self._looked_ns, self._pool, listed=True))
+        """The API server is back, restarted: the watch begins anew with a whole list, which may miss what came and went."""
         self.look(now_ns)
+        self._gone = False
+        assert self._stored is not None, "it was there before"
+        self._known = self._stored
+        since_ns, self._listed_ns = self._listed_ns, now_ns
+        self._ahead.clear()
+        for listing in self._lists:
+            listing.next_ns = now_ns + listing.every_ns
+        self._emit(PoolObserved(now_ns, since_ns, now_ns, self._known.pool, asked_ns=now_ns))
+        self.look(now_ns)  # the nodes, which are told by name
+
+    # --- the client's side -------------------------------------------------------------------------------------------
+
+    def advance(self, now_ns: int) -> None:
+        """Time passed: tell what was heard by now, and ask for the lists that are due."""
+        if self._stored is None or self._gone:
+            return
+        answers = now_ns >= self._stalled_until_ns
+        if answers:
+            while self._news and self._news[0].due_ns <= now_ns:
+                self._hear(self._news.popleft(), now_ns)
+        for listing in self._lists:
+            if answers and listing.asked_ns is not None:
+                if listing.shows is None:  # asked for in a stall: it is looked up when that is over
+                    listing.shows, listing.due_ns = self._stored, now_ns + ANSWER_NS
+                if listing.due_ns <= now_ns:
+                    self._answer(listing, now_ns)
+            if listing.asked_ns is None and listing.next_ns <= now_ns:
+                listing.asked_ns = now_ns
+                listing.shows = self._stored if answers else None
+                listing.due_ns = now_ns + ANSWER_NS
+
+    def _hear(self, news: _News, now_ns: int) -> None:
+        for event in news.events:
+            self._emit(event(now_ns))
+        if news.stored is not None:
+            self._learn(news.stored, now_ns, None)
+
+    def _answer(self, listing: _Listing, now_ns: int) -> None:
+        asked_ns, shown = listing.asked_ns, listing.shows
+        assert asked_ns is not None, "it is under way"
+        assert shown is not None, "the server has looked"
+        assert self._known is not None, "the client has begun"
+        listing.asked_ns = listing.shows = None
+        listing.next_ns = now_ns + listing.every_ns
+        if not listing.whole:
+            self._emit(ApiServerAnswered(now_ns, asked_ns))
+        if shown.version > self._known.version and listing.whole:
+            self._learn(shown, now_ns, asked_ns)
+        elif shown.version == self._known.version and listing.whole:
+            self._emit(PoolConfirmed(now_ns, asked_ns))
+        self._ahead.append((shown.version, asked_ns))
+        self._count_lists()
+
+    def _learn(self, shown: _Stored, now_ns: int, asked_ns: int | None) -> None:
+        assert self._known is not None, "the client has begun"
+        if shown.version <= self._known.version:
+            return  # a list showed it before the watch told it
+        self._known = shown
+        self._emit(PoolObserved(now_ns, self._listed_ns, now_ns, shown.pool, asked_ns))
+        self._count_lists()
+
+    def _count_lists(self) -> None:
+        """What comes next happened after all lists were asked for that show no more than is known."""
+        assert self._known is not None, "the client has begun"
+        for version, asked_ns in list(self._ahead):
+            if version <= self._known.version:
+                self._listed_ns = max(self._listed_ns, asked_ns)
+                self._ahead.remove((version, asked_ns))
+
+    # --- the truth ---------------------------------------------------------------------------------------------------
+
+    def _node_addresses(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((node.ip, node.name) for node in self._path.nodes.values()))
 
     def _snapshot(self) -> PoolSnapshot:
         endpoints = frozenset(
@@ -87,3 +259,7 @@ class ControlPlane:
             ("sessionAffinity", self._path.affinity.value),
         )
         return PoolSnapshot(endpoints, spec)
+
+
+def _cluster_event(subject: str, name: str, what: str) -> Callable[[int], Event]:
+    return lambda at_ns: ClusterEvent(at_ns, subject, name, what)

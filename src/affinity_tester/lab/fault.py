@@ -22,6 +22,9 @@ from affinity_tester.lab.stage import Stage
 FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""
 
+OUTAGE_NS = 7_000_000_000
+"""A silence that is longer is surely told: it is at 5 to 7 s (design, section 4.2)."""
+
 
 class Sign(StrEnum):
     """What a client can notice besides changes of a `Kind`."""
@@ -34,6 +37,7 @@ class Sign(StrEnum):
     REORDERING = "reordering"
     OUTAGE = "outage"
     WRONG_SOURCE = "wrong_source"
+    CROSS_DELIVERED = "cross_delivered"
     NETWORK_ERROR = "network_error"
     DUPLICATE_DIFFERS = "duplicate_differs"
     CLIENT_FAULT = "client_fault"
@@ -55,6 +59,9 @@ AVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=True)
 UNAVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=False)
 EXPLAINED = Judged(Judgement.EXPLAINED)
 
+BROKEN = frozenset({Judgement.VIOLATION})
+"""What a break of the network is judged that no change of the pool explains."""
+
 MOVED: frozenset[Kind | Sign] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
 """All that can change when a flow takes another way."""
 LOST: frozenset[Kind | Sign] = frozenset({Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD})
@@ -70,7 +77,11 @@ class Effect:
     may: frozenset[Kind | Sign] = frozenset()
     """These may be seen as well; nothing else may."""
     judged: Judged | None = None
-    """What its changes and outages are judged; None: any way."""
+    """What its changes are judged; None: any way."""
+    silent: frozenset[Judgement] = frozenset()
+    """What its outages are judged in the end, one of these; empty: any way."""
+    strays: frozenset[Judgement] = frozenset()
+    """What the replies are judged that reach it from elsewhere or for another, one of these; empty: any way."""
 
     @property
     def allowed(self) -> frozenset[Kind | Sign]:
@@ -93,7 +104,11 @@ class Deal:
     may: frozenset[Kind | Sign] = frozenset()
     """These may be seen by any session."""
     judged: Judged | None = None
-    """What the changes and outages of those are judged; None: any way."""
+    """What the changes of those are judged; None: any way."""
+    silent: frozenset[Judgement] = frozenset()
+    """What the outages of those are judged in the end, one of these; empty: any way."""
+    dark_ns: int = 0
+    """So long all sessions and canaries are unanswered, from its injection on; 0: not all are."""
     quiet: bool = False
     """No session sees anything of it."""
 
@@ -225,7 +240,11 @@ class Fault(ABC):
 
     def scaled(self, numerator: int, denominator: int) -> Self:
         """The same fault in a run whose times are multiplied by this fraction; what its network takes stays as it is."""
-        times = {name: getattr(self, name) for name in ("at_ns", "for_ns", "every_ns") if hasattr(self, name)}
+        times = {
+            name: getattr(self, name)
+            for name in ("at_ns", "for_ns", "every_ns", "notice_ns", "drain_ns")
+            if hasattr(self, name)
+        }
         return replace(self, **{name: value * numerator // denominator for name, value in times.items()})
 
     @abstractmethod

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    BlackoutEnded,
+    BlackoutStarted,
     Change,
     ChangeJudged,
     ChangeRevised,
@@ -17,6 +19,7 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     ClientFault,
     Counts,
+    CrossDelivered,
     Diagnosis,
     DuplicateDiffers,
     Event,
@@ -26,17 +29,22 @@ from affinity_tester.core.events import (
     Injected,
     NetworkError,
     NothingAnswered,
+    OutageEnded,
     OutageJudged,
     OutageStarted,
+    Outcome,
     PoolObserved,
     PoolUnobserved,
     ProbesLost,
     RunDiagnosed,
     RunEnded,
     RunSummary,
+    SendingStopped,
     SessionEvent,
     SessionStarted,
     SessionSummary,
+    Stray,
+    StrayJudged,
     Verdict,
     WrongSource,
 )
@@ -65,7 +73,12 @@ class Seen:
     """The final ones, by number."""
     judged: dict[int, ChangeJudged] = field(default_factory=dict)
     """The newest judgement of each change, by number."""
-    outages: list[OutageJudged] = field(default_factory=list)
+    outages: dict[int, OutageJudged] = field(default_factory=dict)
+    """The newest judgement of each outage, by its first unanswered probe."""
+    silences: dict[int, int] = field(default_factory=dict)
+    """When the outages that ended did, by their first unanswered probe: the first probe that was answered was sent then."""
+    strays: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
+    """The judgement of each stray reply, by kind, probe and time."""
     lost: list[ProbesLost] = field(default_factory=list)
     reds: list[SessionEvent] = field(default_factory=list)
     """What else is told in red."""
@@ -75,10 +88,21 @@ class Seen:
 class Ledger:
     """The three accounts of one run."""
 
-    def __init__(self, planned: Sequence[Fault], settle_ns: int = 0) -> None:
-        """Begin with the plan's faults, in their order, and the settle time that the run is judged by."""
+    def __init__(
+        self,
+        planned: Sequence[Fault],
+        settle_ns: int = 0,
+        move_ns: int = 0,
+        wanted: frozenset[Outcome] = frozenset(Outcome),
+    ) -> None:
+        """Begin with the plan's faults, in their order, and the settle time that the run is judged by.
+
+        `move_ns` is how long after a pod's end the flows may take to move; `wanted` are the verdicts that are right.
+        """
         self.planned = tuple(planned)
         self.settle_ns = settle_ns
+        self.move_ns = move_ns
+        self.wanted = wanted
         self.injections: dict[int, Injection] = {}
         """By number."""
         self.deeds: dict[TransportAddress, list[Deed]] = {}
@@ -86,7 +110,14 @@ class Ledger:
         self.sessions: dict[str, Seen] = {}
         """By name."""
         self.pool_ns: list[int] = []
-        """When the pool changed."""
+        """When the pool changed, in truth."""
+        self.told_ns: list[tuple[int, int]] = []
+        """Between when and when the client could know that it changed; the first: when it first knew the pool."""
+        self.blackouts: list[BlackoutStarted] = []
+        self.lit: set[int] = set()
+        """Blackouts that ended, by when they began."""
+        self.stopped_ns: int | None = None
+        """When sending stopped."""
         self.blind_ns: list[tuple[int, int]] = []
         """From when until when the pool was not observed."""
         self._blind_since_ns: int | None = None
@@ -109,6 +140,10 @@ class Ledger:
         names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
         return Injected(at_ns, number, self.planned[number - 1].name, deal.text, names)
 
+    def pool_changed(self, at_ns: int) -> None:
+        """The pool changed, whoever knows of it."""
+        self.pool_ns.append(at_ns)
+
     def record(self, deed: Deed) -> None:
         """The lab did something to a packet."""
         self.deeds.setdefault(deed.flow, []).append(deed)
@@ -124,8 +159,18 @@ class Ledger:
                 self.sessions[event.session].changes.pop(event.change.number, None)
             case ProbesLost():
                 self.sessions[event.session].lost.append(event)
-            case OutageStarted() | WrongSource() | NetworkError() | DuplicateDiffers() | ClientFault():
+            case (
+                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
+            ):
                 self.sessions[event.session].reds.append(event)
+            case OutageEnded():
+                self.sessions[event.session].silences[event.since_seq] = event.first.sent_ns
+            case BlackoutStarted():
+                self.blackouts.append(event)
+            case BlackoutEnded():
+                self.lit.add(event.since_ns)
+            case SendingStopped():
+                self.stopped_ns = event.at_ns
             case SessionSummary():
                 self.sessions[event.session].summary = event
             case RunSummary():
@@ -139,7 +184,7 @@ class Ledger:
         """The analysis told something, or the control plane did."""
         match event:
             case PoolObserved():
-                self.pool_ns.append(event.at_ns)
+                self.told_ns.append((event.since_ns, event.until_ns))
                 if self._blind_since_ns is not None:
                     self.blind_ns.append((self._blind_since_ns, event.at_ns))
                     self._blind_since_ns = None
@@ -150,7 +195,9 @@ class Ledger:
             case ChangeJudged():
                 self.sessions[event.session].judged[event.change.number] = event
             case OutageJudged():
-                self.sessions[event.session].outages.append(event)
+                self.sessions[event.session].outages[event.since_seq] = event
+            case StrayJudged():
+                self.sessions[event.session].strays[event.stray, event.seq, event.heard_ns] = event
             case IncidentClosed():
                 self.incidents.append(event.incident)
             case RunDiagnosed():

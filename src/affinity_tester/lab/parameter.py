@@ -12,6 +12,8 @@ SHARE = "a share above 0, at most 1 (0.5)"
 SHARE_OR_0 = "a share from 0 to 1 (0.5)"
 COUNT = "a whole number from 1 (3)"
 TIME = "a time above 0: seconds, or a number with a unit (0.5, 500ms, 2s)"
+YES = "yes or no"
+TIME_OR_0 = "a time: seconds, or a number with a unit (0, 0.5, 500ms, 2s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,8 @@ def read_time(text: str) -> int:
     if time_ns <= 0:
         raise ValueError(text)
     return time_ns
+
+
+def read_yes(text: str) -> bool:
+    """`yes` or `no`."""
+    return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]

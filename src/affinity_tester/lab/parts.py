@@ -48,6 +48,8 @@ class Entry:
     source: TransportAddress
     last_ns: int
     """When a packet last used it, in either direction."""
+    direct: bool = False
+    """Its replies do not come back through the node: they leave from the pod's own address."""
 
     @property
     def identity(self) -> Identity:

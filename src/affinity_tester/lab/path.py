@@ -12,9 +12,10 @@ The rules, after what real kube-proxy was measured to do (`failure-modes.md`):
 5. Nodes do not share tables: a flow that moves to another node starts there as new, and finds its old entry when it
    moves back in time.
 
-What faults add to them: `dead` pods and `unhealthy` nodes swallow what still goes to them (the balancer sends new flows
-elsewhere), a `vip` is one node that takes everything, `spray` has no hash at all, and `shared` is a source address that two
-flows have at once.
+What faults add to them: `dead` pods swallow what still goes to them, and so do `unhealthy` nodes (the balancer sends new
+flows elsewhere) and nodes that are `off` (it does not know yet); `stuck` flows have a stale entry that leads nowhere; a `vip`
+is one node that takes everything, `spray` has no hash at all, `one_packet` no flow table; and `shared` is a source address
+that two flows have at once.
 
 Two liberties. The kernel draws the client's ports anew in every run, so hashes take the flow's number in order of first
 appearance in place of its address: a seed repeats a run. And no process without root sends from a foreign address, so
@@ -69,13 +70,19 @@ class NetworkPath:
         self.flows: dict[TransportAddress, Flow] = {}
         self.idle_ns = idle_ns
         self.dead: set[str] = set()
-        """Pods whose socket is closed, whatever their endpoint says."""
+        """Pods that answer nobody, whatever their endpoint says: hung, or their socket is closed."""
         self.unhealthy: set[str] = set()
         """Nodes that swallow the flows which the balancer still pins to them."""
+        self.off: set[str] = set()
+        """Nodes without power, which the balancer sends to as before, new flows too, until its check has failed."""
+        self.stuck: set[TransportAddress] = set()
+        """Flows that a stale entry on the way leads nowhere."""
         self.vip: str | None = None
         """The node that holds the service's address; None: the balancer hashes."""
         self.spray = False
         """The balancer sends each packet to any node."""
+        self.one_packet = False
+        """Nodes send each packet to any pod, and know only the replies of the pod that their flow table has."""
         self.rewrites_ports = False
         """Policy Local: something on the way gives new flows any port in place of the client's."""
         self.shared: set[TransportAddress] = set()
@@ -104,8 +111,11 @@ class NetworkPath:
         if name is None:
             self._drop(flow, now_ns, "no-node")
             return None
-        if name in self.unhealthy:
+        if name in self.unhealthy or name in self.off:
             self._drop(flow, now_ns, "dead-node")
+            return None
+        if flow in self.stuck:
+            self._drop(flow, now_ns, "stale-entry")
             return None
         node = self.nodes[name]
         entry = node.entries.get(flow)
@@ -115,6 +125,8 @@ class NetworkPath:
                 self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")
                 return None
             entry = self._enter(node, flow, pod, now_ns)
+        if self.one_packet:
+            entry = self._schedule(node, flow, state, entry, now_ns)
         entry.last_ns = now_ns
         if self.affinity is Affinity.CLIENT_IP:
             node.clients[flow.ip] = (entry.pod.name, now_ns)
@@ -134,6 +146,11 @@ class NetworkPath:
             return None
         entry.last_ns = max(entry.last_ns, now_ns)
         return entry.flow
+
+    def is_direct(self, source: TransportAddress, sender: TransportAddress) -> bool:
+        """Whether a reply goes past the node, from the pod's own address: no flow table knows it."""
+        entry = self._replies.get((source, sender))
+        return entry is not None and entry.direct
 
     def expire(self, now_ns: int) -> frozenset[TransportAddress]:
         """Forget what is idle; return the source addresses that are still in use."""
@@ -155,6 +172,11 @@ class NetworkPath:
     def join_hash(self, name: str, weight: float) -> None:
         """Let a node that is there join the balancer's hash."""
         self.nodes[name].weight, self.nodes[name].hashed = weight, True
+        self._winners.clear()
+
+    def leave_hash(self, name: str) -> None:
+        """The balancer's check of a node has failed: its flows are hashed over the others; its tables stay."""
+        self.nodes[name].hashed = False
         self._winners.clear()
 
     def weight_to_move(self, name: str, count: int, flows: Collection[TransportAddress] | None = None) -> float:
@@ -188,9 +210,9 @@ class NetworkPath:
         if flush:
             self.flush_pod(name)
 
-    def flush_pod(self, name: str) -> None:
-        """Delete the entries of a backend from every node's flow table."""
-        for node in self.nodes.values():
+    def flush_pod(self, name: str, at: str | None = None) -> None:
+        """Delete the entries of a backend from the flow table of the node `at`, or of every node."""
+        for node in self.nodes.values() if at is None else [self.nodes[at]]:
             node.entries = {flow: entry for flow, entry in node.entries.items() if entry.pod.name != name}
 
     def restart_pod(self, name: str, instance: bytes) -> None:
@@ -278,10 +300,14 @@ class NetworkPath:
     def _drop(self, flow: TransportAddress, now_ns: int, reason: str) -> None:
         self._record(Dropped(flow, now_ns, Direction.UP, reason))
 
-    def _choose_pod(self, node: Node, flow: TransportAddress, state: Flow, now_ns: int) -> Pod | None:
-        """A pod for a new entry: ready ones, else those that still serve while they terminate (KEP-1669)."""
+    def _backends(self, node: Node) -> list[Pod]:
+        """Where a node may send new flows: ready pods, else those that still serve while they terminate (KEP-1669)."""
         pods = [pod for pod in self.pods.values() if self.policy is Policy.CLUSTER or pod.node == node.name]
-        pods = [pod for pod in pods if pod.ready] or [pod for pod in pods if pod.serving and pod.terminating]
+        return [pod for pod in pods if pod.ready] or [pod for pod in pods if pod.serving and pod.terminating]
+
+    def _choose_pod(self, node: Node, flow: TransportAddress, state: Flow, now_ns: int) -> Pod | None:
+        """A pod for a new entry."""
+        pods = self._backends(node)
         if not pods:
             return None
         if self.affinity is Affinity.CLIENT_IP and flow.ip in node.clients:
@@ -292,6 +318,17 @@ class NetworkPath:
         state.draws += 1
         # Drawn by name, not from a sequence: which flow's packet comes first after a fault is the scheduler's whim.
         return pods[int(draw(self._seed, "pod", node.name, state.number, state.draws) * len(pods))]
+
+    def _schedule(self, node: Node, flow: TransportAddress, state: Flow, entry: Entry, now_ns: int) -> Entry:
+        """The way of one packet without a flow table: any pod, which sees the source that the flow has."""
+        pods = self._backends(node)
+        pod = pods[int(draw(self._seed, "packet", state.number, state.packets) * len(pods))] if pods else entry.pod
+        if pod.name == entry.pod.name:
+            return entry
+        key = (entry.source, pod.address)
+        if key not in self._replies:
+            self._replies[key] = Entry(flow=flow, pod=pod, source=entry.source, last_ns=now_ns, direct=True)
+        return self._replies[key]
 
     def _enter(
         self, node: Node, flow: TransportAddress, pod: Pod, now_ns: int, source: TransportAddress | None = None

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from affinity_tester.core.diagnosis import CATALOGUE
+from affinity_tester.core.events import Outcome
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
-from affinity_tester.lab.parameter import TIME, parameter, read_count, read_time
+from affinity_tester.lab.parameter import TIME, TIME_OR_0, YES, parameter, read_count, read_time, read_yes
 from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.settings import (
     DEFAULT_REQUEST_SIZE,
@@ -16,6 +17,7 @@ from affinity_tester.settings import (
     MIN_REQUEST_SIZE,
     NS_PER_S,
     format_duration,
+    parse_duration,
 )
 
 MAX_SESSIONS = 1000
@@ -31,8 +33,8 @@ MAX_HELD_NS = NS_PER_S
 """Half the client's loss threshold: a busy machine adds to it."""
 
 SEED = "a whole number"
-YES = "yes or no"
 NAMES = "names of the catalogue, with commas between"
+VERDICT = f"one of {', '.join(Outcome)}, or some with commas between"
 SIZE = f"a multiple of 4 from {MIN_REQUEST_SIZE} to {MAX_REQUEST_SIZE}"
 SIZES = f"{SIZE}, with commas between ('288,1400')"
 
@@ -47,11 +49,6 @@ def read_nodes(text: str) -> int:
     return _at_most(MAX_NODES, text)
 
 
-def read_yes(text: str) -> bool:
-    """`yes` or `no`."""
-    return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
-
-
 def read_size(text: str) -> int:
     """A multiple of 4 from 20 on."""
     size = int(text)
@@ -63,6 +60,11 @@ def read_size(text: str) -> int:
 def read_sizes(text: str) -> tuple[int, ...]:
     """Sizes with commas."""
     return tuple(map(read_size, text.split(",")))
+
+
+def read_verdict(text: str) -> frozenset[Outcome]:
+    """Verdicts with commas."""
+    return frozenset(map(Outcome, text.replace(" ", "").split(",")))
 
 
 def read_names(text: str) -> frozenset[str]:
@@ -117,6 +119,19 @@ class Plan:
     )
     window_ns: int = parameter(
         read_time, TIME, "a longer pause between probes excuses a change", key="window", default=30 * NS_PER_S
+    )
+    check_ns: int = parameter(
+        read_time,
+        TIME,
+        "how long the balancer's health check takes to leave a node out (the client's --balancer-check)",
+        key="check",
+        default=35 * NS_PER_S,
+    )
+    late_ns: int = parameter(
+        parse_duration, TIME_OR_0, "how late the watch tells a change of the pool", key="late", default=0
+    )
+    verdict: frozenset[Outcome] = parameter(
+        read_verdict, VERDICT, "what the client's own verdict is to be", default=frozenset(Outcome)
     )
     alike: frozenset[str] = parameter(
         read_names, NAMES, "faults that no client could tell from this plan's (core.diagnosis)", default=frozenset()

@@ -25,6 +25,12 @@ from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.parameter import parameters
 from affinity_tester.lab.plan import Plan
 
+LONGEST_PLAN = 1 << 18
+"""Characters: thousands of faults. What is longer is no plan, and would take minutes to be read."""
+
+DEEPEST = 16
+"""Levels; a plan has three."""
+
 
 def shipped_names() -> tuple[str, ...]:
     """The plans that come with the package, in order of their names."""
@@ -60,7 +66,8 @@ def _shipped_text(name: str) -> str:
 def load(path: Path) -> Plan:
     """Read a plan; raises `UserError`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST_PLAN + 1)
     except OSError as error:
         raise UserError(f"cannot read the plan {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -70,7 +77,10 @@ def load(path: Path) -> Plan:
 
 def parse(text: str, source: str) -> Plan:
     """Read a plan's text; `source` names it in errors. Raises `UserError`."""
+    if len(text) > LONGEST_PLAN:
+        raise UserError(f"{source}: it is too long for a plan: at most {LONGEST_PLAN >> 10} KiB are read")
     try:
+        _check_depth(text, source)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -86,6 +96,20 @@ def parse(text: str, source: str) -> Plan:
     for problem in plan.problems():
         raise UserError(f"{source}: {problem}")
     return plan
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Raise `UserError` for what is nested too deeply, which would be read level by level; and `yaml.YAMLError`."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            mark = event.start_mark
+            where = f"{source}:{mark.line + 1 if mark else 1}"
+            raise UserError(f"{where}: nested too deeply: a plan has lists and mappings in {DEEPEST} levels at most")
 
 
 class _Reader:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
+import socket
+
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.names import pod_ip, pod_name
 from affinity_tester.lab.parts import Pod
+from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.server import EchoServer
+from affinity_tester.settings import DEFAULT_MAX_FLOWS
+
+
+class PodServer(EchoServer):
+    """An echo server whose flows can be forgotten, as an overfull one forgets some (`--max-flows`)."""
+
+    def forget(self) -> None:
+        """RECEIVED-COUNT starts again for every flow, under the same INSTANCE-ID."""
+        self._responder.flows.clear()
 
 
 class PodHost:
@@ -13,29 +27,46 @@ class PodHost:
     def __init__(self, seed: int) -> None:
         """The seed decides the pods' names."""
         self._seed = seed
-        self._servers: dict[str, EchoServer] = {}
+        self._servers: dict[str, PodServer] = {}
+        self._sockets: dict[TransportAddress, socket.socket] = {}
+        """By the address of the pod; the servers close them."""
         self._count = 0
 
     async def start(self, node: str) -> Pod:
         """Start the next pod, on this node; it is in no pool yet. Raises `UserError` when its address cannot be bound."""
         self._count += 1
         name = pod_name(self._seed, self._count)
-        server = await EchoServer.start([pod_ip(self._count)], 0, pod_name=name, node_name=node)
-        self._servers[name] = server
+        server = self._serve(pod_ip(self._count), 0, name, node)
         return Pod(name=name, node=node, address=server.addresses[0], instance=server.instance_id)
 
     async def kill(self, name: str) -> None:
         """Close a pod's socket; it is silent when this returns."""
-        await self._servers.pop(name).close()
+        server = self._servers.pop(name)
+        for address in server.addresses:
+            del self._sockets[address]
+        await server.close()
 
     async def restart(self, pod: Pod) -> bytes:
         """Start a killed pod's container again, under its name and address; returns its new INSTANCE-ID."""
-        address = pod.address
-        server = await EchoServer.start([address.ip], address.port, pod_name=pod.name, node_name=pod.node)
-        self._servers[pod.name] = server
-        return server.instance_id
+        return self._serve(pod.address.ip, pod.address.port, pod.name, pod.node).instance_id
+
+    def forget(self) -> None:
+        """Every pod that runs forgets its flows."""
+        for server in self._servers.values():
+            server.forget()
+
+    def socket_at(self, address: TransportAddress) -> socket.socket:
+        """The socket of the pod that listens there: what it sends comes from the pod's own address."""
+        return self._sockets[address]
 
     async def close(self) -> None:
         """Kill all that still run."""
-        while self._servers:
-            await self._servers.popitem()[1].close()
+        for name in list(self._servers):
+            await self.kill(name)
+
+    def _serve(self, ip: str, port: int, name: str, node: str) -> PodServer:
+        sock = bind_udp(ip, port)
+        names = (name, node, secrets.token_bytes(8))
+        server = self._servers[name] = PodServer.serve([sock], *names, key=None, max_flows=DEFAULT_MAX_FLOWS)
+        self._sockets[server.addresses[0]] = sock
+        return server

@@ -27,8 +27,8 @@ from affinity_tester.settings import NS_PER_S, ClientSettings
 FRONT = TransportAddress("127.0.0.1", 0)
 """Where the balancer listens; the kernel chooses the port."""
 
-CONFIRM_S = 0.5
-"""How often the lab's control plane lists the pool."""
+ADVANCE_S = 0.02
+"""How often the lab's control plane looks what has arrived."""
 
 
 async def run_plan(
@@ -62,8 +62,11 @@ async def open_lab(plan: Plan, ledger: Ledger, emit: Callable[[Event], None]) ->
         path.vip = node_name(1) if plan.vip else None
         for position in range(plan.pods):
             path.add_pod(await hosted.start(node_name(position % len(path.nodes) + 1)))
-        balancer = Balancer.start(path, Mangler(ledger.record), sources, FRONT)
-        stage = Stage(balancer, hosted, ControlPlane(path, emit))
+        balancer = Balancer.start(path, Mangler(ledger.record), sources, FRONT, hosted.socket_at)
+        control = ControlPlane(
+            path, emit, one_item_ns=plan.settle_ns // 2, watch_ns=plan.late_ns, changed=ledger.pool_changed
+        )
+        stage = Stage(balancer, hosted, control)
         yield Lab(plan, ledger, emit, stage)
     finally:
         if stage is not None:
@@ -129,8 +132,8 @@ class Lab:
         self._ledger.observe(event)
         self._emit(event)
         if isinstance(event, RunStarted):
-            self._stage.control.look(event.at_ns)
-            self._stage.play(self._confirm())
+            self._stage.control.begin(event.at_ns)
+            self._stage.play(self._listen())
             self._start(event.at_ns)
         elif isinstance(event, SessionStarted):
             self._bench.clients.add(event.local)
@@ -158,7 +161,8 @@ class Lab:
         self._emit(self._ledger.inject(number, now_ns, deal))
         self._stage.look()
 
-    async def _confirm(self) -> None:
+    async def _listen(self) -> None:
+        """Let the control plane's news and lists arrive."""
         while True:
-            await asyncio.sleep(CONFIRM_S)
-            self._stage.control.confirm(clock.now_ns())
+            await asyncio.sleep(ADVANCE_S)
+            self._stage.control.advance(clock.now_ns())

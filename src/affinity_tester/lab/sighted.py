@@ -9,6 +9,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
     ClientFault,
+    CrossDelivered,
     DuplicateDiffers,
     NetworkError,
     OutageStarted,
@@ -30,11 +31,15 @@ LOSS_NS = 2 * NS_PER_S
 REDS: Mapping[type[SessionEvent], Sign] = {
     OutageStarted: Sign.OUTAGE,
     WrongSource: Sign.WRONG_SOURCE,
+    CrossDelivered: Sign.CROSS_DELIVERED,
     NetworkError: Sign.NETWORK_ERROR,
     DuplicateDiffers: Sign.DUPLICATE_DIFFERS,
     ClientFault: Sign.CLIENT_FAULT,
 }
 """Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
+
+STRAYS: frozenset[Kind | Sign] = frozenset({Sign.WRONG_SOURCE, Sign.CROSS_DELIVERED})
+"""Replies that arrived elsewhere than they should have."""
 
 _WAYS = (Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD)
 
@@ -108,6 +113,16 @@ def seen_words(ledger: Ledger, injection: Injection) -> str:
         )
         given = (session.judged[change.number] for change in changes if change.number in session.judged)
         mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
+        mine.update(
+            f"outage judged {Judged(outage.judgement, outage.avoidable)}"
+            for outage in session.outages.values()
+            if Sign.OUTAGE in wanted and overlaps(injection, outage.since_ns, outage.at_ns)
+        )
+        mine.update(
+            f"{stray.stray.value} judged {stray.judgement.value}"
+            for stray in session.strays.values()
+            if wanted & STRAYS and within(injection, stray.heard_ns)
+        )
         noticed += mine.total() > 0
         seen.update(mine)
     parts = [f"{what} {count}" for what, count in seen.items() if count]
@@ -130,6 +145,11 @@ def caused_ns(event: SessionEvent) -> int:
 def within(injection: Injection, at_ns: int) -> bool:
     """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
     return injection.at_ns - LAG_NS <= at_ns <= injection.deal.until_ns + LAG_NS
+
+
+def overlaps(injection: Injection, from_ns: int, to_ns: int) -> bool:
+    """Whether the fault's cause lasted at some time from then to then."""
+    return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.deal.until_ns + LAG_NS
 
 
 def straddles(change: Change, injection: Injection) -> bool:

@@ -16,6 +16,12 @@ from affinity_tester.settings import NS_PER_S
 READ_S = 0.02
 """Time in which a pod reads what is queued at its socket, before it is closed: every loss in the lab is a wanted one."""
 
+QUIET_TURNS = 12
+"""Turns of the loop in which a packet goes from the client to the pod and back: it needs four."""
+
+MAX_TURNS = 20_000
+"""A second or so: between two probes there mostly is such a time."""
+
 
 class Stage:
     """A running lab. What a play raises ends the run."""
@@ -27,6 +33,7 @@ class Stage:
         self.control = control
         self.client_ip: str | None = None
         """What the client's machine takes for its own address from now on; None: what the system says."""
+        self._awake_clock = clock.now_ns
         self._pods = pods
         self._plays: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -46,11 +53,27 @@ class Stage:
         for task in self._plays:
             task.cancel()
         await asyncio.gather(*self._plays, return_exceptions=True)
+        clock.now_ns = self._awake_clock
         self._failed.cancel()
 
     async def wait(self, ns: int) -> None:
         """Let time pass."""
         await asyncio.sleep(ns / NS_PER_S)
+
+    async def drained(self) -> None:
+        """Return between two probes, when what is under way has arrived: nothing passed in some turns of the loop."""
+        quiet, passed = 0, -1
+        for _ in range(MAX_TURNS):
+            await asyncio.sleep(0)
+            before, passed = passed, sum(flow.packets for flow in self.path.flows.values())
+            quiet = quiet + 1 if passed == before else 0
+            if quiet == QUIET_TURNS:
+                return
+
+    def sleep_machine(self, ns: int) -> None:
+        """Let the clock of the run go on without anything happening, as while the machine sleeps; until `close`."""
+        awake = clock.now_ns
+        clock.now_ns = lambda: awake() + ns
 
     def look(self) -> None:
         """Let the control plane tell what has changed."""
@@ -68,6 +91,10 @@ class Stage:
         self.path.dead.add(name)
         await asyncio.sleep(READ_S)
         await self._pods.kill(name)
+
+    def forget_flows(self) -> None:
+        """Every pod forgets its flows, and goes on."""
+        self._pods.forget()
 
     async def restart_pod(self, name: str) -> None:
         """Start the container of a killed pod again."""

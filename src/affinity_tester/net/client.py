@@ -57,6 +57,10 @@ from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 SWEEP_NS = NS_PER_S // 4
 """How often losses and outages are looked for: well below the loss threshold."""
 
+DROPS_TURNS = 40
+"""Each session's drops are read once in so many sweeps (10 s), and with its losses: what was dropped long before a loss
+is no reason for it."""
+
 SILENCE_NS = 5 * NS_PER_S
 """After so long without any answer since the start, the run says so."""
 
@@ -123,6 +127,9 @@ class _Client:
         kept_ns = HISTORY_NS + PRUNE_NS
         self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
+        self._owners: dict[int, Session] = {}
+        """By token, all sessions and the canaries of late: a reply to one may arrive at another."""
+        self._drops_turn = 0
         self._canaries = Canaries(
             self._open_session,
             self._close_session,
@@ -186,6 +193,15 @@ class _Client:
         self._routes = {route.address: route for route in routes}
         several = len(routes) > 1
         now_ns = clock.now_ns()
+        self._reader = Reader(asyncio.get_running_loop(), self._guarded)
+        observe = self._observe  # bound once for all
+        numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
+        for number, route in zip(numbers, itertools.cycle(routes), strict=False):
+            try:
+                self._sessions.append(self._open_session(f"CLIENT-{number}", route.address, observe))
+            except OSError as error:
+                raise _open_error(error, len(self._sessions), settings.sessions, route.source) from error
+        # Only now: a start that is refused is no run.
         self._emit(
             RunStarted(
                 now_ns,
@@ -205,15 +221,7 @@ class _Client:
                 unprobed=unprobed,
             )
         )
-        self._reader = Reader(asyncio.get_running_loop(), self._guarded)
-        observe = self._observe  # bound once for all
-        numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
-        for number, route in zip(numbers, itertools.cycle(routes), strict=False):
-            try:
-                session = self._open_session(f"CLIENT-{number}", route.address, observe)
-            except OSError as error:
-                raise _open_error(error, len(self._sessions), settings.sessions, route.source) from error
-            self._sessions.append(session)
+        for session in self._sessions:
             self._emit(SessionStarted(now_ns, session.name, session.local, session.target if several else None))
 
     def _open_session(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
@@ -228,7 +236,9 @@ class _Client:
             emit=emit,
             scope_id=route.scope_id,
             connected=settings.connected,
+            owners=self._owners,
         )
+        self._owners[session.token] = session
         assert self._reader is not None
         self._reader.add(session)
         return session
@@ -237,6 +247,8 @@ class _Client:
         assert self._reader is not None
         self._reader.remove(session)
         session.sock.close()
+        still_s = self._settings.loss_threshold_ns / NS_PER_S
+        asyncio.get_running_loop().call_later(still_s, self._owners.pop, session.token, None)
 
     async def _wait_until(self, end_ns: int | None) -> bool:
         """Wait for `stop`; False when the end (None: none) came first.
@@ -354,6 +366,9 @@ class _Client:
         sessions = self._sessions
         for session in [session for session in sessions if session.tracker.pending]:
             session.expire()
+        for session in sessions[self._drops_turn :: DROPS_TURNS]:
+            session.check_drops()
+        self._drops_turn = (self._drops_turn + 1) % DROPS_TURNS
         behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
         now_ns = clock.now_ns()
         if self._sending:
@@ -365,6 +380,7 @@ class _Client:
             self._canaries.answer_times,
             self._canaries.unanswered_ns,
             self.resumed_ns,
+            {session.name: session.drops_since_reply() for session in behind if session.drops},
         )
         silent_ns = now_ns - self._schedule.start_ns
         if not self._answered and not self._told_silence and silent_ns >= SILENCE_NS:
@@ -384,11 +400,24 @@ class _Client:
 
     def _why_silent(self) -> str:
         """What the sessions themselves know of it; empty: nothing."""
+        strayed = sum(session.wrong_source for session in self._sessions)
+        if strayed:
+            sources = sorted({source for session in self._sessions for source in session.strayed_from})
+            more = f" and {len(sources) - WORST} more" if len(sources) > WORST else ""
+            told = ", ".join(sources[:WORST]) + more
+            asked = ", ".join(map(str, self._routes))
+            return f"{strayed:,} replies came from {told}, not from {asked}: such replies answer nothing"
+        crossed = sum(session.cross_delivered for session in self._sessions)
+        if crossed:
+            return f"{crossed:,} replies came, each to another session than the one that had sent the probe"
         undecodable = sum(session.undecodable for session in self._sessions)
+        keyed = self._settings.key is not None
+        for session in self._sessions:
+            if session.error_response is not None:
+                return _why_refused(session.error_response, keyed=keyed)
         if undecodable:
-            return (
-                f"{undecodable:,} replies came that are none to these probes: is AFFINITY_KEY the same on both sides?"
-            )
+            perhaps = "is AFFINITY_KEY the same on both sides?" if keyed else "is this a STUN server's port?"
+            return f"{undecodable:,} replies came that are none to these probes: {perhaps}"
         refused = sum(session.network_errors for session in self._sessions)
         if refused:
             return f"{refused:,} ICMP errors came back (see above): nothing answers at this address and port"
@@ -448,6 +477,22 @@ class _Client:
             of_route = [each.name for each in self._sessions if each.target == route.address]
             name = session if session in of_route else of_route[0]
             self._emit(ClientFault(now_ns, name, "local-address", detail))
+
+
+def _why_refused(error: str, *, keyed: bool) -> str:
+    """What a STUN error response (code and reason, RFC 8489, section 14.8) says of these probes."""
+    code = error.partition(" ")[0]
+    if code == "401":
+        why = (
+            "is AFFINITY_KEY the server's?"
+            if keyed
+            else "it wants credentials (with an affinity-tester server: AFFINITY_KEY, on both sides), and these have none"
+        )
+    elif code == "420" and keyed:
+        why = "it does not know what AFFINITY_KEY adds to them (MESSAGE-INTEGRITY-SHA256): unset it"
+    else:
+        why = "the server does not take them: probe one that answers plain Binding requests"
+    return f"the server answers these probes with the error {error:.100}: {why}"
 
 
 def _open_error(error: OSError, opened: int, wanted: int, source: str) -> UserError:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from affinity_tester import clock
+from affinity_tester.core.rate_limit import pack_source
 from affinity_tester.core.stun import HEADER_SIZE, MAX_COUNT
-from affinity_tester.net.mmsg import SIZE, Batch, is_available, peer_address
+from affinity_tester.net.mmsg import SIZE, Batch, Started, is_available, peer_address, peer_ip
 from affinity_tester.net.responder import Responder
 
 PER_WAKE_UP = 4 * SIZE
@@ -45,6 +47,11 @@ def read_single(sock: socket.socket, responder: Responder) -> None:
         if not source[1]:
             responder.drop("source-port-0")  # nothing can be sent there
             continue
+        if responder.limit is not None:
+            over = responder.limit.refuse(pack_source(source[0]), clock.now_ns())
+            if over is not None:
+                responder.drop(over)
+                continue
         reply = responder.respond(data, source)  # IPv6 adds flow and scope, which tell sources apart
         if reply is None:
             continue
@@ -62,6 +69,7 @@ class BatchReader:
     def __init__(self, sock: socket.socket, responder: Responder, batch: Batch) -> None:
         self._fd = sock.fileno()
         self._responder = responder
+        self._limit = responder.limit
         self._batch = batch
 
     def read(self) -> None:
@@ -87,7 +95,10 @@ class BatchReader:
         responder, batch = self._responder, self._batch
         find, out, stride, lengths = responder.flows.get, batch.out, batch.stride, batch.lengths
         ready = offset = answered = 0
-        for index, (peer, head, token, seq, padding), (size,) in batch.starts(received):
+        starts = batch.starts(received)
+        for index, (peer, head, token, seq, padding), (size,) in (
+            starts if self._limit is None else self._within(starts)
+        ):
             flow = find((token, peer))
             if flow is not None and flow.size == size and flow.request_head == head and flow.padding == padding:
                 flow.count = count = flow.count + 1
@@ -105,6 +116,18 @@ class BatchReader:
             offset += stride
         responder.answered += answered
         return ready
+
+    def _within(self, starts: Iterator[Started]) -> Iterator[Started]:
+        """Those that the limit lets pass; the other ones are counted."""
+        limit, now_ns = self._limit, clock.now_ns()
+        assert limit is not None
+        ip = peer_ip(self._batch.name_size)
+        for started in starts:
+            over = limit.refuse(started[1][0][ip], now_ns)
+            if over is None:
+                yield started
+            else:
+                self._responder.drop(over)
 
     def _answer_any(self, index: int, peer: bytes, size: int) -> bytes | None:
         address = peer_address(peer)

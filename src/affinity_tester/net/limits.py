@@ -19,13 +19,18 @@ def raise_descriptor_limit(sockets: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise UserError(
-            f"{sockets} sessions need {needed} file descriptors, and this process may have {hard}: "
-            f"take at most {max(0, hard - SPARE_DESCRIPTORS)} --sessions, or raise the hard limit (ulimit -Hn)"
+        raising = (
+            f"raise the hard limit to {needed} or more (ulimit -Hn as root, LimitNOFILE= of systemd, "
+            "--ulimit nofile= of docker)"
         )
+        fitting = hard - SPARE_DESCRIPTORS
+        todo = f"take at most {fitting} --sessions, or {raising}" if fitting > 0 else raising
+        raise UserError(f"{_need(sockets)} {needed} file descriptors, and this process may have {hard}: {todo}")
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     except (ValueError, OSError) as error:  # macOS caps it below an infinite hard limit
-        raise UserError(
-            f"{sockets} sessions need {needed} file descriptors, and the system refuses: {error}"
-        ) from error
+        raise UserError(f"{_need(sockets)} {needed} file descriptors, and the system refuses: {error}") from error
+
+
+def _need(sockets: int) -> str:
+    return "1 session needs" if sockets == 1 else f"{sockets} sessions need"

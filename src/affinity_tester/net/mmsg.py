@@ -37,6 +37,9 @@ _LENGTH = struct.Struct("@56xI4x")
 Start = tuple[bytes, bytes, bytes, bytes, bytes]
 """A datagram's peer (its sockaddr), and of the datagram the first 8 bytes, 8 more, and twice 4 more."""
 
+Started = tuple[int, Start, tuple[int]]
+"""A received datagram: its index in the batch, how it starts, and its (length,)."""
+
 
 def is_available() -> bool:
     """Whether this system has the calls, and lets them be made (a sandbox's filter may not)."""
@@ -121,7 +124,7 @@ class Batch:
         """Receive what is queued at a non-blocking socket; returns how many datagrams. Raises `OSError`."""
         return _checked(self._recvmmsg(fd, self._received.address, SIZE, 0, None))
 
-    def starts(self, count: int) -> Iterator[tuple[int, Start, tuple[int]]]:
+    def starts(self, count: int) -> Iterator[Started]:
         """Of each datagram just received: its index, how it starts (past its end: anything), and its (length,)."""
         starts: Iterator[Any] = self._start.iter_unpack(self._view[: count * _STRIDE])
         lengths: Iterator[Any] = _LENGTH.iter_unpack(self._headers[: count * _LENGTH.size])
@@ -153,9 +156,13 @@ class Batch:
         return _checked(self._sendmmsg(fd, self._out.address + first * _MMSGHDR.size, end - first, 0))
 
 
+def peer_ip(name_size: int) -> slice:
+    """Where the IP address is in a sockaddr of so many bytes."""
+    return slice(4, 8) if name_size == _NAME_SIZES[socket.AF_INET] else slice(8, 24)
+
+
 def peer_address(peer: bytes) -> tuple[str, int]:
     """A sockaddr_in's or sockaddr_in6's (IP address, port)."""
     port = int.from_bytes(peer[2:4], "big")
-    if len(peer) == _NAME_SIZES[socket.AF_INET]:
-        return socket.inet_ntop(socket.AF_INET, peer[4:8]), port
-    return socket.inet_ntop(socket.AF_INET6, peer[8:24]), port
+    family = socket.AF_INET if len(peer) == _NAME_SIZES[socket.AF_INET] else socket.AF_INET6
+    return socket.inet_ntop(family, peer[peer_ip(len(peer))]), port

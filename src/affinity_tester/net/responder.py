@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.core.stun import HEADER_SIZE, ResponseEncoder, decode_request, is_plain_probe, plain_probe_marks
 from affinity_tester.errors import StunError
@@ -60,9 +61,11 @@ class Flow:
         "template",
     )
 
-    def __init__(self, source: Source, encoder: ResponseEncoder, address: tuple[str, int], size: int) -> None:
-        self.count = 0
-        self.looked_at = 1
+    def __init__(
+        self, source: Source, encoder: ResponseEncoder, address: tuple[str, int], size: int, counted_before: int
+    ) -> None:
+        self.count = counted_before
+        self.looked_at = counted_before + 1
         """The count when it was last looked at to be forgotten, or at its first probe."""
         self.prepare(source, encoder, address, size)
 
@@ -83,16 +86,27 @@ class Flow:
 class Responder:
     """The answers of one server instance, for all its sockets."""
 
-    def __init__(self, encoder: ResponseEncoder, *, max_flows: int, key: bytes | None = None) -> None:
-        """Raise `ValueError` for a bound below 1."""
+    def __init__(
+        self,
+        encoder: ResponseEncoder,
+        *,
+        max_flows: int,
+        key: bytes | None = None,
+        counted_before: int = 0,
+        limit: RateLimit | None = None,
+    ) -> None:
+        """A new flow's first probe is number `counted_before + 1`. Raise `ValueError` for a bound below 1."""
         if max_flows < 1:
             raise ValueError(f"{max_flows} flows cannot be the bound: at least 1 is needed")
         self._encoder = encoder
         self._max_flows = max_flows
         self._key = key
+        self._counted_before = counted_before
         self.flows: OrderedDict[tuple[bytes, Source], Flow] = OrderedDict()
         """By token and source. Who finds a request here that its flow is prepared for may count and answer it."""
         self._dropped: Counter[str] = Counter()
+        self.limit = limit
+        """Asked by the readers of the sockets, before they ask for an answer; None: all datagrams are read."""
         self.answered = 0
         """Success responses."""
         self._refused = 0
@@ -122,7 +136,7 @@ class Responder:
         if flow is None:
             if len(self.flows) >= self._max_flows:
                 self._forget_one()
-            flow = self.flows[flow_key] = Flow(source, self._encoder, address, len(data))
+            flow = self.flows[flow_key] = Flow(source, self._encoder, address, len(data), self._counted_before)
         elif flow.size != len(data):
             flow.prepare(source, self._encoder, address, len(data))
         flow.count += 1
@@ -130,7 +144,7 @@ class Responder:
         return flow.template.render(transaction_id, flow.count)
 
     def drop(self, reason: str) -> None:
-        """Count a datagram that its socket could not have answered."""
+        """Count a datagram that nobody asks an answer to."""
         self._dropped[reason] += 1
 
     def unsent(self, reply: bytes) -> None:

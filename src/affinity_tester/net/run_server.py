@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from affinity_tester import __version__, clock
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
@@ -38,11 +39,16 @@ async def run_server(
     raises ends the server and is raised again.
     """
     hosts = settings.hosts or local_addresses()
-    server = await _start(hosts, settings)
+    warnings: asyncio.Queue[ServerWarning] = asyncio.Queue()
+
+    def warn(text: str) -> None:
+        warnings.put_nowait(ServerWarning(clock.now_ns(), text))
+
+    server = await _start(hosts, settings, warn)
     health = None
     try:
         if settings.health_port:
-            health = await HealthServer.start(hosts, settings.health_port, lambda: True)
+            health = await HealthServer.start(hosts, settings.health_port, lambda: server.trouble, warn)
         started_ns = clock.now_ns()
         log(
             ServerStarted(
@@ -60,10 +66,10 @@ async def run_server(
             )
         )
         for host in filter(is_wildcard, hosts):
-            text = f"{host} is a wildcard: replies may leave from another address than the probe was sent to"
-            log(ServerWarning(clock.now_ns(), text))
+            warn(f"{host} is a wildcard: replies may leave from another address than the probe was sent to")
         side = (
             asyncio.create_task(_tell(server, settings.stats_interval_ns, log)),
+            asyncio.create_task(_pass_on(warnings, log)),
             asyncio.create_task(server.failure()),
         )
         try:
@@ -75,7 +81,9 @@ async def run_server(
             for task in side:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
-        total = await server.totals()
+        total = await server.close()
+        while not warnings.empty():
+            log(warnings.get_nowait())
         ended_ns = clock.now_ns()
         log(ServerStopped(ended_ns, total, ended_ns - started_ns))
     finally:
@@ -84,10 +92,10 @@ async def run_server(
         await server.close()
 
 
-async def _start(hosts: Sequence[str], settings: ServerSettings) -> Server:
+async def _start(hosts: Sequence[str], settings: ServerSettings, warn: Callable[[str], None]) -> Server:
     """One worker is this process; more are processes of their own."""
     if settings.workers > 1:
-        return await WorkerPool.start(hosts, settings)
+        return await WorkerPool.start(hosts, settings, warn)
     return await EchoServer.start(
         hosts,
         settings.port,
@@ -95,6 +103,7 @@ async def _start(hosts: Sequence[str], settings: ServerSettings) -> Server:
         node_name=settings.node_name,
         key=settings.key,
         max_flows=settings.max_flows,
+        limit=RateLimit.of(settings.rate_limit, settings.rate_limit_prefix, clock.now_ns()),
     )
 
 
@@ -112,6 +121,12 @@ async def _until(
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def _pass_on(warnings: asyncio.Queue[ServerWarning], log: Callable[[ServerEvent], None]) -> None:
+    """Log what comes from where nothing may be raised."""
+    while True:
+        log(await warnings.get())
 
 
 async def _tell(server: Server, interval_ns: int, log: Callable[[ServerEvent], None]) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import NoReturn, Self
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
-from affinity_tester.core.stun import ResponseEncoder
+from affinity_tester.core.stun import SERVER_SOFTWARE, WILDCARD_SOFTWARE, ResponseEncoder
 from affinity_tester.errors import UserError
-from affinity_tester.net.addresses import bind_udp, bound_address
+from affinity_tester.net.addresses import bind_udp, bound_address, is_wildcard
 from affinity_tester.net.echo_socket import make_reader
 from affinity_tester.net.responder import Responder
 from affinity_tester.settings import DEFAULT_MAX_FLOWS
@@ -24,8 +25,8 @@ class EchoServer:
     Several may run in one process, each as a pod of its own (the lab does so). It runs until `close`.
     """
 
-    def __init__(self, responder: Responder, instance_id: bytes) -> None:
-        self._responder = responder
+    def __init__(self, instance_id: bytes) -> None:
+        self._responder: Responder
         self._sockets: list[socket.socket] = []
         self.instance_id = instance_id
         """INSTANCE-ID of every reply."""
@@ -43,6 +44,7 @@ class EchoServer:
         instance_id: bytes | None = None,
         key: bytes | None = None,
         max_flows: int = DEFAULT_MAX_FLOWS,
+        limit: RateLimit | None = None,
     ) -> Self:
         """Bind one socket on each numeric address and answer there; port 0 gives each a free one.
 
@@ -51,7 +53,7 @@ class EchoServer:
         """
         instance_id = secrets.token_bytes(8) if instance_id is None else instance_id
         names = (pod_name, node_name, instance_id)
-        return cls.serve((bind_udp(host, port) for host in hosts), *names, key=key, max_flows=max_flows)
+        return cls.serve((bind_udp(host, port) for host in hosts), *names, key=key, max_flows=max_flows, limit=limit)
 
     @classmethod
     def serve(
@@ -63,25 +65,36 @@ class EchoServer:
         *,
         key: bytes | None,
         max_flows: int,
+        counted_before: int = 0,
+        limit: RateLimit | None = None,
     ) -> Self:
         """Answer at non-blocking sockets, and close them in the end. Raises `UserError` as `start` does."""
-        try:
-            encoder = ResponseEncoder(pod_name, node_name, instance_id, key=key)
-            responder = Responder(encoder, max_flows=max_flows, key=key)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        self = cls(responder, instance_id)
-        loop = asyncio.get_running_loop()
-        reader_of = make_reader()
+        self = cls(instance_id)
         try:
             for sock in sockets:
                 self._sockets.append(sock)
                 self.addresses += (bound_address(sock),)
-                loop.add_reader(sock, reader_of(sock, responder))
+            wildcard = any(is_wildcard(address.ip) for address in self.addresses)
+            software = WILDCARD_SOFTWARE if wildcard else SERVER_SOFTWARE
+            encoder = ResponseEncoder(pod_name, node_name, instance_id, software, key)
+            self._answer(
+                Responder(encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit)
+            )
+        except ValueError as error:
+            self._close()
+            raise UserError(str(error)) from error
         except BaseException:
             self._close()
             raise
         return self
+
+    def _answer(self, responder: Responder) -> None:
+        """Answer at all sockets."""
+        self._responder = responder
+        loop = asyncio.get_running_loop()
+        reader_of = make_reader()
+        for sock in self._sockets:
+            loop.add_reader(sock, reader_of(sock, responder))
 
     @property
     def counters(self) -> ServerTotals:
@@ -92,14 +105,20 @@ class EchoServer:
         """As `counters`, in the form that `WorkerPool` has too."""
         return self.counters
 
+    @property
+    def trouble(self) -> str:
+        """As that of `WorkerPool`: it has none."""
+        return ""
+
     async def failure(self) -> NoReturn:
         """Wait for the failure that ends it: there is none."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    async def close(self) -> None:
-        """Close the sockets; it is silent when this returns."""
+    async def close(self) -> ServerTotals:
+        """Close the sockets; it is silent when this returns what it has counted."""
         self._close()
+        return self.counters
 
     def _close(self) -> None:
         loop = asyncio.get_running_loop()

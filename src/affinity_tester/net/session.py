@@ -5,17 +5,27 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
+from types import MappingProxyType
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import ClientFault, Counts, Event, NetworkError, SessionSummary, WrongSource
-from affinity_tester.core.identity import Kind
-from affinity_tester.core.stun import Conversation
+from affinity_tester.core.events import (
+    ClientFault,
+    Counts,
+    CrossDelivered,
+    Event,
+    NetworkError,
+    SessionSummary,
+    WrongSource,
+)
+from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.stun import Conversation, listens_on_wildcard, token_in
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
 from affinity_tester.net.clock import wall_to_run_ns
+from affinity_tester.net.drops import Drops
 from affinity_tester.net.probe_socket import (
     ADDRESS_ERRNOS,
     LOCAL_ERRNOS,
@@ -28,6 +38,12 @@ from affinity_tester.net.probe_socket import (
 
 READ_BOUND = 10_000
 """Datagrams read on one look at a socket: more than its buffer holds, so only a flood that goes on reaches it."""
+
+TELL_AGAIN_NS = 10_000_000_000
+"""A reply that arrives elsewhere is told again after so long, while more of its sort come."""
+
+MOST_TOLD = 64
+"""So many different things a session tells of once, or now and then: a spray of sources must not grow memory."""
 
 _BUFFERS = (bytearray(1 << 16),)
 """What is read is understood before anything else is, so all sessions read into the same; any datagram fits."""
@@ -49,6 +65,8 @@ tally: Callable[[Session], tuple[int, ...]] = attrgetter(
     "network_errors",
     "tracker.stale",
     "undecodable",
+    "cross_delivered",
+    "own_losses",
 )
 """A session's `Counts`, in their order, as plain numbers: those of 10,000 sessions are summed up between two probes."""
 
@@ -60,12 +78,17 @@ class Session:
         "_destination",
         "_emit",
         "_expected",
+        "_noticed",
+        "_owners",
         "_told",
         "_wire",
+        "cross_delivered",
         "drops",
+        "error_response",
         "local",
         "name",
         "network_errors",
+        "own_losses",
         "send_errors",
         "sock",
         "target",
@@ -85,8 +108,9 @@ class Session:
         emit: Callable[[Event], None],
         scope_id: int = 0,
         connected: bool,
+        owners: Mapping[int, Session] = MappingProxyType({}),
     ) -> None:
-        """Take over a bound socket."""
+        """Take over a bound socket; `owners` has, by token, the sessions whose replies may arrive here by mistake."""
         self.sock = sock
         self.target = target
         self.tracker = tracker
@@ -99,10 +123,19 @@ class Session:
         ip, port = sock.getsockname()[:2]
         self.local = TransportAddress(sys.intern(ip), port)
         self.timer_misses = self.send_errors = self.wrong_source = self.network_errors = self.undecodable = 0
+        self.error_response: str | None = None
+        """Code and reason of the last STUN error response to a probe."""
         self.drops = 0
         """Replies dropped at the socket's full buffer."""
-        self._told: set[tuple[str, ...]] | None = None
-        """What was told once; most sessions have nothing to tell."""
+        self.cross_delivered = 0
+        """Replies to other sessions' probes."""
+        self.own_losses = 0
+        """Lost probes that `drops` accounts for."""
+        self._noticed: Drops | None = None
+        """`drops` in time, once there are some."""
+        self._owners = owners
+        self._told: dict[tuple[str, ...], int] | None = None
+        """What was told, and when; most sessions have nothing to tell."""
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -163,18 +196,54 @@ class Session:
         received_ns = clock.now_ns() if wall_ns is None else wall_ns + to_run_ns
         try:
             seq, identity, count = self._wire.read(_BUFFERS[0], size)
-        except StunError:
-            self.undecodable += 1
+        except StunError as error:
+            if error.reason == "error-response" and self._is_expected(source):
+                self.error_response = error.detail
+            self._read_another_s(error, size, source, received_ns)
         else:
             if seq >= self.tracker.sent_count:
                 self.undecodable += 1
             elif source == self._expected or self._is_expected(source):
                 self.tracker.replied(seq, identity, count, received_ns)
             else:
-                self.wrong_source += 1
-                address = TransportAddress(source[0].partition("%")[0], source[1])
-                self._tell_once(("source", str(address)), WrongSource(received_ns, self.name, address, self.target))
+                self._read_strayed(seq, identity, source, received_ns)
         return 0 if wall_ns is None else received_ns
+
+    def _read_strayed(self, seq: int, identity: Identity, source: tuple[str, int], received_ns: int) -> None:
+        """A reply to a probe of this session, from a wrong source."""
+        self.wrong_source += 1
+        sent_ns = self.tracker.replied_elsewhere(seq, identity, received_ns)
+        if sent_ns is not None:
+            address = _address(source)
+            wildcard = listens_on_wildcard(identity.software)
+            event = WrongSource(received_ns, self.name, address, self.target, seq, sent_ns, identity, wildcard)
+            self._tell_again(("source", str(address)), event)
+
+    def _read_another_s(self, error: StunError, size: int, source: tuple[str, int], received_ns: int) -> None:
+        """What is no reply to a probe of this session; it may be one to a sibling's."""
+        owner = self._owners.get(token_in(_BUFFERS[0])) if error.reason == "other-transaction" else None
+        reply = None if owner is None else owner.read_astray(size, received_ns)
+        if owner is None or reply is None:
+            self.undecodable += 1
+            return
+        self.cross_delivered += 1
+        seq, identity, sent_ns = reply
+        if sent_ns is not None:
+            event = CrossDelivered(received_ns, self.name, owner.name, seq, sent_ns, identity, _address(source))
+            self._tell_again(("owner", owner.name), event)
+
+    def read_astray(self, size: int, received_ns: int) -> tuple[int, Identity, int | None] | None:
+        """A sibling read a datagram with this session's token: the sequence number it answers, who did, and when it was sent.
+
+        When it was sent is None if that is forgotten; all is None for what is no reply to a probe of this session.
+        """
+        try:
+            seq, identity, _count = self._wire.read(_BUFFERS[0], size)
+        except StunError:
+            return None
+        if seq >= self.tracker.sent_count:
+            return None
+        return seq, identity, self.tracker.replied_elsewhere(seq, identity, received_ns)
 
     def read_empty(self) -> int:
         """Read all there is; return a time at which the socket was seen empty, or that was before what is left."""
@@ -199,8 +268,12 @@ class Session:
 
     def _tell_errors(self, now_ns: int, heard: list[IcmpError]) -> None:
         for error in heard:
+            try:
+                seq = self._wire.quoted(error.probe)
+            except StunError:
+                continue  # about what another socket sent, which had this port before
             self.network_errors += 1
-            event = NetworkError(now_ns, self.name, self._wire.quoted(error.probe), error.error, error.offender)
+            event = NetworkError(now_ns, self.name, seq, error.error, error.offender)
             self._tell_once(("icmp", error.error, error.offender or ""), event)
 
     # --- what is known ---------------------------------------------------------------------------------------------
@@ -210,18 +283,55 @@ class Session:
         deadline_ns = self.tracker.deadline_ns
         if deadline_ns is None or deadline_ns >= clock.now_ns():
             return
+        sent_ns = deadline_ns - self.tracker.loss_threshold_ns
+        read_ns = self.read_empty()
         lost_before = self.tracker.lost
-        self.tracker.expire(self.read_empty())
-        if self.tracker.lost != lost_before:
+        self.tracker.expire(read_ns)
+        lost = self.tracker.lost - lost_before
+        if lost:
             self.check_drops()
+            if self._noticed is not None:
+                self.own_losses += self._noticed.account_for(lost, sent_ns)
 
     def check_drops(self) -> None:
         """Ask the kernel how many replies this socket's full buffer has cost."""
         drops = drop_count(self.sock)
         if drops != self.drops:
+            now_ns = clock.now_ns()
+            if self._noticed is None:
+                self._noticed = Drops()
+            self._noticed.notice(now_ns, drops - self.drops)
             self.drops = drops
             detail = f"{drops} replies dropped at this machine's full socket buffer"
-            self._tell_once(("drops",), ClientFault(clock.now_ns(), self.name, "socket-drops", detail))
+            self._tell_once(("drops",), ClientFault(now_ns, self.name, "socket-drops", detail))
+
+    def drops_since_reply(self) -> int:
+        """How many replies its full buffer dropped in its silence, at most.
+
+        What was noticed at one time are no replies to probes of another, however many: a burst excuses no long silence.
+        """
+        self.check_drops()
+        tracker = self.tracker
+        since = tracker.unanswered()
+        if since is None or self._noticed is None:
+            return 0
+        first, since_ns = since
+        reach_ns = 2 * tracker.loss_threshold_ns  # a reply in time, noticed when its probe is declared lost
+        dropped = sum(
+            min(count, tracker.sent_between(max(since_ns, at_ns - reach_ns), at_ns + 1))
+            for at_ns, count in self._noticed.since(since_ns)
+        )
+        return min(dropped, tracker.sent_count - first)
+
+    @property
+    def token(self) -> int:
+        """The session token of its probes."""
+        return self._wire.token
+
+    @property
+    def strayed_from(self) -> list[str]:
+        """The wrong sources that were told."""
+        return [key[1] for key in self._told or () if key[0] == "source"]
 
     def counts(self) -> Counts:
         """Everything counted so far."""
@@ -245,11 +355,22 @@ class Session:
         )
 
     def _tell_once(self, key: tuple[str, ...], event: Event) -> None:
+        if self._told is None or key not in self._told:
+            self._tell_again(key, event)
+
+    def _tell_again(self, key: tuple[str, ...], event: Event) -> None:
+        """Tell it, unless something of the sort was told lately."""
         if self._told is None:
-            self._told = set()
-        if key not in self._told and len(self._told) < 64:  # noqa: PLR2004 - a spray of sources must not grow memory
-            self._told.add(key)
+            self._told = {}
+        told_ns = self._told.get(key)
+        is_due = len(self._told) < MOST_TOLD if told_ns is None else event.at_ns - told_ns >= TELL_AGAIN_NS
+        if is_due:
+            self._told[key] = event.at_ns
             self._emit(event)
+
+
+def _address(source: tuple[str, int]) -> TransportAddress:
+    return TransportAddress(source[0].partition("%")[0], source[1])
 
 
 def _as_icmp(failure: OSError) -> IcmpError:

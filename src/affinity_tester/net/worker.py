@@ -1,8 +1,8 @@
 """A worker of `WorkerPool`, run as `python -m affinity_tester.net.worker`: an echo server that its parent leads.
 
 stdin has one line of JSON (`Task`), then an empty line for each time that the totals are asked for; its end, which the
-parent's end brings about too, ends the worker. stdout has one line of JSON for each: the totals. Signals are for the
-parent alone.
+parent's end brings about too, ends the worker. stdout has one line of JSON for each: the totals, and those of the end,
+when it answers no more. Signals are for the parent alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 
+from affinity_tester import clock
+from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.net.server import EchoServer
 
@@ -32,6 +34,14 @@ class Task:
     key: str | None
     """As hexadecimal digits."""
     max_flows: int
+    rate_limit: int = 0
+    """Datagrams a second over all workers; 0: any number."""
+    rate_limit_prefix: int = 0
+    """As that, of one source prefix."""
+    shares: int = 1
+    """Workers that have these rates together."""
+    counted_before: int = 0
+    """RECEIVED-COUNT of a new flow begins above this."""
 
 
 class WorkerError(Exception):
@@ -69,16 +79,18 @@ async def _work() -> None:
             bytes.fromhex(task.instance_id),
             key=None if task.key is None else bytes.fromhex(task.key),
             max_flows=task.max_flows,
+            counted_before=task.counted_before,
+            limit=RateLimit.of(task.rate_limit, task.rate_limit_prefix, clock.now_ns(), shares=task.shares),
         )
         while await asked.readline():
             print(write_totals(server.counters), flush=True)  # noqa: T201 - to the parent
-        await server.close()
+        print(write_totals(await server.close()), flush=True)  # noqa: T201 - to the parent
     pipe.close()
 
 
 def main() -> None:
     """Work until the parent closes the pipe, or ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
         asyncio.run(_work())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from typing import Literal
 
 from affinity_tester.core import events as ev
@@ -14,6 +16,7 @@ from affinity_tester.report.lines import (
     Line,
     blackout_line,
     change_lines,
+    fault_line,
     judged_lines,
     pool_lines,
     run_lines,
@@ -23,9 +26,10 @@ from affinity_tester.report.lines import (
     total_line,
     warning,
 )
-from affinity_tester.report.logging import Log, Tint
+from affinity_tester.report.logging import Level, Log, Tint
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary
+from affinity_tester.settings import NS_PER_S
 
 StatsMode = Literal["auto", "session", "total"]
 
@@ -33,8 +37,17 @@ MOST_SESSION_LINES = 20
 """`--stats auto`: up to so many sessions have a line each, a screenful."""
 
 
+FAULT_NS = NS_PER_S
+"""So long a fault of this machine waits for sessions that tell it too: it is one story, whoever meets it."""
+
+FAR_NS = NS_PER_S
+"""A fact that is told so long after it was so has its own time in its line."""
+
 ICMP_LINES = 3
 """So many sessions say that they heard the same ICMP error; it is mostly one story."""
+
+_NUMBERS = re.compile("[0-9]+")
+"""What may differ between faults that are one story: how many replies were dropped, say."""
 
 
 class ConsoleReport:
@@ -50,7 +63,12 @@ class ConsoleReport:
         self._started_ns = 0
         self._date = ""
         self._per_session = True
-        self._last_at_ns = 0
+        self._told_ns = 0
+        """The latest time of any event so far, which is that of the next line: a log's times never run backwards."""
+        self._written_ns = 0
+        """The time of the last line."""
+        self._faults: dict[tuple[str, str], list[ev.ClientFault]] = {}
+        """Faults of this machine that wait for more sessions, by what is alike in them."""
         self._fold = Fold()
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
@@ -75,50 +93,73 @@ class ConsoleReport:
         if self._clock is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
         self._results.add(event)
+        self._told_ns = max(self._told_ns, event.at_ns, self._started_ns)
+        if self._faults:
+            self._tell_faults(self._clock, ended=isinstance(event, ev.RunSummary | ev.Verdict))
         lines = self._lines(event, self._clock)
         if lines:
-            self._turn(max(event.at_ns, self._started_ns), self._clock)
-            for line in lines:
-                if line.sort is None or self._fold.admits(line.sort):
-                    self._write(line, event.at_ns, self._clock)
-            self._last_at_ns = event.at_ns
+            self._tell(lines, max(event.at_ns, self._started_ns), self._clock)
         if isinstance(event, ev.Verdict):
             self._tell_folded(self._fold.drain(), self._clock)
             for text, tint in summary(self._results):
                 self._log.text(text, tint)
-        if lines:
             self._log.flush()
 
+    def advance(self, now_ns: int) -> None:
+        """Time passed: what waited for more of its kind is told."""
+        if self._clock is not None and self._faults:
+            self._told_ns = max(self._told_ns, now_ns)
+            self._tell_faults(self._clock)
+
     def warn(self, text: str) -> None:
-        """Write a line of the report's own, at the time of the last event: the record's disk is full, say."""
+        """Write a line of the report's own: the record's disk is full, say."""
         if self._clock is not None:
-            self._write(warning(text), self._last_at_ns, self._clock)
+            self._write(warning(text), self._clock)
             self._log.flush()
 
     def close(self) -> None:
-        """Tell what is still folded."""
+        """Tell what still waits."""
         if self._clock is not None:
+            self._tell_faults(self._clock, ended=True)
             self._tell_folded(self._fold.drain(), self._clock)
             self._log.flush()
 
-    def _turn(self, at_ns: int, clock: RunClock) -> None:
+    def _tell(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
+        """Write the lines of a fact that was so at `at_ns`."""
+        self._turn(clock)
+        told = f" (at {clock.time_of_day(at_ns)})" if self._told_ns - at_ns >= FAR_NS else ""
+        for line in lines:
+            if line.sort is None or self._fold.admits(line.sort):
+                self._write(replace(line, text=line.text + told) if told else line, clock)
+        self._log.flush()
+
+    def _tell_faults(self, clock: RunClock, *, ended: bool = False) -> None:
+        """Tell the faults of this machine that have waited long enough, each once for all its sessions."""
+        for alike, faults in list(self._faults.items()):
+            if ended or self._told_ns - faults[0].at_ns >= FAULT_NS:
+                del self._faults[alike]
+                self._tell([fault_line(faults)], self._told_ns, clock)
+
+    def _turn(self, clock: RunClock) -> None:
         """Close the second before, and the day before, if this line begins a new one."""
-        self._tell_folded(self._fold.turn(clock.local_ms(at_ns) // 1_000), clock)
-        date = clock.date(at_ns)
+        self._tell_folded(self._fold.turn(clock.local_ms(self._told_ns) // 1_000), clock)
+        date = clock.date(self._told_ns)
         if date > self._date:
             self._date = date
-            self._write(Line(f"{date} {clock.utc_offset}"), at_ns, clock)
+            self._write(Line(f"{date} {clock.utc_offset}"), clock)
 
     def _tell_folded(self, hidden: list[tuple[str, int]], clock: RunClock) -> None:
         for sort, count in hidden:
             one = f"{sort[:-3]}y" if sort.endswith("ies") else sort[:-1]
             text = f"… and {words.plural(count, f'more {one}', f'more {sort}')} in this second"
-            line = Line(text, "error", Tint.CHANGE) if sort == "red lines" else Line(text, tint=Tint.QUIET)
-            self._write(line, self._last_at_ns, clock)
+            level: Level = "error" if sort == "red lines" else "info"
+            tint = Tint.CHANGE if sort == "red lines" else Tint.QUIET
+            # At the time of the last line: "this second" is that one's, and may be over.
+            self._log.line(level, text, time=clock.time_of_day(self._written_ns), tint=tint)
 
-    def _write(self, line: Line, at_ns: int, clock: RunClock) -> None:
-        # What the cluster said before the run was begun is told after its first line, and at its time.
-        self._log.line(line.level, line.text, time=clock.time_of_day(max(at_ns, self._started_ns)), tint=line.tint)
+    def _write(self, line: Line, clock: RunClock) -> None:
+        self._written_ns = self._told_ns
+        self._log.line(line.level, line.text, time=clock.time_of_day(self._told_ns), tint=line.tint)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
         match event:
@@ -159,6 +200,9 @@ class ConsoleReport:
             case ev.NetworkError(error=error, offender=offender):
                 self._icmp[error, offender] += 1
                 return _first_icmp_lines(event, clock, self._icmp[error, offender])
+            case ev.ClientFault(fault=fault, detail=detail):
+                self._faults.setdefault((fault, _NUMBERS.sub("", detail)), []).append(event)
+                return []
             case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
                 return judged_lines(event, clock)
             case ev.SessionEvent():

@@ -75,7 +75,21 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
 """Every event but `ChangeSeen`, which has a name for each kind."""
 
 MOMENTS = frozenset(
-    {"at_ns", "sent_ns", "seen_ns", "settled_ns", "since_ns", "first_sent_ns", "last_sent_ns", "from_ns", "to_ns", "until_ns", "asked_ns", "heard_ns", "addressed_ns"}
+    {
+        "at_ns",
+        "sent_ns",
+        "seen_ns",
+        "settled_ns",
+        "since_ns",
+        "first_sent_ns",
+        "last_sent_ns",
+        "from_ns",
+        "to_ns",
+        "until_ns",
+        "asked_ns",
+        "heard_ns",
+        "addressed_ns",
+    }
 )
 MILLISECONDS = frozenset(
     {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
@@ -123,6 +137,9 @@ class JsonReport:
         if self._clock is not None:
             self._log.line("warn", "report.warning", time=self._clock.rfc3339(self._last_at_ns), text=text)
             self._log.flush()
+
+    def advance(self, now_ns: int) -> None:
+        """Nothing waits here."""
 
     def close(self) -> None:
         """Nothing waits here."""

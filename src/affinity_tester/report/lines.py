@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core import events as ev
@@ -158,7 +158,13 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             probes = words.plural(event.probes, "probe")
             return [_red(f"{name} answered again after {gap} ({probes}), by {words.served_by(event.first.identity)}")]
         case ev.WrongSource():
-            return [_red(f"{name} answered from the wrong source {event.source}, probes go to {event.expected}")]
+            who = words.served_by(event.identity) + (", which listens on a wildcard" if event.wildcard else "")
+            return [
+                _red(f"{name} answered from the wrong source {event.source} ({who}), probes go to {event.expected}")
+            ]
+        case ev.CrossDelivered():
+            sender = f"{event.source} ({words.served_by(event.identity)})"
+            return [_red(f"{name} got a reply that was meant for {event.owner}, from {sender}")]
         case ev.DuplicateDiffers():
             first, second = words.served_by(event.first), words.served_by(event.second)
             if first == second:
@@ -168,15 +174,21 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             meaning = f" ({_ICMP[event.error]})" if event.error in _ICMP else ""
             sender = f" from {event.offender}" if event.offender is not None else ""
             return [warning(f"{name} heard ICMP error {event.error}{meaning}{sender}")]
-        case ev.ClientFault():
-            fault = f"{event.fault}: {event.detail}"
-            return [warning(f"{name} the client's own fault, not the network's: {fault}")]
         case ev.CanaryResult(identity=identity):
             answer = "is not answered either" if identity is None else f"is answered by {words.served_by(identity)}"
             return [Line(f"    a fresh source port {answer} ({name})", tint=Tint.QUIET, sort="canaries")]
         case ev.SessionExhausted():
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []
+
+
+def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
+    """A fault of this machine, with the session that met it, or with how many did."""
+    first = faults[0]
+    sessions = len({fault.session for fault in faults})
+    who = first.session if sessions == 1 else words.plural(sessions, "session")
+    more = " (and the like)" if any(fault.detail != first.detail for fault in faults) else ""
+    return warning(f"{who} the client's own fault, not the network's: {first.fault}: {first.detail}{more}")
 
 
 def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:

@@ -1,98 +1,182 @@
-"""A text stream that never makes the run wait: a pager, a stopped terminal or a slow pipe must not stop the probes.
+"""Streams that never make the run wait: a pager, a stopped terminal, a slow pipe or disk must not stop the probes.
 
-Lines go to a thread, which writes them as fast as the reader takes them. What the reader does not take for very long is
-left out, and a line says how much.
+What is written goes to a thread, which hands it on as fast as the reader takes it. Only so much is kept for a reader that
+stalls: of a log what is over that is left out, and a line says how much; of a record its writer decides (`record`).
 """
 
 from __future__ import annotations
 
+import math
+import os
 import threading
-from typing import TextIO
+from collections.abc import Callable
+from time import monotonic
+from typing import Generic, TextIO, TypeVar
 
 from affinity_tester.report import words
 
 MOST_CHARACTERS = 1 << 22
 """Kept for a reader that stalls: some 40,000 lines. The record, if there is one, has everything anyway."""
 
+_Piece = TypeVar("_Piece", str, bytes)
 
-class PatientStream:
-    """As much of `TextIO` as a log needs: `write` and `flush` return at once.
 
-    `write` and `flush` raise the `OSError` or `ValueError` that an earlier line met. `drain` waits for the reader.
-    """
+def left_out_line(lines: int) -> str:
+    """What tells people of lines that were left out."""
+    return f"… {words.plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
 
-    def __init__(self, stream: TextIO, most: int = MOST_CHARACTERS) -> None:
-        """Write to `stream`, which nobody else writes to until `drain`."""
-        self._stream = stream
-        self._most = most
+
+class _Patient(Generic[_Piece]):
+    """Keeps pieces for a thread that writes them."""
+
+    def __init__(self, name: str) -> None:
         self._changed = threading.Condition()
-        self._waiting: list[str] = []
+        self._pieces: list[_Piece] = []
         self._size = 0
-        self._left_out = 0
+        self._taken = 0
+        """How often something was handed on; a reader that takes nothing leaves it as it is."""
         self._busy = False
         self._ended = False
         self._error: OSError | ValueError | None = None
-        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def write(self, text: str) -> None:
-        """Keep a line for the thread."""
-        with self._changed:
-            if self._error is not None:
-                raise self._error
-            if self._size + len(text) > self._most:
-                self._left_out += 1
-                return
-            self._waiting.append(text)
-            self._size += len(text)
+    @property
+    def waiting(self) -> int:
+        """How much is kept, in characters or bytes, what is being written among it."""
+        return self._size
 
     def flush(self) -> None:
-        """Let the thread write what is kept."""
+        """Let the thread write what is kept. Raises the `OSError` or `ValueError` that an earlier piece met."""
         with self._changed:
-            if self._error is not None:
-                raise self._error
+            self.check()
             self._changed.notify_all()
 
-    def fileno(self) -> int:
-        """The descriptor of the stream below."""
-        return self._stream.fileno()
+    def check(self) -> None:
+        """Raise what an earlier piece met, if it did."""
+        if self._error is not None:
+            raise self._error
 
-    def drain(self) -> None:
+    def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
         """Wait until the reader has taken everything (Ctrl-C ends that); the stream is the caller's again.
 
-        Raises what `write` does.
+        False when it took nothing for `patience_s`, or not all `within_s`: then what is left stays with the thread. Raises
+        what `flush` does.
         """
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-            while (self._waiting or self._busy) and self._error is None:
-                self._changed.wait(0.5)
+            taken, since = self._taken, monotonic()
+            end = since + within_s
+            while (self._pieces or self._busy) and self._error is None:
+                self._changed.wait(min(0.1, within_s))
+                if monotonic() > end:
+                    return False
+                if self._taken != taken:
+                    taken, since = self._taken, monotonic()
+                elif patience_s is not None and monotonic() - since > patience_s:
+                    return False
         self._thread.join(0.5)
-        if self._error is not None:
-            raise self._error
+        self.check()
+        return True
+
+    def _keep(self, piece: _Piece) -> None:
+        """Under the lock."""
+        self.check()
+        self._pieces.append(piece)
+        self._size += len(piece)
+
+    def _hand_on(self, pieces: list[_Piece]) -> None:
+        """Write them; in the thread."""
+        raise NotImplementedError
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._ended:
+                while not self._pieces and not self._ended:
                     self._changed.wait()
-                if not self._waiting:
+                if not self._pieces:
                     return
-                lines, self._waiting = self._waiting, []
-                left_out, self._left_out = self._left_out, 0
+                pieces, self._pieces = self._pieces, []
                 self._busy = True
             try:
-                self._stream.write("".join(lines))
-                if left_out:
-                    lines_were = words.plural(left_out, "line was", "lines were")
-                    self._stream.write(f"… {lines_were} left out: whoever reads this did not take them\n")
-                self._stream.flush()
+                self._hand_on(pieces)
             except (OSError, ValueError) as error:
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._size = sum(map(len, self._waiting))
+                self._size = sum(map(len, self._pieces))
+                self._taken += 1
                 self._busy = False
                 self._changed.notify_all()
+
+
+class PatientStream(_Patient[str]):
+    """As much of `TextIO` as a log needs: `write` and `flush` return at once.
+
+    They raise the `OSError` or `ValueError` that an earlier line met. `drain` waits for the reader.
+    """
+
+    def __init__(
+        self, stream: TextIO, most: int = MOST_CHARACTERS, tell_left_out: Callable[[int], str] = left_out_line
+    ) -> None:
+        """Write to `stream`, which nobody else writes to until `drain`; `tell_left_out` words a number of lines."""
+        self._stream = stream
+        self._tell_left_out = tell_left_out
+        self._most = most
+        self._left_out = 0
+        super().__init__("log")
+
+    def write(self, text: str) -> None:
+        """Keep a line for the thread."""
+        with self._changed:
+            if self._error is None and self._size + len(text) > self._most:
+                self._left_out += 1
+            else:
+                self._keep(text)
+
+    def fileno(self) -> int:
+        """The descriptor of the stream below."""
+        return self._stream.fileno()
+
+    def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
+        """Wait as `_Patient` does; what was left out last is told too."""
+        with self._changed:
+            if self._left_out and not self._pieces and self._error is None:
+                self._keep("")
+        return super().drain(patience_s, within_s)
+
+    def _hand_on(self, pieces: list[str]) -> None:
+        with self._changed:
+            left_out, self._left_out = self._left_out, 0
+        self._stream.write("".join(pieces))
+        if left_out:
+            self._stream.write(self._tell_left_out(left_out))
+        self._stream.flush()
+
+
+class PatientFile(_Patient[bytes]):
+    """As much of a binary file as a writer needs: `write` and `flush` return at once, and nothing is left out."""
+
+    def __init__(self, fd: int) -> None:
+        """Write to this descriptor, which is closed by `close`."""
+        self._fd = fd
+        self.written = 0
+        """Bytes that are in the file."""
+        super().__init__("record")
+
+    def write(self, data: bytes) -> int:
+        """Keep it for the thread. Raises the `OSError` that an earlier piece met."""
+        with self._changed:
+            self._keep(bytes(data))
+        return len(data)
+
+    def _hand_on(self, pieces: list[bytes]) -> None:
+        left = memoryview(b"".join(pieces))
+        while left:
+            count = os.write(self._fd, left)
+            self.written += count
+            self._taken += 1  # a reader that is slow takes something all the same
+            left = left[count:]

@@ -9,6 +9,7 @@ from typing import Self, TextIO
 
 from affinity_tester import __version__
 from affinity_tester.core.events import Event
+from affinity_tester.report import words
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import (
@@ -20,7 +21,23 @@ from affinity_tester.report.logging import (
     wants_colour,
 )
 from affinity_tester.report.patient import PatientStream
-from affinity_tester.report.record import RecordWriter
+from affinity_tester.report.recorder import PATIENCE_S, RecordWriter
+
+
+def patient_stream(stream: TextIO) -> PatientStream | None:
+    """A log's stream that holds nobody up; None for one in memory, which needs none."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return None
+    tolerate_any_text(stream)
+    return PatientStream(stream)
+
+
+def drain(patient: PatientStream) -> None:
+    """Wait until everything is written. Raises `OutputClosed`."""
+    try:
+        patient.drain()
+    except (OSError, ValueError) as error:
+        raise output_closed(patient) from error
 
 
 class Reporter:
@@ -41,6 +58,7 @@ class Reporter:
         self._shown: ConsoleReport | JsonReport | None = shown
         self._record = record
         self._patient = patient
+        self._said_gap = False
 
     @classmethod
     def open(
@@ -57,10 +75,7 @@ class Reporter:
         Raises `UserError` when that file can't be written.
         """
         writer = None if record is None else RecordWriter(record, version=__version__)
-        patient: PatientStream | None = None
-        if isinstance(stream, io.TextIOWrapper):
-            tolerate_any_text(stream)
-            patient = PatientStream(stream)
+        patient = patient_stream(stream)
         log = configure(format=log_format, stream=patient or stream, colour=wants_colour(stream, environ))
         return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer, patient)
 
@@ -71,30 +86,37 @@ class Reporter:
         self._show_trouble(trouble)
 
     def advance(self, now_ns: int) -> None:
-        """Time passed: what was recorded a second ago gets into its file, where a run that is killed leaves it."""
+        """Time passed: what was recorded a second ago gets into its file, where a run that is killed leaves it.
+
+        And what was held back to be told with more of its kind is told.
+        """
+        self._show(lambda shown: shown.advance(now_ns))
         self._show_trouble(self._recorded(lambda record: record.advance(now_ns)))
 
     def close(self) -> None:
         """Close the record, and show what still waits."""
         record, self._record = self._record, None
         shown, self._shown = self._shown, None
-        try:
-            if record is not None:
-                record.close()
-        except OSError as error:
+        for line in [] if record is None else self._closed(record):
             if shown is not None:
-                shown.warn(f"the record lacks its end: {error.strerror}")
+                shown.warn(line)
         if shown is not None:
             shown.close()
             if self._patient is not None:
-                self._drain(self._patient)
+                drain(self._patient)
 
     @staticmethod
-    def _drain(patient: PatientStream) -> None:
+    def _closed(record: RecordWriter) -> list[str]:
+        """Close it; what is to be said of it."""
         try:
-            patient.drain()
-        except (OSError, ValueError) as error:
-            raise output_closed(patient) from error
+            whole = record.close()
+        except OSError as error:
+            return [f"the record lacks its end: {error.strerror}"]
+        lines = [] if whole else [f"the record lacks its end: whoever reads it took nothing for {PATIENCE_S:.0f} s"]
+        if record.left_out:
+            were = words.plural(record.left_out, "event was", "events were")
+            lines.append(f"the record is incomplete: {were} not written, since nobody took them in time")
+        return lines
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +127,10 @@ class Reporter:
     def _show_trouble(self, trouble: OSError | None) -> None:
         if trouble is not None:
             self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {trouble.strerror}"))
+        if self._record is not None and self._record.left_out and not self._said_gap:
+            self._said_gap = True
+            lacks = "the record lacks events from here on, the run goes on: whoever reads it does not take them"
+            self._show(lambda shown: shown.warn(lacks))
 
     def _show(self, work: Callable[[ConsoleReport | JsonReport], None]) -> None:
         if self._shown is not None:
@@ -118,9 +144,11 @@ class Reporter:
         """Work on the record, if there is one; what went wrong, the first time that it does."""
         if self._record is None:
             return None
+        record = self._record
         try:
-            work(self._record)
+            work(record)
         except OSError as error:
             self._record = None
+            record.give_up(error)
             return error
         return None

@@ -1,9 +1,19 @@
-"""The server's log: each `ServerEvent` as one line, for people or as JSON."""
+"""The server's log: each `ServerEvent` as one line, for people or as JSON.
+
+Whoever reads it slowly, or not at all, must not make the server's answers wait: a thread writes the lines.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self, TextIO
 
 from affinity_tester.core.server_events import (
     ServerDraining,
@@ -15,9 +25,22 @@ from affinity_tester.core.server_events import (
     ServerWarning,
 )
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.logging import Level, Log, LogFormat, Tint
+from affinity_tester.report.logging import (
+    Level,
+    Log,
+    LogFormat,
+    OutputClosed,
+    Tint,
+    configure,
+    output_closed,
+    wants_colour,
+)
+from affinity_tester.report.patient import MOST_CHARACTERS, PatientStream, left_out_line
 from affinity_tester.report.words import plural, quoted
 from affinity_tester.settings import format_duration
+
+CLOSE_S = 1.0
+"""How long the end waits for a reader that has not taken all lines yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +60,45 @@ class _Line:
 class ServerLog:
     """Writes a server's events. `ServerStarted` must come first; every call may raise `OutputClosed`."""
 
-    def __init__(self, log: Log, log_format: LogFormat) -> None:
+    def __init__(
+        self, log: Log, log_format: LogFormat, patient: PatientStream | None = None, own: TextIO | None = None
+    ) -> None:
+        """`patient` is the stream below `log`, where it is one; `close` waits for its reader, and closes `own` below it."""
         self._log = log
         self._json = log_format == "json"
+        self._patient = patient
+        self._own = own
         self._clock: RunClock | None = None
+
+    @classmethod
+    def open(
+        cls, stream: TextIO | None, log_format: LogFormat, environ: Mapping[str, str], *, most: int = MOST_CHARACTERS
+    ) -> Self:
+        """Write to `stream` (None: nowhere) from a thread, which keeps at most so many characters."""
+        own = _apart(stream)
+        patient = PatientStream(own, most, _left_out_object if log_format == "json" else left_out_line)
+        log = configure(format=log_format, stream=patient, colour=stream is not None and wants_colour(stream, environ))
+        return cls(log, log_format, patient, None if own is stream else own)
+
+    def close(self) -> None:
+        """Wait a moment for a reader that has not taken all. Raises `OutputClosed`."""
+        if self._patient is None:
+            return
+        is_over = True
+        try:
+            is_over = self._patient.drain(within_s=CLOSE_S)
+        except (OSError, ValueError) as error:
+            raise output_closed(self._patient) from error
+        finally:
+            if is_over and self._own is not None:
+                self._own.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        with contextlib.nullcontext() if error is None else contextlib.suppress(OutputClosed):
+            self.close()
 
     def emit(self, event: ServerEvent) -> None:
         """Write one event. Raises `ValueError` for any before `ServerStarted`."""
@@ -55,6 +113,26 @@ class ServerLog:
         else:
             self._log.line(line.level, line.text, time=clock.time_of_day(event.at_ns), tint=line.tint)
         self._log.flush()
+
+
+def _apart(stream: TextIO | None) -> TextIO:
+    """The same output as a stream of its own: Python's flush of `stream` at exit must not wait for a reader."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    try:
+        descriptor = os.dup(stream.fileno())
+    except io.UnsupportedOperation:
+        return stream  # a test's, without a descriptor
+    return os.fdopen(descriptor, "w", encoding=stream.encoding, errors="backslashreplace")
+
+
+def _left_out_object(lines: int) -> str:
+    """`left_out_line` for machines; it is told while the log waits for no event, so it has the wall clock's time."""
+    now_ns = time.time_ns()
+    clock = RunClock(wall_ns=now_ns, at_ns=now_ns, utc_offset_s=0)
+    text = left_out_line(lines).strip("… \n")
+    line = {"time": clock.rfc3339(now_ns), "level": "warn", "event": "server.warning", "text": text}
+    return json.dumps(line, separators=(",", ":")) + "\n"
 
 
 def _line(event: ServerEvent, clock: RunClock) -> _Line:

@@ -133,12 +133,12 @@ def _aligned(table: Table) -> Iterable[str]:
 
 
 def health(total: ev.Counts) -> list[SummaryLine]:
-    """The client's own part, as shares: of slots for timer misses, of probes for the others."""
+    """The client's own part, as shares: of slots for timer misses, of probes for the others (those lost by socket drops)."""
     slots = total.sent + total.timer_misses
     own = (
         f"{words.plural(total.timer_misses, 'timer miss', 'timer misses')} ({words.share(total.timer_misses, slots)})",
         f"{words.plural(total.send_errors, 'send error')} ({words.share(total.send_errors, total.sent)})",
-        f"{words.plural(total.socket_drops, 'socket drop')} ({words.share(total.socket_drops, total.sent)})",
+        f"{words.plural(total.socket_drops, 'socket drop')} ({words.share(total.own_losses, total.sent)})",
     )
     ill = total.timer_misses or total.send_errors or total.socket_drops
     lines: list[SummaryLine] = [("this client: " + ", ".join(own), Tint.WARNING if ill else None)]
@@ -146,6 +146,7 @@ def health(total: ev.Counts) -> list[SummaryLine]:
         lines.append((f"neither answered nor lost yet at the end: {words.plural(total.pending, 'probe')}", None))
     odd = (
         (total.wrong_source, "from a wrong source"),
+        (total.cross_delivered, "cross-delivered"),
         (total.network_errors, "ICMP error" if total.network_errors == 1 else "ICMP errors"),
         (total.stale, "too old to tell"),
         (total.undecodable, "undecodable"),

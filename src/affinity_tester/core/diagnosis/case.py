@@ -104,7 +104,10 @@ class Case:
         silent: dict[str, list[Member]] = {}
         self.astray: set[str] = set()
         """Sessions that got replies from elsewhere, or another session's."""
+        self.in_doubt = False
+        """Whether a member could not be judged."""
         for member in members:
+            self.in_doubt |= member.judgement is Judgement.UNKNOWN
             if member.key[0] == "stray":
                 self.astray.add(member.session)
             else:

@@ -208,8 +208,10 @@ def _around(case: Case) -> list[str]:
     """The pool, the proxies and the period."""
     if not case.facts.watched:
         pool = "the pool is not watched"
+    elif _is_blind(case):
+        pool = "the pool was not observed then"
     else:
-        pool = "the pool was not observed then" if _is_blind(case) else "the pool stood still"
+        pool = "whether the pool stood still is not known" if case.in_doubt else "the pool stood still"
     said = [pool, *case.near("proxy")]
     times = [*case.facts.wipes_ns, case.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]

@@ -61,8 +61,8 @@ def _unexplained(case: Case) -> list[Diagnosis]:
     at_home = [own.wrong_source(case), own.too_big(case), own.self_inflicted(case)]
     found = [
         socket,
+        moves.spray(case, groups),  # where each packet goes elsewhere, replies from elsewhere are what follows
         *at_home[:2],
-        moves.spray(case, groups),
         moves.sent_by_size(case, groups),
         moves.pod_restart(case, groups),
         moves.idle_expiry(case, groups),

@@ -32,11 +32,13 @@ class Held:
     nodes: frozenset[str]
     """That they had come in through."""
     pod_answers: bool
-    """Another session is answered by one of these pods."""
+    """Another session, or a fresh source port, is answered by one of these pods."""
     node_answers: bool
-    """Another session is answered through one of these nodes."""
+    """Another session, or a fresh source port, is answered through one of these nodes."""
     answered: bool | None
     """Whether a fresh source port was answered meanwhile; None: none was tried."""
+    alone: bool
+    """No other session is answered: what is known of pods and nodes comes from fresh source ports."""
 
 
 def held(case: Case) -> Held | None:
@@ -48,21 +50,24 @@ def held(case: Case) -> Held | None:
         and silence.to_ns - silence.from_ns >= _HELD_NS
         and (silence.ended is False or silence.change is not None)
     )
-    if not silences or case.most(len(silences)):
+    tried = [canary.identity for canary in case.canaries]
+    met = [who for who in tried if who is not None]
+    if not silences or (case.most(len(silences)) and not met):
         return None
     silent = {silence.session for silence in case.silences} | case.facts.silent(case.from_ns, case.to_ns, _HELD_NS)
     homes = [silence.old for silence in silences if silence.old is not None]
-    alive = [who for session, who in case.homes.items() if session not in silent]
+    others = [who for session, who in case.homes.items() if session not in silent]
+    alive = [*others, *met]
     gone_pods = frozenset(who.pod for who in homes if who.pod is not None)
     gone_nodes = frozenset(node for who in homes if (node := case.ingress(who)) is not None)
-    tried = [canary.identity is not None for canary in case.canaries]
     return Held(
         silences,
         gone_pods,
         gone_nodes,
         pod_answers=any(who.pod in gone_pods for who in alive),
         node_answers=any(case.ingress(who) in gone_nodes for who in alive),
-        answered=any(tried) if tried else None,
+        answered=bool(met) if tried else None,
+        alone=not others,
     )
 
 
@@ -79,13 +84,16 @@ def stale_flow(case: Case, blocked: Held | None) -> Diagnosis | None:
     if removed:
         evidence.append(f"{pods(removed)} had left the pool, and the silence went on")
     elif blocked.node_answers:
-        evidence.append(f"other sessions through {_places(case, blocked)} were answered all the time")
+        others = "fresh source ports" if blocked.alone else "other sessions"
+        evidence.append(f"{others} through {_places(case, blocked)} were answered all the time")
     elif blocked.pod_answers:
         return None
     if not removed and all(silence.ended for silence in blocked.silences):
         return diagnosis("stale-flow", evidence, f"whether the pod was gone already: {NO_CLUSTER}")
     if blocked.answered is None:
         return diagnosis("stale-flow", evidence, "a canary: was a fresh source port answered meanwhile?")
+    if case.facts.watched and blocked.pods and not removed and not blocked.pod_answers:
+        return diagnosis("stale-flow", evidence, f"whether {pods(blocked.pods)} answers anybody: it is in the pool")
     if _translated(case, blocked):
         evidence.append(
             "the ICMP error bears the Service's own address: the flows' node lives, and its entries lead nowhere"
@@ -105,7 +113,8 @@ def dead_target(case: Case, blocked: Held | None) -> Diagnosis | None:
     evidence = _blocked_words(case, blocked)
     evidence.append(f"no session through {_places(case, blocked)} was answered")
     if blocked.pod_answers:
-        evidence.append(f"{pods(blocked.pods)} went on answering sessions through other nodes")
+        others = "fresh source ports" if blocked.alone else "sessions"
+        evidence.append(f"{pods(blocked.pods)} went on answering {others} through other nodes")
     evidence += down
     if blocked.answered is None:
         return diagnosis("dead-target", evidence, "a canary: was a fresh source port answered meanwhile?")

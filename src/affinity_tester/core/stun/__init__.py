@@ -19,6 +19,8 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
     bad-length           the header's length is not that of the datagram, or no multiple of 4
     legacy               no magic cookie: RFC 3489
     wrong-type           STUN, but not the message asked for
+    too-long             more than 2,048 bytes, and no plain probe: it would cost too much to read
+    too-many-attributes  more than 32
     malformed-attribute  an attribute runs past the end, or its value is not what its type demands
     unknown-attribute    a response with a comprehension-required attribute that is not understood (section 6.3.3)
     bad-fingerprint      FINGERPRINT does not match
@@ -28,8 +30,13 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 """
 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
-from affinity_tester.core.stun.conversation import Conversation
-from affinity_tester.core.stun.message import HEADER_SIZE, pack_transaction_id, unpack_transaction_id
+from affinity_tester.core.stun.conversation import Conversation, token_in
+from affinity_tester.core.stun.message import (
+    HEADER_SIZE,
+    MAX_WALKED_SIZE,
+    pack_transaction_id,
+    unpack_transaction_id,
+)
 from affinity_tester.core.stun.request import (
     BindingRequest,
     decode_request,
@@ -40,17 +47,21 @@ from affinity_tester.core.stun.request import (
 from affinity_tester.core.stun.response import (
     MAX_COUNT,
     SERVER_SOFTWARE,
+    WILDCARD_SOFTWARE,
     BindingResponse,
     ReplyTemplate,
     ResponseEncoder,
     decode_response,
+    listens_on_wildcard,
 )
 
 __all__ = [
     "HEADER_SIZE",
     "MAX_COUNT",
     "MAX_NAME_BYTES",
+    "MAX_WALKED_SIZE",
     "SERVER_SOFTWARE",
+    "WILDCARD_SOFTWARE",
     "BindingRequest",
     "BindingResponse",
     "Conversation",
@@ -60,8 +71,10 @@ __all__ = [
     "decode_request",
     "decode_response",
     "is_plain_probe",
+    "listens_on_wildcard",
     "new_request",
     "pack_transaction_id",
     "plain_probe_marks",
+    "token_in",
     "unpack_transaction_id",
 ]

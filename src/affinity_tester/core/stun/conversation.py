@@ -68,6 +68,11 @@ class Conversation:
         self._marks = _marks(HEADER_SIZE + 4, is_ipv6=False)
         self._identity = Identity()
 
+    @property
+    def token(self) -> int:
+        """What its probes and the replies to them carry, and no other session's of this run."""
+        return self._token
+
     def request(self, seq: int) -> bytes:
         """The probe with this sequence number."""
         before, after = self._parts[seq % len(self._parts)]
@@ -97,8 +102,13 @@ class Conversation:
         return self._decode(bytes(data[:size]))
 
     def _decode(self, data: bytes) -> tuple[int, Identity, int | None]:
-        transaction_id, identity, count = decode_response(data, self._key)
-        if int.from_bytes(transaction_id[:8], "big") != self._token:
+        try:
+            transaction_id, identity, count = decode_response(data, self._key)
+        except StunError as error:
+            if error.reason == "error-response" and not self._is_ours(data):
+                raise StunError("other-transaction") from error
+            raise
+        if not self._is_ours(data):
             raise StunError("other-transaction")
         seq = int.from_bytes(transaction_id[8:], "big")
         ends_with_count = data[-8:-4] == _COUNT_HEADER and int.from_bytes(data[-4:], "big") == count
@@ -119,12 +129,26 @@ class Conversation:
         self._size, self._head, self._identity = len(data), data[:_SEQ_AT], identity
         self._marks = _marks(len(data), is_ipv6=is_ipv6)
 
+    def _is_ours(self, message: bytes) -> bool:
+        """Whether a whole header has this session's token."""
+        return int.from_bytes(message[_TOKEN_AT : _TOKEN_AT + 8], "big") == self._token
+
     def quoted(self, probe: bytes) -> int | None:
-        """The sequence number of a probe that an ICMP error quotes; None when it is cut too short, or another's."""
+        """The sequence number of a probe that an ICMP error quotes; None when it is cut too short to tell.
+
+        Raises `StunError` (`other-transaction`) when it is no probe of this session: the port was another's before.
+        """
         if len(probe) < HEADER_SIZE:
             return None
         head, token, seq = _HEADER.unpack_from(probe)
-        return int(seq) if token == self._token and head[4:] == self._parts[0][0][4:] else None
+        if token != self._token or head[4:] != self._parts[0][0][4:]:
+            raise StunError("other-transaction")
+        return int(seq)
+
+
+def token_in(data: bytes | bytearray) -> int:
+    """The session token in a message that has a whole header."""
+    return int(_HEADER.unpack_from(data)[1])
 
 
 @lru_cache(maxsize=64)

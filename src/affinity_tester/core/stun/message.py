@@ -30,6 +30,15 @@ BINDING_ERROR = 0x0111
 INTEGRITY_SIZE = 36
 """Bytes of a whole MESSAGE-INTEGRITY-SHA256."""
 
+MAX_WALKED_SIZE = 2048
+"""Bytes of a message whose attributes are read: more than any path's usual MTU, so more than section 6.1 lets one have.
+
+It bounds what a datagram of anybody's costs: a walk, a CRC-32 and an HMAC. A plain probe is not walked, and may be longer.
+"""
+
+MAX_WALKED_ATTRIBUTES = 32
+"""Attributes of a message that is read: RFC 8489 has 20 in all, and a message has few of them."""
+
 _FINGERPRINT_MASK = 0x5354554E
 """Section 14.7: tells it from the CRC-32 of an inner protocol."""
 
@@ -37,6 +46,9 @@ _HEADER = struct.Struct("!HHI")
 _ATTRIBUTE = struct.Struct("!HH")
 _TRANSACTION_ID = struct.Struct("!QI")
 _TOP_BITS = 0xC000
+_FINGERPRINT = FINGERPRINT.type
+_BOTH_INTEGRITIES = (MESSAGE_INTEGRITY.type, MESSAGE_INTEGRITY_SHA256.type)
+"""In the only order that they may follow each other in (section 14.6)."""
 
 
 def pack_transaction_id(token: int, seq: int) -> bytes:
@@ -98,24 +110,29 @@ class Attributes(NamedTuple):
 
 def read_attributes(data: bytes) -> Attributes:
     """Walk over the attributes of a datagram whose header `read_type` has checked. Raises `StunError`."""
+    end = len(data)
+    if end > MAX_WALKED_SIZE:
+        raise StunError("too-long", f"{end} bytes, and at most {MAX_WALKED_SIZE} are read")
     values: dict[int, tuple[int, bytes]] = {}
     sealed_by = 0
-    end = len(data)
+    left = MAX_WALKED_ATTRIBUTES
     offset = HEADER_SIZE
     while offset < end:  # lengths are multiples of 4, so a type and a length are always there
+        if not left:
+            raise StunError("too-many-attributes", f"more than {MAX_WALKED_ATTRIBUTES}")
+        left -= 1
         kind, length = _ATTRIBUTE.unpack_from(data, offset)
         start = offset + 4
         offset = start + length + (-length & 3)
         if offset > end:
             raise malformed(f"attribute 0x{kind:04X}", "runs past the end of the message")
-        if kind == FINGERPRINT.type:
+        if kind == _FINGERPRINT:
             _check_fingerprint(data, start, length)
-            continue
-        if sealed_by and (sealed_by, kind) != (MESSAGE_INTEGRITY.type, MESSAGE_INTEGRITY_SHA256.type):
+        elif sealed_by and (sealed_by, kind) != _BOTH_INTEGRITIES:
             continue  # sections 14.5 and 14.6: what follows the integrity is not protected by it, and is ignored
-        if kind not in values:
+        elif kind not in values:
             values[kind] = (start, data[start : start + length])
-            if kind in (MESSAGE_INTEGRITY.type, MESSAGE_INTEGRITY_SHA256.type):
+            if kind in _BOTH_INTEGRITIES:
                 sealed_by = kind
     return Attributes(data[8:HEADER_SIZE], values)
 

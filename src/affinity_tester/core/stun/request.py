@@ -10,6 +10,7 @@ from affinity_tester.core.stun.message import (
     BINDING_REQUEST,
     HEADER_SIZE,
     INTEGRITY_SIZE,
+    MAX_WALKED_SIZE,
     add_integrity,
     check_integrity,
     pack_header,
@@ -38,7 +39,7 @@ def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None
     """A probe of exactly `size` bytes, with MESSAGE-INTEGRITY-SHA256 when there is a key.
 
     STUN messages are multiples of 4 bytes long, so `size` is never rounded: `ValueError` for one that cannot be.
-    Possible are the multiples of 4 from 20 (a bare header) to 65,504; with a key from 56.
+    Possible are the multiples of 4 from 20 (a bare header) to 65,504; with a key from 56 to 2,048, which is what is read.
     """
     if len(transaction_id) != TRANSACTION_ID_SIZE:
         raise ValueError(f"a transaction id has 12 bytes, not {len(transaction_id)}")
@@ -50,9 +51,9 @@ def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None
 @lru_cache(maxsize=64)
 def _parts(size: int, reserved: int) -> tuple[bytes, bytes]:
     """What stands before and after the transaction id of a probe, without the `reserved` bytes at its end."""
-    smallest = HEADER_SIZE + reserved
-    if size % 4 or not smallest <= size <= MAX_SIZE:
-        raise ValueError(f"a probe cannot have {size} bytes: a multiple of 4 from {smallest} to {MAX_SIZE} can be")
+    smallest, largest = HEADER_SIZE + reserved, MAX_WALKED_SIZE if reserved else MAX_SIZE
+    if size % 4 or not smallest <= size <= largest:
+        raise ValueError(f"a probe cannot have {size} bytes: a multiple of 4 from {smallest} to {largest} can be")
     room = size - smallest
     return pack_header(BINDING_REQUEST, size - HEADER_SIZE), PROBE_PADDING.encode(bytes(room - 4)) if room else b""
 
@@ -79,7 +80,10 @@ def is_plain_probe(data: bytes) -> bool:
 
 
 def decode_request(data: bytes, key: bytes | None = None) -> BindingRequest:
-    """Read a Binding request; with a key it must carry a valid MESSAGE-INTEGRITY-SHA256. Raises `StunError`."""
+    """Read a Binding request; with a key it must carry a valid MESSAGE-INTEGRITY-SHA256. Raises `StunError`.
+
+    Anybody may send one, so what it costs is bounded: a walk over few attributes, then the key, then what they mean.
+    """
     if key is None and is_plain_probe(data):
         return BindingRequest(data[8:HEADER_SIZE], len(data), ())
     message_type = read_type(data)

@@ -34,6 +34,9 @@ from affinity_tester.errors import StunError
 
 SERVER_SOFTWARE = f"affinity-tester/{__version__}"
 
+WILDCARD_SOFTWARE = f"{SERVER_SOFTWARE} wildcard"
+"""The SOFTWARE of a server that listens on a wildcard: its replies may leave from another address than it was asked at."""
+
 _RFC3489_RESPONSE_TYPES = frozenset({0x0004, 0x0005})
 """SOURCE-ADDRESS and CHANGED-ADDRESS: servers that speak RFC 3489 too add them to each answer; nothing needs them."""
 
@@ -42,6 +45,12 @@ _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 
 MAX_COUNT = 0xFFFF_FFFF
 """What RECEIVED-COUNT's 32 bits hold; after it comes 0."""
+
+
+def listens_on_wildcard(software: str | None) -> bool:
+    """Whether a server's SOFTWARE says so, of whatever version it is; one of another make does not say."""
+    make, _, rest = (software or "").partition("/")
+    return make == "affinity-tester" and rest.endswith(" wildcard")
 
 
 class BindingResponse(NamedTuple):

@@ -6,7 +6,15 @@ faults but controls, which nothing may call one.
 """
 
 from affinity_tester.lab.fault import Fault
-from affinity_tester.lab.faults.client import ApiGone, BusyCore, ClientNat, ClientSocket, SelfInflicted
+from affinity_tester.lab.faults.api import ApiGone, ApiStalled
+from affinity_tester.lab.faults.client import (
+    BusyCore,
+    ClientNat,
+    ClientSocket,
+    ClientSuspended,
+    LaptopAsleep,
+    SelfInflicted,
+)
 from affinity_tester.lab.faults.flows import (
     FlowWipe,
     IdleExpiry,
@@ -14,8 +22,10 @@ from affinity_tester.lab.faults.flows import (
     PortRewrite,
     PortsRewritten,
     SnatCollision,
+    StuckFlows,
 )
 from affinity_tester.lab.faults.nodes import (
+    Blackout,
     ClientIpSpread,
     DeadTarget,
     LbChurn,
@@ -23,7 +33,14 @@ from affinity_tester.lab.faults.nodes import (
     NodeRehash,
     VipFailover,
 )
-from affinity_tester.lab.faults.packets import DuplicateReorder, FirstPacketRace, LossDown, LossUp, Mtu, WrongSource
+from affinity_tester.lab.faults.packets import (
+    CountReset,
+    DuplicateReorder,
+    FirstPacketRace,
+    LossDown,
+    LossUp,
+    Mtu,
+)
 from affinity_tester.lab.faults.pods import (
     EarlyFlush,
     PodAdded,
@@ -33,6 +50,8 @@ from affinity_tester.lab.faults.pods import (
     StaleFlow,
     TerminatingBackend,
 )
+from affinity_tester.lab.faults.silences import HungPod, LateCheck, NodeDown, ScaledToZero
+from affinity_tester.lab.faults.strays import CrossDelivery, OnePacket, WrongSource
 
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault
@@ -41,12 +60,14 @@ FAULTS: dict[str, type[Fault]] = {
         IdleExpiry,
         NodeRehash,
         StaleFlow,
+        StuckFlows,
         DeadTarget,
         TerminatingBackend,
         EarlyFlush,
         PortRewrite,
         PortsRewritten,
         SnatCollision,
+        CrossDelivery,
         ClientSocket,
         LocalPolicy,
         ClientIpSpread,
@@ -58,14 +79,24 @@ FAULTS: dict[str, type[Fault]] = {
         PodRestart,
         ClientNat,
         PacketSpray,
+        OnePacket,
         SelfInflicted,
         PodAdded,
         PodDeleted,
         RollingUpdate,
+        ScaledToZero,
+        HungPod,
+        NodeDown,
+        LateCheck,
+        Blackout,
         LossUp,
         LossDown,
+        CountReset,
         DuplicateReorder,
         BusyCore,
+        ClientSuspended,
+        LaptopAsleep,
+        ApiStalled,
         ApiGone,
     )
 }

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
+    EXPLAINED,
     LOST,
+    MOVED,
     VIOLATION,
     Bench,
     Deal,
     Effect,
     Family,
     Fault,
+    Judged,
     Sign,
     counted,
     marks,
 )
+from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.lab.parts import Policy
-from affinity_tester.settings import format_duration
+from affinity_tester.settings import NS_PER_S, format_duration
 
 NAT_IP = "127.4.0.1"
 """What stands for the new address of the client's NAT, or of the client's machine."""
@@ -159,28 +165,81 @@ class BusyCore(Fault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiGone(Fault):
-    """The API server does not answer for a time: the pool is not known then."""
+class ClientSuspended(Fault):
+    """The client stands still for a time, as if suspended, while a pod leaves the pool and its flows move.
 
-    name = "api-gone"
-    expects = "nothing; what changed meanwhile could not be judged"
+    All of the lab is one process, which stands still with it; the pod leaves in the midst of that by the truth's clock.
+    """
+
+    name = "client-suspended"
+    expects = "the flows of the pod: another pod, with the news of it read late; no loss"
     control = True
+    also = frozenset({"self-inflicted"})
+    moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
 
     @property
     def lasts_ns(self) -> int:
-        """How long it is gone."""
+        """How long it stands still."""
         return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Break the watch."""
-        bench.stage.control.leave(now_ns)
-        bench.stage.play(self._back(bench))
+        """Stand still as soon as what is under way has arrived, and remove the pod with the most flows in the midst."""
+        name, flows = busiest_pod(bench)
+        bench.stage.play(self._suspend(bench, name))
         return Deal(
-            f"the API server does not answer for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True
+            f'the client stands still for {format_duration(self.for_ns)}, and pod "{name}" leaves the pool meanwhile: '
+            f"{counted(len(flows), 'flow')}",
+            now_ns + self.for_ns + READ_NS,
+            tuple(Effect(flow, marks(Kind.POD), MOVED, EXPLAINED) for flow in flows),
         )
 
-    async def _back(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.stage.control.come_back(clock.now_ns())
+    async def _suspend(self, bench: Bench, name: str) -> None:
+        await bench.stage.drained()
+        time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - it stands still on purpose
+        bench.path.remove_pod(name)
+        bench.stage.control.write(bench.now_ns())
+        time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
+        await bench.stage.kill_pod(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaptopAsleep(Fault):
+    """The client's machine sleeps, and the nodes forget its flows meanwhile.
+
+    CLOCK_BOOTTIME goes on and CLOCK_MONOTONIC stands, timers included (clock_gettime(2)); conntrack forgets an idle UDP
+    flow after 30 s (nf_conntrack_udp_timeout), one that has seen both ways after 120 s.
+    """
+
+    name = "laptop-asleep"
+    expects = "all flows: a new reflexive port at the first probe after it, of some also a new pod; no loss"
+    control = True
+    also = frozenset({"idle-expiry", "self-inflicted"})
+    policies = frozenset({Policy.CLUSTER})
+    why_policy = "under policy Local a forgotten flow keeps its address, and mostly its pod: there is little to see"
+
+    for_ns: int = parameter(
+        read_time, TIME, "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
+    )
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long it sleeps, by the clock of the run."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Fall asleep as soon as what is under way has arrived."""
+        flows = bench.flows
+        bench.touch(flows, Family.WAY)
+        bench.stage.play(self._sleep(bench))
+        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
+        return Deal(
+            f"the client's machine sleeps for {format_duration(self.for_ns)}: {counted(len(flows), 'flow')}",
+            now_ns + self.for_ns + READ_NS,
+            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in flows),
+        )
+
+    async def _sleep(self, bench: Bench) -> None:
+        await bench.stage.drained()
+        bench.stage.sleep_machine(self.for_ns)

@@ -9,7 +9,9 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
+    BROKEN,
     FOREVER_NS,
+    LOST,
     MOVED,
     VIOLATION,
     Bench,
@@ -25,6 +27,9 @@ from affinity_tester.lab.fault import (
 from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
 from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import format_duration
+
+PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})
+"""A dead flow is proved by what shows that its pod lives; where all flows are dead, only a canary that meets it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +154,9 @@ class SnatCollision(Fault):
     """Two flows come to share one entry of the NAT table: replies to both reach one of them."""
 
     name = "snat-collision"
-    expects = "one flow: downstream loss; another: the first one's reflexive address, and its own port again at the end"
+    expects = (
+        "one flow: downstream loss; another: the first one's replies and reflexive address, then its own port again"
+    )
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=800_000_000)
 
@@ -172,7 +179,8 @@ class SnatCollision(Fault):
         thief, victim = bench.rng(self.name, number).choice(pairs)
         path.share_source(thief, victim, now_ns)
         bench.stage.play(self._part(bench, thief, victim))
-        moved = Effect(thief, marks(Kind.REFLEXIVE_PORT), judged=VIOLATION)
+        must = marks(Kind.REFLEXIVE_PORT, Sign.CROSS_DELIVERED)
+        moved = Effect(thief, must, judged=VIOLATION, strays=BROKEN)
         lost = Effect(victim, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD))
         return Deal(
             f"two flows share one source address for {format_duration(self.for_ns)}, and replies to both reach one",
@@ -224,3 +232,35 @@ class PacketSpray(Fault):
     async def _end(self, bench: Bench) -> None:
         await bench.stage.wait(self.for_ns)
         bench.path.spray = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckFlows(Fault):
+    """A node or a NAT that took over has stale entries of flows, and they lead nowhere; fresh source ports pass.
+
+    As where a VIP moves with replicated conntrack state, or the pods of a load balancer's state are gone: an entry lives on
+    with every packet (net/netfilter/nf_conntrack_proto_udp.c renews it), so it ends only with the flow.
+    """
+
+    name = "stuck-flows"
+    catalogued = "stale-flow"
+    also = frozenset({"dead-target"})
+    expects = "the chosen flows: all probes lost from then on, while a fresh source port is answered"
+
+    sessions: int = parameter(read_count, COUNT, "how many flows; left out: all", default=0)
+
+    @property
+    def victims(self) -> int:
+        """How many sessions it asks for."""
+        return self.sessions or 1
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Let the entries of the chosen flows lead nowhere."""
+        flows = bench.choose(self.sessions or len(bench.flows), Family.WAY, self.name, number)
+        bench.path.stuck.update(flows)
+        must = marks(Sign.OUTAGE, Sign.LOSS_UP)
+        return Deal(
+            f"{counted(len(flows), 'flow')} of {len(bench.flows)} have a stale entry that leads nowhere",
+            FOREVER_NS,
+            tuple(Effect(flow, must, LOST, silent=PROVED_OR_NOT) for flow in flows),
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
+    BROKEN,
     FOREVER_NS,
     LOST,
     MOVED,
@@ -96,7 +97,7 @@ class DeadTarget(Fault):
             f'node "{name}" is dead, and the balancer pins {counted(len(homes[name]), "flow")} to it '
             f"for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, MOVED | LOST, VIOLATION) for flow in homes[name]),
+            tuple(Effect(flow, must, MOVED | LOST, VIOLATION, BROKEN) for flow in homes[name]),
         )
 
     async def _drain(self, bench: Bench, name: str) -> None:
@@ -195,7 +196,7 @@ class LocalPolicy(Fault):
             FOREVER_NS,
             some=marks(Sign.OUTAGE),
             may=LOST | {Sign.OUTAGE},
-            judged=VIOLATION,
+            silent=BROKEN,
         )
 
 
@@ -214,6 +215,38 @@ class ClientIpSpread(Fault):
         """Nothing is to be done: nodes do not share their affinity."""
         return Deal(
             "affinity ClientIP is kept per node, and the balancer hashes one client over nodes", FOREVER_NS, quiet=True
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blackout(Fault):
+    """Nothing passes in either direction, canaries neither: the client's own link is down, or all of the path is.
+
+    With a cable pulled or Wi-Fi lost Linux queues or drops what is sent without a word as long as the address stays.
+    """
+
+    name = "blackout"
+    expects = "all sessions and canaries unanswered together, and then the same pods and addresses as before"
+    control = True
+    also = frozenset({"lb-churn"})
+
+    for_ns: int = parameter(read_time, TIME, "how long; left out: to the end of the run", key="for", default=0)
+
+    @property
+    def lasts_ns(self) -> int:
+        """How long nothing passes, as far as the plan says."""
+        return self.for_ns
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Drop everything for a time."""
+        until_ns = now_ns + self.for_ns if self.for_ns else FOREVER_NS
+        bench.mangler.add(_black_hole(bench, until_ns, "no-link"))
+        how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
+        return Deal(
+            f"nothing passes {how_long}",
+            until_ns,
+            tuple(Effect(flow, marks(Sign.LOSS_UP), marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),
+            dark_ns=until_ns - now_ns,
         )
 
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.deeds import Direction
-from affinity_tester.lab.fault import FOREVER_NS, LOST, Bench, Deal, Effect, Family, Fault, Sign, counted, marks
+from affinity_tester.lab.fault import (
+    FOREVER_NS,
+    LOST,
+    Bench,
+    Deal,
+    Effect,
+    Family,
+    Fault,
+    Sign,
+    counted,
+    marks,
+)
 from affinity_tester.lab.mangle import Rule
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.settings import format_duration
@@ -88,6 +98,43 @@ class LossDown(Loss):
     direction = Direction.DOWN
     sign = Sign.LOSS_DOWN
     what = "replies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountReset(PacketFault):
+    """Replies of some flows are lost, and in the midst of it every pod forgets its flows: the counts begin again.
+
+    A server with a bounded table forgets flows under the same INSTANCE-ID (`--max-flows`, net.responder).
+    """
+
+    name = "count-reset"
+    control = True
+    expects = "the chosen flows: as many probes lost as replies were dropped, none of them upstream; no change"
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Drop replies of the chosen flows for a time, and forget the flows at half of it."""
+        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        until_ns = now_ns + self.for_ns
+        bench.mangler.add(
+            Rule(
+                direction=Direction.DOWN,
+                flows=frozenset(flows),
+                until_ns=until_ns,
+                rng=bench.rng(self.name, number),
+                drop=self.probability,
+            )
+        )
+        bench.stage.play(self._forget(bench))
+        return Deal(
+            f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "
+            f"{format_duration(self.for_ns)}, and the pods forget all flows in the midst of it",
+            until_ns,
+            tuple(Effect(flow, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+        )
+
+    async def _forget(self, bench: Bench) -> None:
+        await bench.stage.wait(self.for_ns // 2)
+        bench.stage.forget_flows()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,40 +238,3 @@ class FirstPacketRace(Fault):
             some=marks(Sign.LOSS_UNTOLD),
             may=LOST,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrongSource(Fault):
-    """Replies of some flows leave from another address than the service's: something on the way back is not undone."""
-
-    name = "wrong-source"
-    expects = "the chosen flows: replies from an unexpected source, and their probes lost downstream; no change"
-
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long replies go astray."""
-        return self.for_ns
-
-    @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
-        return self.sessions
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Let the chosen flows' replies leave from another socket for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        bench.stage.balancer.astray.update(flows)
-        bench.stage.play(self._end(bench, flows))
-        must = marks(Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
-        return Deal(
-            f"replies to {counted(len(flows), 'flow')} leave from another address for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD)) for flow in flows),
-        )
-
-    async def _end(self, bench: Bench, flows: tuple[TransportAddress, ...]) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.stage.balancer.astray.difference_update(flows)

@@ -10,6 +10,7 @@ from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     AVOIDABLE,
+    BROKEN,
     EXPLAINED,
     FOREVER_NS,
     LOST,
@@ -25,11 +26,24 @@ from affinity_tester.lab.fault import (
     counted,
     marks,
 )
-from affinity_tester.lab.parameter import COUNT, SHARE_OR_0, TIME, parameter, read_count, read_share_or_0, read_time
+from affinity_tester.lab.parameter import (
+    COUNT,
+    SHARE_OR_0,
+    TIME,
+    YES,
+    parameter,
+    read_count,
+    read_share_or_0,
+    read_time,
+    read_yes,
+)
 from affinity_tester.settings import format_duration
 
+SHORTEST_SYNC_NS, LONGEST_SYNC_NS = 300_000_000, 1_600_000_000
+"""From an endpoint's leaving until a node's proxy has cleaned its entries, as measured."""
 
-def _chosen(bench: Bench) -> tuple[str, list[TransportAddress]]:
+
+def busiest_pod(bench: Bench) -> tuple[str, list[TransportAddress]]:
     """The pod with the most flows, and these."""
     held = bench.flows_by_pod()
     name = max(bench.path.pods, key=lambda name: len(held.get(name, ())))
@@ -40,7 +54,10 @@ def _chosen(bench: Bench) -> tuple[str, list[TransportAddress]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleFlow(Fault):
-    """A pod is deleted, and the proxies keep the entries of its flows."""
+    """A pod is deleted, and the proxies keep the entries of its flows.
+
+    The change of the pool explains their silence for the settle time, and not for ever.
+    """
 
     name = "stale-flow"
     expects = "the flows of the deleted pod: all probes lost from then on, while a fresh source port is answered"
@@ -48,14 +65,14 @@ class StaleFlow(Fault):
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Delete the pod with the most flows, and flush nothing."""
-        name, flows = _chosen(bench)
+        name, flows = busiest_pod(bench)
         bench.path.remove_pod(name, flush=False)
         bench.stage.play(bench.stage.kill_pod(name))
         bench.path.dead.add(name)
         return Deal(
             f'pod "{name}" is deleted, and the entries of {counted(len(flows), "flow")} stay',
             FOREVER_NS,
-            tuple(Effect(flow, marks(Sign.OUTAGE, Sign.LOSS_UP), LOST, UNAVOIDABLE) for flow in flows),
+            tuple(Effect(flow, marks(Sign.OUTAGE, Sign.LOSS_UP), LOST, silent=BROKEN) for flow in flows),
         )
 
 
@@ -76,7 +93,7 @@ class TerminatingBackend(Fault):
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let the pod with the most flows terminate."""
-        name, flows = _chosen(bench)
+        name, flows = busiest_pod(bench)
         bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
         bench.path.dead.add(name)
         bench.stage.play(self._end(bench, name))
@@ -85,7 +102,10 @@ class TerminatingBackend(Fault):
             f'pod "{name}" terminates and closes its socket {format_duration(self.for_ns)} before it leaves the pool: '
             f"{counted(len(flows), 'flow')}",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, MOVED | LOST, EXPLAINED) for flow in flows),
+            tuple(
+                Effect(flow, must, MOVED | LOST | {Sign.OUTAGE}, EXPLAINED, frozenset({Judgement.EXPLAINED}))
+                for flow in flows
+            ),
         )
 
     async def _end(self, bench: Bench, name: str) -> None:
@@ -112,7 +132,7 @@ class EarlyFlush(Fault):
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let the pod with the most flows terminate, and flush its entries."""
-        name, flows = _chosen(bench)
+        name, flows = busiest_pod(bench)
         bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
         bench.path.flush_pod(name)
         bench.stage.play(self._end(bench, name))
@@ -145,7 +165,7 @@ class PodRestart(Fault):
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Restart the pod with the most flows."""
-        name, flows = _chosen(bench)
+        name, flows = busiest_pod(bench)
         bench.path.dead.add(name)
         bench.stage.play(self._again(bench, name))
         judged = Judged(Judgement.POD_RESTART)
@@ -217,7 +237,7 @@ class PodDeleted(Fault):
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Delete the pod with the most flows."""
-        name, flows = _chosen(bench)
+        name, flows = busiest_pod(bench)
         bench.path.set_conditions(name, ready=False, serving=False, terminating=True)
         bench.path.dead.add(name)
         bench.stage.play(self._end(bench, name))
@@ -236,38 +256,56 @@ class PodDeleted(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollingUpdate(Fault):
-    """Every pod is replaced, one after the other: a new one joins, then an old one drains and leaves."""
+    """Every pod is replaced, one after the other: a new one joins, then an old one drains and leaves.
+
+    Flows on a terminating pod stay until its endpoint leaves, and then lose 0.3 to 1.6 s, until the proxy of their node has
+    cleaned its entries (failure-modes.md, measured on kube-proxy 1.36).
+    """
 
     name = "rolling-update"
-    expects = "every flow: other pods, as old ones leave; no loss"
+    expects = "every flow: other pods, as old ones leave; no loss, or some until the proxies have followed"
     control = True
+    also = frozenset({"terminating-backend"})
     moves_pool = True
 
     every_ns: int = parameter(read_time, TIME, "from one pod to the next", key="every", default=1_000_000_000)
     pods: int = parameter(read_count, COUNT, "how many pods the plan has", default=3)
+    lossy: bool = parameter(read_yes, YES, "whether each proxy takes its time to follow, 0.3 to 1.6 s", default=False)
 
     @property
     def lasts_ns(self) -> int:
-        """Until the last old pod left."""
-        return self.every_ns * self.pods
+        """Until the last old pod left, and the last proxy followed."""
+        return self.every_ns * self.pods + (LONGEST_SYNC_NS if self.lossy else 0)
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Begin to roll."""
         names = list(bench.path.pods)
-        bench.stage.play(self._roll(bench, names))
+        bench.stage.play(self._roll(bench, names, number))
+        losses = LOST if self.lossy else marks()
         return Deal(
-            f"{counted(len(names), 'pod')} are replaced, one every {format_duration(self.every_ns)}",
+            f"{counted(len(names), 'pod')} are replaced, one every {format_duration(self.every_ns)}"
+            + (", and each proxy follows after 0.3 to 1.6 s" if self.lossy else ""),
             now_ns + self.lasts_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED, EXPLAINED) for flow in bench.flows),
+            tuple(Effect(flow, marks(Kind.POD), MOVED | losses, EXPLAINED) for flow in bench.flows),
         )
 
-    async def _roll(self, bench: Bench, names: list[str]) -> None:
+    async def _roll(self, bench: Bench, names: list[str], number: int) -> None:
         stage = bench.stage
         for name in names:
             await stage.start_pod(bench.path.pods[name].node)
             bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
             stage.look()
             await stage.wait(self.every_ns)
-            bench.path.remove_pod(name)
+            if self.lossy:
+                bench.path.dead.add(name)
+            bench.path.remove_pod(name, flush=not self.lossy)
             stage.look()
             await stage.kill_pod(name)
+            if self.lossy:
+                rng = bench.rng(self.name, number, name)
+                for node in bench.path.nodes:
+                    stage.play(self._follow(bench, node, name, rng.randint(SHORTEST_SYNC_NS, LONGEST_SYNC_NS)))
+
+    async def _follow(self, bench: Bench, node: str, name: str, after_ns: int) -> None:
+        await bench.stage.wait(after_ns)
+        bench.path.flush_pod(name, at=node)

@@ -1,0 +1,94 @@
+"""Loss by direction: what RECEIVED-COUNT tells, and what it does not."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import Losses
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.spans import Gap, LossDirections
+
+A = Identity(TransportAddress("10.240.0.4", 40312), "a", "n1", b"a")
+B = Identity(TransportAddress("10.240.0.4", 40312), "b", "n2", b"b")
+
+
+def test_losses_after_a_session_s_first_change_have_their_direction_too() -> None:
+    spans = LossDirections()
+    for seq in range(10):
+        assert spans.answered(seq, A, seq + 1) is None
+    assert spans.answered(10, B, 1) is None
+    spans.lost()  # on the way up: the server counts 11 not
+    assert spans.answered(12, B, 2) == Gap(11, 11, up=1, down=0)
+    spans.lost()
+    spans.lost()  # on the way down: it counts both
+    assert spans.answered(15, B, 5) == Gap(13, 14, up=0, down=2)
+    assert spans.losses() == Losses(up=1, down=2)
+    spans.answered(16, A, 11)
+    assert spans.losses() == Losses(up=1, down=2)
+
+
+def test_a_count_that_falls_leaves_the_span_s_losses_unknown() -> None:
+    spans = LossDirections()
+    for seq in range(24):  # the server forgets the flow at its twelfth probe, and counts from 1 again
+        assert spans.answered(seq, A, seq % 12 + 1) is None
+    for _ in range(12):
+        spans.lost()  # on the way down
+    assert spans.answered(36, A, 25) is None  # 36 were sent and 24 counted, as if 12 had been lost on the way up
+    assert spans.losses() == Losses(unknown=12)
+    spans.answered(37, B, 1)  # it does not outlast the span
+    spans.lost()
+    assert spans.answered(39, B, 3) == Gap(38, 38, up=0, down=1)
+    assert spans.losses() == Losses(down=1, unknown=12)
+
+
+def test_a_count_that_falls_in_a_gap_leaves_the_gap_unknown() -> None:
+    spans = LossDirections()
+    spans.answered(0, A, 5)
+    spans.lost()
+    spans.lost()
+    assert spans.answered(3, A, 4) is None
+    assert spans.losses() == Losses(unknown=2)
+
+
+class Fate(Enum):
+    """What becomes of a probe; one that nobody answers goes where the one before it went."""
+
+    AT_A = "answered by A"
+    AT_B = "answered by B"
+    LOST_UP = "lost on the way up"
+    LOST_DOWN = "received, and its reply lost"
+    ELSEWHERE = "received by another server, whose reply came from a wrong source"
+
+
+@given(st.lists(st.sampled_from([*Fate, Fate.AT_A, Fate.AT_A, Fate.LOST_UP, Fate.LOST_DOWN]), max_size=40))
+def test_no_direction_is_told_that_is_not_true(fates: list[Fate]) -> None:
+    spans = LossDirections()
+    counts = {A: 0, B: 0}
+    server = A
+    up = down = gaps_up = gaps_down = 0
+    for seq, fate in enumerate(fates):
+        match fate:
+            case Fate.AT_A | Fate.AT_B:
+                server = A if fate is Fate.AT_A else B
+                counts[server] += 1
+                if gap := spans.answered(seq, server, counts[server]):
+                    gaps_up += gap.up
+                    gaps_down += gap.down
+            case Fate.LOST_UP:
+                up += 1
+                spans.lost()
+            case Fate.LOST_DOWN:
+                down += 1
+                counts[server] += 1
+                spans.lost()
+            case Fate.ELSEWHERE:
+                down += 1
+                spans.elsewhere()
+    told = spans.losses()
+    assert told.up == gaps_up <= up
+    assert gaps_down <= told.down <= down
+    assert told.total == up + down

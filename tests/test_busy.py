@@ -1,0 +1,75 @@
+"""The plugin that repeats what a busy machine spoilt: when it does, how often, and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LATE = "also: 31 timer misses (3.1 %), 0 refused sends (0 %)"
+ON_TIME = "also: 2 timer misses (0.2 %), 0 refused sends (0 %)"
+SUMMARY = '{"event":"run.summary","total":{"timer_misses":%d,"sent":100,"send_errors":0}}'
+NAMED = '{"event":"run.incident","incident":{"diagnoses":[{"name":"%s"}]}}'
+
+TEST = """
+import busy, pathlib, pytest
+
+@pytest.mark.busy
+def test_it():
+    runs = pathlib.Path("runs")
+    runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+    busy.look_at({log!r})
+    assert len(runs.read_text()) > {failing}
+"""
+
+
+def ran(where: Path, log: str, failing: int, *options: str) -> tuple[int, int, list[str]]:
+    """Exit code of pytest, how often the test ran, and what is named in the end, for a test that fails so often."""
+    (where / "test_it.py").write_text(TEST.format(log=log, failing=failing))
+    (where / "pytest.ini").write_text("[pytest]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "busy", "-p", "no:cacheprovider", *options, "test_it.py"],
+        cwd=where,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    named = re.findall(r"^(test_it\.py::test_it: .*)$", done.stdout, re.MULTILINE)
+    return done.returncode, len((where / "runs").read_text()), named
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (LATE, "31 timer misses (3.1 %)"),
+        ("    diagnosis: likely self-inflicted", "self-inflicted"),
+        (SUMMARY % 2, "2 of 102 slots missed"),
+        (NAMED % "self-inflicted", "self-inflicted"),
+        ("3 runs were repeated: the machine was too busy for the client to send on time",
+         "the machine was too busy for the client to send on time"),
+    ],
+)  # fmt: skip
+def test_what_the_client_itself_excuses_is_repeated_and_named(tmp_path: Path, log: str, why: str) -> None:
+    assert ran(tmp_path, log, 2) == (0, 3, [f"test_it.py::test_it: {why}; {why}"])
+
+
+@pytest.mark.parametrize("log", ["", ON_TIME, SUMMARY % 1, NAMED % "mtu"])
+def test_what_nothing_excuses_fails_at_once(tmp_path: Path, log: str) -> None:
+    assert ran(tmp_path, log, 1) == (1, 1, [])
+
+
+def test_what_passes_is_not_repeated_whatever_its_runs_say(tmp_path: Path) -> None:
+    assert ran(tmp_path, LATE, 0) == (0, 1, [])
+
+
+def test_it_ends_as_the_lab_does_and_a_worker_tells_it_too(tmp_path: Path) -> None:
+    why = "31 timer misses (3.1 %)"
+    code, times, named = ran(tmp_path, LATE, 9, "-n", "1")
+    assert (code, times) == (1, 4)
+    assert named == [f"test_it.py::test_it: {why}; {why}; {why}"]
