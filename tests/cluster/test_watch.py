@@ -482,6 +482,25 @@ async def test_changes_of_one_half_wait_while_the_other_is_down(api: FakeApi, wa
     assert await told.at(3000) == [PoolObserved(3000, 1000, 2000, pool(A), 1000)]
 
 
+async def test_what_is_told_at_the_end_of_a_gap_is_as_wide_as_all_that_it_holds(
+    api: FakeApi, watch: PoolWatch, told: Told
+) -> None:
+    told.now = 2000
+    api.forbidden = {"list /api/v1/namespaces/media/services"}
+    api.cut("services")
+    assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
+    api.put("endpointslices", endpoint_slice(endpoint("a")))
+    await until(lambda: len(next(iter(watch._slices.items.values())).fact.endpoints) == 1)
+    told.now = 3000
+    await watch._slices.sample()
+    told.now = 4000
+    api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("c")))
+    await until(lambda: len(next(iter(watch._slices.items.values())).fact.endpoints) == 2)
+    told.now = 5000
+    api.forbidden = set()
+    assert await told.at(5000) == [PoolObserved(5000, 1000, 4000, pool(A, C), 3000)]
+
+
 @pytest.mark.parametrize("how", ["http", "event"])
 async def test_an_expired_version_is_a_gap_and_a_new_list(api: FakeApi, watch: PoolWatch, told: Told, how: str) -> None:
     told.now = 2000

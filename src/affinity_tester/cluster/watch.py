@@ -120,7 +120,10 @@ class PoolWatch:
             self._lookout.spawn("confirm", self.confirm())
 
     async def confirm(self) -> bool:
-        """List the pool now; if the watch has told all that the list shows, tell `PoolConfirmed`. Returns whether it did."""
+        """List the pool now; if the watch has told all that the list shows, tell `PoolConfirmed`. Returns whether it did.
+
+        A whole slice that came and went between two lists, and that a late watch has not told yet, does not show.
+        """
         if not self._pool.is_known():
             return False
         self._listed_ns = asked_ns = self._now_ns()
