@@ -590,7 +590,8 @@ def test_a_flood_at_the_client_s_own_port_does_not_switch_max_loss_off() -> None
         (
             (),
             Counts(sent=100, lost=100, undecodable=98),
-            "no reply could be read (98 came): is AFFINITY_KEY the same on both sides?",
+            "no reply could be read (98 came): "
+            "is this a STUN server's port, and AFFINITY_KEY, where one is set, the same on both sides?",
         ),
         (
             (observed(0, pool("a")), seen(change(599 * S))),

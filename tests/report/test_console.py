@@ -385,9 +385,9 @@ def test_an_interrupted_watch_says_when_it_is_back_and_whether_something_was_mis
 
 def test_what_the_cluster_said_before_the_run_began_has_no_earlier_time_than_its_first_line(story):
     pool = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1")}))
-    assert show(story.started(), ev.PoolObserved(story.at(-0.5), story.at(-0.5), story.at(-0.5), pool, story.at(-0.6))) == [
-        "13:35:20.176 [event] the pool is watched: 1 of 1 endpoint ready"
-    ]
+    assert show(
+        story.started(), ev.PoolObserved(story.at(-0.5), story.at(-0.5), story.at(-0.5), pool, story.at(-0.6))
+    ) == ["13:35:20.176 [event] the pool is watched: 1 of 1 endpoint ready"]
 
 
 def test_the_times_of_the_log_never_run_backwards(story):

@@ -109,6 +109,8 @@ def test_the_start_of_a_run(story):
             "connected": False,
             "lost_guarantees": [],
             "sizes": [],
+            "addresses": [],
+            "unprobed": [],
         }
     ]
 
@@ -195,6 +197,7 @@ def test_a_pool_lists_its_endpoints_in_order(story):
         "level": "event",
         "event": "pool.observed",
         "since": "2026-11-22T12:35:20.176042Z",
+        "until": "2026-11-22T12:35:21.176042Z",
         "snapshot": {
             "endpoints": [
                 {"uid": "1", "pod": "a", "address": "10.0.0.1"} | rest,
@@ -202,7 +205,7 @@ def test_a_pool_lists_its_endpoints_in_order(story):
             ],
             "spec": {"policy": "Local"},
         },
-        "listed": False,
+        "asked": None,
     }
 
 

@@ -86,7 +86,7 @@ RIGHT = {
     ),
     "12-dead-node.cc": Right(
         Outcome.PASS,
-        ("no violation", LOST),
+        ("no violation", LOST, "6 outages of pods that answered nobody"),
         outages={"pod-silent": 6},
         reasons={"pod-silent": 'node "node2" of pod "{own}" is NotReady'},
     ),

@@ -102,8 +102,8 @@ def test_json_is_one_object_of_the_whole_run(story):
             "reasons": ['pod "pod-a" restarted 0.8 s before'],
         }
     ]
-    assert told["judged"]["changes"] == {"pod-restart": 0, "explained": 0, "idle": 0, "unknown": 0, "violation": 1}
-    assert told["judged"]["outages"] == {"pod-restart": 0, "explained": 1, "idle": 0, "unknown": 0, "violation": 0}
+    assert told["judged"]["changes"] == {judgement.value: 0 for judgement in ev.Judgement} | {"violation": 1}
+    assert told["judged"]["outages"] == {judgement.value: 0 for judgement in ev.Judgement} | {"explained": 1}
 
 
 def test_json_of_a_run_that_was_killed_has_nulls(story):

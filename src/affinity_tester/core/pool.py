@@ -240,7 +240,8 @@ class PoolTimeline:
                 change = PoolChange(min(since_ns, until_ns), until_ns, what)
                 self.changes.append(change)
         if self._open_gap_ns is not None and asked_ns is not None:
-            self.gaps.append((self._open_gap_ns, max(until_ns, self._open_gap_ns)))
+            from_ns = max(self._open_gap_ns, since_ns)  # what the list does not show happened after `since_ns`
+            self.gaps.append((from_ns, max(until_ns, from_ns)))
             self._open_gap_ns = None
         self._note_serving(since_ns, until_ns, frozenset() if before is None else before.endpoints, snapshot.endpoints)
         self._note_ready(since_ns, until_ns, before, snapshot)

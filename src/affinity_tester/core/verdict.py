@@ -148,7 +148,8 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
         return ["the run was killed before its first statistics"]
     if total.answered == 0:
         if total.undecodable:
-            return [f"no reply could be read ({total.undecodable:,} came): "
+            return [
+                f"no reply could be read ({total.undecodable:,} came): "
                 "is this a STUN server's port, and AFFINITY_KEY, where one is set, the same on both sides?"
             ]
         return ["nothing answered"]
