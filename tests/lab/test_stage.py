@@ -132,6 +132,10 @@ async def test_what_is_under_way_has_arrived_when_it_is_drained(lab: Lab) -> Non
         sock.sendto(Conversation(7, (288,), None).request(0), front)
         await lab.stage.drained()
         assert len(sock.recv(2048)) > 20
+        sock.sendto(Conversation(7, (288,), None).request(1), front)
+        assert lab.stage.balancer.is_waiting
+        await lab.stage.drained()
+        assert not lab.stage.balancer.is_waiting
     assert pod.name in lab.stage.path.pods
 
 

@@ -154,6 +154,15 @@ class Balancer:
         """Where clients send to."""
         return TransportAddress(*self._front.getsockname())
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a probe waits at the front socket to be read."""
+        try:
+            self._front.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close every socket; what is in the queues is lost."""
         self._closed = True
