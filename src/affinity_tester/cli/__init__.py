@@ -215,7 +215,7 @@ def _output_closed(why: BaseException | None) -> int:
         os.close(nowhere)
     except (OSError, ValueError):
         pass  # no descriptor under it (a test's), so nothing will be flushed either
-    if not isinstance(why, OSError) or why.errno in {None, errno.EPIPE}:
+    if not isinstance(why, OSError) or why.errno in {None, errno.EPIPE, errno.EIO}:  # EIO: a terminal that closed
         return EXIT_OUTPUT_CLOSED
     if why.errno == errno.ENOSPC:
         return _tell(
