@@ -247,7 +247,8 @@ def a_backend_removed_without_its_flows(lab: Lab) -> Observed:
     assert seen.lost(set(seen.locals) - dead) == 0
     # When node 2 gives up looking for the pod, its word comes back through the masquerade.
     assert {error for error, _ in seen.network_errors} <= {"EHOSTUNREACH"}
-    assert seen.exit_code == 1
+    # Without a watch a dead pod is no violation: no affinity keeps a flow on it. What is left is a doubt.
+    assert seen.exit_code == 3
     return seen
 
 
@@ -321,8 +322,8 @@ def a_node_without_a_pod_under_local(lab: Lab) -> Observed:
     lab.build(["pod-a"], ["pod-b"], [])
     lab.proxy(policy="Local")
     lab.balance(1, 2, 3)
-    with lab.client() as client:
-        client.until("session.outage_started")
+    with lab.client("--balancer-check", "3s") as client:
+        client.until("session.outage_judged")
         client.rounds(3)
         seen = Observed(client.stop())
     assert set() < seen.silent < set(seen.locals)
