@@ -31,12 +31,12 @@ Where the pool is not watched, the operator's promise that it stands still takes
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from affinity_tester.core.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
@@ -80,12 +80,6 @@ NEVER_ANSWERED = 3
 
 AT_A_TIME = 500
 """Outages looked at in one go: with thousands open, looking at all of them would hold up the probes."""
-
-_FEW = 100
-"""Up to so many sessions chance is reckoned exactly."""
-
-_DOUBT = 0.05
-"""What has less chance than this is taken as excluded."""
 
 _MOST_CANARIES = 400
 _MOST_BLACKOUTS = 100
@@ -563,7 +557,7 @@ class OutageJudge:
         census = self._counted()
         sessions, dead = census.sessions.total(), census.silent.total()
         answered, unanswered = self._canaries_met(case.from_ns, case.ended_ns)
-        if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < _DOUBT:
+        if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < DOUBT:
             return Judgement.VIOLATION, None, (f"{answered} canaries are answered ({pool})",)
         return _in_doubt(["one of several servers may have died"]) if self._over(case) else None
 
@@ -603,7 +597,7 @@ class OutageJudge:
         lives = {name for name, pod in self._pods.items() if max(pod.sent_ns.values()) >= since_ns}
         if all(endpoint.pod in lives for endpoint in snapshot.endpoints if endpoint.ready):
             return False
-        return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(from_ns, end_ns)) >= _DOUBT
+        return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(from_ns, end_ns)) >= DOUBT
 
     def _move_ns(self, case: _Case, end_ns: int) -> int:
         """How long flows may take to be moved; where the policy is not known, a balancer may decide."""
@@ -656,32 +650,3 @@ def _not_explained(sure: list[PoolChange], move_ns: int) -> str:
     if sure:
         return f"the change of the pool at its beginning is {move_ns / _S:.0f} s over"
     return "the pool stood still"
-
-
-def canaries_needed(pods: int) -> int:
-    """So many canaries that met other pods show, with 95 % certainty, that one of `pods` answers nobody (design, 4.2)."""
-    if pods < 2:  # noqa: PLR2004 - of one pod there are no others
-        return 1
-    return math.ceil(math.log(_DOUBT) / math.log(1 - 1 / pods))
-
-
-def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: int = 0) -> float:
-    """The chance, at best, that a dead server with some share of all flows got so many sessions and no more canaries.
-
-    A canary that was not answered may have met it.
-    """
-    dead = min(dead, sessions)
-    canaries = answered + unanswered
-
-    def missed(share: float) -> float:
-        """It got at most as many canaries as were not answered."""
-        return 1 - _tail(canaries, unanswered + 1, share)
-
-    if sessions > _FEW:
-        return missed(dead / sessions)
-    return max(_tail(sessions, dead, share) * missed(share) for share in (step / 100 for step in range(1, 100)))
-
-
-def _tail(of: int, least: int, share: float) -> float:
-    """The chance of at least so many of so many."""
-    return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(least, of + 1))

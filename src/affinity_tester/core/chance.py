@@ -1,0 +1,40 @@
+"""What chance alone would do: how many canaries show that a pod, or a server, answers nobody."""
+
+from __future__ import annotations
+
+import math
+
+DOUBT = 0.05
+"""What has less chance than this is taken as excluded."""
+
+_FEW = 100
+"""Up to so many sessions chance is reckoned exactly."""
+
+
+def canaries_needed(pods: int) -> int:
+    """So many canaries that met other pods show, with 95 % certainty, that one of `pods` answers nobody (design, 4.2)."""
+    if pods < 2:  # noqa: PLR2004 - of one pod there are no others
+        return 1
+    return math.ceil(math.log(DOUBT) / math.log(1 - 1 / pods))
+
+
+def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: int = 0) -> float:
+    """The chance, at best, that a dead server with some share of all flows got so many sessions and no more canaries.
+
+    A canary that was not answered may have met it.
+    """
+    dead = min(dead, sessions)
+    canaries = answered + unanswered
+
+    def missed(share: float) -> float:
+        """It got at most as many canaries as were not answered."""
+        return 1 - _tail(canaries, unanswered + 1, share)
+
+    if sessions > _FEW:
+        return missed(dead / sessions)
+    return max(_tail(sessions, dead, share) * missed(share) for share in (step / 100 for step in range(1, 100)))
+
+
+def _tail(of: int, least: int, share: float) -> float:
+    """The chance of at least so many of so many."""
+    return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(least, of + 1))
