@@ -156,10 +156,10 @@ class RunAnalysis:
         """Start with nothing observed."""
         self.rules = rules
         self._timeline = PoolTimeline()
-        self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns)
         self._outage_judge = OutageJudge(
             self._timeline, rules.settle_ns, rules.affinity_window_ns, rules.balancer_check_ns
         )
+        self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
         self._facts = Facts(rules.settle_ns)
         self._nodes: dict[str, str] = {}

@@ -7,6 +7,8 @@ The first that matches wins:
     explained    a pool change lies surely within [sent(P) - settle, reply(Q) + settle]
     idle         the longest pause between consecutive sends from P to Q exceeds the affinity window
     unknown      a pool change lies perhaps within that reach, or the pool could not be observed in it
+    as its outage   where the change is the end of an outage and another pod answers now: explained, if the outage's class is
+                 pod-silent (no affinity keeps a flow on a dead pod); unknown, if it is unknown whether the old pod lived
     violation    otherwise; with a watched pool only after a consistent list asked for later than reply(Q) + settle
 
 A reply from a wrong source, or to another session's probe, is a case too, from when its probe was sent until it was heard;
@@ -18,7 +20,7 @@ reply can then still revise the change; it is judged anew. Outages have rules of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
@@ -47,6 +49,9 @@ Judged = ChangeJudged | StrayJudged
 
 _Key = tuple[str, int | WrongSource | CrossDelivered]
 """A session, and the number of its change or what arrived."""
+
+OutageOver = Callable[[str, Change, int], tuple[Judgement, tuple[str, ...]] | None]
+"""Asked with a session, its change and the time: the class of the outage that the change put an end to, and why."""
 
 _MOST_INSTANCES = 10_000
 """So many instances are remembered: no cluster restarts more pods in a run, and a server that lies must not fill memory."""
@@ -87,8 +92,18 @@ class _Case(NamedTuple):
 class Judge:
     """Holds what is open, and gives judgements as time and the pool's timeline make them certain."""
 
-    def __init__(self, timeline: PoolTimeline, settle_ns: int, affinity_window_ns: int) -> None:
-        """Judge by this timeline, which the caller keeps feeding; times are in nanoseconds."""
+    def __init__(
+        self,
+        timeline: PoolTimeline,
+        settle_ns: int,
+        affinity_window_ns: int,
+        outage_over: OutageOver = lambda _session, _change, _now_ns: None,
+    ) -> None:
+        """Judge by this timeline, which the caller keeps feeding; times are in nanoseconds.
+
+        `outage_over` says how the outage is judged that a change put an end to.
+        """
+        self._outage_over = outage_over
         self._timeline = timeline
         self._settle_ns = settle_ns
         self._window_ns = affinity_window_ns
@@ -181,7 +196,7 @@ class Judge:
         if not self.watched:
             if idle:
                 return case.event(now_ns, Judgement.IDLE, (idle_text,))
-            return case.event(now_ns, Judgement.VIOLATION, ("pool not watched",))
+            return self._accused(case, "pool not watched", now_ns)
 
         timeline = self._timeline
         reach = (case.from_ns - self._settle_ns, case.to_ns + self._settle_ns)
@@ -195,7 +210,17 @@ class Judge:
         doubt = self._doubt(case, reach)
         if doubt:
             return case.event(now_ns, Judgement.UNKNOWN, (doubt,))
-        return case.event(now_ns, Judgement.VIOLATION, ("the pool stood still",))
+        return self._accused(case, "the pool stood still", now_ns)
+
+    def _accused(self, case: _Case, pool: str, now_ns: int) -> Judged:
+        """No change of the pool excuses it; but a pod that answered nobody when the flow left it does."""
+        if isinstance(case.subject, Change) and not _same_pod(case.old, case.new):
+            outage, reasons = self._outage_over(case.session, case.subject, now_ns) or (None, ())
+            if outage is Judgement.POD_SILENT:
+                return case.event(now_ns, Judgement.EXPLAINED, reasons, avoidable=False)
+            if outage is Judgement.UNKNOWN:
+                return case.event(now_ns, Judgement.UNKNOWN, reasons)
+        return case.event(now_ns, Judgement.VIOLATION, (pool,))
 
     def _doubt(self, case: _Case, reach: tuple[int, int]) -> str:
         """Why a pool change may lie within reach, in words; empty: none does."""
@@ -255,6 +280,10 @@ def _information(case: _Case) -> tuple[Judgement, tuple[str, ...]] | None:
         if subject.wildcard:
             return Judgement.INFORMATION, ("the server listens on a wildcard, so any of its addresses may answer",)
     return None
+
+
+def _same_pod(old: Identity, new: Identity) -> bool:
+    return old.pod is not None and (old.pod, old.instance) == (new.pod, new.instance)
 
 
 def _change_case(session: str, change: Change) -> _Case:

@@ -40,6 +40,7 @@ from affinity_tester.core.chance import DOUBT, canaries_needed, chance_of_dead_s
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
+    Change,
     ChangeSeen,
     ClientFault,
     ClusterEvent,
@@ -109,6 +110,8 @@ class _Case:
     """When another instance under the pod's name took its place, without a word of the pool's."""
     told: _Told | None = None
     """The class that was told last."""
+    reasons: tuple[str, ...] = ()
+    """Its reasons."""
 
     @property
     def session(self) -> str:
@@ -159,6 +162,8 @@ class OutageJudge:
         self._open: dict[tuple[str, int], _Case] = {}
         self._ended: dict[tuple[str, int], _Case] = {}
         """Those that are over and wait for a list of the pool."""
+        self._newest: dict[str, _Case] = {}
+        """By session, its newest outage that is over: a change that its end shows is judged by it, too."""
         self._turn: deque[tuple[str, int]] = deque()
         """Whose turn it is to be looked at."""
         self._serving: dict[str, Identity] = {}
@@ -272,6 +277,7 @@ class OutageJudge:
             self._learn(case)
             case.ended_ns = event.first.sent_ns
             self._ended[key] = case
+            self._newest[event.session] = case
 
     def _note_answer(self, who: Identity, sent_ns: int) -> None:
         if who.pod is not None:
@@ -312,6 +318,16 @@ class OutageJudge:
             if not last and lasting.told != _FINAL:
                 self._turn.append(key)
 
+    def over(self, session: str, change: Change, now_ns: int) -> tuple[Judgement, tuple[str, ...]] | None:
+        """The class of the outage that a change put an end to, as of now; None: there was none, or it has none yet."""
+        case = self._newest.get(session)
+        if case is None or not change.before.seq < case.outage.since_seq <= change.after.seq:
+            return None
+        if (session, case.outage.since_seq) not in self._ended:
+            return None if case.told is None else (case.told[0], case.reasons)
+        found = self._evaluate(case, now_ns, last=False)
+        return None if found is None else (found[0], found[2])
+
     def _due(self, now_ns: int, *, last: bool) -> list[tuple[tuple[str, int], _Case]]:
         """Those that are over and may be certain now: when the pool has news, and once a second."""
         news = self._timeline.news
@@ -323,7 +339,7 @@ class OutageJudge:
     def _tell(self, case: _Case, found: _Class, now_ns: int) -> Iterator[OutageJudged]:
         judgement, avoidable, reasons = found
         if case.told != (judgement, avoidable):
-            case.told = (judgement, avoidable)
+            case.told, case.reasons = (judgement, avoidable), reasons
             outage = case.outage
             yield OutageJudged(now_ns, case.session, outage.since_seq, outage.since_ns, judgement, avoidable, reasons)
 
