@@ -9,7 +9,8 @@
     move     how long flows may take to be moved: the settle time, and the balancer's health check where that may decide
              (policy Local; or nobody was answered behind the session's ingress address since f)
 
-The first row that matches wins; only a violation is final, and `unknown` is told when nothing more can be learnt.
+The first row that matches wins; only a violation is final, and `unknown` is told when nothing more can be learnt. None is a
+violation that may be mere loss: as many probes in a row as some session of the run loses at the loss that the others have.
 
     1  the client's own socket or address accounts for it           client
     2  a pause of the client's longer than the affinity window      idle
@@ -51,6 +52,7 @@ from affinity_tester.core.events import (
     OutageJudged,
     OutageStarted,
     PathsAnswered,
+    ProbesLost,
     RunStarted,
     SendingStopped,
     WatchBegun,
@@ -81,6 +83,9 @@ NEVER_ANSWERED = 3
 
 AT_A_TIME = 500
 """Outages looked at in one go: with thousands open, looking at all of them would hold up the probes."""
+
+CHANCE = 0.001
+"""So many silences at most, of all in the run, may loss alone be expected to make as long as one that is a violation."""
 
 _MOST_CANARIES = 400
 _MOST_BLACKOUTS = 100
@@ -150,6 +155,40 @@ class _Pod:
     """By instance: when the first probe was sent that it is known to have answered."""
 
 
+class _Losses:
+    """What share of the probes is lost by sessions that are answered: such loss alone makes silences, too."""
+
+    def __init__(self) -> None:
+        self._begun_ns = 0
+        self._probes_per_s = 0.0
+        self._lost = 0
+        self._runs: dict[str, tuple[int, int]] = {}
+        """By session, where its newest run of lost probes ends, and how many these are."""
+
+    def begin(self, event: RunStarted) -> None:
+        """The run began."""
+        self._begun_ns = event.at_ns
+        self._probes_per_s = event.sessions * _S / max(1, event.interval_ns)
+
+    def lost(self, event: ProbesLost) -> None:
+        """A session that is in no outage lost probes."""
+        end, count = self._runs.get(event.session, (0, 0))
+        count = event.count + (count if end == event.first_seq else 0)
+        self._runs[event.session] = event.first_seq + event.count, count
+        self._lost += event.count
+
+    def silent(self, session: str, since_seq: int) -> None:
+        """What the session lost from this probe on is an outage."""
+        end, count = self._runs.pop(session, (0, 0))
+        self._lost -= min(count, max(0, end - since_seq))
+
+    def chance_of(self, probes: float, now_ns: int) -> float:
+        """How many silences of so many probes are to be expected up to now of loss alone."""
+        sent = max(1.0, (now_ns - self._begun_ns) / _S * self._probes_per_s)
+        share = min(1.0, self._lost / sent)
+        return float(sent * share**probes)
+
+
 class OutageJudge:
     """Holds the outages whose class is not final."""
 
@@ -168,6 +207,8 @@ class OutageJudge:
         """Whose turn it is to be looked at."""
         self._serving: dict[str, Identity] = {}
         """Who answered each session last."""
+        self._silent_sessions: set[str] = set()
+        """Sessions in an outage."""
         self._never_answered: set[str] = set()
         """Sessions in an outage from sequence 0."""
         self._pods: dict[str, _Pod] = {}
@@ -175,6 +216,8 @@ class OutageJudge:
         """By reflexive IP: when the newest probe was sent that was answered behind it."""
         self._canaries: deque[CanaryResult] = deque(maxlen=_MOST_CANARIES)
         self._blackouts: deque[BlackoutEnded] = deque(maxlen=_MOST_BLACKOUTS)
+        self._losses = _Losses()
+        self._interval_ns = 1
         self._own_faults: deque[int] = deque(maxlen=_MOST_FAULTS)
         """When this machine's own address was seen to change, or to be gone."""
         self._not_ready: set[str] = set()
@@ -222,7 +265,12 @@ class OutageJudge:
         """Take in what bears on outages."""
         match event:
             case RunStarted(interval_ns=interval_ns):
+                self._losses.begin(event)
+                self._interval_ns = max(1, interval_ns)
                 self._outlasts_ns = max(OUTLASTS_NS, OUTLASTS_PROBES * interval_ns)
+            case ProbesLost(session=session):
+                if session not in self._silent_sessions:
+                    self._losses.lost(event)
             case OutageStarted():
                 self._start(event)
             case OutageEnded(session=session):
@@ -264,6 +312,8 @@ class OutageJudge:
             if blackout.since_ns - ALIVE_NS <= onset_ns <= blackout.until_ns:
                 onset_ns = blackout.until_ns
         key = (outage.session, outage.since_seq)
+        self._silent_sessions.add(outage.session)
+        self._losses.silent(outage.session, outage.since_seq)
         self._open[key] = _Case(outage, onset_ns)
         self._turn.append(key)
         if outage.last is None:
@@ -271,6 +321,7 @@ class OutageJudge:
 
     def _end(self, event: OutageEnded) -> None:
         key = (event.session, event.since_seq)
+        self._silent_sessions.discard(event.session)
         self._never_answered.discard(event.session)
         case = self._open.pop(key, None)
         if case is not None:
@@ -356,6 +407,12 @@ class OutageJudge:
         if end_ns is None:
             end_ns = now_ns if self._stopped_ns is None else min(now_ns, self._stopped_ns)
         found = self._by_pool(case, end_ns) if self._watched else self._by_promise(case, end_ns)
+        if found is not None and found[0] is Judgement.VIOLATION:
+            probes = max(case.outage.probes, (end_ns - case.from_ns) / self._interval_ns)
+            if self._losses.chance_of(probes, end_ns) > CHANCE:
+                found = _in_doubt(["at so much loss some sessions are silent for so long by chance"])
+                if not self._over(case):
+                    found = None
         if found is None and last:
             return Judgement.UNKNOWN, None, ("the run ended before it was certain",)
         return found
