@@ -70,6 +70,8 @@ class World:
     settle: int = 2 * S
     window: int = 30 * S
     canaries: bool = True
+    targets: dict[int, TransportAddress] = field(default_factory=dict)
+    """Where sessions' probes go; empty: all to one address."""
     deeds: list[tuple[float, Deed]] = field(default_factory=list)
     up: Callable[[World, int, int], bool] = lambda _world, _session, _seq: False
     """Whether this probe is lost on its way to the pod."""
@@ -201,7 +203,7 @@ class World:
         )
         for session in range(self.sessions):
             local = TransportAddress(CLIENT, self.local_port(session))
-            self.emit(SessionStarted(0, self.name(session), local))
+            self.emit(SessionStarted(0, self.name(session), local, self.targets.get(session)))
         if self.watched:
             self.emit(NodeAddresses(0, tuple((f"10.0.0.{n}", f"n{n}") for n in range(1, self.nodes + 1))))
             self.look()

@@ -37,6 +37,7 @@ from deeds import (
 )
 from diagnosing import S, World
 
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 
@@ -406,3 +407,19 @@ def test_a_flip_flop_is_known_by_its_second_turn() -> None:
 def test_every_fault_of_the_catalogue_has_a_scene() -> None:
     shown = {name for _, alone, with_cluster in SCENES.values() for name, c in alone + with_cluster if c is LIKELY}
     assert shown == set(CATALOGUE)
+
+
+def test_one_dead_address_of_several_is_said_and_named_nothing_that_it_is_not() -> None:
+    """Every third session probes 203.0.113.9, where nobody answers."""
+    w = World(sessions=12, seconds=12)
+    told = [
+        TransportAddress("203.0.113.7", 3478),
+        TransportAddress("203.0.113.8", 3478),
+        TransportAddress("203.0.113.9", 3478),
+    ]
+    w.targets = {session: told[session % 3] for session in range(12)}
+    w.dead = {session for session in range(12) if session % 3 == 2}
+    w.run()
+    assert w.named == [("", Certainty.CANNOT_TELL)]
+    words = "they are all the sessions to 203.0.113.9:3478, one of 3 addresses of the target, and none of the others"
+    assert words in w.diagnoses[0].evidence

@@ -297,7 +297,10 @@ def test_row_4_what_a_flow_outlived_did_not_end_it() -> None:
     drains = changed(40, pool("a", "b", "c", a={"ready": False, "serving": False, "terminating": True}))
     met = [*canaries(range(52, 60, 2), "b"), *canaries(range(102, 160, 2), "b", "c")]
     run = Run(silent(), drains, met, ends=True)
-    assert run.last == (UNKNOWN, ('pod "a" answered nobody, and whether it lives is not known',))
+    assert run.last == (
+        UNKNOWN,
+        ('nobody was seen to be answered by pod "a" meanwhile; whether it or the path was silent is not known',),
+    )
     leaves = changed(120, GONE)
     assert Run(silent(), drains, met, leaves, again(125)).classes == [(120, EXPLAINED)]
     assert Run(silent(), drains, met, leaves, others=("b", "c")).classes == [(120, EXPLAINED), (136, VIOLATION)]
@@ -486,7 +489,10 @@ def test_row_7_a_pod_that_answers_nobody_is_silent_when_enough_canaries_met_othe
     mute = canaries(range(101, 180, 2), "b", None, None, None, None)
     assert Run(answered, home, both, mute).classes == [(171, POD_SILENT)]
     other_lives = Run(answered, home, both[:1], canaries(range(101, 180, 2), "b"), ends=True)
-    assert other_lives.last == (UNKNOWN, ('pod "a" answered nobody, and whether it lives is not known',))
+    assert other_lives.last == (
+        UNKNOWN,
+        ('nobody was seen to be answered by pod "a" meanwhile; whether it or the path was silent is not known',),
+    )
 
 
 def test_row_7_counts_by_who_had_answered_last_and_needs_no_reflexive_address() -> None:
@@ -666,7 +672,10 @@ def test_unwatched_a_living_pod_is_a_violation_and_a_silent_one_is_not() -> None
     hung = Run(answered, replace(mine, session=named(0)), canaries(range(101, 180, 2), "b", "c"), pool=None)
     assert [event.judgement for event in hung.judged] == [POD_SILENT]
     unclear = Run(silent(), canaries([102, 104], "b"), pool=None, ends=True)
-    assert unclear.last == (UNKNOWN, ('pod "a" answered nobody, and whether it lives is not known',))
+    assert unclear.last == (
+        UNKNOWN,
+        ('nobody was seen to be answered by pod "a" meanwhile; whether it or the path was silent is not known',),
+    )
 
 
 def test_unwatched_a_restarted_pod_is_explained_until_a_balancer_would_have_moved_its_flows() -> None:

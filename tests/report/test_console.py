@@ -277,7 +277,7 @@ def test_the_other_facts_of_a_session(story):
         ev.ProbesLost(story.at(9), ONE, 1, 2, story.at(1), story.at(1.1)),
         ev.LateReply(story.at(9), ONE, 1, 3 * S),
     ) == [
-        "13:35:27.176 [error] CLIENT-1058228236 never answered, for 5 s now, while others are",
+        "13:35:27.176 [error] CLIENT-1058228236 never answered, for 5 s now, while others are answered",
         "13:35:27.176 [error] CLIENT-1058228236 unanswered since 13:35:22.176 (5 s), while others are answered; "
         'last served by pod "pod-a"',
         '13:35:28.076 [error] CLIENT-1058228236 answered again after 5.9 s (590 probes), by pod "pod-a"',
@@ -295,7 +295,7 @@ def test_the_other_facts_of_a_session(story):
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error EPROTO",
         "13:35:29.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
         "socket-drops: 12 replies dropped at a full buffer",
-        "13:35:29.176 [info]      a fresh source port is not answered either (CLIENT-1058228236)",
+        "13:35:29.176 [info]      a fresh source port is not answered (CLIENT-1058228236)",
         '13:35:29.176 [info]      a fresh source port is answered by pod "pod-b" (CLIENT-1058228236)',
         "13:35:29.176 [warn]  CLIENT-1058228236 ended: it sent all the 4,294,967,296 probes that a session has numbers for",
     ]
@@ -423,7 +423,7 @@ def test_a_fault_of_this_machine_is_one_line_for_all_sessions_that_meet_it(story
     later = own_fault(story, "CLIENT-100", 3.5)
     tick = story.stats(ONE, 3, None, sent=1)
     assert show(story.started(), *many, tick, later) == [
-        "13:35:23.176 [warn]  100 sessions the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+        "13:35:23.176 [warn]  100 sessions: the client's own fault, not the network's: send-error: ENETUNREACH: no way",
         "13:35:23.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, no answer yet",
         "13:35:23.676 [warn]  CLIENT-100 the client's own fault, not the network's: send-error: ENETUNREACH: no way",
     ]
@@ -436,7 +436,7 @@ def test_faults_of_this_machine_are_told_apart_but_for_their_numbers(story):
         own_fault(story, "CLIENT-2", 2, "local-address", "EINVAL: none"),
         own_fault(story, "CLIENT-3", 2, "socket-drops", "17 replies dropped"),
     ) == [
-        "13:35:22.176 [warn]  2 sessions the client's own fault, not the network's:"
+        "13:35:22.176 [warn]  2 sessions: the client's own fault, not the network's:"
         " socket-drops: 3 replies dropped (and the like)",
         "13:35:22.176 [warn]  CLIENT-2 the client's own fault, not the network's: local-address: EINVAL: none",
     ]

@@ -45,6 +45,7 @@ Format = Literal["text", "json", "junit", "html"]
 @click.option("--rejudge", is_flag=True, help="Judge the run again by its own rules: a killed run gets its verdict.")
 @click.option("--settle", type=options.Duration(0, 600 * NS_PER_S), help="Judge again, with this settle time.")
 @click.option("--affinity-window", type=options.Duration(), help="Judge again, with this affinity window.")
+@click.option("--balancer-check", type=options.Duration(), help="Judge again, with this time for a balancer's check.")
 @click.option("--max-loss", type=options.Percentage(), help="Judge again, with this percentage.")
 @click.option("--fail-on", type=click.Choice(["violation", "avoidable"]), help="Judge again, failing on this.")
 def report(
@@ -55,6 +56,7 @@ def report(
     rejudge: bool,
     settle: int | None,
     affinity_window: int | None,
+    balancer_check: int | None,
     max_loss: float | None,
     fail_on: str | None,
 ) -> int:
@@ -62,6 +64,7 @@ def report(
     changed: dict[str, Any] = {
         "settle_ns": settle,
         "affinity_window_ns": affinity_window,
+        "balancer_check_ns": balancer_check,
         "max_loss": None if max_loss is None else max_loss / 100,
         "fail_on_avoidable": None if fail_on is None else fail_on == "avoidable",
     }

@@ -306,6 +306,8 @@ class OutageStarted(SessionEvent):
     """Replies that this session's full socket buffer dropped since."""
     probes: int = 0
     """Probes unanswered so far."""
+    others_answered: bool = True
+    """Other sessions are answered; False: only canaries, from fresh source ports, are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,6 +643,8 @@ class OutageJudged(SessionEvent):
     judgement: Judgement
     avoidable: bool | None
     reasons: tuple[str, ...]
+    lasts: bool = False
+    """It was not over then, so that its class may change."""
 
 
 class Stray(StrEnum):

@@ -225,6 +225,7 @@ class OutageJudge:
         self._addressed_ns: int | None = None
         self._stopped_ns: int | None = None
         self._outlasts_ns = OUTLASTS_NS
+        self._threshold_ns = ALIVE_NS
         self._census: _Census | None = None
         """Who is silent, counted once for each look at all."""
         self._looked: tuple[int, int] | None = None
@@ -268,6 +269,7 @@ class OutageJudge:
                 self._losses.begin(event)
                 self._interval_ns = max(1, interval_ns)
                 self._outlasts_ns = max(OUTLASTS_NS, OUTLASTS_PROBES * interval_ns)
+                self._threshold_ns = event.loss_threshold_ns
             case ProbesLost(session=session):
                 if session not in self._silent_sessions:
                     self._losses.lost(event)
@@ -326,7 +328,9 @@ class OutageJudge:
         case = self._open.pop(key, None)
         if case is not None:
             self._learn(case)
-            case.ended_ns = event.first.sent_ns
+            # Where replies that come late end it, all of them waited somewhere: it lasted until they came.
+            is_late = event.at_ns - event.first.sent_ns > self._threshold_ns
+            case.ended_ns = event.at_ns if is_late else event.first.sent_ns
             self._ended[key] = case
             self._newest[event.session] = case
 
@@ -392,7 +396,9 @@ class OutageJudge:
         if case.told != (judgement, avoidable):
             case.told, case.reasons = (judgement, avoidable), reasons
             outage = case.outage
-            yield OutageJudged(now_ns, case.session, outage.since_seq, outage.since_ns, judgement, avoidable, reasons)
+            lasts = case.ended_ns is None and self._stopped_ns is None and judgement is not Judgement.VIOLATION
+            since = (outage.since_seq, outage.since_ns)
+            yield OutageJudged(now_ns, case.session, *since, judgement, avoidable, reasons, lasts)
 
     def _evaluate(self, case: _Case, now_ns: int, *, last: bool) -> _Class | None:
         """The class as of now; None: more must be known."""
@@ -541,7 +547,7 @@ class OutageJudge:
             return Judgement.POD_SILENT, None, (case.pod_silent,)
         if not self._over(case) or not self._timeline.confirmed_after(known_ns):
             return None
-        return _in_doubt([*doubts, f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
+        return _in_doubt([*doubts, _whether_it_lives(case)])
 
     def _look_for_others(self, case: _Case, pods: int) -> None:
         """Whether all sessions of the pod are silent, and enough canaries met others to show that it answers nobody."""
@@ -622,7 +628,7 @@ class OutageJudge:
         if case.pod_silent:
             return Judgement.POD_SILENT, None, (case.pod_silent,)
         if self._over(case):
-            return _in_doubt([f'pod "{old.pod}" answered nobody, and whether it lives is not known'])
+            return _in_doubt([_whether_it_lives(case)])
         return None
 
     def _foreign(self, case: _Case, pool: str) -> _Class | None:
@@ -717,6 +723,14 @@ class OutageJudge:
 
 def _in_doubt(doubts: list[str]) -> _Class | None:
     return (Judgement.UNKNOWN, None, tuple(doubts)) if doubts else None
+
+
+def _whether_it_lives(case: _Case) -> str:
+    """Why nothing follows for a session whose pod was neither seen to live for long enough nor to be silent."""
+    pod = case.old.pod if case.old is not None else None
+    if case.alive_ns is not None:
+        return f'pod "{pod}" answered others, but only shortly before the silence ended'
+    return f'nobody was seen to be answered by pod "{pod}" meanwhile; whether it or the path was silent is not known'
 
 
 def _not_explained(sure: list[PoolChange], move_ns: int) -> str:

@@ -118,7 +118,9 @@ class OutageDetector:
             # Where nobody is answered any more, the silence of all is no chance, however seldom each of them sends.
             together = newest_ns is not None and newest_ns < each.since_ns and unanswered >= OUTAGE_PROBES
             if (together or each.probes >= OUTAGE_PROBES) and self._is_alone(each, now_ns, stretches):
-                each.tracker.start_outage(now_ns, own_drops=own_drops.get(each.tracker.session, 0))
+                others = newest_ns is not None and newest_ns > each.since_ns
+                drops = own_drops.get(each.tracker.session, 0)
+                each.tracker.start_outage(now_ns, own_drops=drops, others_answered=others)
                 self._out.append(each.tracker)
                 self._sampled_ns = 0  # who answers meanwhile is told at once
 
@@ -184,10 +186,13 @@ class OutageDetector:
         unanswered_canaries: Sequence[int],
     ) -> None:
         since_ns = blackout.since_ns
-        again = [ns for t in trackers if (ns := t.reached_ns) is not None and ns >= since_ns]
-        until_ns = min([*again, *(sent_ns for sent_ns, _ in canaries if sent_ns >= since_ns)])
+        again = [t.answered_again_ns() if (t.reached_ns or 0) >= since_ns else None for t in trackers]
+        until_ns = min(
+            [*(ns for ns in again if ns is not None), *(sent_ns for sent_ns, _ in canaries if sent_ns >= since_ns)]
+        )
         probes = blackout.probes + sum(t.sent_count for t in trackers) - blackout.sent_count
-        probes -= sum(t.sent_between(until_ns, now_ns + 1) for t in trackers)
+        for tracker, again_ns in zip(trackers, again, strict=True):
+            probes -= tracker.sent_between(until_ns if again_ns is None else again_ns, now_ns + 1)
         unanswered = sum(since_ns <= sent_ns < until_ns for sent_ns in unanswered_canaries)
         self._blackout = None
         self._emit(BlackoutEnded(now_ns, since_ns, until_ns, max(0, probes), unanswered))

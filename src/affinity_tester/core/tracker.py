@@ -230,6 +230,16 @@ class SessionTracker:
         history = self._history
         return history.sent_ns(self.reached) if self.reached >= history.base else None
 
+    def answered_again_ns(self) -> int | None:
+        """When the first of the newest probes replied to in a row was sent; None where the newest is not kept."""
+        history = self._history
+        seq = self.reached
+        if seq < history.base:
+            return None
+        while seq > history.base and history.cell(seq - 1) > LOST:
+            seq -= 1
+        return history.sent_ns(seq)
+
     def sent_before_ns(self, at_ns: int) -> int | None:
         """When the newest probe of `at_ns` or before was sent that was not replied to; None where none is kept."""
         history = self._history
@@ -380,11 +390,12 @@ class SessionTracker:
         self._lose(first, seq, read_empty_ns)
         self._settle(read_empty_ns)
 
-    def start_outage(self, now_ns: int, *, own_drops: int = 0) -> None:
+    def start_outage(self, now_ns: int, *, own_drops: int = 0, others_answered: bool = True) -> None:
         """Tell that the session has been unanswered too long; the next newer reply from the right source ends it.
 
-        `own_drops` is how many replies this session's full socket buffer has dropped since its last one. Raises
-        `TrackerError` in an outage, or when no probe is unanswered.
+        `own_drops` is how many replies this session's full socket buffer has dropped since its last one;
+        `others_answered`: other sessions are answered, and not canaries alone. Raises `TrackerError` in an outage, or when
+        no probe is unanswered.
         """
         since = self.unanswered()
         if self._outage is not None or since is None:
@@ -397,7 +408,9 @@ class SessionTracker:
             last = anchor.sighting
         pause_ns = 0 if last is None else self._longest_pause_ns(last.seq, history.next - 1)
         probes = self.sent_count - since[0]
-        self._outage = OutageStarted(now_ns, self.session, *since, last, pause_ns, own_drops, probes)
+        self._outage = OutageStarted(
+            now_ns, self.session, *since, last, pause_ns, own_drops, probes, others_answered=others_answered
+        )
         self._emit(self._outage)
 
     # --- how -------------------------------------------------------------------------------------------------------
@@ -457,7 +470,9 @@ class SessionTracker:
     def _end_outage(self, outage: OutageStarted, seq: int, identity: Identity, received_ns: int) -> None:
         self._outage = None
         first = Sighting(seq, self._history.sent_ns(seq), identity)
-        probes = seq - outage.since_seq
+        # Where the reply is late, what was sent meanwhile waited with it: nothing of it was answered before.
+        is_late = received_ns - first.sent_ns > self.loss_threshold_ns
+        probes = (self.sent_count if is_late else seq) - outage.since_seq
         self._emit(OutageEnded(received_ns, self.session, outage.since_seq, outage.since_ns, probes, first))
 
     def _between_equals(self, seq: int, code: int) -> bool:

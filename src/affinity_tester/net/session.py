@@ -302,7 +302,7 @@ class Session:
                 self._noticed = Drops()
             self._noticed.notice(now_ns, drops - self.drops)
             self.drops = drops
-            detail = f"{drops} replies dropped at this machine's full socket buffer"
+            detail = f"{drops:,} datagrams dropped at this machine's full socket buffer"
             self._tell_once(("drops",), ClientFault(now_ns, self.name, "socket-drops", detail))
 
     def drops_since_reply(self) -> int:

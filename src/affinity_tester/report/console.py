@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import replace
 from typing import Literal
 
@@ -40,6 +40,9 @@ MOST_SESSION_LINES = 20
 FAULT_NS = NS_PER_S
 """So long a fault of this machine waits for sessions that tell it too: it is one story, whoever meets it."""
 
+LATE_NEWS_NS = 6 * NS_PER_S
+"""Lists are 5 s apart: where a change of the pool is less well dated than that, its line says since when it may be so."""
+
 FAR_NS = NS_PER_S
 """A fact that is told so long after it was so has its own time in its line."""
 
@@ -75,8 +78,8 @@ class ConsoleReport:
         self._pool: PoolSnapshot | None = None
         self._dark = False
         """Nobody is answered."""
-        self._api_asked_ns: int | None = None
-        """When the API server was asked what it answered last; None: it never was."""
+        self._api_ns: deque[tuple[int, int]] = deque(maxlen=64)
+        """When the API server was asked, and answered, lately."""
         self._blind_ns: int | None = None
         self._nodes: dict[str, str] = {}
         self._icmp: Counter[tuple[str, str | None]] = Counter()
@@ -173,20 +176,23 @@ class ConsoleReport:
                 return [] if self._per_session else [Line(total_line(event, period))]
             case ev.PoolObserved(snapshot=snapshot):
                 before, self._pool = self._pool, snapshot
-                return [*self._seen_again(event), *pool_lines(before, snapshot)]
-            case ev.ApiServerAnswered(asked_ns=asked_ns):
-                self._api_asked_ns = asked_ns
+                lines = pool_lines(before, snapshot)
+                if before is not None and event.until_ns - event.since_ns > LATE_NEWS_NS:
+                    since = f", at some time since {clock.time_of_day(event.since_ns)}"
+                    lines = [replace(line, text=line.text + since) for line in lines]
+                return [*self._seen_again(event), *lines]
+            case ev.ApiServerAnswered(at_ns=at_ns, asked_ns=asked_ns):
+                self._api_ns.append((asked_ns, at_ns))
                 return []
-            case ev.PoolConfirmed(asked_ns=asked_ns):
-                self._api_asked_ns = asked_ns
+            case ev.PoolConfirmed(at_ns=at_ns, asked_ns=asked_ns):
+                self._api_ns.append((asked_ns, at_ns))
                 return self._seen_again(event)
             case ev.BlackoutStarted():
                 self._dark = True
                 return run_lines(event, clock)
             case ev.BlackoutEnded():
                 self._dark = False
-                api_ns = self._api_asked_ns
-                return [blackout_line(event, None if api_ns is None else api_ns >= event.since_ns)]
+                return [blackout_line(event, self._api_answered(event.since_ns, event.until_ns))]
             case ev.CanaryResult(identity=None) if self._dark:
                 return []  # one line tells of all of them when it is over
             case ev.PoolUnobserved(at_ns=at_ns):
@@ -209,6 +215,10 @@ class ConsoleReport:
                 return session_lines(event, clock)
             case _:
                 return run_lines(event, clock)
+
+    def _api_answered(self, from_ns: int, to_ns: int) -> bool | None:
+        """Whether the API server was asked and answered within these times; None: it is not asked at all."""
+        return any(from_ns <= asked_ns and at_ns < to_ns for asked_ns, at_ns in self._api_ns) if self._api_ns else None
 
     def _seen_again(self, event: ev.PoolObserved | ev.PoolConfirmed) -> list[Line]:
         blind_ns, self._blind_ns = self._blind_ns, None

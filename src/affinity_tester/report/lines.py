@@ -149,10 +149,10 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
     name = event.session
     match event:
         case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=None):
-            return [_red(f"{name} never answered, for {format_duration(at_ns - since_ns)} now, while others are")]
+            return [_red(f"{name} never answered, for {format_duration(at_ns - since_ns)} now, while {_others(event)}")]
         case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=ev.Sighting(identity=identity)):
             silent = f"unanswered since {clock.time_of_day(since_ns)} ({format_duration(at_ns - since_ns)})"
-            return [_red(f"{name} {silent}, while others are answered; last served by {words.served_by(identity)}")]
+            return [_red(f"{name} {silent}, while {_others(event)}; last served by {words.served_by(identity)}")]
         case ev.OutageEnded():
             gap = format_duration(event.at_ns - event.since_ns)
             probes = words.plural(event.probes, "probe")
@@ -175,11 +175,15 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             sender = f" from {event.offender}" if event.offender is not None else ""
             return [warning(f"{name} heard ICMP error {event.error}{meaning}{sender}")]
         case ev.CanaryResult(identity=identity):
-            answer = "is not answered either" if identity is None else f"is answered by {words.served_by(identity)}"
+            answer = "is not answered" if identity is None else f"is answered by {words.served_by(identity)}"
             return [Line(f"    a fresh source port {answer} ({name})", tint=Tint.QUIET, sort="canaries")]
         case ev.SessionExhausted():
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []
+
+
+def _others(outage: ev.OutageStarted) -> str:
+    return "others are answered" if outage.others_answered else "no session is and fresh source ports are answered"
 
 
 def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
@@ -188,6 +192,7 @@ def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
     sessions = len({fault.session for fault in faults})
     who = first.session if sessions == 1 else words.plural(sessions, "session")
     more = " (and the like)" if any(fault.detail != first.detail for fault in faults) else ""
+    who += ":" if sessions > 1 else ""
     return warning(f"{who} the client's own fault, not the network's: {first.fault}: {first.detail}{more}")
 
 

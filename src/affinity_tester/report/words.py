@@ -88,7 +88,8 @@ def judged(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
     why = ": " + "; ".join(event.reasons) if event.reasons else ""
     graded = None if isinstance(event, StrayJudged) else event.avoidable
     avoidable = "" if graded is None else ", avoidable" if graded else ", unavoidable"
-    return f"{event.judgement}{why}{avoidable}"
+    so_far = " so far" if isinstance(event, OutageJudged) and event.lasts else ""
+    return f"{event.judgement}{so_far}{why}{avoidable}"
 
 
 def period(counts: Counts) -> str:

@@ -60,6 +60,8 @@ class SessionFacts:
     """One session's."""
 
     local: TransportAddress | None = None
+    target: TransportAddress | None = None
+    """Where its probes go; None: to the run's one target."""
     first: Identity | None = None
     """What its first reply said."""
     first_seq: int = 0
@@ -214,7 +216,8 @@ class Facts:
             case RunStarted():
                 self.started = event
             case SessionStarted():
-                self._session(event.session).local = event.local
+                session = self._session(event.session)
+                session.local, session.target = event.local, event.target
             case FirstAnswer():
                 session = self._session(event.session)
                 session.first, session.first_seq = event.identity, event.seq

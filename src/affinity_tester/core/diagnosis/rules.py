@@ -121,6 +121,7 @@ def _cannot_tell(case: Case) -> Diagnosis:
             evidence.append(
                 f"in gaps of any length, {up:,} {was(up)} lost on the way to the pod and {down:,} on the way back"
             )
+        evidence += silences.dead_address(case)
         evidence += _how_they_ended(case)
         evidence += case.canary_words(case.canaries)
         evidence += case.icmp(names)

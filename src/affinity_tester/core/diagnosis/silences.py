@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis.case import Case, Silence
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
 from affinity_tester.core.events import Diagnosis
@@ -185,7 +186,7 @@ def local_policy(case: Case) -> Diagnosis | None:
     """Some sessions are dead from sequence 0, the others fine: nodes without a pod drop what they get."""
     dead = _dead_from_start(case)
     policy = case.facts.spec("externalTrafficPolicy")
-    if not dead or policy == "Cluster":
+    if not dead or policy == "Cluster" or _of_one_target(case, dead) is not None:
         return None
     others = _answered(case)
     evidence = [
@@ -204,6 +205,16 @@ def local_policy(case: Case) -> Diagnosis | None:
     return diagnosis("local-policy", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
 
 
+def dead_address(case: Case) -> list[str]:
+    """What is to be said where one address of the target answers nobody; empty: that is not so."""
+    dead = _dead_from_start(case)
+    target = _of_one_target(case, dead) if dead else None
+    if target is None:
+        return []
+    of = len({session.target for session in case.facts.sessions.values()})
+    return [f"they are all the sessions to {target}, one of {of} addresses of the target, and none of the others"]
+
+
 def lb_churn(case: Case) -> Diagnosis | None:
     """All lose together, and find the same pod and address after."""
     lost = [silence for silence in case.silences if silence.old is not None]
@@ -217,7 +228,8 @@ def lb_churn(case: Case) -> Diagnosis | None:
     ]
     near = case.near("service")
     if not near:
-        return diagnosis("lb-churn", evidence, f"a change of the Service or its balancer at that time: {NO_CLUSTER}")
+        unseen = "none was seen" if case.facts.watched else NO_CLUSTER
+        return diagnosis("lb-churn", evidence, f"a change of the Service or its balancer at that time: {unseen}")
     return diagnosis("lb-churn", [*evidence, *near])
 
 
@@ -308,6 +320,8 @@ def _never_translated(case: Case) -> Diagnosis | None:
     policy = case.facts.spec("externalTrafficPolicy")
     if not dead or not any(tried) or not all(tried) or policy == "Local" or case.source_kept:
         return None
+    if _of_one_target(case, dead) is not None:
+        return None
     evidence = [
         _dead_words(case, dead),
         *case.canary_words(case.canaries),
@@ -321,6 +335,16 @@ def _dead_from_start(case: Case) -> list[Silence]:
     return (
         [s for s in case.silences if s.old is None and s.first_seq == 0 and s.ended is False] if _answered(case) else []
     )
+
+
+def _of_one_target(case: Case, dead: list[Silence]) -> TransportAddress | None:
+    """The address that all the dead sessions probe and no other one does, where the target has several."""
+    sessions = case.facts.sessions
+    names = {silence.session for silence in dead}
+    targets = {session.target for name, session in sessions.items() if name in names} - {None}
+    if len(targets) != 1 or any(session.target in targets for name, session in sessions.items() if name not in names):
+        return None
+    return targets.pop()
 
 
 def _dead_words(case: Case, dead: list[Silence]) -> str:

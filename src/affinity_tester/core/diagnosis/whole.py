@@ -37,18 +37,19 @@ def self_inflicted(facts: Facts) -> Diagnosis | None:
     """The client was no good witness: what it dropped, refused or missed itself."""
     total = facts.total
     refused = 0 if _refused_without_address(facts) else total.send_errors
-    own = total.socket_drops + refused
+    own = total.own_losses + refused
     tried = total.sent + total.send_errors
     slots = tried + total.timer_misses
     evidence = []
     if own > MAX_SELF_INFLICTED * tried:
         evidence.append(
-            f"this machine dropped {count(total.socket_drops, 'reply')} at full socket buffers and refused "
-            f"{count(refused, 'probe')}, {own / tried:.2%} of {count(tried, 'probe')}"
+            f"this machine dropped {count(total.socket_drops, 'datagram')} at full socket buffers, which cost "
+            f"{count(total.own_losses, 'reply')}, and refused {count(refused, 'probe')}: {own / tried:.2%} of "
+            f"{count(tried, 'probe')}"
         )
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         evidence.append(
-            f"it missed {count(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / slots:.2%})"
+            f"this client missed {count(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / slots:.2%})"
         )
     return diagnosis("self-inflicted", evidence) if evidence else None
 
