@@ -36,6 +36,7 @@ from affinity_tester.core.events import (
     RunEnded,
     RunStarted,
     SendingStopped,
+    SessionStarted,
     Sighting,
     WatchBegun,
     WrongPool,
@@ -740,3 +741,37 @@ def test_many_outages_are_looked_at_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(run.judged) == 7
     assert {event.judgement for event in run.judged} == {VIOLATION}
     assert len({event.at_ns for event in run.judged}) > 1
+
+
+# --- several addresses -----------------------------------------------------------------------------------------------------
+
+
+def at_two_addresses() -> list[Event]:
+    """Sessions with odd numbers probe another address than the others do."""
+    other, local = TransportAddress("2001:db8::7", 3478), TransportAddress("192.168.0.9", 50_000)
+    return [SessionStarted(1, named(n), local, other if n % 2 else TARGET) for n in range(1, 13)]
+
+
+@pytest.mark.parametrize("pool", [ALL, None])
+def test_a_dark_address_of_several_is_no_violation_whoever_answers_at_the_others(pool: PoolSnapshot | None) -> None:
+    dark = [silent(n) for n in (1, 3, 5)]
+    pods = answers(range(101, 190), "a", "b")
+    elsewhere = [replace(each, session=named(2)) for each in canaries(range(102, 190, 2), "a", "b", "c")]
+    for met in ([], canaries(range(102, 190, 2), None), elsewhere):
+        run = Run(at_two_addresses(), dark, pods, met, pool=pool, ends=True)
+        assert run.last == (
+            UNKNOWN,
+            ("no canary was answered at [2001:db8::7]:3478, and others are at other addresses",),
+        )
+    run = Run(at_two_addresses(), dark, pods, canaries(range(102, 190, 2), "b", None), pool=pool)
+    assert run.last[0] is VIOLATION
+
+
+def test_canaries_at_another_address_show_nothing_of_sessions_never_answered() -> None:
+    dark = [never(n) for n in (1, 3, 5)]
+    here = canaries(range(102, 190, 2), "b", "c", "a")
+    elsewhere = [replace(each, session=named(2)) for each in here]
+    others = answers(range(101, 190), "a", "b", "c")
+    run = Run(at_two_addresses(), dark, elsewhere, others, ends=True)
+    assert run.last == (UNKNOWN, ("no canary was answered",))
+    assert Run(at_two_addresses(), dark, here, others).last[0] is VIOLATION

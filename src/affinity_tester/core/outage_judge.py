@@ -27,6 +27,9 @@ violation that may be mere loss: as many probes in a row as some session of the 
                                                                     or more, with canaries answered and the pool still
     9  else                                                         unknown
 
+Of a target with several addresses, canaries count at the session's own; where none is answered there, that address is dark,
+and what others are answered at other addresses does not tell whose fault it is: unknown.
+
 Where the pool is not watched, the operator's promise that it stands still takes the place of the lists.
 """
 
@@ -37,6 +40,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.events import (
     BlackoutEnded,
@@ -55,6 +59,7 @@ from affinity_tester.core.events import (
     ProbesLost,
     RunStarted,
     SendingStopped,
+    SessionStarted,
     WatchBegun,
 )
 from affinity_tester.core.explain import apart, explanation
@@ -209,6 +214,8 @@ class OutageJudge:
         """Who answered each session last."""
         self._silent_sessions: set[str] = set()
         """Sessions in an outage."""
+        self._targets: dict[str, TransportAddress] = {}
+        """Where each session's probes go, where the target has several addresses."""
         self._never_answered: set[str] = set()
         """Sessions in an outage from sequence 0."""
         self._pods: dict[str, _Pod] = {}
@@ -270,6 +277,8 @@ class OutageJudge:
                 self._interval_ns = max(1, interval_ns)
                 self._outlasts_ns = max(OUTLASTS_NS, OUTLASTS_PROBES * interval_ns)
                 self._threshold_ns = event.loss_threshold_ns
+            case SessionStarted(session=session, target=TransportAddress() as target):
+                self._targets[session] = target
             case ProbesLost(session=session):
                 if session not in self._silent_sessions:
                     self._losses.lost(event)
@@ -527,6 +536,8 @@ class OutageJudge:
             return _in_doubt(
                 [f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around its beginning"]
             )
+        if self._is_address_dark(case):
+            return self._dark(case)
         return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others, and {_not_explained(sure, move_ns)}',)
 
     def _silent(self, case: _Case, known_ns: int, doubts: list[str]) -> _Class | None:
@@ -581,7 +592,7 @@ class OutageJudge:
         pod = old.pod if old is not None else None
         return sum(
             canary.identity is not None and canary.identity.pod != pod
-            for canary in self._canaries_in(case.from_ns, case.ended_ns)
+            for canary in self._canaries_in(case, case.from_ns, case.ended_ns)
         )
 
     def _never(self, case: _Case, end_ns: int) -> _Class | None:
@@ -592,7 +603,7 @@ class OutageJudge:
             return _in_doubt(["it was silent for less than the balancer's health check"]) if self._over(case) else None
         if self._watched and self._addressed_ns is not None and end_ns < self._addressed_ns + ADDRESS_SETTLES_NS:
             return _in_doubt(["the Service has had its address for less than 5 min"]) if self._over(case) else None
-        if not self._canaries_met(case.from_ns, end_ns)[0]:
+        if not self._canaries_met(case, case.from_ns, end_ns)[0]:
             return _in_doubt(["no canary was answered"]) if self._over(case) else None
         if len(self._never_answered | {case.session}) < NEVER_ANSWERED:
             return _in_doubt(["of fewer than 3 sessions, the client's own network may be the reason"])
@@ -623,6 +634,8 @@ class OutageJudge:
                 return Judgement.EXPLAINED, False, (f'pod "{old.pod}" was restarted or replaced',)
             return self._not_moved(case, until_ns, end_ns)
         if self._outlasted(case, case.alive_ns, end_ns):
+            if self._is_address_dark(case):
+                return self._dark(case)
             return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
         self._look_for_others(case, len(self._pods))
         if case.pod_silent:
@@ -635,7 +648,7 @@ class OutageJudge:
         """A server that names no pod: whether a dead server among several could be the reason."""
         census = self._counted()
         sessions, dead = census.sessions.total(), census.silent.total()
-        answered, unanswered = self._canaries_met(case.from_ns, case.ended_ns)
+        answered, unanswered = self._canaries_met(case, case.from_ns, case.ended_ns)
         if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < DOUBT:
             return Judgement.VIOLATION, None, (f"{answered} canaries are answered ({pool})",)
         return _in_doubt(["one of several servers may have died"]) if self._over(case) else None
@@ -644,7 +657,7 @@ class OutageJudge:
         """Row 4, later: the flow was not moved when its pod had gone."""
         old = case.old
         assert old is not None, "a pod that is gone had answered"
-        answered, _ = self._canaries_met(after_ns + 1, end_ns)
+        answered, _ = self._canaries_met(case, after_ns + 1, end_ns)
         dead = self._counted().silent[old.pod, old.instance]
         if answered >= MOVED_CANARIES and not self._may_be_at_a_dead_pod(case, dead, dead, after_ns, end_ns):
             text = f'pod "{old.pod}" is gone, the flow was not moved, and {answered} canaries are answered since'
@@ -676,7 +689,7 @@ class OutageJudge:
         lives = {name for name, pod in self._pods.items() if max(pod.sent_ns.values()) >= since_ns}
         if all(endpoint.pod in lives for endpoint in snapshot.endpoints if endpoint.ready):
             return False
-        return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(from_ns, end_ns)) >= DOUBT
+        return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(case, from_ns, end_ns)) >= DOUBT
 
     def _move_ns(self, case: _Case, end_ns: int) -> int:
         """How long flows may take to be moved; where the policy is not known, a balancer may decide."""
@@ -711,14 +724,33 @@ class OutageJudge:
         pod = self._pods.get(who.pod or "")
         return pod is not None and who.instance is not None and pod.first_ns.get(who.instance, 0) > left.to_ns
 
-    def _canaries_met(self, from_ns: int, to_ns: int | None) -> tuple[int, int]:
+    def _canaries_met(self, case: _Case, from_ns: int, to_ns: int | None) -> tuple[int, int]:
         """How many canaries sent in these times were answered, and how many were not."""
-        found = Counter(canary.identity is not None for canary in self._canaries_in(from_ns, to_ns))
+        found = Counter(canary.identity is not None for canary in self._canaries_in(case, from_ns, to_ns))
         return found[True], found[False]
 
-    def _canaries_in(self, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
-        """The canaries sent in these times."""
-        return (c for c in self._canaries if c.sent_ns >= from_ns and (to_ns is None or c.sent_ns <= to_ns))
+    def _canaries_in(self, case: _Case, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
+        """The canaries sent in these times to where the session's probes go."""
+        target = self._targets.get(case.session)
+        return (
+            canary
+            for canary in self._canaries
+            if canary.sent_ns >= from_ns
+            and (to_ns is None or canary.sent_ns <= to_ns)
+            and self._targets.get(canary.session) == target
+        )
+
+    def _is_address_dark(self, case: _Case) -> bool:
+        """Whether no canary was answered where the session's probes go: others may be answered at another address."""
+        return case.session in self._targets and not self._canaries_met(case, case.from_ns, case.ended_ns)[0]
+
+    def _dark(self, case: _Case) -> _Class | None:
+        """An address is dark, as all are in a blackout: the way to it may be the client's own."""
+        if not self._over(case):
+            return None
+        return _in_doubt(
+            [f"no canary was answered at {self._targets[case.session]}, and others are at other addresses"]
+        )
 
 
 def _in_doubt(doubts: list[str]) -> _Class | None:
