@@ -186,6 +186,17 @@ def test_instances_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatc
     assert {each for each, _ in told} == {Judgement.POD_RESTART}
 
 
+def test_changes_do_not_wait_for_the_pool_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MOST_OPEN", 2)
+    changes = [seen(change((50 + n) * S, number=n)) for n in range(5)]
+    analysis, told = run(observed(0, pool("a", "b")), PoolUnobserved(45 * S, 40 * S, "gone"), *changes)
+    told += but_incidents(analysis.advance(60 * S))
+    assert [(e.change.number, e.judgement) for e in told if isinstance(e, ChangeJudged)] == [
+        (n, Judgement.UNKNOWN) for n in range(3)
+    ]
+    assert analysis.open_count == 2
+
+
 def test_what_is_open_at_the_end_keeps_what_is_known_of_it() -> None:
     flips = [(b"x", b"y"), (b"y", b"x")]
     changes = [seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)]

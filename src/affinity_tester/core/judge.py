@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 from affinity_tester.core.events import (
@@ -52,6 +52,10 @@ _Key = tuple[str, int | WrongSource | CrossDelivered]
 
 OutageOver = Callable[[str, Change, int], tuple[Judgement, tuple[str, ...]] | None]
 """Asked with a session, its change and the time: the class of the outage that the change put an end to, and why."""
+
+MOST_OPEN = 100_000
+"""So many cases wait for news of the pool; what is older is unknown. A storm while the API server is away for hours would
+fill memory, and looking at all of it would hold up the probes. What is left is enough to fail the run by."""
 
 _MOST_INSTANCES = 10_000
 """So many instances are remembered: no cluster restarts more pods in a run, and a server that lies must not fill memory."""
@@ -165,6 +169,9 @@ class Judge:
             keys = []
             while self._due and self._due[0][0] <= now_ns:
                 keys.append(heappop(self._due)[2])
+        for key in list(islice(self._open, max(0, len(self._open) - MOST_OPEN))):
+            text = f"more than {MOST_OPEN:,} changes came before the pool was confirmed"
+            yield self._open.pop(key).event(now_ns, Judgement.UNKNOWN, (text,))
         for key in keys:
             case = self._open.get(key)
             if case is None:
