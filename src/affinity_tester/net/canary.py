@@ -82,21 +82,6 @@ class Canaries:
         """When those were sent that were answered last, and when they were answered."""
         return [answer[:2] for answer in self.answered]
 
-    @property
-    def answered_ns(self) -> int | None:
-        """When one was last answered; None: never."""
-        return self.answered[-1].answered_ns if self.answered else None
-
-    def earliest(self, since_ns: int) -> CanaryAnswer | None:
-        """Of the answered ones that were sent then or later, the one that was sent first; None: there is none."""
-        later = [answer for answer in self.answered if answer.sent_ns >= since_ns]
-        return min(later, key=lambda answer: answer.sent_ns, default=None)
-
-    def newest(self, since_ns: int = 0) -> CanaryAnswer | None:
-        """Of the answered ones that were sent then or later, the one that was sent last; None: there is none."""
-        later = [answer for answer in self.answered if answer.sent_ns >= since_ns]
-        return max(later, key=lambda answer: answer.sent_ns, default=None)
-
     def sweep(
         self,
         now_ns: int,
