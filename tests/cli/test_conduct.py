@@ -270,3 +270,20 @@ async def test_a_log_whose_reader_has_gone_ends_the_run_whoever_told_the_line() 
     async with asyncio.timeout(10):
         with pytest.raises(BrokenPipeError):
             await conduct(pipeline, asyncio.sleep(60), asyncio.Event(), 0)
+
+
+@pytest.mark.parametrize(("to_the_end", "then"), [(True, signal.SIG_IGN), (False, signal.default_int_handler)])
+async def test_a_signal_that_comes_when_the_verdict_is_told_takes_no_exit_code_away(
+    to_the_end: bool, then: object
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    stop, abort = asyncio.Event(), asyncio.Event()
+    pipeline = Pipeline(RunAnalysis(Rules()), lambda _event: None)
+    try:
+        with stop_on_signals(stop, abort, pipeline, to_the_end=to_the_end):
+            os.kill(os.getpid(), signal.SIGINT)
+            await stop.wait()
+        assert signal.getsignal(signal.SIGINT) is then
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -281,7 +281,7 @@ def _check_size(option: str, size: int, key: bytes | None) -> None:
 async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:
     stop, abort = asyncio.Event(), asyncio.Event()
     pipeline = Pipeline(RunAnalysis(rules), reporter.emit, reporter.advance)
-    with stop_on_signals(stop, abort, pipeline):
+    with stop_on_signals(stop, abort, pipeline, to_the_end=True):
         async with look_out(asked) as lookout:
             await lookout.begin(pipeline.emit, demanded=asked.watch == "on", settle_ns=rules.settle_ns)
             run = run_client(settings, lookout.target, lookout.explaining(pipeline.emit), stop, abort)

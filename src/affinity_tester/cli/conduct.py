@@ -157,10 +157,13 @@ async def conduct(
 
 
 @contextlib.contextmanager
-def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipeline) -> Iterator[None]:
+def stop_on_signals(
+    stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipeline, *, to_the_end: bool = False
+) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP (a dropped terminal) set `stop`.
 
-    A second one, or the first when sending has stopped by itself, sets `abort` too.
+    A second one, or the first when sending has stopped by itself, sets `abort` too. `to_the_end`: the process ends with this
+    run; one that comes when the verdict is told must not take its exit code away.
     """
     loop = asyncio.get_running_loop()
 
@@ -179,3 +182,5 @@ def stop_on_signals(stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipelin
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
+            if to_the_end and stop.is_set():
+                signal.signal(number, signal.SIG_IGN)
