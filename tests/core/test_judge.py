@@ -770,7 +770,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
     for at, snapshot in truth[1:]:
         # The watch learns with a delay; in a gap it learns by the list that ends it, and knows only since when. What was
         # under way when the watch broke is in the gap too: it begins with the last that was heard, not with the break.
-        if not any(a <= at + delay and at < b for a, b in blind):
+        if not any(a <= at + delay and at <= b for a, b in blind):
             agenda.append((at + delay, observed(at + delay, snapshot, at - 1, listed=False)))
     for start, end in blind:
         agenda.append((start, PoolUnobserved(start, start - delay, "down")))
