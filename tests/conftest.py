@@ -17,7 +17,7 @@ hypothesis.settings.load_profile("affinity-tester")
 # its ResourceWarning would fail whichever test runs when it is collected.
 asyncio.set_event_loop(None)
 
-pytest_plugins = ["busy"]
+pytest_plugins = ["busy", "golden"]
 
 MUST_RUN = os.environ.get("AFFINITY_TESTS_MUST_RUN") == "1"
 """Set by `.ci/run`, which is root and installs every Debian package: there, a skip is a hole in the proof."""
