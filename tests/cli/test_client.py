@@ -83,7 +83,8 @@ async def test_the_exit_code_is_the_verdicts(run: Run, tmp_path: Path) -> None:
         assert "no violation (pool not watched)" in end.out
     assert failed.last == "FAIL: 10 violations"
     assert re.fullmatch(
-        r"INCONCLUSIVE: only \d+ judged pairs that could have failed, fewer than 300: run for longer, or with more sessions", inconclusive.last
+        r"INCONCLUSIVE: only \d+ judged pairs that could have failed, fewer than 300: run for longer, or with more sessions",
+        inconclusive.last,
     )
     assert (nothing.last, closed.last) == ("INCONCLUSIVE: nothing answered",) * 2
 
@@ -418,7 +419,9 @@ async def test_target_addr_and_the_port_option_say_where(run: Run) -> None:
         )
     for end in ends:
         assert f"1 session to {server.address}: " in end.out
-        assert re.fullmatch(r"INCONCLUSIVE: only \d judged pairs? that could have failed, fewer than 300: .*", end.last), end
+        assert re.fullmatch(
+            r"INCONCLUSIVE: only \d judged pairs? that could have failed, fewer than 300: .*", end.last
+        ), end
 
 
 # --- each option as flag and as environment variable -----------------------------------------------------------------
