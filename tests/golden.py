@@ -32,8 +32,9 @@ MASKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w#])\d(?:[\d,.]*\d)?(?!\w)", "N"),
         # The pool's news and the first packet that it moves come within a millisecond.
         (r"\bDURATION (?:before|after)\b", "DURATION apart"),
-        # Which of these had come, and when the line is told, is the statistics' own timer's.
-        (r'(?<=served by pod "POD")(?:, N (?:late|reordered|duplicate))+$', ""),
+        # Which of these the statistics know of is their timer's matter, and a client may miss a few slots.
+        (r"(?:, N (?:late|reordered|duplicate|timer miss\(es\)))+(?=;|$)", ""),
+        (r"\btimer miss \(", "timer misses ("),
         # How many items a list has is chance, and so is the width of a table's column.
         (r"(?<!\w)(\S.*?)(?:, \1)+(?!\w)", r"\1"),
         (r"(?<=[^\s\]])  +", "  "),

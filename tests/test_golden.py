@@ -15,12 +15,15 @@ SAID = """\
 20:49:10.000 [error]         answered by pods "lab-wq76z", "lab-swhbv" 0.1 s before
 20:49:10.000 [error]         known: kubernetes/kubernetes#78547
 20:49:10.000 [error]     violation: the pool stood still (CLIENT-15, changed 20:49:06.830)
+20:49:10.100 [info]  CLIENT-15 sent 10 messages of which 0 message(s) lost, served by pod "lab-wq76z", 1 late, 4 duplicate
+20:49:10.100 [info]  10 sessions sent 99 messages of which 3 message(s) lost; worst: CLIENT-15 (2 lost, 0 change(s))
 
 probes
                    sent  p50
 CLIENT-15            10  0.2
 CLIENT-159           10   12
 all               1,000    1
+this client: 0 timer misses (0 %)
 FAIL: 2 violations
 """
 
@@ -32,11 +35,14 @@ SHAPE = """\
     TIME [error]         answered by pod "POD" DURATION apart
     TIME [error]         known: kubernetes/kubernetes#78547
 1 x TIME [event] the pool is watched: N of N endpoints ready
+some x TIME [info]  CLIENT sent N messages of which N message(s) lost, served by pod "POD"
+some x TIME [info]  N sessions sent N messages of which N message(s) lost; worst: CLIENT (N lost, N change(s))
 
 probes
           sent  p50
 CLIENT  N  N
 all  N  N
+this client: N timer misses (N %)
 FAIL: N violations
 """
 
@@ -52,6 +58,9 @@ def test_the_shape_of_a_run() -> None:
         ("180 ms", "1.42 s"),
         ('"lab-wq76z", "lab-swhbv"', '"lab-8x2xz"'),
         ("0.1 s before", "0.0 s after"),
+        (", 1 late, 4 duplicate", ", 4 duplicate"),
+        ("(s) lost; worst", "(s) lost, 1 timer miss(es); worst"),
+        ("0 timer misses (0 %)", "1 timer miss (0.01 %)"),
         ("CLIENT-159           10   12\n", ""),
         ("               1,000    1", "                  100  0.1"),
     ],
@@ -73,6 +82,8 @@ def test_time_and_chance_are_hidden(what: str, instead: str) -> None:
         (SAID.splitlines(keepends=True)[1], ""),
         ("probes\n", ""),
         ("all  ", "sum  "),
+        ("timer misses", "misses"),
+        ("1 late, 4", "1 early, 4"),
     ],
 )
 def test_words_marks_and_structure_are_not(what: str, instead: str) -> None:
