@@ -414,6 +414,12 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
     ]
 
 
+def test_stray_replies_that_are_open_at_one_time_are_judged_each() -> None:
+    again = replace(ASTRAY, at_ns=51 * S, seq=17, sent_ns=51 * S)
+    _, told = run(observed(0, pool("a", "b")), ASTRAY, ACROSS, again, PoolConfirmed(62 * S, 62 * S))
+    assert [e.seq for e in told if isinstance(e, StrayJudged)] == [7, 7, 17]
+
+
 def test_a_wrong_source_of_a_foreign_server_or_a_wildcard_is_information() -> None:
     foreign = replace(ASTRAY, identity=who(None))
     assert [(e.judgement, e.reasons) for e in run(foreign)[1] if isinstance(e, StrayJudged)] == [
