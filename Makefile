@@ -22,7 +22,7 @@ CPU ?= 2
 WAIT ?= 300
 # Seeds of each plan in `lab`.
 SEEDS ?= 20
-# More arguments for `client`, `demo` (the command's own options), `test` (pytest's) and `bench` (`python -m benchmarks --help`).
+# More arguments for `client`, `demo` (the command's own options), `test` (pytest's), `mutants` (mutmut's) and `bench` (`python -m benchmarks --help`).
 ARGS ?=
 
 # The recipes read these from the environment, so no value is ever taken for shell text.
@@ -32,7 +32,7 @@ SELECTOR := app.kubernetes.io/name=affinity-tester
 KUBE := $(KUBECTL) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test lint bench client image context apply-deployment apply-service apply-rbac node-scaleup clean
+.PHONY: help venv demo lab test lint mutants bench client image context apply-deployment apply-service apply-rbac node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -62,6 +62,11 @@ lint: $(VENV)/.installed-dev ## check style and types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 
+# Each mutant is tried by those of its module's tests that call its function; survivors are listed in the end.
+mutants: $(VENV)/.installed-mutants ## change the core in small ways: a test must fail each time (ARGS='affinity_tester.core.pool.*')
+	@nice -n 10 $(VENV)/bin/mutmut run --max-children 1 $(ARGS)
+	@$(VENV)/bin/mutmut results
+
 bench: $(VENV)/.installed ## measure against coturn, irtt and the limit in C (ARGS='--quick', ARGS='server-rate')
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
@@ -84,6 +89,10 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.python
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --group dev
+	@touch $@
+
+$(VENV)/.installed-mutants: pyproject.toml $(VENV)/.installed-dev
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --group mutants
 	@touch $@
 
 # Lines of env.list are NAME=value, taken as they are; what the environment already sets wins. As `docker run --env-file`

@@ -11,13 +11,17 @@ import pytest
 
 # A deadline per example would fail on a busy machine and says nothing about right or wrong.
 hypothesis.settings.register_profile("affinity-tester", deadline=None, print_blob=True)
+# A mutant that a property kills dies of a few examples, by the same ones each time, and nobody reads which.
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, max_examples=20, derandomize=True, database=None, phases=[hypothesis.Phase.generate]
+)
 hypothesis.settings.load_profile("affinity-tester")
 
 # Before Python 3.14 asyncio makes a loop for whoever asks first, which is pytest-asyncio; nobody would close that one, and
 # its ResourceWarning would fail whichever test runs when it is collected.
 asyncio.set_event_loop(None)
 
-pytest_plugins = ["busy"]
+pytest_plugins = ["busy", "golden"]
 
 MUST_RUN = os.environ.get("AFFINITY_TESTS_MUST_RUN") == "1"
 """Set by `.ci/run`, which is root and installs every Debian package: there, a skip is a hole in the proof."""

@@ -17,6 +17,7 @@ from deeds import (
     new_ports,
     node_dies,
     node_drains,
+    on_one_pod,
     one_takes_anothers_address,
     pause,
     rehash,
@@ -171,6 +172,34 @@ def test_lost_replies_may_be_a_collision_only_where_a_flow_loses_all_of_them_for
     assert others.named == nothing
     alone: Deed = lambda w: w.mute.add(0)  # noqa: E731 - a deed like the others
     assert world((4, alone), (7, answered), watched=False, sessions=1, seconds=10).run().named == nothing
+
+
+def named_when_an_address_is_passed_on(left_s: float, taken_s: float) -> tuple[str, tuple[str, ...]]:
+    """What it is named that session 4 takes the address which session 1 leaves, all at one pod; and the evidence."""
+    taken = {}
+
+    def left(w: World) -> None:
+        taken[4] = w.flows[1]
+        w.port(1)
+
+    def take(w: World) -> None:
+        w.flows[4] = taken.setdefault(4, w.flows[1])
+
+    deeds: list[tuple[float, Deed]] = [(0, on_one_pod), (left_s, left), (taken_s, take)]
+    (diagnosis, *_) = world(*sorted(deeds, key=lambda deed: deed[0]), watched=False).run().diagnoses
+    return diagnosis.name, diagnosis.evidence
+
+
+def test_an_address_that_two_sessions_had_one_after_the_other_is_no_collision() -> None:
+    """A NAT gives a free port again. The session that left it is heard of late, by less than three intervals."""
+    assert named_when_an_address_is_passed_on(4, 4)[0] == "port-rewrite"
+    assert named_when_an_address_is_passed_on(4, 4.6)[0] == "port-rewrite"
+    assert named_when_an_address_is_passed_on(4.25, 4)[0] == "port-rewrite"
+    name, evidence = named_when_an_address_is_passed_on(4.5, 4)
+    assert (name, evidence[0].partition(":")[0]) == (
+        "snat-collision",
+        "2 of 12 sessions shared a reflexive address with another one at the same pod",
+    )
 
 
 def test_that_a_flow_loses_its_replies_again_is_told() -> None:

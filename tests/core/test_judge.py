@@ -127,6 +127,47 @@ def test_a_longer_pause_than_the_affinity_window_is_idle() -> None:
     ) == [(Judgement.IDLE, ("31.0 s without a probe, longer than the affinity window",))]
 
 
+def test_a_pause_of_just_the_affinity_window_is_not_idle() -> None:
+    assert judged(seen(change(50 * S, longest_pause_ns=30 * S))) == [(Judgement.VIOLATION, ("pool not watched",))]
+
+
+@pytest.mark.parametrize(
+    ("judgement", "events", "at_ns"),
+    [
+        (Judgement.POD_RESTART, [seen(change(50 * S, new="a", kinds=(Kind.INSTANCE,)))], 50 * S),
+        (Judgement.IDLE, [seen(change(50 * S, longest_pause_ns=31 * S))], 50 * S),
+        (
+            Judgement.IDLE,
+            [observed(0, pool("a")), seen(change(50 * S, longest_pause_ns=31 * S)), observed(61 * S, pool("a"))],
+            61 * S,
+        ),
+        (
+            Judgement.UNKNOWN,
+            [
+                observed(0, pool("a")),
+                PoolUnobserved(45 * S, 40 * S, "cut"),
+                seen(change(50 * S)),
+                observed(70 * S, pool("b"), 35 * S),
+            ],
+            70 * S,
+        ),
+        (Judgement.VIOLATION, [observed(0, pool("a")), seen(change(50 * S)), observed(61 * S, pool("a"))], 61 * S),
+    ],
+)
+def test_a_judgement_is_of_the_time_at_which_it_became_certain(
+    judgement: Judgement, events: list[Event], at_ns: int
+) -> None:
+    assert [(e.judgement, e.at_ns) for e in run(*events)[1] if isinstance(e, ChangeJudged)] == [(judgement, at_ns)]
+
+
+def test_a_change_that_is_narrowed_and_certain_is_judged_once() -> None:
+    wider, revised = change(50 * S, settled_ns=52 * S), change(50 * S)
+    analysis, told = run(seen(wider), ChangeRevised(51 * S, "CLIENT-1", revised, wider))
+    assert [(e.at_ns, e.change) for e in told if isinstance(e, ChangeJudged)] == [(51 * S, revised)]
+    assert analysis.open_count == 0
+    assert but_incidents(analysis.advance(60 * S)) == []
+
+
 def test_a_new_instance_alone_is_a_restarted_pod() -> None:
     assert judged(seen(change(50 * S, new="a", kinds=(Kind.INSTANCE,)))) == [
         (Judgement.POD_RESTART, ("the same pod answers with a new instance",))
@@ -159,6 +200,28 @@ def test_instances_that_sessions_leave_one_by_one_lived_at_one_time() -> None:
     assert [each for each, _ in told] == [Judgement.POD_RESTART, Judgement.VIOLATION]
 
 
+@pytest.mark.parametrize(
+    ("x_ns", "y_ns", "judgement"),
+    [
+        (1 * S, 2 * S, Judgement.VIOLATION),
+        (1 * S, 9_899 * MS, Judgement.VIOLATION),
+        (1 * S, 9_900 * MS, Judgement.POD_RESTART),
+        (9_989 * MS, 2 * S, Judgement.VIOLATION),
+        (9_990 * MS, 2 * S, Judgement.POD_RESTART),
+    ],
+)
+def test_an_instance_that_answered_one_session_was_there_when_another_left_it(
+    x_ns: int, y_ns: int, judgement: Judgement
+) -> None:
+    """x answered a probe sent at 9.9 s, and y one sent at 9.99 s: each after the other's first answer, or not."""
+    firsts = [
+        FirstAnswer(at_ns, f"CLIENT-{name}", 0, who("a")._replace(instance=name.encode()))
+        for name, at_ns in (("x", x_ns), ("y", y_ns))
+    ]
+    ((told, _),) = judged(*sorted(firsts, key=lambda e: e.at_ns), seen(new_instance(10, b"x", b"y")))
+    assert told is judgement
+
+
 def test_a_probe_that_was_under_way_for_longer_than_the_restart_proves_nothing() -> None:
     """x ends at 11 s and y begins at 12 s; of two probes sent at 10.6 s and 10.7 s the first one comes to y."""
     first = FirstAnswer(1 * S, "CLIENT-1", 0, who("a")._replace(instance=b"x"))
@@ -184,6 +247,8 @@ def test_instances_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatc
     flips = [(b"x", b"y"), (b"v", b"w"), (b"y", b"x")]
     told = judged(*(seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)))
     assert {each for each, _ in told} == {Judgement.POD_RESTART}
+    few = judged(*(seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate([(b"x", b"y"), (b"y", b"x")])))
+    assert [each for each, _ in few] == [Judgement.POD_RESTART, Judgement.VIOLATION]
 
 
 def test_changes_do_not_wait_for_the_pool_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,6 +423,12 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
     assert by(begun, stray, RunEnded(51 * S, aborted=True)) == [
         (Judgement.UNKNOWN, ("the run ended before the pool was confirmed",))
     ]
+
+
+def test_stray_replies_that_are_open_at_one_time_are_judged_each() -> None:
+    again = replace(ASTRAY, at_ns=51 * S, seq=17, sent_ns=51 * S)
+    _, told = run(observed(0, pool("a", "b")), ASTRAY, ACROSS, again, PoolConfirmed(62 * S, 62 * S))
+    assert [e.seq for e in told if isinstance(e, StrayJudged)] == [7, 7, 17]
 
 
 def test_a_wrong_source_of_a_foreign_server_or_a_wildcard_is_information() -> None:
@@ -781,7 +852,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
     for at, snapshot in truth[1:]:
         # The watch learns with a delay; in a gap it learns by the list that ends it, and knows only since when. What was
         # under way when the watch broke is in the gap too: it begins with the last that was heard, not with the break.
-        if not any(a <= at + delay and at < b for a, b in blind):
+        if not any(a <= at + delay and at <= b for a, b in blind):
             agenda.append((at + delay, observed(at + delay, snapshot, at - 1, listed=False)))
     for start, end in blind:
         agenda.append((start, PoolUnobserved(start, start - delay, "down")))

@@ -216,6 +216,14 @@ def test_a_pod_that_had_stopped_serving_leaves_later() -> None:
     assert (timeline.left("b"), timeline.left("c")) == (None, None)
 
 
+def test_a_pod_stopped_serving_when_it_first_did_not() -> None:
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(A), 10)
+    timeline.observed(20, 20, pool(but(A, ready=False, serving=False)))
+    timeline.observed(30, 30, pool(but(A, ready=False, serving=False, terminating=True)))
+    assert (timeline.serves("a"), timeline.stopped("a")) == (False, Span(20, 20))
+
+
 def test_it_is_known_when_no_endpoint_was_ready() -> None:
     timeline = PoolTimeline()
     timeline.observed(0, 0, pool(but(A, ready=False)), 0)
@@ -226,8 +234,10 @@ def test_it_is_known_when_no_endpoint_was_ready() -> None:
     timeline.observed(90, 100, pool(A))
     refilled = Span(90, 100)
     assert timeline.emptied_within(60, 90) == (True, refilled)
+    assert timeline.emptied_within(55, 60) == (True, refilled)
     assert timeline.emptied_within(55, 59) == (False, refilled)  # it was emptied by 60 only
     assert timeline.emptied_within(40, 50) is None
+    assert timeline.emptied_within(90, 99) == (True, refilled)
     assert timeline.emptied_within(95, 99) == (False, refilled)  # it was refilled after 90 and by 100
     assert timeline.emptied_within(100, 120) is None
     assert timeline.emptied_within(0, 30) == (True, Span(10, 20))
@@ -260,6 +270,32 @@ def test_a_pod_with_two_endpoints_serves_while_one_of_them_does() -> None:
     assert not timeline.serving_throughout("a", 10, 35)
 
 
+def test_which_of_a_pod_s_endpoints_serves_makes_no_difference() -> None:
+    """A set has no order, so one pod of many would show one."""
+    names = [f"p{number}" for number in range(20)]
+    both = [(Endpoint(name, name, "10.0.0.1", serving=False), Endpoint(name, name, "10.0.0.2")) for name in names]
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(*(each for pair in both for each in pair)), 10)
+    assert all(timeline.serves(name) for name in names)
+    timeline.observed(20, 20, pool(*(silent for silent, _ in both)), 20)
+    assert not any(timeline.serves(name) for name in names)
+    assert not any(timeline.left(name) for name in names)
+
+
+def test_all_that_is_learnt_of_the_pool_or_of_what_is_not_known_is_news() -> None:
+    timeline = PoolTimeline()
+    timeline.observed(10, 10, pool(A), 10)
+    assert timeline.news == 1
+    timeline.observed(20, 20, pool(A))
+    assert timeline.news == 2
+    timeline.unobserved(30)
+    assert timeline.news == 3
+    timeline.unobserved(40)
+    assert timeline.news == 4
+    timeline.confirmed(50)
+    assert timeline.news == 5
+
+
 def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> None:
     timeline = PoolTimeline()
     timeline.observed(10, 10, pool(A, B), 10)
@@ -271,6 +307,7 @@ def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> 
     assert not timeline.serving_throughout("b", 0, 5)
     assert not timeline.serving_throughout("b", 15, 25)
     assert not timeline.serving_throughout("b", 35, 40)
+    assert timeline.serving_throughout("c", 0, 100) is False
 
 
 def test_a_pod_that_was_replaced_under_its_name_did_not_serve_throughout() -> None:
@@ -288,7 +325,7 @@ def test_a_pod_found_gone_by_a_list_may_have_gone_at_the_start_of_the_gap() -> N
     timeline.observed(10, 10, pool(A, B), 10)
     timeline.unobserved(20)
     timeline.observed(20, 50, pool(B), 50)
-    assert timeline.serving_throughout("a", 10, 19) is True
+    assert timeline.serving_throughout("a", 10, 20) is True
     assert timeline.serving_throughout("a", 10, 30) is None
     assert timeline.serving_throughout("a", 20, 50) is False
     assert timeline.serving_throughout("a", 51, 60) is False

@@ -54,6 +54,45 @@ def test_a_count_that_falls_in_a_gap_leaves_the_gap_unknown() -> None:
     assert spans.losses() == Losses(unknown=2)
 
 
+def test_a_flow_that_is_forgotten_after_its_first_probe_leaves_the_losses_unknown() -> None:
+    spans = LossDirections()
+    spans.answered(0, A, 1)
+    spans.answered(1, A, 1)  # counted from 1 again
+    spans.lost()  # on the way down
+    assert spans.answered(3, A, 3) is None
+    assert spans.losses() == Losses(unknown=1)  # as if one of the three had been lost on the way up
+
+
+def test_a_span_is_one_instance_s_at_one_reflexive_address() -> None:
+    same = Identity(TransportAddress("10.240.0.4", 40312), "a", "n1", b"a")
+    renamed = same._replace(node="n3")
+    for who in (same, renamed):
+        spans = LossDirections()
+        spans.answered(0, A, 1)
+        spans.lost()
+        assert spans.answered(2, who, 2) == Gap(1, 1, up=1, down=0)
+    for who in (same._replace(instance=b"b"), same._replace(reflexive=TransportAddress("10.240.0.4", 40313))):
+        spans = LossDirections()
+        spans.answered(0, A, 1)
+        spans.lost()
+        assert spans.answered(2, who, 2) is None
+        assert spans.losses() == Losses(unknown=1)
+
+
+def test_a_duplicate_taints_the_span_that_its_probe_belongs_to() -> None:
+    for seq, told in ((1, Losses(up=1)), (2, Losses(unknown=1)), (3, Losses(unknown=1))):
+        spans = LossDirections()
+        spans.taint(0)  # there is no span yet
+        spans.answered(0, B, 1)
+        spans.answered(1, B, 2)
+        spans.answered(2, A, 1)
+        spans.answered(3, A, 2)
+        spans.taint(seq)
+        spans.lost()
+        spans.answered(5, A, 3)
+        assert spans.losses() == told
+
+
 class Fate(Enum):
     """What becomes of a probe; one that nobody answers goes where the one before it went."""
 

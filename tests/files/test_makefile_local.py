@@ -33,6 +33,7 @@ def test_make_alone_lists_the_targets(tree):
         "lab",
         "test",
         "lint",
+        "mutants",
         "bench",
         "venv",
         "client",

@@ -159,7 +159,7 @@ class Judge:
                 pass
         return None
 
-    def judge(self, now_ns: int, *, last: bool = False) -> Iterator[Judged]:
+    def judge(self, now_ns: int, *, last: bool) -> Iterator[Judged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
         known = (self._timeline.news, self.pool_trusted)
         if last or known != self._known:

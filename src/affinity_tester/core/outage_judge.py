@@ -363,7 +363,7 @@ class OutageJudge:
 
     # --- judging -------------------------------------------------------------------------------------------------------
 
-    def judge(self, now_ns: int, *, last: bool = False) -> Iterator[OutageJudged]:
+    def judge(self, now_ns: int, *, last: bool) -> Iterator[OutageJudged]:
         """Tell each class that is new; `last`: the final one of every outage."""
         self._census = None
         for key, case in self._due(now_ns, last=last):

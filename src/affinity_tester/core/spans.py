@@ -3,8 +3,8 @@
 A span is a run of replied probes (in send order) with the same (instance, reflexive address): the server counts the
 probes of one span together. Between its first and its last reply, the count gained is how many probes reached the
 server; the other ones were lost upstream, and the rest of the lost ones downstream. It holds only where
-0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and no count was below the one before it (the
-server forgot the flow, and counts it from 1 again); else the direction is unknown, never guessed.
+0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and each count was above the one before it (where
+it was not, the server forgot the flow, and counts it from 1 again); else the direction is unknown, never guessed.
 A late reply's probe is lost, and the server counted it: it is lost downstream. So is the probe whose reply came from a
 wrong source, or to another session; but another server may have counted it, so it ends the span.
 """
@@ -73,7 +73,7 @@ class LossDirections:
             self._first_seq, self._first_count = seq, count
             self._tainted = False
         else:
-            if count < self._last_count:
+            if count <= self._last_count:
                 self._tainted = True
             if self._tail:
                 gap = self._gap(seq, count)
@@ -116,7 +116,7 @@ class LossDirections:
         up = sent - gained
         if self._lost == 0:
             return 0, 0, 0
-        if self._tainted or not 0 <= up <= self._lost or gained < 0:
+        if self._tainted or not 0 <= up <= self._lost:
             return 0, 0, self._lost
         return up, self._lost - up, 0
 
