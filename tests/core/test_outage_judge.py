@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from affinity_tester.core import outage_judge
+from affinity_tester.core import outage_evidence, outage_judge
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.chance import canaries_needed, chance_of_dead_server
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
@@ -42,8 +43,7 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.outage_judge import canaries_needed, chance_of_dead_server
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool import Endpoint, PoolSnapshot, PoolTimeline
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -502,7 +502,7 @@ def test_row_7_counts_by_who_had_answered_last_and_needs_no_reflexive_address() 
     met = [CanaryResult(at(second), named(1), at(second), who("b", ip=None)) for second in range(101, 180, 2)]
     run = Run(answered, silent(1), never(2), met)
     assert run.classes == [(115, POD_SILENT)]
-    assert run.last[1] == ('all 1 sessions of pod "a" are silent, and 8 canaries met other pods',)
+    assert run.last[1] == ('the one session of pod "a" is silent, and 8 canaries met other pods',)
 
 
 def test_row_7_canaries_of_a_sticky_client_or_a_single_pod_or_one_that_is_not_ready_prove_nothing() -> None:
@@ -775,3 +775,46 @@ def test_canaries_at_another_address_show_nothing_of_sessions_never_answered() -
     run = Run(at_two_addresses(), dark, elsewhere, others, ends=True)
     assert run.last == (UNKNOWN, ("no canary was answered",))
     assert Run(at_two_addresses(), dark, here, others).last[0] is VIOLATION
+
+
+def test_a_class_that_flaps_is_told_once_and_the_last_word_in_the_end() -> None:
+    """The pod answers nobody, and its readiness comes and goes every 30 s."""
+    flaps = [
+        changed(seconds, pool("a", "b", "c", a={"ready": up, "serving": up}))
+        for n, seconds in enumerate(range(105, 200, 15))
+        for up in (n % 2 == 1,)
+    ]
+    run = Run(silent(), flaps, canaries(range(102, 200, 2), "b", "c"), ends=True)
+    told = [judgement for _, judgement in run.classes]
+    assert len(told) <= 3
+    assert told.count(POD_SILENT) <= 1 or told[-1] is POD_SILENT
+
+
+def test_a_server_that_draws_a_new_instance_for_each_reply_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage_evidence, "MOST_INSTANCES", 3)
+    evidence = outage_evidence.OutageEvidence()
+    for n in range(9):
+        sample = PodSample("a", bytes([n]), at(n))
+        evidence.feed(PathsAnswered(at(n), (sample,), (IngressSample(f"10.0.0.{n}", at(n)),)))
+    assert (len(evidence.pods["a"].sent_ns), len(evidence.ingress_ns)) == (3, 3)
+    evidence.feed(PathsAnswered(at(20), (PodSample("a", bytes([1]), at(20)),), (IngressSample("10.0.0.1", at(20)),)))
+    assert (evidence.pods["a"].sent_ns[bytes([1])], evidence.ingress_ns["10.0.0.1"]) == (at(20), at(20))
+
+
+def test_a_change_that_ends_an_outage_is_judged_by_it_though_the_outage_has_no_class_yet() -> None:
+    """Both wait for the same list, and the change is looked at first."""
+    timeline = PoolTimeline()
+    timeline.observed(0, 0, ALL, 0)
+    judge = outage_judge.OutageJudge(timeline, 10 * S, 30 * S, 35 * S)
+    for event in [silent(), *canaries(range(102, 130, 2), "b"), again(130)]:
+        judge.feed(event)
+    change = Change(
+        1, (Kind.POD,), Sighting(999, at(99.9), who()), Sighting(1999, at(130), who("b")), at(130), 1, at(130)
+    )
+    assert judge.over(named(1), change, at(131)) == (
+        POD_SILENT,
+        ('the one session of pod "a" is silent, and 14 canaries met other pods',),
+    )
+    assert judge.over(named(2), change, at(131)) is None
+    early = Run(silent(), again(110), lists=[5])
+    assert early.classes == []

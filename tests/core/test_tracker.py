@@ -791,3 +791,12 @@ def test_the_final_set_is_that_of_an_oracle_whatever_the_order_of_arrival(
             assert change.before.identity.value(kind) != change.after.identity.value(kind)
     assert tracker.losses().total == tracker.lost
     assert tracker.rtt.count == len(answered)
+
+
+def test_answered_again_looks_back_over_all_that_was_replied_to_in_a_row() -> None:
+    tracker = SessionTracker("CLIENT-1", 2 * S, lambda _event: None)
+    for seq in range(6):
+        tracker.sent(seq * S)
+        if seq not in {1, 2}:
+            tracker.replied(seq, Identity(pod="a"), None, seq * S + MS)
+    assert tracker.answered_again_ns() == 3 * S

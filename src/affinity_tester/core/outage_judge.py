@@ -40,45 +40,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.events import (
-    BlackoutEnded,
-    CanaryResult,
     Change,
-    ChangeSeen,
-    ClientFault,
-    ClusterEvent,
     Event,
-    FirstAnswer,
     Judgement,
     OutageEnded,
     OutageJudged,
     OutageStarted,
-    PathsAnswered,
-    ProbesLost,
-    RunStarted,
-    SendingStopped,
-    SessionStarted,
-    WatchBegun,
 )
 from affinity_tester.core.explain import apart, explanation
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.outage_evidence import ALIVE_NS, OutageEvidence
 from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
 from affinity_tester.core.pool import PoolChange, PoolTimeline, Span
 
 _S = 1_000_000_000
 
-ALIVE_NS = 2 * _S
-"""A probe sent so long after the silence began and before it ends, and answered by the session's pod, shows that the pod
-lives in it."""
-
 ADDRESS_SETTLES_NS = 300 * _S
 """So long after a Service was given its address, a cloud may still be building the way to it."""
-
-OUTLASTS_NS = _S
-OUTLASTS_PROBES = 3
-"""So long, and so many probes, a silence must outlast the proof that its pod lives: one might be lost by chance."""
 
 MOVED_CANARIES = 3
 """So many canaries must be answered after a flow should have been moved: one might have met a path of its own luck."""
@@ -89,12 +69,11 @@ NEVER_ANSWERED = 3
 AT_A_TIME = 500
 """Outages looked at in one go: with thousands open, looking at all of them would hold up the probes."""
 
+ACCUSE = 0.01
+"""Where servers name no pod, chance alone speaks against a dead one of several: it must be wrong less often than this."""
+
 CHANCE = 0.001
 """So many silences at most, of all in the run, may loss alone be expected to make as long as one that is a violation."""
-
-_MOST_CANARIES = 400
-_MOST_BLACKOUTS = 100
-_MOST_FAULTS = 1_000
 
 _Told = tuple[Judgement, bool | None]
 _Class = tuple[Judgement, bool | None, tuple[str, ...]]
@@ -122,6 +101,8 @@ class _Case:
     """The class that was told last."""
     reasons: tuple[str, ...] = ()
     """Its reasons."""
+    all_told: set[_Told] = field(default_factory=set)
+    """Every class that was told."""
 
     @property
     def session(self) -> str:
@@ -150,50 +131,6 @@ class _Census(NamedTuple):
     """Those of them that are in an outage."""
 
 
-@dataclass(slots=True)
-class _Pod:
-    """What is known of a pod's answers."""
-
-    sent_ns: dict[bytes | None, int] = field(default_factory=dict)
-    """By instance: when the newest probe was sent that it answered."""
-    first_ns: dict[bytes | None, int] = field(default_factory=dict)
-    """By instance: when the first probe was sent that it is known to have answered."""
-
-
-class _Losses:
-    """What share of the probes is lost by sessions that are answered: such loss alone makes silences, too."""
-
-    def __init__(self) -> None:
-        self._begun_ns = 0
-        self._probes_per_s = 0.0
-        self._lost = 0
-        self._runs: dict[str, tuple[int, int]] = {}
-        """By session, where its newest run of lost probes ends, and how many these are."""
-
-    def begin(self, event: RunStarted) -> None:
-        """The run began."""
-        self._begun_ns = event.at_ns
-        self._probes_per_s = event.sessions * _S / max(1, event.interval_ns)
-
-    def lost(self, event: ProbesLost) -> None:
-        """A session that is in no outage lost probes."""
-        end, count = self._runs.get(event.session, (0, 0))
-        count = event.count + (count if end == event.first_seq else 0)
-        self._runs[event.session] = event.first_seq + event.count, count
-        self._lost += event.count
-
-    def silent(self, session: str, since_seq: int) -> None:
-        """What the session lost from this probe on is an outage."""
-        end, count = self._runs.pop(session, (0, 0))
-        self._lost -= min(count, max(0, end - since_seq))
-
-    def chance_of(self, probes: float, now_ns: int) -> float:
-        """How many silences of so many probes are to be expected up to now of loss alone."""
-        sent = max(1.0, (now_ns - self._begun_ns) / _S * self._probes_per_s)
-        share = min(1.0, self._lost / sent)
-        return float(sent * share**probes)
-
-
 class OutageJudge:
     """Holds the outages whose class is not final."""
 
@@ -210,29 +147,9 @@ class OutageJudge:
         """By session, its newest outage that is over: a change that its end shows is judged by it, too."""
         self._turn: deque[tuple[str, int]] = deque()
         """Whose turn it is to be looked at."""
-        self._serving: dict[str, Identity] = {}
-        """Who answered each session last."""
-        self._silent_sessions: set[str] = set()
-        """Sessions in an outage."""
-        self._targets: dict[str, TransportAddress] = {}
-        """Where each session's probes go, where the target has several addresses."""
         self._never_answered: set[str] = set()
         """Sessions in an outage from sequence 0."""
-        self._pods: dict[str, _Pod] = {}
-        self._ingress_ns: dict[str, int] = {}
-        """By reflexive IP: when the newest probe was sent that was answered behind it."""
-        self._canaries: deque[CanaryResult] = deque(maxlen=_MOST_CANARIES)
-        self._blackouts: deque[BlackoutEnded] = deque(maxlen=_MOST_BLACKOUTS)
-        self._losses = _Losses()
-        self._interval_ns = 1
-        self._own_faults: deque[int] = deque(maxlen=_MOST_FAULTS)
-        """When this machine's own address was seen to change, or to be gone."""
-        self._not_ready: set[str] = set()
-        """Nodes that are NotReady."""
-        self._addressed_ns: int | None = None
-        self._stopped_ns: int | None = None
-        self._outlasts_ns = OUTLASTS_NS
-        self._threshold_ns = ALIVE_NS
+        self._seen = OutageEvidence()
         self._census: _Census | None = None
         """Who is silent, counted once for each look at all."""
         self._looked: tuple[int, int] | None = None
@@ -244,7 +161,7 @@ class OutageJudge:
     def open_count(self) -> int:
         """Outages that have no final class, though nothing more is learnt of them but by a list of the pool."""
         lasting = 0
-        if self._stopped_ns is not None and self._watched:
+        if self._seen.stopped_ns is not None and self._watched:
             lasting = sum(
                 case.told != _FINAL and not self._timeline.confirmed_after(case.onset_ns + self._settle_ns)
                 for case in self._open.values()
@@ -272,94 +189,32 @@ class OutageJudge:
     def feed(self, event: Event) -> None:
         """Take in what bears on outages."""
         match event:
-            case RunStarted(interval_ns=interval_ns):
-                self._losses.begin(event)
-                self._interval_ns = max(1, interval_ns)
-                self._outlasts_ns = max(OUTLASTS_NS, OUTLASTS_PROBES * interval_ns)
-                self._threshold_ns = event.loss_threshold_ns
-            case SessionStarted(session=session, target=TransportAddress() as target):
-                self._targets[session] = target
-            case ProbesLost(session=session):
-                if session not in self._silent_sessions:
-                    self._losses.lost(event)
             case OutageStarted():
                 self._start(event)
-            case OutageEnded(session=session):
+            case OutageEnded():
                 self._end(event)
-                self._serving[session] = event.first.identity
-                self._note_answer(event.first.identity, event.first.sent_ns)
-            case FirstAnswer(session=session, identity=who):
-                self._serving[session] = who
-                if who.pod is not None:  # when its probe was sent is not told: no proof that the pod lived then
-                    self._note_pod(who.pod, who.instance, 0, first_ns=event.at_ns)
-            case ChangeSeen(session=session, change=change):
-                self._serving[session] = change.after.identity
-                self._note_answer(change.after.identity, change.after.sent_ns)
-            case CanaryResult():
-                self._canaries.append(event)
-                if event.identity is not None:
-                    self._note_answer(event.identity, event.sent_ns)
-            case PathsAnswered():
-                for pod, instance, sent_ns in event.pods:
-                    self._note_pod(pod, instance, sent_ns)
-                for ip, sent_ns in event.ingress:
-                    self._ingress_ns[ip] = max(sent_ns, self._ingress_ns.get(ip, 0))
-            case BlackoutEnded():
-                self._blackouts.append(event)
-            case ClientFault(fault="local-address"):
-                self._own_faults.append(event.at_ns)
-            case ClusterEvent(subject="node"):
-                self._note_node(event.name, event.what)
-            case WatchBegun():
-                self._addressed_ns = event.addressed_ns
-            case SendingStopped():
-                self._stopped_ns = event.at_ns
             case _:
                 pass
+        self._seen.feed(event)  # last: what an outage's end shows is no evidence of what was so in it
 
     def _start(self, outage: OutageStarted) -> None:
-        onset_ns = outage.since_ns
-        for blackout in self._blackouts:
-            if blackout.since_ns - ALIVE_NS <= onset_ns <= blackout.until_ns:
-                onset_ns = blackout.until_ns
         key = (outage.session, outage.since_seq)
-        self._silent_sessions.add(outage.session)
-        self._losses.silent(outage.session, outage.since_seq)
-        self._open[key] = _Case(outage, onset_ns)
+        self._open[key] = _Case(outage, self._seen.onset_ns(outage.since_ns))
         self._turn.append(key)
         if outage.last is None:
             self._never_answered.add(outage.session)
 
     def _end(self, event: OutageEnded) -> None:
         key = (event.session, event.since_seq)
-        self._silent_sessions.discard(event.session)
         self._never_answered.discard(event.session)
         case = self._open.pop(key, None)
         if case is not None:
             self._learn(case)
             # Where replies that come late end it, all of them waited somewhere: it lasted until they came.
-            is_late = event.at_ns - event.first.sent_ns > self._threshold_ns
+            is_late = event.at_ns - event.first.sent_ns > self._seen.threshold_ns
             case.ended_ns = event.at_ns if is_late else event.first.sent_ns
             self._ended[key] = case
             self._newest[event.session] = case
-
-    def _note_answer(self, who: Identity, sent_ns: int) -> None:
-        if who.pod is not None:
-            self._note_pod(who.pod, who.instance, sent_ns)
-        if who.reflexive is not None:
-            ip = who.reflexive.ip
-            self._ingress_ns[ip] = max(sent_ns, self._ingress_ns.get(ip, 0))
-
-    def _note_pod(self, name: str, instance: bytes | None, sent_ns: int, first_ns: int | None = None) -> None:
-        pod = self._pods.setdefault(name, _Pod())
-        pod.first_ns.setdefault(instance, sent_ns if first_ns is None else first_ns)
-        pod.sent_ns[instance] = max(sent_ns, pod.sent_ns.get(instance, 0))
-
-    def _note_node(self, name: str, what: str) -> None:
-        if what == "not Ready":
-            self._not_ready.add(name)
-        elif what in {"Ready", "removed"}:
-            self._not_ready.discard(name)
 
     # --- judging -------------------------------------------------------------------------------------------------------
 
@@ -402,10 +257,13 @@ class OutageJudge:
 
     def _tell(self, case: _Case, found: _Class, now_ns: int) -> Iterator[OutageJudged]:
         judgement, avoidable, reasons = found
-        if case.told != (judgement, avoidable):
+        final = case.ended_ns is not None or self._seen.stopped_ns is not None
+        # What flaps is told once; the last word is said in the end.
+        if case.told != (judgement, avoidable) and (final or (judgement, avoidable) not in case.all_told):
             case.told, case.reasons = (judgement, avoidable), reasons
+            case.all_told.add((judgement, avoidable))
             outage = case.outage
-            lasts = case.ended_ns is None and self._stopped_ns is None and judgement is not Judgement.VIOLATION
+            lasts = not final and judgement is not Judgement.VIOLATION
             since = (outage.since_seq, outage.since_ns)
             yield OutageJudged(now_ns, case.session, *since, judgement, avoidable, reasons, lasts)
 
@@ -420,11 +278,11 @@ class OutageJudge:
             return own
         end_ns = case.ended_ns
         if end_ns is None:
-            end_ns = now_ns if self._stopped_ns is None else min(now_ns, self._stopped_ns)
+            end_ns = now_ns if self._seen.stopped_ns is None else min(now_ns, self._seen.stopped_ns)
         found = self._by_pool(case, end_ns) if self._watched else self._by_promise(case, end_ns)
         if found is not None and found[0] is Judgement.VIOLATION:
-            probes = max(case.outage.probes, (end_ns - case.from_ns) / self._interval_ns)
-            if self._losses.chance_of(probes, end_ns) > CHANCE:
+            probes = max(case.outage.probes, (end_ns - case.from_ns) / self._seen.interval_ns)
+            if self._seen.losses.chance_of(probes, end_ns) > CHANCE:
                 found = _in_doubt(["at so much loss some sessions are silent for so long by chance"])
                 if not self._over(case):
                     found = None
@@ -439,9 +297,9 @@ class OutageJudge:
             return
         lives_ns = case.onset_ns + ALIVE_NS
         if old.reflexive is not None and case.ingress_alive_ns is None:
-            answered_ns = self._ingress_ns.get(old.reflexive.ip, 0)
+            answered_ns = self._seen.ingress_ns.get(old.reflexive.ip, 0)
             case.ingress_alive_ns = answered_ns if answered_ns >= lives_ns else None
-        pod = self._pods.get(old.pod or "")
+        pod = self._seen.pods.get(old.pod or "")
         if pod is None:
             return
         if case.alive_ns is None:
@@ -463,7 +321,7 @@ class OutageJudge:
         if outage.own_drops >= lost:
             text = f"{outage.own_drops} replies were dropped at this machine's full socket buffer"
             return Judgement.CLIENT, None, (text,)
-        if any(case.last_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._own_faults):
+        if any(case.last_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._seen.own_faults):
             return Judgement.CLIENT, None, ("this machine's own address changed or was gone",)
         if outage.longest_pause_ns > self._window_ns:
             seconds = outage.longest_pause_ns / _S
@@ -548,7 +406,7 @@ class OutageJudge:
         assert snapshot is not None, "it was in the pool"
         endpoint = snapshot.of_pod(old.pod or "")
         node = endpoint.node if endpoint is not None else ""
-        if node in self._not_ready and not case.pod_silent:
+        if node in self._seen.not_ready and not case.pod_silent:
             case.pod_silent = f'node "{node}" of pod "{old.pod}" is NotReady'
         # A canary goes where the client's address is kept to, and to no pod that is not ready: it would prove nothing.
         sticky = dict(snapshot.spec).get("sessionAffinity") == "ClientIP"
@@ -570,14 +428,15 @@ class OutageJudge:
         census = self._counted()
         others = self._others_met(case)
         if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
-            whose = f'all {census.silent[mine]} sessions of pod "{old.pod}"'
-            case.pod_silent = f"{whose} are silent, and {others} canaries met other pods"
+            count = census.silent[mine]
+            whose = f'all {count} sessions of pod "{old.pod}"' if count > 1 else f'the one session of pod "{old.pod}"'
+            case.pod_silent = f"{whose} {'are' if count > 1 else 'is'} silent, and {others} canaries met other pods"
 
     def _counted(self) -> _Census:
         """The sessions by who had answered them last, and those of them that are silent."""
         if self._census is None:
             silent = {session for session, _ in (*self._open, *self._ended)}
-            homes = {session: (who.pod, who.instance) for session, who in self._serving.items()}
+            homes = {session: (who.pod, who.instance) for session, who in self._seen.serving.items()}
             for case in (*self._ended.values(), *self._open.values()):
                 if case.old is not None:  # those that are over have moved on by now
                     homes[case.session] = (case.old.pod, case.old.instance)
@@ -592,7 +451,7 @@ class OutageJudge:
         pod = old.pod if old is not None else None
         return sum(
             canary.identity is not None and canary.identity.pod != pod
-            for canary in self._canaries_in(case, case.from_ns, case.ended_ns)
+            for canary in self._seen.canaries_in(case.session, case.from_ns, case.ended_ns)
         )
 
     def _never(self, case: _Case, end_ns: int) -> _Class | None:
@@ -601,7 +460,11 @@ class OutageJudge:
         start_ns = max(case.onset_ns, timeline.first_ns or 0) if self._watched else case.onset_ns
         if end_ns < start_ns + self._check_ns:
             return _in_doubt(["it was silent for less than the balancer's health check"]) if self._over(case) else None
-        if self._watched and self._addressed_ns is not None and end_ns < self._addressed_ns + ADDRESS_SETTLES_NS:
+        if (
+            self._watched
+            and self._seen.addressed_ns is not None
+            and end_ns < self._seen.addressed_ns + ADDRESS_SETTLES_NS
+        ):
             return _in_doubt(["the Service has had its address for less than 5 min"]) if self._over(case) else None
         if not self._canaries_met(case, case.from_ns, end_ns)[0]:
             return _in_doubt(["no canary was answered"]) if self._over(case) else None
@@ -617,7 +480,7 @@ class OutageJudge:
         if timeline.blind_within(case.from_ns, until_ns) is not None:
             return _in_doubt(["the pool could not be observed in its first time"])
         dead = len(self._never_answered | {case.session})
-        if self._may_be_at_a_dead_pod(case, len(self._serving) + dead, dead, case.from_ns, end_ns):
+        if self._may_be_at_a_dead_pod(case, len(self._seen.serving) + dead, dead, case.from_ns, end_ns):
             return _in_doubt(["of the ready pods one is not seen to answer, and may have got these sessions"])
         return Judgement.VIOLATION, None, ("never answered, though canaries are, and the pool stood still",)
 
@@ -637,7 +500,7 @@ class OutageJudge:
             if self._is_address_dark(case):
                 return self._dark(case)
             return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
-        self._look_for_others(case, len(self._pods))
+        self._look_for_others(case, len(self._seen.pods))
         if case.pod_silent:
             return Judgement.POD_SILENT, None, (case.pod_silent,)
         if self._over(case):
@@ -649,7 +512,7 @@ class OutageJudge:
         census = self._counted()
         sessions, dead = census.sessions.total(), census.silent.total()
         answered, unanswered = self._canaries_met(case, case.from_ns, case.ended_ns)
-        if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < DOUBT:
+        if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < ACCUSE:
             return Judgement.VIOLATION, None, (f"{answered} canaries are answered ({pool})",)
         return _in_doubt(["one of several servers may have died"]) if self._over(case) else None
 
@@ -670,14 +533,14 @@ class OutageJudge:
 
     def _over(self, case: _Case) -> bool:
         """Whether nothing more is learnt of it."""
-        return case.ended_ns is not None or self._stopped_ns is not None
+        return case.ended_ns is not None or self._seen.stopped_ns is not None
 
     def _outlasted(self, case: _Case, answered_ns: int | None, end_ns: int) -> bool:
         """Whether the silence went on for long after others were answered: what comes back does so one after the other.
 
         So long that a probe of the session's own, sent after it, has had its time, and that it is not one lost by chance.
         """
-        outlasts_ns = max(self._outlasts_ns, case.outage.longest_pause_ns + ALIVE_NS)
+        outlasts_ns = max(self._seen.outlasts_ns, case.outage.longest_pause_ns + ALIVE_NS)
         return answered_ns is not None and answered_ns + outlasts_ns <= end_ns
 
     def _may_be_at_a_dead_pod(self, case: _Case, sessions: int, dead: int, from_ns: int, end_ns: int) -> bool:
@@ -686,7 +549,7 @@ class OutageJudge:
         if not self._watched or snapshot is None:
             return False  # the operator's promise covers it
         since_ns = case.onset_ns + ALIVE_NS
-        lives = {name for name, pod in self._pods.items() if max(pod.sent_ns.values()) >= since_ns}
+        lives = {name for name, pod in self._seen.pods.items() if max(pod.sent_ns.values()) >= since_ns}
         if all(endpoint.pod in lives for endpoint in snapshot.endpoints if endpoint.ready):
             return False
         return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(case, from_ns, end_ns)) >= DOUBT
@@ -721,35 +584,24 @@ class OutageJudge:
 
     def _is_newer(self, who: Identity, left: Span) -> bool:
         """Whether this instance had not answered yet when a pod of its name left."""
-        pod = self._pods.get(who.pod or "")
+        pod = self._seen.pods.get(who.pod or "")
         return pod is not None and who.instance is not None and pod.first_ns.get(who.instance, 0) > left.to_ns
 
     def _canaries_met(self, case: _Case, from_ns: int, to_ns: int | None) -> tuple[int, int]:
-        """How many canaries sent in these times were answered, and how many were not."""
-        found = Counter(canary.identity is not None for canary in self._canaries_in(case, from_ns, to_ns))
+        """How many canaries sent in these times, to where the session's probes go, were answered, and how many were not."""
+        found = Counter(canary.identity is not None for canary in self._seen.canaries_in(case.session, from_ns, to_ns))
         return found[True], found[False]
-
-    def _canaries_in(self, case: _Case, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
-        """The canaries sent in these times to where the session's probes go."""
-        target = self._targets.get(case.session)
-        return (
-            canary
-            for canary in self._canaries
-            if canary.sent_ns >= from_ns
-            and (to_ns is None or canary.sent_ns <= to_ns)
-            and self._targets.get(canary.session) == target
-        )
 
     def _is_address_dark(self, case: _Case) -> bool:
         """Whether no canary was answered where the session's probes go: others may be answered at another address."""
-        return case.session in self._targets and not self._canaries_met(case, case.from_ns, case.ended_ns)[0]
+        return case.session in self._seen.targets and not self._canaries_met(case, case.from_ns, case.ended_ns)[0]
 
     def _dark(self, case: _Case) -> _Class | None:
         """An address is dark, as all are in a blackout: the way to it may be the client's own."""
         if not self._over(case):
             return None
         return _in_doubt(
-            [f"no canary was answered at {self._targets[case.session]}, and others are at other addresses"]
+            [f"no canary was answered at {self._seen.targets[case.session]}, and others are at other addresses"]
         )
 
 

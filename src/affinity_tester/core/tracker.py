@@ -230,12 +230,10 @@ class SessionTracker:
         history = self._history
         return history.sent_ns(self.reached) if self.reached >= history.base else None
 
-    def answered_again_ns(self) -> int | None:
-        """When the first of the newest probes replied to in a row was sent; None where the newest is not kept."""
+    def answered_again_ns(self) -> int:
+        """When the first of the newest probes replied to in a row was sent; only where `reached_ns` is known."""
         history = self._history
         seq = self.reached
-        if seq < history.base:
-            return None
         while seq > history.base and history.cell(seq - 1) > LOST:
             seq -= 1
         return history.sent_ns(seq)

@@ -1,0 +1,218 @@
+"""What bears on an outage's class, gathered from the event stream: who answers, which canaries were, what is lost.
+
+Memory is bounded: of pods, addresses, canaries and faults so many are remembered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    BlackoutEnded,
+    CanaryResult,
+    ChangeSeen,
+    ClientFault,
+    ClusterEvent,
+    Event,
+    FirstAnswer,
+    OutageEnded,
+    OutageStarted,
+    PathsAnswered,
+    ProbesLost,
+    RunStarted,
+    SendingStopped,
+    SessionStarted,
+    WatchBegun,
+)
+from affinity_tester.core.identity import Identity
+
+_S = 1_000_000_000
+
+ALIVE_NS = 2 * _S
+"""A probe sent so long after the silence began and before it ends, and answered by the session's pod, shows that the pod
+lives in it."""
+
+OUTLASTS_NS = _S
+OUTLASTS_PROBES = 3
+"""So long, and so many probes, a silence must outlast the proof that its pod lives: one might be lost by chance."""
+
+MOST_INSTANCES = 10_000
+"""Instances and reflexive IPs remembered: a server that draws them anew for each reply must not fill memory."""
+
+_MOST_CANARIES = 400
+_MOST_BLACKOUTS = 100
+_MOST_FAULTS = 1_000
+
+
+@dataclass(slots=True)
+class PodAnswers:
+    """What is known of a pod's answers."""
+
+    sent_ns: dict[bytes | None, int] = field(default_factory=dict)
+    """By instance: when the newest probe was sent that it answered."""
+    first_ns: dict[bytes | None, int] = field(default_factory=dict)
+    """By instance: when the first probe was sent that it is known to have answered."""
+
+
+class LossRate:
+    """What share of the probes is lost by sessions that are answered: such loss alone makes silences, too."""
+
+    def __init__(self) -> None:
+        """Nothing is lost yet."""
+        self._begun_ns = 0
+        self._probes_per_s = 0.0
+        self._lost = 0
+        self._runs: dict[str, tuple[int, int]] = {}
+        """By session, where its newest run of lost probes ends, and how many these are."""
+
+    def begin(self, event: RunStarted) -> None:
+        """The run began."""
+        self._begun_ns = event.at_ns
+        self._probes_per_s = event.sessions * _S / max(1, event.interval_ns)
+
+    def lost(self, event: ProbesLost) -> None:
+        """A session that is in no outage lost probes."""
+        end, count = self._runs.get(event.session, (0, 0))
+        count = event.count + (count if end == event.first_seq else 0)
+        self._runs[event.session] = event.first_seq + event.count, count
+        self._lost += event.count
+
+    def silent(self, session: str, since_seq: int) -> None:
+        """What the session lost from this probe on is an outage."""
+        end, count = self._runs.pop(session, (0, 0))
+        self._lost -= min(count, max(0, end - since_seq))
+
+    def chance_of(self, probes: float, now_ns: int) -> float:
+        """How many silences of so many probes are to be expected up to now of loss alone."""
+        sent = max(1.0, (now_ns - self._begun_ns) / _S * self._probes_per_s)
+        share = min(1.0, self._lost / sent)
+        return float(sent * share**probes)
+
+
+class OutageEvidence:
+    """Fed with every event, in order."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self.serving: dict[str, Identity] = {}
+        """Who answered each session last."""
+        self.targets: dict[str, TransportAddress] = {}
+        """Where each session's probes go, where the target has several addresses."""
+        self.pods: dict[str, PodAnswers] = {}
+        self._instances = 0
+        self.ingress_ns: dict[str, int] = {}
+        """By reflexive IP: when the newest probe was sent that was answered behind it."""
+        self._canaries: deque[CanaryResult] = deque(maxlen=_MOST_CANARIES)
+        self._blackouts: deque[BlackoutEnded] = deque(maxlen=_MOST_BLACKOUTS)
+        self._silent_sessions: set[str] = set()
+        """Sessions in an outage."""
+        self.losses = LossRate()
+        self.interval_ns = 1
+        self.threshold_ns = ALIVE_NS
+        """The loss threshold."""
+        self.outlasts_ns = OUTLASTS_NS
+        self.own_faults: deque[int] = deque(maxlen=_MOST_FAULTS)
+        """When this machine's own address was seen to change, or to be gone."""
+        self.not_ready: set[str] = set()
+        """Nodes that are NotReady."""
+        self.addressed_ns: int | None = None
+        """When the Service was given its address; None: not known."""
+        self.stopped_ns: int | None = None
+        """When the last probe was sent; None: not yet."""
+
+    def feed(self, event: Event) -> None:
+        """Take in an event."""
+        match event:
+            case RunStarted(interval_ns=interval_ns):
+                self.losses.begin(event)
+                self.interval_ns = max(1, interval_ns)
+                self.outlasts_ns = max(OUTLASTS_NS, OUTLASTS_PROBES * interval_ns)
+                self.threshold_ns = event.loss_threshold_ns
+            case SessionStarted(session=session, target=TransportAddress() as target):
+                self.targets[session] = target
+            case ProbesLost(session=session):
+                if session not in self._silent_sessions:
+                    self.losses.lost(event)
+            case OutageStarted(session=session):
+                self._silent_sessions.add(session)
+                self.losses.silent(session, event.since_seq)
+            case OutageEnded(session=session):
+                self._silent_sessions.discard(session)
+                self.serving[session] = event.first.identity
+                self._note_answer(event.first.identity, event.first.sent_ns)
+            case FirstAnswer(session=session, identity=who):
+                self.serving[session] = who
+                if who.pod is not None:  # when its probe was sent is not told: no proof that the pod lived then
+                    self._note_pod(who.pod, who.instance, 0, first_ns=event.at_ns)
+            case ChangeSeen(session=session, change=change):
+                self.serving[session] = change.after.identity
+                self._note_answer(change.after.identity, change.after.sent_ns)
+            case CanaryResult():
+                self._canaries.append(event)
+                if event.identity is not None:
+                    self._note_answer(event.identity, event.sent_ns)
+            case PathsAnswered():
+                for pod, instance, sent_ns in event.pods:
+                    self._note_pod(pod, instance, sent_ns)
+                for ip, sent_ns in event.ingress:
+                    self._note_ingress(ip, sent_ns)
+            case BlackoutEnded():
+                self._blackouts.append(event)
+            case _:
+                self._feed_surroundings(event)
+
+    def _feed_surroundings(self, event: Event) -> None:
+        match event:
+            case ClientFault(fault="local-address"):
+                self.own_faults.append(event.at_ns)
+            case ClusterEvent(subject="node", name=name, what="not Ready"):
+                self.not_ready.add(name)
+            case ClusterEvent(subject="node", name=name, what="Ready" | "removed"):
+                self.not_ready.discard(name)
+            case WatchBegun():
+                self.addressed_ns = event.addressed_ns
+            case SendingStopped():
+                self.stopped_ns = event.at_ns
+            case _:
+                pass
+
+    def onset_ns(self, since_ns: int) -> int:
+        """When a silence counts as set in that began at `since_ns`: where a blackout lay on it, when that was over."""
+        for blackout in self._blackouts:
+            if blackout.since_ns - ALIVE_NS <= since_ns <= blackout.until_ns:
+                since_ns = blackout.until_ns
+        return since_ns
+
+    def canaries_in(self, session: str, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
+        """The canaries sent in these times to where the session's probes go."""
+        target = self.targets.get(session)
+        return (
+            canary
+            for canary in self._canaries
+            if canary.sent_ns >= from_ns
+            and (to_ns is None or canary.sent_ns <= to_ns)
+            and self.targets.get(canary.session) == target
+        )
+
+    def _note_answer(self, who: Identity, sent_ns: int) -> None:
+        if who.pod is not None:
+            self._note_pod(who.pod, who.instance, sent_ns)
+        if who.reflexive is not None:
+            self._note_ingress(who.reflexive.ip, sent_ns)
+
+    def _note_ingress(self, ip: str, sent_ns: int) -> None:
+        if ip in self.ingress_ns or len(self.ingress_ns) < MOST_INSTANCES:
+            self.ingress_ns[ip] = max(sent_ns, self.ingress_ns.get(ip, 0))
+
+    def _note_pod(self, name: str, instance: bytes | None, sent_ns: int, first_ns: int | None = None) -> None:
+        pod = self.pods.get(name)
+        if pod is None or instance not in pod.sent_ns:
+            if self._instances >= MOST_INSTANCES:
+                return
+            self._instances += 1
+            pod = self.pods.setdefault(name, PodAnswers())
+            pod.first_ns[instance] = sent_ns if first_ns is None else first_ns
+        pod.sent_ns[instance] = max(sent_ns, pod.sent_ns.get(instance, 0))
