@@ -138,20 +138,33 @@ def test_a_pause_of_just_the_affinity_window_is_not_idle() -> None:
         (Judgement.IDLE, [seen(change(50 * S, longest_pause_ns=31 * S))], 50 * S),
         (
             Judgement.IDLE,
-            [observed(0, pool("a")), seen(change(50 * S, longest_pause_ns=31 * S)), observed(61 * S, pool("a"))],
+            [
+                observed(0, pool("a", "b")),
+                seen(change(50 * S, longest_pause_ns=31 * S)),
+                observed(61 * S, pool("a", "b")),
+            ],
             61 * S,
         ),
         (
             Judgement.UNKNOWN,
             [
-                observed(0, pool("a")),
+                observed(0, pool("a", "b")),
                 PoolUnobserved(45 * S, 40 * S, "cut"),
                 seen(change(50 * S)),
                 observed(70 * S, pool("b"), 35 * S),
             ],
             70 * S,
         ),
-        (Judgement.VIOLATION, [observed(0, pool("a")), seen(change(50 * S)), observed(61 * S, pool("a"))], 61 * S),
+        (
+            Judgement.UNKNOWN,
+            [observed(0, pool("a", "b")), seen(change(50 * S)), RunEnded(52 * S, aborted=True)],
+            52 * S,
+        ),
+        (
+            Judgement.VIOLATION,
+            [observed(0, pool("a", "b")), seen(change(50 * S)), observed(61 * S, pool("a", "b"))],
+            61 * S,
+        ),
     ],
 )
 def test_a_judgement_is_of_the_time_at_which_it_became_certain(
@@ -166,6 +179,13 @@ def test_a_change_that_is_narrowed_and_certain_is_judged_once() -> None:
     assert [(e.at_ns, e.change) for e in told if isinstance(e, ChangeJudged)] == [(51 * S, revised)]
     assert analysis.open_count == 0
     assert but_incidents(analysis.advance(60 * S)) == []
+
+
+def test_a_change_that_is_withdrawn_holds_up_no_other() -> None:
+    first, second = change(50 * S, settled_ns=52 * S), change(51 * S, number=2, settled_ns=53 * S)
+    analysis, told = run(seen(first), seen(second), ChangeWithdrawn(51 * S, "CLIENT-1", first, 2))
+    assert told == []
+    assert [e.change for e in analysis.advance(60 * S) if isinstance(e, ChangeJudged)] == [second]
 
 
 def test_a_new_instance_alone_is_a_restarted_pod() -> None:
