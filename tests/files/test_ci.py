@@ -44,7 +44,7 @@ def test_a_module_that_skips_itself_counts_too(repo, tmp_path, must_run, outcome
 
 def run_pytest(repo, tmp_path, must_run, source) -> str:
     """Run one test file below the project's conftest and give pytest's closing line without the time."""
-    for name in ("conftest.py", "busy.py"):
+    for name in ("conftest.py", "busy.py", "golden.py"):
         shutil.copy(repo / "tests" / name, tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    root\n    debian\n")
     (tmp_path / "test_it.py").write_text(source)
