@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from affinity_tester.core.server_events import ServerTotals
+from affinity_tester.core.echo import ServerTotals
 
 
 def test_totals_since_an_earlier_reading_leave_out_what_did_not_happen() -> None:

@@ -29,7 +29,7 @@ from operator import add
 from typing import NoReturn, Self
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.server_events import ServerTotals
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.stun import ResponseEncoder
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import bind_udp, bound_address, enable_reuseport

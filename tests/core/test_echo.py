@@ -1,4 +1,4 @@
-"""What the server answers to one datagram, and what it counts: no socket needed."""
+"""What the server answers to one datagram, and what it counts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core import stun
+from affinity_tester.core import echo, stun
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.echo import Responder, ServerTotals
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.server_events import ServerTotals
-from affinity_tester.net import responder as responder_module
-from affinity_tester.net.responder import Responder
+from affinity_tester.core.rate_limit import RateLimit
 
 INSTANCE = bytes(range(8))
 SOURCE = ("203.0.113.7", 40312)
@@ -62,12 +61,99 @@ def test_what_it_remembers_is_bounded_and_the_longest_silent_goes_first() -> Non
 
 
 def test_a_new_flow_never_waits_for_a_look_at_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responder_module, "MAX_LOOKS", 2)
+    monkeypatch.setattr(echo, "MAX_EVICTION_SCAN", 2)
     answering = responder(max_flows=4)
     for token in (1, 2, 3, 4, 1, 2, 3):
         count(answering, token)
     count(answering, 5)  # 1 and 2 are passed over, and 3 goes, though it has spoken since and 4 has not
-    assert [token for token, _ in answering.flows] == [token.to_bytes(8, "big") for token in (4, 1, 2, 5)]
+    assert [token for token, _ in answering._flows] == [token.to_bytes(8, "big") for token in (4, 1, 2, 5)]
+
+
+@pytest.mark.parametrize("source", [SOURCE, ("2001:db8::7", 40312, 0, 0)])
+@pytest.mark.parametrize("size", [20, 24, 32, 44, 60, 92, 288, 65_504])
+def test_a_prepared_reply_is_that_of_the_encoder(source: tuple[str, int], size: int) -> None:
+    answering = responder()
+    encoder = stun.ResponseEncoder("pod-a", "node-1", INSTANCE)
+    for seq in (0, 1, 0xFFFF_FFFF):
+        transaction_id = stun.pack_transaction_id(2**64 - 3, seq)
+        expected = encoder.encode(transaction_id, (source[0], source[1]), answering.totals().answered + 1, size)
+        assert answering.respond(stun.new_request(transaction_id, size), source) == expected
+
+
+def test_what_only_looks_like_its_flows_request_is_read_as_what_it_is() -> None:
+    answering = responder()
+    known = probe(1, 1)
+    answering.respond(known, SOURCE)
+    for at in (*range(8), *range(20, 24)):
+        damaged = known[:at] + bytes((known[at] ^ 1,)) + known[at + 1 :]
+        alone = responder()
+        alone.respond(known, SOURCE)
+        before = alone.totals()
+        reply = alone.respond(damaged, SOURCE)
+        fresh = responder()
+        fresh.respond(damaged, SOURCE)
+        dropped, answered = fresh.totals().dropped, fresh.totals().answered
+        assert alone.totals().since(before).dropped == dropped
+        assert (reply is not None) == (answered == 1)
+
+
+def test_sessions_that_share_a_source_are_counted_apart() -> None:
+    answering = responder(max_flows=3)
+    assert [count(answering, token) for token in (1, 2, 1, 2, 2, 1)] == [1, 1, 2, 2, 3, 3]
+    assert [count(answering, token) for token in (3, 4, 1, 5)] == [1, 1, 4, 1]
+    assert answering.totals() == ServerTotals(received=10, answered=10, flows=3, evicted=2)
+
+
+def test_the_scope_of_an_ipv6_address_tells_sources_apart_and_is_not_told() -> None:
+    answering = responder()
+    sources = [("fe80::1", 40312, 0, scope) for scope in (2, 3, 2)]
+    replies = [answering.respond(probe(1, 1), source) for source in sources]
+    responses = [stun.decode_response(reply) for reply in replies if reply is not None]
+    assert [response.received_count for response in responses] == [1, 1, 2]
+    assert {response.identity.reflexive for response in responses} == {("fe80::1", 40312)}
+
+
+def test_a_count_of_32_bits_starts_again() -> None:
+    encoder = stun.ResponseEncoder("pod-a", "node-1", INSTANCE)
+    answering = Responder(encoder, max_flows=1, counted_before=0xFFFF_FFFD)
+    assert [count(answering, 1) for _ in range(4)] == [0xFFFF_FFFE, 0xFFFF_FFFF, 0, 1]
+
+
+def test_forgotten_flows_are_counted_from_the_start() -> None:
+    answering = responder()
+    assert [count(answering, 1), count(answering, 1)] == [1, 2]
+    answering.forget_flows()
+    assert answering.totals() == ServerTotals(received=2, answered=2)
+    assert count(answering, 1) == 1
+
+
+def test_from_source_port_0_nothing_can_be_answered() -> None:
+    answering = responder()
+    assert answering.respond(probe(1, 1), ("203.0.113.7", 0)) is None
+    assert answering.totals() == ServerTotals(received=1, dropped=(("source-port-0", 1),))
+
+
+def test_what_is_over_the_limit_is_dropped_unread() -> None:
+    encoder = stun.ResponseEncoder("pod-a", "node-1", INSTANCE)
+    answering = Responder(encoder, max_flows=9, limit=RateLimit(3, 0, 0))
+    for now_ns, datagram in ((0, probe(1, 1)), (0, b"?"), (0, probe(1, 2)), (0, b"?"), (10**9, probe(1, 3))):
+        answering.respond_within_limit(datagram, SOURCE, bytes(4), now_ns)
+    dropped = (("rate-limit", 1), ("too-short", 1))
+    assert answering.totals() == ServerTotals(received=5, answered=3, dropped=dropped, flows=1)
+    unlimited = responder()
+    assert unlimited.respond_within_limit(probe(1, 1), SOURCE, bytes(4), 0) is not None
+
+
+def test_a_reply_that_found_no_room_is_a_datagram_dropped() -> None:
+    answering = responder()
+    unknown = struct.pack("!HH", 0x0003, 4) + bytes(4) + struct.pack("!HH", 0xC5A0, 60) + bytes(60)
+    for request in (probe(1, 1), struct.pack("!HH", 1, len(unknown)) + COOKIE + bytes(12) + unknown):
+        reply = answering.respond(request, SOURCE)
+        assert reply is not None
+        answering.unsent(reply)
+    answering.send_failed()
+    dropped = (("send-buffer-full", 2),)
+    assert answering.totals() == ServerTotals(received=2, dropped=dropped, flows=1, send_errors=1)
 
 
 def test_a_bound_below_one_is_refused() -> None:
