@@ -54,7 +54,7 @@ class BatchTransport(asyncio.DatagramTransport):
         """Its sockaddr."""
         self._peers: list[bytes] = []
         """Where the replies of this batch go."""
-        self._replies: list[bytes] = []
+        self._replies: list[bytes | bytearray | memoryview] = []
         protocol.connection_made(self)
         loop.add_reader(self._fd, self._read_ready)
 
@@ -90,11 +90,14 @@ class BatchTransport(asyncio.DatagramTransport):
         self._flush()
 
     def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None:
-        """Send at the end of the batch if it is the reply to the datagram in hand, else at once."""
+        """Send at the end of the batch if it is the reply to the datagram in hand, else at once.
+
+        Until then `data` is not copied (as in uvloop's transport), so a buffer may not change in between.
+        """
         if addr is self._address:
             self._address = _NOBODY  # a second reply goes the other way: a batch has no room for more than it received
             self._peers.append(self._peer)
-            self._replies.append(data if type(data) is bytes else bytes(data))
+            self._replies.append(data)
             return
         self._flush()
         try:
@@ -118,7 +121,7 @@ class BatchTransport(asyncio.DatagramTransport):
                 sent += batch.send(self._fd, sent, ready)
             except BlockingIOError:
                 for reply in replies[sent:]:
-                    self._protocol.error_received(NoRoomError(reply))
+                    self._protocol.error_received(NoRoomError(bytes(reply)))
                 return
             except OSError as error:
                 self._protocol.error_received(error)

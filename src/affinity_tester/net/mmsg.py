@@ -159,7 +159,7 @@ class Batch:
         address = self.addresses[peer] = peer_address(peer)
         return address
 
-    def put(self, peers: Sequence[bytes], datagrams: Sequence[bytes]) -> None:
+    def put(self, peers: Sequence[bytes], datagrams: Sequence[bytes | bytearray | memoryview]) -> None:
         """Take up to 64 datagrams to send."""
         self._names[: len(peers) * self.name_size] = b"".join(peers)
         data = b"".join(datagrams)
