@@ -118,6 +118,8 @@ class _Flow:
         "count",
         "counted",
         "mapped",
+        "mapped_end",
+        "mapped_start",
         "pack",
         "padding",
         "reply_head",
@@ -145,10 +147,18 @@ class _Flow:
         self.template = template
         self.counted = template.counted
         self.reply_head = template.head + token
-        self.mapped = None if template.hidden is not None else template.address
-        """XOR-MAPPED-ADDRESS; None for IPv6: it depends on the transaction id."""
+        mapped = template.mapped(token + bytes(4))
+        self.mapped: bytes | None = mapped
+        """XOR-MAPPED-ADDRESS; None for IPv6, whose last 4 bytes the sequence number hides."""
+        if template.hidden is not None:
+            self.mapped = None
+            self.mapped_start, self.mapped_end = mapped[:-4], int.from_bytes(mapped[-4:], "big")
         self.rest = template.rest
-        self.pack = _packer(len(template.mapped(bytes(12))), len(template.rest), template.counted)
+        self.pack = _packer(len(mapped), len(template.rest), template.counted)
+
+    def mapped_for(self, seq: bytes) -> bytes:
+        """XOR-MAPPED-ADDRESS of IPv6 in the reply to a sequence number."""
+        return self.mapped_start + (self.mapped_end ^ int.from_bytes(seq, "big")).to_bytes(4, "big")
 
 
 class Responder:
@@ -201,7 +211,7 @@ class Responder:
             if flow.start == start and flow.padding == padding:
                 flow.count = count = flow.count + 1
                 self._answered += 1
-                mapped, pack = flow.mapped or flow.template.mapped(start[8:] + seq), flow.pack
+                mapped, pack = flow.mapped or flow.mapped_for(seq), flow.pack
                 if not flow.counted:
                     return pack(flow.reply_head, seq, mapped, flow.rest)
                 try:
