@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
 from affinity_tester import clock
@@ -54,6 +55,7 @@ class EchoProtocol(asyncio.DatagramProtocol):
         return self._responder.respond_within_limit(data, addr, packed_ip(addr[0]), clock.now_ns())
 
 
+@lru_cache(maxsize=4096)
 def packed_ip(ip: str) -> bytes:
     """The bytes of an IP address in text, with or without a scope."""
     return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip.partition("%")[0])
