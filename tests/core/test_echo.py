@@ -104,6 +104,15 @@ def test_sessions_that_share_a_source_are_counted_apart() -> None:
     assert answering.totals() == ServerTotals(received=10, answered=10, flows=3, evicted=2)
 
 
+def test_sessions_that_share_a_source_are_evicted_one_by_one() -> None:
+    answering = responder(max_flows=2)
+    counts = [
+        count(answering, token, ("203.0.113.7", port)) for token, port in ((1, 1), (2, 1), (3, 2), (4, 3), (2, 1))
+    ]
+    assert counts == [1, 1, 1, 1, 1]
+    assert answering.totals() == ServerTotals(received=5, answered=5, flows=2, evicted=3)
+
+
 def test_the_scope_of_an_ipv6_address_tells_sources_apart_and_is_not_told() -> None:
     answering = responder()
     sources = [("fe80::1", 40312, 0, scope) for scope in (2, 3, 2)]

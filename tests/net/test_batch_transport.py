@@ -81,6 +81,50 @@ async def test_several_replies_to_one_datagram_leave_in_their_order() -> None:
     assert protocol.errors == []
 
 
+async def test_more_replies_than_a_batch_has_room_for_all_leave() -> None:
+    class Thrice(Recording):
+        def reply(self, data: bytes, addr: Any) -> None:
+            for number in b"123":
+                self.transport.sendto(data + bytes((number,)), addr)
+
+    protocol = Thrice()
+    async with fed(protocol) as sock:
+        with bind_udp("127.0.0.1", 0) as client:
+            asked = [bytes((number,)) for number in range(64)]
+            for datagram in asked:
+                client.sendto(datagram, sock.getsockname())
+            assert await heard(client, 192) == [datagram + last for datagram in asked for last in (b"1", b"2", b"3")]
+    assert protocol.errors == []
+
+
+async def test_of_a_batch_that_was_sent_in_part_only_the_rest_found_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Echo(Recording):
+        def reply(self, data: bytes, addr: Any) -> None:
+            self.transport.sendto(data, addr)
+
+    protocol = Echo()
+    async with fed(protocol) as sock:
+        batch = protocol.transport._batch
+        call, left = batch._sendmmsg, 2
+
+        def sendmmsg(fd: int, address: int, count: int, flags: int) -> int:
+            nonlocal left
+            if not left:
+                ctypes.set_errno(errno.EAGAIN)
+                return -1
+            sent = int(call(fd, address, min(count, left), flags))
+            left -= sent
+            return sent
+
+        monkeypatch.setattr(batch, "_sendmmsg", sendmmsg)
+        with bind_udp("127.0.0.1", 0) as client:
+            for datagram in (b"a", b"b", b"c", b"d"):
+                client.sendto(datagram, sock.getsockname())
+            assert await heard(client, 2) == [b"a", b"b"]
+            await until(lambda: len(protocol.errors) == 2)
+    assert [getattr(error, "datagram", None) for error in protocol.errors] == [b"c", b"d"]
+
+
 async def test_replies_of_other_lengths_in_one_batch_each_find_their_peer() -> None:
     class Echo(Recording):
         def reply(self, data: bytes, addr: Any) -> None:
