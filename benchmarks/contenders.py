@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import time
@@ -50,16 +51,18 @@ class Running(NamedTuple):
 # --- servers ---------------------------------------------------------------------------------------------------------
 
 
-def reply_hex(pod: str = POD) -> str:
-    """What this tool's server answers to the default probe, for the C echo to send the same."""
+def reply_hex(pod: str = POD, size: int = PROBE) -> str:
+    """What this tool's server answers to a request of `size` bytes, for the C echo to send the same."""
     encoder = ResponseEncoder(pod, NODE, pod.encode()[-8:])
-    return encoder.encode(bytes(12), ("127.0.0.1", 1), 1, PROBE).hex()
+    return encoder.encode(bytes(12), ("127.0.0.1", 1), 1, size).hex()
 
 
 @contextlib.contextmanager
-def limit_echo(setup: Setup, *, change_after: int | None = None, core: int | None = None) -> Iterator[Running]:
-    """The C echo; after so many replies it names another pod."""
-    command = [str(setup.scratch / "limit_echo"), reply_hex()]
+def limit_echo(
+    setup: Setup, *, change_after: int | None = None, core: int | None = None, size: int = PROBE
+) -> Iterator[Running]:
+    """The C echo, with the reply to a request of `size` bytes; after so many replies it names another pod."""
+    command = [str(setup.scratch / "limit_echo"), reply_hex(size=size)]
     if change_after is not None:
         command += [reply_hex(OTHER_POD), str(change_after)]
     with Child(command, setup.cores.server if core is None else core) as child:
@@ -89,6 +92,14 @@ def coturn(setup: Setup) -> Iterator[Running]:
     with Child([turnserver, *options], setup.cores.server, stderr=subprocess.DEVNULL, cwd=setup.scratch) as child:
         _until_it_answers(child, port)
         yield Running(child, port)
+
+
+def coturn_version() -> str:
+    """What is installed, as it says itself. Raises `UnavailableError`."""
+    command = [program("turnserver", "coturn"), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    found = re.search(r"\d+\.\d+\.\d+", said.stdout + said.stderr)
+    return found[0] if found else "of an unknown version"
 
 
 def free_port() -> int:

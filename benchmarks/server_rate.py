@@ -7,7 +7,18 @@ import os
 import subprocess
 from functools import partial
 
-from benchmarks.contenders import BARE, PROBE, Load, Running, Setup, coturn, limit_echo, load, our_server
+from benchmarks.contenders import (
+    BARE,
+    PROBE,
+    Load,
+    Running,
+    Setup,
+    coturn,
+    coturn_version,
+    limit_echo,
+    load,
+    our_server,
+)
 from benchmarks.machine import AFFINITY_TESTER, UnavailableError
 from benchmarks.results import Bar, Result, alternate
 
@@ -15,37 +26,53 @@ SOCKETS, WINDOW = 64, 8
 """512 probes on their way: enough that the server never waits for one, and no buffer overflows."""
 
 
+BARS = {
+    "coturn": {PROBE: Bar(1.4, at_least=True), BARE: Bar(1.3, at_least=True)},
+    "C echo": {PROBE: Bar(0.7, at_least=True)},
+}
+"""Of the replies that a second of CPU gives, ours to theirs (issue 12), by the size of the request."""
+
+SIZES = {PROBE: "probes of 288 bytes", BARE: "bare requests"}
+
+
 def server_rate(setup: Setup) -> Result:
-    """One worker on one core, default probes with full identity, beside coturn's Binding rate and the C limit."""
+    """One worker on one core beside coturn and the C limit: the same requests for all, of either size."""
     result = Result("server-rate", "what one core of a server answers (closed loop, 64 flows)")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(our_server(setup))
-        limit = stack.enter_context(limit_echo(setup))
-        contenders = {
-            "affinity-tester, probes": _measure(setup, ours, PROBE),
-            "affinity-tester, bare": _measure(setup, ours, BARE),
-            "C echo, probes": _measure(setup, limit, PROBE),
-        }
+        contenders = {_title("affinity-tester", size): _measure(setup, ours, size) for size in SIZES}
+        for size in SIZES:  # the C echo answers all with one reply, so there is one for each size
+            limit = stack.enter_context(limit_echo(setup, size=size))
+            contenders[_title("C echo", size)] = _measure(setup, limit, size)
         try:
-            contenders["coturn, bare"] = _measure(setup, stack.enter_context(coturn(setup)), BARE)
+            rival = stack.enter_context(coturn(setup))
+            contenders |= {_title("coturn", size): _measure(setup, rival, size) for size in SIZES}
+            result.notes.append(f"coturn {coturn_version()}")
         except UnavailableError as error:
             result.notes.append(f"without coturn: {error}")
         samples = alternate(contenders, setup.rounds, setup.progress)
+
     for name, loads in samples.items():
-        result.add(f"{name}", "replies/s", [one.replies_per_s for one in loads])
+        result.add(name, "replies/s", [one.replies_per_s for one in loads])
         result.add(f"{name}: of its CPU", "replies/CPU s", [one.replies_per_cpu_s for one in loads])
         busy = [one.server_cpu_s / one.result["seconds"] for one in loads]
         result.add(f"{name}: CPU it got", "of a core", busy)
-    for rival, bar in (("coturn, bare", Bar(1.1, at_least=True)), ("C echo, probes", Bar(0.5, at_least=True))):
-        if rival in samples:
-            ours_loads, rival_loads = samples["affinity-tester, probes"], samples[rival]
-            result.add_ratio(f"rate, ours / {rival}", list(map(_rate, ours_loads)), list(map(_rate, rival_loads)))
+    for size in SIZES:
+        own = samples[_title("affinity-tester", size)]
+        for rival_name, bars in BARS.items():
+            theirs = samples.get(_title(rival_name, size))
+            if theirs is None:
+                continue
+            title = _title(f"ours / {rival_name}", size)
+            result.add_ratio(f"rate, {title}", list(map(_rate, own)), list(map(_rate, theirs)))
             # A shared machine gives neither of them all of its core, so the bar is held against what a second of CPU gave.
-            ours_of_cpu, rival_of_cpu = list(map(_rate_of_cpu, ours_loads)), list(map(_rate_of_cpu, rival_loads))
-            result.add_ratio(f"rate of its CPU, ours / {rival}", ours_of_cpu, rival_of_cpu, bar)
+            own_of_cpu, theirs_of_cpu = list(map(_rate_of_cpu, own)), list(map(_rate_of_cpu, theirs))
+            result.add_ratio(f"rate of its CPU, {title}", own_of_cpu, theirs_of_cpu, bars.get(size))
+
     dropped = sum(one.server_drops for loads in samples.values() for one in loads)
     lost = sum(int(one.result["lost"]) for loads in samples.values() for one in loads)
     result.notes.append(f"{lost} probes lost, of which {dropped} at a server's full buffer")
+    result.notes.append(f"load average {os.getloadavg()[0]:.1f} at the end")
     return result
 
 
@@ -83,6 +110,10 @@ def server_workers(setup: Setup) -> Result:
             " each second of the workers' CPU gave, while both ran at once, times two"
         )
     return result
+
+
+def _title(name: str, size: int) -> str:
+    return f"{name}, {SIZES[size]}"
 
 
 def _measure(setup: Setup, server: Running, size: int, cores: tuple[int, ...] = ()) -> partial[Load]:

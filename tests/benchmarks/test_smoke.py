@@ -16,7 +16,10 @@ import pytest
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("server-rate", ["affinity-tester, probes", "C echo, probes"]),
+        (
+            "server-rate",
+            ["affinity-tester, probes of 288 bytes", "C echo, probes of 288 bytes", "C echo, bare requests"],
+        ),
         ("watching", ["watched: CPU", "not watched: CPU"]),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.rate_limit import RateLimit, pack_source, source_prefix
+from affinity_tester.core.rate_limit import RateLimit, source_prefix
 
 NS = 1_000_000_000
 
@@ -108,8 +108,3 @@ def test_prefixes_are_bounded_and_the_longest_unheard_is_forgotten() -> None:
 )
 def test_the_prefix_of_a_source(one: str, other: str, is_same: bool) -> None:
     assert (source_prefix(packed(one)) == source_prefix(packed(other))) is is_same
-
-
-@pytest.mark.parametrize("text", ["203.0.113.1", "2001:db8::1", "fe80::1%eth0"])
-def test_a_source_in_text(text: str) -> None:
-    assert pack_source(text) == packed(text.partition("%")[0])

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
-from affinity_tester.core.server_events import ServerTotals
+import dataclasses
+
+import pytest
+
+from affinity_tester.core import server_events
+from affinity_tester.core.server_events import ServerDraining, ServerEvent
+
+KINDS = [kind for kind in vars(server_events).values() if isinstance(kind, type) and issubclass(kind, ServerEvent)]
 
 
-def test_totals_since_an_earlier_reading_leave_out_what_did_not_happen() -> None:
-    earlier = ServerTotals(10, 8, 0, (("legacy", 1), ("too-short", 1)), flows=3, evicted=0, send_errors=1)
-    now = ServerTotals(15, 12, 0, (("legacy", 1), ("too-short", 2)), flows=2, evicted=4, send_errors=1)
-    assert now.since(earlier) == ServerTotals(5, 4, 0, (("too-short", 1),), flows=2, evicted=4, send_errors=0)
+def test_each_event_is_a_fact_with_its_time_first() -> None:
+    assert len(KINDS) > 1
+    for kind in KINDS:
+        assert dataclasses.fields(kind)[0].name == "at_ns"
+        assert "__dict__" not in dir(kind), f"{kind.__name__} has no slots"
 
 
-def test_totals_of_two_workers() -> None:
-    one = ServerTotals(10, 8, 0, (("legacy", 1), ("too-short", 1)), flows=3, evicted=0, send_errors=1)
-    two = ServerTotals(4, 1, 1, (("bad-length", 1), ("too-short", 1)), flows=2, evicted=4, send_errors=0)
-    dropped = (("bad-length", 1), ("legacy", 1), ("too-short", 2))
-    assert one + two == ServerTotals(14, 9, 1, dropped, flows=5, evicted=4, send_errors=1)
+def test_an_event_cannot_be_changed() -> None:
+    draining = ServerDraining(at_ns=1, drain_ns=2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        draining.drain_ns = 3  # type: ignore[misc]

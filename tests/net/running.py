@@ -72,3 +72,10 @@ async def probed(
     given = {"interval_ns": 20 * MS, "duration_ns": None if seconds is None else int(seconds * NS_PER_S), **settings}
     await run_client(ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event(), learn=learn)
     return told
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so, for five seconds at most."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what changes it has no event to wait for
+            await asyncio.sleep(0)

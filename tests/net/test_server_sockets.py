@@ -12,6 +12,7 @@ import pytest
 from affinity_tester import __version__
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.server_events import (
     ServerDraining,
@@ -19,11 +20,12 @@ from affinity_tester.core.server_events import (
     ServerStarted,
     ServerStats,
     ServerStopped,
-    ServerTotals,
     ServerWarning,
 )
 from affinity_tester.errors import UserError
+from affinity_tester.net import server as server_module
 from affinity_tester.net.addresses import bind_udp, is_wildcard, local_addresses
+from affinity_tester.net.batch_transport import BatchTransport
 from affinity_tester.net.run_server import run_server
 from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import ServerSettings
@@ -92,6 +94,19 @@ async def test_one_instance_counts_over_all_its_sockets() -> None:
             assert [source for _, source in replies] == list(server.addresses)
             assert [stun.decode_response(data).received_count for data, _ in replies] == [1, 2]
             assert {stun.decode_response(data).identity.instance for data, _ in replies} == {b"instance"}
+
+
+async def test_where_batches_are_missing_it_answers_on_asyncios_own_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_has_batches", lambda: False)
+    async with echo("127.0.0.1", "::1") as server:
+        assert not any(isinstance(transport, BatchTransport) for transport in server._transports)
+        for address in server.addresses:
+            with client(address.ip) as sock:
+                data, _ = await ask(sock, address)
+                assert stun.decode_response(data).received_count == 1
+        addresses = server.addresses
+    for address in addresses:
+        bind_udp(*address).close()  # it has closed its sockets
 
 
 async def test_after_close_it_is_silent_and_its_ports_are_free() -> None:

@@ -14,13 +14,13 @@ from dataclasses import replace
 import pytest
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
     ServerStarted,
     ServerStats,
     ServerStopped,
-    ServerTotals,
     ServerWarning,
 )
 from affinity_tester.report import server_log

@@ -10,7 +10,6 @@ at a whole site: /24 of IPv4, /56 of IPv6 (as response rate limiting of DNS serv
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
 MAX_PREFIXES = 16_384
@@ -36,11 +35,6 @@ def source_prefix(address: bytes) -> bytes:
     if address.startswith(_MAPPED):
         return address[len(_MAPPED) :][:IPV4_PREFIX_BYTES]
     return address[:IPV6_PREFIX_BYTES]
-
-
-def pack_source(ip: str) -> bytes:
-    """The bytes of an address in text, with or without a scope."""
-    return (IPv6Address(ip.partition("%")[0]) if ":" in ip else IPv4Address(ip)).packed
 
 
 class _Rate:

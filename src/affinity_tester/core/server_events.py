@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.echo import ServerTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,55 +18,6 @@ class ServerEvent:
 
     at_ns: int
     """Monotonic time, in nanoseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTotals:
-    """What a server counted. `received == answered + refused + dropped` over all reasons."""
-
-    received: int = 0
-    """Datagrams."""
-    answered: int = 0
-    """Success responses."""
-    refused: int = 0
-    """420 error responses: an unknown comprehension-required attribute."""
-    dropped: tuple[tuple[str, int], ...] = ()
-    """(reason, datagrams) in order of reason; a reason without a datagram is not there."""
-    flows: int = 0
-    """(session token, reflexive address) pairs remembered now."""
-    evicted: int = 0
-    """Flows forgotten for newer ones, since `--max-flows` was reached: their counts start again from 1."""
-    send_errors: int = 0
-    """Replies that the machine refused to send afterwards."""
-
-    def since(self, earlier: ServerTotals) -> ServerTotals:
-        """What was counted after `earlier`; `flows` stays the number of now."""
-        before = dict(earlier.dropped)
-        dropped = ((reason, count - before.get(reason, 0)) for reason, count in self.dropped)
-        return ServerTotals(
-            received=self.received - earlier.received,
-            answered=self.answered - earlier.answered,
-            refused=self.refused - earlier.refused,
-            dropped=tuple((reason, count) for reason, count in dropped if count),
-            flows=self.flows,
-            evicted=self.evicted - earlier.evicted,
-            send_errors=self.send_errors - earlier.send_errors,
-        )
-
-    def __add__(self, other: ServerTotals) -> ServerTotals:
-        """What two workers of one server counted."""
-        dropped = dict(self.dropped)
-        for reason, count in other.dropped:
-            dropped[reason] = dropped.get(reason, 0) + count
-        return ServerTotals(
-            received=self.received + other.received,
-            answered=self.answered + other.answered,
-            refused=self.refused + other.refused,
-            dropped=tuple(sorted(dropped.items())),
-            flows=self.flows + other.flows,
-            evicted=self.evicted + other.evicted,
-            send_errors=self.send_errors + other.send_errors,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class PodServer(EchoServer):
 
     def forget(self) -> None:
         """RECEIVED-COUNT starts again for every flow, under the same INSTANCE-ID."""
-        self._responder.flows.clear()
+        self._responder.forget_flows()
 
 
 class PodHost:
@@ -36,7 +36,7 @@ class PodHost:
         """Start the next pod, on this node; it is in no pool yet. Raises `UserError` when its address cannot be bound."""
         self._count += 1
         name = pod_name(self._seed, self._count)
-        server = self._serve(pod_ip(self._count), 0, name, node)
+        server = await self._serve(pod_ip(self._count), 0, name, node)
         return Pod(name=name, node=node, address=server.addresses[0], instance=server.instance_id)
 
     async def kill(self, name: str) -> None:
@@ -48,7 +48,7 @@ class PodHost:
 
     async def restart(self, pod: Pod) -> bytes:
         """Start a killed pod's container again, under its name and address; returns its new INSTANCE-ID."""
-        return self._serve(pod.address.ip, pod.address.port, pod.name, pod.node).instance_id
+        return (await self._serve(pod.address.ip, pod.address.port, pod.name, pod.node)).instance_id
 
     def forget(self) -> None:
         """Every pod that runs forgets its flows."""
@@ -64,9 +64,10 @@ class PodHost:
         for name in list(self._servers):
             await self.kill(name)
 
-    def _serve(self, ip: str, port: int, name: str, node: str) -> PodServer:
+    async def _serve(self, ip: str, port: int, name: str, node: str) -> PodServer:
         sock = bind_udp(ip, port)
         names = (name, node, secrets.token_bytes(8))
-        server = self._servers[name] = PodServer.serve([sock], *names, key=None, max_flows=DEFAULT_MAX_FLOWS)
+        server = await PodServer.serve([sock], *names, key=None, max_flows=DEFAULT_MAX_FLOWS)
+        self._servers[name] = server
         self._sockets[server.addresses[0]] = sock
         return server

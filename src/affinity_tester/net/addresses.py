@@ -86,18 +86,18 @@ def is_wildcard(host: str) -> bool:
     return ip_address(host).is_unspecified
 
 
-def bind_udp(host: str, port: int, *, join: bool = False) -> socket.socket:
+def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """A non-blocking UDP socket on one numeric address, with a large receive buffer. Raises `UserError`.
 
-    With `join` it shares the address with those that `let_others_join`, and the kernel spreads flows over them.
+    With `reuse_port` it shares the address with others that have the option, and the kernel spreads flows over them.
     """
-    sock = _bound(socket.SOCK_DGRAM, host, port, join=join)
+    sock = _bound(socket.SOCK_DGRAM, host, port, reuse_port=reuse_port)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return sock
 
 
-def let_others_join(sock: socket.socket) -> None:
-    """Let sockets that are bound with `join` share a socket's address."""
+def enable_reuseport(sock: socket.socket) -> None:
+    """Let sockets that are bound with `reuse_port` share a socket's address."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
@@ -112,7 +112,7 @@ def bound_address(sock: socket.socket) -> TransportAddress:
     return TransportAddress(name[0].partition("%")[0], name[1])
 
 
-def _bound(kind: socket.SocketKind, host: str, port: int, *, join: bool = False) -> socket.socket:
+def _bound(kind: socket.SocketKind, host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     protocol, option = ("TCP", "--health-port") if kind is socket.SOCK_STREAM else ("UDP", "--port")
     try:
         ip_address(host)  # the resolver takes more forms, such as 127.1
@@ -128,8 +128,8 @@ def _bound(kind: socket.SocketKind, host: str, port: int, *, join: bool = False)
         sock.setblocking(False)
         if kind is socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if join:
-            let_others_join(sock)
+        if reuse_port:
+            enable_reuseport(sock)
         if family == socket.AF_INET6:
             # IPv4 has sockets of its own, so that a reply's source never comes out of a mapped address.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

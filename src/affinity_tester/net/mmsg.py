@@ -3,9 +3,11 @@
 One system call for up to 64 datagrams saves the server about a fifth of its CPU per reply beside `recvfrom` and
 `sendto` (docs/performance.md). 64-bit Linux alone; `is_available` says whether it works here.
 
-A slot of the buffers, for either direction, holds a datagram with its peer before it:
+A received datagram lies in a slot of its own, with its peer before it:
 
     sockaddr_in (16 bytes) or sockaddr_in6 (28)  ||  datagram (up to 65,507 bytes)
+
+Those to send lie one after the other, and so do their peers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 SIZE = 64
@@ -26,19 +31,23 @@ SIZE = 64
 _STRIDE = 65_536 + 512
 """Bytes of a slot: any datagram fits. Not a power of two, or the slots' first lines would share one set of the caches."""
 
+_LARGEST = 65_535
+"""Bytes of a UDP datagram at most."""
+
 _NAME_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 
 _IOVEC = struct.Struct("@PN")
 _MMSGHDR = struct.Struct("@PI4xPNPNi4xI4x")
 """struct msghdr (name, its length, iovec, their number, control, its length, flags) and the datagram's length."""
-_LENGTH = struct.Struct("@56xI4x")
-"""An `_MMSGHDR`, of which the length alone counts."""
 
-Start = tuple[bytes, bytes, bytes, bytes, bytes]
-"""A datagram's peer (its sockaddr), and of the datagram the first 8 bytes, 8 more, and twice 4 more."""
+_LENGTHS = tuple(struct.Struct("@" + "56xI4x" * count) for count in range(SIZE + 1))
+"""So many of `_MMSGHDR`, of which the lengths alone count."""
 
-Started = tuple[int, Start, tuple[int]]
-"""A received datagram: its index in the batch, how it starts, and its (length,)."""
+Address = tuple[Any, ...]
+"""(IP address, port), and for IPv6 flow label and scope."""
+
+Datagram = tuple[bytes, bytes]
+"""A peer (its sockaddr) and what came from there."""
 
 
 def is_available() -> bool:
@@ -47,7 +56,7 @@ def is_available() -> bool:
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
-        batch = Batch(socket.AF_INET)
+        batch = Batch(socket.AF_INET, 1)
         try:
             batch.send(sock.fileno(), 0, 0)
             batch.receive(sock.fileno())
@@ -81,88 +90,102 @@ def _address(buffer: bytearray | mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
-class _Buffer:
-    """The slots of one direction, and the headers that describe them to the kernel."""
+class _Headers:
+    """The message headers and iovecs of one direction, which describe a batch to the kernel."""
 
-    def __init__(self, name_size: int) -> None:
-        # Anonymous memory: pages that no datagram reaches are never there.
-        self.slots = mmap.mmap(-1, SIZE * _STRIDE)
-        self._iovecs = bytearray(SIZE * _IOVEC.size)
+    def __init__(self, name_size: int, first_name: int, name_stride: int) -> None:
+        self.iovecs = bytearray(SIZE * _IOVEC.size)
         self.headers = bytearray(SIZE * _MMSGHDR.size)
         self.address = _address(self.headers)
-        slots, iovecs = _address(self.slots), _address(self._iovecs)
+        iovecs = _address(self.iovecs)
         for index in range(SIZE):
-            slot, iovec = slots + index * _STRIDE, index * _IOVEC.size
-            _IOVEC.pack_into(self._iovecs, iovec, slot + name_size, _STRIDE - name_size)
-            header = (slot, name_size, iovecs + iovec, 1, 0, 0, 0, 0)
+            header = (first_name + index * name_stride, name_size, iovecs + index * _IOVEC.size, 1, 0, 0, 0, 0)
             _MMSGHDR.pack_into(self.headers, index * _MMSGHDR.size, *header)
 
-    def set_length(self, index: int, length: int) -> None:
-        """How long the datagram in a slot is."""
-        ctypes.c_size_t.from_buffer(self._iovecs, index * _IOVEC.size + 8).value = length
+    def place(self, first: int, lengths: Iterable[int]) -> None:
+        """Say that datagrams of these lengths lie one after the other from an address on."""
+        lengths = tuple(lengths)
+        pairs = zip(accumulate(lengths, initial=first), lengths, strict=False)
+        packed = array("Q", chain.from_iterable(pairs)).tobytes()
+        self.iovecs[: len(packed)] = packed
 
 
 class Batch:
     """Room for one batch in each direction, for the sockets of one address family. Not for two threads at once."""
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, family: int, max_peers: int) -> None:
+        """Keep the addresses of so many peers decoded; one takes some 300 bytes."""
+        self._max_peers = max_peers
+        self.addresses: OrderedDict[bytes, Address] = OrderedDict()
+        """By sockaddr, as Python's sockets have them; `decode` adds to them."""
         self._recvmmsg, self._sendmmsg = _functions()
         self.name_size = _NAME_SIZES[socket.AddressFamily(family)]
         """Bytes of a peer."""
-        self._received = _Buffer(self.name_size)
-        self._start = struct.Struct(f"={self.name_size}s8s8s4s4s{_STRIDE - self.name_size - 24}x")
-        self._view = memoryview(self._received.slots)
-        self._headers = memoryview(self._received.headers)
-        self._out = _Buffer(self.name_size)
-        self.lengths = [0] * SIZE
-        """How long the datagrams to send are; `set_length` changes it."""
-        self.out = self._out.slots
-        """Where datagrams to send are written: the one of `index` (its peer first) at `index * stride`."""
-        self.stride = _STRIDE
+        # Anonymous memory: pages that no datagram reaches are never there.
+        self._slots = mmap.mmap(-1, SIZE * _STRIDE)
+        self._view = memoryview(self._slots)
+        slots = _address(self._slots)
+        self._in = _Headers(self.name_size, slots, _STRIDE)
+        room = _STRIDE - self.name_size
+        self._in.iovecs[:] = array(
+            "Q", chain.from_iterable((slots + index * _STRIDE + self.name_size, room) for index in range(SIZE))
+        ).tobytes()
+        self._names = bytearray(SIZE * self.name_size)
+        self._out = mmap.mmap(-1, SIZE * (_LARGEST + 1))
+        self._out_address = _address(self._out)
+        self._headers = _Headers(self.name_size, _address(self._names), self.name_size)
+        self._placed_size = -1
+        """The size of all datagrams to send for which the headers are right; -1 when the sizes differ."""
+        self._reader_of: Callable[[int], struct.Struct] = functools.lru_cache(maxsize=256)(self._reader)
 
     def receive(self, fd: int) -> int:
         """Receive what is queued at a non-blocking socket; returns how many datagrams. Raises `OSError`."""
-        return _checked(self._recvmmsg(fd, self._received.address, SIZE, 0, None))
+        return _checked(self._recvmmsg(fd, self._in.address, SIZE, 0, None))
 
-    def starts(self, count: int) -> Iterator[Started]:
-        """Of each datagram just received: its index, how it starts (past its end: anything), and its (length,)."""
-        starts: Iterator[Any] = self._start.iter_unpack(self._view[: count * _STRIDE])
-        lengths: Iterator[Any] = _LENGTH.iter_unpack(self._headers[: count * _LENGTH.size])
-        return zip(range(count), starts, lengths, strict=True)
+    def received(self, count: int) -> Iterable[Datagram]:
+        """The datagrams just received; where all are of one size it takes a single pass in C."""
+        lengths = _LENGTHS[count].unpack_from(self._in.headers)
+        size = lengths[0]
+        if lengths.count(size) == count:
+            return self._reader_of(size).iter_unpack(self._view[: count * _STRIDE])
+        reader_of, view = self._reader_of, self._view
+        starts = range(0, count * _STRIDE, _STRIDE)
+        return [reader_of(size).unpack_from(view, at) for size, at in zip(lengths, starts, strict=True)]
 
-    def datagram(self, index: int, size: int) -> bytes:
-        """One of those just received, as a whole."""
-        start = index * _STRIDE + self.name_size
-        return self._received.slots[start : start + size]
+    def decode(self, peer: bytes) -> Address:
+        """The address of a peer that is not among `addresses`; it takes the place of the oldest one there."""
+        if len(self.addresses) >= self._max_peers:
+            self.addresses.popitem(last=False)
+        address = self.addresses[peer] = peer_address(peer)
+        return address
 
-    def put(self, index: int, peer: bytes, datagram: bytes) -> None:
-        """Write one to send."""
-        at = index * _STRIDE
-        self.out[at : at + self.name_size + len(datagram)] = peer + datagram
-        self.set_length(index, len(datagram))
-
-    def sent_start(self, index: int, size: int) -> bytes:
-        """The first bytes of one to send."""
-        start = index * _STRIDE + self.name_size
-        return self.out[start : start + size]
-
-    def set_length(self, index: int, length: int) -> None:
-        """Say how long the datagram is that was written into `out`."""
-        self.lengths[index] = length
-        self._out.set_length(index, length)
+    def put(self, peers: Sequence[bytes], datagrams: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Take up to 64 datagrams to send."""
+        self._names[: len(peers) * self.name_size] = b"".join(peers)
+        data = b"".join(datagrams)
+        self._out[: len(data)] = data
+        size = len(datagrams[0])
+        lengths = list(map(len, datagrams))
+        if lengths.count(size) != len(lengths):
+            self._headers.place(self._out_address, lengths)
+            self._placed_size = -1
+        elif self._placed_size != size:
+            self._headers.place(self._out_address, (size,) * SIZE)
+            self._placed_size = size
 
     def send(self, fd: int, first: int, end: int) -> int:
         """Send those from `first` to before `end`; returns how many went. Raises `OSError` when the first one failed."""
-        return _checked(self._sendmmsg(fd, self._out.address + first * _MMSGHDR.size, end - first, 0))
+        return _checked(self._sendmmsg(fd, self._headers.address + first * _MMSGHDR.size, end - first, 0))
+
+    def _reader(self, size: int) -> struct.Struct:
+        """Reads (peer, datagram) of so many bytes from a slot."""
+        return struct.Struct(f"={self.name_size}s{size}s{_STRIDE - self.name_size - size}x")
 
 
-def peer_ip(name_size: int) -> slice:
-    """Where the IP address is in a sockaddr of so many bytes."""
-    return slice(4, 8) if name_size == _NAME_SIZES[socket.AF_INET] else slice(8, 24)
-
-
-def peer_address(peer: bytes) -> tuple[str, int]:
-    """A sockaddr_in's or sockaddr_in6's (IP address, port)."""
+def peer_address(peer: bytes) -> Address:
+    """A sockaddr_in's (IP address, port), or a sockaddr_in6's (IP address, port, flow label, scope), as Python's sockets."""
     port = int.from_bytes(peer[2:4], "big")
-    family = socket.AF_INET if len(peer) == _NAME_SIZES[socket.AF_INET] else socket.AF_INET6
-    return socket.inet_ntop(family, peer[peer_ip(len(peer))]), port
+    if len(peer) == _NAME_SIZES[socket.AF_INET]:
+        return socket.inet_ntop(socket.AF_INET, peer[4:8]), port
+    flow, scope = int.from_bytes(peer[4:8], "big"), int.from_bytes(peer[24:28], sys.byteorder)
+    return socket.inet_ntop(socket.AF_INET6, peer[8:24]), port, flow, scope

@@ -1,21 +1,23 @@
-"""The echo server: UDP sockets around a `Responder`."""
+"""The echo server: UDP sockets, each with an `EchoProtocol`, around one `Responder`."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import socket
 from collections.abc import Iterable
-from typing import NoReturn, Self
+from typing import NoReturn, Self, cast
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.echo import Responder, ServerTotals
 from affinity_tester.core.rate_limit import RateLimit
-from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.core.stun import SERVER_SOFTWARE, WILDCARD_SOFTWARE, ResponseEncoder
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import bind_udp, bound_address, is_wildcard
-from affinity_tester.net.echo_socket import make_reader
-from affinity_tester.net.responder import Responder
+from affinity_tester.net.batch_transport import BatchTransport
+from affinity_tester.net.echo import EchoProtocol
+from affinity_tester.net.mmsg import Batch, is_available
 from affinity_tester.settings import DEFAULT_MAX_FLOWS
 
 
@@ -28,6 +30,7 @@ class EchoServer:
     def __init__(self, instance_id: bytes) -> None:
         self._responder: Responder
         self._sockets: list[socket.socket] = []
+        self._transports: list[asyncio.DatagramTransport] = []
         self.instance_id = instance_id
         """INSTANCE-ID of every reply."""
         self.addresses: tuple[TransportAddress, ...] = ()
@@ -53,10 +56,12 @@ class EchoServer:
         """
         instance_id = secrets.token_bytes(8) if instance_id is None else instance_id
         names = (pod_name, node_name, instance_id)
-        return cls.serve((bind_udp(host, port) for host in hosts), *names, key=key, max_flows=max_flows, limit=limit)
+        return await cls.serve(
+            (bind_udp(host, port) for host in hosts), *names, key=key, max_flows=max_flows, limit=limit
+        )
 
     @classmethod
-    def serve(
+    async def serve(
         cls,
         sockets: Iterable[socket.socket],
         pod_name: str,
@@ -77,7 +82,10 @@ class EchoServer:
             wildcard = any(is_wildcard(address.ip) for address in self.addresses)
             software = WILDCARD_SOFTWARE if wildcard else SERVER_SOFTWARE
             encoder = ResponseEncoder(pod_name, node_name, instance_id, software, key)
-            self._answer(Responder(encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit))
+            self._responder = Responder(
+                encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit
+            )
+            await self._answer(max_flows)
         except ValueError as error:
             self._close()
             raise UserError(str(error)) from error
@@ -86,13 +94,13 @@ class EchoServer:
             raise
         return self
 
-    def _answer(self, responder: Responder) -> None:
-        """Answer at all sockets."""
-        self._responder = responder
-        loop = asyncio.get_running_loop()
-        reader_of = make_reader()
+    async def _answer(self, max_peers: int) -> None:
+        """Answer at all sockets, by the batch where this system can."""
+        # One for each address family, which its sockets share.
+        batch_of = functools.cache(lambda family: Batch(family, max_peers)) if _has_batches() else None
         for sock in self._sockets:
-            loop.add_reader(sock, reader_of(sock, responder))
+            batch = None if batch_of is None else batch_of(sock.family)
+            self._transports.append(await open_endpoint(sock, EchoProtocol(self._responder), batch))
 
     @property
     def counters(self) -> ServerTotals:
@@ -116,11 +124,29 @@ class EchoServer:
     async def close(self) -> ServerTotals:
         """Close the sockets; it is silent when this returns what it has counted."""
         self._close()
+        await asyncio.sleep(0)  # transports close their sockets at the loop's next turn
         return self.counters
 
     def _close(self) -> None:
-        loop = asyncio.get_running_loop()
-        for sock in self._sockets:
-            loop.remove_reader(sock)
+        for transport in self._transports:
+            transport.abort()
+        for sock in self._sockets[len(self._transports) :]:
             sock.close()
+        self._transports.clear()
         self._sockets.clear()
+
+
+_has_batches = functools.cache(is_available)
+
+
+async def open_endpoint(
+    sock: socket.socket, protocol: asyncio.DatagramProtocol, batch: Batch | None
+) -> asyncio.DatagramTransport:
+    """Feed a protocol from a socket: by the batch, or without one by asyncio's own transport, which all systems have."""
+    loop = asyncio.get_running_loop()
+    if batch is not None:
+        return BatchTransport(loop, sock, protocol, batch)
+    transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
+    # At most one datagram that finds no room in the socket's buffer waits in memory; then the protocol is told to pause.
+    cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=0)
+    return transport

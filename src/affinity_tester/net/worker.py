@@ -16,8 +16,8 @@ import traceback
 from dataclasses import asdict, dataclass
 
 from affinity_tester import clock
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.rate_limit import RateLimit
-from affinity_tester.core.server_events import ServerTotals
 from affinity_tester.net.server import EchoServer
 
 
@@ -72,7 +72,7 @@ async def _work() -> None:
         sockets = [socket.socket(fileno=fd) for fd in task.fds]
         for sock in sockets:
             sock.setblocking(False)
-        server = EchoServer.serve(
+        server = await EchoServer.serve(
             sockets,
             task.pod_name,
             task.node_name,

@@ -29,10 +29,10 @@ from operator import add
 from typing import NoReturn, Self
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.server_events import ServerTotals
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.stun import ResponseEncoder
 from affinity_tester.errors import UserError
-from affinity_tester.net.addresses import bind_udp, bound_address, let_others_join
+from affinity_tester.net.addresses import bind_udp, bound_address, enable_reuseport
 from affinity_tester.net.worker import Task, read_totals
 from affinity_tester.settings import ServerSettings
 
@@ -296,9 +296,9 @@ def _bind(hosts: Iterable[str], port: int, workers: int) -> list[list[socket.soc
         for host in hosts:
             # The first is bound alone, so that another server's port is in use and not shared with it.
             first = opened.enter_context(bind_udp(host, port))
-            let_others_join(first)
+            enable_reuseport(first)
             sockets[0].append(first)
             for others in sockets[1:]:
-                others.append(opened.enter_context(bind_udp(host, bound_address(first).port, join=True)))
+                others.append(opened.enter_context(bind_udp(host, bound_address(first).port, reuse_port=True)))
         opened.pop_all()
     return sockets

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
     ServerStarted,
     ServerStats,
     ServerStopped,
-    ServerTotals,
     ServerWarning,
 )
 from affinity_tester.report.clock import RunClock

@@ -52,6 +52,7 @@ from affinity_tester.core.stun.response import (
     ReplyTemplate,
     ResponseEncoder,
     decode_response,
+    is_error_response,
     listens_on_wildcard,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "check_name",
     "decode_request",
     "decode_response",
+    "is_error_response",
     "is_plain_probe",
     "listens_on_wildcard",
     "new_request",

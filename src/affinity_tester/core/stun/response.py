@@ -43,6 +43,8 @@ _RFC3489_RESPONSE_TYPES = frozenset({0x0004, 0x0005})
 _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 """How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
 
+_ERROR_TYPE = BINDING_ERROR.to_bytes(2, "big")
+
 MAX_COUNT = 0xFFFF_FFFF
 """What RECEIVED-COUNT's 32 bits hold; after it comes 0."""
 
@@ -51,6 +53,11 @@ def listens_on_wildcard(software: str | None) -> bool:
     """Whether a server's SOFTWARE says so, of whatever version it is; one of another make does not say."""
     make, _, rest = (software or "").partition("/")
     return make == "affinity-tester" and rest.endswith(" wildcard")
+
+
+def is_error_response(message: bytes) -> bool:
+    """Whether a message of `ResponseEncoder` is the 420 error response."""
+    return message.startswith(_ERROR_TYPE)
 
 
 class BindingResponse(NamedTuple):
@@ -104,16 +111,15 @@ class ReplyTemplate(NamedTuple):
     """Whether a RECEIVED-COUNT's value follows."""
     key: bytes | None
 
-    def tail(self, transaction_id: bytes) -> bytes:
-        """What follows the transaction id, but for the count's value: for IPv4 the same for each."""
+    def mapped(self, transaction_id: bytes) -> bytes:
+        """XOR-MAPPED-ADDRESS: for IPv4 the same for each transaction."""
         if self.hidden is None:
-            return self.address + self.rest
-        hidden = (self.hidden ^ int.from_bytes(transaction_id, "big")).to_bytes(16, "big")
-        return self.address + hidden + self.rest
+            return self.address
+        return self.address + (self.hidden ^ int.from_bytes(transaction_id, "big")).to_bytes(16, "big")
 
     def render(self, transaction_id: bytes, count: int) -> bytes:
         """The datagram to send."""
-        message = self.head + transaction_id + self.tail(transaction_id)
+        message = self.head + transaction_id + self.mapped(transaction_id) + self.rest
         if self.counted:
             message += (count & MAX_COUNT).to_bytes(4, "big")
         return message if self.key is None else add_integrity(message, self.key)

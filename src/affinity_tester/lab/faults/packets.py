@@ -104,7 +104,7 @@ class LossDown(Loss):
 class CountReset(PacketFault):
     """Replies of some flows are lost, and in the midst of it every pod forgets its flows: the counts begin again.
 
-    A server with a bounded table forgets flows under the same INSTANCE-ID (`--max-flows`, net.responder).
+    A server with a bounded table forgets flows under the same INSTANCE-ID (`--max-flows`, core.echo).
     """
 
     name = "count-reset"
