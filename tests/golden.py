@@ -50,6 +50,9 @@ _EVIDENCE = re.compile(r"TIME \[\w+\] {5,}(?!.*\(CLIENT[^)]*\)$)")
 _BY_TIMER = re.compile(r"sent N messages of which|a fresh source port is answered")
 """Told as often as the run has time for."""
 
+_BY_CHANCE = re.compile(r"TIME \[\w+\] +incident N .* sessions: N loss bursts?, N probes lost\n")
+"""Which losses follow each other closely enough to be a burst, and which bursts are one incident, is chance."""
+
 
 def masked(line: str) -> str:
     """A line without what depends on time or chance."""
@@ -63,7 +66,11 @@ def shape(said: str) -> str:
     lines = [masked(line) for line in said.splitlines()]
     log = [line for line in lines if _LOGGED.match(line)]
     rest = [line for line in lines if not _LOGGED.match(line)]
-    counted = [f"{'some' if _BY_TIMER.search(told) else number} x {told}" for told, number in _entries(log).items()]
+    counted = [
+        f"{'some' if _BY_TIMER.search(told) else number} x {told}"
+        for told, number in _entries(log).items()
+        if not _BY_CHANCE.match(told)
+    ]
     tables = [line for before, line in zip([None, *rest], rest, strict=False) if line != before]
     return "\n".join([*sorted(counted, key=lambda entry: entry.split(" x ", 1)[1]), *tables, ""])
 
