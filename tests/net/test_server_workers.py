@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -285,3 +286,11 @@ def test_cpus_are_bounded_by_the_quota(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert usable_cpus(tmp_path / "none") == 2
+
+
+def test_the_counts_of_the_sixteenth_worker_in_a_place_fit_32_bits() -> None:
+    """They were a `struct.error` for each reply."""
+    begins = [workers.counts_from(replaced) for replaced in range(40)]
+    assert begins[:2] == [0, workers.COUNTS_APART]
+    assert max(begins) <= stun.MAX_COUNT
+    assert all(abs(a - b) >= workers.COUNTS_APART for a, b in itertools.pairwise(begins))

@@ -30,7 +30,7 @@ from typing import NoReturn, Self
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.echo import ServerTotals
-from affinity_tester.core.stun import ResponseEncoder
+from affinity_tester.core.stun import MAX_COUNT, ResponseEncoder
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import bind_udp, bound_address, enable_reuseport
 from affinity_tester.net.worker import Task, read_totals
@@ -266,9 +266,14 @@ class WorkerPool:
             rate_limit=settings.rate_limit,
             rate_limit_prefix=settings.rate_limit_prefix,
             shares=settings.workers,
-            counted_before=self._replaced * COUNTS_APART,
+            counted_before=counts_from(self._replaced),
         )
         return await _spawn(f"worker {index + 1} of {settings.workers}", task, is_new=self._replaced > 0)
+
+
+def counts_from(replaced: int) -> int:
+    """Where the counts of a worker begin after so many were replaced: RECEIVED-COUNT has 32 bits, and begins anew."""
+    return replaced * COUNTS_APART & MAX_COUNT
 
 
 async def _spawn(name: str, task: Task, *, is_new: bool = False) -> _Worker:
