@@ -20,7 +20,7 @@ from affinity_tester.lab.faults import (
 )
 from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import load, parse, shipped
+from affinity_tester.lab.plan_file import found, load, parse, shipped
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -210,3 +210,17 @@ def test_what_the_run_is_judged_by_is_part_of_the_plan() -> None:
     assert (plan.check_ns, plan.late_ns, plan.verdict) == (3 * S, 0, {Outcome.FAIL, Outcome.INCONCLUSIVE})
     plain = parse("seed: 1", "x")
     assert (plain.check_ns, plain.late_ns, plain.verdict) == (35 * S, 0, set(Outcome))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("hung-pod", "did you mean control-hung-pod or control-hung-pod-to-the-end? "),
+        ("flowwipe", "did you mean flow-wipe or flow-wipe-local"),
+        ("gremlin", "a shipped one: `affinity-tester lab --list`"),
+    ],
+)
+def test_a_plan_that_is_not_there_is_said_with_those_that_are_like_it(name: str, hint: str) -> None:
+    with pytest.raises(UserError) as told:
+        found(name)
+    assert hint in str(told.value)

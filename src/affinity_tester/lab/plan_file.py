@@ -13,6 +13,7 @@ a `UserError` with file and line, and with what may be written there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def found(name: str) -> Plan:
     if name in shipped_names():
         return shipped(name)
     if not Path(name).exists() and not name.endswith((".yaml", ".yml")):
+        like = sorted(each for each in shipped_names() if name in each) or get_close_matches(name, shipped_names())
+        hint = f"did you mean {' or '.join(like[:3])}? " if like else ""
         raise UserError(
-            f"there is no plan {name!r}, neither a file nor a shipped one: `affinity-tester lab --list` shows them"
+            f"there is no plan {name!r}, neither a file nor a shipped one: {hint}`affinity-tester lab --list` shows them"
         )
     return load(Path(name))
 
