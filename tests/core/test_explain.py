@@ -8,7 +8,8 @@ import pytest
 
 from affinity_tester.core.explain import explanation
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolChange
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange
+from affinity_tester.core.pool_timeline import PoolChange
 
 S = 1_000_000_000
 CASE_NS = 100 * S

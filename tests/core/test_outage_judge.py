@@ -43,7 +43,8 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool import Endpoint, PoolSnapshot, PoolTimeline
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool_timeline import PoolTimeline
 
 MS = 1_000_000
 S = 1_000 * MS

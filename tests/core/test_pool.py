@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from affinity_tester.core.pool import (
-    Endpoint,
-    EndpointAction,
-    EndpointChange,
-    PoolChange,
-    PoolSnapshot,
-    PoolTimeline,
-    Span,
-    differences,
-    without,
-)
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot, differences
+from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline, Span, without
 
 A = Endpoint("uid-a", "a", "10.0.0.1", "n1")
 B = Endpoint("uid-b", "b", "10.0.0.2", "n2")

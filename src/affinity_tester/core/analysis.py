@@ -47,7 +47,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.incidents import Incidents, Story
 from affinity_tester.core.judge import Judge, Judged
 from affinity_tester.core.outage_judge import OutageJudge
-from affinity_tester.core.pool import PoolTimeline, without
+from affinity_tester.core.pool_timeline import PoolTimeline, without
 from affinity_tester.core.verdict import Blackout, Evidence, give_verdict
 
 _Key = tuple[str, str, int]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.pool import EndpointAction, EndpointChange, PoolChange
+from affinity_tester.core.pool import EndpointAction, EndpointChange
+from affinity_tester.core.pool_timeline import PoolChange
 
 _S = 1_000_000_000
 

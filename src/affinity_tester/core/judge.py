@@ -41,7 +41,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.explain import apart, explanation
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool import PoolTimeline
+from affinity_tester.core.pool_timeline import PoolTimeline
 
 _S = 1_000_000_000
 

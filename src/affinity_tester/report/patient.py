@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import monotonic
 from typing import Generic, TextIO, TypeVar
@@ -26,7 +27,7 @@ def left_out_line(lines: int) -> str:
     return f"… {words.plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
 
 
-class _Patient(Generic[_Piece]):
+class _Patient(ABC, Generic[_Piece]):
     """Keeps pieces for a thread that writes them."""
 
     def __init__(self, name: str) -> None:
@@ -86,9 +87,9 @@ class _Patient(Generic[_Piece]):
         self._pieces.append(piece)
         self._size += len(piece)
 
+    @abstractmethod
     def _hand_on(self, pieces: list[_Piece]) -> None:
         """Write them; in the thread."""
-        raise NotImplementedError
 
     def _work(self) -> None:
         while True:
