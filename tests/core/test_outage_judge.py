@@ -833,3 +833,12 @@ def test_a_change_that_ends_an_outage_is_judged_by_it_though_the_outage_has_no_c
     assert judge.over(named(2), change, at(131)) is None
     early = Run(silent(), again(110), lists=[5])
     assert early.classes == []
+
+
+def test_row_7_a_pod_is_not_called_silent_where_flows_of_living_pods_fell_silent_with_it() -> None:
+    """All flows are dead, and no canary has met pod "a" by chance: what hit them all is no pod."""
+    others = [FirstAnswer(at(3), named(2), 0, who("b")), silent(2, last=who("b"))]
+    met = canaries(range(102, 190, 2), "b", "c")
+    assert Run(silent(), others, met, ends=True).last[0] is UNKNOWN
+    long_before = [FirstAnswer(at(3), named(2), 0, who("b")), silent(2, f=60, last=who("b"))]
+    assert Run(silent(), long_before, met, ends=True).last[0] is POD_SILENT

@@ -129,6 +129,8 @@ class _Census(NamedTuple):
     sessions: Counter[tuple[str | None, bytes | None]]
     silent: Counter[tuple[str | None, bytes | None]]
     """Those of them that are in an outage."""
+    alive: tuple[tuple[str | None, int], ...]
+    """Pods that were seen to live in the outages of their sessions, and when these had begun."""
 
 
 class OutageJudge:
@@ -427,6 +429,9 @@ class OutageJudge:
         mine = (old.pod, old.instance)
         census = self._counted()
         others = self._others_met(case)
+        near_s = 1 + self._seen.interval_ns // _S
+        if any(pod != old.pod and abs(began_s - case.from_ns // _S) <= near_s for pod, began_s in census.alive):
+            return  # flows of pods that live fell silent with it: what hit them all is no pod
         if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
             count = census.silent[mine]
             whose = f'all {count} sessions of pod "{old.pod}"' if count > 1 else f'the one session of pod "{old.pod}"'
@@ -441,7 +446,15 @@ class OutageJudge:
                 if case.old is not None:  # those that are over have moved on by now
                     homes[case.session] = (case.old.pod, case.old.instance)
             self._census = _Census(
-                Counter(homes.values()), Counter(home for session, home in homes.items() if session in silent)
+                Counter(homes.values()),
+                Counter(home for session, home in homes.items() if session in silent),
+                tuple(
+                    {
+                        (case.old.pod, case.from_ns // _S)
+                        for case in (*self._ended.values(), *self._open.values())
+                        if case.old is not None and case.alive_ns is not None
+                    }
+                ),
             )
         return self._census
 
