@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -274,6 +275,10 @@ async def test_what_finds_no_room_is_dropped_and_counted(monkeypatch: pytest.Mon
             assert stun.decode_response(reply).received_count == 4
 
 
+@pytest.mark.skipif(
+    (3, 13) <= sys.version_info[:3] < (3, 13, 6),
+    reason="CPython 3.13.0 to 3.13.5 never resumes a datagram transport once it waited (gh-135444)",
+)
 async def test_on_asyncios_transport_one_reply_waits_for_room_and_the_others_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
