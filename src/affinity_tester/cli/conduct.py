@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from affinity_tester import clock
+from affinity_tester.cli.signals import TERMINATING, handle_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     Event,
@@ -165,22 +166,17 @@ def stop_on_signals(
     A second one, or the first when sending has stopped by itself, sets `abort` too. `to_the_end`: the process ends with this
     run; one that comes when the verdict is told must not take its exit code away.
     """
-    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, *TERMINATING)
 
     def on_signal() -> None:
         if stop.is_set() or not pipeline.sending:
             abort.set()
         stop.set()
 
-    installed = []
-    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the run without its summary
-            loop.add_signal_handler(number, on_signal)
-            installed.append(number)
     try:
-        yield
+        with handle_signals(dict.fromkeys(numbers, on_signal)):
+            yield
     finally:
-        for number in installed:
-            loop.remove_signal_handler(number)
-            if to_the_end and stop.is_set():
+        if to_the_end and stop.is_set():
+            for number in numbers:
                 signal.signal(number, signal.SIG_IGN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from affinity_tester.cli import options
+from affinity_tester.cli.signals import TERMINATING, handle_signals
 from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.core.stun import check_name
 from affinity_tester.net.cpus import usable_cpus
@@ -158,7 +158,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) -> None:
-    loop = asyncio.get_running_loop()
     stop, stop_now = asyncio.Event(), asyncio.Event()
     closed: OutputClosed | None = None
 
@@ -176,10 +175,7 @@ async def _serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) -
                     raise
                 closed = error
 
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C then ends it without its summary
-        for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
-            loop.add_signal_handler(number, terminate)
-        loop.add_signal_handler(signal.SIGINT, stop_now.set)
-    await run_server(settings, stop=stop, stop_now=stop_now, log=tell)
+    with handle_signals({signal.SIGINT: stop_now.set, **dict.fromkeys(TERMINATING, terminate)}):
+        await run_server(settings, stop=stop, stop_now=stop_now, log=tell)
     if closed is not None:
         raise closed
