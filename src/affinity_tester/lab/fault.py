@@ -225,13 +225,13 @@ class Fault(ABC):
 
     @property
     def lasts_ns(self) -> int:
-        """How long its cause lasts; 0 for what is done at once."""
-        return 0
+        """How long its cause lasts: its parameter `for`, where it has one; 0 for what is done at once."""
+        return int(getattr(self, "for_ns", 0))
 
     @property
     def victims(self) -> int:
-        """How many sessions it asks for."""
-        return 1
+        """How many sessions it asks for: its parameter `sessions`, where it has one."""
+        return int(getattr(self, "sessions", 1))
 
     @property
     def held_ns(self) -> int:

@@ -24,11 +24,6 @@ class ApiStalled(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
 
-    @property
-    def lasts_ns(self) -> int:
-        """How long it stalls."""
-        return self.for_ns
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Hold back every answer and the watch's news."""
         bench.stage.control.stall(now_ns, self.for_ns)
@@ -47,11 +42,6 @@ class ApiGone(Fault):
     control = True
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long it is gone."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Break the watch."""

@@ -97,16 +97,6 @@ class SelfInflicted(Fault):
     sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
     for_ns: int = parameter(read_time, TIME, "how long replies wait", key="for", default=800_000_000)
 
-    @property
-    def lasts_ns(self) -> int:
-        """How long replies wait."""
-        return self.for_ns
-
-    @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
-        return self.sessions
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Hold the replies, then flood the sockets."""
         flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
@@ -139,11 +129,6 @@ class BusyCore(Fault):
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
     slice_ns: int = parameter(read_time, TIME, "how long each slice is", key="slice", default=40_000_000)
     share: float = parameter(read_share, SHARE, "share of the time that is taken", default=0.5)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long the core is busy."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Take slices of the loop."""
@@ -178,11 +163,6 @@ class ClientSuspended(Fault):
     moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long it stands still."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Stand still as soon as what is under way has arrived, and remove the pod with the most flows in the midst."""
@@ -222,11 +202,6 @@ class LaptopAsleep(Fault):
     for_ns: int = parameter(
         read_time, TIME, "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
     )
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long it sleeps, by the clock of the run."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Fall asleep as soon as what is under way has arrived."""

@@ -113,11 +113,6 @@ class PortRewrite(Fault):
 
     sessions: int = parameter(read_count, COUNT, "how many flows", default=1)
 
-    @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
-        return self.sessions
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Rewrite the ports."""
         chosen = bench.choose(self.sessions, Family.WAY, self.name, number)
@@ -159,11 +154,6 @@ class SnatCollision(Fault):
     )
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=800_000_000)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long they share it."""
-        return self.for_ns
 
     @property
     def victims(self) -> int:
@@ -211,11 +201,6 @@ class PacketSpray(Fault):
     expects = "most flows: another pod from packet to packet (policy Cluster: another reflexive IP too); no loss"
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long packets are sprayed."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Spray for a time."""

@@ -76,11 +76,6 @@ class DeadTarget(Fault):
 
     for_ns: int = parameter(read_time, TIME, "until the balancer drains it", key="for", default=7_000_000_000)
 
-    @property
-    def lasts_ns(self) -> int:
-        """Until the drain."""
-        return self.for_ns
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
         path = bench.path
@@ -158,11 +153,6 @@ class LbChurn(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
 
-    @property
-    def lasts_ns(self) -> int:
-        """Until it is there again."""
-        return self.for_ns
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Drop everything for a time."""
         bench.mangler.add(_black_hole(bench, now_ns + self.for_ns, "no-balancer"))
@@ -231,11 +221,6 @@ class Blackout(Fault):
     also = frozenset({"lb-churn"})
 
     for_ns: int = parameter(read_time, TIME, "how long; left out: to the end of the run", key="for", default=0)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long nothing passes, as far as the plan says."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Drop everything for a time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     FOREVER_NS,
@@ -32,19 +33,22 @@ class PacketFault(Fault):
     probability: float = parameter(read_share, SHARE, "share of their packets that are hit", default=1.0)
 
     @property
-    def lasts_ns(self) -> int:
-        """How long packets are hit."""
-        return self.for_ns
-
-    @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
-        return self.sessions
-
-    @property
     def share(self) -> str:
         """The probability, in words."""
         return f"{100 * self.probability:.3g} %"
+
+    def _drop(
+        self, bench: Bench, number: int, flows: tuple[TransportAddress, ...], direction: Direction, until_ns: int
+    ) -> None:
+        bench.mangler.add(
+            Rule(
+                direction=direction,
+                flows=frozenset(flows),
+                until_ns=until_ns,
+                rng=bench.rng(self.name, number),
+                drop=self.probability,
+            )
+        )
 
 
 class Loss(PacketFault):
@@ -59,15 +63,7 @@ class Loss(PacketFault):
         """Drop packets of the chosen flows for a time."""
         flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
         until_ns = now_ns + self.for_ns
-        bench.mangler.add(
-            Rule(
-                direction=self.direction,
-                flows=frozenset(flows),
-                until_ns=until_ns,
-                rng=bench.rng(self.name, number),
-                drop=self.probability,
-            )
-        )
+        self._drop(bench, number, flows, self.direction, until_ns)
         return Deal(
             f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
             f"for {format_duration(self.for_ns)}",
@@ -115,15 +111,7 @@ class CountReset(PacketFault):
         """Drop replies of the chosen flows for a time, and forget the flows at half of it."""
         flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
         until_ns = now_ns + self.for_ns
-        bench.mangler.add(
-            Rule(
-                direction=Direction.DOWN,
-                flows=frozenset(flows),
-                until_ns=until_ns,
-                rng=bench.rng(self.name, number),
-                drop=self.probability,
-            )
-        )
+        self._drop(bench, number, flows, Direction.DOWN, until_ns)
         bench.stage.play(self._forget(bench))
         return Deal(
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "

@@ -86,11 +86,6 @@ class TerminatingBackend(Fault):
 
     for_ns: int = parameter(read_time, TIME, "from the closed socket to the removal", key="for", default=3_000_000_000)
 
-    @property
-    def lasts_ns(self) -> int:
-        """Until the pod left the pool."""
-        return self.for_ns
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let the pod with the most flows terminate."""
         name, flows = busiest_pod(bench)
@@ -124,11 +119,6 @@ class EarlyFlush(Fault):
     moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long the pod still serves", key="for", default=5_000_000_000)
-
-    @property
-    def lasts_ns(self) -> int:
-        """Until the pod ends."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let the pod with the most flows terminate, and flush its entries."""

@@ -57,11 +57,6 @@ class HungPod(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long; left out: to the end of the run", key="for", default=0)
 
-    @property
-    def lasts_ns(self) -> int:
-        """How long it hangs, as far as the plan says."""
-        return self.for_ns
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let the pod with the most flows hang."""
         name, flows = busiest_pod(bench)
@@ -104,11 +99,6 @@ class NodeDown(Fault):
     drain_ns: int = parameter(
         read_time, TIME, "after which the balancer leaves it out", key="drain", default=35 * 10**9
     )
-
-    @property
-    def lasts_ns(self) -> int:
-        """Until it is back."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Take the power from a node with pods: one that is no ingress where there is such a one, else the busiest."""
@@ -244,11 +234,6 @@ class ScaledToZero(Fault):
     moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long no pod is there", key="for", default=8 * 10**9)
-
-    @property
-    def lasts_ns(self) -> int:
-        """Until there are pods again."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Delete every pod."""

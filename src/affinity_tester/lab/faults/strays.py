@@ -37,16 +37,6 @@ class WrongSource(Fault):
     sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
 
-    @property
-    def lasts_ns(self) -> int:
-        """How long replies go astray."""
-        return self.for_ns
-
-    @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
-        return self.sessions
-
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let the chosen flows' replies leave from another socket for a time."""
         flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
@@ -126,11 +116,6 @@ class OnePacket(Fault):
     why_policy = "under policy Cluster the masquerade brings the replies back to the node"
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3 * 10**9)
-
-    @property
-    def lasts_ns(self) -> int:
-        """How long it is so."""
-        return self.for_ns
 
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Send each packet to any pod for a time."""
