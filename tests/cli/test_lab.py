@@ -21,7 +21,7 @@ from affinity_tester.cli.staged import Staged
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis, Outcome, Verdict
 from affinity_tester.lab.compare import Findings, Row
-from affinity_tester.lab.faults import FAULTS, LaptopAsleep
+from affinity_tester.lab.faults import FAULTS, LaptopAsleep, StuckFlows
 from affinity_tester.lab.naming import Named
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import shipped, shipped_comment, shipped_names
@@ -173,12 +173,17 @@ def test_every_fault_of_the_catalogue_can_be_injected_and_has_a_plan() -> None:
 
 
 def test_a_plan_takes_no_longer_than_its_kind_needs() -> None:
-    """All of them run twice in CI. A sleeping machine takes no time; the demo is no case of its own."""
+    """All of them run twice in CI. A sleeping machine takes no time; the demo is no case of its own.
+
+    A silence at a slow interval needs longest: it must outlast the proof that the pod lives by three probes.
+    """
     for name in set(shipped_names()) - {"demo"}:
         plan = shipped(name)
         asleep_ns = sum(fault.lasts_ns for fault in plan.faults if isinstance(fault, LaptopAsleep))
         slow = plan.interval_ns >= 2_000_000_000
-        assert plan.duration_ns - asleep_ns <= (18_000_000_000 if slow else 17_000_000_000), name
+        silent = any(isinstance(fault, StuckFlows) for fault in plan.faults)
+        most_s = 26 if slow and silent else 18 if slow else 17
+        assert plan.duration_ns - asleep_ns <= most_s * 1_000_000_000, name
 
 
 def test_controls_say_so_and_want_no_failure() -> None:
