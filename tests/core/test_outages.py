@@ -38,21 +38,26 @@ def play(
     identity: Callable[[int], Identity] = lambda _n: WHO,
     asleep: tuple[int, int] = (0, 0),
     own_drops: Mapping[str, int] = MappingProxyType({}),
+    held: tuple[int, int] = (0, 0),
+    loss_threshold: int = 2 * S,
 ) -> list[Event]:
     """`lives(session, now)`: whether a probe sent then is answered; a sweep every 250 ms.
 
     Canaries are sent each 2 s from 2 s of silence on, and `canary(now)` says whether they are answered. Extra probes go out
-    as the client sends them. In `asleep` nothing happens at this client.
+    as the client sends them. In `asleep` nothing happens at this client. Replies to what is sent in `held` come at its end.
     """
     events: list[Event] = []
-    trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, events.append) for n in range(sessions)]
-    detector = OutageDetector(interval, 2 * S, events.append)
+    trackers = [SessionTracker(f"CLIENT-{n}", loss_threshold, events.append) for n in range(sessions)]
+    detector = OutageDetector(interval, loss_threshold, events.append)
+    waiting: list[tuple[int, int]] = []
     answered, unanswered, canary_ns, resumed_ns = [], [], -2 * S, 0
     extra = [0] * sessions
 
     def send(number: int, now: int) -> None:
         seq = trackers[number].sent(now)
-        if lives(number, now):
+        if held[0] <= now < held[1]:
+            waiting.append((number, seq))
+        elif lives(number, now):
             trackers[number].replied(seq, identity(number), None, now + MS)
             extra[number] = now
 
@@ -60,6 +65,9 @@ def play(
         if asleep[0] <= now < asleep[1]:
             resumed_ns = asleep[1]
             continue
+        while waiting and now >= held[1]:
+            number, seq = waiting.pop(0)
+            trackers[number].replied(seq, identity(number), None, now)
         for number, tracker in enumerate(trackers):
             tracker.expire(now)
             due = (now - interval * number // sessions // (50 * MS) * (50 * MS)) % interval == 0
@@ -166,6 +174,25 @@ def test_silence_of_all_is_a_blackout_and_no_outage_of_anybody() -> None:
     assert 8 * S <= began.at_ns <= 8 * S + 500 * MS
     assert (ended.since_ns, ended.until_ns, ended.probes) == (3 * S, 13 * S, 1_000)
     assert ended.canaries == 4
+
+
+@pytest.mark.parametrize(
+    ("loss_threshold", "until", "probes"),
+    [(2 * S, 11 * S, 800), (20 * S, 3 * S, 0)],
+    ids=["late replies are lost probes", "a threshold longer than the silence loses nothing"],
+)
+def test_replies_that_were_held_back_do_not_undo_the_silence(loss_threshold: int, until: int, probes: int) -> None:
+    """A server that stood still answers all that waited at once: who was answered in time was not silent, and no other."""
+    events = play(
+        lambda _n, _now: True,
+        20,
+        sessions=10,
+        canary=lambda now: not 3 * S <= now < 13 * S,
+        held=(3 * S, 13 * S),
+        loss_threshold=loss_threshold,
+    )
+    (ended,) = (event for event in events if isinstance(event, BlackoutEnded))
+    assert (ended.since_ns, ended.until_ns, ended.probes) == (3 * S, until, probes)
 
 
 def test_a_blackout_is_told_without_a_canary_too_but_later() -> None:

@@ -800,3 +800,6 @@ def test_answered_again_looks_back_over_all_that_was_replied_to_in_a_row() -> No
         if seq not in {1, 2}:
             tracker.replied(seq, Identity(pod="a"), None, seq * S + MS)
     assert tracker.answered_again_ns() == 3 * S
+    tracker.sent(10 * S)
+    tracker.replied(6, Identity(pod="a"), None, 13 * S)
+    assert tracker.answered_again_ns() is None  # late: while it waited, nothing was answered

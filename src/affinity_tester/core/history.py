@@ -89,6 +89,11 @@ class History:
         cell = self.cells[seq % self.capacity]
         return cell == PENDING or cell & (LOST | ELSEWHERE) == ELSEWHERE
 
+    def is_answered(self, seq: int) -> bool:
+        """Whether a kept probe was replied to in time and from where it went to."""
+        cell = self.cells[seq % self.capacity]
+        return cell > LOST and not cell & (LOST | ELSEWHERE)
+
     def first_after(self, horizon_ns: int) -> int:
         """The oldest kept probe that was sent after `horizon_ns`; `next` when none was."""
         low, high = self.base, self.next

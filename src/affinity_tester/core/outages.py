@@ -187,9 +187,8 @@ class OutageDetector:
     ) -> None:
         since_ns = blackout.since_ns
         again = [t.answered_again_ns() if (t.reached_ns or 0) >= since_ns else None for t in trackers]
-        until_ns = min(
-            [*(ns for ns in again if ns is not None), *(sent_ns for sent_ns, _ in canaries if sent_ns >= since_ns)]
-        )
+        answered = [*(ns for ns in again if ns is not None), *(ns for ns, _ in canaries if ns >= since_ns)]
+        until_ns = max(since_ns, min(answered, default=now_ns))  # a loss threshold may be longer than the silence was
         probes = blackout.probes + sum(t.sent_count for t in trackers) - blackout.sent_count
         for tracker, again_ns in zip(trackers, again, strict=True):
             probes -= tracker.sent_between(until_ns if again_ns is None else again_ns, now_ns + 1)

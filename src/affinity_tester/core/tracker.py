@@ -230,13 +230,16 @@ class SessionTracker:
         history = self._history
         return history.sent_ns(self.reached) if self.reached >= history.base else None
 
-    def answered_again_ns(self) -> int:
-        """When the first of the newest probes replied to in a row was sent; only where `reached_ns` is known."""
+    def answered_again_ns(self) -> int | None:
+        """When the first of the newest probes was sent that were replied to in a row, in time and from the right source.
+
+        None where the newest reply was late: what waited is answered now, and nothing was while it waited.
+        """
         history = self._history
-        seq = self.reached
-        while seq > history.base and history.cell(seq - 1) > LOST:
-            seq -= 1
-        return history.sent_ns(seq)
+        first = self.reached + 1
+        while first > history.base and history.is_answered(first - 1):
+            first -= 1
+        return history.sent_ns(first) if first <= self.reached else None
 
     def sent_before_ns(self, at_ns: int) -> int | None:
         """When the newest probe of `at_ns` or before was sent that was not replied to; None where none is kept."""
