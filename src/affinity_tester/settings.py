@@ -26,6 +26,9 @@ MIN_REQUEST_SIZE = 20
 MAX_REQUEST_SIZE = 65_504
 """The largest multiple of 4 that is a UDP payload over IPv4."""
 
+DEFAULT_LOSS_THRESHOLD_NS = 2 * NS_PER_S
+"""A probe that is unanswered for so long is lost."""
+
 DEFAULT_MAX_FLOWS = 65_536
 """Flows that a server remembers: some 55 MB when full, and far more sessions than one client opens."""
 
@@ -90,7 +93,7 @@ class ClientSettings:
     duration_ns: int | None = None
     """None: until a signal."""
     stats_interval_ns: int = 10 * NS_PER_S
-    loss_threshold_ns: int = 2 * NS_PER_S
+    loss_threshold_ns: int = DEFAULT_LOSS_THRESHOLD_NS
     """A reply later than this is late and its probe lost: longer than any sane path, shorter than an operator's patience."""
     request_size: int = DEFAULT_REQUEST_SIZE
     sizes: tuple[int, ...] = ()

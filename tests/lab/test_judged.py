@@ -331,10 +331,13 @@ def test_a_blackout_is_told_in_time_and_its_end_too() -> None:
     late = BlackoutStarted(19 * S, 10 * S, 1)
     assert dark(late, ENDED) == ["the blackout was told 9.0 s after it began"]
     assert dark(STARTED, for_ns=50 * S) == [], "it lasts to the end"
+    early = BlackoutEnded(18 * S, 10 * S, 4 * S, 0, 2)
+    assert dark(STARTED, early) == ["the blackout ended by what was told -14.0 s after its end"]
 
 
 def test_a_short_silence_of_all_may_be_told_and_a_moments_may_not() -> None:
-    assert dark(for_ns=6 * S) == dark(STARTED, ENDED, for_ns=6 * S) == []
+    sooner = BlackoutEnded(16 * S, 10 * S, 16 * S, 60, 2)
+    assert dark(for_ns=6 * S) == dark(STARTED, sooner, for_ns=6 * S) == []
     assert dark(STARTED, ENDED, for_ns=3 * S) == [
         "a blackout was told, 0.0 s after the first fault, which nothing caused"
     ]

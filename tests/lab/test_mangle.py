@@ -80,3 +80,20 @@ def test_a_rule_may_ask_for_the_first_packet_of_each_flow() -> None:
     made.add(Rule(direction=UP, flows=None, until_ns=9, rng=random.Random(1), drop=1.0, first_only=True))
     assert [made.fates(UP, flow, 1) for flow in (A, B, B)] == [(0,), (), (0,)]
     assert deeds == [Dropped(B, 1, UP, "fault")]
+
+
+def test_what_is_held_comes_when_the_time_is_over_and_counts_as_dropped_where_the_client_waits_no_longer() -> None:
+    end = 10_000_000_000
+    made, deeds = mangler(
+        Rule(direction=DOWN, flows=None, until_ns=end, rng=random.Random(1), hold=True, reason="held")
+    )
+    late, doubtful, early = end - 2_000_000_001, end - 2_000_000_000, end - 1_000_000_000
+    assert made.fates(DOWN, A, late) == (end - late,)
+    assert made.fates(DOWN, A, doubtful) == ()
+    assert made.fates(DOWN, A, early) == (end - early,)
+    assert made.fates(UP, A, early) == made.fates(DOWN, A, end) == (0,)
+    assert deeds == [
+        Dropped(A, late, DOWN, "held"),
+        Dropped(A, doubtful, DOWN, "held"),
+        Delayed(A, early, DOWN, end - early),
+    ]

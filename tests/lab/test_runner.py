@@ -85,6 +85,7 @@ MODELS: dict[str, tuple[str, set[str]]] = {
     "scaled-to-zero": ("faults: [{fault: scaled-to-zero, at: 1s, for: 600ms}]", {"no-pod"}),
     "rollout": ("faults: [{fault: rolling-update, at: 1s, every: 200ms, lossy: yes}]", {"dead-pod"}),
     "blackout": ("faults: [{fault: blackout, at: 1s, for: 600ms}]", {"no-link"}),
+    "replies-held": ("{duration: 5s, faults: [{fault: replies-held, at: 1s, for: 2500ms}]}", {"held-back"}),
     "stuck-flows": ("faults: [{fault: stuck-flows, at: 1s, sessions: 3}]", {"stale-entry"}),
     "count-reset": (
         "faults: [{fault: count-reset, at: 1s, for: 900ms, sessions: 6, probability: 0.5}]",

@@ -173,9 +173,16 @@ def of_run(ledger: Ledger) -> Iterator[Problem]:
             blackout = told.pop(since_ns)
             if blackout.at_ns - since_ns > TOLD_NS + LAG_NS:
                 yield number, f"the blackout was told {(blackout.at_ns - since_ns) / NS_PER_S:.1f} s after it began"
-            over = injection.at_ns + dark_ns + LAG_NS < (ledger.stopped_ns or 0)
-            if over and since_ns not in ledger.lit:
-                yield number, "the end of the blackout was not told"
+            end_ns = injection.at_ns + dark_ns
+            until_ns = ledger.lit.get(since_ns)
+            if until_ns is None:
+                if end_ns + LAG_NS < (ledger.stopped_ns or 0):
+                    yield number, "the end of the blackout was not told"
+            elif abs(until_ns - end_ns) > LAG_NS:
+                yield (
+                    number,
+                    f"the blackout ended by what was told {(until_ns - end_ns) / NS_PER_S:+.1f} s after its end",
+                )
     for since_ns in told:
         started_ns = min((injection.at_ns for injection in ledger.injections.values()), default=since_ns)
         after_s = (since_ns - started_ns) / NS_PER_S

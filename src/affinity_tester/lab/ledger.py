@@ -114,8 +114,8 @@ class Ledger:
         self.told_ns: list[tuple[int, int]] = []
         """Between when and when the client could know that it changed; the first: when it first knew the pool."""
         self.blackouts: list[BlackoutStarted] = []
-        self.lit: set[int] = set()
-        """Blackouts that ended, by when they began."""
+        self.lit: dict[int, int] = {}
+        """Blackouts that ended: when each did, by when it began."""
         self.stopped_ns: int | None = None
         """When sending stopped."""
         self.blind_ns: list[tuple[int, int]] = []
@@ -168,7 +168,7 @@ class Ledger:
             case BlackoutStarted():
                 self.blackouts.append(event)
             case BlackoutEnded():
-                self.lit.add(event.since_ns)
+                self.lit[event.since_ns] = event.until_ns
             case SendingStopped():
                 self.stopped_ns = event.at_ns
             case SessionSummary():

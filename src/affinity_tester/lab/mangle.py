@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
+
+_DOUBT_NS = 60_000_000
+"""How much later than it should a held packet may come: shorter than most sessions' interval, so that few have a gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,8 @@ class Rule:
     """Only datagrams with more bytes of payload than this."""
     first_only: bool = False
     """Only the first packet of each flow."""
+    hold: bool = False
+    """What is not dropped waits until the rule's time is over. What waits longer than the client does counts as dropped."""
     reason: str = "fault"
     """What drops are counted by."""
 
@@ -70,6 +76,8 @@ class Mangler:
         if rule.rng.random() < rule.drop:
             self.record(Dropped(flow, now_ns, rule.direction, rule.reason))
             return []
+        if rule.hold:
+            return self._hold(rule, flow, now_ns, delays)
         if rule.rng.random() < rule.duplicate:
             self.record(Duplicated(flow, now_ns, rule.direction))
             delays = [*delays, delays[-1]]
@@ -78,3 +86,15 @@ class Mangler:
                 self.record(Delayed(flow, now_ns, rule.direction, rule.delay_ns))
                 delays[index] = delay_ns + rule.delay_ns
         return delays
+
+    def _hold(self, rule: Rule, flow: TransportAddress, now_ns: int, delays: list[int]) -> list[int]:
+        wait_ns = rule.until_ns - now_ns
+        late = wait_ns > DEFAULT_LOSS_THRESHOLD_NS - _DOUBT_NS
+        self.record(
+            Dropped(flow, now_ns, rule.direction, rule.reason)
+            if late
+            else Delayed(flow, now_ns, rule.direction, wait_ns)
+        )
+        if late and wait_ns <= DEFAULT_LOSS_THRESHOLD_NS:
+            return []  # whether it would come in time depends on how busy the machine is
+        return [delay_ns + wait_ns for delay_ns in delays]

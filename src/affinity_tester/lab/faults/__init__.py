@@ -50,7 +50,7 @@ from affinity_tester.lab.faults.pods import (
     StaleFlow,
     TerminatingBackend,
 )
-from affinity_tester.lab.faults.silences import HungPod, LateCheck, NodeDown, ScaledToZero
+from affinity_tester.lab.faults.silences import HungPod, LateCheck, NodeDown, RepliesHeld, ScaledToZero
 from affinity_tester.lab.faults.strays import CrossDelivery, OnePacket, WrongSource
 
 FAULTS: dict[str, type[Fault]] = {
@@ -89,6 +89,7 @@ FAULTS: dict[str, type[Fault]] = {
         NodeDown,
         LateCheck,
         Blackout,
+        RepliesHeld,
         LossUp,
         LossDown,
         CountReset,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
+from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     EXPLAINED,
     FOREVER_NS,
@@ -26,9 +27,10 @@ from affinity_tester.lab.fault import (
     marks,
 )
 from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.mangle import Rule
 from affinity_tester.lab.parameter import TIME, parameter, read_time
 from affinity_tester.lab.parts import Policy
-from affinity_tester.settings import format_duration
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration
 
 SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
 """What the outages of a pod in the pool that answers nobody are judged."""
@@ -75,6 +77,45 @@ class HungPod(Fault):
     async def _recover(self, bench: Bench, name: str) -> None:
         await bench.stage.wait(self.for_ns)
         bench.path.dead.discard(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepliesHeld(Fault):
+    """All replies wait, canaries' too, and then they come all at once: late ones, and behind them those in time.
+
+    Pods that are frozen and thawed do so (the cgroup freezer of `docker pause`, a virtual machine that stands still in its
+    live migration): the kernel keeps what arrives at the socket; so does a radio link that buffers while it has no signal.
+    """
+
+    name = "replies-held"
+    expects = (
+        "all sessions and canaries unanswered together; then late replies, and the same pods and addresses as before"
+    )
+    control = True
+    also = frozenset({"lb-churn"})
+
+    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=8 * 10**9)
+
+    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+        """Hold back every reply for a time."""
+        until_ns = now_ns + self.for_ns
+        bench.mangler.add(
+            Rule(
+                direction=Direction.DOWN,
+                flows=None,
+                until_ns=until_ns,
+                rng=bench.rng(self.name, number),
+                hold=True,
+                reason="held-back",
+            )
+        )
+        may = marks(Sign.LOSS_UNTOLD, Sign.REORDERING)
+        return Deal(
+            f"all replies wait for {format_duration(self.for_ns)}, and come at once then",
+            until_ns,
+            tuple(Effect(flow, marks(Sign.LOSS_DOWN), may) for flow in bench.flows),
+            dark_ns=max(0, self.for_ns - DEFAULT_LOSS_THRESHOLD_NS),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
