@@ -2,8 +2,11 @@
 
 Flows go through an ingress node to a pod, as conntrack entries do. A pod may hang, may be deleted gracefully (its endpoint
 terminates, then leaves; proxies move its flows within seconds, or never: the real fault), may die with its node (the API
-calls it NotReady after a while, and its endpoints stop serving). A flow's entry may lead nowhere though its pod lives: the
-other real fault. The API's news are late by a delay, and lists are made each 5 s (see histories.py for crueller APIs).
+calls it NotReady after a while, and its endpoints stop serving). A pod may be frozen and thawed (the cgroup freezer, a
+virtual machine in live migration): the kernel keeps what came meanwhile, and the answers come late, within 2 s but one
+session after the other, for each has a socket of its own at the client. A flow's entry may lead nowhere though its pod
+lives: the other real fault. The API's news are late by a delay, and lists are made each 5 s (see histories.py for
+crueller APIs).
 """
 
 from __future__ import annotations
@@ -49,6 +52,14 @@ class Pod:
     """When its process answered last."""
     stopped: int | None = None
     """When its endpoint truly stopped serving, or left."""
+    frozen: tuple[int, int] = (0, 0)
+    """From when to when it stood still."""
+
+    def is_frozen(self, at: int) -> bool:
+        return self.frozen[0] <= at < self.frozen[1]
+
+    def is_dead(self, at: int) -> bool:
+        return self.died is not None and self.died <= at
 
 
 @dataclass(slots=True)
@@ -118,6 +129,8 @@ class Life:
                 self.flows[session].broken = at
         elif fault == "hang" and len(alive) > 1:
             rng.choice(alive).died = at
+        elif fault == "freeze":
+            rng.choice(alive).frozen = (at, at + rng.randrange(5 * S, 20 * S))
         elif fault in {"delete", "stale"} and len(alive) > 1:
             pod = rng.choice(alive)
             linger = rng.randrange(0, 20 * S)
@@ -184,8 +197,12 @@ class Life:
                                 self._later(self.rng.randrange(0, SETTLE - S), ("move", session))
 
     def _answer(self, flow: Flow) -> Identity | None:
-        if flow.broken is not None or (flow.pod.died is not None and flow.pod.died <= self.now):
+        if flow.broken is not None or flow.pod.is_dead(self.now) or flow.pod.is_frozen(self.now):
             return None
+        return self._seen_by(flow)
+
+    @staticmethod
+    def _seen_by(flow: Flow) -> Identity:
         seen = TransportAddress(f"10.0.0.{flow.ingress + 1}", flow.port)
         return Identity(seen, flow.pod.name, flow.pod.node, flow.pod.name.encode())
 
@@ -217,7 +234,9 @@ class Life:
         trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, self._emit) for n in range(self.sessions)]
         detector = OutageDetector(500 * MS, 2 * S, self._emit)
         answered: list[tuple[int, int]] = []
+        unheard: list[CanaryResult] = []
         unanswered: list[int] = []
+        waiting: list[list[tuple[int, Identity]]] = [[] for _ in trackers]
         canary_at, canaries, list_heard = -2 * S, 0, 0
         for self.now in range(0, END, STEP):
             while due := [entry for entry in self.agenda if entry[0] <= self.now]:
@@ -237,22 +256,36 @@ class Life:
                 self._emit(PoolConfirmed(self.now, self.now))
             for number, tracker in enumerate(trackers):
                 tracker.expire(self.now)
+                flow = self.flows[number]
+                if flow.pod.is_dead(flow.pod.frozen[1]):
+                    waiting[number].clear()  # it died before it was thawed
+                last = self.now >= flow.pod.frozen[1] + S
+                if waiting[number] and not flow.pod.is_frozen(self.now) and (last or rng.random() < 0.7):
+                    come = len(waiting[number]) if last else rng.randrange(1, len(waiting[number]) + 1)
+                    for seq, who in waiting[number][:come]:
+                        tracker.replied(seq, who, None, self.now)
+                    del waiting[number][:come]
                 if (self.now // STEP + number) % 2 == 0:
                     seq = tracker.sent(self.now)
-                    who = self._answer(self.flows[number])
-                    if who is not None:
-                        tracker.replied(seq, who, None, self.now + MS)
+                    answer = self._answer(flow)
+                    if flow.pod.is_frozen(self.now):
+                        waiting[number].append((seq, self._seen_by(flow)))
+                    elif answer is not None and waiting[number]:
+                        waiting[number].append((seq, answer))
+                    elif answer is not None:
+                        tracker.replied(seq, answer, None, self.now + MS)
             silent = [n for n, t in enumerate(trackers) if (u := t.unanswered()) and self.now - u[1] >= 2 * S]
             if silent and self.now - canary_at >= 2 * S and canaries < 40:
                 canary_at, canaries = self.now, canaries + 1
                 who = self._answer(self._flow(rng.randrange(3), self._serving()))
-                self._emit(
-                    CanaryResult(self.now + 2 * S if who is None else self.now, f"CLIENT-{silent[0]}", self.now, who)
-                )
                 if who is None:
-                    unanswered.append(self.now)
+                    unheard.append(CanaryResult(self.now + 2 * S, f"CLIENT-{silent[0]}", self.now, None))
                 else:
+                    self._emit(CanaryResult(self.now, f"CLIENT-{silent[0]}", self.now, who))
                     answered.append((self.now, self.now))
+            while unheard and unheard[0].at_ns <= self.now:
+                self._emit(unheard[0])
+                unanswered.append(unheard.pop(0).sent_ns)
             detector.sweep(self.now + 2 * MS, trackers, trackers, canaries=answered, unanswered_canaries=unanswered)
             for told in self.analysis.advance(self.now):
                 self._keep(told)
@@ -278,6 +311,7 @@ class Life:
         outage, pod = self.outage_of(event), self.pod_of(event)
         assert pod is not None, self.seed
         now = min(event.at_ns, END)
+        assert not pod.is_frozen(outage.since_ns), (self.seed, "the pod was frozen", event)
         f, sent = outage.since_ns, outage.last.sent_ns if outage.last is not None else outage.since_ns
         excusing = [at for at in self.changes if sent - SETTLE <= at <= f + SETTLE]
         if pod.stopped is not None and pod.stopped < now:

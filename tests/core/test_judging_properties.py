@@ -67,6 +67,9 @@ FAULTS = [
     ("delete", "delete", "join"),
     ("node", "break"),
     ("stale", "hang"),
+    ("freeze",),
+    ("freeze", "join"),
+    ("freeze", "hang"),
 ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
@@ -47,12 +48,24 @@ _MOST_BLACKOUTS = 100
 _MOST_FAULTS = 1_000
 
 
+class Answer(NamedTuple):
+    """The newest probe of several that was answered. Of one that was held back, the answer comes long after it."""
+
+    sent_ns: int
+    heard_ns: int
+    """When it was known that it was answered."""
+
+    def or_newer(self, other: Answer | None) -> Answer:
+        """The one of the two whose probe was sent later; of one probe, what was heard first."""
+        return self if other is None or self.sent_ns > other.sent_ns else other
+
+
 @dataclass(slots=True)
 class PodAnswers:
     """What is known of a pod's answers."""
 
-    sent_ns: dict[bytes | None, int] = field(default_factory=dict)
-    """By instance: when the newest probe was sent that it answered."""
+    newest: dict[bytes | None, Answer] = field(default_factory=dict)
+    """By instance: the newest probe that it answered."""
     first_ns: dict[bytes | None, int] = field(default_factory=dict)
     """By instance: when the first probe was sent that it is known to have answered."""
 
@@ -103,8 +116,8 @@ class OutageEvidence:
         """Where each session's probes go, where the target has several addresses."""
         self.pods: dict[str, PodAnswers] = {}
         self._instances = 0
-        self.ingress_ns: dict[str, int] = {}
-        """By reflexive IP: when the newest probe was sent that was answered behind it."""
+        self.ingress: dict[str, Answer] = {}
+        """By reflexive IP: the newest probe that was answered behind it."""
         self._canaries: deque[CanaryResult] = deque(maxlen=_MOST_CANARIES)
         self._blackouts: deque[BlackoutEnded] = deque(maxlen=_MOST_BLACKOUTS)
         self._silent_sessions: set[str] = set()
@@ -142,23 +155,23 @@ class OutageEvidence:
             case OutageEnded(session=session):
                 self._silent_sessions.discard(session)
                 self.serving[session] = event.first.identity
-                self._note_answer(event.first.identity, event.first.sent_ns)
+                self._note_answer(event.first.identity, Answer(event.first.sent_ns, event.at_ns))
             case FirstAnswer(session=session, identity=who):
                 self.serving[session] = who
                 if who.pod is not None:  # when its probe was sent is not told: no proof that the pod lived then
-                    self._note_pod(who.pod, who.instance, 0, first_ns=event.at_ns)
+                    self._note_pod(who.pod, who.instance, Answer(0, event.at_ns), first_ns=event.at_ns)
             case ChangeSeen(session=session, change=change):
                 self.serving[session] = change.after.identity
-                self._note_answer(change.after.identity, change.after.sent_ns)
+                self._note_answer(change.after.identity, Answer(change.after.sent_ns, event.at_ns))
             case CanaryResult():
                 self._canaries.append(event)
                 if event.identity is not None:
-                    self._note_answer(event.identity, event.sent_ns)
+                    self._note_answer(event.identity, Answer(event.sent_ns, event.at_ns))
             case PathsAnswered():
                 for pod, instance, sent_ns in event.pods:
-                    self._note_pod(pod, instance, sent_ns)
+                    self._note_pod(pod, instance, Answer(sent_ns, event.at_ns))
                 for ip, sent_ns in event.ingress:
-                    self._note_ingress(ip, sent_ns)
+                    self._note_ingress(ip, Answer(sent_ns, event.at_ns))
             case BlackoutEnded():
                 self._blackouts.append(event)
             case _:
@@ -197,22 +210,22 @@ class OutageEvidence:
             and self.targets.get(canary.session) == target
         )
 
-    def _note_answer(self, who: Identity, sent_ns: int) -> None:
+    def _note_answer(self, who: Identity, answer: Answer) -> None:
         if who.pod is not None:
-            self._note_pod(who.pod, who.instance, sent_ns)
+            self._note_pod(who.pod, who.instance, answer)
         if who.reflexive is not None:
-            self._note_ingress(who.reflexive.ip, sent_ns)
+            self._note_ingress(who.reflexive.ip, answer)
 
-    def _note_ingress(self, ip: str, sent_ns: int) -> None:
-        if ip in self.ingress_ns or len(self.ingress_ns) < MOST_INSTANCES:
-            self.ingress_ns[ip] = max(sent_ns, self.ingress_ns.get(ip, 0))
+    def _note_ingress(self, ip: str, answer: Answer) -> None:
+        if ip in self.ingress or len(self.ingress) < MOST_INSTANCES:
+            self.ingress[ip] = answer.or_newer(self.ingress.get(ip))
 
-    def _note_pod(self, name: str, instance: bytes | None, sent_ns: int, first_ns: int | None = None) -> None:
+    def _note_pod(self, name: str, instance: bytes | None, answer: Answer, first_ns: int | None = None) -> None:
         pod = self.pods.get(name)
-        if pod is None or instance not in pod.sent_ns:
+        if pod is None or instance not in pod.newest:
             if self._instances >= MOST_INSTANCES:
                 return
             self._instances += 1
             pod = self.pods.setdefault(name, PodAnswers())
-            pod.first_ns[instance] = sent_ns if first_ns is None else first_ns
-        pod.sent_ns[instance] = max(sent_ns, pod.sent_ns.get(instance, 0))
+            pod.first_ns[instance] = answer.sent_ns if first_ns is None else first_ns
+        pod.newest[instance] = answer.or_newer(pod.newest.get(instance))

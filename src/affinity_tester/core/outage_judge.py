@@ -4,7 +4,8 @@
     f        when the first silent probe was sent; where a blackout lay on it, the time when that was over counts as onset too
     e        the end of the silence, or now
     alive    a probe sent at f + 2 s or later, by another session or a canary, was answered by p, and the silence outlasted
-             that: where a hung pod goes on, its sessions are answered again one after the other
+             the answer: where a hung pod goes on, its sessions are answered again one after the other, and where it was
+             frozen, probes that waited are answered long after they were sent
     gone     p left the pool, stopped serving, or was followed by another instance under its name, in (lo, hi]
     move     how long flows may take to be moved: the settle time, and the balancer's health check where that may decide
              (policy Local; or nobody was answered behind the session's ingress address since f)
@@ -90,9 +91,9 @@ class _Case:
     """f, or the end of the blackout that it began in."""
     ended_ns: int | None = None
     alive_ns: int | None = None
-    """When a probe of others was sent in the silence that the session's pod answered."""
+    """When it was known that the session's pod had answered a probe of others that was sent in the silence."""
     ingress_alive_ns: int | None = None
-    """When a probe of others was sent in the silence that was answered behind the session's reflexive IP."""
+    """When it was known that one was answered behind the session's reflexive IP."""
     pod_silent: str = ""
     """What showed that its pod answers nobody; empty: nothing yet. A pod that comes back does not undo it."""
     replaced: Span | None = None
@@ -299,17 +300,22 @@ class OutageJudge:
             return
         lives_ns = case.onset_ns + ALIVE_NS
         if old.reflexive is not None and case.ingress_alive_ns is None:
-            answered_ns = self._seen.ingress_ns.get(old.reflexive.ip, 0)
-            case.ingress_alive_ns = answered_ns if answered_ns >= lives_ns else None
+            answer = self._seen.ingress.get(old.reflexive.ip)
+            if answer is not None and answer.sent_ns >= lives_ns:
+                case.ingress_alive_ns = answer.heard_ns
         pod = self._seen.pods.get(old.pod or "")
         if pod is None:
             return
         if case.alive_ns is None:
-            instances = list(pod.sent_ns) if old.instance is None else [old.instance]
-            newest_ns = max(pod.sent_ns.get(instance, 0) for instance in instances)
-            case.alive_ns = newest_ns if newest_ns >= lives_ns else None
+            answers = [
+                pod.newest[i] for i in (pod.newest if old.instance is None else [old.instance]) if i in pod.newest
+            ]
+            newest = max(answers, default=None)
+            if newest is not None and newest.sent_ns >= lives_ns:
+                case.alive_ns = newest.heard_ns
         if old.instance is not None and case.replaced is None:
-            before_ns = max(case.last_ns, pod.sent_ns.get(old.instance, 0))
+            own = pod.newest.get(old.instance)
+            before_ns = max(case.last_ns, 0 if own is None else own.sent_ns)
             later = [
                 ns for instance, ns in pod.first_ns.items() if instance not in {old.instance, None} and ns > before_ns
             ]
@@ -562,7 +568,7 @@ class OutageJudge:
         if not self._watched or snapshot is None:
             return False  # the operator's promise covers it
         since_ns = case.onset_ns + ALIVE_NS
-        lives = {name for name, pod in self._seen.pods.items() if max(pod.sent_ns.values()) >= since_ns}
+        lives = {name for name, pod in self._seen.pods.items() if max(pod.newest.values()).sent_ns >= since_ns}
         if all(endpoint.pod in lives for endpoint in snapshot.endpoints if endpoint.ready):
             return False
         return chance_of_dead_server(sessions, max(1, dead), *self._canaries_met(case, from_ns, end_ns)) >= DOUBT
