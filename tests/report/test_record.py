@@ -94,7 +94,7 @@ def test_the_first_line_names_format_and_version(story, tmp_path):
     write(tmp_path / "run", [story.started()])
     assert (tmp_path / "run").read_text().splitlines(keepends=True)[
         0
-    ] == '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
+    ] == '{"record":"affinity-tester","format":3,"version":"0.1.0"}\n'
 
 
 def soon(path: Path, count: int) -> bool:
@@ -181,7 +181,7 @@ def test_a_killed_run_leaves_a_compressed_record_that_is_read_as_far_as_it_goes(
     writer.close()
 
 
-HEADER = '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
+HEADER = '{"record":"affinity-tester","format":3,"version":"0.1.0"}\n'
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ HEADER = '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
         ('{"record":"affinity-tester"}\n', "is not a run record"),
         (
             '{"record":"affinity-tester","format":1,"version":"0.1.0"}\n',
-            "has format 1, made by affinity-tester '0.1.0'; this one reads format 2",
+            "has format 1, made by affinity-tester '0.1.0'; this one reads format 3",
         ),
         (HEADER + "{}\n", "is damaged in line 2: unknown event None"),
         (HEADER + "[]\n", "is damaged in line 2: not an object"),
@@ -249,6 +249,16 @@ def test_a_field_with_a_default_may_be_missing_in_an_older_record(story):
     data = encode(story.stats("CLIENT-1", 1, None, sent=3))
     del data["total"]["stale"], data["delta"]["stale"]
     assert decode(data, ev.Event) == story.stats("CLIENT-1", 1, None, sent=3)
+
+
+def test_a_reason_is_written_with_its_class_and_only_a_known_one_is_read(story):
+    (judged,) = (event for event in story.run() if isinstance(event, ev.ChangeJudged))
+    data = encode(judged)
+    assert data["reasons"] == [{"kind": "NothingExplains", "pool": "not-watched"}]
+    for damaged in ({"kind": "Reason"}, {"kind": "Event", "at_ns": 1}, {"kind": ["x"]}, {}, "NothingExplains", None):
+        data["reasons"] = [damaged]
+        with pytest.raises(CodecError, match=r"ChangeJudged\.reasons: .*Reason"):
+            decode(data, ev.Event)
 
 
 def test_pairs_keep_their_length(story):

@@ -232,7 +232,9 @@ class RunAnalysis:
             case NodeAddresses(names=names):
                 self._nodes = dict(names)
             case PoolObserved():
-                change_of_pool = self._timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.asked_ns)
+                change_of_pool = self._timeline.observed(
+                    event.since_ns, event.until_ns, event.snapshot, event.changes, event.asked_ns
+                )
                 if change_of_pool is not None:
                     self._near += [(change_of_pool.to_ns, what) for what in change_of_pool.what]
             case PoolConfirmed():

@@ -4,7 +4,7 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 
 - a moment (`sent_ns`, `since_ns`, ...) becomes an RFC 3339 time without the suffix (`sent`, `since`);
 - a duration becomes a number of seconds (`interval_s`), the short ones of milliseconds (`p50_ms`, `delay_ms`);
-- an address is its text, bytes are hex, kinds and classes their names;
+- an address is its text, bytes are hex, kinds and classes their names, a judgement's reasons are in words;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -19,9 +19,11 @@ from typing import Any
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.reasons import Reason
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.logging import Level, Log
+from affinity_tester.report.reason_text import reason_text
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
@@ -174,6 +176,8 @@ def plain(value: Any, clock: RunClock) -> Any:
     """Any value of an event by the rules above."""
     if isinstance(value, TransportAddress):
         return str(value)
+    if isinstance(value, Reason):
+        return reason_text(value)
     if is_dataclass(value) or hasattr(value, "_fields"):
         return _object(value, clock)
     if isinstance(value, frozenset):
