@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, PoolObserved
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline
-from affinity_tester.core.reasons import Reason
 from affinity_tester.report.reason_text import reason_texts
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from affinity_tester.core.explain import explanation
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.explain import explanation
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange
 from affinity_tester.core.pool_timeline import PoolChange
 from pools import texts

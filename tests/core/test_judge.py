@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affinity_tester.core import judge
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import (
@@ -47,8 +46,9 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging import judge
+from affinity_tester.core.judging.reasons import NothingExplains, PoolChanged, PoolState
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
-from affinity_tester.core.reasons import NothingExplains, PoolChanged, PoolState
 from pools import ComparingAnalysis, texts
 
 MS = 1_000_000

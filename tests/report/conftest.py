@@ -5,7 +5,7 @@ import pytest
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.reasons import NothingExplains, PodReplaced, PoolState
+from affinity_tester.core.judging.reasons import NothingExplains, PodReplaced, PoolState
 
 S = 1_000_000_000
 MS = 1_000_000

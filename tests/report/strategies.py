@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.reasons import Reason
+from affinity_tester.core.judging.reasons import Reason
 
 int64 = st.integers(-(2**63) + 1, 2**63 - 1)
 st.register_type_strategy(int, int64)

@@ -7,8 +7,7 @@ import pytest
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
-from affinity_tester.core.reasons import (
+from affinity_tester.core.judging.reasons import (
     ClientPaused,
     MorePoolChanges,
     NoReadyEndpoint,
@@ -18,6 +17,7 @@ from affinity_tester.core.reasons import (
     PoolNotObserved,
     PoolState,
 )
+from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.logging import configure
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core import reasons as why
+from affinity_tester.core.judging import reasons as why
 from affinity_tester.report.reason_text import reason_text
 
 REASONS: list[Any] = list({cls.__name__: cls for cls in why.Reason.__subclasses__()}.values())

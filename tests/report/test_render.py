@@ -11,7 +11,7 @@ from strategies import any_event
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.reasons import PodReplaced
+from affinity_tester.core.judging.reasons import PodReplaced
 from affinity_tester.errors import UserError
 from affinity_tester.report import archive as archive_module
 from affinity_tester.report.archive import gather

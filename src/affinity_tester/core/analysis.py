@@ -45,10 +45,10 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.incidents import Incidents, Story
-from affinity_tester.core.judge import Judge, Judged
-from affinity_tester.core.outage_judge import OutageJudge
+from affinity_tester.core.judging.judge import Judge, Judged
+from affinity_tester.core.judging.outage_judge import OutageJudge
+from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
 from affinity_tester.core.pool_timeline import PoolTimeline, without
-from affinity_tester.core.verdict import Blackout, Evidence, give_verdict
 
 _Key = tuple[str, str, int]
 _AnyJudged = Judged | OutageJudged

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.core.pool import EndpointChange, PoolSnapshot
-from affinity_tester.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Any
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.reasons import Reason
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.logging import Level, Log

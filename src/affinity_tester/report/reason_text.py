@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from affinity_tester.core import reasons as why
+from affinity_tester.core.judging import reasons as why
 from affinity_tester.core.pool import EndpointAction, EndpointChange
 
 _S = 1_000_000_000

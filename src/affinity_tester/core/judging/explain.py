@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.reasons import MorePoolChanges, PoolChanged, PoolChangedToo, Reason
 from affinity_tester.core.pool import EndpointAction, EndpointChange
 from affinity_tester.core.pool_timeline import PoolChange
-from affinity_tester.core.reasons import MorePoolChanges, PoolChanged, PoolChangedToo, Reason
 
 _MOST = 3
 """So many changes are named; the rest stands in the record."""

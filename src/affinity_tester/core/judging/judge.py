@@ -15,7 +15,7 @@ A reply from a wrong source, or to another session's probe, is a case too, from 
 one from a wrong source is mere information where the server is a foreign one, or says that it listens on a wildcard.
 
 Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
-reply can then still revise the change; it is judged anew. Outages have rules of their own (core.outage_judge).
+reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_judge).
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ from affinity_tester.core.events import (
     StrayJudged,
     WrongSource,
 )
-from affinity_tester.core.explain import explanation
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool_timeline import PoolTimeline
-from affinity_tester.core.reasons import (
+from affinity_tester.core.judging.explain import explanation
+from affinity_tester.core.judging.reasons import (
     ClientPaused,
     Doubt,
     ForeignSource,
@@ -58,6 +57,7 @@ from affinity_tester.core.reasons import (
     WatchBeganLater,
     WildcardListener,
 )
+from affinity_tester.core.pool_timeline import PoolTimeline
 
 Judged = ChangeJudged | StrayJudged
 

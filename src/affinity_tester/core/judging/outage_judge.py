@@ -41,7 +41,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from affinity_tester.core.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.events import (
     Change,
     Event,
@@ -50,12 +49,11 @@ from affinity_tester.core.events import (
     OutageJudged,
     OutageStarted,
 )
-from affinity_tester.core.explain import explanation
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outage_evidence import ALIVE_NS, OutageEvidence
-from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
-from affinity_tester.core.pool_timeline import PoolTimeline, Span
-from affinity_tester.core.reasons import (
+from affinity_tester.core.judging.chance import DOUBT, canaries_needed, chance_of_dead_server
+from affinity_tester.core.judging.explain import explanation
+from affinity_tester.core.judging.outage_evidence import ALIVE_NS, OutageEvidence
+from affinity_tester.core.judging.reasons import (
     AddressUnanswered,
     CanariesAnswered,
     CanariesTooFew,
@@ -79,6 +77,8 @@ from affinity_tester.core.reasons import (
     RepliesDropped,
     ServingPodUnknown,
 )
+from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
+from affinity_tester.core.pool_timeline import PoolTimeline, Span
 
 _S = 1_000_000_000
 
