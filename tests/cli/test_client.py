@@ -18,7 +18,6 @@ from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
 from affinity_tester.cli.watching import Asked
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     Event,
@@ -31,6 +30,7 @@ from affinity_tester.core.events import (
     SessionSummary,
     Verdict,
 )
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.report.record import read_record
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import NS_PER_S, ClientSettings

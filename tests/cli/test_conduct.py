@@ -13,7 +13,7 @@ from affinity_tester import clock
 from affinity_tester.cli import conduct as conduct_module
 from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     Change,
     ChangeJudged,
@@ -37,6 +37,7 @@ from affinity_tester.core.events import (
     WatchMissing,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import PoolSnapshot
 
 NS = 1_000_000_000

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
@@ -39,6 +38,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.outages import OutageDetector
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.tracker import SessionTracker

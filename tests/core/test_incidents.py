@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     BlackoutEnded,
     Change,
@@ -36,6 +35,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import MAX_MEMBERS, Incidents
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from pools import ComparingAnalysis
 

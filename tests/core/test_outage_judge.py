@@ -12,7 +12,6 @@ from dataclasses import replace
 import pytest
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
@@ -44,6 +43,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging import outage_evidence, outage_judge
 from affinity_tester.core.judging.chance import canaries_needed, chance_of_dead_server
 from affinity_tester.core.judging.reasons import PodAnswersNobody
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.pool_timeline import PoolTimeline
 from pools import ComparingAnalysis, observe, texts

@@ -16,8 +16,9 @@ from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_s
 from affinity_tester.cli.target import doubt, split_target
 from affinity_tester.cli.watching import Asked, WatchMode, look_out
 from affinity_tester.cluster.discover import Via, split_service
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.core.tracker import HISTORY_NS
 from affinity_tester.errors import UserError

@@ -12,8 +12,8 @@ import click
 
 from affinity_tester.cli import options
 from affinity_tester.cli.conduct import EXIT_CODES
-from affinity_tester.core.analysis import judge_again
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.replay import judge_again
 from affinity_tester.errors import UserError
 from affinity_tester.report.archive import Archive, gather
 from affinity_tester.report.html import html_text
