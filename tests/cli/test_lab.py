@@ -20,9 +20,9 @@ from affinity_tester.cli.lab_result import Result
 from affinity_tester.cli.staged import Staged
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis, Outcome, Verdict
+from affinity_tester.lab.check_diagnosis import Named
 from affinity_tester.lab.compare import Findings, Row
 from affinity_tester.lab.faults import FAULTS, LaptopAsleep, StuckFlows
-from affinity_tester.lab.naming import Named
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import shipped, shipped_comment, shipped_names
 from affinity_tester.report.logging import Tint

@@ -13,10 +13,10 @@ import pytest
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.balancer import Balancer, Diversion, Sources
-from affinity_tester.lab.deeds import Deed, Direction, Dropped
-from affinity_tester.lab.mangle import Mangler, Rule
-from affinity_tester.lab.parts import Pod, Policy
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.impairment import Mangler, Rule
+from affinity_tester.lab.model import Pod, Policy
+from affinity_tester.lab.network import NetworkPath
+from affinity_tester.lab.packet_log import Deed, Direction, Dropped
 
 FRONT = TransportAddress("127.0.0.1", 0)
 FOREVER_NS = 1 << 62

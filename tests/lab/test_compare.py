@@ -33,10 +33,10 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.lab.compare import Findings, Row, compare
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
 from affinity_tester.lab.fault import LOST, Deal, Effect, Fault, Sign
 from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, Mtu, NodeRehash, PodAdded, PortRewrite
-from affinity_tester.lab.ledger import Ledger
+from affinity_tester.lab.lab_record import Ledger
+from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
 
 S = 1_000_000_000
 MS = 1_000_000

@@ -17,8 +17,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.lab.control_plane import ANSWER_NS, CONFIRM_NS, ControlPlane
-from affinity_tester.lab.parts import Pod
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.model import Pod
+from affinity_tester.lab.network import NetworkPath
 
 MS = 1_000_000
 S = 1_000 * MS

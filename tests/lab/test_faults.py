@@ -7,7 +7,6 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Deed, Direction, Dropped, Duplicated, Rerouted
 from affinity_tester.lab.fault import FOREVER_NS, VIOLATION, Bench, Deal, Effect, Family, Judged, Sign
 from affinity_tester.lab.faults import (
     FAULTS,
@@ -28,10 +27,11 @@ from affinity_tester.lab.faults import (
     PortRewrite,
     StuckFlows,
 )
-from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.impairment import Mangler
+from affinity_tester.lab.model import Affinity, Pod, Policy
+from affinity_tester.lab.network import NetworkPath
+from affinity_tester.lab.packet_log import Deed, Direction, Dropped, Duplicated, Rerouted
 from affinity_tester.lab.parameter import parameters
-from affinity_tester.lab.parts import Affinity, Pod, Policy
-from affinity_tester.lab.path import NetworkPath
 
 S = 1_000_000_000
 CLIENTS = [TransportAddress("127.0.0.1", 40_000 + number) for number in range(10)]

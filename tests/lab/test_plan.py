@@ -18,7 +18,7 @@ from affinity_tester.lab.faults import (
     PodDeleted,
     PortRewrite,
 )
-from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import found, load, parse, shipped
 

@@ -11,9 +11,9 @@ import yaml
 import busy
 from affinity_tester.core.events import ChangeSeen, Event, Injected, PoolObserved, SessionStarted
 from affinity_tester.lab.compare import compare
-from affinity_tester.lab.deeds import Dropped
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.lab.lab_record import Ledger
+from affinity_tester.lab.model import Affinity, Policy
+from affinity_tester.lab.packet_log import Dropped
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import parse
 from affinity_tester.lab.runner import run_plan

@@ -10,10 +10,10 @@ from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.verdict import MAX_TIMER_MISSES
+from affinity_tester.lab.check_diagnosis import Named, named, strangers
 from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.naming import Named, named, strangers
-from affinity_tester.lab.parts import Policy
+from affinity_tester.lab.lab_record import Ledger
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.runner import open_lab
 

@@ -19,9 +19,9 @@ from typing import Self
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Direction, Dropped
-from affinity_tester.lab.mangle import Mangler
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.impairment import Mangler
+from affinity_tester.lab.network import NetworkPath
+from affinity_tester.lab.packet_log import Direction, Dropped
 from affinity_tester.settings import NS_PER_S
 
 MAX_DATAGRAM = 65_535

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Change, SessionSummary
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
+from affinity_tester.lab.check_judgements import JudgementCheck, Problem, of_run, words
+from affinity_tester.lab.evidence import LAG_NS, REDS, caused_ns, effort, seen_words, straddles, within
 from affinity_tester.lab.fault import LOST, Deal, Effect, Sign, counted
-from affinity_tester.lab.judged import JudgementCheck, Problem, of_run, words
-from affinity_tester.lab.ledger import Injection, Ledger, Seen
-from affinity_tester.lab.sighted import LAG_NS, REDS, caused_ns, effort, seen_words, straddles, within
+from affinity_tester.lab.lab_record import Injection, Ledger, Seen
+from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
 from affinity_tester.settings import NS_PER_S
 
 SPAN_NS = NS_PER_S

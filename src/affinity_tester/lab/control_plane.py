@@ -31,7 +31,7 @@ from affinity_tester.core.events import (
     PoolUnobserved,
 )
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.network import NetworkPath
 
 CONFIRM_NS = 500_000_000
 """How long after one whole list was heard the next is asked for."""

@@ -13,11 +13,11 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.impairment import Mangler
+from affinity_tester.lab.model import Affinity, Policy
+from affinity_tester.lab.network import NetworkPath
 from affinity_tester.lab.parameter import TIME, parameter, read_time
-from affinity_tester.lab.parts import Affinity, Policy
-from affinity_tester.lab.path import NetworkPath
-from affinity_tester.lab.stage import Stage
+from affinity_tester.lab.runtime import Stage
 
 FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""

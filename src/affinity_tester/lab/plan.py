@@ -9,8 +9,8 @@ from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Outcome
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.parameter import TIME, TIME_OR_0, YES, parameter, read_count, read_time, read_yes
-from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.settings import (
     DEFAULT_REQUEST_SIZE,
     MAX_REQUEST_SIZE,

@@ -12,13 +12,13 @@ from affinity_tester.core.events import Event, RunStarted, SendingStopped, Sessi
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
 from affinity_tester.lab.fault import Bench
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.impairment import Mangler
+from affinity_tester.lab.lab_record import Ledger
 from affinity_tester.lab.names import node_ip, node_name
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.network import NetworkPath
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.pods import PodHost
-from affinity_tester.lab.stage import Stage
+from affinity_tester.lab.runtime import Stage
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import learn_source
 from affinity_tester.net.resolve import Target

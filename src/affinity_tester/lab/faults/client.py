@@ -26,8 +26,8 @@ from affinity_tester.lab.fault import (
     marks,
 )
 from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import NS_PER_S, format_duration
 
 NAT_IP = "127.4.0.1"

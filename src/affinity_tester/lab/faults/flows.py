@@ -24,8 +24,8 @@ from affinity_tester.lab.fault import (
     counted,
     marks,
 )
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import format_duration
 
 PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})

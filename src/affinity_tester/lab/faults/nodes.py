@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     BROKEN,
     FOREVER_NS,
@@ -22,10 +21,11 @@ from affinity_tester.lab.fault import (
     counted,
     marks,
 )
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.impairment import Rule
+from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.names import node_ip, node_name
+from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.settings import format_duration
 
 SERVICE = "lab/affinity-tester"

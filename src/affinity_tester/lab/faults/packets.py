@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     FOREVER_NS,
     LOST,
@@ -19,7 +18,8 @@ from affinity_tester.lab.fault import (
     counted,
     marks,
 )
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.impairment import Rule
+from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.settings import format_duration
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     EXPLAINED,
     FOREVER_NS,
@@ -27,9 +26,10 @@ from affinity_tester.lab.fault import (
     marks,
 )
 from affinity_tester.lab.faults.pods import busiest_pod
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.impairment import Rule
+from affinity_tester.lab.model import Policy
+from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import TIME, parameter, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration
 
 SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})

@@ -22,8 +22,8 @@ from affinity_tester.lab.fault import (
     marks,
 )
 from affinity_tester.lab.faults.packets import PacketFault
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import format_duration
 
 

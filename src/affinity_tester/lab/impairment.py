@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated
+from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
 
 _DOUBT_NS = 60_000_000

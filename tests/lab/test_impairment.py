@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated
-from affinity_tester.lab.mangle import Mangler, Rule
+from affinity_tester.lab.impairment import Mangler, Rule
+from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated
 
 A, B = TransportAddress("127.0.0.1", 1), TransportAddress("127.0.0.1", 2)
 UP, DOWN = Direction.UP, Direction.DOWN

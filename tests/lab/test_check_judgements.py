@@ -38,10 +38,10 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted, differing
 from affinity_tester.lab.fault import BROKEN, FOREVER_NS, LOST, UNAVOIDABLE, VIOLATION, Deal, Effect, Fault, Sign
 from affinity_tester.lab.faults import Blackout, CrossDelivery, PodAdded, PortRewrite, StuckFlows
-from affinity_tester.lab.ledger import Ledger
+from affinity_tester.lab.lab_record import Ledger
+from affinity_tester.lab.packet_log import Deed, Direction, Dropped, Rerouted, differing
 
 S = 1_000_000_000
 MS = 1_000_000

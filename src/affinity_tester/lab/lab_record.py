@@ -48,8 +48,8 @@ from affinity_tester.core.events import (
     Verdict,
     WrongSource,
 )
-from affinity_tester.lab.deeds import Deed
 from affinity_tester.lab.fault import Deal, Fault
+from affinity_tester.lab.packet_log import Deed
 
 
 @dataclass(frozen=True, slots=True)

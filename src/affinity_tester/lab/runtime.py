@@ -9,7 +9,7 @@ from typing import Any
 from affinity_tester import clock
 from affinity_tester.lab.balancer import Balancer
 from affinity_tester.lab.control_plane import ControlPlane
-from affinity_tester.lab.parts import Pod
+from affinity_tester.lab.model import Pod
 from affinity_tester.lab.pods import PodHost
 from affinity_tester.settings import NS_PER_S
 

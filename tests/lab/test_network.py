@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted
-from affinity_tester.lab.parts import Affinity, Entry, Pod, Policy
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.model import Affinity, Entry, Pod, Policy
+from affinity_tester.lab.network import NetworkPath
+from affinity_tester.lab.packet_log import Deed, Direction, Dropped, Rerouted
 
 S = 1_000_000_000
 PODS = 4

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident
-from affinity_tester.lab.ledger import Injection, Ledger
+from affinity_tester.lab.lab_record import Injection, Ledger
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S

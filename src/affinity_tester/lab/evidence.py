@@ -17,9 +17,9 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated
 from affinity_tester.lab.fault import LOST, Judged, Sign, counted
-from affinity_tester.lab.ledger import Injection, Ledger, Seen
+from affinity_tester.lab.lab_record import Injection, Ledger, Seen
+from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S

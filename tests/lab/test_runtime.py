@@ -16,10 +16,10 @@ from affinity_tester.core.stun import Conversation
 from affinity_tester.errors import UserError
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
-from affinity_tester.lab.mangle import Mangler
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.impairment import Mangler
+from affinity_tester.lab.network import NetworkPath
 from affinity_tester.lab.pods import PodHost
-from affinity_tester.lab.stage import Stage
+from affinity_tester.lab.runtime import Stage
 
 
 @dataclass

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident, IncidentClosed, RunDiagnosed
+from affinity_tester.lab.check_diagnosis import Named, named, strangers
 from affinity_tester.lab.fault import Deal, Fault
 from affinity_tester.lab.faults import LossUp, PodDeleted, PortRewrite, PortsRewritten
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.naming import Named, named, strangers
+from affinity_tester.lab.lab_record import Ledger
 
 S = 1_000_000_000
 NOBODY: frozenset[str] = frozenset()

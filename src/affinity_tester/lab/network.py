@@ -30,8 +30,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted
-from affinity_tester.lab.parts import Affinity, Entry, Flow, Node, Pod, Policy
+from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy
+from affinity_tester.lab.packet_log import Deed, Direction, Dropped, Rerouted
 from affinity_tester.lab.rendezvous import draw, weight_to_win, winner
 
 STAND_IN_NET = "127.3"

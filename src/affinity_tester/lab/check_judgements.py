@@ -18,9 +18,9 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
+from affinity_tester.lab.evidence import LAG_NS, overlaps
 from affinity_tester.lab.fault import OUTAGE_NS, Effect, Judged, Sign
-from affinity_tester.lab.ledger import Injection, Ledger, Seen
-from affinity_tester.lab.sighted import LAG_NS, overlaps
+from affinity_tester.lab.lab_record import Injection, Ledger, Seen
 from affinity_tester.settings import NS_PER_S
 
 Problem = tuple[int | None, str]
