@@ -29,7 +29,7 @@ def incident(at_s: float, *diagnoses: Diagnosis) -> IncidentClosed:
 def ledger(*events: IncidentClosed | RunDiagnosed, fault: Fault | None = None) -> Ledger:
     fault = fault or PortRewrite(at_ns=5 * S)
     made = Ledger([fault])
-    made.inject(1, 5 * S, Deal("done", 6 * S))
+    made.inject(Deal(1, 5 * S, "done", 6 * S))
     for event in events:
         made.conclude(event)
     return made

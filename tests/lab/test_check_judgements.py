@@ -70,7 +70,7 @@ class Run:
     def findings(self) -> Findings:
         ledger = Ledger([self.fault], 2 * S, self.move_ns, self.wanted)
         ledger.observe(SessionStarted(0, "B", FLOW))
-        ledger.inject(1, self.fault.at_ns, self.deal)
+        ledger.inject(self.deal)
         for at_ns in self.truth:
             ledger.pool_changed(at_ns)
         for since_ns, until_ns in self.told:
@@ -118,7 +118,7 @@ def changed(judgement: Judgement | None, avoidable: bool | None = None) -> Run:
         longest_pause_ns=100 * MS,
         settled_ns=10 * S + 41 * MS,
     )
-    run = Run(Deal("done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), judged=VIOLATION),)))
+    run = Run(Deal(1, 10 * S, "done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), judged=VIOLATION),)))
     run.deeds.append(Rerouted(FLOW, 10 * S + 40 * MS, OLD, NEW))
     run.events.append(ChangeSeen(10 * S + 41 * MS, "B", change))
     if judgement is not None:
@@ -168,7 +168,7 @@ def test_late_news_of_the_pool_never_explains_a_change_and_may_leave_it_in_doubt
 
 def test_a_declared_explanation_needs_its_change_of_the_pool() -> None:
     run = changed(Judgement.EXPLAINED, avoidable=False)
-    run.deal = Deal("done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), judged=UNAVOIDABLE),))
+    run.deal = Deal(1, 10 * S, "done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), judged=UNAVOIDABLE),))
     assert run.problems() == ["B: its change was judged explained, though the pool did not change near it"]
     run.truth, run.told = (10 * S,), ((0, 0), (9 * S, 10 * S))
     assert run.problems() == []
@@ -196,7 +196,11 @@ def silent(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns: int | 
     """A flow is dead from 10 s on, which is declared a violation."""
     outage = OutageStarted(told_ns, "B", 100, 10 * S, Sighting(99, 10 * S - 100 * MS, OLD))
     must = frozenset({Sign.OUTAGE, Sign.LOSS_UP})
-    run = Run(Deal("done", FOREVER_NS, (Effect(FLOW, must, LOST, silent=BROKEN),)), StuckFlows(at_ns=10 * S), lost=1)
+    run = Run(
+        Deal(1, 10 * S, "done", FOREVER_NS, (Effect(FLOW, must, LOST, silent=BROKEN),)),
+        StuckFlows(at_ns=10 * S),
+        lost=1,
+    )
     run.deeds.append(Dropped(FLOW, 10 * S, Direction.UP, "stale-entry"))
     run.events.append(outage)
     if judgement is not None:
@@ -231,7 +235,7 @@ def test_an_outage_is_told_in_time() -> None:
 
 def test_an_outage_after_the_silence_of_all_is_told_in_time_after_that() -> None:
     run = silent(Judgement.VIOLATION, told_ns=25 * S)
-    run.deal = Deal("dark, and a flow dead", FOREVER_NS, run.deal.effects, dark_ns=8 * S)
+    run.deal = Deal(1, 10 * S, "dark, and a flow dead", FOREVER_NS, run.deal.effects, dark_ns=8 * S)
     run.events += [BlackoutStarted(16 * S, 10 * S, 1), BlackoutEnded(18 * S, 10 * S, 18 * S, 80, 2)]
     assert run.problems() == []
     run.events[0] = OutageStarted(27 * S, "B", 100, 10 * S, None)
@@ -275,7 +279,7 @@ def test_an_outage_near_doubtful_news_of_the_pool_may_be_unknown() -> None:
 def strayed(stray: Stray, judgement: Judgement | None) -> Run:
     sign = {Stray.WRONG_SOURCE: Sign.WRONG_SOURCE, Stray.CROSS_DELIVERED: Sign.CROSS_DELIVERED}[stray]
     run = Run(
-        Deal("done", 13 * S, (Effect(FLOW, frozenset({sign}), strays=BROKEN),)),
+        Deal(1, 10 * S, "done", 13 * S, (Effect(FLOW, frozenset({sign}), strays=BROKEN),)),
         CrossDelivery(at_ns=10 * S, for_ns=3 * S),
     )
     if stray is Stray.WRONG_SOURCE:
@@ -315,7 +319,9 @@ def test_a_stray_reply_near_a_change_of_the_pool_is_explained() -> None:
 
 
 def dark(*events: Event, for_ns: int = 8 * S) -> list[str]:
-    run = Run(Deal("dark", 10 * S + for_ns, (Effect(FLOW, frozenset()),), dark_ns=for_ns), Blackout(at_ns=10 * S))
+    run = Run(
+        Deal(1, 10 * S, "dark", 10 * S + for_ns, (Effect(FLOW, frozenset()),), dark_ns=for_ns), Blackout(at_ns=10 * S)
+    )
     run.events += events
     return run.problems()
 
@@ -350,7 +356,9 @@ def test_a_blackout_at_another_time_is_a_false_one() -> None:
 
 
 def test_the_clients_verdict_is_held_to_what_the_plan_wants() -> None:
-    run = Run(Deal("a pod joins", 10 * S, quiet=True), PodAdded(at_ns=10 * S), wanted=frozenset({Outcome.FAIL}))
+    run = Run(
+        Deal(1, 10 * S, "a pod joins", 10 * S, quiet=True), PodAdded(at_ns=10 * S), wanted=frozenset({Outcome.FAIL})
+    )
     assert run.problems() == []
     run.verdict = Outcome.PASS
     assert run.problems() == ["the client's verdict was PASS, not FAIL"]

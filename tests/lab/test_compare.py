@@ -106,11 +106,11 @@ class Run:
         moved = Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_IP}), may)
         copied = frozenset({Sign.DUPLICATES, Sign.REORDERING})
         self.deals = {
-            1: Deal("a node joins", 5 * S, (moved,)),
-            2: Deal("a port is rewritten", 10 * S, (Effect(FLOWS["B"], frozenset({Kind.REFLEXIVE_PORT})),)),
-            3: Deal("probes are dropped", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.LOSS_UP})),)),
-            4: Deal("replies are dropped", 21 * S, (Effect(FLOWS["D"], frozenset({Sign.LOSS_DOWN})),)),
-            5: Deal("replies are copied", 26 * S, (Effect(FLOWS["E"], copied),)),
+            1: Deal(1, 5 * S, "a node joins", 5 * S, (moved,)),
+            2: Deal(2, 10 * S, "a port is rewritten", 10 * S, (Effect(FLOWS["B"], frozenset({Kind.REFLEXIVE_PORT})),)),
+            3: Deal(3, 15 * S, "probes are dropped", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.LOSS_UP})),)),
+            4: Deal(4, 20 * S, "replies are dropped", 21 * S, (Effect(FLOWS["D"], frozenset({Sign.LOSS_DOWN})),)),
+            5: Deal(5, 25 * S, "replies are copied", 26 * S, (Effect(FLOWS["E"], copied),)),
         }
         self.deeds = [
             Rerouted(FLOWS["A"], 5 * S + 40 * MS, OLD, REHASHED),
@@ -141,8 +141,8 @@ class Run:
         ledger = Ledger(PLAN)
         for name, flow in FLOWS.items():
             ledger.observe(SessionStarted(0, name, flow))
-        for number, deal in self.deals.items():
-            ledger.inject(number, PLAN[number - 1].at_ns, deal)
+        for deal in self.deals.values():
+            ledger.inject(deal)
         for deed in self.deeds:
             ledger.record(deed)
         for event in (*self.events, *self.summaries.values()):
@@ -185,9 +185,7 @@ def test_an_injection_is_told_with_the_sessions_that_must_notice() -> None:
     ledger = Ledger(PLAN)
     for name, flow in FLOWS.items():
         ledger.observe(SessionStarted(0, name, flow))
-    assert ledger.inject(2, 10 * S, Run().deals[2]) == Injected(
-        10 * S, 2, "port-rewrite", "a port is rewritten", ("B",)
-    )
+    assert ledger.inject(Run().deals[2]) == Injected(10 * S, 2, "port-rewrite", "a port is rewritten", ("B",))
 
 
 def without(run: Run, name: str) -> None:
@@ -351,14 +349,14 @@ def spoil_complaint(run: Run) -> None:
 
 
 def spoil_no_session_touched(run: Run) -> None:
-    run.deals[3] = Deal("probes are dropped", 16 * S, ())
+    run.deals[3] = Deal(3, 15 * S, "probes are dropped", 16 * S, ())
     del run.deeds[2:4]
     without(run, "C")
 
 
 def spoil_red_not_seen(run: Run) -> None:
     """A fault that must end in an outage, which nobody told of."""
-    run.deals[3] = Deal("a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.OUTAGE, Sign.LOSS_UP})),))
+    run.deals[3] = Deal(3, 15 * S, "a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.OUTAGE, Sign.LOSS_UP})),))
 
 
 KINDS = "reflexive_ip, reflexive_port, pod, node, instance"
@@ -465,7 +463,11 @@ def test_two_moves_between_two_answered_probes_are_one_change() -> None:
     run = Run()
     again = REHASHED._replace(reflexive=TransportAddress("127.1.0.4", 5000))
     run.deals[2] = Deal(
-        "a port is rewritten", 10 * S, (*run.deals[2].effects, Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_PORT})))
+        2,
+        10 * S,
+        "a port is rewritten",
+        10 * S,
+        (*run.deals[2].effects, Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_PORT}))),
     )
     run.deeds.insert(1, Rerouted(FLOWS["A"], 10 * S + 40 * MS, REHASHED, again))
     both = replace(change(5 * S, OLD, again), after=Sighting(102, 10 * S + 40 * MS, again), seen_ns=10 * S + 41 * MS)
@@ -478,7 +480,11 @@ def test_two_moves_between_two_answered_probes_are_one_change() -> None:
 def test_losses_may_be_of_unknown_direction_where_duplicates_blur_the_count() -> None:
     run = Run()
     run.deals[4] = Deal(
-        "replies are dropped", 21 * S, (*run.deals[4].effects, Effect(FLOWS["E"], frozenset({Sign.LOSS_DOWN})))
+        4,
+        20 * S,
+        "replies are dropped",
+        21 * S,
+        (*run.deals[4].effects, Effect(FLOWS["E"], frozenset({Sign.LOSS_DOWN}))),
     )
     run.deeds.append(Dropped(FLOWS["E"], 20 * S, DOWN, "fault"))
     run.events.append(lost("E", 20 * S, 1))
@@ -499,7 +505,7 @@ def test_losses_may_be_of_unknown_direction_where_the_address_changes() -> None:
 
 def test_a_wanted_red_is_no_flaw() -> None:
     run = Run()
-    run.deals[3] = Deal("a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.OUTAGE, Sign.LOSS_UP})),))
+    run.deals[3] = Deal(3, 15 * S, "a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.OUTAGE, Sign.LOSS_UP})),))
     run.events.append(OutageStarted(16 * S, "C", 150, 15 * S, None))
     findings = run.findings()
     assert findings.passed
@@ -509,7 +515,7 @@ def test_a_wanted_red_is_no_flaw() -> None:
 def common_run(*losses: Losses) -> Findings:
     """A fault that hits whom it hits: some session must see a loss, and any may."""
     ledger = Ledger([Mtu(at_ns=10 * S)])
-    ledger.inject(1, 10 * S, Deal("done", 1 << 62, some=frozenset({Sign.LOSS_UP}), may=LOST))
+    ledger.inject(Deal(1, 10 * S, "done", 1 << 62, some=frozenset({Sign.LOSS_UP}), may=LOST))
     for name, lost_by in zip(FLOWS, losses, strict=False):
         ledger.observe(SessionStarted(0, name, FLOWS[name]))
         for number in range(lost_by.total):
@@ -528,5 +534,5 @@ def test_a_fault_that_hits_whom_it_hits_must_show_somewhere() -> None:
 
 def test_a_quiet_fault_must_show_nowhere() -> None:
     ledger = Ledger([PodAdded(at_ns=10 * S)])
-    ledger.inject(1, 10 * S, Deal("a pod joins", 10 * S, quiet=True))
+    ledger.inject(Deal(1, 10 * S, "a pod joins", 10 * S, quiet=True))
     assert compare(ledger).rows == (Row(1, "pod-added", "a pod joins", PodAdded.expects, "nothing", ()),)

@@ -231,7 +231,9 @@ def test_victims_are_sessions_and_never_the_clients_canaries() -> None:
 
 def test_where_nothing_can_be_done_a_fault_says_so() -> None:
     lab = Lab()
-    assert DeadTarget(at_ns=S).inject(lab.bench, 1, S) == Deal("every node has a pod: none can die without the pool", S)
+    assert DeadTarget(at_ns=S).inject(lab.bench, 1, S) == Deal(
+        1, S, "every node has a pod: none can die without the pool", S
+    )
 
 
 def test_times_scale_but_for_what_the_network_takes() -> None:

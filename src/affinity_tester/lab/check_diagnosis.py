@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident
-from affinity_tester.lab.lab_record import Injection, Ledger
+from affinity_tester.lab.fault import Deal
+from affinity_tester.lab.lab_record import Ledger
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S
@@ -59,7 +60,7 @@ def strangers(ledger: Ledger, alike: frozenset[str]) -> tuple[str, ...]:
     return tuple(f"{name} ({each.evidence[0]})" for name, each in sorted(wrong.items()))
 
 
-def _named(ledger: Ledger, injection: Injection, alike: frozenset[str]) -> Named:
+def _named(ledger: Ledger, injection: Deal, alike: frozenset[str]) -> Named:
     fault = ledger.planned[injection.number - 1]
     return Named(
         injection.number,
@@ -70,10 +71,10 @@ def _named(ledger: Ledger, injection: Injection, alike: frozenset[str]) -> Named
     )
 
 
-def _first_of_incidents(incidents: list[Incident], injection: Injection) -> Iterator[Diagnosis]:
+def _first_of_incidents(incidents: list[Incident], injection: Deal) -> Iterator[Diagnosis]:
     for incident in incidents:
         begun = injection.at_ns - LAG_NS <= incident.to_ns
-        if begun and incident.from_ns <= injection.deal.until_ns + LAG_NS and incident.diagnoses:
+        if begun and incident.from_ns <= injection.until_ns + LAG_NS and incident.diagnoses:
             yield incident.diagnoses[0]
 
 

@@ -19,8 +19,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.evidence import LAG_NS, overlaps
-from affinity_tester.lab.fault import OUTAGE_NS, Effect, Judged, Sign
-from affinity_tester.lab.lab_record import Injection, Ledger, Seen
+from affinity_tester.lab.fault import OUTAGE_NS, Deal, Effect, Judged, Sign
+from affinity_tester.lab.lab_record import Ledger, Seen
 from affinity_tester.settings import NS_PER_S
 
 Problem = tuple[int | None, str]
@@ -42,13 +42,13 @@ PROVED_NS = 13 * NS_PER_S
 class JudgementCheck:
     """What one session's changes, outages and stray replies were judged, in a run that was judged."""
 
-    def __init__(self, ledger: Ledger, session: Seen, effects: Sequence[tuple[Injection, Effect]]) -> None:
+    def __init__(self, ledger: Ledger, session: Seen, effects: Sequence[tuple[Deal, Effect]]) -> None:
         """`effects` are what faults declare of the session, in the order of injection."""
         self._ledger = ledger
         self._session = session
         self._effects = effects
 
-    def change(self, change: Change, causes: Sequence[Injection]) -> Iterator[Problem]:
+    def change(self, change: Change, causes: Sequence[Deal]) -> Iterator[Problem]:
         """Whether a change was judged as the faults that caused it declare."""
         wanted = {
             effect.judged
@@ -115,7 +115,7 @@ class JudgementCheck:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _cause(self, sign: Sign, from_ns: int, to_ns: int) -> tuple[Injection | None, Effect | None]:
+    def _cause(self, sign: Sign, from_ns: int, to_ns: int) -> tuple[Deal | None, Effect | None]:
         """The newest fault that allows this, and whose cause lasted at some time from then to then."""
         for injection, effect in reversed(self._effects):
             if sign in effect.allowed and overlaps(injection, from_ns, to_ns):
@@ -125,9 +125,9 @@ class JudgementCheck:
     def _single_ns(self, event: OutageStarted) -> int:
         """Since when the session was silent while others were not: the silence of all is a blackout."""
         ends = [
-            injection.at_ns + injection.deal.dark_ns
+            injection.at_ns + injection.dark_ns
             for injection in self._ledger.injections.values()
-            if injection.deal.dark_ns and injection.at_ns - LAG_NS <= event.since_ns
+            if injection.dark_ns and injection.at_ns - LAG_NS <= event.since_ns
         ]
         return max(event.since_ns, *(end_ns for end_ns in ends if end_ns <= event.at_ns), 0)
 
@@ -165,7 +165,7 @@ def of_run(ledger: Ledger) -> Iterator[Problem]:
     """What is wrong with the blackouts that were told, and with the verdict."""
     told = {blackout.since_ns: blackout for blackout in ledger.blackouts}
     for number, injection in sorted(ledger.injections.items()):
-        dark_ns = injection.deal.dark_ns
+        dark_ns = injection.dark_ns
         mine = [since_ns for since_ns in told if dark_ns >= MAYBE_NS and abs(since_ns - injection.at_ns) <= LAG_NS]
         if dark_ns > TOLD_NS and not mine:
             yield number, "no blackout was told"

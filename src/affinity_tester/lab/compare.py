@@ -22,7 +22,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.lab.check_judgements import JudgementCheck, Problem, of_run, words
 from affinity_tester.lab.evidence import LAG_NS, REDS, caused_ns, effort, seen_words, straddles, within
 from affinity_tester.lab.fault import LOST, Deal, Effect, Sign, counted
-from affinity_tester.lab.lab_record import Injection, Ledger, Seen
+from affinity_tester.lab.lab_record import Ledger, Seen
 from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
 from affinity_tester.settings import NS_PER_S
 
@@ -77,7 +77,7 @@ def compare(ledger: Ledger) -> Findings:
             rows.append(Row(number, fault.name, "nothing", fault.expects, "nothing", ("it was not injected",)))
             continue
         found = (*problems[number], *effort(ledger, injection))
-        rows.append(Row(number, fault.name, injection.deal.text, fault.expects, seen_words(ledger, injection), found))
+        rows.append(Row(number, fault.name, injection.text, fault.expects, seen_words(ledger, injection), found))
     return Findings(tuple(rows), tuple(unexpected))
 
 
@@ -91,7 +91,7 @@ class _Check:
         self._effects = [
             (injection, effect)
             for injection in sorted(ledger.injections.values(), key=lambda injection: injection.at_ns)
-            for effect in (*injection.deal.effects, *_common(injection.deal, session.flow))
+            for effect in (*injection.effects, *_common(injection, session.flow))
             if effect.flow == session.flow
         ]
         """In the order of injection."""
@@ -111,7 +111,7 @@ class _Check:
         yield from self._losses(summary)
         yield from self._copies(summary)
 
-    def _allowing(self, *what: Kind | Sign) -> Iterator[tuple[Injection, Effect]]:
+    def _allowing(self, *what: Kind | Sign) -> Iterator[tuple[Deal, Effect]]:
         return ((injection, effect) for injection, effect in self._effects if effect.allowed & set(what))
 
     def _changes(self) -> Iterator[Problem]:
@@ -144,7 +144,7 @@ class _Check:
         for move, cause in zip(moves[position:], causes[position:], strict=True):
             yield (cause.number if cause else None, f"it saw no change of {words(move.kinds)}")
 
-    def _cause(self, move: Rerouted) -> Injection | None:
+    def _cause(self, move: Rerouted) -> Deal | None:
         """The newest fault that allows this move."""
         causes = [
             injection
@@ -198,10 +198,10 @@ class _Check:
             yield (number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
 
 
-def _common(deal: Deal, flow: TransportAddress) -> Iterator[Effect]:
+def _common(injection: Deal, flow: TransportAddress) -> Iterator[Effect]:
     """What any session may see of a fault that hits whom it hits."""
-    if deal.some or deal.may:
-        yield Effect(flow, frozenset(), deal.some | deal.may, deal.judged, deal.silent)
+    if injection.some or injection.may:
+        yield Effect(flow, frozenset(), injection.some | injection.may, injection.judged, injection.silent)
 
 
 def _explaining(moves: Sequence[Rerouted], start: int, change: Change) -> int | None:

@@ -17,8 +17,8 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import LOST, Judged, Sign, counted
-from affinity_tester.lab.lab_record import Injection, Ledger, Seen
+from affinity_tester.lab.fault import LOST, Deal, Judged, Sign, counted
+from affinity_tester.lab.lab_record import Ledger, Seen
 from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated
 from affinity_tester.settings import NS_PER_S
 
@@ -52,12 +52,12 @@ MAKERS: Mapping[Sign, Callable[[Deed], bool]] = {
 """The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
 
 
-def effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
+def effort(ledger: Ledger, injection: Deal) -> Iterator[str]:
     """Whether a fault touched any session at all, and did what is left to chance at least once."""
     sessions = list(_touched(ledger, injection))
-    if injection.deal.quiet:
+    if injection.quiet:
         return
-    if injection.deal.some:
+    if injection.some:
         yield from _somewhere(ledger, injection)
         return
     if not sessions:
@@ -66,7 +66,7 @@ def effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
     deeds = [
         deed for session in sessions for deed in ledger.deeds.get(session.flow, ()) if within(injection, deed.at_ns)
     ]
-    wanted = {sign for effect in injection.deal.effects for sign in effect.must}
+    wanted = {sign for effect in injection.effects for sign in effect.must}
     for sign, makes in MAKERS.items():
         if sign in wanted and not any(map(makes, deeds)):
             yield f"the lab did nothing that makes {sign.value}: too short a time, or chance (try another seed)"
@@ -76,7 +76,7 @@ def effort(ledger: Ledger, injection: Injection) -> Iterator[str]:
         yield "no session counted a reordered reply"
 
 
-def _somewhere(ledger: Ledger, injection: Injection) -> Iterator[str]:
+def _somewhere(ledger: Ledger, injection: Deal) -> Iterator[str]:
     """What is to be seen by at least one session, and was by none."""
     told: set[Kind | Sign] = set()
     for session in ledger.sessions.values():
@@ -85,14 +85,13 @@ def _somewhere(ledger: Ledger, injection: Injection) -> Iterator[str]:
         if session.summary is not None:
             losses = session.summary.losses
             told |= {sign for sign, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count}
-    for what in sorted(injection.deal.some - told):
+    for what in sorted(injection.some - told):
         yield f"no session saw {what.value}"
 
 
-def seen_words(ledger: Ledger, injection: Injection) -> str:
+def seen_words(ledger: Ledger, injection: Deal) -> str:
     """What the fault's sessions saw of it, in words."""
-    deal = injection.deal
-    wanted = {what for effect in deal.effects for what in effect.allowed} | deal.some | deal.may
+    wanted = {what for effect in injection.effects for what in effect.allowed} | injection.some | injection.may
     seen: Counter[str] = Counter()
     noticed = 0
     for session in _touched(ledger, injection):
@@ -129,10 +128,9 @@ def seen_words(ledger: Ledger, injection: Injection) -> str:
     return f"{counted(noticed, 'session')}: {', '.join(parts)}" if parts else "nothing"
 
 
-def _touched(ledger: Ledger, injection: Injection) -> Iterator[Seen]:
-    deal = injection.deal
-    flows: set[TransportAddress] = {effect.flow for effect in deal.effects}
-    anybody = bool(deal.some or deal.may)
+def _touched(ledger: Ledger, injection: Deal) -> Iterator[Seen]:
+    flows: set[TransportAddress] = {effect.flow for effect in injection.effects}
+    anybody = bool(injection.some or injection.may)
     return (session for session in ledger.sessions.values() if anybody or session.flow in flows)
 
 
@@ -142,16 +140,16 @@ def caused_ns(event: SessionEvent) -> int:
     return event.at_ns - LOSS_NS if drops else event.at_ns
 
 
-def within(injection: Injection, at_ns: int) -> bool:
+def within(injection: Deal, at_ns: int) -> bool:
     """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
-    return injection.at_ns - LAG_NS <= at_ns <= injection.deal.until_ns + LAG_NS
+    return injection.at_ns - LAG_NS <= at_ns <= injection.until_ns + LAG_NS
 
 
-def overlaps(injection: Injection, from_ns: int, to_ns: int) -> bool:
+def overlaps(injection: Deal, from_ns: int, to_ns: int) -> bool:
     """Whether the fault's cause lasted at some time from then to then."""
-    return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.deal.until_ns + LAG_NS
+    return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.until_ns + LAG_NS
 
 
-def straddles(change: Change, injection: Injection) -> bool:
+def straddles(change: Change, injection: Deal) -> bool:
     """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
-    return change.before.sent_ns <= injection.deal.until_ns + LAG_NS and injection.at_ns <= change.seen_ns
+    return change.before.sent_ns <= injection.until_ns + LAG_NS and injection.at_ns <= change.seen_ns

@@ -93,6 +93,9 @@ class Effect:
 class Deal:
     """What an injected fault did."""
 
+    number: int
+    """The place of its fault in the plan, from 1."""
+    at_ns: int
     text: str
     """In words."""
     until_ns: int

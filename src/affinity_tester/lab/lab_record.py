@@ -52,16 +52,6 @@ from affinity_tester.lab.fault import Deal, Fault
 from affinity_tester.lab.packet_log import Deed
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """A fault of the plan that was injected."""
-
-    number: int
-    """Its place in the plan, from 1."""
-    at_ns: int
-    deal: Deal
-
-
 @dataclass(slots=True)
 class Seen:
     """What one session saw."""
@@ -103,7 +93,7 @@ class Ledger:
         self.settle_ns = settle_ns
         self.move_ns = move_ns
         self.wanted = wanted
-        self.injections: dict[int, Injection] = {}
+        self.injections: dict[int, Deal] = {}
         """By number."""
         self.deeds: dict[TransportAddress, list[Deed]] = {}
         """By flow, in order of time."""
@@ -133,12 +123,12 @@ class Ledger:
         self.complaints: list[str] = []
         """What outside the accounts makes the run worthless."""
 
-    def inject(self, number: int, at_ns: int, deal: Deal) -> Injected:
+    def inject(self, deal: Deal) -> Injected:
         """The fault of this number was injected; returns the event that tells it."""
-        self.injections[number] = Injection(number, at_ns, deal)
+        self.injections[deal.number] = deal
         flows = {effect.flow for effect in deal.effects}
         names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
-        return Injected(at_ns, number, self.planned[number - 1].name, deal.text, names)
+        return Injected(deal.at_ns, deal.number, self.planned[deal.number - 1].name, deal.text, names)
 
     def pool_changed(self, at_ns: int) -> None:
         """The pool changed, whoever knows of it."""

@@ -158,7 +158,7 @@ class Lab:
 
     def _inject_now(self, number: int, now_ns: int) -> None:
         deal = self._plan.faults[number - 1].inject(self._bench, number, now_ns)
-        self._emit(self._ledger.inject(number, now_ns, deal))
+        self._emit(self._ledger.inject(deal))
         self._stage.look()
 
     async def _listen(self) -> None:

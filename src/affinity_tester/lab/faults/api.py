@@ -27,7 +27,13 @@ class ApiStalled(Fault):
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Hold back every answer and the watch's news."""
         bench.stage.control.stall(now_ns, self.for_ns)
-        return Deal(f"the API server stalls for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True)
+        return Deal(
+            number,
+            now_ns,
+            f"the API server stalls for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            quiet=True,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,11 @@ class ApiGone(Fault):
         bench.stage.control.leave(now_ns)
         bench.stage.play(self._back(bench))
         return Deal(
-            f"the API server does not answer for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True
+            number,
+            now_ns,
+            f"the API server does not answer for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            quiet=True,
         )
 
     async def _back(self, bench: Bench) -> None:

@@ -54,6 +54,8 @@ class ClientNat(Fault):
         flows = _renumber(bench, now_ns)
         must = marks(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)
         return Deal(
+            number,
+            now_ns,
             f"the client's NAT moves to {NAT_IP}: {counted(len(flows), 'flow')}",
             now_ns,
             tuple(Effect(flow, must, judged=VIOLATION) for flow in flows),
@@ -75,6 +77,8 @@ class ClientSocket(Fault):
         bench.stage.client_ip = NAT_IP
         must = marks(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)
         return Deal(
+            number,
+            now_ns,
             f"the client's machine has another address now, {NAT_IP}: {counted(len(flows), 'flow')}",
             now_ns,
             tuple(Effect(flow, must, marks(Sign.CLIENT_FAULT), VIOLATION) for flow in flows),
@@ -104,6 +108,8 @@ class SelfInflicted(Fault):
         bench.stage.play(self._flood(bench))
         must = marks(Sign.CLIENT_FAULT, Sign.LOSS_DOWN)
         return Deal(
+            number,
+            now_ns,
             f"{counted(len(flows), 'socket')} of the client are flooded, and replies of {format_duration(self.for_ns)} "
             "find them full",
             now_ns + self.for_ns,
@@ -134,6 +140,8 @@ class BusyCore(Fault):
         """Take slices of the loop."""
         bench.stage.play(self._burn(bench, now_ns + self.for_ns))
         return Deal(
+            number,
+            now_ns,
             f"{100 * self.share:.3g} % of the client's core is taken, {format_duration(self.slice_ns)} at a time, "
             f"for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
@@ -169,6 +177,8 @@ class ClientSuspended(Fault):
         name, flows = busiest_pod(bench)
         bench.stage.play(self._suspend(bench, name))
         return Deal(
+            number,
+            now_ns,
             f'the client stands still for {format_duration(self.for_ns)}, and pod "{name}" leaves the pool meanwhile: '
             f"{counted(len(flows), 'flow')}",
             now_ns + self.for_ns + READ_NS,
@@ -210,6 +220,8 @@ class LaptopAsleep(Fault):
         bench.stage.play(self._sleep(bench))
         must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
         return Deal(
+            number,
+            now_ns,
             f"the client's machine sleeps for {format_duration(self.for_ns)}: {counted(len(flows), 'flow')}",
             now_ns + self.for_ns + READ_NS,
             tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in flows),

@@ -65,6 +65,8 @@ class FlowWipe(Fault):
             must = marks()
         again = f", {self.times} times, every {format_duration(self.every_ns)}" if self.times > 1 else ""
         return Deal(
+            number,
+            now_ns,
             f"the proxy of {' and '.join(names)} drops its {counted(len(flows), 'flow')}{again}",
             now_ns + self.lasts_ns,
             tuple(Effect(flow, must, may, VIOLATION) for flow in flows),
@@ -98,6 +100,8 @@ class IdleExpiry(Fault):
         bench.path.idle_ns = self.timeout_ns
         must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
         return Deal(
+            number,
+            now_ns,
             f"nodes forget flows that are idle for {format_duration(self.timeout_ns)}",
             FOREVER_NS,
             tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in bench.flows),
@@ -119,6 +123,8 @@ class PortRewrite(Fault):
         rewritten = tuple(flow for flow in chosen if bench.path.rewrite_port(flow, now_ns))
         must = marks(Kind.REFLEXIVE_PORT)
         return Deal(
+            number,
+            now_ns,
             f"the source port of {counted(len(rewritten), 'flow')} is rewritten",
             now_ns,
             tuple(Effect(flow, must, judged=VIOLATION) for flow in rewritten),
@@ -141,7 +147,7 @@ class PortsRewritten(Fault):
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Let flows begin with another port."""
         bench.path.rewrites_ports = True
-        return Deal("every flow begins with another source port", FOREVER_NS, quiet=True)
+        return Deal(number, now_ns, "every flow begins with another source port", FOREVER_NS, quiet=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +171,7 @@ class SnatCollision(Fault):
         path = bench.path
         pairs = [pair for pair in combinations(bench.flows, 2) if self._meet(bench, *pair)]
         if not pairs:
-            return Deal("no two flows meet at one pod and node: nothing was done", now_ns)
+            return Deal(number, now_ns, "no two flows meet at one pod and node: nothing was done", now_ns)
         thief, victim = bench.rng(self.name, number).choice(pairs)
         path.share_source(thief, victim, now_ns)
         bench.stage.play(self._part(bench, thief, victim))
@@ -173,6 +179,8 @@ class SnatCollision(Fault):
         moved = Effect(thief, must, judged=VIOLATION, strays=BROKEN)
         lost = Effect(victim, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD))
         return Deal(
+            number,
+            now_ns,
             f"two flows share one source address for {format_duration(self.for_ns)}, and replies to both reach one",
             now_ns + self.for_ns,
             (moved, lost),
@@ -209,6 +217,8 @@ class PacketSpray(Fault):
         cluster = bench.path.policy is Policy.CLUSTER
         must = marks(Kind.REFLEXIVE_IP if cluster else Kind.POD)
         return Deal(
+            number,
+            now_ns,
             f"the balancer sends each packet to any node for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
             tuple(Effect(flow, must, MOVED, VIOLATION) for flow in bench.flows),
@@ -245,6 +255,8 @@ class StuckFlows(Fault):
         bench.path.stuck.update(flows)
         must = marks(Sign.OUTAGE, Sign.LOSS_UP)
         return Deal(
+            number,
+            now_ns,
             f"{counted(len(flows), 'flow')} of {len(bench.flows)} have a stale entry that leads nowhere",
             FOREVER_NS,
             tuple(Effect(flow, must, LOST, silent=PROVED_OR_NOT) for flow in flows),

@@ -61,6 +61,8 @@ class NodeRehash(Fault):
         must = marks(Kind.REFLEXIVE_IP if path.policy is Policy.CLUSTER else Kind.NODE)
         may = MOVED if path.policy is Policy.CLUSTER else marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
         return Deal(
+            number,
+            now_ns,
             f'node "{name}" ({ip}) joins the balancer: {len(moved)} of {counted(len(before), "flow")} rehashed to it',
             now_ns,
             tuple(Effect(flow, must, may - must, VIOLATION) for flow in moved),
@@ -83,12 +85,14 @@ class DeadTarget(Fault):
         homes = {name: [flow for flow in bench.flows if path.node_of(flow) == name] for name in path.nodes}
         name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
         if name is None:
-            return Deal("every node has a pod: none can die without the pool", now_ns)
+            return Deal(number, now_ns, "every node has a pod: none can die without the pool", now_ns)
         path.unhealthy.add(name)
         bench.tell("node", name, "not Ready")
         bench.stage.play(self._drain(bench, name))
         must = marks(Sign.OUTAGE, Sign.LOSS_UP, Kind.REFLEXIVE_IP)
         return Deal(
+            number,
+            now_ns,
             f'node "{name}" is dead, and the balancer pins {counted(len(homes[name]), "flow")} to it '
             f"for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
@@ -132,6 +136,8 @@ class VipFailover(Fault):
         must = marks(Kind.REFLEXIVE_IP, Sign.LOSS_UP)
         again = f", and to and fro {self.times} times" if self.times > 1 else ""
         return Deal(
+            number,
+            now_ns,
             f'the service\'s address moves from node "{old}" to node "{new}" in {format_duration(self.gap_ns)}{again}',
             now_ns + self.lasts_ns,
             tuple(Effect(flow, must, MOVED | LOST, VIOLATION) for flow in bench.flows),
@@ -159,6 +165,8 @@ class LbChurn(Fault):
         bench.tell("service", SERVICE, "changed: annotations")
         must = marks(Sign.LOSS_UP)
         return Deal(
+            number,
+            now_ns,
             f"the balancer is made anew: nothing passes for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
             tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),
@@ -182,6 +190,8 @@ class LocalPolicy(Fault):
         hosts = {pod.node for pod in bench.path.pods.values()}
         empty = [name for name in bench.path.nodes if name not in hosts]
         return Deal(
+            number,
+            now_ns,
             f"policy Local, and {counted(len(empty), 'node')} without a pod in the balancer",
             FOREVER_NS,
             some=marks(Sign.OUTAGE),
@@ -204,7 +214,11 @@ class ClientIpSpread(Fault):
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Nothing is to be done: nodes do not share their affinity."""
         return Deal(
-            "affinity ClientIP is kept per node, and the balancer hashes one client over nodes", FOREVER_NS, quiet=True
+            number,
+            now_ns,
+            "affinity ClientIP is kept per node, and the balancer hashes one client over nodes",
+            FOREVER_NS,
+            quiet=True,
         )
 
 
@@ -228,6 +242,8 @@ class Blackout(Fault):
         bench.mangler.add(_black_hole(bench, until_ns, "no-link"))
         how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
         return Deal(
+            number,
+            now_ns,
             f"nothing passes {how_long}",
             until_ns,
             tuple(Effect(flow, marks(Sign.LOSS_UP), marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),

@@ -65,6 +65,8 @@ class Loss(PacketFault):
         until_ns = now_ns + self.for_ns
         self._drop(bench, number, flows, self.direction, until_ns)
         return Deal(
+            number,
+            now_ns,
             f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
             f"for {format_duration(self.for_ns)}",
             until_ns,
@@ -114,6 +116,8 @@ class CountReset(PacketFault):
         self._drop(bench, number, flows, Direction.DOWN, until_ns)
         bench.stage.play(self._forget(bench))
         return Deal(
+            number,
+            now_ns,
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "
             f"{format_duration(self.for_ns)}, and the pods forget all flows in the midst of it",
             until_ns,
@@ -159,6 +163,8 @@ class DuplicateReorder(PacketFault):
         )
         must = marks(Sign.DUPLICATES, Sign.REORDERING)
         return Deal(
+            number,
+            now_ns,
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are duplicated, and {self.share} of the copies "
             f"are held back by {format_duration(self.delay_ns)}, for {format_duration(self.for_ns)}",
             until_ns,
@@ -189,6 +195,8 @@ class Mtu(Fault):
             )
         )
         return Deal(
+            number,
+            now_ns,
             f"a hop drops datagrams of more than {self.limit} bytes of payload",
             FOREVER_NS,
             some=marks(Sign.LOSS_UP),
@@ -221,6 +229,8 @@ class FirstPacketRace(Fault):
             )
         )
         return Deal(
+            number,
+            now_ns,
             f"{100 * self.probability:.3g} % of the flows lose their first packet",
             FOREVER_NS,
             some=marks(Sign.LOSS_UNTOLD),

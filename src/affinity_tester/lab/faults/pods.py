@@ -70,6 +70,8 @@ class StaleFlow(Fault):
         bench.stage.play(bench.stage.kill_pod(name))
         bench.path.dead.add(name)
         return Deal(
+            number,
+            now_ns,
             f'pod "{name}" is deleted, and the entries of {counted(len(flows), "flow")} stay',
             FOREVER_NS,
             tuple(Effect(flow, marks(Sign.OUTAGE, Sign.LOSS_UP), LOST, silent=BROKEN) for flow in flows),
@@ -94,6 +96,8 @@ class TerminatingBackend(Fault):
         bench.stage.play(self._end(bench, name))
         must = marks(Sign.LOSS_UP, Kind.POD)
         return Deal(
+            number,
+            now_ns,
             f'pod "{name}" terminates and closes its socket {format_duration(self.for_ns)} before it leaves the pool: '
             f"{counted(len(flows), 'flow')}",
             now_ns + self.for_ns,
@@ -127,6 +131,8 @@ class EarlyFlush(Fault):
         bench.path.flush_pod(name)
         bench.stage.play(self._end(bench, name))
         return Deal(
+            number,
+            now_ns,
             f'pod "{name}" terminates, still serving, and {counted(len(flows), "flow")} are taken from it',
             now_ns,
             tuple(Effect(flow, marks(Kind.POD), MOVED, AVOIDABLE) for flow in flows),
@@ -160,6 +166,8 @@ class PodRestart(Fault):
         bench.stage.play(self._again(bench, name))
         judged = Judged(Judgement.POD_RESTART)
         return Deal(
+            number,
+            now_ns,
             f'the container of pod "{name}" restarts within {format_duration(self.gap_ns)}: {counted(len(flows), "flow")}',
             now_ns + self.gap_ns,
             tuple(Effect(flow, marks(Kind.INSTANCE, Sign.LOSS_UP), LOST, judged) for flow in flows),
@@ -194,6 +202,8 @@ class PodAdded(Fault):
         bench.stage.play(self._join(bench, node, flows))
         must = marks(Kind.POD, Kind.INSTANCE)
         return Deal(
+            number,
+            now_ns,
             f'a pod joins the pool on node "{node}", and {counted(len(flows), "flow")} move to it',
             now_ns,
             tuple(Effect(flow, must, MOVED, AVOIDABLE) for flow in flows),
@@ -232,6 +242,8 @@ class PodDeleted(Fault):
         bench.path.dead.add(name)
         bench.stage.play(self._end(bench, name))
         return Deal(
+            number,
+            now_ns,
             f'pod "{name}" is deleted, and {counted(len(flows), "flow")} move {format_duration(self.gap_ns)} later',
             now_ns + self.gap_ns,
             tuple(Effect(flow, marks(Kind.POD), MOVED | LOST, UNAVOIDABLE) for flow in flows),
@@ -273,6 +285,8 @@ class RollingUpdate(Fault):
         bench.stage.play(self._roll(bench, names, number))
         losses = LOST if self.lossy else marks()
         return Deal(
+            number,
+            now_ns,
             f"{counted(len(names), 'pod')} are replaced, one every {format_duration(self.every_ns)}"
             + (", and each proxy follows after 0.3 to 1.6 s" if self.lossy else ""),
             now_ns + self.lasts_ns,

@@ -69,6 +69,8 @@ class HungPod(Fault):
         may = LOST | {Sign.OUTAGE}
         how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
         return Deal(
+            number,
+            now_ns,
             f'pod "{name}" hangs {how_long}, and its endpoint stays ready: {counted(len(flows), "flow")}',
             now_ns + self.for_ns if self.for_ns else FOREVER_NS,
             tuple(Effect(flow, told | {Sign.LOSS_UP}, may, silent=SILENT) for flow in flows),
@@ -111,6 +113,8 @@ class RepliesHeld(Fault):
         )
         may = marks(Sign.LOSS_UNTOLD, Sign.REORDERING)
         return Deal(
+            number,
+            now_ns,
             f"all replies wait for {format_duration(self.for_ns)}, and come at once then",
             until_ns,
             tuple(Effect(flow, marks(Sign.LOSS_DOWN), may) for flow in bench.flows),
@@ -159,6 +163,8 @@ class NodeDown(Fault):
         must = marks(Sign.OUTAGE, Sign.LOSS_UP)
         may = MOVED | LOST
         return Deal(
+            number,
+            now_ns,
             f'node "{name}" is off for {format_duration(self.for_ns)}: {counted(len(pods), "pod")} with '
             f"{counted(len(served), 'flow')}, and {counted(len(entering), 'flow')} more that enter by it",
             now_ns + self.for_ns,
@@ -245,6 +251,8 @@ class LateCheck(Fault):
         told = marks(Sign.OUTAGE) if self.drain_ns > OUTAGE_NS else marks()
         must = marks(Sign.LOSS_UP, Kind.POD)
         return Deal(
+            number,
+            now_ns,
             f'{counted(len(pods), "pod")} of node "{node}" leave the pool, and the balancer sends '
             f"{counted(len(flows), 'flow')} there for {format_duration(self.drain_ns)}",
             now_ns + self.drain_ns,
@@ -289,6 +297,8 @@ class ScaledToZero(Fault):
             path.remove_pod(name)
         bench.stage.play(self._refill(bench, pods, nodes))
         return Deal(
+            number,
+            now_ns,
             f"all {counted(len(pods), 'pod')} leave the pool, and as many new ones come {format_duration(self.for_ns)} later",
             now_ns + self.for_ns,
             tuple(Effect(flow, marks(Sign.LOSS_UP, Kind.POD), MOVED | LOST, EXPLAINED) for flow in flows),

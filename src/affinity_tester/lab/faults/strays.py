@@ -44,6 +44,8 @@ class WrongSource(Fault):
         bench.stage.play(self._end(bench, flows))
         must = marks(Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
         return Deal(
+            number,
+            now_ns,
             f"replies to {counted(len(flows), 'flow')} leave from another address for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
             tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD), strays=BROKEN) for flow in flows),
@@ -85,6 +87,8 @@ class CrossDelivery(PacketFault):
         lost = marks(Sign.LOSS_DOWN)
         may = marks(Sign.LOSS_UNTOLD) | (marks(Sign.OUTAGE) if self.probability == 1 else marks())
         return Deal(
+            number,
+            now_ns,
             f"{self.share} of the replies of {counted(len(owners), 'flow')} are delivered to another flow each, "
             f"for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
@@ -124,6 +128,8 @@ class OnePacket(Fault):
         must = marks(Kind.POD, Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
         may = MOVED | marks(Sign.LOSS_UNTOLD, Sign.OUTAGE)
         return Deal(
+            number,
+            now_ns,
             f"nodes send each packet to any pod for {format_duration(self.for_ns)}, and most pods answer past them",
             now_ns + self.for_ns,
             tuple(Effect(flow, must, may, VIOLATION, BROKEN, BROKEN) for flow in bench.flows),
