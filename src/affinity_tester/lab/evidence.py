@@ -17,9 +17,9 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import LOST, Deal, Judged, Sign, counted
-from affinity_tester.lab.lab_record import Ledger, Seen
-from affinity_tester.lab.packet_log import Deed, Delayed, Direction, Dropped, Duplicated
+from affinity_tester.lab.fault import LOST, Injection, Judged, Observable, Symptom, counted
+from affinity_tester.lab.lab_record import LabRecord, SessionRecord
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S
@@ -28,99 +28,106 @@ LAG_NS = NS_PER_S
 LOSS_NS = 2 * NS_PER_S
 """The client's loss threshold."""
 
-REDS: Mapping[type[SessionEvent], Sign] = {
-    OutageStarted: Sign.OUTAGE,
-    WrongSource: Sign.WRONG_SOURCE,
-    CrossDelivered: Sign.CROSS_DELIVERED,
-    NetworkError: Sign.NETWORK_ERROR,
-    DuplicateDiffers: Sign.DUPLICATE_DIFFERS,
-    ClientFault: Sign.CLIENT_FAULT,
+ALERTS: Mapping[type[SessionEvent], Symptom] = {
+    OutageStarted: Symptom.OUTAGE,
+    WrongSource: Symptom.WRONG_SOURCE,
+    CrossDelivered: Symptom.CROSS_DELIVERED,
+    NetworkError: Symptom.NETWORK_ERROR,
+    DuplicateDiffers: Symptom.DUPLICATE_DIFFERS,
+    ClientFault: Symptom.CLIENT_FAULT,
 }
 """Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
 
-STRAYS: frozenset[Kind | Sign] = frozenset({Sign.WRONG_SOURCE, Sign.CROSS_DELIVERED})
+STRAYS: frozenset[Observable] = frozenset({Symptom.WRONG_SOURCE, Symptom.CROSS_DELIVERED})
 """Replies that arrived elsewhere than they should have."""
 
-_WAYS = (Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD)
+_WAYS = (Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD)
 
-MAKERS: Mapping[Sign, Callable[[Deed], bool]] = {
-    Sign.LOSS_UP: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.UP,
-    Sign.LOSS_DOWN: lambda deed: isinstance(deed, Dropped) and deed.direction is Direction.DOWN,
-    Sign.DUPLICATES: lambda deed: isinstance(deed, Duplicated),
-    Sign.REORDERING: lambda deed: isinstance(deed, Delayed),
+PACKET_CAUSES: Mapping[Symptom, Callable[[PacketEvent], bool]] = {
+    Symptom.LOSS_UP: lambda packet: isinstance(packet, Dropped) and packet.direction is Direction.UP,
+    Symptom.LOSS_DOWN: lambda packet: isinstance(packet, Dropped) and packet.direction is Direction.DOWN,
+    Symptom.DUPLICATES: lambda packet: isinstance(packet, Duplicated),
+    Symptom.REORDERING: lambda packet: isinstance(packet, Delayed),
 }
 """The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
 
 
-def effort(ledger: Ledger, injection: Deal) -> Iterator[str]:
+def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
     """Whether a fault touched any session at all, and did what is left to chance at least once."""
-    sessions = list(_touched(ledger, injection))
-    if injection.quiet:
+    sessions = list(_affected_sessions(record, injection))
+    if injection.unobservable:
         return
-    if injection.some:
-        yield from _somewhere(ledger, injection)
+    if injection.must_somewhere:
+        yield from _somewhere(record, injection)
         return
     if not sessions:
         yield "it touched no session"
         return
-    deeds = [
-        deed for session in sessions for deed in ledger.deeds.get(session.flow, ()) if within(injection, deed.at_ns)
+    packets = [
+        packet
+        for session in sessions
+        for packet in record.packets.get(session.flow, ())
+        if is_active_at(injection, packet.at_ns)
     ]
-    wanted = {sign for effect in injection.effects for sign in effect.must}
-    for sign, makes in MAKERS.items():
-        if sign in wanted and not any(map(makes, deeds)):
-            yield f"the lab did nothing that makes {sign.value}: too short a time, or chance (try another seed)"
-    if Sign.REORDERING in wanted and not any(
+    wanted = {symptom for effect in injection.effects for symptom in effect.must}
+    for symptom, causes in PACKET_CAUSES.items():
+        if symptom in wanted and not any(map(causes, packets)):
+            yield f"the lab did nothing that makes {symptom.value}: too short a time, or chance (try another seed)"
+    if Symptom.REORDERING in wanted and not any(
         session.summary and session.summary.total.reordered for session in sessions
     ):
         yield "no session counted a reordered reply"
 
 
-def _somewhere(ledger: Ledger, injection: Deal) -> Iterator[str]:
+def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
     """What is to be seen by at least one session, and was by none."""
-    told: set[Kind | Sign] = set()
-    for session in ledger.sessions.values():
-        told |= {kind for change in session.changes.values() if straddles(change, injection) for kind in change.kinds}
-        told |= {REDS[type(event)] for event in session.reds if type(event) in REDS}
+    told: set[Kind | Symptom] = set()
+    for session in record.sessions.values():
+        told |= {kind for change in session.changes.values() if overlaps(change, injection) for kind in change.kinds}
+        told |= {ALERTS[type(event)] for event in session.alerts if type(event) in ALERTS}
         if session.summary is not None:
             losses = session.summary.losses
-            told |= {sign for sign, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count}
-    for what in sorted(injection.some - told):
+            told |= {
+                symptom for symptom, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count
+            }
+    for what in sorted(injection.must_somewhere - told):
         yield f"no session saw {what.value}"
 
 
-def seen_words(ledger: Ledger, injection: Deal) -> str:
+def describe(record: LabRecord, injection: Injection) -> str:
     """What the fault's sessions saw of it, in words."""
-    wanted = {what for effect in injection.effects for what in effect.allowed} | injection.some | injection.may
+    wanted = (
+        {what for effect in injection.effects for what in effect.allowed} | injection.must_somewhere | injection.may
+    )
     seen: Counter[str] = Counter()
     noticed = 0
-    for session in _touched(ledger, injection):
+    for session in _affected_sessions(record, injection):
         mine: Counter[str] = Counter()
-        changes = [change for change in session.changes.values() if straddles(change, injection)]
+        changes = [change for change in session.changes.values() if overlaps(change, injection)]
         kinds = {kind for change in changes for kind in change.kinds}
         mine.update(kind.value for kind in Kind if kind in kinds & wanted)
         if session.summary is not None and wanted & LOST:
             losses = session.summary.losses
             mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
-        if session.summary is not None and wanted & {Sign.DUPLICATES, Sign.REORDERING}:
+        if session.summary is not None and wanted & {Symptom.DUPLICATES, Symptom.REORDERING}:
             total = session.summary.total
             mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
         mine.update(
-            REDS[type(event)].value
-            for event in session.reds
-            if REDS.get(type(event)) in wanted and within(injection, caused_ns(event))
+            ALERTS[type(event)].value
+            for event in session.alerts
+            if ALERTS.get(type(event)) in wanted and is_active_at(injection, cause_ns(event))
         )
-        given = (session.judged[change.number] for change in changes if change.number in session.judged)
+        given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
         mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
         mine.update(
             f"outage judged {Judged(outage.judgement, outage.avoidable)}"
-            for outage in session.outages.values()
-            if Sign.OUTAGE in wanted and overlaps(injection, outage.since_ns, outage.at_ns)
+            for outage in session.outages_judged.values()
+            if Symptom.OUTAGE in wanted and is_active(injection, outage.since_ns, outage.at_ns)
         )
         mine.update(
             f"{stray.stray.value} judged {stray.judgement.value}"
-            for stray in session.strays.values()
-            if wanted & STRAYS and within(injection, stray.heard_ns)
+            for stray in session.strays_judged.values()
+            if wanted & STRAYS and is_active_at(injection, stray.heard_ns)
         )
         noticed += mine.total() > 0
         seen.update(mine)
@@ -128,28 +135,28 @@ def seen_words(ledger: Ledger, injection: Deal) -> str:
     return f"{counted(noticed, 'session')}: {', '.join(parts)}" if parts else "nothing"
 
 
-def _touched(ledger: Ledger, injection: Deal) -> Iterator[Seen]:
+def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[SessionRecord]:
     flows: set[TransportAddress] = {effect.flow for effect in injection.effects}
-    anybody = bool(injection.some or injection.may)
-    return (session for session in ledger.sessions.values() if anybody or session.flow in flows)
+    anybody = bool(injection.must_somewhere or injection.may)
+    return (session for session in record.sessions.values() if anybody or session.flow in flows)
 
 
-def caused_ns(event: SessionEvent) -> int:
+def cause_ns(event: SessionEvent) -> int:
     """About when what this tells happened: drops are counted when the losses that they made are."""
     drops = isinstance(event, ClientFault) and event.fault == "socket-drops"
     return event.at_ns - LOSS_NS if drops else event.at_ns
 
 
-def within(injection: Deal, at_ns: int) -> bool:
+def is_active_at(injection: Injection, at_ns: int) -> bool:
     """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
     return injection.at_ns - LAG_NS <= at_ns <= injection.until_ns + LAG_NS
 
 
-def overlaps(injection: Deal, from_ns: int, to_ns: int) -> bool:
+def is_active(injection: Injection, from_ns: int, to_ns: int) -> bool:
     """Whether the fault's cause lasted at some time from then to then."""
     return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.until_ns + LAG_NS
 
 
-def straddles(change: Change, injection: Deal) -> bool:
+def overlaps(change: Change, injection: Injection) -> bool:
     """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
     return change.before.sent_ns <= injection.until_ns + LAG_NS and injection.at_ns <= change.seen_ns

@@ -31,7 +31,7 @@ from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy
-from affinity_tester.lab.packet_log import Deed, Direction, Dropped, Rerouted
+from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 from affinity_tester.lab.rendezvous import draw, weight_to_win, winner
 
 STAND_IN_NET = "127.3"
@@ -44,14 +44,14 @@ MAX_DRAWS = 1000
 """Ports tried before a node counts as out of them: a lab uses a few hundred of 64,512."""
 
 
-class NetworkPath:
+class NetworkModel:
     """The balancer, its nodes and their pods."""
 
     def __init__(
         self,
         *,
         seed: int,
-        record: Callable[[Deed], None],
+        log: Callable[[PacketEvent], None],
         claim: Callable[[TransportAddress], bool] = lambda _source: True,
         policy: Policy = Policy.CLUSTER,
         affinity: Affinity = Affinity.NONE,
@@ -69,13 +69,13 @@ class NetworkPath:
         self.pods: dict[str, Pod] = {}
         self.flows: dict[TransportAddress, Flow] = {}
         self.idle_ns = idle_ns
-        self.dead: set[str] = set()
+        self.dead_pods: set[str] = set()
         """Pods that answer nobody, whatever their endpoint says: hung, or their socket is closed."""
-        self.unhealthy: set[str] = set()
+        self.dead_nodes: set[str] = set()
         """Nodes that swallow the flows which the balancer still pins to them."""
-        self.off: set[str] = set()
+        self.powered_off: set[str] = set()
         """Nodes without power, which the balancer sends to as before, new flows too, until its check has failed."""
-        self.stuck: set[TransportAddress] = set()
+        self.stuck_flows: set[TransportAddress] = set()
         """Flows that a stale entry on the way leads nowhere."""
         self.vip: str | None = None
         """The node that holds the service's address; None: the balancer hashes."""
@@ -85,10 +85,10 @@ class NetworkPath:
         """Nodes send each packet to any pod, and know only the replies of the pod that their flow table has."""
         self.rewrites_ports = False
         """Policy Local: something on the way gives new flows any port in place of the client's."""
-        self.shared: set[TransportAddress] = set()
+        self.shared_sources: set[TransportAddress] = set()
         """Source addresses that two flows have at once."""
         self._seed = seed
-        self._record = record
+        self._log = log
         self._claim = claim
         self._affinity_ns = affinity_ns
         self._ports = random.Random(f"{seed}/ports")  # noqa: S311 - repeatable, not secret
@@ -111,10 +111,10 @@ class NetworkPath:
         if name is None:
             self._drop(flow, now_ns, "no-node")
             return None
-        if name in self.unhealthy or name in self.off:
+        if name in self.dead_nodes or name in self.powered_off:
             self._drop(flow, now_ns, "dead-node")
             return None
-        if flow in self.stuck:
+        if flow in self.stuck_flows:
             self._drop(flow, now_ns, "stale-entry")
             return None
         node = self.nodes[name]
@@ -131,11 +131,11 @@ class NetworkPath:
         if self.affinity is Affinity.CLIENT_IP:
             node.clients[flow.ip] = (entry.pod.name, now_ns)
         state.entry = entry
-        if entry.pod.name in self.dead:
+        if entry.pod.name in self.dead_pods:
             self._drop(flow, now_ns, "dead-pod")
             return None
         if state.identity is not None and state.identity != entry.identity:
-            self._record(Rerouted(flow, now_ns, before=state.identity, after=entry.identity))
+            self._log(Rerouted(flow, now_ns, before=state.identity, after=entry.identity))
         state.identity = entry.identity
         return entry
 
@@ -195,7 +195,7 @@ class NetworkPath:
     def remove_node(self, name: str) -> None:
         """Take a node out of the balancer's hash, with its tables."""
         del self.nodes[name]
-        self.unhealthy.discard(name)
+        self.dead_nodes.discard(name)
         self._winners.clear()
 
     def add_pod(self, pod: Pod) -> None:
@@ -255,24 +255,24 @@ class NetworkPath:
         """Give a flow a new entry to this pod at its node, as a proxy that hashes over pods does."""
         self._enter(self._node(flow), flow, pod, now_ns)
 
-    def share_source(self, thief: TransportAddress, victim: TransportAddress, now_ns: int) -> None:
+    def share_source(self, taker: TransportAddress, owner: TransportAddress, now_ns: int) -> None:
         """Give `thief` the source address that `victim` has at the same pod and node: replies to both go to the thief.
 
         Raises `ValueError` unless both have entries there.
         """
-        mine, theirs = self.entry_of(thief), self.entry_of(victim)
-        same_node = self.node_of(thief) == self.node_of(victim)
+        mine, theirs = self.entry_of(taker), self.entry_of(owner)
+        same_node = self.node_of(taker) == self.node_of(owner)
         if not same_node or mine is None or theirs is None or mine.pod.name != theirs.pod.name:
             raise ValueError("the two flows do not meet at one pod and node")
-        self._enter(self._node(thief), thief, mine.pod, now_ns, source=theirs.source)
-        self.shared.add(theirs.source)
+        self._enter(self._node(taker), taker, mine.pod, now_ns, source=theirs.source)
+        self.shared_sources.add(theirs.source)
 
-    def part_source(self, thief: TransportAddress, victim: TransportAddress, now_ns: int) -> None:
+    def part_source(self, taker: TransportAddress, owner: TransportAddress, now_ns: int) -> None:
         """End `share_source`: the victim's replies come back to it, and the thief gets a port of its own."""
-        theirs = self.entry_of(victim)
+        theirs = self.entry_of(owner)
         if theirs is not None:
-            self.shared.discard(theirs.source)
-            self.rewrite_port(thief, now_ns)
+            self.shared_sources.discard(theirs.source)
+            self.rewrite_port(taker, now_ns)
             self._replies[theirs.source, theirs.pod.address] = theirs
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class NetworkPath:
     @property
     def _weights(self) -> dict[str, float]:
         return {
-            node.name: node.weight for node in self.nodes.values() if node.hashed and node.name not in self.unhealthy
+            node.name: node.weight for node in self.nodes.values() if node.hashed and node.name not in self.dead_nodes
         }
 
     def _node(self, flow: TransportAddress) -> Node:
@@ -298,7 +298,7 @@ class NetworkPath:
         return now_ns - entry.last_ns <= self.idle_ns
 
     def _drop(self, flow: TransportAddress, now_ns: int, reason: str) -> None:
-        self._record(Dropped(flow, now_ns, Direction.UP, reason))
+        self._log(Dropped(flow, now_ns, Direction.UP, reason))
 
     def _backends(self, node: Node) -> list[Pod]:
         """Where a node may send new flows: ready pods, else those that still serve while they terminate (KEP-1669)."""
