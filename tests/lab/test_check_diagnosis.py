@@ -31,7 +31,7 @@ def record(*events: IncidentClosed | RunDiagnosed, fault: Fault | None = None) -
     made = LabRecord([fault])
     made.inject(Injection(1, 5 * S, "done", 6 * S))
     for event in events:
-        made.conclude(event)
+        made.feed(event)
     return made
 
 

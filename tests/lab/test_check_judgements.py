@@ -79,19 +79,18 @@ class Run:
 
     def findings(self) -> Findings:
         record = LabRecord([self.fault], 2 * S, self.move_ns, self.wanted)
-        record.observe(SessionStarted(0, "B", FLOW))
+        record.feed(SessionStarted(0, "B", FLOW))
         record.inject(self.injection)
         for at_ns in self.truth:
             record.pool_changed(at_ns)
         for since_ns, until_ns in self.told:
-            record.conclude(PoolObserved(until_ns, since_ns, until_ns, EMPTY))
+            record.feed(PoolObserved(until_ns, since_ns, until_ns, EMPTY))
         for packet in self.packets:
             record.log_packet(packet)
         for event in self.events:
-            record.observe(event)
-            record.conclude(event)
-        record.observe(SendingStopped(60 * S, interrupted=False))
-        record.observe(
+            record.feed(event)
+        record.feed(SendingStopped(60 * S, interrupted=False))
+        record.feed(
             SessionSummary(
                 at_ns=60 * S,
                 session="B",
@@ -106,7 +105,7 @@ class Run:
             )
         )
         if self.verdict is not None:
-            record.conclude(Verdict(60 * S, self.verdict, ("x",), "", 1, 1, 1))
+            record.feed(Verdict(60 * S, self.verdict, ("x",), "", 1, 1, 1))
         return compare(record)
 
     def problems(self) -> list[str]:

@@ -144,13 +144,13 @@ class Run:
     def findings(self) -> Findings:
         record = LabRecord(PLAN)
         for name, flow in FLOWS.items():
-            record.observe(SessionStarted(0, name, flow))
+            record.feed(SessionStarted(0, name, flow))
         for injection in self.injections.values():
             record.inject(injection)
         for packet in self.packets:
             record.log_packet(packet)
         for event in (*self.events, *self.summaries.values()):
-            record.observe(event)
+            record.feed(event)
         if self.invalid_reason:
             record.invalidate(self.invalid_reason)
         return compare(record)
@@ -188,7 +188,7 @@ def test_a_run_in_which_all_agrees_passes() -> None:
 def test_an_injection_is_told_with_the_sessions_that_must_notice() -> None:
     record = LabRecord(PLAN)
     for name, flow in FLOWS.items():
-        record.observe(SessionStarted(0, name, flow))
+        record.feed(SessionStarted(0, name, flow))
     assert record.inject(Run().injections[2]) == Injected(10 * S, 2, "port-rewrite", "a port is rewritten", ("B",))
 
 
@@ -526,10 +526,10 @@ def common_run(*losses: Losses) -> Findings:
     record = LabRecord([Mtu(at_ns=10 * S)])
     record.inject(Injection(1, 10 * S, "done", 1 << 62, must_somewhere=frozenset({Symptom.LOSS_UP}), may=LOST))
     for name, lost_by in zip(FLOWS, losses, strict=False):
-        record.observe(SessionStarted(0, name, FLOWS[name]))
+        record.feed(SessionStarted(0, name, FLOWS[name]))
         for number in range(lost_by.total):
             record.log_packet(Dropped(FLOWS[name], 11 * S + number, UP, "mtu"))
-        record.observe(summary(name, lost_by))
+        record.feed(summary(name, lost_by))
     return compare(record)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,7 +17,7 @@ from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.packet_log import Dropped
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import parse
-from affinity_tester.lab.runner import run_plan
+from affinity_tester.lab.runner import open_lab
 
 PLAN = """
 sessions: 4
@@ -29,13 +30,26 @@ faults:
 """
 
 
+async def run_plan(
+    plan: Plan, record: LabRecord, emit: Callable[[Event], None], stop: asyncio.Event | None = None
+) -> None:
+    """Run a plan until its time is over, or `stop` ends it; the record gets every event, and then `emit`."""
+
+    def feed(event: Event) -> None:
+        record.feed(event)
+        emit(event)
+
+    async with open_lab(plan, record, feed) as lab:
+        await lab.run(stop or asyncio.Event(), asyncio.Event())
+
+
 @pytest.mark.busy
 @pytest.mark.parametrize(("policy", "affinity"), [(Policy.LOCAL, Affinity.NONE), (Policy.CLUSTER, Affinity.CLIENT_IP)])
 async def test_a_fault_is_seen_under_each_kind_of_service(policy: Policy, affinity: Affinity) -> None:
     plan = parse(PLAN.format(policy=policy, affinity=affinity), "x")
     record = LabRecord(plan.faults)
     events: list[Event] = []
-    await run_plan(plan, record, events.append, asyncio.Event(), asyncio.Event())
+    await run_plan(plan, record, events.append)
     busy.look_at_counts(record.total)
     findings = compare(record)
     assert findings.passed, findings
@@ -55,7 +69,7 @@ async def test_what_emit_raises_ends_the_run() -> None:
             raise ConnectionResetError("nobody reads this")
 
     with pytest.raises(ConnectionResetError, match="nobody reads this"):
-        await run_plan(plan, LabRecord(plan.faults), emit, asyncio.Event(), asyncio.Event())
+        await run_plan(plan, LabRecord(plan.faults), emit)
 
 
 async def test_a_run_that_is_stopped_early_says_what_was_not_injected() -> None:
@@ -66,7 +80,7 @@ async def test_a_run_that_is_stopped_early_says_what_was_not_injected() -> None:
         if isinstance(event, SessionStarted):
             stop.set()
 
-    await run_plan(plan, record, emit, stop, asyncio.Event())
+    await run_plan(plan, record, emit, stop)
     assert [row.problems for row in compare(record).rows] == [("it was not injected",)]
 
 
@@ -135,11 +149,10 @@ async def run(text: str) -> Done:
     done = Done(plan, LabRecord(plan.faults, plan.settle_ns))
 
     def emit(event: Event) -> None:
-        done.record.conclude(event)
         if isinstance(event, PoolObserved):
             done.told.append(event)
 
-    await run_plan(plan, done.record, emit, asyncio.Event(), asyncio.Event())
+    await run_plan(plan, done.record, emit)
     return done
 
 

@@ -88,5 +88,5 @@ class StagedRun:
         return not wanted and total.timer_misses > MAX_TIMER_MISSES * slots
 
     def _tell(self, event: Event) -> None:
-        self.record.conclude(event)
+        self.record.feed(event)
         self._show(event)

@@ -140,8 +140,8 @@ class LabRecord:
         """The lab did something to a packet."""
         self.packets.setdefault(packet.flow, []).append(packet)
 
-    def observe(self, event: Event) -> None:
-        """The client saw something."""
+    def feed(self, event: Event) -> None:
+        """Take in an event of the run: what the client saw, what the analysis made of it, what the control plane told."""
         match event:
             case SessionStarted():
                 self.sessions[event.session] = SessionRecord(event.session, event.local)
@@ -171,10 +171,6 @@ class LabRecord:
                 self.invalidate("no session was answered")
             case ForeignServer():
                 self.invalidate("the pods' replies name no pod")
-
-    def conclude(self, event: Event) -> None:
-        """The analysis told something, or the control plane did."""
-        match event:
             case PoolObserved():
                 self.told_ns.append((event.since_ns, event.until_ns))
                 if self._blind_since_ns is not None:

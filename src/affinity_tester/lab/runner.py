@@ -1,4 +1,4 @@
-"""Runs a plan: pods, balancer and client in one event loop on loopback, faults on time, and the comparison at the end."""
+"""Run a plan: pods, balancer and client in one event loop on loopback, and the faults on time."""
 
 from __future__ import annotations
 
@@ -31,19 +31,12 @@ ADVANCE_S = 0.02
 """How often the lab's control plane looks what has arrived."""
 
 
-async def run_plan(
-    plan: Plan, record: LabRecord, emit: Callable[[Event], None], stop: asyncio.Event, abort: asyncio.Event
-) -> None:
-    """Run a plan until its time is over, and take everything down."""
-    async with open_lab(plan, record, emit) as lab:
-        await lab.run(stop, abort)
-
-
 @asynccontextmanager
 async def open_lab(plan: Plan, record: LabRecord, emit: Callable[[Event], None]) -> AsyncIterator[Lab]:
-    """The plan's pods and balancer, running; the control plane goes on after the client's run, until this ends.
+    """Run the plan's pods and its balancer; the control plane goes on after the client's run, until the context ends.
 
-    Every event of client, lab and control plane goes to `emit` as it happens. Raises `UserError`, and what `emit` raises.
+    Every event of client, lab and control plane goes to `emit` as it happens, which feeds the record: the events that the
+    analysis derives from them belong there too. Raises `UserError`, and what `emit` raises.
     """
     sources = Sources()
     network = NetworkModel(
@@ -129,7 +122,6 @@ class Lab:
             )
 
     def _observe(self, event: Event) -> None:
-        self._record.observe(event)
         self._emit(event)
         if isinstance(event, RunStarted):
             self._runtime.control.start_watch(event.at_ns)
