@@ -69,7 +69,7 @@ class Lab:
         self.network = NetworkModel(seed=1, log=self.packets.append, claim=sources.claim, policy=policy)
         self.impairments = Impairments(self.packets.append)
         for number in (1, 2):
-            self.network.add_node(f"node-{number}", f"127.1.0.{number}")
+            self.network.ingress.add_node(f"node-{number}", f"127.1.0.{number}")
         self.sources = sources
         self.balancer = Balancer.start(self.network, self.impairments, sources, FRONT, self.pod_socket)
         self.clients: list[Client] = []
@@ -120,7 +120,7 @@ async def test_a_flow_keeps_its_pod_and_its_reflexive_address_until_the_path_cha
     assert seen.startswith("127.1.0.")
     for number in range(1, 5):
         assert await client.ask(str(number)) == [pod, seen, str(number)]
-    lab.network.add_node("node-9", "127.1.0.9", lab.network.weight_to_move("node-9", 1))
+    lab.network.ingress.add_node("node-9", "127.1.0.9", lab.network.ingress.weight_to_move("node-9", 1))
     _, moved, _ = await client.ask("5")
     assert moved.startswith("127.1.0.9:")
     lab.network.rewrite_port(client.address, 0)
@@ -203,7 +203,7 @@ async def test_what_the_machine_refuses_is_counted(lab: Lab) -> None:
     def out_of_sockets(_source: TransportAddress) -> bool:
         raise OSError(24, "Too many open files")
 
-    lab.network._claim = out_of_sockets
+    lab.network.sources._claim = out_of_sockets
     client = lab.client()
     client.say("0")
     await until(lambda: bool(lab.balancer.refused))
@@ -279,7 +279,7 @@ async def test_replies_to_a_shared_source_reach_the_thief_alone(lab: Lab) -> Non
     try:
         address = TransportAddress(*pod.getsockname())
         lab.network.add_pod(Pod(name="only", node="node-1", address=address, instance=bytes(8)))
-        lab.network.vip = "node-1"
+        lab.network.ingress.vip = "node-1"
         owner, taker = lab.client(), lab.client()
         for client, token in ((owner, b"victim__"), (taker, b"thief___")):
             client.sock.sendto(probe(token), client.target)

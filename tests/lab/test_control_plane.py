@@ -38,7 +38,7 @@ class Lab:
         self.told: list[Event] = []
         self.changed: list[int] = []
         self.network = NetworkModel(seed=1, log=lambda _deed: None)
-        self.network.add_node("node-1", "127.1.0.1")
+        self.network.ingress.add_node("node-1", "127.1.0.1")
         self.network.add_pod(POD)
         self.control = ControlPlane(
             self.network, self.told.append, one_item_ns=ONE_ITEM_NS, watch_ns=watch_ns, changed=self.changed.append
@@ -137,7 +137,7 @@ def test_cluster_events_come_before_the_pool_they_change() -> None:
     lab = Lab()
     lab.control.add_cluster_event("node", "node-2", "added")
     assert lab.new() == []
-    lab.network.add_node("node-2", "127.1.0.2")
+    lab.network.ingress.add_node("node-2", "127.1.0.2")
     lab.control.publish(2)
     assert lab.new() == [
         ClusterEvent(2, "node", "node-2", "added"),
@@ -153,7 +153,7 @@ def test_nothing_is_told_while_the_api_server_is_gone_and_then_what_may_have_cha
     lab.network.remove_pod("a")
     lab.control.add_cluster_event("node", "node-1", "not Ready")
     lab.control.publish(8 * S)
-    lab.network.add_node("node-2", "127.1.0.2")
+    lab.network.ingress.add_node("node-2", "127.1.0.2")
     lab.pass_time(8 * S, 9 * S)
     lab.control.reconnect(10 * S)
     assert lab.new() == [

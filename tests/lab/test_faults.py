@@ -47,7 +47,7 @@ class Lab:
         self.context = FaultContext(self.network, self.impairments, seed)
         for number in (1, 2, 3, 4) if outside else (1, 2, 3):
             address = TransportAddress(f"127.2.0.{number}", 3478)
-            self.network.add_node(f"node-{number}", f"127.1.0.{number}", hashed=number < 4)
+            self.network.ingress.add_node(f"node-{number}", f"127.1.0.{number}", hashed=number < 4)
             self.network.add_pod(
                 Pod(name=f"pod-{number}", node=f"node-{number}", address=address, instance=bytes([number] * 8))
             )
@@ -169,7 +169,7 @@ def test_a_wipe_hits_the_flows_of_one_node_as_real_proxies_were_measured_to(
     injection = FlowWipe(at_ns=S).inject(lab.context, 1, S)
     lab.send(2 * S)
     session_count = {effect.flow for effect in injection.effects}
-    homes = {flow: lab.network.node_of(flow) for flow in CLIENTS}
+    homes = {flow: lab.network.ingress.node_of(flow) for flow in CLIENTS}
     assert len({homes[flow] for flow in session_count}) == 1
     assert session_count == {flow for flow, node in homes.items() if node == homes[next(iter(session_count))]}
     assert all(effect.must == must for effect in injection.effects)

@@ -45,7 +45,7 @@ class Lab:
             seed=seed, log=self.packets.append, policy=policy, affinity=affinity, idle_ns=30 * S
         )
         for number in (1, 2, 3):
-            self.network.add_node(f"node-{number}", f"127.1.0.{number}")
+            self.network.ingress.add_node(f"node-{number}", f"127.1.0.{number}")
         for number in range(1, pods + 1):
             self.network.add_pod(pod(number))
 
@@ -84,10 +84,10 @@ def test_flows_use_all_nodes_and_all_pods() -> None:
 def test_a_joining_node_moves_only_the_flows_that_hash_to_it(seed: int, flows: int, weight: float) -> None:
     lab = Lab(seed)
     before = lab.send(flows)
-    lab.network.add_node("node-4", "127.1.0.4", weight)
+    lab.network.ingress.add_node("node-4", "127.1.0.4", weight)
     after = lab.send(flows, S)
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
-        if lab.network.node_of(client(number)) == "node-4":
+        if lab.network.ingress.node_of(client(number)) == "node-4":
             assert new is not None
             assert new.source.ip == "127.1.0.4"
         else:
@@ -99,15 +99,15 @@ def test_a_joining_node_takes_just_as_many_flows_as_asked(seed: int, flows: int,
     count = round(fraction * flows)
     lab = Lab(seed)
     lab.send(flows)
-    lab.network.add_node("node-4", "127.1.0.4", lab.network.weight_to_move("node-4", count))
-    assert sum(lab.network.node_of(client(number)) == "node-4" for number in range(flows)) == count
+    lab.network.ingress.add_node("node-4", "127.1.0.4", lab.network.ingress.weight_to_move("node-4", count))
+    assert sum(lab.network.ingress.node_of(client(number)) == "node-4" for number in range(flows)) == count
 
 
 @given(seeds, flow_counts)
 def test_a_leaving_node_moves_only_its_own_flows(seed: int, flows: int) -> None:
     lab = Lab(seed)
     before = lab.send(flows)
-    lab.network.remove_node("node-2")
+    lab.network.ingress.remove_node("node-2")
     for old, new in zip(before, lab.send(flows, S), strict=True):
         assert old is not None
         assert new is not None
@@ -117,17 +117,17 @@ def test_a_leaving_node_moves_only_its_own_flows(seed: int, flows: int) -> None:
 def test_a_flow_that_moves_back_in_time_finds_its_old_entry() -> None:
     lab = Lab()
     before = lab.send(20)
-    lab.network.add_node("node-4", "127.1.0.4", lab.network.weight_to_move("node-4", 20))
+    lab.network.ingress.add_node("node-4", "127.1.0.4", lab.network.ingress.weight_to_move("node-4", 20))
     moved = lab.send(20, S)
     assert not any(a is b for a, b in zip(before, moved, strict=True))
-    lab.network.remove_node("node-4")
+    lab.network.ingress.remove_node("node-4")
     assert all(a is b for a, b in zip(before, lab.send(20, 2 * S), strict=True))
 
 
 def test_a_move_is_recorded_once_with_both_identities() -> None:
     lab = Lab()
     (old,) = lab.send(1)
-    lab.network.add_node("node-4", "127.1.0.4", lab.network.weight_to_move("node-4", 1))
+    lab.network.ingress.add_node("node-4", "127.1.0.4", lab.network.ingress.weight_to_move("node-4", 1))
     (new,) = lab.send(1, S)
     lab.send(1, 2 * S)
     assert old is not None
@@ -196,8 +196,8 @@ def test_policy_local_keeps_the_address_and_uses_local_pods() -> None:
     for number, entry in enumerate(lab.send(30)):
         assert entry is not None
         assert entry.source == TransportAddress("127.3.0.1", 40_000 + number)
-        assert entry.pod.node == lab.network.node_of(client(number))
-    lab.network.add_node("node-4", "127.1.0.4", lab.network.weight_to_move("node-4", 10))
+        assert entry.pod.node == lab.network.ingress.node_of(client(number))
+    lab.network.ingress.add_node("node-4", "127.1.0.4", lab.network.ingress.weight_to_move("node-4", 10))
     lab.network.add_pod(Pod(name="far", node="node-4", address=TransportAddress("127.2.0.9", 1), instance=b"\0" * 8))
     lab.send(30, S)
     assert len(lab.packets) == 10
@@ -212,13 +212,13 @@ def test_policy_local_drops_at_a_node_without_a_pod() -> None:
     lost = [client(number) for number, entry in enumerate(entries) if entry is None]
     assert lost
     assert lab.packets == [Dropped(flow, 0, Direction.UP, "no-local-pod") for flow in lost]
-    assert {lab.network.node_of(flow) for flow in lost} == {"node-3"}
+    assert {lab.network.ingress.node_of(flow) for flow in lost} == {"node-3"}
 
 
 def test_policy_local_takes_another_port_when_the_clients_own_is_not_free() -> None:
     taken = TransportAddress("127.3.0.1", 40_000)
     network = NetworkModel(seed=1, log=lambda _: None, policy=Policy.LOCAL, claim=lambda source: source != taken)
-    network.add_node("node-1", "127.1.0.1")
+    network.ingress.add_node("node-1", "127.1.0.1")
     network.add_pod(pod(1))
     entry = network.forward(client(0), 0)
     assert entry is not None
@@ -284,24 +284,24 @@ def test_new_flows_go_to_ready_pods_then_to_terminating_ones_that_serve() -> Non
 def test_without_a_node_everything_is_dropped() -> None:
     lab = Lab()
     for name in list(lab.network.nodes):
-        lab.network.remove_node(name)
+        lab.network.ingress.remove_node(name)
     assert lab.send(1) == [None]
     assert lab.packets == [Dropped(client(0), 0, Direction.UP, "no-node")]
     with pytest.raises(ValueError, match="no node to take flows from"):
-        lab.network.weight_to_move("node-4", 1)
+        lab.network.ingress.weight_to_move("node-4", 1)
 
 
 def test_a_name_is_given_once() -> None:
     lab = Lab()
     with pytest.raises(ValueError, match="'node-1' is there already"):
-        lab.network.add_node("node-1", "127.1.0.9")
+        lab.network.ingress.add_node("node-1", "127.1.0.9")
     with pytest.raises(ValueError, match="'pod-1' is there already"):
         lab.network.add_pod(pod(1))
 
 
 def test_a_node_without_a_free_port_says_so() -> None:
     network = NetworkModel(seed=1, log=lambda _: None, claim=lambda _: False)
-    network.add_node("node-1", "127.1.0.1")
+    network.ingress.add_node("node-1", "127.1.0.1")
     network.add_pod(pod(1))
     with pytest.raises(RuntimeError, match=r"no free port on 127\.1\.0\.1"):
         network.forward(client(0), 0)
@@ -335,43 +335,43 @@ def test_a_dead_pod_swallows_its_flows_and_their_entries_stay_alive_by_it() -> N
 def test_an_unhealthy_node_keeps_its_flows_and_gets_no_new_ones() -> None:
     lab = Lab()
     lab.send(30)
-    pinned = {flow for flow in lab.network.flows if lab.network.node_of(flow) == "node-1"}
-    lab.network.dead_nodes.add("node-1")
+    pinned = {flow for flow in lab.network.flows if lab.network.ingress.node_of(flow) == "node-1"}
+    lab.network.ingress.dead_nodes.add("node-1")
     lab.send(60, S)
-    assert {flow for flow in lab.network.flows if lab.network.node_of(flow) == "node-1"} == pinned
+    assert {flow for flow in lab.network.flows if lab.network.ingress.node_of(flow) == "node-1"} == pinned
     dropped = [packet.flow for packet in lab.packets if isinstance(packet, Dropped) and packet.reason == "dead-node"]
     assert set(dropped) == pinned
-    lab.network.remove_node("node-1")
+    lab.network.ingress.remove_node("node-1")
     assert None not in lab.send(60, 2 * S)
 
 
 def test_a_vip_takes_every_flow_and_a_flow_finds_its_old_entry_when_the_vip_returns() -> None:
     lab = Lab()
-    lab.network.vip = "node-1"
+    lab.network.ingress.vip = "node-1"
     first = lab.ways(20)
-    lab.network.vip = "node-2"
+    lab.network.ingress.vip = "node-2"
     assert {source.ip for _, source in lab.ways(20, S)} == {"127.1.0.2"}
-    lab.network.vip = "node-1"
+    lab.network.ingress.vip = "node-1"
     assert lab.ways(20, 2 * S) == first
 
 
 def test_a_node_outside_the_hash_gets_nothing_until_it_joins() -> None:
     lab = Lab()
-    lab.network.add_node("node-4", "127.1.0.4", hashed=False)
+    lab.network.ingress.add_node("node-4", "127.1.0.4", hashed=False)
     lab.send(30)
-    assert all(lab.network.node_of(flow) != "node-4" for flow in lab.network.flows)
-    lab.network.join_hash("node-4", lab.network.weight_to_move("node-4", 12))
-    assert sum(lab.network.node_of(flow) == "node-4" for flow in lab.network.flows) == 12
+    assert all(lab.network.ingress.node_of(flow) != "node-4" for flow in lab.network.flows)
+    lab.network.ingress.join_hash("node-4", lab.network.ingress.weight_to_move("node-4", 12))
+    assert sum(lab.network.ingress.node_of(flow) == "node-4" for flow in lab.network.flows) == 12
 
 
 def test_spray_sends_each_packet_to_any_node() -> None:
     lab = Lab(policy=Policy.LOCAL)
     first = lab.ways(1)
-    lab.network.spray = True
+    lab.network.ingress.spray = True
     ways = [lab.ways(1, step)[0] for step in range(30)]
     assert len({pod for pod, _ in ways}) == 3
     assert {source for _, source in ways} == {first[0][1]}
-    lab.network.spray = False
+    lab.network.ingress.spray = False
     assert lab.ways(1, 31) == first
 
 
@@ -389,7 +389,7 @@ def test_a_restarted_pod_answers_on_the_same_way_with_another_instance() -> None
 
 def test_two_flows_share_a_source_and_part_again() -> None:
     lab = Lab(pods=1)
-    lab.network.vip = "node-1"
+    lab.network.ingress.vip = "node-1"
     session_count, taker = lab.send(2)
     assert session_count is not None
     assert taker is not None
@@ -410,7 +410,7 @@ def test_flows_that_do_not_meet_cannot_share() -> None:
     lab = Lab()
     lab.send(30)
     first, *others = lab.network.flows
-    stranger = next(flow for flow in others if lab.network.node_of(flow) != lab.network.node_of(first))
+    stranger = next(flow for flow in others if lab.network.ingress.node_of(flow) != lab.network.ingress.node_of(first))
     with pytest.raises(ValueError, match="do not meet"):
         lab.network.share_source(first, stranger, S)
 
@@ -426,7 +426,7 @@ def test_a_flow_is_renumbered_and_stays_with_its_pod() -> None:
 
 def test_something_on_the_way_gives_new_flows_any_port() -> None:
     lab = Lab(policy=Policy.LOCAL, pods=3)
-    lab.network.rewrites_ports = True
+    lab.network.sources.rewrites_ports = True
     assert all(source.port != client(number).port for number, (_, source) in enumerate(lab.ways(10)))
 
 
@@ -448,11 +448,11 @@ def test_a_node_without_power_swallows_new_flows_too_until_the_balancer_leaves_i
     mine = {
         client(number) for number in range(60) if lab.network.forward(client(number), 0) and at(lab, number) == "node-1"
     }
-    lab.network.powered_off.add("node-1")
+    lab.network.ingress.powered_off.add("node-1")
     assert [entry is None for entry in lab.send(60, S)] == [client(number) in mine for number in range(60)]
     assert {packet.reason for packet in lab.packets if isinstance(packet, Dropped)} == {"dead-node"}
     homes = {number: at(lab, number) for number in range(60)}
-    lab.network.leave_hash("node-1")
+    lab.network.ingress.leave_hash("node-1")
     assert None not in lab.send(60, 2 * S)
     assert [number for number in range(60) if at(lab, number) != homes[number]] == [
         number for number in range(60) if client(number) in mine
@@ -460,7 +460,7 @@ def test_a_node_without_power_swallows_new_flows_too_until_the_balancer_leaves_i
 
 
 def at(lab: Lab, number: int) -> str | None:
-    return lab.network.node_of(client(number))
+    return lab.network.ingress.node_of(client(number))
 
 
 def test_a_stuck_flow_is_lost_while_a_fresh_port_passes() -> None:

@@ -33,7 +33,7 @@ class Lab:
 async def lab() -> AsyncIterator[Lab]:
     sources, told = Sources(), []
     network = NetworkModel(seed=1, log=lambda _deed: None, claim=sources.claim)
-    network.add_node("node-1", "127.1.0.1")
+    network.ingress.add_node("node-1", "127.1.0.1")
     hosted = PodHost(1)
     balancer = Balancer.start(network, Impairments(lambda _deed: None), sources, TransportAddress("127.0.0.1", 0))
     control = ControlPlane(network, told.append, one_item_ns=10**9)

@@ -30,7 +30,7 @@ from affinity_tester.core.events import (
     PoolObserved,
     PoolUnobserved,
 )
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.network import NetworkModel
 
 CONFIRM_NS = 500_000_000
@@ -119,7 +119,7 @@ class ControlPlane:
         """The client's first lists: what there is."""
         self._nodes = self._node_addresses()
         self._emit(NodeAddresses(now_ns, self._nodes))
-        self._stored = self._known = _Stored(1, self._snapshot())
+        self._stored = self._known = _Stored(1, self._network.pool())
         self._listed_ns = now_ns
         for listing in self._lists:
             listing.next_ns = now_ns + listing.every_ns
@@ -135,7 +135,7 @@ class ControlPlane:
         happened, self._happened = self._happened, []
         if self._stored is None:
             return
-        pool = self._snapshot()
+        pool = self._network.pool()
         stored = None
         if pool != self._stored.pool:
             stored = self._stored = _Stored(self._stored.version + 1, pool)
@@ -240,25 +240,6 @@ class ControlPlane:
 
     def _node_addresses(self) -> tuple[tuple[str, str], ...]:
         return tuple(sorted((node.ip, node.name) for node in self._network.nodes.values()))
-
-    def _snapshot(self) -> PoolSnapshot:
-        endpoints = frozenset(
-            Endpoint(
-                uid=f"uid-{pod.name}",
-                pod=pod.name,
-                address=pod.address.ip,
-                node=pod.node,
-                ready=pod.ready,
-                serving=pod.serving,
-                terminating=pod.terminating,
-            )
-            for pod in self._network.pods.values()
-        )
-        spec = (
-            ("externalTrafficPolicy", self._network.policy.value),
-            ("sessionAffinity", self._network.affinity.value),
-        )
-        return PoolSnapshot(endpoints, spec)
 
 
 def _cluster_event(subject: str, name: str, what: str) -> Callable[[int], Event]:

@@ -1,47 +1,32 @@
-"""Where a packet goes between client and pod: the balancer and its nodes as a pure model, changed by commands.
+"""Where a packet goes between client and pod: the balancer, its nodes and their pods as a pure model, changed by commands.
 
-The rules, after what real kube-proxy was measured to do (`failure-modes.md`):
+The rules, after what real kube-proxy was measured to do (`docs/failure-modes.md`):
 
-1. The cloud's balancer hashes each flow (a client source address) over its nodes. It keeps no state: only a change of
-   its nodes moves a flow.
+1. The cloud's balancer hashes each flow over its nodes (`ingress`).
 2. A node sends the first packet of a flow to a random pod and remembers it in its flow table; while the entry lives
    every packet goes the same way. An entry dies `idle_ns` after its last packet in either direction, or when it is flushed.
 3. Policy Cluster: any ready pod, and the node masquerades: the pod sees the node's IP and a random port of it. Policy
-   Local: only pods of this node, and the pod sees the client's own address; without one the packet is dropped.
+   Local: only pods of this node, and the pod sees the client's own address (`source_nat`); without a pod the node drops
+   the packet.
 4. Affinity ClientIP: the node remembers the pod of each client IP, on its own, and prefers it for new flows.
 5. Nodes do not share tables: a flow that moves to another node starts there as new, and finds its old entry when it
    moves back in time.
 
-What faults add to them: `dead` pods swallow what still goes to them, and so do `unhealthy` nodes (the balancer sends new
-flows elsewhere) and nodes that are `off` (it does not know yet); `stuck` flows have a stale entry that leads nowhere; a `vip`
-is one node that takes everything, `spray` has no hash at all, `one_packet` no flow table; and `shared` is a source address
-that two flows have at once.
-
-Two liberties. The kernel draws the client's ports anew in every run, so hashes take the flow's number in order of first
-appearance in place of its address: a seed repeats a run. And no process without root sends from a foreign address, so
-under policy Local each client is given a stand-in address in 127.3.0.0/16 with the same port: it stays with the client
-whichever node its packets pass, as the client's own address would, and stands for it in everything a pod reports.
+No socket and no clock: the lab's sockets ask it where each packet goes, and tests do without sockets.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.lab.ingress import Ingress
 from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy
 from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
-from affinity_tester.lab.rendezvous import draw, weight_to_win, winner
-
-STAND_IN_NET = "127.3"
-"""The first two octets of the addresses that stand for the clients' own under policy Local."""
-
-SNAT_PORTS = range(1024, 65536)
-"""What a masquerade with `random-fully` draws from (net/netfilter/nf_nat_core.c)."""
-
-MAX_DRAWS = 1000
-"""Ports tried before a node counts as out of them: a lab uses a few hundred of 64,512."""
+from affinity_tester.lab.rendezvous import draw
+from affinity_tester.lab.source_nat import SourceAddresses
 
 
 class NetworkModel:
@@ -53,6 +38,7 @@ class NetworkModel:
         seed: int,
         log: Callable[[PacketEvent], None],
         claim: Callable[[TransportAddress], bool] = lambda _source: True,
+        stand_in: bool = True,
         policy: Policy = Policy.CLUSTER,
         affinity: Affinity = Affinity.NONE,
         idle_ns: int = 30_000_000_000,
@@ -60,41 +46,29 @@ class NetworkModel:
     ) -> None:
         """Begin with no node and no pod.
 
-        `claim` takes a source address for the lab and says whether it was free. `idle_ns` is nf_conntrack_udp_timeout,
+        `log` gets what is done to packets. `claim` takes a source address for the lab and says whether it was free;
+        `stand_in`: pods see a stand-in address for the client's own (`source_nat`). `idle_ns` is nf_conntrack_udp_timeout,
         `affinity_ns` the Service's timeoutSeconds; the defaults are those of Linux and Kubernetes.
         """
         self.policy = policy
         self.affinity = affinity
-        self.nodes: dict[str, Node] = {}
-        self.pods: dict[str, Pod] = {}
         self.flows: dict[TransportAddress, Flow] = {}
+        self.ingress = Ingress(seed, self.flows)
+        self.nodes = self.ingress.nodes
+        self.sources = SourceAddresses(seed, claim, stand_in=stand_in)
+        self.pods: dict[str, Pod] = {}
         self.idle_ns = idle_ns
         self.dead_pods: set[str] = set()
         """Pods that answer nobody, whatever their endpoint says: hung, or their socket is closed."""
-        self.dead_nodes: set[str] = set()
-        """Nodes that swallow the flows which the balancer still pins to them."""
-        self.powered_off: set[str] = set()
-        """Nodes without power, which the balancer sends to as before, new flows too, until its check has failed."""
         self.stuck_flows: set[TransportAddress] = set()
-        """Flows that a stale entry on the way leads nowhere."""
-        self.vip: str | None = None
-        """The node that holds the service's address; None: the balancer hashes."""
-        self.spray = False
-        """The balancer sends each packet to any node."""
+        """Flows whose stale entry on the way leads nowhere."""
         self.one_packet = False
         """Nodes send each packet to any pod, and know only the replies of the pod that their flow table has."""
-        self.rewrites_ports = False
-        """Policy Local: something on the way gives new flows any port in place of the client's."""
         self.shared_sources: set[TransportAddress] = set()
         """Source addresses that two flows have at once."""
         self._seed = seed
         self._log = log
-        self._claim = claim
         self._affinity_ns = affinity_ns
-        self._ports = random.Random(f"{seed}/ports")  # noqa: S311 - repeatable, not secret
-        self._winners: dict[TransportAddress, str | None] = {}
-        """The hash's outcome by flow, kept while the nodes stay."""
-        self._sources: set[TransportAddress] = set()
         self._replies: dict[tuple[TransportAddress, TransportAddress], Entry] = {}
         """By (source, pod address), as conntrack finds the flow of a reply. An entry stays here until it is idle even
         when its node forgot it: replies already on their way arrive, so every loss in the lab is a wanted one."""
@@ -102,31 +76,32 @@ class NetworkModel:
     # --- packets -----------------------------------------------------------------------------------------------------
 
     def forward(self, flow: TransportAddress, now_ns: int) -> Entry | None:
-        """The way of a packet from this client address; None when it is dropped."""
+        """Return the way of a packet from this client address; None when it is dropped."""
         state = self.flows.get(flow)
         if state is None:
             state = self.flows[flow] = Flow(len(self.flows) + 1)
         state.packets += 1
-        name = self._next_hop(flow, state)
+
+        name = self.ingress.next_hop(flow)
         if name is None:
             self._drop(flow, now_ns, "no-node")
             return None
-        if name in self.dead_nodes or name in self.powered_off:
+        if name in self.ingress.dead_nodes or name in self.ingress.powered_off:
             self._drop(flow, now_ns, "dead-node")
             return None
         if flow in self.stuck_flows:
             self._drop(flow, now_ns, "stale-entry")
             return None
+
         node = self.nodes[name]
-        entry = node.entries.get(flow)
-        if entry is None or now_ns - entry.last_ns > self.idle_ns:
-            pod = self._choose_pod(node, flow, state, now_ns)
-            if pod is None:
-                self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")
-                return None
-            entry = self._enter(node, flow, pod, now_ns)
+        entry = self._live_entry(node, flow, state, now_ns)
+        if entry is None:
+            self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")
+            return None
         if self.one_packet:
-            entry = self._schedule(node, flow, state, entry, now_ns)
+            entry = self._schedule_packet(node, flow, state, entry, now_ns)
+
+        # A packet to a dead pod renews its entry as any other: the node does not know that nobody answers.
         entry.last_ns = now_ns
         if self.affinity is Affinity.CLIENT_IP:
             node.clients[flow.ip] = (entry.pod.name, now_ns)
@@ -134,13 +109,15 @@ class NetworkModel:
         if entry.pod.name in self.dead_pods:
             self._drop(flow, now_ns, "dead-pod")
             return None
+
+        # Only a packet that reaches its pod shows the client another identity.
         if state.identity is not None and state.identity != entry.identity:
             self._log(Rerouted(flow, now_ns, before=state.identity, after=entry.identity))
         state.identity = entry.identity
         return entry
 
     def reverse(self, source: TransportAddress, sender: TransportAddress, now_ns: int) -> TransportAddress | None:
-        """The client to which a packet from `sender` to `source` belongs; None when no flow asked for it."""
+        """Return the client to which a packet from `sender` to `source` belongs; None when no flow asked for it."""
         entry = self._replies.get((source, sender))
         if entry is None:
             return None
@@ -148,55 +125,21 @@ class NetworkModel:
         return entry.flow
 
     def is_direct(self, source: TransportAddress, sender: TransportAddress) -> bool:
-        """Whether a reply goes past the node, from the pod's own address: no flow table knows it."""
+        """True if a reply goes past the node, from the pod's own address: no flow table knows it."""
         entry = self._replies.get((source, sender))
         return entry is not None and entry.direct
 
     def expire(self, now_ns: int) -> frozenset[TransportAddress]:
-        """Forget what is idle; return the source addresses that are still in use."""
+        """Forget idle entries; return the source addresses that are still in use."""
         for node in self.nodes.values():
-            node.entries = {flow: entry for flow, entry in node.entries.items() if self._alive(entry, now_ns)}
-        self._replies = {key: entry for key, entry in self._replies.items() if self._alive(entry, now_ns)}
-        self._sources = {source for source, _ in self._replies}
-        return frozenset(self._sources)
+            node.entries = {flow: entry for flow, entry in node.entries.items() if self._is_alive(entry, now_ns)}
+        self._replies = {key: entry for key, entry in self._replies.items() if self._is_alive(entry, now_ns)}
 
-    # --- commands ----------------------------------------------------------------------------------------------------
+        used = frozenset(source for source, _ in self._replies)
+        self.sources.keep(used)
+        return used
 
-    def add_node(self, name: str, ip: str, weight: float = 1.0, *, hashed: bool = True) -> None:
-        """Add a node; it joins the balancer's hash unless `hashed` is False."""
-        if name in self.nodes:
-            raise ValueError(f"node {name!r} is there already")
-        self.nodes[name] = Node(name=name, ip=ip, weight=weight, hashed=hashed)
-        self._winners.clear()
-
-    def join_hash(self, name: str, weight: float) -> None:
-        """Let a node that is there join the balancer's hash."""
-        self.nodes[name].weight, self.nodes[name].hashed = weight, True
-        self._winners.clear()
-
-    def leave_hash(self, name: str) -> None:
-        """The balancer's check of a node has failed: its flows are hashed over the others; its tables stay."""
-        self.nodes[name].hashed = False
-        self._winners.clear()
-
-    def weight_to_move(self, name: str, count: int, flows: Collection[TransportAddress] | None = None) -> float:
-        """The weight with which a node of this name would take exactly `count` of these flows (all), when it joins."""
-        numbers = (self.flows[flow].number for flow in (self.flows if flows is None else flows))
-        return weight_to_win(name, self._weights, self._seed, numbers, count)
-
-    def node_of(self, flow: TransportAddress) -> str | None:
-        """The node to which the balancer sends this flow's next packet."""
-        if self.vip is not None:
-            return self.vip
-        if flow not in self._winners:
-            self._winners[flow] = winner(self._weights, self._seed, self.flows[flow].number)
-        return self._winners[flow]
-
-    def remove_node(self, name: str) -> None:
-        """Take a node out of the balancer's hash, with its tables."""
-        del self.nodes[name]
-        self.dead_nodes.discard(name)
-        self._winners.clear()
+    # --- commands: pods ----------------------------------------------------------------------------------------------
 
     def add_pod(self, pod: Pod) -> None:
         """Add a backend; no present flow moves."""
@@ -216,7 +159,7 @@ class NetworkModel:
             node.entries = {flow: entry for flow, entry in node.entries.items() if entry.pod.name != name}
 
     def restart_pod(self, name: str, instance: bytes) -> None:
-        """A backend's container was started again: no entry changes, but another instance answers."""
+        """Start a backend's container again: no entry changes, but another instance answers."""
         pod = self.pods[name] = replace(self.pods[name], instance=instance)
         for node in self.nodes.values():
             for entry in node.entries.values():
@@ -227,15 +170,34 @@ class NetworkModel:
         """Change a backend's conditions; only new flows heed them."""
         self.pods[name] = replace(self.pods[name], ready=ready, serving=serving, terminating=terminating)
 
+    def pool(self) -> PoolSnapshot:
+        """Return the pool as the API server has it: the endpoints of all pods, and the Service's traffic fields."""
+        endpoints = frozenset(
+            Endpoint(
+                uid=f"uid-{pod.name}",
+                pod=pod.name,
+                address=pod.address.ip,
+                node=pod.node,
+                ready=pod.ready,
+                serving=pod.serving,
+                terminating=pod.terminating,
+            )
+            for pod in self.pods.values()
+        )
+        spec = (("externalTrafficPolicy", self.policy.value), ("sessionAffinity", self.affinity.value))
+        return PoolSnapshot(endpoints, spec)
+
+    # --- commands: flow tables ---------------------------------------------------------------------------------------
+
     def flush_flows(self, node: str) -> tuple[TransportAddress, ...]:
-        """Empty a node's flow table; its ClientIP affinity stays. Returns the flows that it held."""
+        """Empty a node's flow table and return the flows that it held; its ClientIP affinity stays."""
         flows = tuple(self.nodes[node].entries)
         self.nodes[node].entries = {}
         return flows
 
     def entry_of(self, flow: TransportAddress) -> Entry | None:
-        """The entry of a flow at the node to which its next packet goes."""
-        name = self.node_of(flow)
+        """Return the entry of a flow at the node to which its next packet goes."""
+        name = self.ingress.node_of(flow)
         return None if name is None else self.nodes[name].entries.get(flow)
 
     def rewrite_port(self, flow: TransportAddress, now_ns: int) -> bool:
@@ -245,30 +207,35 @@ class NetworkModel:
 
     def rewrite_source(self, flow: TransportAddress, ip: str, now_ns: int) -> bool:
         """Give a flow any free port of this address as its source; False when its node holds no entry of it."""
+        return self.entry_of(flow) is not None and self.set_source(flow, self.sources.draw(ip), now_ns)
+
+    def set_source(self, flow: TransportAddress, source: TransportAddress, now_ns: int) -> bool:
+        """Give a flow this source, which another flow may have too; False when its node holds no entry of it."""
         entry = self.entry_of(flow)
         if entry is None:
             return False
-        self._enter(self._node(flow), flow, entry.pod, now_ns, source=self._draw_source(ip))
+        self._add_entry(self._node(flow), flow, entry.pod, now_ns, source)
         return True
 
     def send_to(self, flow: TransportAddress, pod: Pod, now_ns: int) -> None:
         """Give a flow a new entry to this pod at its node, as a proxy that hashes over pods does."""
-        self._enter(self._node(flow), flow, pod, now_ns)
+        self._add_entry(self._node(flow), flow, pod, now_ns)
 
     def share_source(self, taker: TransportAddress, owner: TransportAddress, now_ns: int) -> None:
-        """Give `thief` the source address that `victim` has at the same pod and node: replies to both go to the thief.
+        """Give `taker` the source address that `owner` has at the same pod and node: replies to both go to the taker.
 
         Raises `ValueError` unless both have entries there.
         """
         mine, theirs = self.entry_of(taker), self.entry_of(owner)
-        same_node = self.node_of(taker) == self.node_of(owner)
+        same_node = self.ingress.node_of(taker) == self.ingress.node_of(owner)
         if not same_node or mine is None or theirs is None or mine.pod.name != theirs.pod.name:
             raise ValueError("the two flows do not meet at one pod and node")
-        self._enter(self._node(taker), taker, mine.pod, now_ns, source=theirs.source)
+
+        self.set_source(taker, theirs.source, now_ns)
         self.shared_sources.add(theirs.source)
 
     def part_source(self, taker: TransportAddress, owner: TransportAddress, now_ns: int) -> None:
-        """End `share_source`: the victim's replies come back to it, and the thief gets a port of its own."""
+        """End `share_source`: the owner's replies come back to it, and the taker gets a port of its own."""
         theirs = self.entry_of(owner)
         if theirs is not None:
             self.shared_sources.discard(theirs.source)
@@ -277,90 +244,70 @@ class NetworkModel:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _weights(self) -> dict[str, float]:
-        return {
-            node.name: node.weight for node in self.nodes.values() if node.hashed and node.name not in self.dead_nodes
-        }
-
     def _node(self, flow: TransportAddress) -> Node:
-        name = self.node_of(flow)
+        name = self.ingress.node_of(flow)
         assert name is not None, "it has an entry, so it has a node"
         return self.nodes[name]
 
-    def _next_hop(self, flow: TransportAddress, state: Flow) -> str | None:
-        if not self.spray:
-            return self.node_of(flow)
-        names = list(self._weights)
-        return names[int(draw(self._seed, "spray", state.number, state.packets) * len(names))] if names else None
-
-    def _alive(self, entry: Entry, now_ns: int) -> bool:
+    def _is_alive(self, entry: Entry, now_ns: int) -> bool:
         return now_ns - entry.last_ns <= self.idle_ns
 
     def _drop(self, flow: TransportAddress, now_ns: int, reason: str) -> None:
         self._log(Dropped(flow, now_ns, Direction.UP, reason))
 
+    def _live_entry(self, node: Node, flow: TransportAddress, state: Flow, now_ns: int) -> Entry | None:
+        """Return the node's entry of a flow, a new one if it has none that is alive; None without a pod for it."""
+        entry = node.entries.get(flow)
+        if entry is not None and self._is_alive(entry, now_ns):
+            return entry
+
+        pod = self._choose_pod(node, flow, state, now_ns)
+        return None if pod is None else self._add_entry(node, flow, pod, now_ns)
+
     def _backends(self, node: Node) -> list[Pod]:
-        """Where a node may send new flows: ready pods, else those that still serve while they terminate (KEP-1669)."""
+        """Return where a node may send new flows: ready pods, else those that serve while they terminate (KEP-1669)."""
         pods = [pod for pod in self.pods.values() if self.policy is Policy.CLUSTER or pod.node == node.name]
         return [pod for pod in pods if pod.ready] or [pod for pod in pods if pod.serving and pod.terminating]
 
     def _choose_pod(self, node: Node, flow: TransportAddress, state: Flow, now_ns: int) -> Pod | None:
-        """A pod for a new entry."""
+        """Choose a pod for a new entry."""
         pods = self._backends(node)
         if not pods:
             return None
+
         if self.affinity is Affinity.CLIENT_IP and flow.ip in node.clients:
             name, used_ns = node.clients[flow.ip]
             for pod in pods:
                 if pod.name == name and now_ns - used_ns <= self._affinity_ns:
                     return pod
-        state.draws += 1
+
         # Drawn by name, not from a sequence: which flow's packet comes first after a fault is the scheduler's whim.
+        state.draws += 1
         return pods[int(draw(self._seed, "pod", node.name, state.number, state.draws) * len(pods))]
 
-    def _schedule(self, node: Node, flow: TransportAddress, state: Flow, entry: Entry, now_ns: int) -> Entry:
-        """The way of one packet without a flow table: any pod, which sees the source that the flow has."""
+    def _schedule_packet(self, node: Node, flow: TransportAddress, state: Flow, entry: Entry, now_ns: int) -> Entry:
+        """Choose the way of one packet without a flow table: any pod, which sees the source that the flow has."""
         pods = self._backends(node)
         pod = pods[int(draw(self._seed, "packet", state.number, state.packets) * len(pods))] if pods else entry.pod
         if pod.name == entry.pod.name:
             return entry
+
         key = (entry.source, pod.address)
         if key not in self._replies:
             self._replies[key] = Entry(flow=flow, pod=pod, source=entry.source, last_ns=now_ns, direct=True)
         return self._replies[key]
 
-    def _enter(
+    def _add_entry(
         self, node: Node, flow: TransportAddress, pod: Pod, now_ns: int, source: TransportAddress | None = None
     ) -> Entry:
-        if source is None:
-            source = self._draw_source(node.ip) if self.policy is Policy.CLUSTER else self._stand_in(flow)
+        """Enter a flow into a node's table, with a source of its own unless one is given."""
+        if source is None and self.policy is Policy.CLUSTER:
+            source = self.sources.draw(node.ip)
+        elif source is None:
+            newest = self.flows[flow].entry
+            source = self.sources.of_client(flow, newest.source if newest else None)
+
         entry = Entry(flow=flow, pod=pod, source=source, last_ns=now_ns)
         node.entries[flow] = entry
         self._replies[source, pod.address] = entry
         return entry
-
-    def _draw_source(self, ip: str) -> TransportAddress:
-        """A port of this address that nobody uses."""
-        for _ in range(MAX_DRAWS):
-            source = TransportAddress(ip, self._ports.choice(SNAT_PORTS))
-            if self._take(source):
-                return source
-        raise RuntimeError(f"no free port on {ip} in {MAX_DRAWS} draws")
-
-    def _stand_in(self, flow: TransportAddress) -> TransportAddress:
-        """The address that stands for the client's own; the one it has already, else its port, else any other."""
-        entry = self.flows[flow].entry
-        if entry is not None and entry.source in self._sources:
-            return entry.source
-        if self.rewrites_ports:
-            return self._draw_source(flow.ip)
-        ip = ".".join((STAND_IN_NET, *flow.ip.split(".")[2:]))
-        source = TransportAddress(ip, flow.port)
-        return source if self._take(source) else self._draw_source(ip)
-
-    def _take(self, source: TransportAddress) -> bool:
-        if source in self._sources or not self._claim(source):
-            return False
-        self._sources.add(source)
-        return True

@@ -51,8 +51,8 @@ async def open_lab(plan: Plan, record: LabRecord, emit: Callable[[Event], None])
     balancer = runtime = None
     try:
         for position in range(1, plan.nodes + plan.outside + 1):
-            network.add_node(node_name(position), node_ip(position), hashed=position <= plan.nodes)
-        network.vip = node_name(1) if plan.vip else None
+            network.ingress.add_node(node_name(position), node_ip(position), hashed=position <= plan.nodes)
+        network.ingress.vip = node_name(1) if plan.vip else None
         for position in range(plan.pods):
             network.add_pod(await hosted.start(node_name(position % len(network.nodes) + 1)))
         balancer = Balancer.start(network, Impairments(record.log_packet), sources, FRONT, hosted.socket_at)

@@ -53,7 +53,9 @@ class FlowWipe(Fault):
     def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Wipe now, and let the play do the further ones."""
         network = context.network
-        homes = {name: [flow for flow in context.flows if network.node_of(flow) == name] for name in network.nodes}
+        homes = {
+            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
+        }
         names = sorted(homes, key=lambda name: -len(homes[name]))[: self.nodes]
         self._wipe(context, names)
         if self.times > 1:
@@ -146,7 +148,7 @@ class PortsRewritten(Fault):
 
     def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let flows begin with another port."""
-        context.network.rewrites_ports = True
+        context.network.sources.rewrites_ports = True
         return Injection(number, now_ns, "every flow begins with another source port", FOREVER_NS, unobservable=True)
 
 
@@ -193,7 +195,7 @@ class SnatCollision(Fault):
             mine is not None
             and theirs is not None
             and mine.pod.name == theirs.pod.name
-            and network.node_of(first) == network.node_of(second)
+            and network.ingress.node_of(first) == network.ingress.node_of(second)
         )
 
     async def _part(self, context: FaultContext, taker: TransportAddress, owner: TransportAddress) -> None:
@@ -212,7 +214,7 @@ class PacketSpray(Fault):
 
     def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Spray for a time."""
-        context.network.spray = True
+        context.network.ingress.spray = True
         context.runtime.spawn(self._end(context))
         cluster = context.network.policy is Policy.CLUSTER
         must = frozenset({Kind.REFLEXIVE_IP if cluster else Kind.POD})
@@ -226,7 +228,7 @@ class PacketSpray(Fault):
 
     async def _end(self, context: FaultContext) -> None:
         await context.runtime.wait(self.for_ns)
-        context.network.spray = False
+        context.network.ingress.spray = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,16 +47,16 @@ class NodeRehash(Fault):
         waiting = [node for node in network.nodes.values() if not node.hashed]
         position = 1 + max(int(node.ip.rpartition(".")[2]) for node in network.nodes.values())
         name, ip = (waiting[0].name, waiting[0].ip) if waiting else (node_name(position), node_ip(position))
-        before = {flow: network.node_of(flow) for flow in context.flows}
+        before = {flow: network.ingress.node_of(flow) for flow in context.flows}
         count = min(len(before), max(1, math.floor(self.fraction * len(before) + 0.5)))
-        weight = network.weight_to_move(name, count, before)
+        weight = network.ingress.weight_to_move(name, count, before)
         if waiting:
-            network.join_hash(name, weight)
+            network.ingress.join_hash(name, weight)
         else:
-            network.add_node(name, ip, weight)
+            network.ingress.add_node(name, ip, weight)
             context.add_cluster_event("node", name, "added")
         context.add_cluster_event("node", name, "Ready")
-        moved = tuple(flow for flow, node in before.items() if network.node_of(flow) != node)
+        moved = tuple(flow for flow, node in before.items() if network.ingress.node_of(flow) != node)
         context.mark_used(moved, Family.ROUTING)
         must = frozenset({Kind.REFLEXIVE_IP if network.policy is Policy.CLUSTER else Kind.NODE})
         may = MOVED if network.policy is Policy.CLUSTER else frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
@@ -82,11 +82,13 @@ class DeadTarget(Fault):
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
         network = context.network
         hosts = {pod.node for pod in network.pods.values()}
-        homes = {name: [flow for flow in context.flows if network.node_of(flow) == name] for name in network.nodes}
+        homes = {
+            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
+        }
         name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
         if name is None:
             return Injection(number, now_ns, "every node has a pod: none can die without the pool", now_ns)
-        network.dead_nodes.add(name)
+        network.ingress.dead_nodes.add(name)
         context.add_cluster_event("node", name, "not Ready")
         context.runtime.spawn(self._drain(context, name))
         must: frozenset[Observable] = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP, Kind.REFLEXIVE_IP})
@@ -101,7 +103,7 @@ class DeadTarget(Fault):
 
     async def _drain(self, context: FaultContext, name: str) -> None:
         await context.runtime.wait(self.for_ns)
-        context.network.remove_node(name)
+        context.network.ingress.remove_node(name)
         context.add_cluster_event("node", name, "removed")
         context.runtime.publish()
 
@@ -127,10 +129,12 @@ class VipFailover(Fault):
     def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Take the address from its node for a while, and give it to another."""
         network = context.network
-        old = network.vip or next(iter(network.nodes))
+        old = network.ingress.vip or next(iter(network.nodes))
         new = next(name for name in network.nodes if name != old)
         context.impairments.add(_black_hole(context, now_ns + self.gap_ns, "no-vip"))
-        network.vip = new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
+        network.ingress.vip = (
+            new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
+        )
         if self.times > 1:
             context.runtime.spawn(self._fight(context, old, new))
         must: frozenset[Observable] = frozenset({Kind.REFLEXIVE_IP, Symptom.LOSS_UP})
@@ -147,7 +151,7 @@ class VipFailover(Fault):
         await context.runtime.wait(self.gap_ns)
         for turn in range(1, self.times):
             await context.runtime.wait(self.every_ns)
-            context.network.vip = old if turn % 2 else new
+            context.network.ingress.vip = old if turn % 2 else new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,9 +155,9 @@ class NodeDown(Fault):
         name = max(outside or able, key=lambda node: sum(len(held.get(pod, ())) for pod in hosts[node]))
         pods = hosts[name]
         served = [flow for pod in pods for flow in held.get(pod, ())]
-        entering = [flow for flow in context.flows if network.node_of(flow) == name and flow not in served]
+        entering = [flow for flow in context.flows if network.ingress.node_of(flow) == name and flow not in served]
         context.mark_used([*served, *entering], Family.ROUTING)
-        network.powered_off.add(name)
+        network.ingress.powered_off.add(name)
         network.dead_pods.update(pods)
         context.runtime.spawn(self._go_on(context, name, pods))
         must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
@@ -193,7 +193,7 @@ class NodeDown(Fault):
 
     async def _drain(self, context: FaultContext, name: str, _pods: list[str]) -> None:
         if context.network.nodes[name].hashed:
-            context.network.leave_hash(name)
+            context.network.ingress.leave_hash(name)
 
     async def _notice(self, context: FaultContext, name: str, pods: list[str]) -> None:
         for pod in pods:
@@ -209,7 +209,7 @@ class NodeDown(Fault):
             await context.runtime.restart_pod(node_pod)
             context.network.set_conditions(node_pod, ready=True, serving=True)
         context.network.flush_flows(name)
-        context.network.powered_off.discard(name)
+        context.network.ingress.powered_off.discard(name)
         context.add_cluster_event("node", name, "Ready")
         context.runtime.publish()
 
@@ -245,7 +245,7 @@ class LateCheck(Fault):
         busiest, _ = busiest_pod(context)
         node = network.pods[busiest].node
         pods = [pod.name for pod in network.pods.values() if pod.node == node]
-        flows = [flow for flow in context.flows if network.node_of(flow) == node]
+        flows = [flow for flow in context.flows if network.ingress.node_of(flow) == node]
         context.mark_used(flows, Family.ROUTING)
         for name in pods:
             network.dead_pods.add(name)
@@ -269,7 +269,7 @@ class LateCheck(Fault):
         for name in pods:
             await context.runtime.kill_pod(name)
         await context.runtime.wait(self.drain_ns)
-        context.network.leave_hash(node)
+        context.network.ingress.leave_hash(node)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
