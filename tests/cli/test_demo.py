@@ -17,7 +17,7 @@ import busy
 from affinity_tester.cli import demo, main
 from affinity_tester.cli.lab_face import Face
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import shipped
+from affinity_tester.lab.plan_file import builtin
 
 SHORT = """
 seed: 20
@@ -294,7 +294,7 @@ def test_each_option_as_a_flag_and_by_environment(
 
 
 def test_the_default_is_the_shipped_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert called(monkeypatch) == shipped("demo")
+    assert called(monkeypatch) == builtin("demo")
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ from affinity_tester.cli.lab_result import Result
 from affinity_tester.cli.staged import Staged
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis, Outcome, Verdict
+from affinity_tester.lab.check_diagnosis import NamedFault
 from affinity_tester.lab.compare import Findings, Row
 from affinity_tester.lab.faults import FAULTS, LaptopAsleep, StuckFlows
-from affinity_tester.lab.naming import Named
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import shipped, shipped_comment, shipped_names
+from affinity_tester.lab.plan_file import builtin, builtin_comment, builtin_names
 from affinity_tester.report.logging import Tint
 
 LIKELY = Diagnosis("port-rewrite", Certainty.LIKELY, ("3 of 10 sessions have a new reflexive port",))
@@ -36,7 +36,7 @@ def staged(
     *, row: Row = ROW, unexpected: tuple[str, ...] = (), first: tuple[Diagnosis, ...] = (LIKELY,), control: bool = False
 ) -> Staged:
     verdict = Verdict(0, Outcome.FAIL, ("1 violation",), "", violations=1, judged_pairs=10, still_ns=1)
-    name = Named(1, "port-rewrite", control, frozenset({"port-rewrite"}), first)
+    name = NamedFault(1, "port-rewrite", control, frozenset({"port-rewrite"}), first)
     return Staged(verdict, Findings((row,), unexpected), (name,), (), busy=False)
 
 
@@ -167,8 +167,8 @@ def test_a_fault_that_was_never_named_says_so_in_the_document() -> None:
 
 
 def test_every_fault_of_the_catalogue_can_be_injected_and_has_a_plan() -> None:
-    assert {fault.catalogued or name for name, fault in FAULTS.items()} >= CATALOGUE.keys()
-    plans = [shipped(name) for name in shipped_names()]
+    assert {fault.alias or name for name, fault in FAULTS.items()} >= CATALOGUE.keys()
+    plans = [builtin(name) for name in builtin_names()]
     assert {fault.name for plan in plans for fault in plan.faults} == FAULTS.keys()
 
 
@@ -177,8 +177,8 @@ def test_a_plan_takes_no_longer_than_its_kind_needs() -> None:
 
     A silence at a slow interval needs longest: it must outlast the proof that the pod lives by three probes.
     """
-    for name in set(shipped_names()) - {"demo"}:
-        plan = shipped(name)
+    for name in set(builtin_names()) - {"demo"}:
+        plan = builtin(name)
         asleep_ns = sum(fault.lasts_ns for fault in plan.faults if isinstance(fault, LaptopAsleep))
         slow = plan.interval_ns >= 2_000_000_000
         silent = any(isinstance(fault, StuckFlows) for fault in plan.faults)
@@ -188,9 +188,9 @@ def test_a_plan_takes_no_longer_than_its_kind_needs() -> None:
 
 def test_controls_say_so_and_want_no_failure() -> None:
     """What ends as a violation is no control, and what a plan wants of the verdict says the same."""
-    for name in shipped_names():
-        plan = shipped(name)
-        assert name.startswith("control-") == (shipped_comment(name).startswith("Control: ")), name
+    for name in builtin_names():
+        plan = builtin(name)
+        assert name.startswith("control-") == (builtin_comment(name).startswith("Control: ")), name
         if name.startswith("control-") and plan.verdict != frozenset(Outcome):
             assert Outcome.FAIL not in plan.verdict, name
 
@@ -200,7 +200,7 @@ def test_the_whole_of_it_with_real_runs(
     affinity_tester: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two plans over one seed, each in a process; what the workers do is tested by every other lab run."""
-    monkeypatch.setattr(lab_all, "shipped_names", lambda: ("control-nothing", "demo", "first-packet-race"))
+    monkeypatch.setattr(lab_all, "builtin_names", lambda: ("control-nothing", "demo", "first-packet-race"))
     document = tmp_path / "docs" / "diagnosis.md"
     wrong = lab_all.run_all(range(1, 2), 2, document)
     out = capsys.readouterr().out
@@ -235,7 +235,7 @@ def test_the_list_has_every_fault_and_plan(capsys: pytest.CaptureFixture[str]) -
         main.main(["lab", "--list"])
     assert end.value.code == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed if line.startswith("  ")] == [*FAULTS, *shipped_names()]
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == [*FAULTS, *builtin_names()]
     assert (
         "  api-gone             control: The API server does not answer for a time: the pool is not known then."
         in listed
@@ -261,8 +261,8 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
 def test_a_plan_is_a_shipped_one_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("sessions: 3")
-    assert called(monkeypatch, "node-rehash") == shipped("node-rehash")
-    assert called(monkeypatch, "node-rehash", "--seed", "7") == replace(shipped("node-rehash"), seed=7)
+    assert called(monkeypatch, "node-rehash") == builtin("node-rehash")
+    assert called(monkeypatch, "node-rehash", "--seed", "7") == replace(builtin("node-rehash"), seed=7)
     assert called(monkeypatch, str(file)) == Plan(sessions=3)
     monkeypatch.setenv("AFFINITY_SEED", "8")
     assert called(monkeypatch, str(file)) == Plan(sessions=3, seed=8)

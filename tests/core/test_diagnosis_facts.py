@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from deeds import (
-    Deed,
+from diagnosing import MS, TARGET, Action, S, World
+from network_faults import (
     answered,
     balancer_made_anew,
     entries_stay,
+    every_time_anew,
     new_ports,
+    no_spray,
     rehash_local,
     silent,
-    sprayed,
+    spray,
     wipe,
     world,
 )
-from diagnosing import MS, TARGET, S, World
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis import Facts, diagnose_run
@@ -43,32 +44,32 @@ def facts_of(w: World, name: str) -> tuple[str, ...]:
     return next(d.evidence for d in reversed(w.run().diagnoses) if d.name == name)
 
 
-def nameless(w: World, session: int, _seq: int) -> Identity:
+def nameless(_world: World, _session: int, _seq: int, who: Identity) -> Identity:
     """A STUN server of another make answers."""
-    return Identity(w.flows[session].reflexive, software="coturn")
+    return Identity(who.reflexive, software="coturn")
 
 
 # --- replies that say less -----------------------------------------------------------------------------------------------
 
 
 def test_behind_one_nat_a_move_to_another_node_may_be_a_rehash_or_a_wipe() -> None:
-    def natted(w: World, session: int, _seq: int) -> Identity:
-        return w.flows[session]._replace(reflexive=TransportAddress("198.51.100.1", w.local_port(session)))
+    def natted(w: World, session: int, _seq: int, who: Identity) -> Identity:
+        return who._replace(reflexive=TransportAddress("198.51.100.1", w.flow(session).port))
 
-    w = world((4, rehash_local), watched=False, local=True, pods=6, way=natted).run()
+    w = world((4, rehash_local), watched=False, local=True, pods=6, reply=natted).run()
     assert w.named == [("node-rehash", POSSIBLE), ("flow-wipe", POSSIBLE)]
 
 
 def test_without_reflexive_addresses_a_wipe_has_no_cohort() -> None:
-    w = world((4, wipe), watched=False, way=lambda w, s, _q: w.flows[s]._replace(reflexive=None))
+    w = world((4, wipe), watched=False, reply=lambda _w, _s, _q, who: who._replace(reflexive=None))
     assert facts_of(w, "flow-wipe")[0] == "2 of 12 sessions; their old reflexive IPs are not known"
 
 
 def test_a_server_without_pod_names_shows_a_rehash_and_a_blocked_flow() -> None:
-    rehash: Deed = lambda w: w.move(range(4), node=4)  # noqa: E731 - a deed like the others
-    assert world((4, rehash), watched=False, way=nameless).run().named == [("node-rehash", LIKELY)]
-    assert world((4, silent(1)), watched=False, seconds=12, way=nameless).run().named == [("stale-flow", LIKELY)]
-    ports = world((4, new_ports(*range(12))), watched=False, way=nameless).run()
+    rehash: Action = lambda w: w.move(range(4), node=4)  # noqa: E731 - a action like the others
+    assert world((4, rehash), watched=False, reply=nameless).run().named == [("node-rehash", LIKELY)]
+    assert world((4, silent(1)), watched=False, seconds=12, reply=nameless).run().named == [("stale-flow", LIKELY)]
+    ports = world((4, new_ports(*range(12))), watched=False, reply=nameless).run()
     assert ports.named == [("flow-wipe", POSSIBLE), ("port-rewrite", POSSIBLE)]
 
 
@@ -78,9 +79,9 @@ class Reborn(World):
     enters = (1, 2, 3)
     """The nodes by which they come in, in turn."""
 
-    def canary(self) -> Identity:
+    def canary(self, node: int | None = None, pod: str | None = None) -> Identity | None:
         turn = len(self.answered_canaries)
-        return self.fresh(0, self.enters[turn % len(self.enters)], f"p{turn % 3 + 1}")
+        return super().canary(self.enters[turn % len(self.enters)], f"p{turn % 3 + 1}")
 
 
 class RebornElsewhere(Reborn):
@@ -88,18 +89,18 @@ class RebornElsewhere(Reborn):
 
 
 def all_dead(w: World) -> None:
-    w.dead.update(range(12))
+    w.block(*range(12))
 
 
 def test_where_all_flows_are_dead_fresh_ports_tell_that_their_entries_are_stale() -> None:
-    w = Reborn(watched=True, seconds=16, deeds=[(4, all_dead)])
+    w = Reborn(watched=True, seconds=16, actions=[(4, all_dead)])
     places = '10.0.0.1 (node "n1"), 10.0.0.2 (node "n2"), 10.0.0.3 (node "n3")'
     assert facts_of(w, "stale-flow")[-1] == f"fresh source ports through {places} were answered all the time"
     assert w.named == [("stale-flow", LIKELY)]
 
 
 def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_these_are_dead() -> None:
-    w = RebornElsewhere(watched=True, seconds=16, deeds=[(4, all_dead)])
+    w = RebornElsewhere(watched=True, seconds=16, actions=[(4, all_dead)])
     said = 'pods "p1", "p2", "p3" went on answering fresh source ports through other nodes'
     assert facts_of(w, "dead-target")[-1] == said
     assert w.named == [("dead-target", LIKELY)]
@@ -107,16 +108,16 @@ def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_thes
 
 def test_a_fresh_port_that_is_answered_as_all_come_back_tells_nothing_of_their_entries() -> None:
     def come_back(w: World) -> None:
-        w.dead.clear()
+        w.heal()
         w.move(range(12))
 
     # The first canary is sent 2 s after the silence began, and they come back less than 2 s after it.
-    w = Reborn(watched=True, seconds=14, deeds=[(4, all_dead), (7, come_back)])
+    w = Reborn(watched=True, seconds=14, actions=[(4, all_dead), (7, come_back)])
     assert "stale-flow" not in [name for name, _ in w.run().named]
 
 
 def test_a_flow_whose_pod_is_in_the_pool_and_answers_nobody_may_be_no_stale_one() -> None:
-    hangs: Deed = lambda w: w.gone_pods.add("p1")  # noqa: E731
+    hangs: Action = lambda w: w.network.dead_pods.add("p1")  # noqa: E731
     w = world((4, hangs), watched=True, seconds=12).run()
     assert w.named == [("stale-flow", POSSIBLE)]
     (found,) = w.diagnoses
@@ -124,15 +125,17 @@ def test_a_flow_whose_pod_is_in_the_pool_and_answers_nobody_may_be_no_stale_one(
 
 
 def test_replies_from_elsewhere_are_what_follows_where_each_packet_goes_elsewhere() -> None:
-    w = world((4, lambda w: w.astray(1)), watched=False, way=sprayed).run()
+    w = world((4, lambda w: w.astray(1)), (4, spray()), (6, no_spray), watched=False).run()
     assert w.named == [("packet-spray", LIKELY), ("wrong-source", LIKELY)]
 
 
 def test_a_session_alone_at_its_node_is_stale_when_its_pod_is_gone() -> None:
-    w = world((4, entries_stay), watched=True, sessions=3, seconds=12).run()
+    at_home: Action = lambda w: w.move([0], pod="p1")  # noqa: E731 - an action like the others
+    w = world((0, at_home), (4, entries_stay), watched=True, sessions=3, seconds=12).run()
     assert w.named == [("stale-flow", LIKELY)]
-    late: Deed = lambda w: w.gone_pods.add("p1")  # noqa: E731
-    w = world((1, lambda w: w.pool("p1")), (6, late), watched=True, sessions=3, seconds=14).run()
+    gone: Action = lambda w: (w.network.remove_pod("p1", flush=False), w.look())  # noqa: E731
+    late: Action = lambda w: w.network.dead_pods.add("p1")  # noqa: E731
+    w = world((0, at_home), (1, gone), (6, late), watched=True, sessions=3, seconds=14).run()
     assert w.named == [("stale-flow", LIKELY)]
 
 
@@ -152,7 +155,7 @@ def test_what_one_session_did_is_told_in_the_singular() -> None:
     assert one.startswith("1 of 12 sessions has a new reflexive port, the same IP and pod: ")
     dead = facts_of(world((0, silent(*range(1, 12))), watched=True, local=True, seconds=10), "local-policy")
     assert dead[:2] == ("11 of 12 sessions were never answered since their first probe", "1 other session is answered")
-    race = world(watched=False, up=lambda _w, session, seq: seq == 0 and session % 2 == 0)
+    race = world(watched=False, is_lost=lambda _w, session, seq: seq == 0 and session % 2 == 0)
     assert facts_of(race, "first-packet-race") == (
         "6 of 12 sessions lost their first probe, 6 probes in all, and were answered then",
         "0 of the 954 probes after were lost",
@@ -163,14 +166,14 @@ def test_what_one_session_did_is_told_in_the_singular() -> None:
 
 
 def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
-    twice: Deed = lambda w: w.emit(DuplicateDiffers(w.now, w.name(1), 45, w.flows[1], w.flows[2]))  # noqa: E731
+    twice: Action = lambda w: w.emit(DuplicateDiffers(w.now, w.name(1), 45, w.identity(1), w.identity(2)))  # noqa: E731
     assert "1 probe answered twice, and differently" in facts_of(
-        world((5, twice), watched=False, way=sprayed), "packet-spray"
+        world((4, spray()), (5, twice), (6, no_spray), watched=False), "packet-spray"
     )
 
 
 def test_cluster_events_are_told_in_their_own_words() -> None:
-    address: Deed = lambda w: w.tell("service", "", "load-balancer address changed none -> 203.0.113.9")  # noqa: E731
+    address: Action = lambda w: w.tell("service", "", "load-balancer address changed none -> 203.0.113.9")  # noqa: E731
     w = world((4, balancer_made_anew), (4.1, address), (6, answered), watched=True)
     assert facts_of(w, "lb-churn")[1:] == (
         'service "media/turn" was changed: annotations 0.0 s before',
@@ -191,14 +194,14 @@ def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
 
 def test_a_silence_that_a_cut_incident_told_counts_for_the_change_that_ends_it() -> None:
     flips = [(1 + 0.9 * turn, new_ports(0)) for turn in range(75)]
-    hushed: Deed = lambda w: w.quiet.add(1)  # noqa: E731 - a deed like the others
-    back: Deed = lambda w: (w.quiet.clear(), w.dead.clear(), w.port(1))  # noqa: E731
+    hushed: Action = lambda w: w.paused.add(1)  # noqa: E731 - a action like the others
+    back: Action = lambda w: (w.paused.clear(), w.heal(), w.rewrite(1))  # noqa: E731
     told = [(57.5, silent(1)), (58.5, hushed), (62, back)]
     w = world(*flips, *told, watched=False, sessions=2, seconds=70).run()
     cut, rest = w.incidents[:2]
     assert (cut.continuing, cut.bursts, rest.bursts) == (True, 1, 0)
     assert [d.evidence[0] for d in rest.diagnoses if d.name == "stale-flow"] == [
-        '1 of 2 sessions lost every probe for 4.6 s and more, each ended with a change; all had been served by pod "p1"'
+        '1 of 2 sessions lost every probe for 4.6 s and more, each ended with a change; all had been served by pod "p2"'
     ]
 
 
@@ -279,10 +282,10 @@ def test_sessions_that_share_an_address_from_the_start_are_a_collision() -> None
 
 
 def test_when_every_session_loses_its_first_probe_it_may_be_no_race() -> None:
-    w = world(watched=False, up=lambda _w, _s, seq: seq == 0).run()
+    w = world(watched=False, is_lost=lambda _w, _s, seq: seq == 0).run()
     assert w.named == [("first-packet-race", POSSIBLE)]
     w = world(
-        watched=False, sessions=40, up=lambda w, s, seq: (s in {1, 2} and seq == 0) or w.rng.random() < 0.05
+        watched=False, sessions=40, is_lost=lambda w, s, seq: (s in {1, 2} and seq == 0) or w.rng.random() < 0.05
     ).run()
     assert w.named == []
 
@@ -328,6 +331,6 @@ def test_memory_is_bounded() -> None:
         change = EndpointChange(EndpointAction.JOINED, *pool.endpoints)
         facts.feed(PoolObserved(number, number, number, pool, changes=(change,)))
     assert (len(facts._snapshots), len(facts._snapshots_ns), len(facts._pool_changes_ns)) == (1_000, 1_000, 1_000)
-    w = world(watched=False, sessions=1, seconds=30, way=lambda w, s, _q: w.fresh(s, 1)).run()
+    w = world((0, every_time_anew), watched=False, sessions=1, seconds=30).run()
     (session,) = w.analysis._facts.sessions.values()
     assert len(session.history) == 32

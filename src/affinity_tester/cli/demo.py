@@ -12,7 +12,7 @@ from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.lab_face import Face
 from affinity_tester.cli.staged import StagedRun
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import load, shipped
+from affinity_tester.lab.plan_file import builtin, load_file
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.settings import NS_PER_S
 
@@ -39,11 +39,11 @@ def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_
     The client's own verdict on this is FAIL, which is the point. The demo passes when the table at its end, injected /
     seen, agrees. Ctrl-C ends it early, with the table so far; a second one does not wait for the last replies.
     """
-    plan = load(plan_file) if plan_file is not None else shipped("demo")
+    plan = load_file(plan_file) if plan_file is not None else builtin("demo")
     if seed is not None:
         plan = replace(plan, seed=seed)
     if duration is not None:
-        plan = plan.lasting(duration)
+        plan = plan.scaled_to(duration)
     return run_demo(plan, Face(log_format))
 
 

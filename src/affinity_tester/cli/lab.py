@@ -16,7 +16,7 @@ from affinity_tester.cli.staged import StagedRun
 from affinity_tester.errors import UserError
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import found, shipped_names
+from affinity_tester.lab.plan_file import builtin_names, load_plan
 from affinity_tester.report.logging import LogFormat
 
 EXIT_NOT_AS_DECLARED = 1
@@ -66,7 +66,7 @@ def lab(
         return EXIT_NOT_AS_DECLARED if run_all(range(1, seeds + 1), jobs, document) else 0
     if plan is None:
         raise UserError("no plan: name a file or a shipped plan (--list shows them), or run --all")
-    chosen = found(plan)
+    chosen = load_plan(plan)
     if seed is not None:
         chosen = replace(chosen, seed=seed)
     return run_lab(chosen, Face(log_format))
@@ -94,5 +94,5 @@ def _list() -> None:
         text = (fault.__doc__ or "").splitlines()[0]
         click.echo(f"  {name:<{width}}  {'control: ' if fault.control else ''}{text}")
     click.echo("shipped plans:")
-    for name in shipped_names():
+    for name in builtin_names():
         click.echo(f"  {name}")

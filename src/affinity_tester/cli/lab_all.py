@@ -19,7 +19,7 @@ from affinity_tester.cli.lab_result import Result
 from affinity_tester.cli.staged import Staged, StagedRun
 from affinity_tester.core.events import Event
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import shipped, shipped_names
+from affinity_tester.lab.plan_file import builtin, builtin_names
 
 CONTROL = "control-"
 """How the names of plans begin in which nothing may be called a violation."""
@@ -33,7 +33,7 @@ DEMO = "demo"
 
 def run_all(seeds: Iterable[int], jobs: int, document: Path | None) -> int:
     """Run everything, print what is not as declared and the table; returns how many runs were not."""
-    plans = [name for name in shipped_names() if name != DEMO]
+    plans = [name for name in builtin_names() if name != DEMO]
     # Seed by seed, so that runs of the same plan are not all at once.
     tasks = [(name, seed) for seed in seeds for name in plans]
     results: list[Result] = []
@@ -75,7 +75,7 @@ def _leave_with_parent() -> None:
 
 def run_one(name: str, seed: int) -> Result:
     """Run one shipped plan with one seed, in silence; again where the machine was too busy, and that is counted."""
-    plan = replace(shipped(name), seed=seed)
+    plan = replace(builtin(name), seed=seed)
     staged = staged_once(plan)
     repeated = 0
     while staged.busy and repeated < MAX_REPEATED:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from affinity_tester.cli.lab_result import Result
 from affinity_tester.core.diagnosis import CATALOGUE, EQUIVALENCES
-from affinity_tester.lab.plan_file import shipped_comment
+from affinity_tester.lab.plan_file import builtin_comment
 
 _INTRO = """# How the diagnosis is proved
 
@@ -71,7 +71,7 @@ def _basis(plan: str, runs: Sequence[Result]) -> Iterator[str]:
 
 
 def _what(plan: str) -> str:
-    return shipped_comment(plan).removeprefix("Control: ")
+    return builtin_comment(plan).removeprefix("Control: ")
 
 
 def _good(runs: Sequence[Result]) -> int:

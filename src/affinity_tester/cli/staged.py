@@ -11,10 +11,10 @@ from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
+from affinity_tester.lab.check_diagnosis import NamedFault, name_faults, unexpected
 from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.naming import Named, named, strangers
-from affinity_tester.lab.parts import Policy
+from affinity_tester.lab.lab_record import LabRecord
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.runner import open_lab
 
@@ -30,7 +30,7 @@ class Staged:
     """The client's own."""
     findings: Findings
     """Whether what was injected was done and seen."""
-    named: tuple[Named, ...]
+    named: tuple[NamedFault, ...]
     """What each fault was named."""
     strangers: tuple[str, ...]
     """What was named `likely` though nobody did it."""
@@ -58,7 +58,7 @@ class StagedRun:
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
         # Whose health check may decide when flows move: design, section 4.2.
         move_ns = max(plan.settle_ns, plan.check_ns) if plan.policy is Policy.LOCAL else plan.settle_ns
-        self.ledger = Ledger(plan.faults, plan.settle_ns, move_ns, plan.verdict)
+        self.record = LabRecord(plan.faults, plan.settle_ns, move_ns, plan.verdict)
 
     @property
     def interrupted(self) -> bool:
@@ -71,23 +71,23 @@ class StagedRun:
         rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns, balancer_check_ns=plan.check_ns)
         pipeline = Pipeline(RunAnalysis(rules), self._tell, self._pass_time)
         with stop_on_signals(self._stop, abort, pipeline):
-            async with open_lab(plan, self.ledger, pipeline.emit) as lab:
+            async with open_lab(plan, self.record, pipeline.emit) as lab:
                 verdict = await conduct(pipeline, lab.run(self._stop, abort), abort, rules.settle_ns)
         return Staged(
             verdict,
-            compare(self.ledger),
-            named(self.ledger, plan.alike),
-            strangers(self.ledger, plan.alike),
+            compare(self.record),
+            name_faults(self.record, plan.alike),
+            unexpected(self.record, plan.alike),
             self._busy(),
         )
 
     def _busy(self) -> bool:
         """Whether more slots were missed than the verdict allows, and no fault takes the client's core."""
-        total = self.ledger.total
+        total = self.record.total
         slots = total.sent + total.send_errors + total.timer_misses
-        wanted = any(SELF_INFLICTED in (fault.name, *fault.also) for fault in self._plan.faults)
+        wanted = any(SELF_INFLICTED in (fault.name, *fault.also_correct) for fault in self._plan.faults)
         return not wanted and total.timer_misses > MAX_TIMER_MISSES * slots
 
     def _tell(self, event: Event) -> None:
-        self.ledger.conclude(event)
+        self.record.feed(event)
         self._show(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from affinity_tester import clock
-from affinity_tester.lab.fault import Bench, Deal, Fault
+from affinity_tester.lab.fault import Fault, FaultContext, Injection
 from affinity_tester.lab.parameter import TIME, parameter, read_time
 from affinity_tester.settings import format_duration
 
@@ -24,10 +24,16 @@ class ApiStalled(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Hold back every answer and the watch's news."""
-        bench.stage.control.stall(now_ns, self.for_ns)
-        return Deal(f"the API server stalls for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True)
+        context.runtime.control.stall(now_ns, self.for_ns)
+        return Injection(
+            number,
+            now_ns,
+            f"the API server stalls for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            unobservable=True,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +49,18 @@ class ApiGone(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Break the watch."""
-        bench.stage.control.leave(now_ns)
-        bench.stage.play(self._back(bench))
-        return Deal(
-            f"the API server does not answer for {format_duration(self.for_ns)}", now_ns + self.for_ns, quiet=True
+        context.runtime.control.disconnect(now_ns)
+        context.runtime.spawn(self._back(context))
+        return Injection(
+            number,
+            now_ns,
+            f"the API server does not answer for {format_duration(self.for_ns)}",
+            now_ns + self.for_ns,
+            unobservable=True,
         )
 
-    async def _back(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.stage.control.come_back(clock.now_ns())
+    async def _back(self, context: FaultContext) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.runtime.control.reconnect(clock.now_ns())

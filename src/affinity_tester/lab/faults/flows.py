@@ -14,18 +14,18 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     VIOLATION,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
+    FaultContext,
+    Injection,
     Judged,
-    Sign,
+    Observable,
+    Symptom,
     counted,
-    marks,
 )
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import format_duration
 
 PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})
@@ -50,36 +50,40 @@ class FlowWipe(Fault):
         """Until the last wipe."""
         return self.every_ns * (self.times - 1)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Wipe now, and let the play do the further ones."""
-        path = bench.path
-        homes = {name: [flow for flow in bench.flows if path.node_of(flow) == name] for name in path.nodes}
+        network = context.network
+        homes = {
+            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
+        }
         names = sorted(homes, key=lambda name: -len(homes[name]))[: self.nodes]
-        self._wipe(bench, names)
+        self._wipe(context, names)
         if self.times > 1:
-            bench.stage.play(self._again(bench, names))
+            context.runtime.spawn(self._again(context, names))
         flows = [flow for name in names for flow in homes[name]]
-        bench.touch(flows, Family.WAY)
-        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        if path.policy is Policy.LOCAL:
-            must = marks()
+        context.mark_used(flows, Family.ROUTING)
+        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+        if network.policy is Policy.LOCAL:
+            must = frozenset()
         again = f", {self.times} times, every {format_duration(self.every_ns)}" if self.times > 1 else ""
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f"the proxy of {' and '.join(names)} drops its {counted(len(flows), 'flow')}{again}",
             now_ns + self.lasts_ns,
             tuple(Effect(flow, must, may, VIOLATION) for flow in flows),
         )
 
-    def _wipe(self, bench: Bench, names: list[str]) -> None:
+    def _wipe(self, context: FaultContext, names: list[str]) -> None:
         for name in names:
-            bench.path.flush_flows(name)
-            bench.tell("proxy", f"kube-proxy-{name}", f'restarted on node "{name}"')
+            context.network.flush_flows(name)
+            context.add_cluster_event("proxy", f"kube-proxy-{name}", f'restarted on node "{name}"')
 
-    async def _again(self, bench: Bench, names: list[str]) -> None:
+    async def _again(self, context: FaultContext, names: list[str]) -> None:
         for _ in range(self.times - 1):
-            await bench.stage.wait(self.every_ns)
-            self._wipe(bench, names)
-            bench.stage.look()
+            await context.runtime.wait(self.every_ns)
+            self._wipe(context, names)
+            context.runtime.publish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +97,16 @@ class IdleExpiry(Fault):
 
     timeout_ns: int = parameter(read_time, TIME, "after which an idle flow is forgotten", key="timeout")
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Shorten the timeout from now on."""
-        bench.path.idle_ns = self.timeout_ns
-        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        return Deal(
+        context.network.idle_ns = self.timeout_ns
+        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+        return Injection(
+            number,
+            now_ns,
             f"nodes forget flows that are idle for {format_duration(self.timeout_ns)}",
             FOREVER_NS,
-            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in bench.flows),
+            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in context.flows),
         )
 
 
@@ -113,15 +119,17 @@ class PortRewrite(Fault):
 
     sessions: int = parameter(read_count, COUNT, "how many flows", default=1)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Rewrite the ports."""
-        chosen = bench.choose(self.sessions, Family.WAY, self.name, number)
-        rewritten = tuple(flow for flow in chosen if bench.path.rewrite_port(flow, now_ns))
-        must = marks(Kind.REFLEXIVE_PORT)
-        return Deal(
+        chosen = context.choose(self.sessions, Family.ROUTING, self.name, number)
+        rewritten = tuple(flow for flow in chosen if context.network.rewrite_port(flow, now_ns))
+        must = frozenset({Kind.REFLEXIVE_PORT})
+        return Injection(
+            number,
+            now_ns,
             f"the source port of {counted(len(rewritten), 'flow')} is rewritten",
             now_ns,
-            tuple(Effect(flow, must, judged=VIOLATION) for flow in rewritten),
+            tuple(Effect(flow, must, changes_judged=VIOLATION) for flow in rewritten),
         )
 
 
@@ -130,7 +138,7 @@ class PortsRewritten(Fault):
     """Something on the way gives every flow another source port, from its first packet on."""
 
     name = "ports-rewritten"
-    catalogued = "port-rewrite"
+    alias = "port-rewrite"
     expects = "each flow: the client's own IP with another port, from the first reply on; no loss, no change"
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster every flow is masqueraded, so its port says nothing"
@@ -138,10 +146,10 @@ class PortsRewritten(Fault):
 
     at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let flows begin with another port."""
-        bench.path.rewrites_ports = True
-        return Deal("every flow begins with another source port", FOREVER_NS, quiet=True)
+        context.network.sources.rewrites_ports = True
+        return Injection(number, now_ns, "every flow begins with another source port", FOREVER_NS, unobservable=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,41 +164,43 @@ class SnatCollision(Fault):
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=800_000_000)
 
     @property
-    def victims(self) -> int:
+    def session_count(self) -> int:
         """How many sessions it asks for."""
         return 2
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Choose two flows that meet at a pod and a node, and let one take the other's source address."""
-        path = bench.path
-        pairs = [pair for pair in combinations(bench.flows, 2) if self._meet(bench, *pair)]
+        network = context.network
+        pairs = [pair for pair in combinations(context.flows, 2) if self._meet(context, *pair)]
         if not pairs:
-            return Deal("no two flows meet at one pod and node: nothing was done", now_ns)
-        thief, victim = bench.rng(self.name, number).choice(pairs)
-        path.share_source(thief, victim, now_ns)
-        bench.stage.play(self._part(bench, thief, victim))
-        must = marks(Kind.REFLEXIVE_PORT, Sign.CROSS_DELIVERED)
-        moved = Effect(thief, must, judged=VIOLATION, strays=BROKEN)
-        lost = Effect(victim, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD))
-        return Deal(
+            return Injection(number, now_ns, "no two flows meet at one pod and node: nothing was done", now_ns)
+        taker, owner = context.rng(self.name, number).choice(pairs)
+        network.share_source(taker, owner, now_ns)
+        context.runtime.spawn(self._part(context, taker, owner))
+        must: frozenset[Observable] = frozenset({Kind.REFLEXIVE_PORT, Symptom.CROSS_DELIVERED})
+        moved = Effect(taker, must, changes_judged=VIOLATION, strays_judged=BROKEN)
+        lost = Effect(owner, frozenset({Symptom.LOSS_DOWN}), frozenset({Symptom.LOSS_UNTOLD}))
+        return Injection(
+            number,
+            now_ns,
             f"two flows share one source address for {format_duration(self.for_ns)}, and replies to both reach one",
             now_ns + self.for_ns,
             (moved, lost),
         )
 
-    def _meet(self, bench: Bench, first: TransportAddress, second: TransportAddress) -> bool:
-        path = bench.path
-        mine, theirs = path.entry_of(first), path.entry_of(second)
+    def _meet(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:
+        network = context.network
+        mine, theirs = network.entry_of(first), network.entry_of(second)
         return (
             mine is not None
             and theirs is not None
             and mine.pod.name == theirs.pod.name
-            and path.node_of(first) == path.node_of(second)
+            and network.ingress.node_of(first) == network.ingress.node_of(second)
         )
 
-    async def _part(self, bench: Bench, thief: TransportAddress, victim: TransportAddress) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.part_source(thief, victim, bench.now_ns())
+    async def _part(self, context: FaultContext, taker: TransportAddress, owner: TransportAddress) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.part_source(taker, owner, context.now_ns())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,21 +212,23 @@ class PacketSpray(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Spray for a time."""
-        bench.path.spray = True
-        bench.stage.play(self._end(bench))
-        cluster = bench.path.policy is Policy.CLUSTER
-        must = marks(Kind.REFLEXIVE_IP if cluster else Kind.POD)
-        return Deal(
+        context.network.ingress.spray = True
+        context.runtime.spawn(self._end(context))
+        cluster = context.network.policy is Policy.CLUSTER
+        must = frozenset({Kind.REFLEXIVE_IP if cluster else Kind.POD})
+        return Injection(
+            number,
+            now_ns,
             f"the balancer sends each packet to any node for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, MOVED, VIOLATION) for flow in bench.flows),
+            tuple(Effect(flow, must, MOVED, VIOLATION) for flow in context.flows),
         )
 
-    async def _end(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.spray = False
+    async def _end(self, context: FaultContext) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.ingress.spray = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,24 +240,26 @@ class StuckFlows(Fault):
     """
 
     name = "stuck-flows"
-    catalogued = "stale-flow"
-    also = frozenset({"dead-target"})
+    alias = "stale-flow"
+    also_correct = frozenset({"dead-target"})
     expects = "the chosen flows: all probes lost from then on, while a fresh source port is answered"
 
     sessions: int = parameter(read_count, COUNT, "how many flows; left out: all", default=0)
 
     @property
-    def victims(self) -> int:
+    def session_count(self) -> int:
         """How many sessions it asks for."""
         return self.sessions or 1
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let the entries of the chosen flows lead nowhere."""
-        flows = bench.choose(self.sessions or len(bench.flows), Family.WAY, self.name, number)
-        bench.path.stuck.update(flows)
-        must = marks(Sign.OUTAGE, Sign.LOSS_UP)
-        return Deal(
-            f"{counted(len(flows), 'flow')} of {len(bench.flows)} have a stale entry that leads nowhere",
+        flows = context.choose(self.sessions or len(context.flows), Family.ROUTING, self.name, number)
+        context.network.stuck_flows.update(flows)
+        must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
+        return Injection(
+            number,
+            now_ns,
+            f"{counted(len(flows), 'flow')} of {len(context.flows)} have a stale entry that leads nowhere",
             FOREVER_NS,
-            tuple(Effect(flow, must, LOST, silent=PROVED_OR_NOT) for flow in flows),
+            tuple(Effect(flow, must, LOST, outages_judged=PROVED_OR_NOT) for flow in flows),
         )

@@ -6,26 +6,26 @@ import math
 from dataclasses import dataclass
 
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     BROKEN,
     FOREVER_NS,
     LOST,
     MOVED,
     VIOLATION,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    Observable,
+    Symptom,
     counted,
-    marks,
 )
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.names import node_ip, node_name
+from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.settings import format_duration
 
 SERVICE = "lab/affinity-tester"
@@ -41,26 +41,28 @@ class NodeRehash(Fault):
 
     fraction: float = parameter(read_share, SHARE, "share of the flows that move to the new node", default=0.5)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let a node that is outside the hash join it, or add one, with just the weight that takes the fraction."""
-        path = bench.path
-        waiting = [node for node in path.nodes.values() if not node.hashed]
-        position = 1 + max(int(node.ip.rpartition(".")[2]) for node in path.nodes.values())
+        network = context.network
+        waiting = [node for node in network.nodes.values() if not node.hashed]
+        position = 1 + max(int(node.ip.rpartition(".")[2]) for node in network.nodes.values())
         name, ip = (waiting[0].name, waiting[0].ip) if waiting else (node_name(position), node_ip(position))
-        before = {flow: path.node_of(flow) for flow in bench.flows}
+        before = {flow: network.ingress.node_of(flow) for flow in context.flows}
         count = min(len(before), max(1, math.floor(self.fraction * len(before) + 0.5)))
-        weight = path.weight_to_move(name, count, before)
+        weight = network.ingress.weight_to_move(name, count, before)
         if waiting:
-            path.join_hash(name, weight)
+            network.ingress.join_hash(name, weight)
         else:
-            path.add_node(name, ip, weight)
-            bench.tell("node", name, "added")
-        bench.tell("node", name, "Ready")
-        moved = tuple(flow for flow, node in before.items() if path.node_of(flow) != node)
-        bench.touch(moved, Family.WAY)
-        must = marks(Kind.REFLEXIVE_IP if path.policy is Policy.CLUSTER else Kind.NODE)
-        may = MOVED if path.policy is Policy.CLUSTER else marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        return Deal(
+            network.ingress.add_node(name, ip, weight)
+            context.add_cluster_event("node", name, "added")
+        context.add_cluster_event("node", name, "Ready")
+        moved = tuple(flow for flow, node in before.items() if network.ingress.node_of(flow) != node)
+        context.mark_used(moved, Family.ROUTING)
+        must = frozenset({Kind.REFLEXIVE_IP if network.policy is Policy.CLUSTER else Kind.NODE})
+        may = MOVED if network.policy is Policy.CLUSTER else frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+        return Injection(
+            number,
+            now_ns,
             f'node "{name}" ({ip}) joins the balancer: {len(moved)} of {counted(len(before), "flow")} rehashed to it',
             now_ns,
             tuple(Effect(flow, must, may - must, VIOLATION) for flow in moved),
@@ -76,30 +78,34 @@ class DeadTarget(Fault):
 
     for_ns: int = parameter(read_time, TIME, "until the balancer drains it", key="for", default=7_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
-        path = bench.path
-        hosts = {pod.node for pod in path.pods.values()}
-        homes = {name: [flow for flow in bench.flows if path.node_of(flow) == name] for name in path.nodes}
+        network = context.network
+        hosts = {pod.node for pod in network.pods.values()}
+        homes = {
+            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
+        }
         name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
         if name is None:
-            return Deal("every node has a pod: none can die without the pool", now_ns)
-        path.unhealthy.add(name)
-        bench.tell("node", name, "not Ready")
-        bench.stage.play(self._drain(bench, name))
-        must = marks(Sign.OUTAGE, Sign.LOSS_UP, Kind.REFLEXIVE_IP)
-        return Deal(
+            return Injection(number, now_ns, "every node has a pod: none can die without the pool", now_ns)
+        network.ingress.dead_nodes.add(name)
+        context.add_cluster_event("node", name, "not Ready")
+        context.runtime.spawn(self._drain(context, name))
+        must: frozenset[Observable] = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP, Kind.REFLEXIVE_IP})
+        return Injection(
+            number,
+            now_ns,
             f'node "{name}" is dead, and the balancer pins {counted(len(homes[name]), "flow")} to it '
             f"for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
             tuple(Effect(flow, must, MOVED | LOST, VIOLATION, BROKEN) for flow in homes[name]),
         )
 
-    async def _drain(self, bench: Bench, name: str) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.remove_node(name)
-        bench.tell("node", name, "removed")
-        bench.stage.look()
+    async def _drain(self, context: FaultContext, name: str) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.ingress.remove_node(name)
+        context.add_cluster_event("node", name, "removed")
+        context.runtime.publish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,28 +126,32 @@ class VipFailover(Fault):
         """Until it has moved for the last time."""
         return self.gap_ns + self.every_ns * (self.times - 1)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Take the address from its node for a while, and give it to another."""
-        path = bench.path
-        old = path.vip or next(iter(path.nodes))
-        new = next(name for name in path.nodes if name != old)
-        bench.mangler.add(_black_hole(bench, now_ns + self.gap_ns, "no-vip"))
-        path.vip = new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
+        network = context.network
+        old = network.ingress.vip or next(iter(network.nodes))
+        new = next(name for name in network.nodes if name != old)
+        context.impairments.add(_black_hole(context, now_ns + self.gap_ns, "no-vip"))
+        network.ingress.vip = (
+            new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
+        )
         if self.times > 1:
-            bench.stage.play(self._fight(bench, old, new))
-        must = marks(Kind.REFLEXIVE_IP, Sign.LOSS_UP)
+            context.runtime.spawn(self._fight(context, old, new))
+        must: frozenset[Observable] = frozenset({Kind.REFLEXIVE_IP, Symptom.LOSS_UP})
         again = f", and to and fro {self.times} times" if self.times > 1 else ""
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f'the service\'s address moves from node "{old}" to node "{new}" in {format_duration(self.gap_ns)}{again}',
             now_ns + self.lasts_ns,
-            tuple(Effect(flow, must, MOVED | LOST, VIOLATION) for flow in bench.flows),
+            tuple(Effect(flow, must, MOVED | LOST, VIOLATION) for flow in context.flows),
         )
 
-    async def _fight(self, bench: Bench, old: str, new: str) -> None:
-        await bench.stage.wait(self.gap_ns)
+    async def _fight(self, context: FaultContext, old: str, new: str) -> None:
+        await context.runtime.wait(self.gap_ns)
         for turn in range(1, self.times):
-            await bench.stage.wait(self.every_ns)
-            bench.path.vip = old if turn % 2 else new
+            await context.runtime.wait(self.every_ns)
+            context.network.ingress.vip = old if turn % 2 else new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,15 +163,17 @@ class LbChurn(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Drop everything for a time."""
-        bench.mangler.add(_black_hole(bench, now_ns + self.for_ns, "no-balancer"))
-        bench.tell("service", SERVICE, "changed: annotations")
-        must = marks(Sign.LOSS_UP)
-        return Deal(
+        context.impairments.add(_black_hole(context, now_ns + self.for_ns, "no-balancer"))
+        context.add_cluster_event("service", SERVICE, "changed: annotations")
+        must = frozenset({Symptom.LOSS_UP})
+        return Injection(
+            number,
+            now_ns,
             f"the balancer is made anew: nothing passes for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),
+            tuple(Effect(flow, must, frozenset({Symptom.LOSS_UNTOLD})) for flow in context.flows),
         )
 
 
@@ -177,16 +189,18 @@ class LocalPolicy(Fault):
 
     at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Nothing is to be done: the nodes without a pod are there."""
-        hosts = {pod.node for pod in bench.path.pods.values()}
-        empty = [name for name in bench.path.nodes if name not in hosts]
-        return Deal(
+        hosts = {pod.node for pod in context.network.pods.values()}
+        empty = [name for name in context.network.nodes if name not in hosts]
+        return Injection(
+            number,
+            now_ns,
             f"policy Local, and {counted(len(empty), 'node')} without a pod in the balancer",
             FOREVER_NS,
-            some=marks(Sign.OUTAGE),
-            may=LOST | {Sign.OUTAGE},
-            silent=BROKEN,
+            must_somewhere=frozenset({Symptom.OUTAGE}),
+            may=LOST | {Symptom.OUTAGE},
+            outages_judged=BROKEN,
         )
 
 
@@ -201,10 +215,14 @@ class ClientIpSpread(Fault):
 
     at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Nothing is to be done: nodes do not share their affinity."""
-        return Deal(
-            "affinity ClientIP is kept per node, and the balancer hashes one client over nodes", FOREVER_NS, quiet=True
+        return Injection(
+            number,
+            now_ns,
+            "affinity ClientIP is kept per node, and the balancer hashes one client over nodes",
+            FOREVER_NS,
+            unobservable=True,
         )
 
 
@@ -218,23 +236,29 @@ class Blackout(Fault):
     name = "blackout"
     expects = "all sessions and canaries unanswered together, and then the same pods and addresses as before"
     control = True
-    also = frozenset({"lb-churn"})
+    also_correct = frozenset({"lb-churn"})
 
     for_ns: int = parameter(read_time, TIME, "how long; left out: to the end of the run", key="for", default=0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Drop everything for a time."""
         until_ns = now_ns + self.for_ns if self.for_ns else FOREVER_NS
-        bench.mangler.add(_black_hole(bench, until_ns, "no-link"))
+        context.impairments.add(_black_hole(context, until_ns, "no-link"))
         how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f"nothing passes {how_long}",
             until_ns,
-            tuple(Effect(flow, marks(Sign.LOSS_UP), marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),
-            dark_ns=until_ns - now_ns,
+            tuple(
+                Effect(flow, frozenset({Symptom.LOSS_UP}), frozenset({Symptom.LOSS_UNTOLD})) for flow in context.flows
+            ),
+            blackout_ns=until_ns - now_ns,
         )
 
 
-def _black_hole(bench: Bench, until_ns: int, reason: str) -> Rule:
+def _black_hole(context: FaultContext, until_ns: int, reason: str) -> Impairment:
     """Every packet to the pods is dropped for a while."""
-    return Rule(direction=Direction.UP, flows=None, until_ns=until_ns, rng=bench.rng(reason), drop=1.0, reason=reason)
+    return Impairment(
+        direction=Direction.UP, flows=None, until_ns=until_ns, rng=context.rng(reason), drop=1.0, reason=reason
+    )

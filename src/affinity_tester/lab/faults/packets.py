@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     FOREVER_NS,
     LOST,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    Symptom,
     counted,
-    marks,
 )
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
 from affinity_tester.settings import format_duration
 
@@ -38,14 +37,19 @@ class PacketFault(Fault):
         return f"{100 * self.probability:.3g} %"
 
     def _drop(
-        self, bench: Bench, number: int, flows: tuple[TransportAddress, ...], direction: Direction, until_ns: int
+        self,
+        context: FaultContext,
+        number: int,
+        flows: tuple[TransportAddress, ...],
+        direction: Direction,
+        until_ns: int,
     ) -> None:
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=direction,
                 flows=frozenset(flows),
                 until_ns=until_ns,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(self.name, number),
                 drop=self.probability,
             )
         )
@@ -56,19 +60,21 @@ class Loss(PacketFault):
 
     __slots__ = ()
     direction: ClassVar[Direction]
-    sign: ClassVar[Sign]
+    symptom: ClassVar[Symptom]
     what: ClassVar[str]
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Drop packets of the chosen flows for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
         until_ns = now_ns + self.for_ns
-        self._drop(bench, number, flows, self.direction, until_ns)
-        return Deal(
+        self._drop(context, number, flows, self.direction, until_ns)
+        return Injection(
+            number,
+            now_ns,
             f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
             f"for {format_duration(self.for_ns)}",
             until_ns,
-            tuple(Effect(flow, frozenset({self.sign}), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+            tuple(Effect(flow, frozenset({self.symptom}), frozenset({Symptom.LOSS_UNTOLD})) for flow in flows),
         )
 
 
@@ -80,7 +86,7 @@ class LossUp(Loss):
     name = "loss-up"
     expects = "the chosen flows: as many probes lost as were dropped, all upstream; no change"
     direction = Direction.UP
-    sign = Sign.LOSS_UP
+    symptom = Symptom.LOSS_UP
     what = "probes"
 
 
@@ -92,7 +98,7 @@ class LossDown(Loss):
     name = "loss-down"
     expects = "the chosen flows: as many probes lost as replies were dropped, all downstream; no change"
     direction = Direction.DOWN
-    sign = Sign.LOSS_DOWN
+    symptom = Symptom.LOSS_DOWN
     what = "replies"
 
 
@@ -107,22 +113,24 @@ class CountReset(PacketFault):
     control = True
     expects = "the chosen flows: as many probes lost as replies were dropped, none of them upstream; no change"
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Drop replies of the chosen flows for a time, and forget the flows at half of it."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
         until_ns = now_ns + self.for_ns
-        self._drop(bench, number, flows, Direction.DOWN, until_ns)
-        bench.stage.play(self._forget(bench))
-        return Deal(
+        self._drop(context, number, flows, Direction.DOWN, until_ns)
+        context.runtime.spawn(self._forget(context))
+        return Injection(
+            number,
+            now_ns,
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "
             f"{format_duration(self.for_ns)}, and the pods forget all flows in the midst of it",
             until_ns,
-            tuple(Effect(flow, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+            tuple(Effect(flow, frozenset({Symptom.LOSS_DOWN}), frozenset({Symptom.LOSS_UNTOLD})) for flow in flows),
         )
 
-    async def _forget(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns // 2)
-        bench.stage.forget_flows()
+    async def _forget(self, context: FaultContext) -> None:
+        await context.runtime.wait(self.for_ns // 2)
+        context.runtime.forget_flows()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,27 +146,29 @@ class DuplicateReorder(PacketFault):
     )
 
     @property
-    def held_ns(self) -> int:
+    def reorder_delay_ns(self) -> int:
         """How long copies are held back."""
         return self.delay_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Duplicate and delay replies of the chosen flows for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
+        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
         until_ns = now_ns + self.for_ns
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=Direction.DOWN,
                 flows=frozenset(flows),
                 until_ns=until_ns,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(self.name, number),
                 duplicate=self.probability,
                 delay=self.probability,
                 delay_ns=self.delay_ns,
             )
         )
-        must = marks(Sign.DUPLICATES, Sign.REORDERING)
-        return Deal(
+        must = frozenset({Symptom.DUPLICATES, Symptom.REORDERING})
+        return Injection(
+            number,
+            now_ns,
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are duplicated, and {self.share} of the copies "
             f"are held back by {format_duration(self.delay_ns)}, for {format_duration(self.for_ns)}",
             until_ns,
@@ -175,24 +185,26 @@ class Mtu(Fault):
 
     limit: int = parameter(read_count, COUNT, "the largest payload that passes, in bytes", default=1200)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Drop what is too large from now on."""
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=Direction.UP,
                 flows=None,
                 until_ns=FOREVER_NS,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(self.name, number),
                 drop=1.0,
                 larger_than=self.limit,
                 reason="mtu",
             )
         )
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f"a hop drops datagrams of more than {self.limit} bytes of payload",
             FOREVER_NS,
-            some=marks(Sign.LOSS_UP),
-            may=LOST | {Sign.OUTAGE},
+            must_somewhere=frozenset({Symptom.LOSS_UP}),
+            may=LOST | {Symptom.OUTAGE},
         )
 
 
@@ -207,22 +219,24 @@ class FirstPacketRace(Fault):
     at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
     probability: float = parameter(read_share, SHARE, "share of the flows whose first packet is lost", default=0.5)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Drop first packets."""
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=Direction.UP,
                 flows=None,
                 until_ns=FOREVER_NS,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(self.name, number),
                 drop=self.probability,
                 first_only=True,
                 reason="insert-race",
             )
         )
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f"{100 * self.probability:.3g} % of the flows lose their first packet",
             FOREVER_NS,
-            some=marks(Sign.LOSS_UNTOLD),
+            must_somewhere=frozenset({Symptom.LOSS_UNTOLD}),
             may=LOST,
         )

@@ -16,15 +16,15 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     UNAVOIDABLE,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
+    FaultContext,
+    Injection,
     Judged,
-    Sign,
+    Observable,
+    Symptom,
     counted,
-    marks,
 )
 from affinity_tester.lab.parameter import (
     COUNT,
@@ -43,12 +43,12 @@ SHORTEST_SYNC_NS, LONGEST_SYNC_NS = 300_000_000, 1_600_000_000
 """From an endpoint's leaving until a node's proxy has cleaned its entries, as measured."""
 
 
-def busiest_pod(bench: Bench) -> tuple[str, list[TransportAddress]]:
+def busiest_pod(context: FaultContext) -> tuple[str, list[TransportAddress]]:
     """The pod with the most flows, and these."""
-    held = bench.flows_by_pod()
-    name = max(bench.path.pods, key=lambda name: len(held.get(name, ())))
+    held = context.flows_by_pod()
+    name = max(context.network.pods, key=lambda name: len(held.get(name, ())))
     flows = held.get(name, [])
-    bench.touch(flows, Family.WAY)
+    context.mark_used(flows, Family.ROUTING)
     return name, flows
 
 
@@ -63,16 +63,21 @@ class StaleFlow(Fault):
     expects = "the flows of the deleted pod: all probes lost from then on, while a fresh source port is answered"
     moves_pool = True
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Delete the pod with the most flows, and flush nothing."""
-        name, flows = busiest_pod(bench)
-        bench.path.remove_pod(name, flush=False)
-        bench.stage.play(bench.stage.kill_pod(name))
-        bench.path.dead.add(name)
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.remove_pod(name, flush=False)
+        context.runtime.spawn(context.runtime.kill_pod(name))
+        context.network.dead_pods.add(name)
+        return Injection(
+            number,
+            now_ns,
             f'pod "{name}" is deleted, and the entries of {counted(len(flows), "flow")} stay',
             FOREVER_NS,
-            tuple(Effect(flow, marks(Sign.OUTAGE, Sign.LOSS_UP), LOST, silent=BROKEN) for flow in flows),
+            tuple(
+                Effect(flow, frozenset({Symptom.OUTAGE, Symptom.LOSS_UP}), LOST, outages_judged=BROKEN)
+                for flow in flows
+            ),
         )
 
 
@@ -86,28 +91,30 @@ class TerminatingBackend(Fault):
 
     for_ns: int = parameter(read_time, TIME, "from the closed socket to the removal", key="for", default=3_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let the pod with the most flows terminate."""
-        name, flows = busiest_pod(bench)
-        bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
-        bench.path.dead.add(name)
-        bench.stage.play(self._end(bench, name))
-        must = marks(Sign.LOSS_UP, Kind.POD)
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.set_conditions(name, ready=False, serving=True, terminating=True)
+        context.network.dead_pods.add(name)
+        context.runtime.spawn(self._end(context, name))
+        must: frozenset[Observable] = frozenset({Symptom.LOSS_UP, Kind.POD})
+        return Injection(
+            number,
+            now_ns,
             f'pod "{name}" terminates and closes its socket {format_duration(self.for_ns)} before it leaves the pool: '
             f"{counted(len(flows), 'flow')}",
             now_ns + self.for_ns,
             tuple(
-                Effect(flow, must, MOVED | LOST | {Sign.OUTAGE}, EXPLAINED, frozenset({Judgement.EXPLAINED}))
+                Effect(flow, must, MOVED | LOST | {Symptom.OUTAGE}, EXPLAINED, frozenset({Judgement.EXPLAINED}))
                 for flow in flows
             ),
         )
 
-    async def _end(self, bench: Bench, name: str) -> None:
-        await bench.stage.kill_pod(name)
-        await bench.stage.wait(self.for_ns)
-        bench.path.remove_pod(name)
-        bench.stage.look()
+    async def _end(self, context: FaultContext, name: str) -> None:
+        await context.runtime.kill_pod(name)
+        await context.runtime.wait(self.for_ns)
+        context.network.remove_pod(name)
+        context.runtime.publish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,23 +127,25 @@ class EarlyFlush(Fault):
 
     for_ns: int = parameter(read_time, TIME, "how long the pod still serves", key="for", default=5_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let the pod with the most flows terminate, and flush its entries."""
-        name, flows = busiest_pod(bench)
-        bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
-        bench.path.flush_pod(name)
-        bench.stage.play(self._end(bench, name))
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.set_conditions(name, ready=False, serving=True, terminating=True)
+        context.network.flush_pod(name)
+        context.runtime.spawn(self._end(context, name))
+        return Injection(
+            number,
+            now_ns,
             f'pod "{name}" terminates, still serving, and {counted(len(flows), "flow")} are taken from it',
             now_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED, AVOIDABLE) for flow in flows),
+            tuple(Effect(flow, frozenset({Kind.POD}), MOVED, AVOIDABLE) for flow in flows),
         )
 
-    async def _end(self, bench: Bench, name: str) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.remove_pod(name)
-        bench.stage.look()
-        await bench.stage.kill_pod(name)
+    async def _end(self, context: FaultContext, name: str) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.remove_pod(name)
+        context.runtime.publish()
+        await context.runtime.kill_pod(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,25 +162,27 @@ class PodRestart(Fault):
         """Until it answers again."""
         return self.gap_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Restart the pod with the most flows."""
-        name, flows = busiest_pod(bench)
-        bench.path.dead.add(name)
-        bench.stage.play(self._again(bench, name))
-        judged = Judged(Judgement.POD_RESTART)
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.dead_pods.add(name)
+        context.runtime.spawn(self._again(context, name))
+        changes_judged = Judged(Judgement.POD_RESTART)
+        return Injection(
+            number,
+            now_ns,
             f'the container of pod "{name}" restarts within {format_duration(self.gap_ns)}: {counted(len(flows), "flow")}',
             now_ns + self.gap_ns,
-            tuple(Effect(flow, marks(Kind.INSTANCE, Sign.LOSS_UP), LOST, judged) for flow in flows),
+            tuple(Effect(flow, frozenset({Kind.INSTANCE, Symptom.LOSS_UP}), LOST, changes_judged) for flow in flows),
         )
 
-    async def _again(self, bench: Bench, name: str) -> None:
-        stage = bench.stage
-        await stage.kill_pod(name)
-        await stage.wait(self.gap_ns)
-        await stage.restart_pod(name)
-        bench.tell("pod", name, f'restarted on node "{bench.path.pods[name].node}"')
-        stage.look()
+    async def _again(self, context: FaultContext, name: str) -> None:
+        runtime = context.runtime
+        await runtime.kill_pod(name)
+        await runtime.wait(self.gap_ns)
+        await runtime.restart_pod(name)
+        context.add_cluster_event("pod", name, f'restarted on node "{context.network.pods[name].node}"')
+        runtime.publish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,25 +196,27 @@ class PodAdded(Fault):
 
     fraction: float = parameter(read_share_or_0, SHARE_OR_0, "share of the flows that move to it", default=0.0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Start a pod, and move flows to it when it is there."""
-        count = math.floor(self.fraction * len(bench.flows) + 0.5)
-        flows = bench.choose(count, Family.WAY, self.name, number) if count else ()
-        hosts = [pod.node for pod in bench.path.pods.values()]
-        node = min((node.name for node in bench.path.nodes.values() if node.hashed), key=hosts.count)
-        bench.stage.play(self._join(bench, node, flows))
-        must = marks(Kind.POD, Kind.INSTANCE)
-        return Deal(
+        count = math.floor(self.fraction * len(context.flows) + 0.5)
+        flows = context.choose(count, Family.ROUTING, self.name, number) if count else ()
+        hosts = [pod.node for pod in context.network.pods.values()]
+        node = min((node.name for node in context.network.nodes.values() if node.hashed), key=hosts.count)
+        context.runtime.spawn(self._join(context, node, flows))
+        must = frozenset({Kind.POD, Kind.INSTANCE})
+        return Injection(
+            number,
+            now_ns,
             f'a pod joins the pool on node "{node}", and {counted(len(flows), "flow")} move to it',
             now_ns,
             tuple(Effect(flow, must, MOVED, AVOIDABLE) for flow in flows),
-            quiet=not flows,
+            unobservable=not flows,
         )
 
-    async def _join(self, bench: Bench, node: str, flows: tuple[TransportAddress, ...]) -> None:
-        pod = await bench.stage.start_pod(node)
+    async def _join(self, context: FaultContext, node: str, flows: tuple[TransportAddress, ...]) -> None:
+        pod = await context.runtime.start_pod(node)
         for flow in flows:
-            bench.path.send_to(flow, pod, bench.now_ns())
+            context.network.send_to(flow, pod, context.now_ns())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +226,7 @@ class PodDeleted(Fault):
     name = "pod-deleted"
     expects = "the flows of the pod: some loss, then another pod"
     control = True
-    also = frozenset({"terminating-backend"})
+    also_correct = frozenset({"terminating-backend"})
     moves_pool = True
 
     gap_ns: int = parameter(
@@ -225,23 +238,25 @@ class PodDeleted(Fault):
         """Until its flows move."""
         return self.gap_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Delete the pod with the most flows."""
-        name, flows = busiest_pod(bench)
-        bench.path.set_conditions(name, ready=False, serving=False, terminating=True)
-        bench.path.dead.add(name)
-        bench.stage.play(self._end(bench, name))
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.set_conditions(name, ready=False, serving=False, terminating=True)
+        context.network.dead_pods.add(name)
+        context.runtime.spawn(self._end(context, name))
+        return Injection(
+            number,
+            now_ns,
             f'pod "{name}" is deleted, and {counted(len(flows), "flow")} move {format_duration(self.gap_ns)} later',
             now_ns + self.gap_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED | LOST, UNAVOIDABLE) for flow in flows),
+            tuple(Effect(flow, frozenset({Kind.POD}), MOVED | LOST, UNAVOIDABLE) for flow in flows),
         )
 
-    async def _end(self, bench: Bench, name: str) -> None:
-        await bench.stage.kill_pod(name)
-        await bench.stage.wait(self.gap_ns)
-        bench.path.remove_pod(name)
-        bench.stage.look()
+    async def _end(self, context: FaultContext, name: str) -> None:
+        await context.runtime.kill_pod(name)
+        await context.runtime.wait(self.gap_ns)
+        context.network.remove_pod(name)
+        context.runtime.publish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +270,7 @@ class RollingUpdate(Fault):
     name = "rolling-update"
     expects = "every flow: other pods, as old ones leave; no loss, or some until the proxies have followed"
     control = True
-    also = frozenset({"terminating-backend"})
+    also_correct = frozenset({"terminating-backend"})
     moves_pool = True
 
     every_ns: int = parameter(read_time, TIME, "from one pod to the next", key="every", default=1_000_000_000)
@@ -267,35 +282,37 @@ class RollingUpdate(Fault):
         """Until the last old pod left, and the last proxy followed."""
         return self.every_ns * self.pods + (LONGEST_SYNC_NS if self.lossy else 0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Begin to roll."""
-        names = list(bench.path.pods)
-        bench.stage.play(self._roll(bench, names, number))
-        losses = LOST if self.lossy else marks()
-        return Deal(
+        names = list(context.network.pods)
+        context.runtime.spawn(self._roll(context, names, number))
+        losses = LOST if self.lossy else frozenset()
+        return Injection(
+            number,
+            now_ns,
             f"{counted(len(names), 'pod')} are replaced, one every {format_duration(self.every_ns)}"
             + (", and each proxy follows after 0.3 to 1.6 s" if self.lossy else ""),
             now_ns + self.lasts_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED | losses, EXPLAINED) for flow in bench.flows),
+            tuple(Effect(flow, frozenset({Kind.POD}), MOVED | losses, EXPLAINED) for flow in context.flows),
         )
 
-    async def _roll(self, bench: Bench, names: list[str], number: int) -> None:
-        stage = bench.stage
+    async def _roll(self, context: FaultContext, names: list[str], number: int) -> None:
+        runtime = context.runtime
         for name in names:
-            await stage.start_pod(bench.path.pods[name].node)
-            bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
-            stage.look()
-            await stage.wait(self.every_ns)
+            await runtime.start_pod(context.network.pods[name].node)
+            context.network.set_conditions(name, ready=False, serving=True, terminating=True)
+            runtime.publish()
+            await runtime.wait(self.every_ns)
             if self.lossy:
-                bench.path.dead.add(name)
-            bench.path.remove_pod(name, flush=not self.lossy)
-            stage.look()
-            await stage.kill_pod(name)
+                context.network.dead_pods.add(name)
+            context.network.remove_pod(name, flush=not self.lossy)
+            runtime.publish()
+            await runtime.kill_pod(name)
             if self.lossy:
-                rng = bench.rng(self.name, number, name)
-                for node in bench.path.nodes:
-                    stage.play(self._follow(bench, node, name, rng.randint(SHORTEST_SYNC_NS, LONGEST_SYNC_NS)))
+                rng = context.rng(self.name, number, name)
+                for node in context.network.nodes:
+                    runtime.spawn(self._follow(context, node, name, rng.randint(SHORTEST_SYNC_NS, LONGEST_SYNC_NS)))
 
-    async def _follow(self, bench: Bench, node: str, name: str, after_ns: int) -> None:
-        await bench.stage.wait(after_ns)
-        bench.path.flush_pod(name, at=node)
+    async def _follow(self, context: FaultContext, node: str, name: str, after_ns: int) -> None:
+        await context.runtime.wait(after_ns)
+        context.network.flush_pod(name, at=node)

@@ -10,26 +10,26 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     EXPLAINED,
     FOREVER_NS,
     LOST,
     MOVED,
     OUTAGE_NS,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    Observable,
+    Symptom,
     counted,
-    marks,
 )
 from affinity_tester.lab.faults.pods import busiest_pod
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.model import Policy
+from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import TIME, parameter, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration
 
 SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
@@ -53,30 +53,32 @@ class HungPod(Fault):
     """
 
     name = "hung-pod"
-    catalogued = "pod-silent"
+    alias = "pod-silent"
     expects = "the flows of the pod: an outage, while canaries meet other pods; the same pod again if it recovers"
     control = True
 
     for_ns: int = parameter(read_time, TIME, "how long; left out: to the end of the run", key="for", default=0)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let the pod with the most flows hang."""
-        name, flows = busiest_pod(bench)
-        bench.path.dead.add(name)
+        name, flows = busiest_pod(context)
+        context.network.dead_pods.add(name)
         if self.for_ns:
-            bench.stage.play(self._recover(bench, name))
-        told = marks(Sign.OUTAGE) if not self.for_ns or self.for_ns > OUTAGE_NS else marks()
-        may = LOST | {Sign.OUTAGE}
+            context.runtime.spawn(self._recover(context, name))
+        told = frozenset({Symptom.OUTAGE}) if not self.for_ns or self.for_ns > OUTAGE_NS else frozenset()
+        may = LOST | {Symptom.OUTAGE}
         how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f'pod "{name}" hangs {how_long}, and its endpoint stays ready: {counted(len(flows), "flow")}',
             now_ns + self.for_ns if self.for_ns else FOREVER_NS,
-            tuple(Effect(flow, told | {Sign.LOSS_UP}, may, silent=SILENT) for flow in flows),
+            tuple(Effect(flow, told | {Symptom.LOSS_UP}, may, outages_judged=SILENT) for flow in flows),
         )
 
-    async def _recover(self, bench: Bench, name: str) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.dead.discard(name)
+    async def _recover(self, context: FaultContext, name: str) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.dead_pods.discard(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,29 +94,31 @@ class RepliesHeld(Fault):
         "all sessions and canaries unanswered together; then late replies, and the same pods and addresses as before"
     )
     control = True
-    also = frozenset({"lb-churn"})
+    also_correct = frozenset({"lb-churn"})
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=8 * 10**9)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Hold back every reply for a time."""
         until_ns = now_ns + self.for_ns
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=Direction.DOWN,
                 flows=None,
                 until_ns=until_ns,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(self.name, number),
                 hold=True,
                 reason="held-back",
             )
         )
-        may = marks(Sign.LOSS_UNTOLD, Sign.REORDERING)
-        return Deal(
+        may = frozenset({Symptom.LOSS_UNTOLD, Symptom.REORDERING})
+        return Injection(
+            number,
+            now_ns,
             f"all replies wait for {format_duration(self.for_ns)}, and come at once then",
             until_ns,
-            tuple(Effect(flow, marks(Sign.LOSS_DOWN), may) for flow in bench.flows),
-            dark_ns=max(0, self.for_ns - DEFAULT_LOSS_THRESHOLD_NS),
+            tuple(Effect(flow, frozenset({Symptom.LOSS_DOWN}), may) for flow in context.flows),
+            blackout_ns=max(0, self.for_ns - DEFAULT_LOSS_THRESHOLD_NS),
         )
 
 
@@ -130,7 +134,7 @@ class NodeDown(Fault):
     name = "node-down"
     expects = "the flows of its pods and those that enter by it: an outage, then another pod, or another node, or both"
     control = True
-    also = frozenset({"pod-silent", "dead-target"})
+    also_correct = frozenset({"pod-silent", "dead-target"})
     moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long the node is off", key="for", default=60 * 10**9)
@@ -141,68 +145,73 @@ class NodeDown(Fault):
         read_time, TIME, "after which the balancer leaves it out", key="drain", default=35 * 10**9
     )
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Take the power from a node with pods: one that is no ingress where there is such a one, else the busiest."""
-        path = bench.path
-        held = bench.flows_by_pod()
-        hosts = {node: [pod.name for pod in path.pods.values() if pod.node == node] for node in path.nodes}
+        network = context.network
+        held = context.flows_by_pod()
+        hosts = {node: [pod.name for pod in network.pods.values() if pod.node == node] for node in network.nodes}
         able = [name for name, pods in hosts.items() if pods]
-        outside = [name for name in able if not path.nodes[name].hashed]
+        outside = [name for name in able if not network.nodes[name].hashed]
         name = max(outside or able, key=lambda node: sum(len(held.get(pod, ())) for pod in hosts[node]))
         pods = hosts[name]
         served = [flow for pod in pods for flow in held.get(pod, ())]
-        entering = [flow for flow in bench.flows if path.node_of(flow) == name and flow not in served]
-        bench.touch([*served, *entering], Family.WAY)
-        path.off.add(name)
-        path.dead.update(pods)
-        bench.stage.play(self._go_on(bench, name, pods))
-        must = marks(Sign.OUTAGE, Sign.LOSS_UP)
+        entering = [flow for flow in context.flows if network.ingress.node_of(flow) == name and flow not in served]
+        context.mark_used([*served, *entering], Family.ROUTING)
+        network.ingress.powered_off.add(name)
+        network.dead_pods.update(pods)
+        context.runtime.spawn(self._go_on(context, name, pods))
+        must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
         may = MOVED | LOST
-        return Deal(
+        return Injection(
+            number,
+            now_ns,
             f'node "{name}" is off for {format_duration(self.for_ns)}: {counted(len(pods), "pod")} with '
             f"{counted(len(served), 'flow')}, and {counted(len(entering), 'flow')} more that enter by it",
             now_ns + self.for_ns,
             (
-                *(Effect(flow, must, may, silent=GONE) for flow in served),
-                *(Effect(flow, marks(Sign.LOSS_UP), may | {Sign.OUTAGE}, silent=LIVES) for flow in entering),
+                *(Effect(flow, must, may, outages_judged=GONE) for flow in served),
+                *(
+                    Effect(flow, frozenset({Symptom.LOSS_UP}), may | {Symptom.OUTAGE}, outages_judged=LIVES)
+                    for flow in entering
+                ),
             ),
         )
 
-    async def _go_on(self, bench: Bench, name: str, pods: list[str]) -> None:
-        stage = bench.stage
+    async def _go_on(self, context: FaultContext, name: str, pods: list[str]) -> None:
+        runtime = context.runtime
         for pod in pods:
-            await stage.kill_pod(pod)
+            await runtime.kill_pod(pod)
         steps = sorted(
-            [(self.drain_ns, self._drain), (self.notice_ns, self._notice), (self.for_ns, self._come_back)],
+            [(self.drain_ns, self._drain), (self.notice_ns, self._notice), (self.for_ns, self._restore)],
             key=lambda step: step[0],
         )
         passed_ns = 0
         for at_ns, step in steps:
-            await stage.wait(at_ns - passed_ns)
+            await runtime.wait(at_ns - passed_ns)
             passed_ns = at_ns
-            await step(bench, name, pods)
+            await step(context, name, pods)
 
-    async def _drain(self, bench: Bench, name: str, _pods: list[str]) -> None:
-        if bench.path.nodes[name].hashed:
-            bench.path.leave_hash(name)
+    async def _drain(self, context: FaultContext, name: str, _pods: list[str]) -> None:
+        if context.network.nodes[name].hashed:
+            context.network.ingress.leave_hash(name)
 
-    async def _notice(self, bench: Bench, name: str, pods: list[str]) -> None:
+    async def _notice(self, context: FaultContext, name: str, pods: list[str]) -> None:
         for pod in pods:
-            bench.path.set_conditions(pod, ready=False, serving=False)
-        bench.tell("node", name, "not Ready")
-        bench.stage.look()
-        await bench.stage.wait(SYNC_NS)
+            context.network.set_conditions(pod, ready=False, serving=False)
+        context.add_cluster_event("node", name, "not Ready")
+        context.runtime.publish()
+        await context.runtime.wait(SYNC_NS)
         for pod in pods:
-            bench.path.flush_pod(pod)
+            context.network.flush_pod(pod)
 
-    async def _come_back(self, bench: Bench, name: str, pods: list[str]) -> None:
+    async def _restore(self, context: FaultContext, name: str, pods: list[str]) -> None:
         for node_pod in pods:
-            await bench.stage.restart_pod(node_pod)
-            bench.path.set_conditions(node_pod, ready=True, serving=True)
-        bench.path.flush_flows(name)
-        bench.path.off.discard(name)
-        bench.tell("node", name, "Ready")
-        bench.stage.look()
+            await context.runtime.restart_pod(node_pod)
+            context.network.set_conditions(node_pod, ready=True, serving=True)
+        context.network.flush_flows(name)
+        context.network.ingress.powered_off.discard(name)
+        context.add_cluster_event("node", name, "Ready")
+        context.runtime.publish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +225,7 @@ class LateCheck(Fault):
     name = "late-check"
     expects = "the flows of the node: an outage until the balancer leaves the node out, then another pod and node"
     control = True
-    also = frozenset({"local-policy", "stale-flow"})
+    also_correct = frozenset({"local-policy", "stale-flow"})
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster a node without a pod sends to another's"
     moves_pool = True
@@ -230,35 +239,37 @@ class LateCheck(Fault):
         """Until the balancer leaves the node out."""
         return self.drain_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Delete all pods of the node whose pod has the most flows."""
-        path = bench.path
-        busiest, _ = busiest_pod(bench)
-        node = path.pods[busiest].node
-        pods = [pod.name for pod in path.pods.values() if pod.node == node]
-        flows = [flow for flow in bench.flows if path.node_of(flow) == node]
-        bench.touch(flows, Family.WAY)
+        network = context.network
+        busiest, _ = busiest_pod(context)
+        node = network.pods[busiest].node
+        pods = [pod.name for pod in network.pods.values() if pod.node == node]
+        flows = [flow for flow in context.flows if network.ingress.node_of(flow) == node]
+        context.mark_used(flows, Family.ROUTING)
         for name in pods:
-            path.dead.add(name)
-            path.remove_pod(name)
-        bench.stage.play(self._end(bench, node, pods))
-        told = marks(Sign.OUTAGE) if self.drain_ns > OUTAGE_NS else marks()
-        must = marks(Sign.LOSS_UP, Kind.POD)
-        return Deal(
+            network.dead_pods.add(name)
+            network.remove_pod(name)
+        context.runtime.spawn(self._end(context, node, pods))
+        told = frozenset({Symptom.OUTAGE}) if self.drain_ns > OUTAGE_NS else frozenset()
+        must: frozenset[Observable] = frozenset({Symptom.LOSS_UP, Kind.POD})
+        return Injection(
+            number,
+            now_ns,
             f'{counted(len(pods), "pod")} of node "{node}" leave the pool, and the balancer sends '
             f"{counted(len(flows), 'flow')} there for {format_duration(self.drain_ns)}",
             now_ns + self.drain_ns,
             tuple(
-                Effect(flow, must | told, MOVED | LOST | {Sign.OUTAGE}, EXPLAINED, frozenset({Judgement.EXPLAINED}))
+                Effect(flow, must | told, MOVED | LOST | {Symptom.OUTAGE}, EXPLAINED, frozenset({Judgement.EXPLAINED}))
                 for flow in flows
             ),
         )
 
-    async def _end(self, bench: Bench, node: str, pods: list[str]) -> None:
+    async def _end(self, context: FaultContext, node: str, pods: list[str]) -> None:
         for name in pods:
-            await bench.stage.kill_pod(name)
-        await bench.stage.wait(self.drain_ns)
-        bench.path.leave_hash(node)
+            await context.runtime.kill_pod(name)
+        await context.runtime.wait(self.drain_ns)
+        context.network.ingress.leave_hash(node)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,33 +282,35 @@ class ScaledToZero(Fault):
     name = "scaled-to-zero"
     expects = "all sessions and canaries unanswered together, and then other pods"
     control = True
-    also = frozenset({"pod-deleted"})
+    also_correct = frozenset({"pod-deleted"})
     moves_pool = True
 
     for_ns: int = parameter(read_time, TIME, "how long no pod is there", key="for", default=8 * 10**9)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Delete every pod."""
-        path = bench.path
-        flows: tuple[TransportAddress, ...] = bench.flows
-        bench.touch(flows, Family.WAY)
+        network = context.network
+        flows: tuple[TransportAddress, ...] = context.flows
+        context.mark_used(flows, Family.ROUTING)
         nodes = []
-        pods = list(path.pods)
+        pods = list(network.pods)
         for name in pods:
-            nodes.append(path.pods[name].node)
-            path.dead.add(name)
-            path.remove_pod(name)
-        bench.stage.play(self._refill(bench, pods, nodes))
-        return Deal(
+            nodes.append(network.pods[name].node)
+            network.dead_pods.add(name)
+            network.remove_pod(name)
+        context.runtime.spawn(self._refill(context, pods, nodes))
+        return Injection(
+            number,
+            now_ns,
             f"all {counted(len(pods), 'pod')} leave the pool, and as many new ones come {format_duration(self.for_ns)} later",
             now_ns + self.for_ns,
-            tuple(Effect(flow, marks(Sign.LOSS_UP, Kind.POD), MOVED | LOST, EXPLAINED) for flow in flows),
-            dark_ns=self.for_ns,
+            tuple(Effect(flow, frozenset({Symptom.LOSS_UP, Kind.POD}), MOVED | LOST, EXPLAINED) for flow in flows),
+            blackout_ns=self.for_ns,
         )
 
-    async def _refill(self, bench: Bench, pods: list[str], nodes: list[str]) -> None:
+    async def _refill(self, context: FaultContext, pods: list[str], nodes: list[str]) -> None:
         for name in pods:
-            await bench.stage.kill_pod(name)
-        await bench.stage.wait(self.for_ns)
+            await context.runtime.kill_pod(name)
+        await context.runtime.wait(self.for_ns)
         for node in nodes:
-            await bench.stage.start_pod(node)
+            await context.runtime.start_pod(node)

@@ -12,18 +12,18 @@ from affinity_tester.lab.fault import (
     MOVED,
     OUTAGE_NS,
     VIOLATION,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    Observable,
+    Symptom,
     counted,
-    marks,
 )
 from affinity_tester.lab.faults.packets import PacketFault
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
-from affinity_tester.lab.parts import Policy
 from affinity_tester.settings import format_duration
 
 
@@ -37,21 +37,23 @@ class WrongSource(Fault):
     sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Let the chosen flows' replies leave from another socket for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        bench.stage.balancer.astray.update(flows)
-        bench.stage.play(self._end(bench, flows))
-        must = marks(Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
-        return Deal(
+        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
+        context.runtime.balancer.wrong_source.update(flows)
+        context.runtime.spawn(self._end(context, flows))
+        must = frozenset({Symptom.WRONG_SOURCE, Symptom.LOSS_DOWN})
+        return Injection(
+            number,
+            now_ns,
             f"replies to {counted(len(flows), 'flow')} leave from another address for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD), strays=BROKEN) for flow in flows),
+            tuple(Effect(flow, must, frozenset({Symptom.LOSS_UNTOLD}), strays_judged=BROKEN) for flow in flows),
         )
 
-    async def _end(self, bench: Bench, flows: tuple[TransportAddress, ...]) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.stage.balancer.astray.difference_update(flows)
+    async def _end(self, context: FaultContext, flows: tuple[TransportAddress, ...]) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.runtime.balancer.wrong_source.difference_update(flows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,42 +64,44 @@ class CrossDelivery(PacketFault):
     """
 
     name = "cross-delivery"
-    catalogued = "snat-collision"
+    alias = "snat-collision"
     expects = "one flow: replies to another's probes; the other: these lost downstream; no change"
 
     @property
-    def victims(self) -> int:
+    def session_count(self) -> int:
         """How many sessions it asks for: who loses replies, and who gets them."""
         return 2 * self.sessions
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Choose pairs of flows, and deliver replies of the one to the other for a time."""
-        flows = bench.choose(self.victims, Family.PACKETS, self.name, number)
+        flows = context.choose(self.session_count, Family.PACKETS, self.name, number)
         owners, getters = flows[: self.sessions], flows[self.sessions :]
-        rng = bench.rng(self.name, number)
-        diverted = bench.stage.balancer.diverted
-        diverted.update(
+        rng = context.rng(self.name, number)
+        diversions = context.runtime.balancer.diversions
+        diversions.update(
             (owner, Diversion(getter, self.probability, rng)) for owner, getter in zip(owners, getters, strict=True)
         )
-        bench.stage.play(self._end(bench, owners))
+        context.runtime.spawn(self._end(context, owners))
         # Where each reply is, its session is silent as in an outage; that is the same fault.
-        whole = marks(Sign.OUTAGE) if self.probability == 1 and self.for_ns > OUTAGE_NS else marks()
-        lost = marks(Sign.LOSS_DOWN)
-        may = marks(Sign.LOSS_UNTOLD) | (marks(Sign.OUTAGE) if self.probability == 1 else marks())
-        return Deal(
+        whole = frozenset({Symptom.OUTAGE}) if self.probability == 1 and self.for_ns > OUTAGE_NS else frozenset()
+        lost = frozenset({Symptom.LOSS_DOWN})
+        may = frozenset({Symptom.LOSS_UNTOLD}) | (frozenset({Symptom.OUTAGE}) if self.probability == 1 else frozenset())
+        return Injection(
+            number,
+            now_ns,
             f"{self.share} of the replies of {counted(len(owners), 'flow')} are delivered to another flow each, "
             f"for {format_duration(self.for_ns)}",
             now_ns + self.for_ns,
             (
-                *(Effect(flow, lost | whole, may, silent=BROKEN) for flow in owners),
-                *(Effect(flow, marks(Sign.CROSS_DELIVERED), strays=BROKEN) for flow in getters),
+                *(Effect(flow, lost | whole, may, outages_judged=BROKEN) for flow in owners),
+                *(Effect(flow, frozenset({Symptom.CROSS_DELIVERED}), strays_judged=BROKEN) for flow in getters),
             ),
         )
 
-    async def _end(self, bench: Bench, owners: tuple[TransportAddress, ...]) -> None:
-        await bench.stage.wait(self.for_ns)
+    async def _end(self, context: FaultContext, owners: tuple[TransportAddress, ...]) -> None:
+        await context.runtime.wait(self.for_ns)
         for owner in owners:
-            del bench.stage.balancer.diverted[owner]
+            del context.runtime.balancer.diversions[owner]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,26 +113,28 @@ class OnePacket(Fault):
     """
 
     name = "one-packet"
-    catalogued = "packet-spray"
-    also = frozenset({"wrong-source"})
+    alias = "packet-spray"
+    also_correct = frozenset({"wrong-source"})
     expects = "most flows: another pod from packet to packet, mostly from the pods' own addresses; no loss upstream"
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster the masquerade brings the replies back to the node"
 
     for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3 * 10**9)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
         """Send each packet to any pod for a time."""
-        bench.path.one_packet = True
-        bench.stage.play(self._end(bench))
-        must = marks(Kind.POD, Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
-        may = MOVED | marks(Sign.LOSS_UNTOLD, Sign.OUTAGE)
-        return Deal(
+        context.network.one_packet = True
+        context.runtime.spawn(self._end(context))
+        must: frozenset[Observable] = frozenset({Kind.POD, Symptom.WRONG_SOURCE, Symptom.LOSS_DOWN})
+        may = MOVED | frozenset({Symptom.LOSS_UNTOLD, Symptom.OUTAGE})
+        return Injection(
+            number,
+            now_ns,
             f"nodes send each packet to any pod for {format_duration(self.for_ns)}, and most pods answer past them",
             now_ns + self.for_ns,
-            tuple(Effect(flow, must, may, VIOLATION, BROKEN, BROKEN) for flow in bench.flows),
+            tuple(Effect(flow, must, may, VIOLATION, BROKEN, BROKEN) for flow in context.flows),
         )
 
-    async def _end(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.one_packet = False
+    async def _end(self, context: FaultContext) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.one_packet = False

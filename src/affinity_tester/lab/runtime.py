@@ -9,7 +9,7 @@ from typing import Any
 from affinity_tester import clock
 from affinity_tester.lab.balancer import Balancer
 from affinity_tester.lab.control_plane import ControlPlane
-from affinity_tester.lab.parts import Pod
+from affinity_tester.lab.model import Pod
 from affinity_tester.lab.pods import PodHost
 from affinity_tester.settings import NS_PER_S
 
@@ -23,26 +23,26 @@ MAX_TURNS = 20_000
 """A second or so: between two probes there mostly is such a time."""
 
 
-class Stage:
+class LabRuntime:
     """A running lab. What a play raises ends the run."""
 
     def __init__(self, balancer: Balancer, pods: PodHost, control: ControlPlane) -> None:
         """All of it is running already."""
         self.balancer = balancer
-        self.path = balancer.path
+        self.network = balancer.network
         self.control = control
         self.client_ip: str | None = None
         """What the client's machine takes for its own address from now on; None: what the system says."""
         self._awake_clock = clock.now_ns
         self._pods = pods
-        self._plays: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def play(self, steps: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, steps: Coroutine[Any, Any, None]) -> None:
         """Let a fault's steps run beside everything else."""
         task = asyncio.get_running_loop().create_task(steps)
-        self._plays.add(task)
-        task.add_done_callback(self._played)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
 
     async def failure(self) -> None:
         """Return never; raise what a play raised."""
@@ -50,9 +50,9 @@ class Stage:
 
     async def close(self) -> None:
         """End all plays."""
-        for task in self._plays:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._plays, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         clock.now_ns = self._awake_clock
         self._failed.cancel()
 
@@ -60,36 +60,36 @@ class Stage:
         """Let time pass."""
         await asyncio.sleep(ns / NS_PER_S)
 
-    async def drained(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Return between two probes, when what is under way has arrived: nothing passed in some turns of the loop."""
-        quiet, passed = 0, -1
+        unobservable, passed = 0, -1
         for _ in range(MAX_TURNS):
             await asyncio.sleep(0)
-            before, passed = passed, sum(flow.packets for flow in self.path.flows.values())
+            before, passed = passed, sum(flow.packets for flow in self.network.flows.values())
             # What the client sent in this turn is at the front already, on loopback, and will be read in the next.
-            quiet = quiet + 1 if passed == before and not self.balancer.is_waiting else 0
-            if quiet == QUIET_TURNS:
+            unobservable = unobservable + 1 if passed == before and not self.balancer.is_waiting else 0
+            if unobservable == QUIET_TURNS:
                 return
 
-    def sleep_machine(self, ns: int) -> None:
+    def suspend_clock(self, ns: int) -> None:
         """Let the clock of the run go on without anything happening, as while the machine sleeps; until `close`."""
         awake = clock.now_ns
         clock.now_ns = lambda: awake() + ns
 
-    def look(self) -> None:
+    def publish(self) -> None:
         """Let the control plane tell what has changed."""
-        self.control.look(clock.now_ns())
+        self.control.publish(clock.now_ns())
 
     async def start_pod(self, node: str) -> Pod:
         """Start a pod and put it into the pool, ready."""
         pod = await self._pods.start(node)
-        self.path.add_pod(pod)
-        self.look()
+        self.network.add_pod(pod)
+        self.publish()
         return pod
 
     async def kill_pod(self, name: str) -> None:
         """Close a pod's socket; its endpoint stays as it is."""
-        self.path.dead.add(name)
+        self.network.dead_pods.add(name)
         await asyncio.sleep(READ_S)
         await self._pods.kill(name)
 
@@ -99,10 +99,10 @@ class Stage:
 
     async def restart_pod(self, name: str) -> None:
         """Start the container of a killed pod again."""
-        self.path.restart_pod(name, await self._pods.restart(self.path.pods[name]))
-        self.path.dead.discard(name)
+        self.network.restart_pod(name, await self._pods.restart(self.network.pods[name]))
+        self.network.dead_pods.discard(name)
 
-    def _played(self, task: asyncio.Task[None]) -> None:
-        self._plays.discard(task)
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
             self._failed.set_exception(error)

@@ -22,7 +22,7 @@ class Direction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class PacketEvent:
     """Something was done to a packet of a flow."""
 
     flow: TransportAddress
@@ -30,7 +30,7 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
-class Rerouted(Deed):
+class Rerouted(PacketEvent):
     """This packet of the flow went another way than the one before it."""
 
     before: Identity
@@ -45,7 +45,7 @@ class Rerouted(Deed):
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped(Deed):
+class Dropped(PacketEvent):
     """This packet was thrown away."""
 
     direction: Direction
@@ -54,14 +54,14 @@ class Dropped(Deed):
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicated(Deed):
+class Duplicated(PacketEvent):
     """This packet was delivered twice."""
 
     direction: Direction
 
 
 @dataclass(frozen=True, slots=True)
-class Delayed(Deed):
+class Delayed(PacketEvent):
     """This packet was held back."""
 
     direction: Direction

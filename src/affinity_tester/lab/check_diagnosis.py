@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident
-from affinity_tester.lab.ledger import Injection, Ledger
+from affinity_tester.lab.fault import Injection
+from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S
@@ -14,7 +15,7 @@ LAG_NS = NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedFault:
     """What one injected fault was named."""
 
     number: int
@@ -46,41 +47,41 @@ class Named:
         return f"it was named {self.words}, not likely {' or '.join(sorted(self.wanted))}"
 
 
-def named(ledger: Ledger, alike: frozenset[str]) -> tuple[Named, ...]:
+def name_faults(record: LabRecord, alike: frozenset[str]) -> tuple[NamedFault, ...]:
     """What each injected fault was named; `alike` are the names that the plan declares to be as right as a fault's own."""
-    return tuple(_named(ledger, injection, alike) for _, injection in sorted(ledger.injections.items()))
+    return tuple(_name_fault(record, injection, alike) for _, injection in sorted(record.injections.items()))
 
 
-def strangers(ledger: Ledger, alike: frozenset[str]) -> tuple[str, ...]:
+def unexpected(record: LabRecord, alike: frozenset[str]) -> tuple[str, ...]:
     """What is `likely` anywhere in the run, and right for none of the plan's faults: the name, and the first evidence."""
-    right = alike.union(*({fault.known_as} | fault.also for fault in ledger.planned))
-    told = [diagnosis for incident in ledger.incidents for diagnosis in incident.diagnoses] + ledger.run_diagnoses
+    right = alike.union(*({fault.diagnosis_name} | fault.also_correct for fault in record.planned))
+    told = [diagnosis for incident in record.incidents for diagnosis in incident.diagnoses] + record.run_diagnoses
     wrong = {each.name: each for each in told if _is_likely(each) and each.name not in right}
     return tuple(f"{name} ({each.evidence[0]})" for name, each in sorted(wrong.items()))
 
 
-def _named(ledger: Ledger, injection: Injection, alike: frozenset[str]) -> Named:
-    fault = ledger.planned[injection.number - 1]
-    return Named(
+def _name_fault(record: LabRecord, injection: Injection, alike: frozenset[str]) -> NamedFault:
+    fault = record.planned[injection.number - 1]
+    return NamedFault(
         injection.number,
         fault.name,
         fault.control,
-        alike | {fault.known_as},
-        (*_first_of_incidents(ledger.incidents, injection), *_first_of_run(ledger, fault.known_as)),
+        alike | {fault.diagnosis_name},
+        (*_first_of_incidents(record.incidents, injection), *_first_of_run(record, fault.diagnosis_name)),
     )
 
 
 def _first_of_incidents(incidents: list[Incident], injection: Injection) -> Iterator[Diagnosis]:
     for incident in incidents:
         begun = injection.at_ns - LAG_NS <= incident.to_ns
-        if begun and incident.from_ns <= injection.deal.until_ns + LAG_NS and incident.diagnoses:
+        if begun and incident.from_ns <= injection.until_ns + LAG_NS and incident.diagnoses:
             yield incident.diagnoses[0]
 
 
-def _first_of_run(ledger: Ledger, name: str) -> Iterator[Diagnosis]:
+def _first_of_run(record: LabRecord, name: str) -> Iterator[Diagnosis]:
     """A run may have several facts, one beside the other: of a fault's own name, else the first."""
-    own = [each for each in ledger.run_diagnoses if each.name == name]
-    yield from (own or ledger.run_diagnoses)[:1]
+    own = [each for each in record.run_diagnoses if each.name == name]
+    yield from (own or record.run_diagnoses)[:1]
 
 
 def _is_likely(diagnosis: Diagnosis) -> bool:

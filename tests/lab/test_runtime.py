@@ -16,15 +16,15 @@ from affinity_tester.core.stun import Conversation
 from affinity_tester.errors import UserError
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
-from affinity_tester.lab.mangle import Mangler
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.pods import PodHost
-from affinity_tester.lab.stage import Stage
+from affinity_tester.lab.runtime import LabRuntime
 
 
 @dataclass
 class Lab:
-    stage: Stage
+    runtime: LabRuntime
     hosted: PodHost
     told: list[Event] = field(default_factory=list)
 
@@ -32,38 +32,38 @@ class Lab:
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
     sources, told = Sources(), []
-    path = NetworkPath(seed=1, record=lambda _deed: None, claim=sources.claim)
-    path.add_node("node-1", "127.1.0.1")
+    network = NetworkModel(seed=1, log=lambda _deed: None, claim=sources.claim)
+    network.ingress.add_node("node-1", "127.1.0.1")
     hosted = PodHost(1)
-    balancer = Balancer.start(path, Mangler(lambda _deed: None), sources, TransportAddress("127.0.0.1", 0))
-    control = ControlPlane(path, told.append, one_item_ns=10**9)
-    control.begin(0)
+    balancer = Balancer.start(network, Impairments(lambda _deed: None), sources, TransportAddress("127.0.0.1", 0))
+    control = ControlPlane(network, told.append, one_item_ns=10**9)
+    control.start_watch(0)
     told.clear()
-    stage = Stage(balancer, hosted, control)
-    yield Lab(stage, hosted, told)
-    await stage.close()
+    runtime = LabRuntime(balancer, hosted, control)
+    yield Lab(runtime, hosted, told)
+    await runtime.close()
     balancer.close()
     await hosted.close()
 
 
 async def test_a_started_pod_is_in_the_pool_and_a_killed_one_is_dead_there(lab: Lab) -> None:
-    pod = await lab.stage.start_pod("node-1")
-    assert lab.stage.path.pods == {pod.name: pod}
+    pod = await lab.runtime.start_pod("node-1")
+    assert lab.runtime.network.pods == {pod.name: pod}
     (observed,) = [event for event in lab.told if isinstance(event, PoolObserved)]
     assert [(endpoint.pod, endpoint.node) for endpoint in observed.snapshot.endpoints] == [(pod.name, "node-1")]
-    await lab.stage.kill_pod(pod.name)
-    assert lab.stage.path.dead == {pod.name}
-    assert set(lab.stage.path.pods) == {pod.name}, "its endpoint stays"
+    await lab.runtime.kill_pod(pod.name)
+    assert lab.runtime.network.dead_pods == {pod.name}
+    assert set(lab.runtime.network.pods) == {pod.name}, "its endpoint stays"
 
 
 async def test_a_restarted_pod_has_its_name_and_address_and_another_instance(lab: Lab) -> None:
-    pod = await lab.stage.start_pod("node-1")
-    await lab.stage.kill_pod(pod.name)
-    await lab.stage.restart_pod(pod.name)
-    again = lab.stage.path.pods[pod.name]
+    pod = await lab.runtime.start_pod("node-1")
+    await lab.runtime.kill_pod(pod.name)
+    await lab.runtime.restart_pod(pod.name)
+    again = lab.runtime.network.pods[pod.name]
     assert (again.name, again.address) == (pod.name, pod.address)
     assert again.instance != pod.instance
-    assert lab.stage.path.dead == set()
+    assert lab.runtime.network.dead_pods == set()
 
 
 async def test_two_pods_of_a_lab_have_names_and_addresses_of_their_own(lab: Lab) -> None:
@@ -76,9 +76,9 @@ async def test_what_a_play_raises_is_told(lab: Lab) -> None:
     async def fails() -> None:
         raise UserError("cannot bind")
 
-    lab.stage.play(fails())
+    lab.runtime.spawn(fails())
     with pytest.raises(UserError, match="cannot bind"):
-        await asyncio.wait_for(lab.stage.failure(), 10)
+        await asyncio.wait_for(lab.runtime.failure(), 10)
 
 
 async def test_plays_end_with_the_lab(lab: Lab) -> None:
@@ -86,18 +86,18 @@ async def test_plays_end_with_the_lab(lab: Lab) -> None:
 
     async def waits() -> None:
         try:
-            await lab.stage.wait(10**12)
+            await lab.runtime.wait(10**12)
         finally:
             ended.set()
 
-    lab.stage.play(waits())
+    lab.runtime.spawn(waits())
     await asyncio.sleep(0)
-    await lab.stage.close()
+    await lab.runtime.close()
     assert ended.is_set()
 
 
 async def test_pods_forget_their_flows_and_keep_their_instance(lab: Lab) -> None:
-    pod = await lab.stage.start_pod("node-1")
+    pod = await lab.runtime.start_pod("node-1")
     wire = Conversation(7, (288,), None)
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
@@ -105,7 +105,7 @@ async def test_pods_forget_their_flows_and_keep_their_instance(lab: Lab) -> None
         counts, instances = [], set()
         for seq in range(4):
             if seq == 2:
-                lab.stage.forget_flows()
+                lab.runtime.forget_flows()
             sock.sendto(wire.request(seq), pod.address)
             data = await asyncio.wait_for(loop.sock_recv(sock, 2048), 10)
             _, identity, count = wire.read(bytearray(data), len(data))
@@ -125,25 +125,25 @@ async def test_a_pods_socket_is_known_by_its_address_while_it_lives(lab: Lab) ->
 
 async def test_what_is_under_way_has_arrived_when_it_is_drained(lab: Lab) -> None:
     """Each of some packets is sent in a turn of its own, with turns between as long as a packet's way."""
-    pod = await lab.stage.start_pod("node-1")
-    front = lab.stage.balancer.address
+    pod = await lab.runtime.start_pod("node-1")
+    front = lab.runtime.balancer.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.sendto(Conversation(7, (288,), None).request(0), front)
-        await lab.stage.drained()
+        await lab.runtime.wait_until_idle()
         assert len(sock.recv(2048)) > 20
         sock.sendto(Conversation(7, (288,), None).request(1), front)
-        assert lab.stage.balancer.is_waiting
-        await lab.stage.drained()
-        assert not lab.stage.balancer.is_waiting
-    assert pod.name in lab.stage.path.pods
+        assert lab.runtime.balancer.is_waiting
+        await lab.runtime.wait_until_idle()
+        assert not lab.runtime.balancer.is_waiting
+    assert pod.name in lab.runtime.network.pods
 
 
 async def test_a_machine_that_slept_is_awake_again_when_the_lab_is_closed(lab: Lab) -> None:
     before_ns, awake = clock.now_ns(), clock.now_ns
-    lab.stage.sleep_machine(600 * 10**9)
+    lab.runtime.suspend_clock(600 * 10**9)
     assert 600 * 10**9 <= clock.now_ns() - before_ns < 660 * 10**9
-    lab.stage.sleep_machine(600 * 10**9)
+    lab.runtime.suspend_clock(600 * 10**9)
     assert clock.now_ns() - before_ns >= 1200 * 10**9
-    await lab.stage.close()
+    await lab.runtime.close()
     assert clock.now_ns is awake

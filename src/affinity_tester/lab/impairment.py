@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
 
 _DOUBT_NS = 60_000_000
@@ -15,7 +15,7 @@ _DOUBT_NS = 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Impairment:
     """For some time, packets of these flows in this direction are dropped, duplicated or delayed, each by chance."""
 
     direction: Direction
@@ -41,59 +41,64 @@ class Rule:
     """What drops are counted by."""
 
 
-class Mangler:
+class Impairments:
     """The rules in force, in the order in which they were added; each works on what the one before left over."""
 
-    def __init__(self, record: Callable[[Deed], None]) -> None:
+    def __init__(self, log: Callable[[PacketEvent], None]) -> None:
         """Begin with no rule."""
-        self._rules: list[Rule] = []
-        self.record = record
+        self._active: list[Impairment] = []
+        self.log = log
         """Where deeds are written down."""
         self._met: set[TransportAddress] = set()
 
-    def add(self, rule: Rule) -> None:
+    def add(self, impairment: Impairment) -> None:
         """Put a rule into force until its time is over."""
-        self._rules.append(rule)
+        self._active.append(impairment)
 
-    def fates(self, direction: Direction, flow: TransportAddress, now_ns: int, size: int = 0) -> tuple[int, ...]:
+    def delays(self, direction: Direction, flow: TransportAddress, now_ns: int, size: int = 0) -> tuple[int, ...]:
         """The delays, in nanoseconds, of the copies to deliver of this packet: `(0,)` untouched, `()` dropped."""
         first = direction is Direction.UP and flow not in self._met
         if first:
             self._met.add(flow)
-        if not self._rules:
+        if not self._active:
             return (0,)
-        self._rules = [rule for rule in self._rules if now_ns < rule.until_ns]
+        self._active = [impairment for impairment in self._active if now_ns < impairment.until_ns]
         delays = [0]
-        for rule in self._rules:
-            meant = rule.flows is None or flow in rule.flows
-            if rule.direction is direction and meant and size > rule.larger_than and (first or not rule.first_only):
-                delays = self._apply(rule, flow, now_ns, delays)
+        for impairment in self._active:
+            meant = impairment.flows is None or flow in impairment.flows
+            if (
+                impairment.direction is direction
+                and meant
+                and size > impairment.larger_than
+                and (first or not impairment.first_only)
+            ):
+                delays = self._apply(impairment, flow, now_ns, delays)
                 if not delays:
                     break
         return tuple(delays)
 
-    def _apply(self, rule: Rule, flow: TransportAddress, now_ns: int, delays: list[int]) -> list[int]:
-        if rule.rng.random() < rule.drop:
-            self.record(Dropped(flow, now_ns, rule.direction, rule.reason))
+    def _apply(self, impairment: Impairment, flow: TransportAddress, now_ns: int, delays: list[int]) -> list[int]:
+        if impairment.rng.random() < impairment.drop:
+            self.log(Dropped(flow, now_ns, impairment.direction, impairment.reason))
             return []
-        if rule.hold:
-            return self._hold(rule, flow, now_ns, delays)
-        if rule.rng.random() < rule.duplicate:
-            self.record(Duplicated(flow, now_ns, rule.direction))
+        if impairment.hold:
+            return self._hold(impairment, flow, now_ns, delays)
+        if impairment.rng.random() < impairment.duplicate:
+            self.log(Duplicated(flow, now_ns, impairment.direction))
             delays = [*delays, delays[-1]]
         for index, delay_ns in enumerate(delays):
-            if rule.rng.random() < rule.delay:
-                self.record(Delayed(flow, now_ns, rule.direction, rule.delay_ns))
-                delays[index] = delay_ns + rule.delay_ns
+            if impairment.rng.random() < impairment.delay:
+                self.log(Delayed(flow, now_ns, impairment.direction, impairment.delay_ns))
+                delays[index] = delay_ns + impairment.delay_ns
         return delays
 
-    def _hold(self, rule: Rule, flow: TransportAddress, now_ns: int, delays: list[int]) -> list[int]:
-        wait_ns = rule.until_ns - now_ns
+    def _hold(self, impairment: Impairment, flow: TransportAddress, now_ns: int, delays: list[int]) -> list[int]:
+        wait_ns = impairment.until_ns - now_ns
         late = wait_ns > DEFAULT_LOSS_THRESHOLD_NS - _DOUBT_NS
-        self.record(
-            Dropped(flow, now_ns, rule.direction, rule.reason)
+        self.log(
+            Dropped(flow, now_ns, impairment.direction, impairment.reason)
             if late
-            else Delayed(flow, now_ns, rule.direction, wait_ns)
+            else Delayed(flow, now_ns, impairment.direction, wait_ns)
         )
         if late and wait_ns <= DEFAULT_LOSS_THRESHOLD_NS:
             return []  # whether it would come in time depends on how busy the machine is

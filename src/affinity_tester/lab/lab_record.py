@@ -48,22 +48,12 @@ from affinity_tester.core.events import (
     Verdict,
     WrongSource,
 )
-from affinity_tester.lab.deeds import Deed
-from affinity_tester.lab.fault import Deal, Fault
-
-
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """A fault of the plan that was injected."""
-
-    number: int
-    """Its place in the plan, from 1."""
-    at_ns: int
-    deal: Deal
+from affinity_tester.lab.fault import Fault, Injection
+from affinity_tester.lab.packet_log import PacketEvent
 
 
 @dataclass(slots=True)
-class Seen:
+class SessionRecord:
     """What one session saw."""
 
     name: str
@@ -71,21 +61,21 @@ class Seen:
     """Its source address."""
     changes: dict[int, Change] = field(default_factory=dict)
     """The final ones, by number."""
-    judged: dict[int, ChangeJudged] = field(default_factory=dict)
+    changes_judged: dict[int, ChangeJudged] = field(default_factory=dict)
     """The newest judgement of each change, by number."""
-    outages: dict[int, OutageJudged] = field(default_factory=dict)
+    outages_judged: dict[int, OutageJudged] = field(default_factory=dict)
     """The newest judgement of each outage, by its first unanswered probe."""
-    silences: dict[int, int] = field(default_factory=dict)
+    outage_ends: dict[int, int] = field(default_factory=dict)
     """When the outages that ended did, by their first unanswered probe: the first probe that was answered was sent then."""
-    strays: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
+    strays_judged: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
     """The judgement of each stray reply, by kind, probe and time."""
     lost: list[ProbesLost] = field(default_factory=list)
-    reds: list[SessionEvent] = field(default_factory=list)
+    alerts: list[SessionEvent] = field(default_factory=list)
     """What else is told in red."""
     summary: SessionSummary | None = None
 
 
-class Ledger:
+class LabRecord:
     """The three accounts of one run."""
 
     def __init__(
@@ -105,16 +95,16 @@ class Ledger:
         self.wanted = wanted
         self.injections: dict[int, Injection] = {}
         """By number."""
-        self.deeds: dict[TransportAddress, list[Deed]] = {}
+        self.packets: dict[TransportAddress, list[PacketEvent]] = {}
         """By flow, in order of time."""
-        self.sessions: dict[str, Seen] = {}
+        self.sessions: dict[str, SessionRecord] = {}
         """By name."""
         self.pool_ns: list[int] = []
         """When the pool changed, in truth."""
         self.told_ns: list[tuple[int, int]] = []
         """Between when and when the client could know that it changed; the first: when it first knew the pool."""
         self.blackouts: list[BlackoutStarted] = []
-        self.lit: dict[int, int] = {}
+        self.blackout_ends: dict[int, int] = {}
         """Blackouts that ended: when each did, by when it began."""
         self.stopped_ns: int | None = None
         """When sending stopped."""
@@ -130,29 +120,31 @@ class Ledger:
         """What the client counted in all."""
         self.aborted = False
         """Judgements that were still open then are `unknown`."""
-        self.complaints: list[str] = []
+        self.invalid_reasons: list[str] = []
         """What outside the accounts makes the run worthless."""
 
-    def inject(self, number: int, at_ns: int, deal: Deal) -> Injected:
+    def inject(self, injection: Injection) -> Injected:
         """The fault of this number was injected; returns the event that tells it."""
-        self.injections[number] = Injection(number, at_ns, deal)
-        flows = {effect.flow for effect in deal.effects}
+        self.injections[injection.number] = injection
+        flows = {effect.flow for effect in injection.effects}
         names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
-        return Injected(at_ns, number, self.planned[number - 1].name, deal.text, names)
+        return Injected(
+            injection.at_ns, injection.number, self.planned[injection.number - 1].name, injection.text, names
+        )
 
     def pool_changed(self, at_ns: int) -> None:
         """The pool changed, whoever knows of it."""
         self.pool_ns.append(at_ns)
 
-    def record(self, deed: Deed) -> None:
+    def log_packet(self, packet: PacketEvent) -> None:
         """The lab did something to a packet."""
-        self.deeds.setdefault(deed.flow, []).append(deed)
+        self.packets.setdefault(packet.flow, []).append(packet)
 
-    def observe(self, event: Event) -> None:
-        """The client saw something."""
+    def feed(self, event: Event) -> None:
+        """Take in an event of the run: what the client saw, what the analysis made of it, what the control plane told."""
         match event:
             case SessionStarted():
-                self.sessions[event.session] = Seen(event.session, event.local)
+                self.sessions[event.session] = SessionRecord(event.session, event.local)
             case ChangeSeen() | ChangeRevised():
                 self.sessions[event.session].changes[event.change.number] = event.change
             case ChangeWithdrawn():
@@ -162,13 +154,13 @@ class Ledger:
             case (
                 OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
             ):
-                self.sessions[event.session].reds.append(event)
+                self.sessions[event.session].alerts.append(event)
             case OutageEnded():
-                self.sessions[event.session].silences[event.since_seq] = event.first.sent_ns
+                self.sessions[event.session].outage_ends[event.since_seq] = event.first.sent_ns
             case BlackoutStarted():
                 self.blackouts.append(event)
             case BlackoutEnded():
-                self.lit[event.since_ns] = event.until_ns
+                self.blackout_ends[event.since_ns] = event.until_ns
             case SendingStopped():
                 self.stopped_ns = event.at_ns
             case SessionSummary():
@@ -176,13 +168,9 @@ class Ledger:
             case RunSummary():
                 self.total = event.total
             case NothingAnswered():
-                self.complain("no session was answered")
+                self.invalidate("no session was answered")
             case ForeignServer():
-                self.complain("the pods' replies name no pod")
-
-    def conclude(self, event: Event) -> None:
-        """The analysis told something, or the control plane did."""
-        match event:
+                self.invalidate("the pods' replies name no pod")
             case PoolObserved():
                 self.told_ns.append((event.since_ns, event.until_ns))
                 if self._blind_since_ns is not None:
@@ -193,11 +181,11 @@ class Ledger:
             case RunEnded():
                 self.aborted = event.aborted
             case ChangeJudged():
-                self.sessions[event.session].judged[event.change.number] = event
+                self.sessions[event.session].changes_judged[event.change.number] = event
             case OutageJudged():
-                self.sessions[event.session].outages[event.since_seq] = event
+                self.sessions[event.session].outages_judged[event.since_seq] = event
             case StrayJudged():
-                self.sessions[event.session].strays[event.stray, event.seq, event.heard_ns] = event
+                self.sessions[event.session].strays_judged[event.stray, event.seq, event.heard_ns] = event
             case IncidentClosed():
                 self.incidents.append(event.incident)
             case RunDiagnosed():
@@ -205,6 +193,6 @@ class Ledger:
             case Verdict():
                 self.verdict = event
 
-    def complain(self, problem: str) -> None:
+    def invalidate(self, problem: str) -> None:
         """Note what makes the run worthless."""
-        self.complaints.append(problem)
+        self.invalid_reasons.append(problem)

@@ -38,10 +38,20 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.deeds import Deed, Direction, Dropped, Rerouted, differing
-from affinity_tester.lab.fault import BROKEN, FOREVER_NS, LOST, UNAVOIDABLE, VIOLATION, Deal, Effect, Fault, Sign
+from affinity_tester.lab.fault import (
+    BROKEN,
+    FOREVER_NS,
+    LOST,
+    UNAVOIDABLE,
+    VIOLATION,
+    Effect,
+    Fault,
+    Injection,
+    Symptom,
+)
 from affinity_tester.lab.faults import Blackout, CrossDelivery, PodAdded, PortRewrite, StuckFlows
-from affinity_tester.lab.ledger import Ledger
+from affinity_tester.lab.lab_record import LabRecord
+from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted, differing
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -56,9 +66,9 @@ EMPTY = PoolSnapshot(frozenset())
 class Run:
     """A run of one session and one fault, with a settle time of 2 s, from 0 to 60 s."""
 
-    deal: Deal
+    injection: Injection
     fault: Fault = field(default_factory=lambda: PortRewrite(at_ns=10 * S))
-    deeds: list[Deed] = field(default_factory=list)
+    packets: list[PacketEvent] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     lost: int = 0
     truth: tuple[int, ...] = ()
@@ -68,20 +78,19 @@ class Run:
     verdict: Outcome | None = Outcome.FAIL
 
     def findings(self) -> Findings:
-        ledger = Ledger([self.fault], 2 * S, self.move_ns, self.wanted)
-        ledger.observe(SessionStarted(0, "B", FLOW))
-        ledger.inject(1, self.fault.at_ns, self.deal)
+        record = LabRecord([self.fault], 2 * S, self.move_ns, self.wanted)
+        record.feed(SessionStarted(0, "B", FLOW))
+        record.inject(self.injection)
         for at_ns in self.truth:
-            ledger.pool_changed(at_ns)
+            record.pool_changed(at_ns)
         for since_ns, until_ns in self.told:
-            ledger.conclude(PoolObserved(until_ns, since_ns, until_ns, EMPTY))
-        for deed in self.deeds:
-            ledger.record(deed)
+            record.feed(PoolObserved(until_ns, since_ns, until_ns, EMPTY))
+        for packet in self.packets:
+            record.log_packet(packet)
         for event in self.events:
-            ledger.observe(event)
-            ledger.conclude(event)
-        ledger.observe(SendingStopped(60 * S, interrupted=False))
-        ledger.observe(
+            record.feed(event)
+        record.feed(SendingStopped(60 * S, interrupted=False))
+        record.feed(
             SessionSummary(
                 at_ns=60 * S,
                 session="B",
@@ -96,8 +105,8 @@ class Run:
             )
         )
         if self.verdict is not None:
-            ledger.conclude(Verdict(60 * S, self.verdict, ("x",), "", 1, 1, 1))
-        return compare(ledger)
+            record.feed(Verdict(60 * S, self.verdict, ("x",), "", 1, 1, 1))
+        return compare(record)
 
     def problems(self) -> list[str]:
         findings = self.findings()
@@ -118,8 +127,12 @@ def changed(judgement: Judgement | None, avoidable: bool | None = None) -> Run:
         longest_pause_ns=100 * MS,
         settled_ns=10 * S + 41 * MS,
     )
-    run = Run(Deal("done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), judged=VIOLATION),)))
-    run.deeds.append(Rerouted(FLOW, 10 * S + 40 * MS, OLD, NEW))
+    run = Run(
+        Injection(
+            1, 10 * S, "done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), changes_judged=VIOLATION),)
+        )
+    )
+    run.packets.append(Rerouted(FLOW, 10 * S + 40 * MS, OLD, NEW))
     run.events.append(ChangeSeen(10 * S + 41 * MS, "B", change))
     if judgement is not None:
         run.events.append(ChangeJudged(13 * S, "B", change, judgement, avoidable, ("so",)))
@@ -168,7 +181,9 @@ def test_late_news_of_the_pool_never_explains_a_change_and_may_leave_it_in_doubt
 
 def test_a_declared_explanation_needs_its_change_of_the_pool() -> None:
     run = changed(Judgement.EXPLAINED, avoidable=False)
-    run.deal = Deal("done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), judged=UNAVOIDABLE),))
+    run.injection = Injection(
+        1, 10 * S, "done", 10 * S, (Effect(FLOW, frozenset({Kind.REFLEXIVE_PORT}), changes_judged=UNAVOIDABLE),)
+    )
     assert run.problems() == ["B: its change was judged explained, though the pool did not change near it"]
     run.truth, run.told = (10 * S,), ((0, 0), (9 * S, 10 * S))
     assert run.problems() == []
@@ -192,12 +207,16 @@ def test_what_could_not_be_known_of_the_pool_excuses_unknown() -> None:
 # --- outages ---------------------------------------------------------------------------------------------------------
 
 
-def silent(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns: int | None = None) -> Run:
+def quiet_session(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns: int | None = None) -> Run:
     """A flow is dead from 10 s on, which is declared a violation."""
     outage = OutageStarted(told_ns, "B", 100, 10 * S, Sighting(99, 10 * S - 100 * MS, OLD))
-    must = frozenset({Sign.OUTAGE, Sign.LOSS_UP})
-    run = Run(Deal("done", FOREVER_NS, (Effect(FLOW, must, LOST, silent=BROKEN),)), StuckFlows(at_ns=10 * S), lost=1)
-    run.deeds.append(Dropped(FLOW, 10 * S, Direction.UP, "stale-entry"))
+    must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
+    run = Run(
+        Injection(1, 10 * S, "done", FOREVER_NS, (Effect(FLOW, must, LOST, outages_judged=BROKEN),)),
+        StuckFlows(at_ns=10 * S),
+        lost=1,
+    )
+    run.packets.append(Dropped(FLOW, 10 * S, Direction.UP, "stale-entry"))
     run.events.append(outage)
     if judgement is not None:
         run.events.append(OutageJudged(17 * S, "B", 100, 10 * S, Judgement.UNKNOWN, None, ()))
@@ -208,7 +227,7 @@ def silent(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns: int | 
 
 
 def test_the_newest_judgement_of_an_outage_counts_and_is_shown() -> None:
-    (row,) = silent(Judgement.VIOLATION).findings().rows
+    (row,) = quiet_session(Judgement.VIOLATION).findings().rows
     assert (row.problems, row.seen) == (
         (),
         "1 session: lost, direction unknown 1, outage 1, outage judged violation 1",
@@ -217,21 +236,23 @@ def test_the_newest_judgement_of_an_outage_counts_and_is_shown() -> None:
 
 @pytest.mark.parametrize("judgement", [Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN])
 def test_an_outage_that_is_judged_otherwise_fails(judgement: Judgement) -> None:
-    assert silent(judgement).problems() == [f"B: its outage was judged {judgement.value}, not violation"]
+    assert quiet_session(judgement).problems() == [f"B: its outage was judged {judgement.value}, not violation"]
 
 
 def test_an_outage_without_a_judgement_fails() -> None:
-    assert silent(None).problems() == ["B: its outage was not judged"]
+    assert quiet_session(None).problems() == ["B: its outage was not judged"]
 
 
 def test_an_outage_is_told_in_time() -> None:
-    assert silent(Judgement.VIOLATION, told_ns=18 * S).problems() == []
-    assert silent(Judgement.VIOLATION, told_ns=19 * S).problems() == ["B: its outage was told 9.0 s after it began"]
+    assert quiet_session(Judgement.VIOLATION, told_ns=18 * S).problems() == []
+    assert quiet_session(Judgement.VIOLATION, told_ns=19 * S).problems() == [
+        "B: its outage was told 9.0 s after it began"
+    ]
 
 
 def test_an_outage_after_the_silence_of_all_is_told_in_time_after_that() -> None:
-    run = silent(Judgement.VIOLATION, told_ns=25 * S)
-    run.deal = Deal("dark, and a flow dead", FOREVER_NS, run.deal.effects, dark_ns=8 * S)
+    run = quiet_session(Judgement.VIOLATION, told_ns=25 * S)
+    run.injection = Injection(1, 10 * S, "dark, and a flow dead", FOREVER_NS, run.injection.effects, blackout_ns=8 * S)
     run.events += [BlackoutStarted(16 * S, 10 * S, 1), BlackoutEnded(18 * S, 10 * S, 18 * S, 80, 2)]
     assert run.problems() == []
     run.events[0] = OutageStarted(27 * S, "B", 100, 10 * S, None)
@@ -244,10 +265,10 @@ def test_a_change_of_the_pool_explains_an_outage_for_as_long_as_a_proxy_may_take
         (26 * S + 1, ["B: its outage was judged explained, not violation"]),
         (None, ["B: its outage was judged explained, not violation"]),
     ):
-        run = silent(Judgement.EXPLAINED, end_ns=end_ns)
+        run = quiet_session(Judgement.EXPLAINED, end_ns=end_ns)
         run.truth, run.told = (11 * S,), ((0, 0), (11 * S, 11 * S))
         assert run.problems() == problems
-    run = silent(Judgement.EXPLAINED, end_ns=40 * S)
+    run = quiet_session(Judgement.EXPLAINED, end_ns=40 * S)
     run.truth, run.told, run.move_ns = (11 * S,), ((0, 0), (11 * S, 11 * S)), 20 * S
     assert run.problems() == [], "a balancer's check may decide when they move"
     for elsewhere_ns in (8 * S - 1, 41 * S):
@@ -256,15 +277,17 @@ def test_a_change_of_the_pool_explains_an_outage_for_as_long_as_a_proxy_may_take
 
 
 def test_an_outage_that_ends_soon_may_be_unproved() -> None:
-    assert silent(Judgement.UNKNOWN, end_ns=19 * S - 1).problems() == []
-    assert silent(Judgement.UNKNOWN, end_ns=19 * S).problems() == ["B: its outage was judged unknown, not violation"]
-    assert silent(Judgement.EXPLAINED, end_ns=19 * S - 1).problems() == [
+    assert quiet_session(Judgement.UNKNOWN, end_ns=19 * S - 1).problems() == []
+    assert quiet_session(Judgement.UNKNOWN, end_ns=19 * S).problems() == [
+        "B: its outage was judged unknown, not violation"
+    ]
+    assert quiet_session(Judgement.EXPLAINED, end_ns=19 * S - 1).problems() == [
         "B: its outage was judged explained, not violation"
     ]
 
 
 def test_an_outage_near_doubtful_news_of_the_pool_may_be_unknown() -> None:
-    run = silent(Judgement.UNKNOWN)
+    run = quiet_session(Judgement.UNKNOWN)
     run.truth, run.told = (7 * S,), ((0, 0), (6 * S, 9 * S))
     assert run.problems() == []
 
@@ -273,9 +296,9 @@ def test_an_outage_near_doubtful_news_of_the_pool_may_be_unknown() -> None:
 
 
 def strayed(stray: Stray, judgement: Judgement | None) -> Run:
-    sign = {Stray.WRONG_SOURCE: Sign.WRONG_SOURCE, Stray.CROSS_DELIVERED: Sign.CROSS_DELIVERED}[stray]
+    symptom = {Stray.WRONG_SOURCE: Symptom.WRONG_SOURCE, Stray.CROSS_DELIVERED: Symptom.CROSS_DELIVERED}[stray]
     run = Run(
-        Deal("done", 13 * S, (Effect(FLOW, frozenset({sign}), strays=BROKEN),)),
+        Injection(1, 10 * S, "done", 13 * S, (Effect(FLOW, frozenset({symptom}), strays_judged=BROKEN),)),
         CrossDelivery(at_ns=10 * S, for_ns=3 * S),
     )
     if stray is Stray.WRONG_SOURCE:
@@ -290,8 +313,8 @@ def strayed(stray: Stray, judgement: Judgement | None) -> Run:
 @pytest.mark.parametrize("stray", Stray)
 def test_a_stray_reply_is_judged_as_declared_or_said_to_be_wrong(stray: Stray) -> None:
     (row,) = strayed(stray, Judgement.VIOLATION).findings().rows
-    sign = stray.value.replace("-", "_")
-    assert (row.problems, row.seen) == ((), f"1 session: {sign} 1, {stray.value} judged violation 1")
+    symptom = stray.value.replace("-", "_")
+    assert (row.problems, row.seen) == ((), f"1 session: {symptom} 1, {stray.value} judged violation 1")
     assert strayed(stray, None).problems() == [f"B: its {stray.value} reply was not judged"]
     assert strayed(stray, Judgement.INFORMATION).problems() == [
         f"B: its {stray.value} reply was judged information, not violation"
@@ -315,7 +338,10 @@ def test_a_stray_reply_near_a_change_of_the_pool_is_explained() -> None:
 
 
 def dark(*events: Event, for_ns: int = 8 * S) -> list[str]:
-    run = Run(Deal("dark", 10 * S + for_ns, (Effect(FLOW, frozenset()),), dark_ns=for_ns), Blackout(at_ns=10 * S))
+    run = Run(
+        Injection(1, 10 * S, "dark", 10 * S + for_ns, (Effect(FLOW, frozenset()),), blackout_ns=for_ns),
+        Blackout(at_ns=10 * S),
+    )
     run.events += events
     return run.problems()
 
@@ -350,7 +376,11 @@ def test_a_blackout_at_another_time_is_a_false_one() -> None:
 
 
 def test_the_clients_verdict_is_held_to_what_the_plan_wants() -> None:
-    run = Run(Deal("a pod joins", 10 * S, quiet=True), PodAdded(at_ns=10 * S), wanted=frozenset({Outcome.FAIL}))
+    run = Run(
+        Injection(1, 10 * S, "a pod joins", 10 * S, unobservable=True),
+        PodAdded(at_ns=10 * S),
+        wanted=frozenset({Outcome.FAIL}),
+    )
     assert run.problems() == []
     run.verdict = Outcome.PASS
     assert run.problems() == ["the client's verdict was PASS, not FAIL"]
