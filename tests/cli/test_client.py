@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from affinity_tester.app.target import Asked
 from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
-from affinity_tester.cli.watching import Asked
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (

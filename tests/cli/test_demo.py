@@ -15,7 +15,7 @@ import pytest
 
 import busy
 from affinity_tester.cli import demo, main
-from affinity_tester.cli.lab_face import Face
+from affinity_tester.cli.lab_output import Face
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import shipped
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import busy
-from affinity_tester.cli import lab, lab_all, main
-from affinity_tester.cli.lab_document import document_text
-from affinity_tester.cli.lab_face import Face, table
-from affinity_tester.cli.lab_result import Result
-from affinity_tester.cli.staged import Staged
+from affinity_tester.app import lab_matrix
+from affinity_tester.app.lab_document import document_text
+from affinity_tester.app.lab_result import Result
+from affinity_tester.app.lab_run import Staged
+from affinity_tester.cli import lab, main
+from affinity_tester.cli.lab_output import Face, table
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis, Outcome, Verdict
 from affinity_tester.lab.compare import Findings, Row
@@ -119,11 +120,11 @@ def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
     ],
 )
 def test_a_run_is_as_declared_or_says_why_not(run: Staged, problems: tuple[str, ...]) -> None:
-    assert lab_all.result_of("port-rewrite", 1, run).problems == problems
+    assert lab_matrix.result_of("port-rewrite", 1, run).problems == problems
 
 
 def test_a_violation_in_a_control_is_a_problem() -> None:
-    result = lab_all.result_of("control-nothing", 1, staged(control=True))
+    result = lab_matrix.result_of("control-nothing", 1, staged(control=True))
     assert result.problems == ("1 violations, where nothing is one",)
     assert result.control
 
@@ -136,7 +137,7 @@ RESULTS = [
 
 
 def test_runs_are_counted() -> None:
-    assert lab_all.counts(RESULTS) == [
+    assert lab_matrix.counts(RESULTS) == [
         "port-rewrite     1/2 as declared  named first: likely port-rewrite 1",
         "control-nothing  1/1 as declared  named first: nothing",
     ]
@@ -145,11 +146,11 @@ def test_runs_are_counted() -> None:
 def test_a_run_that_a_busy_machine_spoilt_is_repeated_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [replace(staged(), busy=True), replace(staged(), busy=True), staged()]
 
-    monkeypatch.setattr(lab_all, "staged_once", lambda _plan: runs.pop(0))
-    result = lab_all.run_one("port-rewrite", 3)
+    monkeypatch.setattr(lab_matrix, "staged_once", lambda _plan: runs.pop(0))
+    result = lab_matrix.run_one("port-rewrite", 3)
     assert (result.repeated, result.problems) == (2, ())
     last = "2 runs were repeated: the machine was too busy for the client to send on time"
-    assert lab_all.counts([result])[-1] == last
+    assert lab_matrix.counts([result])[-1] == last
     assert "2 further runs proved nothing" in document_text([result])
 
 
@@ -200,9 +201,9 @@ def test_the_whole_of_it_with_real_runs(
     affinity_tester: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two plans over one seed, each in a process; what the workers do is tested by every other lab run."""
-    monkeypatch.setattr(lab_all, "shipped_names", lambda: ("control-nothing", "demo", "first-packet-race"))
+    monkeypatch.setattr(lab_matrix, "shipped_names", lambda: ("control-nothing", "demo", "first-packet-race"))
     document = tmp_path / "docs" / "diagnosis.md"
-    wrong = lab_all.run_all(range(1, 2), 2, document)
+    wrong = lab_matrix.run_all(range(1, 2), 2, document)
     out = capsys.readouterr().out
     busy.look_at(out)
     assert wrong == 0

@@ -11,10 +11,10 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
+from affinity_tester.app.run import EXIT_CODES, Pipeline, conduct, stop_on_signals
+from affinity_tester.app.target import Asked, WatchMode, look_out
+from affinity_tester.app.target_text import doubt, split_target
 from affinity_tester.cli import options
-from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
-from affinity_tester.cli.target import doubt, split_target
-from affinity_tester.cli.watching import Asked, WatchMode, look_out
 from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Outcome

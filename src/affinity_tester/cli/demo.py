@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from affinity_tester.app.lab_run import StagedRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.lab_face import Face
-from affinity_tester.cli.staged import StagedRun
+from affinity_tester.cli.lab_output import Face
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import load, shipped
 from affinity_tester.report.logging import LogFormat

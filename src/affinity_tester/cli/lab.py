@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from affinity_tester.app.lab_matrix import run_all
+from affinity_tester.app.lab_run import StagedRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.lab_all import run_all
-from affinity_tester.cli.lab_face import Face
-from affinity_tester.cli.staged import StagedRun
+from affinity_tester.cli.lab_output import Face
 from affinity_tester.errors import UserError
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.plan import Plan

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from affinity_tester.app.signals import TERMINATING, handle_signals
 from affinity_tester.cli import options
-from affinity_tester.cli.signals import TERMINATING, handle_signals
 from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.core.stun import check_name
 from affinity_tester.net.cpus import usable_cpus

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import click
 
-from affinity_tester.cli.lab_document import document_text
-from affinity_tester.cli.lab_result import Result
-from affinity_tester.cli.staged import Staged, StagedRun
+from affinity_tester.app.lab_document import document_text
+from affinity_tester.app.lab_result import Result
+from affinity_tester.app.lab_run import Staged, StagedRun
 from affinity_tester.core.events import Event
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import shipped, shipped_names

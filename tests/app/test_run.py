@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from affinity_tester import clock
-from affinity_tester.cli import conduct as conduct_module
-from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
+from affinity_tester.app import run as run_module
+from affinity_tester.app.run import EXIT_CODES, Pipeline, conduct, stop_on_signals
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import (
@@ -136,8 +136,8 @@ async def test_time_alone_makes_a_judgement_certain_while_the_run_goes_on(told: 
 async def test_the_end_waits_for_judgements_and_says_so(
     told: Told, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conduct_module, "ADVANCE_S", 0.02)
-    monkeypatch.setattr(conduct_module, "SETTLING_NS", NS // 5)
+    monkeypatch.setattr(run_module, "ADVANCE_S", 0.02)
+    monkeypatch.setattr(run_module, "SETTLING_NS", NS // 5)
 
     async def run() -> None:
         for event in (started(), changed(NS // 2), summed()):
@@ -174,7 +174,7 @@ async def test_what_cannot_be_judged_holds_the_run_for_a_bounded_time(
 ) -> None:
     times = iter(range(0, 3600 * NS, NS))
     monkeypatch.setattr(clock, "now_ns", lambda: next(times))  # each look at it is a second later
-    monkeypatch.setattr(conduct_module, "ADVANCE_S", 0.001)
+    monkeypatch.setattr(run_module, "ADVANCE_S", 0.001)
 
     async def run() -> None:
         for event in (started(), changed(10**6 * NS), summed()):

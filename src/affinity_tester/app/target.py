@@ -13,7 +13,7 @@ from time import time_ns
 from typing import Literal
 
 from affinity_tester import clock
-from affinity_tester.cli.target import split_target
+from affinity_tester.app.target_text import split_target
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Self
 
-from affinity_tester.cli.staged import Staged
+from affinity_tester.app.lab_run import Staged
 from affinity_tester.core.events import Event, Outcome, RunStarted
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from affinity_tester.cli.lab_result import Result
+from affinity_tester.app.lab_result import Result
 from affinity_tester.core.diagnosis import CATALOGUE, EQUIVALENCES
 from affinity_tester.lab.plan_file import shipped_comment
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from affinity_tester import clock
-from affinity_tester.cli.signals import TERMINATING, handle_signals
+from affinity_tester.app.signals import TERMINATING, handle_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     Event,

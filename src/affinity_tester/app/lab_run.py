@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
+from affinity_tester.app.run import Pipeline, conduct, stop_on_signals
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.verdict import MAX_TIMER_MISSES
