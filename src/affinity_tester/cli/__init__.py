@@ -124,14 +124,18 @@ class Program(click.Group):
         return name, command, rest
 
     def _warn_of_unread(self, ctx: click.Context, command: click.Command) -> None:
-        from affinity_tester.cli.environment import names_of, suspects, unread  # noqa: PLC0415 - `--help` needs it not
+        from affinity_tester.cli.environment import (  # noqa: PLC0415 - `--help` needs it not
+            likely_settings,
+            names_of,
+            unread_warnings,
+        )
 
         own = names_of(command)
-        if not (names := suspects(os.environ, own)):
+        if not (names := likely_settings(os.environ, own)):
             return
         known = {name for each in COMMANDS for name in names_of(self.get_command(ctx, each) or command)}
         names = [name for name in names if name not in known]
-        for line in unread(os.environ, names, own, f"{ctx.command_path} {command.name}"):
+        for line in unread_warnings(os.environ, names, own, f"{ctx.command_path} {command.name}"):
             click.echo(f"warning: {line}", err=True)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

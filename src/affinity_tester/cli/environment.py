@@ -1,4 +1,4 @@
-"""Names in the environment that look like settings and that nothing reads, which would otherwise be ignored in silence."""
+"""Finds names in the environment that look like settings and that nothing reads: silence about them would mislead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALIKE = 0.85
 
 
 def names_of(command: click.Command) -> set[str]:
-    """The environment variables that a command reads."""
+    """Return the environment variables that a command reads."""
     names: set[str] = set()
     for parameter in command.params:
         said = parameter.envvar or ()
@@ -30,8 +30,9 @@ def names_of(command: click.Command) -> set[str]:
     return names
 
 
-def suspects(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
-    """What may be meant as a setting and is none of `known`; cheap, since each command asks it."""
+def likely_settings(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
+    """Return the names that may be meant as settings and are not `known`; cheap, since every command asks this first."""
+    # Kubernetes sets AFFINITY_TESTER_SERVICE_HOST and more of its kind for a Service of our own name.
     links = tuple(name.removesuffix(LINK) + "_" for name in environ if name.endswith(LINK))
     begins = (PREFIX[:2], TARGET[:6])
     return [
@@ -41,8 +42,8 @@ def suspects(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
     ]
 
 
-def unread(environ: Mapping[str, str], names: Iterable[str], own: set[str], help_of: str) -> Iterator[str]:
-    """A line for each of `names`, with the nearest one of the command's `own`, where it is meant as a setting."""
+def unread_warnings(environ: Mapping[str, str], names: Iterable[str], own: set[str], help_of: str) -> Iterator[str]:
+    """Yield a line for each of `names` that is meant as a setting, with the nearest one of the command's `own`."""
     candidates = [name for name in own if name.startswith(PREFIX) or (name == TARGET and not environ.get(TARGET))]
     for name in names:
         upper = name.upper()
