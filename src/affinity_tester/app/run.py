@@ -1,4 +1,4 @@
-"""Conducts a live run: what is observed goes through the analysis to whoever shows it, until the judgements have settled."""
+"""Runs a client, live or in the lab, until its verdict: nothing is judged before all that it depends on is known."""
 
 from __future__ import annotations
 
@@ -6,26 +6,13 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from typing import Any
 
 from affinity_tester import clock
+from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.signals import TERMINATING, handle_signals
-from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import (
-    Event,
-    Outcome,
-    RunEnded,
-    RunStarted,
-    SendingStopped,
-    Settling,
-    Verdict,
-    WatchBegun,
-    WatchMissing,
-)
+from affinity_tester.core.events import RunEnded, Settling, Verdict
 from affinity_tester.settings import NS_PER_S
-
-EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
-"""Design, section 4; 1 means nothing else."""
 
 ADVANCE_S = 0.25
 """How often time alone may make a judgement certain."""
@@ -34,142 +21,72 @@ SETTLING_NS = 5 * NS_PER_S
 """How often the run says what it still waits for."""
 
 
-class Pipeline:
-    """One way for every event: it is shown, and so is what follows from it."""
-
-    def __init__(
-        self, analysis: RunAnalysis, show: Callable[[Event], None], pass_time: Callable[[int], None] | None = None
-    ) -> None:
-        """`show` gets every event, observed or derived, in the order in which they became known.
-
-        `pass_time` is told the time as it passes (in ns of the run's clock).
-        """
-        self._analysis = analysis
-        self._show = show
-        self._pass_time = pass_time
-        self._waiting: list[Event] | None = []
-        """Events before `RunStarted`; None after it."""
-        self.sending = True
-        """Until the last probe went out."""
-        self.verdict: Verdict | None = None
-        self.failure: Exception | None = None
-        """What `show` raised first, to whomever: whoever reads the log may have gone when the watch had news."""
-
-    @property
-    def open_count(self) -> int:
-        """Judgements that are still to come."""
-        return self._analysis.open_count
-
-    @property
-    def settled(self) -> bool:
-        """Whether the run has nothing more to wait for."""
-        return self._analysis.settled
-
-    @property
-    def wants_list_after_ns(self) -> int | None:
-        """A list of the pool made later than this would settle the oldest open judgement; None: none is wanted."""
-        return self._analysis.wants_list_after_ns
-
-    def emit(self, event: Event) -> None:
-        """Take in an observed event. What comes before the run has started (the first look at the pool) waits for that.
-
-        It keeps its time, which counts for judging; only what merely says whether there is a watch gets that of its telling.
-        """
-        if isinstance(event, RunStarted):
-            waiting, self._waiting = self._waiting or [], None
-            self._pass(event)
-            self._pass(self._analysis.rules.given(event.at_ns))
-            for each in waiting:
-                said = isinstance(each, WatchBegun | WatchMissing)
-                self._pass(replace(each, at_ns=event.at_ns) if said else each)
-        elif self._waiting is not None:
-            self._waiting.append(event)
-        else:
-            self._pass(event)
-
-    def _pass(self, event: Event) -> None:
-        if isinstance(event, SendingStopped):
-            self.sending = False
-        self._present(event)
-        self._tell(self._analysis.feed(event))
-
-    def advance(self) -> None:
-        """Time passed."""
-        now_ns = clock.now_ns()
-        self._tell(self._analysis.advance(now_ns))
-        if self._pass_time is not None:
-            self._pass_time(now_ns)
-
-    def _tell(self, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, Verdict):
-                self.verdict = event
-            self._present(event)
-
-    def _present(self, event: Event) -> None:
-        try:
-            self._show(event)
-        except Exception as error:
-            self.failure = self.failure or error
-            raise
-
-
-def _nothing(_after_ns: int | None) -> None:
+def _request_nothing(_after_ns: int | None) -> None:
     """Without a watch no list can be had."""
 
 
-async def conduct(
-    pipeline: Pipeline,
-    observed: Awaitable[None],
+async def run_to_verdict(
+    dispatcher: Dispatcher,
+    client: Awaitable[None],
     abort: asyncio.Event,
     settle_ns: int,
-    want_list: Callable[[int | None], None] = _nothing,
+    request_list: Callable[[int | None], None] = _request_nothing,
 ) -> Verdict:
-    """Let `observed` (the client's run) end, then wait until every judgement is certain, or `abort` is set.
+    """Let the client's run end, then wait until every judgement is certain, or until `abort` is set.
 
-    What the pipeline failed to show ends the run and is raised here, whoever had told it.
-    `want_list` is told, as often as time passes, after when a list of the pool is wanted.
+    `request_list` is told, as often as time passes, after when a list of the pool is wanted (None: none is).
+    Raises what the client raises, and what ended the dispatcher.
     """
-    observing = asyncio.ensure_future(observed)
+    analysis = dispatcher.analysis
+    running = asyncio.ensure_future(client)
+    failed = asyncio.ensure_future(dispatcher.failed.wait())
+    aborted = asyncio.ensure_future(abort.wait())
+
+    async def advance_beside(awaited: asyncio.Future[Any]) -> None:
+        await asyncio.wait({awaited, failed}, timeout=ADVANCE_S, return_when=asyncio.FIRST_COMPLETED)
+        dispatcher.raise_failure()
+        request_list(analysis.wants_list_after_ns)
+        dispatcher.advance()
+
     try:
-        while not observing.done():
-            await asyncio.wait({observing}, timeout=ADVANCE_S)
-            if pipeline.failure is not None and not observing.done():
-                raise pipeline.failure
-            want_list(pipeline.wants_list_after_ns)
-            pipeline.advance()
-        observing.result()
+        while not running.done():
+            await advance_beside(running)
+        running.result()
+
         # A list of the pool is asked for as soon as the settle time is over; a dead API server must not hold the run.
         deadline_ns = clock.now_ns() + 2 * settle_ns + 5 * NS_PER_S
-        tell_ns = 0
-        while not pipeline.settled and not abort.is_set() and (now_ns := clock.now_ns()) < deadline_ns:
-            if pipeline.open_count and now_ns >= tell_ns:
-                pipeline.emit(Settling(now_ns, pipeline.open_count, deadline_ns - now_ns))
-                tell_ns = now_ns + SETTLING_NS
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(abort.wait(), ADVANCE_S)
-            want_list(pipeline.wants_list_after_ns)
-            pipeline.advance()
+        say_ns = 0
+        while not analysis.settled and not abort.is_set() and (now_ns := clock.now_ns()) < deadline_ns:
+            if analysis.open_count and now_ns >= say_ns:
+                dispatcher.emit(Settling(now_ns, analysis.open_count, deadline_ns - now_ns))
+                say_ns = now_ns + SETTLING_NS
+            await advance_beside(aborted)
+
+        dispatcher.emit(RunEnded(clock.now_ns(), abort.is_set()))
+        dispatcher.raise_failure()
     finally:
-        observing.cancel()
-    pipeline.emit(RunEnded(clock.now_ns(), abort.is_set()))
-    assert pipeline.verdict is not None, "the end of a run has a verdict"
-    return pipeline.verdict
+        # The client is still there when something else failed: it must be gone before its sockets' environment is.
+        for task in (running, failed, aborted):
+            task.cancel()
+        await dispatcher.close()
+        await asyncio.gather(running, failed, aborted, return_exceptions=True)
+    assert dispatcher.verdict is not None, "the end of a run has a verdict"
+    return dispatcher.verdict
 
 
 @contextlib.contextmanager
 def stop_on_signals(
-    stop: asyncio.Event, abort: asyncio.Event, pipeline: Pipeline, *, to_the_end: bool = False
+    stop: asyncio.Event, abort: asyncio.Event, dispatcher: Dispatcher, *, to_the_end: bool = False
 ) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP (a dropped terminal) set `stop`.
+    """Set `stop` on SIGINT, SIGTERM and SIGHUP (a dropped terminal).
 
     A second one, or the first when sending has stopped by itself, sets `abort` too. `to_the_end`: the process ends with this
-    run; one that comes when the verdict is told must not take its exit code away.
+    run; a signal that comes when the verdict is told must not take its exit code away.
     """
     numbers = (signal.SIGINT, *TERMINATING)
 
     def on_signal() -> None:
-        if stop.is_set() or not pipeline.sending:
+        if stop.is_set() or not dispatcher.sending:
             abort.set()
         stop.set()
 

@@ -1,4 +1,4 @@
-"""The cluster beside a run: where its target comes from, whether the pool is watched, and what a silence may mean.
+"""Finds the target of a run and the Service behind it, watches the pool, and asks the cluster why nothing is answered.
 
 Nothing here imports the `kubernetes` package; `cluster.connect` does, when a cluster is asked for.
 """
@@ -34,34 +34,41 @@ NO_TARGET = "no target: name it (affinity-tester client 203.0.113.7), or set TAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the user said of target and cluster."""
+class TargetOptions:
+    """What the user said about the target and its cluster."""
 
     target: str | None
+    """HOST or HOST:PORT; None: the address of a Service is looked up."""
     service: str | None
-    """[NAMESPACE/]NAME"""
+    """[NAMESPACE/]NAME; None: the Service that has the target's address or, without a target, the default one."""
     via: Via
+    """The way into the Service."""
     watch: WatchMode
+    """Whether the pool must be watched (`on`), may be (`auto`) or must not be (`off`)."""
     port: int | None
-    """Where the target names none, and of several UDP ports of the Service; None: not said."""
+    """The UDP port where the target names none, and of several of the Service which one; None: not said."""
 
 
-class Lookout:
-    """A resolved target and, where there is a cluster, the watch of the pool behind it."""
+class TargetContext:
+    """A resolved target and, where there is a cluster, the Service and the watch of the pool behind it."""
 
-    def __init__(self, target: Target, cluster: Cluster | None, found: Found | None, missing: str) -> None:
-        """`missing` says why the pool is not watched; empty when it can be."""
+    def __init__(self, target: Target, cluster: Cluster | None, found: Found | None, unwatched_reason: str) -> None:
+        """`unwatched_reason` says why the pool is not watched; empty when it can be."""
         self.target = target
         self._cluster = cluster
         self._found = found
-        self._missing = missing
+        self._unwatched_reason = unwatched_reason
         self._watch: PoolWatch | None = None
-        self._explaining: list[asyncio.Task[None]] = []
 
-    async def begin(self, emit: Callable[[Event], None], *, demanded: bool, settle_ns: int) -> None:
-        """Watch, and say whether the pool is watched. Raises `UserError` when that is demanded and cannot be.
+    @property
+    def has_service(self) -> bool:
+        """True if the Service behind the target is known, so that the cluster can be asked about it."""
+        return self._cluster is not None and self._found is not None
 
-        The API server is asked for a list of one object twice in a settle time, by which late news is dated.
+    async def start_watch(self, emit: Callable[[Event], None], *, required: bool, settle_ns: int) -> None:
+        """Start the watch, and emit whether the pool is watched. Raises `UserError` when that is required and cannot be.
+
+        The API server is asked for a list of one object twice in a settle time: this dates news that come late.
         """
         if self._cluster is not None and self._found is not None:
             service = self._found.service
@@ -69,47 +76,37 @@ class Lookout:
             self._watch = PoolWatch(
                 self._cluster, service.ref, self._found.port.port, emit, family=family, sample_ns=settle_ns // 2
             )
-            self._missing = await self._watch.start() or ""
-            if not self._missing:
+            self._unwatched_reason = await self._watch.start() or ""
+
+            if not self._unwatched_reason:
                 now_ns = clock.now_ns()
+                # The API server's time is the wall clock's; a record has only the run's own.
                 addressed_ns = None if service.addressed_ns is None else service.addressed_ns - time_ns() + now_ns
                 emit(WatchBegun(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
                 return
-        if demanded:
-            raise UserError(f"--watch on: {self._missing}")
-        emit(WatchMissing(clock.now_ns(), self._missing))
+        if required:
+            raise UserError(f"--watch on: {self._unwatched_reason}")
+        emit(WatchMissing(clock.now_ns(), self._unwatched_reason))
 
-    def want(self, after_ns: int | None) -> None:
-        """See to it that the pool is listed later than this; None: not needed."""
+    def request_list(self, after_ns: int | None) -> None:
+        """Have the pool listed later than this; None: no list is needed."""
         if self._watch is not None:
             self._watch.want(after_ns)
 
-    def explaining(self, emit: Callable[[Event], None]) -> Callable[[Event], None]:
-        """`emit`, but for the news that nothing is answered, which waits for what the cluster says of it."""
-        cluster, found = self._cluster, self._found
-        if cluster is None or found is None:
-            return emit
-
-        async def explain(event: NothingAnswered) -> None:
-            reason = None
-            with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
-                async with asyncio.timeout(PATIENCE_S):
-                    reason = await explain_silence(cluster, found.service.ref, found.port.port, self.target.address)
-            emit(replace(event, reason=reason or event.reason))
-
-        def observe(event: Event) -> None:
-            if isinstance(event, NothingAnswered):
-                self._explaining.append(asyncio.get_running_loop().create_task(explain(event)))
-            else:
-                emit(event)
-
-        return observe
+    async def with_cluster_reason(self, event: NothingAnswered) -> NothingAnswered:
+        """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""
+        if self._cluster is None or self._found is None:
+            return event
+        reason = None
+        with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
+            async with asyncio.timeout(PATIENCE_S):
+                reason = await explain_silence(
+                    self._cluster, self._found.service.ref, self._found.port.port, self.target.address
+                )
+        return replace(event, reason=reason or event.reason)
 
     async def close(self) -> None:
-        """End the watch and the connections. Raises what `emit` raised to the watch, if it did."""
-        for task in self._explaining:
-            task.cancel()
-        await asyncio.gather(*self._explaining, return_exceptions=True)
+        """End the watch and the connections."""
         try:
             if self._watch is not None:
                 await self._watch.stop()
@@ -119,68 +116,74 @@ class Lookout:
 
 
 @asynccontextmanager
-async def look_out(asked: Asked) -> AsyncIterator[Lookout]:
+async def open_target(options: TargetOptions) -> AsyncIterator[TargetContext]:
     """Find the target, and the Service behind it where a cluster is at hand. Raises `UserError`."""
-    cluster, missing = await _connect(asked)
-    lookout: Lookout | None = None
+    cluster, unwatched_reason = await _connect(options)
+    context: TargetContext | None = None
     try:
-        target, found, missing = await _find(asked, cluster, missing)
-        if asked.watch == "off":
-            found, missing = None, "--watch off"
-        lookout = Lookout(target, cluster, found, missing)
-        yield lookout
+        target, found, unwatched_reason = await _find(options, cluster, unwatched_reason)
+        if options.watch == "off":
+            found, unwatched_reason = None, "--watch off"
+        context = TargetContext(target, cluster, found, unwatched_reason)
+        yield context
     finally:
-        if lookout is not None:
-            await lookout.close()
+        if context is not None:
+            await context.close()
         elif cluster is not None:
             await cluster.close()
 
 
-async def _connect(asked: Asked) -> tuple[Cluster | None, str]:
-    """The cluster, where one is wanted and there; why there is none otherwise. Raises `UserError` where it must be."""
-    instead = "without a cluster, give TARGET and no --service"
-    if asked.watch == "off" and asked.target:
-        if asked.service is None or _ports(asked):
+async def _connect(options: TargetOptions) -> tuple[Cluster | None, str]:
+    """Return the cluster, or None with the reason why there is none. Raises `UserError` where there must be one."""
+    advice = "without a cluster, give TARGET and no --service"
+    if options.watch == "off" and options.target:
+        if options.service is None or _named_ports(options):
             return None, "--watch off"
-        instead = "it is asked for the port alone: name that, as in TARGET:3478"
+        # The Service is still asked for the port.
+        advice = "it is asked for the port alone: name that, as in TARGET:3478"
     try:
         return await connect(), ""
     except NoClusterError as error:
-        if asked.service is not None:
-            raise UserError(f"--service: {error}; {instead}") from error
-        if asked.watch == "on":
+        if options.service is not None:
+            raise UserError(f"--service: {error}; {advice}") from error
+        if options.watch == "on":
             raise UserError(f"--watch on: {error}; without a cluster, say --watch off") from error
         return None, str(error)
 
 
-def _ports(asked: Asked) -> tuple[int, ...]:
-    """Those that the user named, the target's own first. Raises `UserError`."""
-    own_port = split_target(asked.target)[1] if asked.target else None
-    return tuple(port for port in (own_port, asked.port) if port is not None)
+def _named_ports(options: TargetOptions) -> tuple[int, ...]:
+    """Return the ports that the user named, the target's own first. Raises `UserError`."""
+    own_port = split_target(options.target)[1] if options.target else None
+    return tuple(port for port in (own_port, options.port) if port is not None)
 
 
-async def _find(asked: Asked, cluster: Cluster | None, missing: str) -> tuple[Target, Found | None, str]:
-    """The target, the Service behind it, and why there is none. Raises `UserError`."""
-    if not asked.target:
+async def _find(
+    options: TargetOptions, cluster: Cluster | None, no_cluster_reason: str
+) -> tuple[Target, Found | None, str]:
+    """Return the target, the Service behind it, and why there is none. Raises `UserError`."""
+    if not options.target:
         if cluster is None:
-            raise UserError(f"{NO_TARGET}; nor can its Service be looked up ({missing})")
-        found = await discover(cluster, asked.service, asked.via, asked.port, has_route=_has_route)
+            raise UserError(f"{NO_TARGET}; nor can its Service be looked up ({no_cluster_reason})")
+        found = await discover(cluster, options.service, options.via, options.port, has_route=_has_route)
         return await _resolve_all(found), found, ""
-    if cluster is None or asked.service is None:
-        target = await resolve_target(asked.target, asked.port or DEFAULT_PORT)
-        patience_s = PATIENCE_S if asked.watch == "auto" else None
-        return target, *await _find_behind(cluster, target, missing, patience_s)
-    host, _ = split_target(asked.target)
-    found = await look_up(cluster, asked.service, host, _ports(asked))
-    return await resolve_target(asked.target, found.host_port), found, ""
+
+    if cluster is None or options.service is None:
+        target = await resolve_target(options.target, options.port or DEFAULT_PORT)
+        # A cluster that nobody insists on must not hold up the run.
+        patience_s = PATIENCE_S if options.watch == "auto" else None
+        return target, *await _find_behind(cluster, target, no_cluster_reason, patience_s)
+
+    host, _ = split_target(options.target)
+    found = await look_up(cluster, options.service, host, _named_ports(options))
+    return await resolve_target(options.target, found.host_port), found, ""
 
 
 async def _resolve_all(found: Found) -> Target:
-    """The way into a Service, with all its addresses of one family. Raises `UserError`."""
+    """Resolve the way into a Service, with all its addresses of one family. Raises `UserError`."""
     target = await resolve_target(found.target, found.host_port)
     more, unprobed = dict.fromkeys(target.more), dict.fromkeys(target.unprobed)
     for text in found.more_targets:
-        with suppress(UserError):  # what cannot be had is no reason to leave out the rest
+        with suppress(UserError):  # one address that does not resolve is no reason to leave out the others
             for each in (await resolve_target(text, found.host_port)).destinations:
                 if each.address.is_ipv6 == target.address.is_ipv6:
                     more[each] = None
@@ -199,11 +202,11 @@ def _has_route(address: TransportAddress) -> bool:
 
 
 async def _find_behind(
-    cluster: Cluster | None, target: Target, missing: str, patience_s: float | None
+    cluster: Cluster | None, target: Target, no_cluster_reason: str, patience_s: float | None
 ) -> tuple[Found | None, str]:
-    """The Service that has the target's address; why there is none otherwise."""
+    """Return the Service that has the target's address, or None with the reason why there is none."""
     if cluster is None:
-        return None, missing
+        return None, no_cluster_reason
     unread: list[ObjectError] = []
     try:
         async with asyncio.timeout(patience_s):
@@ -212,6 +215,7 @@ async def _find_behind(
         return None, f"the Services of context {cluster.context} could not be listed within {patience_s:g} s"
     except ApiError as error:
         return None, f"Services could not be listed ({error})"
+
     if found is None:
         odd = f"; {unread[0]}" if unread else ""
         where = f"no Service of context {cluster.context} has the address {target.address}"

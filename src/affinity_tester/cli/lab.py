@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from affinity_tester.app.lab_matrix import run_all
-from affinity_tester.app.lab_run import StagedRun
+from affinity_tester.app.lab_document import write_document
+from affinity_tester.app.lab_matrix import count_lines, run_all
+from affinity_tester.app.lab_run import LabRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.lab_output import Face
+from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.errors import UserError
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.plan import Plan
@@ -63,28 +65,42 @@ def lab(
         if not everything and said(option) is ParameterSource.COMMANDLINE:
             raise UserError(f"--{option} goes with --all; for one run of a plan there is --seed")
     if everything:
-        return EXIT_NOT_AS_DECLARED if run_all(range(1, seeds + 1), jobs, document) else 0
+        return run_matrix(range(1, seeds + 1), jobs, document)
     if plan is None:
         raise UserError("no plan: name a file or a shipped plan (--list shows them), or run --all")
     chosen = found(plan)
     if seed is not None:
         chosen = replace(chosen, seed=seed)
-    return run_lab(chosen, Face(log_format))
+    return run_lab(chosen, LabOutput(log_format))
 
 
-def run_lab(plan: Plan, face: Face) -> int:
+def run_lab(plan: Plan, output: LabOutput) -> int:
     """Run a plan and show it; returns the exit code."""
-    with face:
-        return asyncio.run(_run(plan, face))
+    with output:
+        return asyncio.run(_run(plan, output))
 
 
-async def _run(plan: Plan, face: Face) -> int:
-    run = StagedRun(plan, face.emit, face.advance)
-    staged = await run.conducted()
-    face.findings(staged, plan.seed, "lab", interrupted=run.interrupted)
+async def _run(plan: Plan, output: LabOutput) -> int:
+    run = LabRun(plan, [output.emit], [output.advance])
+    result = await run.run()
+    output.show_result(result, plan.seed, "lab", interrupted=run.interrupted)
     if run.interrupted:
         return EXIT_INTERRUPTED
-    return 0 if staged.findings.passed and not staged.misnamed else EXIT_NOT_AS_DECLARED
+    return 0 if result.findings.passed and not result.diagnosis_errors else EXIT_NOT_AS_DECLARED
+
+
+def run_matrix(seeds: Iterable[int], jobs: int, document: Path | None) -> int:
+    """Run every shipped plan over the seeds, and print what is not as declared and the counts; returns the exit code."""
+    results = []
+    for result in run_all(seeds, jobs):
+        results.append(result)
+        for problem in result.problems:
+            click.echo(f"{result.plan}, seed {result.seed}: {problem}")
+    for line in count_lines(results):
+        click.echo(line)
+    if document is not None:
+        write_document(document, results)
+    return EXIT_NOT_AS_DECLARED if any(result.problems for result in results) else 0
 
 
 def _list() -> None:

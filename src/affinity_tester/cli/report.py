@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import click
 
-from affinity_tester.app.run import EXIT_CODES
 from affinity_tester.cli import options
+from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.core.analysis import judge_again
 from affinity_tester.core.events import Outcome
 from affinity_tester.errors import UserError
