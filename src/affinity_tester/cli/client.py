@@ -33,7 +33,7 @@ from affinity_tester.settings import (
 )
 
 MIN_INTERVAL_NS = 2_000_000
-"""At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.history)."""
+"""At 2 ms a session keeps 30,000 probes, about as many as it can distinguish by their replies (core/history.py)."""
 
 MS = 1_000_000
 

@@ -48,7 +48,7 @@ def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_
 
 
 def run_demo(plan: Plan, output: LabOutput) -> int:
-    """Run a plan and show it; returns the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
+    """Run a plan and show it; return the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
     with output:
         return asyncio.run(_run(plan, output))
 

@@ -24,7 +24,7 @@ from affinity_tester.report.logging import LogFormat
 EXIT_NOT_AS_DECLARED = 1
 
 JOBS = 12
-"""Runs at a time: each takes about 8 % of a core, and a core that is full would make the client late."""
+"""Runs at a time: each takes about 8 % of a core, and a busy core would make the client late."""
 
 
 @click.command(
@@ -58,12 +58,14 @@ def lab(
     if listed:
         _list()
         return 0
+
     if everything and plan is not None:
         raise UserError("PLAN and --all both say what to run: give one of them")
     said = click.get_current_context().get_parameter_source
     for option in ("seeds", "jobs", "document"):
         if not everything and said(option) is ParameterSource.COMMANDLINE:
             raise UserError(f"--{option} goes with --all; for one run of a plan there is --seed")
+
     if everything:
         return run_matrix(range(1, seeds + 1), jobs, document)
     if plan is None:
@@ -75,7 +77,7 @@ def lab(
 
 
 def run_lab(plan: Plan, output: LabOutput) -> int:
-    """Run a plan and show it; returns the exit code."""
+    """Run a plan and show it; return the exit code."""
     with output:
         return asyncio.run(_run(plan, output))
 
@@ -90,12 +92,13 @@ async def _run(plan: Plan, output: LabOutput) -> int:
 
 
 def run_matrix(seeds: Iterable[int], jobs: int, document: Path | None) -> int:
-    """Run every shipped plan over the seeds, and print what is not as declared and the counts; returns the exit code."""
+    """Run every shipped plan over the seeds, and print what is not as declared and the counts; return the exit code."""
     results = []
     for result in run_all(seeds, jobs):
         results.append(result)
         for problem in result.problems:
             click.echo(f"{result.plan}, seed {result.seed}: {problem}")
+
     for line in count_lines(results):
         click.echo(line)
     if document is not None:
@@ -109,6 +112,7 @@ def _list() -> None:
     for name, fault in FAULTS.items():
         text = (fault.__doc__ or "").splitlines()[0]
         click.echo(f"  {name:<{width}}  {'control: ' if fault.control else ''}{text}")
+
     click.echo("shipped plans:")
     for name in shipped_names():
         click.echo(f"  {name}")

@@ -1,4 +1,4 @@
-"""What `demo` and `lab` show: the client's log as ever, and after it the table injected / seen / named."""
+"""Shows what `demo` and `lab` do: the client's log as always, and after it the table injected / seen / named."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
 from affinity_tester.report.reporter import drain, patient_stream
 
-NAMING = "lab"
-"""The command for which names must be right too; a demo's plan may put faults so close that they are one incident."""
+LAB = "lab"
+"""The command for which the diagnoses must be right too; a demo's plan may put faults so close that they are one incident."""
 
 
 class LabOutput:
-    """Writes to stdout, beside the run: whoever reads it slowly must not make the client late.
+    """Writes to stdout from a thread: a slow reader must not make the client late.
 
-    A context manager: in its end all is written. Every call, and the end, may raise `OutputClosed`.
+    A context manager, whose end waits until all is written. Every call, and the end, may raise `OutputClosed`.
     """
 
     def __init__(self, log_format: LogFormat) -> None:
-        """Write in this form."""
+        """Write lines for people, or JSON."""
         self._patient = patient_stream(sys.stdout)
         stream = self._patient or sys.stdout
         self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
@@ -44,7 +44,7 @@ class LabOutput:
             drain(self._patient)
 
     def advance(self, now_ns: int) -> None:
-        """Time passed."""
+        """Show what was held back and is due by now."""
         self._report.advance(now_ns)
 
     def emit(self, event: Event) -> None:
@@ -79,12 +79,13 @@ class LabOutput:
 
 
 def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
-    """The lines of the table injected / seen / named, each with its colour, and under it what it comes to.
+    """Yield the table injected / seen / named, line by line with its colour, and under it the result.
 
-    Where the client's own verdict is FAIL, a reader is told that this is no failure of the demo.
+    Where the client's own verdict is FAIL, the last line says that this is no failure of the command.
     """
     findings = result.findings
     names = {each.number: each for each in result.named}
+
     yield "", None
     yield f"injected / seen / named (seed {seed})", None
     for row in findings.rows:
@@ -96,12 +97,14 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
             yield f"     named     {names[row.number].words}", None
         for problem in row.problems:
             yield f"     problem   {problem}", Tint.VIOLATION
+
     yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
     for problem in findings.unexpected:
         yield f"     problem   {problem}", Tint.VIOLATION
-    errors = result.diagnosis_errors if command == NAMING else ()
+    errors = result.diagnosis_errors if command == LAB else ()
     for problem in errors:
         yield f"     problem   {problem}", Tint.VIOLATION
+
     if interrupted:
         end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
         yield end, Tint.DOUBTFUL

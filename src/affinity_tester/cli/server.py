@@ -18,8 +18,8 @@ from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.server_log import ServerLog
 from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
 
-_MOST_PER_S = 100_000_000
-"""Datagrams: more than any machine reads."""
+_MAX_PER_S = 100_000_000
+"""Datagrams a second: more than any machine reads."""
 
 
 class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
@@ -29,17 +29,17 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
     _numbers = options.Whole(1, 256)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it; `auto` looks at this machine."""
+        """Parse the number; `auto` is the number of CPUs that this process may use."""
         return usable_cpus() if value == "auto" else self._numbers.convert(value, param, ctx)
 
 
 class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
-    """A name that fits into a reply; empty: the default."""
+    """A name that fits into a reply; empty is the default."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check it."""
+        """Check the name."""
         try:
             check_name("it", value or "default")
         except ValueError as error:
@@ -91,7 +91,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
 )
 @options.option(
     "--rate-limit",
-    type=options.Whole(0, _MOST_PER_S),
+    type=options.Whole(0, _MAX_PER_S),
     metavar="N",
     default=0,
     help="Datagrams a second to read at most, over all workers, which share it evenly, so that one flow may get one"
@@ -99,7 +99,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
 )
 @options.option(
     "--rate-limit-prefix",
-    type=options.Whole(0, _MOST_PER_S),
+    type=options.Whole(0, _MAX_PER_S),
     metavar="N",
     default=0,
     help="As --rate-limit, from each source prefix (/24 of IPv4, /56 of IPv6). Under externalTrafficPolicy Cluster every"
