@@ -15,7 +15,7 @@ import pytest
 
 import busy
 from affinity_tester.cli import demo, main
-from affinity_tester.cli.lab_face import Face
+from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin
 
@@ -266,7 +266,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
     """The plan that a command line runs."""
     plans: list[Plan] = []
 
-    def run(plan: Plan, _face: Face) -> int:
+    def run(plan: Plan, _output: LabOutput) -> int:
         plans.append(plan)
         return 0
 

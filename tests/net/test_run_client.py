@@ -127,8 +127,8 @@ async def test_a_run_tells_its_start_its_sessions_its_statistics_and_its_end(hos
         assert tick.delta == sum((s.delta for s in told.of(SessionStats) if s.at_ns == tick.at_ns), Counts())
 
 
-@pytest.mark.parametrize("every_session", [False, True])
-async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for(*, every_session: bool) -> None:
+@pytest.mark.parametrize("per_session_stats", [False, True])
+async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for(*, per_session_stats: bool) -> None:
     def flip(server: ScriptedServer, probe: Probe) -> None:
         # Sessions 0 to 3 change at every probe, every second one, every fourth, every eighth.
         period = 1 << probe.session if probe.session < 4 else 1 << 30
@@ -136,7 +136,7 @@ async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for
 
     async with scripted(flip) as server:
         told = await probed(
-            server.address, seconds=0.9, sessions=25, stats_interval_ns=600 * MS, every_session=every_session
+            server.address, seconds=0.9, sessions=25, stats_interval_ns=600 * MS, per_session_stats=per_session_stats
         )
     tick = told.only(StatsTick)
     lines = told.of(SessionStats)
@@ -144,7 +144,7 @@ async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for
     for change in told[: told.index(lines[0])]:
         if isinstance(change, ChangeSeen):
             changed[change.session] = changed.get(change.session, 0) + 1
-    if every_session:
+    if per_session_stats:
         assert [line.session for line in lines] == [started.session for started in told.of(SessionStarted)]
     else:
         worst = sorted(changed, key=lambda name: -changed[name])[:3]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from affinity_tester.app.lab_run import LabRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.lab_face import Face
-from affinity_tester.cli.staged import StagedRun
+from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin, load_file
 from affinity_tester.report.logging import LogFormat
@@ -44,19 +44,19 @@ def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_
         plan = replace(plan, seed=seed)
     if duration is not None:
         plan = plan.scaled_to(duration)
-    return run_demo(plan, Face(log_format))
+    return run_demo(plan, LabOutput(log_format))
 
 
-def run_demo(plan: Plan, face: Face) -> int:
-    """Run a plan and show it; returns the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
-    with face:
-        return asyncio.run(_run(plan, face))
+def run_demo(plan: Plan, output: LabOutput) -> int:
+    """Run a plan and show it; return the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
+    with output:
+        return asyncio.run(_run(plan, output))
 
 
-async def _run(plan: Plan, face: Face) -> int:
-    run = StagedRun(plan, face.emit, face.advance)
-    staged = await run.conducted()
-    face.findings(staged, plan.seed, "demo", interrupted=run.interrupted)
+async def _run(plan: Plan, output: LabOutput) -> int:
+    run = LabRun(plan, [output.emit], [output.advance])
+    result = await run.run()
+    output.show_result(result, plan.seed, "demo", interrupted=run.interrupted)
     if run.interrupted:
         return EXIT_INTERRUPTED
-    return 0 if staged.findings.passed else EXIT_NOT_SEEN
+    return 0 if result.findings.passed else EXIT_NOT_SEEN

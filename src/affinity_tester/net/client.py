@@ -435,7 +435,7 @@ class _Client:
         earlier, self._told_columns = self._told_columns, columns
         total = Counts(*map(sum, columns))
         told: Iterable[int] = range(len(sessions))
-        if not self._settings.every_session and len(sessions) > FEW_SESSIONS:
+        if not self._settings.per_session_stats and len(sessions) > FEW_SESSIONS:
             more_lost = map(sub, columns[_LOST], lost)
             more_changes = map(sub, columns[_CHANGES], earlier[_CHANGES])
             bad = [

@@ -1,12 +1,13 @@
-"""A lab run as `demo` and `lab` conduct it: the plan, the client, the analysis by the lab's own pool, and the ledger."""
+"""Runs a plan of the lab to its verdict: the client, the analysis by the lab's own pool, and what was done beside it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
+from affinity_tester.app.dispatcher import Dispatcher
+from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.judging.rules import Rules
@@ -23,7 +24,7 @@ SELF_INFLICTED = "self-inflicted"
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class LabResult:
     """The outcome of a lab run."""
 
     verdict: Verdict
@@ -32,62 +33,62 @@ class Staged:
     """Whether what was injected was done and seen."""
     named: tuple[NamedFault, ...]
     """What each fault was named."""
-    strangers: tuple[str, ...]
-    """What was named `likely` though nobody did it."""
-
+    unexpected_diagnoses: tuple[str, ...]
+    """What was named `likely` though nobody injected it."""
     busy: bool
     """The machine, and not the plan, kept the client from sending on time: the run proves nothing."""
 
     @property
-    def misnamed(self) -> tuple[str, ...]:
-        """What is wrong with the names, in words."""
+    def diagnosis_errors(self) -> tuple[str, ...]:
+        """What is wrong with the diagnoses, in words."""
         wrong = [f"{each.fault}: {each.problem}" for each in self.named if each.problem]
-        return (*wrong, *(f"it was likely {name}, which nobody did" for name in self.strangers))
+        return (*wrong, *(f"it was likely {name}, which nobody did" for name in self.unexpected_diagnoses))
 
 
-class StagedRun:
+class LabRun:
     """One run of a plan."""
 
     def __init__(
-        self, plan: Plan, show: Callable[[Event], None], pass_time: Callable[[int], None] | None = None
+        self,
+        plan: Plan,
+        consumers: Sequence[Callable[[Event], None]] = (),
+        clocks: Sequence[Callable[[int], None]] = (),
     ) -> None:
-        """`show` gets every event, observed or derived; `pass_time` is told the time as it passes."""
+        """Each of `consumers` gets every event, observed or derived; each of `clocks` the time as it passes."""
         self._plan = plan
-        self._pass_time = pass_time
-        self._show = show
+        self._consumers = consumers
+        self._clocks = clocks
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
-        # Whose health check may decide when flows move: design, section 4.2.
+        # Under policy Local the balancer's health check may decide when flows move, and is slower than the proxies.
         move_ns = max(plan.settle_ns, plan.check_ns) if plan.policy is Policy.LOCAL else plan.settle_ns
         self.record = LabRecord(plan.faults, plan.settle_ns, move_ns, plan.verdict)
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal ended it early."""
+        """True if a signal ended the run early."""
         return self._stop.is_set()
 
-    async def conducted(self) -> Staged:
-        """Run it to its verdict and compare. Raises `UserError`, and what `show` raises."""
+    async def run(self) -> LabResult:
+        """Run the plan to its verdict and compare. Raises `UserError`, and what a consumer raises."""
         plan, abort = self._plan, self._abort
         rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns, balancer_check_ns=plan.check_ns)
-        pipeline = Pipeline(RunAnalysis(rules), self._tell, self._pass_time)
-        with stop_on_signals(self._stop, abort, pipeline):
-            async with open_lab(plan, self.record, pipeline.emit) as lab:
-                verdict = await conduct(pipeline, lab.run(self._stop, abort), abort, rules.settle_ns)
-        return Staged(
+        # First the lab's record: what it has of an event must not depend on whether somebody reads the log.
+        dispatcher = Dispatcher(RunAnalysis(rules), [self.record.feed, *self._consumers], self._clocks)
+        with stop_on_signals(self._stop, abort, dispatcher):
+            async with open_lab(plan, self.record, dispatcher.emit) as lab:
+                verdict = await run_to_verdict(dispatcher, lab.run(self._stop, abort), abort, rules.settle_ns)
+
+        return LabResult(
             verdict,
             compare(self.record),
             name_faults(self.record, plan.alike),
             unexpected(self.record, plan.alike),
-            self._busy(),
+            self._is_busy(),
         )
 
-    def _busy(self) -> bool:
-        """Whether more slots were missed than the verdict allows, and no fault takes the client's core."""
+    def _is_busy(self) -> bool:
+        """True if more slots were missed than the verdict allows, and no fault of the plan takes the client's core."""
         total = self.record.total
         slots = total.sent + total.send_errors + total.timer_misses
         wanted = any(SELF_INFLICTED in (fault.name, *fault.also_correct) for fault in self._plan.faults)
         return not wanted and total.timer_misses > MAX_TIMER_MISSES * slots
-
-    def _tell(self, event: Event) -> None:
-        self.record.feed(event)
-        self._show(event)

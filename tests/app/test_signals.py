@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from affinity_tester.cli.signals import handle_signals
+from affinity_tester.app.signals import handle_signals
 
 
 def refuse(*_arguments: Any) -> None:

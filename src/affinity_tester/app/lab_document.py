@@ -1,11 +1,12 @@
-"""docs/diagnosis.md, the counts over the seeds, what each diagnosis rests on, and what looks alike to every client."""
+"""Writes docs/diagnosis.md: the counts over the seeds, what each diagnosis rests on, and what no client can tell apart."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from affinity_tester.cli.lab_result import Result
+from affinity_tester.app.lab_matrix import PlanResult
 from affinity_tester.core.diagnosis import CATALOGUE, EQUIVALENCES
 from affinity_tester.lab.plan_file import builtin_comment
 
@@ -21,16 +22,23 @@ change, outage and stray reply is judged as it must be, the verdict is one that 
 """
 
 
-def document_text(results: Sequence[Result]) -> str:
-    """The whole file."""
+def write_document(path: Path, results: Sequence[PlanResult]) -> None:
+    """Write the file, and make its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document_text(results), encoding="utf-8")
+
+
+def document_text(results: Sequence[PlanResult]) -> str:
+    """Return the whole file."""
     return "\n".join(_lines(results)) + "\n"
 
 
-def _lines(results: Sequence[Result]) -> Iterator[str]:
+def _lines(results: Sequence[PlanResult]) -> Iterator[str]:
     by_plan = {plan: [each for each in results if each.plan == plan] for plan in dict.fromkeys(r.plan for r in results)}
     faults = {plan: runs for plan, runs in by_plan.items() if not runs[0].control}
     controls = {plan: runs for plan, runs in by_plan.items() if runs[0].control}
     yield _INTRO
+
     yield "## Faults\n"
     yield "| plan | runs | as declared | named first |"
     yield "|---|---|---|---|"
@@ -39,6 +47,7 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
     if repeated := sum(run.repeated for run in results):
         yield f"\n{repeated} further runs proved nothing, since the machine was too busy for the client to send on time."
         yield "They were repeated, and are not counted."
+
     yield "\n## Controls\n"
     yield "Nothing in these may be called a violation.\n"
     yield "| plan | what happens | runs | violations | named first |"
@@ -46,23 +55,26 @@ def _lines(results: Sequence[Result]) -> Iterator[str]:
     for plan, runs in controls.items():
         violations = sum(run.violations for run in runs)
         yield f"| `{plan}` | {_what(plan)} | {len(runs)} | {violations} | {_names(runs)} |"
+
     yield "\n## What each diagnosis rests on\n"
     yield "The evidence of one run each, as an incident tells it.\n"
     for plan, runs in faults.items():
         yield from _basis(plan, runs)
+
     yield "## What looks alike to every client\n"
     for each in EQUIVALENCES:
         yield f"- **{' and '.join(f'`{name}`' for name in sorted(each.names))}**, when {each.when}: {each.why}."
         yield f"  To settle it: {each.settled_by}."
 
 
-def _basis(plan: str, runs: Sequence[Result]) -> Iterator[str]:
+def _basis(plan: str, runs: Sequence[PlanResult]) -> Iterator[str]:
     yield f"### {plan}\n"
     yield f"{_what(plan)}\n"
     shown = next((run for run in runs if run.right is not None), None)
     if shown is None or shown.right is None:
         yield "It was never named.\n"
         return
+
     name = shown.right.name
     yield f"`{name}`: {CATALOGUE[name].what}.\n"
     for fact in shown.right.evidence:
@@ -74,10 +86,10 @@ def _what(plan: str) -> str:
     return builtin_comment(plan).removeprefix("Control: ")
 
 
-def _good(runs: Sequence[Result]) -> int:
+def _good(runs: Sequence[PlanResult]) -> int:
     return sum(not run.problems for run in runs)
 
 
-def _names(runs: Sequence[Result]) -> str:
+def _names(runs: Sequence[PlanResult]) -> str:
     names = Counter(name for run in runs for name in run.names)
     return ", ".join(f"{name} ({count})" for name, count in names.most_common()) or "nothing"

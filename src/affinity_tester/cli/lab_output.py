@@ -1,4 +1,4 @@
-"""What `demo` and `lab` show: the client's log as ever, and after it the table injected / seen / named."""
+"""Shows what `demo` and `lab` do: the client's log as always, and after it the table injected / seen / named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Self
 
-from affinity_tester.cli.staged import Staged
+from affinity_tester.app.lab_run import LabResult
 from affinity_tester.core.events import Event, Outcome, RunStarted
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
@@ -16,18 +16,18 @@ from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
 from affinity_tester.report.reporter import drain, patient_stream
 
-NAMING = "lab"
-"""The command for which names must be right too; a demo's plan may put faults so close that they are one incident."""
+LAB = "lab"
+"""The command for which the diagnoses must be right too; a demo's plan may put faults so close that they are one incident."""
 
 
-class Face:
-    """Writes to stdout, beside the run: whoever reads it slowly must not make the client late.
+class LabOutput:
+    """Writes to stdout from a thread: a slow reader must not make the client late.
 
-    A context manager: in its end all is written. Every call, and the end, may raise `OutputClosed`.
+    A context manager, whose end waits until all is written. Every call, and the end, may raise `OutputClosed`.
     """
 
     def __init__(self, log_format: LogFormat) -> None:
-        """Write in this form."""
+        """Write lines for people, or JSON."""
         self._patient = patient_stream(sys.stdout)
         stream = self._patient or sys.stdout
         self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
@@ -44,7 +44,7 @@ class Face:
             drain(self._patient)
 
     def advance(self, now_ns: int) -> None:
-        """Time passed."""
+        """Show what was held back and is due by now."""
         self._report.advance(now_ns)
 
     def emit(self, event: Event) -> None:
@@ -54,37 +54,38 @@ class Face:
         self._last_ns = event.at_ns
         self._report.emit(event)
 
-    def findings(self, staged: Staged, seed: int, command: str, *, interrupted: bool) -> None:
+    def show_result(self, result: LabResult, seed: int, command: str, *, interrupted: bool) -> None:
         """Show what was injected, what was seen, and what it was named."""
         if not self._json:
-            for text, tint in table(staged, seed, command, interrupted=interrupted):
+            for text, tint in table(result, seed, command, interrupted=interrupted):
                 self._log.text(text, tint)
         elif self._clock is not None:
             time = self._clock.rfc3339(self._last_ns)
-            names = {each.number: each.words for each in staged.named}
-            for row in staged.findings.rows:
+            names = {each.number: each.words for each in result.named}
+            for row in result.findings.rows:
                 name = names.get(row.number, "nothing")
                 self._log.line("error" if row.problems else "info", "lab.fault", time=time, **asdict(row), named=name)
             self._log.line(
-                "info" if staged.findings.passed else "error",
+                "info" if result.findings.passed else "error",
                 "lab.findings",
                 time=time,
-                passed=staged.findings.passed,
+                passed=result.findings.passed,
                 seed=seed,
                 interrupted=interrupted,
-                unexpected=staged.findings.unexpected,
-                misnamed=staged.misnamed,
+                unexpected=result.findings.unexpected,
+                misnamed=result.diagnosis_errors,
             )
         self._log.flush()
 
 
-def table(staged: Staged, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
-    """The lines of the table injected / seen / named, each with its colour, and under it what it comes to.
+def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
+    """Yield the table injected / seen / named, line by line with its colour, and under it the result.
 
-    Where the client's own verdict is FAIL, a reader is told that this is no failure of the demo.
+    Where the client's own verdict is FAIL, the last line says that this is no failure of the command.
     """
-    findings = staged.findings
-    names = {each.number: each for each in staged.named}
+    findings = result.findings
+    names = {each.number: each for each in result.named}
+
     yield "", None
     yield f"injected / seen / named (seed {seed})", None
     for row in findings.rows:
@@ -96,19 +97,21 @@ def table(staged: Staged, seed: int, command: str, *, interrupted: bool) -> Iter
             yield f"     named     {names[row.number].words}", None
         for problem in row.problems:
             yield f"     problem   {problem}", Tint.VIOLATION
+
     yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
     for problem in findings.unexpected:
         yield f"     problem   {problem}", Tint.VIOLATION
-    misnamed = staged.misnamed if command == NAMING else ()
-    for problem in misnamed:
+    errors = result.diagnosis_errors if command == LAB else ()
+    for problem in errors:
         yield f"     problem   {problem}", Tint.VIOLATION
+
     if interrupted:
         end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
         yield end, Tint.DOUBTFUL
-    elif findings.passed and misnamed:
+    elif findings.passed and errors:
         yield f"{command} NOT OK: a fault was not named as it should be", Tint.VIOLATION
     elif findings.passed:
-        failed = staged.verdict.outcome is Outcome.FAIL
+        failed = result.verdict.outcome is Outcome.FAIL
         aside = " (the client's FAIL above is what the faults are for)" if failed else ""
         yield (
             f"{command} ok: every fault was seen, each by the right sessions, and nothing else turned red{aside}",
