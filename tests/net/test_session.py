@@ -38,8 +38,8 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.net import client as client_module
+from affinity_tester.net import poller as poller_module
 from affinity_tester.net import probe_socket
-from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.probe_socket import open_probe_socket
@@ -714,7 +714,7 @@ async def test_one_silent_session_costs_the_others_nothing() -> None:
 
 
 async def test_the_reader_without_epoll_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(reader_module.select, "epoll")
+    monkeypatch.delattr(poller_module.select, "epoll")
     async with scripted(answer) as server:
         told = await probed(server.address, seconds=0.3, sessions=3)
     assert told.counts().answered == told.counts().sent > 3

@@ -47,8 +47,8 @@ from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, Sessi
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.limits import raise_descriptor_limit
+from affinity_tester.net.poller import Reader
 from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
-from affinity_tester.net.reader import Reader
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.routes import Learn, Route, find_routes
 from affinity_tester.net.session import Session, tally
