@@ -16,7 +16,7 @@ from affinity_tester.cli import options
 from affinity_tester.cli.signals import TERMINATING, handle_signals
 from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.core.stun import check_name
-from affinity_tester.net.cpus import usable_cpus
+from affinity_tester.net.limits import usable_cpus
 from affinity_tester.net.run_server import run_server
 from affinity_tester.report.logging import LogFormat, OutputClosed
 from affinity_tester.report.server_log import ServerLog
