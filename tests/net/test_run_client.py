@@ -46,7 +46,7 @@ from affinity_tester.errors import UserError
 from affinity_tester.net import client as client_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import learn_source
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import NS_PER_S, ClientSettings
@@ -480,17 +480,17 @@ async def test_a_long_stop_of_the_process_skips_its_rounds() -> None:
 async def test_a_change_of_the_clients_own_address_is_its_own_fault(now: str) -> None:
     first = True
 
-    def learn(target: TransportAddress, scope_id: int) -> str:
+    def source_for(target: TransportAddress, scope_id: int) -> str:
         nonlocal first
         if first:
             first = False
-            return learn_source(target, scope_id)
+            return local_source_for(target, scope_id)
         if now == "no route":
             raise UserError(now)
         return now
 
     async with scripted(lambda server, probe: server.reply(probe, f"pod-{probe.seq // 10}")) as server:
-        told = await probed(server.address, sessions=1, learn=learn)
+        told = await probed(server.address, sessions=1, source_for=source_for)
     assert told.of(ChangeSeen)
     fault = told.only(ClientFault)
     detail = f"this machine's own address changed: 127.0.0.1 -> {now}"

@@ -47,33 +47,33 @@ from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, Sessi
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.limits import raise_descriptor_limit
-from affinity_tester.net.poller import Reader
-from affinity_tester.net.probe_socket import learn_source, lost_guarantees, open_probe_socket
+from affinity_tester.net.poller import SocketPoller
+from affinity_tester.net.probe_socket import local_source_for, missing_capabilities, open_probe_socket
 from affinity_tester.net.resolve import Target
-from affinity_tester.net.routes import Learn, Route, find_routes
-from affinity_tester.net.session import Session, tally
+from affinity_tester.net.routes import Route, SourceFor, find_routes
+from affinity_tester.net.session import Session, counters
 from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
 
 SWEEP_NS = NS_PER_S // 4
 """How often losses and outages are looked for: well below the loss threshold."""
 
-DROPS_TURNS = 40
+DROP_CHECK_SWEEPS = 40
 """Each session's drops are read once in so many sweeps (10 s), and with its losses: what was dropped long before a loss
 is no reason for it."""
 
 SILENCE_NS = 5 * NS_PER_S
 """After so long without any answer since the start, the run says so."""
 
-FEW_SESSIONS = 20
+MAX_SESSION_LINES = 20
 """Up to so many, each has a statistics line; beyond, the worst have."""
 
 WORST = 3
 """So many of the worst sessions are named where there are many."""
 
-GRAIN_NS = NS_PER_S // 2000
+TIMER_COALESCE_NS = NS_PER_S // 2000
 """The timer's: what falls due within half a millisecond is sent together, which saves a third of a probe's cost."""
 
-BEGIN_NS = NS_PER_S // 5_000
+START_SPACING_NS = NS_PER_S // 5_000
 """Between the first probes of two sessions: a first answer costs several times what later ones do, here and in a proxy.
 
 Less where the beginning would take more than a quarter of the run.
@@ -89,16 +89,16 @@ async def run_client(
     stop: asyncio.Event,
     abort: asyncio.Event | None = None,
     *,
-    learn: Learn = learn_source,
+    source_for: SourceFor = local_source_for,
 ) -> None:
     """Probe the target from the first event to the last summary; of several addresses each has a cohort of sessions.
 
     Events go to `emit` as they happen; whatever it raises ends the run and is raised here. `stop` ends sending (as the
-    duration does), and the replies drain; `abort` ends that too. `learn` says this machine's own address towards an
+    duration does), and the replies drain; `abort` ends that too. `source_for` says this machine's own address towards an
     address of the target, at the start and again when something changes. Raises `UserError` when there is no route, or the
     sockets cannot be opened.
     """
-    await _Client(settings, target, emit, stop, abort or asyncio.Event(), learn=learn).run()
+    await _Client(settings, target, emit, stop, abort or asyncio.Event(), source_for=source_for).run()
 
 
 class _Client:
@@ -112,10 +112,10 @@ class _Client:
         stop: asyncio.Event,
         abort: asyncio.Event,
         *,
-        learn: Learn,
+        source_for: SourceFor,
     ) -> None:
         self._settings = settings
-        self._learn = learn
+        self._source_for = source_for
         self._target = target
         self._routes: dict[TransportAddress, Route] = {}
         """By the address that they lead to; filled when the run opens."""
@@ -127,9 +127,9 @@ class _Client:
         kept_ns = HISTORY_NS + PRUNE_NS
         self._usual_probes = min(kept_ns, settings.duration_ns or kept_ns) // settings.interval_ns + 1
         self._sessions: list[Session] = []
-        self._owners: dict[int, Session] = {}
+        self._sessions_by_token: dict[int, Session] = {}
         """By token, all sessions and the canaries of late: a reply to one may arrive at another."""
-        self._drops_turn = 0
+        self._drop_check_turn = 0
         self._canaries = Canaries(
             self._open_session,
             self._close_session,
@@ -140,13 +140,13 @@ class _Client:
         self._doubt = DoubtPlan() if settings.interval_ns > LONG_NS else None
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.Handle | None = None
-        self._reader: Reader | None = None
+        self._poller: SocketPoller | None = None
         self._outages = OutageDetector(settings.interval_ns, settings.loss_threshold_ns, emit)
-        self._told_columns = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
+        self._reported = [array("Q", bytes(8 * settings.sessions)) for _ in Counts.__slots__]
         """What was counted up to the last statistics: by counter, of all sessions."""
         self._answered = self._told_silence = False
         self._sending = True
-        self._awake_ns = 0
+        self._last_awake_ns = 0
         """When this process was last seen to run."""
         self.resumed_ns = 0
         """When it last went on after it had stood still for over a second (a stop, or a sleep); 0: it never did.
@@ -164,9 +164,11 @@ class _Client:
             # What a run keeps for its whole life is no garbage: looking through it all would hold up the probes.
             gc.freeze()
             start_ns = clock.now_ns()
-            begin_ns = min(BEGIN_NS, (settings.duration_ns or NS_PER_S * 3600) // (4 * settings.sessions))
-            self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions, begin_ns)
-            self._last_tick_ns = self._awake_ns = start_ns
+            start_spacing_ns = min(
+                START_SPACING_NS, (settings.duration_ns or NS_PER_S * 3600) // (4 * settings.sessions)
+            )
+            self._schedule = Schedule(start_ns, settings.interval_ns, settings.sessions, start_spacing_ns)
+            self._last_tick_ns = self._last_awake_ns = start_ns
             self._next_stats_ns = start_ns + settings.stats_interval_ns
             self._tick()
             self._sweeper = loop.call_later(SWEEP_NS / NS_PER_S, self._sweep)
@@ -189,11 +191,11 @@ class _Client:
     def _open(self) -> None:
         settings = self._settings
         raise_descriptor_limit(settings.sessions)
-        routes, unprobed = find_routes(self._target, settings.sessions, self._learn)
+        routes, unprobed = find_routes(self._target, settings.sessions, self._source_for)
         self._routes = {route.address: route for route in routes}
         several = len(routes) > 1
         now_ns = clock.now_ns()
-        self._reader = Reader(asyncio.get_running_loop(), self._guarded)
+        self._poller = SocketPoller(asyncio.get_running_loop(), self._run_guarded)
         observe = self._observe  # bound once for all
         numbers = random.SystemRandom().sample(range(1 << 31), settings.sessions)
         for number, route in zip(numbers, itertools.cycle(routes), strict=False):
@@ -215,7 +217,7 @@ class _Client:
                 loss_threshold_ns=settings.loss_threshold_ns,
                 request_size=settings.request_size,
                 connected=settings.connected,
-                lost_guarantees=lost_guarantees(),
+                lost_guarantees=missing_capabilities(),
                 sizes=settings.sizes,
                 addresses=tuple(self._routes) if several else (),
                 unprobed=unprobed,
@@ -236,19 +238,19 @@ class _Client:
             emit=emit,
             scope_id=route.scope_id,
             connected=settings.connected,
-            owners=self._owners,
+            sessions_by_token=self._sessions_by_token,
         )
-        self._owners[session.token] = session
-        assert self._reader is not None
-        self._reader.add(session)
+        self._sessions_by_token[session.token] = session
+        assert self._poller is not None
+        self._poller.add(session)
         return session
 
     def _close_session(self, session: Session) -> None:
-        assert self._reader is not None
-        self._reader.remove(session)
+        assert self._poller is not None
+        self._poller.remove(session)
         session.sock.close()
         still_s = self._settings.loss_threshold_ns / NS_PER_S
-        asyncio.get_running_loop().call_later(still_s, self._owners.pop, session.token, None)
+        asyncio.get_running_loop().call_later(still_s, self._sessions_by_token.pop, session.token, None)
 
     async def _wait_until(self, end_ns: int | None) -> bool:
         """Wait for `stop`; False when the end (None: none) came first.
@@ -283,7 +285,7 @@ class _Client:
         now_ns = clock.now_ns()
         total, losses, kinds, gap_ns = Counts(), Losses(), dict.fromkeys(Kind, 0), 0
         for session in self._sessions:
-            session.read_empty()  # what came after the last answer counts too: duplicates, forgeries
+            session.read_until_empty()  # what came after the last answer counts too: duplicates, forgeries
             session.expire()
             session.check_drops()
             summary = session.summary(now_ns)
@@ -302,14 +304,14 @@ class _Client:
             if handle is not None:
                 handle.cancel()
         self._canaries.close()
-        if self._reader is not None:
-            self._reader.close()
+        if self._poller is not None:
+            self._poller.close()
         for session in self._sessions:
             session.sock.close()
 
     # --- what the loop calls ---------------------------------------------------------------------------------------
 
-    def _guarded(self, work: Callable[[], object]) -> None:
+    def _run_guarded(self, work: Callable[[], object]) -> None:
         """Run a callback's work; what it raises ends the run instead of vanishing in the event loop's handler."""
         try:
             work()
@@ -320,8 +322,8 @@ class _Client:
     def _tick(self) -> None:
         if not self._sending:
             return
-        self._guarded(self._send_due)
-        due_ns = max(self._schedule.next_due_ns, self._last_tick_ns + GRAIN_NS)
+        self._run_guarded(self._send_due)
+        due_ns = max(self._schedule.next_due_ns, self._last_tick_ns + TIMER_COALESCE_NS)
         self._timer = asyncio.get_running_loop().call_later((due_ns - clock.now_ns()) / NS_PER_S, self._tick)
 
     def _send_due(self) -> None:
@@ -343,10 +345,10 @@ class _Client:
 
     def _notice_stall(self, now_ns: int) -> None:
         """Called by both timers, the sweep's four times a second: what comes a second late stood still."""
-        if now_ns - self._awake_ns > NS_PER_S:
+        if now_ns - self._last_awake_ns > NS_PER_S:
             self.resumed_ns = now_ns
             self._catch_up(now_ns)
-        self._awake_ns = now_ns
+        self._last_awake_ns = now_ns
 
     def _catch_up(self, now_ns: int) -> None:
         """After a stall: read and expire before anything is sent, and skip the rounds that were missed."""
@@ -357,18 +359,18 @@ class _Client:
             session.timer_misses += rounds
 
     def _sweep(self) -> None:
-        self._guarded(self._look_around)
+        self._run_guarded(self._periodic_check)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_NS / NS_PER_S, self._sweep)
 
-    def _look_around(self) -> None:
+    def _periodic_check(self) -> None:
         self._notice_stall(clock.now_ns())
         # Over all sessions, so it only reads what is plain; few of them have anything to be looked after.
         sessions = self._sessions
         for session in [session for session in sessions if session.tracker.pending]:
             session.expire()
-        for session in sessions[self._drops_turn :: DROPS_TURNS]:
+        for session in sessions[self._drop_check_turn :: DROP_CHECK_SWEEPS]:
             session.check_drops()
-        self._drops_turn = (self._drops_turn + 1) % DROPS_TURNS
+        self._drop_check_turn = (self._drop_check_turn + 1) % DROP_CHECK_SWEEPS
         behind = [session for session in sessions if (t := session.tracker).reached != t.sent_count - 1]
         now_ns = clock.now_ns()
         if self._sending:
@@ -402,7 +404,7 @@ class _Client:
         """What the sessions themselves know of it; empty: nothing."""
         strayed = sum(session.wrong_source for session in self._sessions)
         if strayed:
-            sources = sorted({source for session in self._sessions for source in session.strayed_from})
+            sources = sorted({source for session in self._sessions for source in session.wrong_sources})
             more = f" and {len(sources) - WORST} more" if len(sources) > WORST else ""
             told = ", ".join(sources[:WORST]) + more
             asked = ", ".join(map(str, self._routes))
@@ -427,15 +429,15 @@ class _Client:
         interval_ns = self._settings.stats_interval_ns
         self._next_stats_ns += interval_ns * ((now_ns - self._next_stats_ns) // interval_ns + 1)
         sessions = self._sessions
-        lost = self._told_columns[_LOST]
+        lost = self._reported[_LOST]
         for session, before in zip(sessions, lost, strict=True):
             if session.tracker.lost != before:
                 session.check_drops()
-        columns = [array("Q", column) for column in zip(*map(tally, sessions), strict=True)]
-        earlier, self._told_columns = self._told_columns, columns
+        columns = [array("Q", column) for column in zip(*map(counters, sessions), strict=True)]
+        earlier, self._reported = self._reported, columns
         total = Counts(*map(sum, columns))
         told: Iterable[int] = range(len(sessions))
-        if not self._settings.every_session and len(sessions) > FEW_SESSIONS:
+        if not self._settings.every_session and len(sessions) > MAX_SESSION_LINES:
             more_lost = map(sub, columns[_LOST], lost)
             more_changes = map(sub, columns[_CHANGES], earlier[_CHANGES])
             bad = [
@@ -468,7 +470,7 @@ class _Client:
     def _check_source(self, now_ns: int, session: str, route: Route) -> None:
         """A session changed: see whether it was this machine's own address that did."""
         try:
-            source = self._learn(route.address, route.scope_id)
+            source = self._source_for(route.address, route.scope_id)
         except UserError as error:
             source = str(error)
         if source != route.source:
