@@ -37,10 +37,10 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.tracker import SessionTracker
-from affinity_tester.net import client as client_module
 from affinity_tester.net import poller as poller_module
 from affinity_tester.net import probe_socket
 from affinity_tester.net import session as session_module
+from affinity_tester.net import session_group as session_group_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.probe_socket import open_probe_socket
 from affinity_tester.net.session import Session
@@ -548,7 +548,7 @@ async def test_an_outage_tells_how_many_replies_its_session_dropped_and_no_more(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         return sock
 
-    monkeypatch.setattr(client_module, "open_probe_socket", open_small)
+    monkeypatch.setattr(session_group_module, "open_probe_socket", open_small)
 
     def flood_one(server: ScriptedServer, probe: Probe) -> None:
         if probe.session != 1 or probe.seq < 10:
