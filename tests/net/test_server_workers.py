@@ -170,7 +170,7 @@ async def test_a_worker_that_is_lost_again_within_a_minute_ends_the_server() -> 
         os.kill(again, signal.SIGKILL)
         with pytest.raises(UserError) as caught:
             async with asyncio.timeout(20):
-                await running.failure()
+                await running.wait_for_failure()
         assert str(caught.value) == (
             f"worker 1 of 2 (process {again}) was killed by SIGKILL, less than a minute after it took another's place:"
             " start the server again (out of memory?)"

@@ -713,7 +713,7 @@ async def test_one_silent_session_costs_the_others_nothing() -> None:
     assert (total.lost, total.answered, total.pending) == (silent, total.sent - silent, 0)
 
 
-async def test_the_reader_without_epoll_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_poller_without_epoll_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(poller_module.select, "epoll")
     async with scripted(answer) as server:
         told = await probed(server.address, seconds=0.3, sessions=3)

@@ -96,6 +96,7 @@ class Canaries:
         """
         for canary in list(self._waiting):
             self._check(canary, now_ns)
+
         if due := self._plan.due(now_ns, unanswered, resumed_ns):
             by_name = {session.name: session for session in sessions}
             for name in due:
@@ -116,9 +117,11 @@ class Canaries:
         canary.session.send()
 
     def _check(self, canary: _Canary, now_ns: int) -> None:
+        """Emit a canary's result and close it, or send its next probe."""
         session = canary.session
         assert session is not None
         session.read_until_empty()
+
         if canary.answer is not None:
             answer = CanaryAnswer(canary.sent_ns, canary.answer.at_ns, canary.answer.identity, session.target)
             self.answered.append(answer)

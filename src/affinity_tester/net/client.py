@@ -1,4 +1,4 @@
-"""Runs the client: N sessions on one timer, polled as one, until the run ends or is told to stop.
+"""Runs the client: N sessions on one timer, polled as one, until its duration is over or it is stopped.
 
 This is the asyncio shell. `core.schedule` says which probes are due, and `core.tracker` what a reply means.
 `net.session_group` opens the sockets, `net.unanswered` looks after probes without an answer, `net.client_stats` counts.

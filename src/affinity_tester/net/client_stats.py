@@ -52,7 +52,7 @@ class IntervalStats:
             return
         self._next_ns += self._interval_ns * ((now_ns - self._next_ns) // self._interval_ns + 1)
 
-        # Where probes were lost, it must be known by now whether this machine dropped the replies.
+        # Where probes were lost, read the drop count now, so that the statistics have the drops along with the losses.
         sessions = self._sessions
         for session, lost in zip(sessions, self._reported[_LOST], strict=True):
             if session.tracker.lost != lost:

@@ -1,7 +1,7 @@
 """Sends and receives datagrams in batches with recvmmsg(2) and sendmmsg(2), which Python's sockets lack, through ctypes.
 
 One system call for up to 64 datagrams saves the server about a fifth of its CPU time per reply, compared with `recvfrom` and
-`sendto` (docs/performance.md). It works on 64-bit Linux only; `is_available` tells.
+`sendto` (docs/performance.md). It works on 64-bit Linux only; `is_available` checks that.
 
 Each received datagram has a slot of its own, with its peer's sockaddr first:
 

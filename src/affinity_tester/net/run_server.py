@@ -72,7 +72,7 @@ async def run_server(
         background = (
             asyncio.create_task(_log_stats(server, settings.stats_interval_ns, log)),
             asyncio.create_task(_log_warnings(warnings, log)),
-            asyncio.create_task(server.failure()),
+            asyncio.create_task(server.wait_for_failure()),
         )
         try:
             await _wait_for(stop, stop_now, or_failure_of=background)

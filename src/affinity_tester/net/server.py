@@ -120,7 +120,7 @@ class EchoServer:
         """Always empty; `WorkerPool` names workers that do not answer."""
         return ""
 
-    async def failure(self) -> NoReturn:
+    async def wait_for_failure(self) -> NoReturn:
         """Wait for ever; `WorkerPool` raises here when a worker cannot be replaced."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError

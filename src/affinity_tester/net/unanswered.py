@@ -48,7 +48,7 @@ class UnansweredMonitor:
             wait_ns=settings.loss_threshold_ns,
         )
         self._outages = OutageDetector(settings.interval_ns, settings.loss_threshold_ns, emit)
-        # At short intervals the schedule itself sends enough probes to tell a dead flow from a lost packet.
+        # At short intervals the schedule itself sends enough probes to distinguish a dead flow from a lost packet.
         self._extra_probes = DoubtPlan() if settings.interval_ns > LONG_NS else None
         self._no_replies_emitted = False
 
@@ -83,11 +83,13 @@ class UnansweredMonitor:
 
     def _send_more(self, now_ns: int, sessions: list[Session], resumed_ns: int) -> None:
         """Send the canaries that are due about these sessions and, at long intervals, extra probes of them."""
-        since_ns = [(each.name, since[1]) for each in sessions if (since := each.tracker.unanswered()) is not None]
-        self._canaries.sweep(now_ns, sessions, since_ns, resumed_ns)
+        unanswered_since = [
+            (each.name, since[1]) for each in sessions if (since := each.tracker.unanswered()) is not None
+        ]
+        self._canaries.sweep(now_ns, sessions, unanswered_since, resumed_ns)
 
         if self._extra_probes is not None and sessions:
             # A session in an outage sends no extra probes: it is known to be unanswered.
             by_name = {session.name: session for session in sessions if not session.tracker.in_outage}
-            due = self._extra_probes.due(now_ns, [each for each in since_ns if each[0] in by_name], resumed_ns)
+            due = self._extra_probes.due(now_ns, [each for each in unanswered_since if each[0] in by_name], resumed_ns)
             self._send([by_name[name] for name in due], now_ns)

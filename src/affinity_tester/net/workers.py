@@ -189,7 +189,7 @@ class WorkerPool:
                 await asyncio.gather(*(worker.request_totals() for worker in self._workers))
         return self._sum_totals()
 
-    async def failure(self) -> NoReturn:
+    async def wait_for_failure(self) -> NoReturn:
         """Wait until a worker cannot be replaced. Raise `UserError`, or `WorkerError` if a worker reported a traceback."""
         ended, _ = await asyncio.wait(self._supervisors, return_when=asyncio.FIRST_COMPLETED)
         for supervisor in ended:
