@@ -24,7 +24,7 @@ from affinity_tester.cluster.watch import PoolWatch
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError
-from affinity_tester.net.probe_socket import learn_source
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target, resolve_target
 from affinity_tester.settings import DEFAULT_PORT
 
@@ -195,7 +195,7 @@ async def _resolve_all(found: Found) -> Target:
 
 def _has_route(address: TransportAddress) -> bool:
     try:
-        learn_source(address)
+        local_source_for(address)
     except UserError:
         return False
     return True

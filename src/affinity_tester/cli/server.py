@@ -13,7 +13,7 @@ import click
 from affinity_tester.app.serve import loop_factory, serve
 from affinity_tester.cli import options
 from affinity_tester.core.stun import check_name
-from affinity_tester.net.cpus import usable_cpus
+from affinity_tester.net.limits import usable_cpus
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.server_log import ServerLog
 from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings

@@ -20,7 +20,7 @@ from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.pods import PodHost
 from affinity_tester.lab.runtime import LabRuntime
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import learn_source
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -102,7 +102,7 @@ class Lab:
                 schedule.cancel()
             self._observe(event)
 
-        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, learn=self._learn))
+        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._learn))
         try:
             # Whichever fails ends the others: a lab without its faults, or without a client, shows nothing.
             await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
@@ -132,7 +132,7 @@ class Lab:
 
     def _learn(self, target: TransportAddress, scope_id: int) -> str:
         """The client's own address: what the system says, until a fault says otherwise."""
-        return self._runtime.client_ip or learn_source(target, scope_id)
+        return self._runtime.client_ip or local_source_for(target, scope_id)
 
     def _start(self, at_ns: int) -> None:
         """What is there from the start is injected before the first probe."""

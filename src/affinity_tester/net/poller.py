@@ -1,4 +1,4 @@
-"""Reading for the client: the sockets of all sessions behind one callback, so that a wake-up costs once for all."""
+"""Polls the sockets of all sessions as one, so that a wake-up costs one callback however many sessions were answered."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.session import Session
 
 
-class Reader:
-    """All sessions' sockets behind one callback: one epoll set where there is one, else the loop's own selector."""
+class SocketPoller:
+    """All sessions' sockets in one epoll set; without epoll, each is registered with the event loop's own selector."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, guarded: Callable[[Callable[[], object]], None]) -> None:
-        """`guarded` runs what is called on a wake-up, and keeps what it raises."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, run_guarded: Callable[[Callable[[], object]], None]) -> None:
+        """Start with no sockets. `run_guarded` runs each callback and handles the exceptions it raises."""
         self._loop = loop
-        self._guarded = guarded
+        self._run_guarded = run_guarded
         self._by_fd: list[Session | None] = []
-        """By descriptor, which are small numbers: a list costs less than a dictionary where 10,000 are looked up in turn."""
+        """Sessions by file descriptor. Descriptors are small numbers, and a list is faster than a dictionary here."""
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
         if self._epoll is not None:
-            loop.add_reader(self._epoll.fileno(), guarded, self._read_ready)
+            loop.add_reader(self._epoll.fileno(), run_guarded, self._read_ready)
 
     def add(self, session: Session) -> None:
         """Read this session's socket from now on."""
         fd = session.sock.fileno()
         self._by_fd += [None] * (fd + 1 - len(self._by_fd))
         self._by_fd[fd] = session
+
         if self._epoll is not None:
             self._epoll.register(fd, select.EPOLLIN)
         else:
-            self._loop.add_reader(fd, self._guarded, session.read_empty)
+            self._loop.add_reader(fd, self._run_guarded, session.read_until_empty)
 
     def remove(self, session: Session) -> None:
-        """Read it no more; its socket is still open."""
+        """Stop reading this session's socket, which must still be open."""
         fd = session.sock.fileno()
         self._by_fd[fd] = None
+
         if self._epoll is not None:
             self._epoll.unregister(fd)
         else:
@@ -47,18 +49,20 @@ class Reader:
         assert self._epoll is not None
         by_fd = self._by_fd
         to_run_ns = wall_to_run_ns()
-        # Then the timer has its turn: when sending is more than half an interval late it comes first, and replies can wait.
+
+        # Half of the sockets at most, then the timer runs: probes must leave on time, while the kernel has stamped the
+        # replies already, so that they can wait.
         for fd, mask in self._epoll.poll(0, len(by_fd) // 2 + 1):
             session = by_fd[fd]
             if session is None:
-                continue  # closed by an earlier one of this batch
+                continue  # an earlier session of this round closed it
             if mask & select.EPOLLERR:
-                session.hear_errors(clock.now_ns())
+                session.drain_error_queue(clock.now_ns())
             if mask & select.EPOLLIN:
                 session.read(to_run_ns)
 
     def close(self) -> None:
-        """Read nothing any more."""
+        """Stop reading all sockets."""
         if self._epoll is not None:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
