@@ -7,7 +7,17 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import FOREVER_NS, VIOLATION, Effect, Family, FaultContext, Injection, Judged, Symptom
+from affinity_tester.lab.fault import (
+    FOREVER_NS,
+    VIOLATION,
+    Effect,
+    Family,
+    Fault,
+    FaultContext,
+    Injection,
+    Judged,
+    Symptom,
+)
 from affinity_tester.lab.faults import (
     FAULTS,
     Blackout,
@@ -53,6 +63,12 @@ class Lab:
             )
         self.send(0)
 
+    def inject(self, fault: Fault, number: int, at_ns: int) -> Injection:
+        return fault.inject(self.context.of(fault, number, at_ns))
+
+    def choose(self, count: int, family: Family, number: int) -> tuple[TransportAddress, ...]:
+        return self.context.of(Mtu(at_ns=S), number, S).choose(count, family)
+
     def send(self, now_ns: int) -> None:
         for client in CLIENTS:
             self.network.forward(client, now_ns)
@@ -64,7 +80,7 @@ class Lab:
 @pytest.mark.parametrize(("fraction", "count"), [(0.5, 5), (0.25, 3), (0.01, 1), (1.0, 10)])
 def test_a_joining_node_takes_its_fraction_and_at_least_one(fraction: float, count: int) -> None:
     lab = Lab()
-    injection = NodeRehash(at_ns=S, fraction=fraction).inject(lab.context, 1, S)
+    injection = lab.inject(NodeRehash(at_ns=S, fraction=fraction), 1, S)
     lab.send(2 * S)
     may = frozenset({Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
     assert injection.text == f'node "node-4" (127.1.0.4) joins the balancer: {count} of 10 flows rehashed to it'
@@ -80,13 +96,13 @@ def test_a_joining_node_takes_its_fraction_and_at_least_one(fraction: float, cou
 
 def test_a_second_node_joins_under_the_next_name() -> None:
     lab = Lab()
-    NodeRehash(at_ns=S).inject(lab.context, 1, S)
-    assert NodeRehash(at_ns=S).inject(lab.context, 2, S).text.startswith('node "node-5" (127.1.0.5) joins')
+    lab.inject(NodeRehash(at_ns=S), 1, S)
+    assert lab.inject(NodeRehash(at_ns=S), 2, S).text.startswith('node "node-5" (127.1.0.5) joins')
 
 
 def test_ports_are_rewritten_of_the_chosen_flows_alone() -> None:
     lab = Lab()
-    injection = PortRewrite(at_ns=S, sessions=3).inject(lab.context, 1, S)
+    injection = lab.inject(PortRewrite(at_ns=S, sessions=3), 1, S)
     lab.send(2 * S)
     assert injection.text == "the source port of 3 flows is rewritten"
     assert [effect.must for effect in injection.effects] == [{Kind.REFLEXIVE_PORT}] * 3
@@ -94,17 +110,17 @@ def test_ports_are_rewritten_of_the_chosen_flows_alone() -> None:
 
 
 def test_faults_of_a_family_choose_different_flows_while_there_are_any() -> None:
-    context = Lab().context
-    first, second, third = (set(context.choose(4, Family.PACKETS, number)) for number in range(3))
+    lab = Lab()
+    first, second, third = (set(lab.choose(4, Family.PACKETS, number)) for number in range(3))
     assert not first & second
     assert len(third - first - second) == 2
-    assert len(context.choose(4, Family.ROUTING, 4)) == 4
-    assert len(context.choose(99, Family.ROUTING, 5)) == 10
+    assert len(lab.choose(4, Family.ROUTING, 4)) == 4
+    assert len(lab.choose(99, Family.ROUTING, 5)) == 10
 
 
 def test_a_seed_repeats_the_choice() -> None:
-    assert Lab(5).context.choose(4, Family.ROUTING, "x") == Lab(5).context.choose(4, Family.ROUTING, "x")
-    assert Lab(5).context.choose(4, Family.ROUTING, "x") != Lab(6).context.choose(4, Family.ROUTING, "x")
+    assert Lab(5).choose(4, Family.ROUTING, 1) == Lab(5).choose(4, Family.ROUTING, 1)
+    assert Lab(5).choose(4, Family.ROUTING, 1) != Lab(6).choose(4, Family.ROUTING, 1)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +134,7 @@ def test_a_loss_burst_drops_one_way_for_its_time(
     kind: type[LossUp | LossDown], direction: Direction, symptom: Symptom, text: str
 ) -> None:
     lab = Lab()
-    injection = kind(at_ns=S, sessions=2, for_ns=S // 2).inject(lab.context, 1, S)
+    injection = lab.inject(kind(at_ns=S, sessions=2, for_ns=S // 2), 1, S)
     session_count = {effect.flow for effect in injection.effects}
     assert (injection.text, injection.until_ns) == (text, S + S // 2)
     assert [effect.must for effect in injection.effects] == [{symptom}] * 2
@@ -132,7 +148,7 @@ def test_a_loss_burst_drops_one_way_for_its_time(
 
 def test_replies_are_duplicated_and_held_back() -> None:
     lab = Lab()
-    injection = DuplicateReorder(at_ns=S, probability=0.5).inject(lab.context, 1, S)
+    injection = lab.inject(DuplicateReorder(at_ns=S, probability=0.5), 1, S)
     assert injection.text == (
         "50 % of the replies of 1 flow are duplicated, and 50 % of the copies are held back by 250 ms, for 1 s"
     )
@@ -166,7 +182,7 @@ def test_a_wipe_hits_the_flows_of_one_node_as_real_proxies_were_measured_to(
     policy: Policy, affinity: Affinity, must: set[Kind], seen: set[Kind]
 ) -> None:
     lab = Lab(policy=policy, affinity=affinity)
-    injection = FlowWipe(at_ns=S).inject(lab.context, 1, S)
+    injection = lab.inject(FlowWipe(at_ns=S), 1, S)
     lab.send(2 * S)
     session_count = {effect.flow for effect in injection.effects}
     homes = {flow: lab.network.ingress.node_of(flow) for flow in CLIENTS}
@@ -183,7 +199,7 @@ def test_a_wipe_hits_the_flows_of_one_node_as_real_proxies_were_measured_to(
 
 def test_a_waiting_node_joins_under_policy_local_and_the_address_stays() -> None:
     lab = Lab(policy=Policy.LOCAL, outside=True)
-    injection = NodeRehash(at_ns=S, fraction=0.5).inject(lab.context, 1, S)
+    injection = lab.inject(NodeRehash(at_ns=S, fraction=0.5), 1, S)
     lab.send(2 * S)
     assert injection.text == 'node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it'
     assert lab.moved() == {effect.flow: (Kind.POD, Kind.NODE, Kind.INSTANCE) for effect in injection.effects}
@@ -192,7 +208,7 @@ def test_a_waiting_node_joins_under_policy_local_and_the_address_stays() -> None
 
 def test_flows_expire_between_probes_that_are_farther_apart_than_the_timeout() -> None:
     lab = Lab()
-    injection = IdleExpiry(at_ns=S, timeout_ns=S).inject(lab.context, 1, S)
+    injection = lab.inject(IdleExpiry(at_ns=S, timeout_ns=S), 1, S)
     lab.send(S)
     assert lab.moved() == {}
     lab.send(3 * S)
@@ -202,7 +218,7 @@ def test_flows_expire_between_probes_that_are_farther_apart_than_the_timeout() -
 
 def test_the_clients_nat_gives_all_flows_one_new_ip_and_keeps_their_pods() -> None:
     lab = Lab(policy=Policy.LOCAL)
-    injection = ClientNat(at_ns=S).inject(lab.context, 1, S)
+    injection = lab.inject(ClientNat(at_ns=S), 1, S)
     lab.send(2 * S)
     assert {effect.flow for effect in injection.effects} == set(CLIENTS)
     assert lab.moved() == dict.fromkeys(CLIENTS, (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT))
@@ -213,7 +229,7 @@ def test_the_clients_nat_gives_all_flows_one_new_ip_and_keeps_their_pods() -> No
 
 def test_a_small_mtu_drops_large_probes_alone() -> None:
     lab = Lab()
-    injection = Mtu(at_ns=S, limit=1200).inject(lab.context, 1, S)
+    injection = lab.inject(Mtu(at_ns=S, limit=1200), 1, S)
     assert (injection.must_somewhere, injection.effects) == ({Symptom.LOSS_UP}, ())
     assert [lab.impairments.delays(Direction.UP, CLIENTS[0], 2 * S, size) for size in (288, 1204)] == [(0,), ()]
 
@@ -222,20 +238,20 @@ def test_first_packets_race_from_the_start() -> None:
     lab = Lab()
     fault = FirstPacketRace(probability=1.0)
     assert (fault.at_ns, fault.from_start) == (0, True)
-    fault.inject(lab.context, 1, 0)
+    lab.inject(fault, 1, 0)
     assert [lab.impairments.delays(Direction.UP, CLIENTS[0], S) for _ in range(2)] == [(), (0,)]
 
 
 def test_victims_are_sessions_and_never_the_clients_canaries() -> None:
     lab = Lab()
     lab.context.clients.update(CLIENTS[:3])
-    assert set(lab.context.choose(10, Family.ROUTING, "x")) == set(CLIENTS[:3])
+    assert set(lab.choose(10, Family.ROUTING, 1)) == set(CLIENTS[:3])
     assert sorted(flow for flows in lab.context.flows_by_pod().values() for flow in flows) == CLIENTS[:3]
 
 
 def test_where_nothing_can_be_done_a_fault_says_so() -> None:
     lab = Lab()
-    assert DeadTarget(at_ns=S).inject(lab.context, 1, S) == Injection(
+    assert lab.inject(DeadTarget(at_ns=S), 1, S) == Injection(
         1, S, "every node has a pod: none can die without the pool", S
     )
 
@@ -257,7 +273,7 @@ def test_a_pod_that_hangs_to_the_end_swallows_its_flows_and_stays_ready() -> Non
     lab = Lab()
     held = lab.context.flows_by_pod()
     pod = max(held, key=lambda name: len(held[name]))
-    injection = HungPod(at_ns=S).inject(lab.context, 1, S)
+    injection = lab.inject(HungPod(at_ns=S), 1, S)
     lab.send(2 * S)
     assert injection.text == f'pod "{pod}" hangs from now on, and its endpoint stays ready: {len(held[pod])} flows'
     assert injection.until_ns == FOREVER_NS
@@ -272,7 +288,7 @@ def test_a_pod_that_hangs_to_the_end_swallows_its_flows_and_stays_ready() -> Non
 
 def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
     lab = Lab()
-    injection = StuckFlows(at_ns=S, sessions=4).inject(lab.context, 1, S)
+    injection = lab.inject(StuckFlows(at_ns=S, sessions=4), 1, S)
     lab.send(2 * S)
     session_count = {effect.flow for effect in injection.effects}
     assert injection.text == "4 flows of 10 have a stale entry that leads nowhere"
@@ -280,7 +296,7 @@ def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
     assert len(session_count) == 4
     assert lab.network.forward(TransportAddress("127.0.0.1", 50_000), 2 * S) is not None
     lab = Lab()
-    everything = StuckFlows(at_ns=S).inject(lab.context, 1, S)
+    everything = lab.inject(StuckFlows(at_ns=S), 1, S)
     assert {effect.flow for effect in everything.effects} == set(CLIENTS)
 
 
@@ -293,7 +309,7 @@ def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
 )
 def test_in_a_blackout_nothing_passes_canaries_neither(fault: Blackout, until_ns: int, text: str) -> None:
     lab = Lab()
-    injection = fault.inject(lab.context, 1, S)
+    injection = lab.inject(fault, 1, S)
     assert (injection.text, injection.until_ns, injection.blackout_ns) == (text, until_ns, until_ns - S)
     canary = TransportAddress("127.0.0.1", 50_000)
     assert {lab.impairments.delays(Direction.UP, flow, until_ns - 1) for flow in (*CLIENTS, canary)} == {()}

@@ -1,10 +1,16 @@
-"""What a fault is: its parameters, what it acts on, and what it declares that the client will see."""
+"""What a fault is: its parameters, what it acts on, and what the client must see of it.
+
+A plan's fault (`Fault`) acts on the running lab through a `FaultContext` and returns an `Injection`: what it did, and for
+each flow the `Effect` that the client must, or may, notice.
+"""
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, NamedTuple, Self
@@ -16,7 +22,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.lab.impairment import Impairments
 from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.network import NetworkModel
-from affinity_tester.lab.parameter import TIME, parameter, read_time
+from affinity_tester.lab.parameter import Parameters, time_parameter
 from affinity_tester.lab.runtime import LabRuntime
 
 FOREVER_NS = 1 << 62
@@ -62,6 +68,9 @@ VIOLATION = Judged(Judgement.VIOLATION)
 AVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=True)
 UNAVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=False)
 EXPLAINED = Judged(Judgement.EXPLAINED)
+
+EXCUSED = frozenset({Judgement.EXPLAINED})
+"""How an outage is judged that a change of the pool explains."""
 
 BROKEN = frozenset({Judgement.VIOLATION})
 """What a break of the network is judged that no change of the pool explains."""
@@ -128,37 +137,102 @@ class Family(StrEnum):
 
 
 class FaultContext:
-    """What faults act on, and how they choose their victims."""
+    """What faults act on, and how they choose the flows that they hit."""
 
     def __init__(
         self, network: NetworkModel, impairments: Impairments, seed: int, runtime: LabRuntime | None = None
     ) -> None:
-        """The path and the mangler of the run; the seed decides every choice. Without a stage nothing can take time."""
+        """Act on this network and these impairments. The seed decides every choice.
+
+        Without a runtime (in tests) only faults work that do everything at once.
+        """
         self.network = network
         self.impairments = impairments
         self.clients: set[TransportAddress] = set()
         """The sessions' addresses; empty: every flow is a session's. The client's canaries are flows too."""
+        self.number = 0
+        """The place of the fault in the plan, from 1."""
+        self.at_ns = 0
+        """When the fault is injected."""
+        self.purpose: tuple[object, ...] = ()
+        """What keeps the random numbers of one fault apart from those of the others."""
         self._seed = seed
         self._runtime = runtime
         self._used: dict[Family, set[TransportAddress]] = {family: set() for family in Family}
 
-    def rng(self, *purpose: object) -> random.Random:
-        """The random numbers of one purpose."""
-        return random.Random("/".join(map(str, (self._seed, *purpose))))  # noqa: S311 - repeatable, not secret
+    def of(self, fault: Fault, number: int, at_ns: int) -> Self:
+        """Return the context of one injection; all of a run know which flows the others use."""
+        context = copy(self)
+        context.number, context.at_ns, context.purpose = number, at_ns, (fault.name, number)
+        return context
+
+    def injection(
+        self,
+        text: str,
+        until_ns: int,
+        effects: tuple[Effect, ...] = (),
+        *,
+        must_somewhere: frozenset[Observable] = frozenset(),
+        may: frozenset[Observable] = frozenset(),
+        outages_judged: frozenset[Judgement] = frozenset(),
+        blackout_ns: int = 0,
+        unobservable: bool = False,
+    ) -> Injection:
+        """Return what this fault did, in the words of `Injection`."""
+        return Injection(
+            self.number,
+            self.at_ns,
+            text,
+            until_ns,
+            effects,
+            must_somewhere=must_somewhere,
+            may=may,
+            outages_judged=outages_judged,
+            blackout_ns=blackout_ns,
+            unobservable=unobservable,
+        )
 
     @property
     def runtime(self) -> LabRuntime:
-        """The running lab."""
+        """Return the running lab."""
         assert self._runtime is not None, "a fault that takes time needs a running lab"
         return self._runtime
 
+    def after(self, delay_ns: int, action: Callable[[], object]) -> None:
+        """Call `action` once when this time has passed."""
+        runtime = self.runtime
+
+        async def act() -> None:
+            await runtime.wait(delay_ns)
+            action()
+
+        runtime.spawn(act())
+
+    def now_ns(self) -> int:
+        """Return the time of the run."""
+        return clock.now_ns()
+
+    def rng(self, *purpose: object) -> random.Random:
+        """Return random numbers that no other fault and no other purpose has."""
+        return self._random(*self.purpose, *purpose)
+
+    def _random(self, *purpose: object) -> random.Random:
+        return random.Random("/".join(map(str, (self._seed, *purpose))))  # noqa: S311 - repeatable, not secret
+
+    def add_cluster_event(self, subject: str, name: str, what: str) -> None:
+        """Let the watch tell of something in the cluster, after the fault itself."""
+        if self._runtime is not None:
+            self._runtime.control.add_cluster_event(subject, name, what)
+
+    # --- the choice of flows -----------------------------------------------------------------------------------------
+
     @property
     def flows(self) -> tuple[TransportAddress, ...]:
-        """The sessions' flows, in order of first appearance."""
+        """Return the sessions' flows, in order of first appearance."""
         return tuple(flow for flow in self.network.flows if not self.clients or flow in self.clients)
 
     def flows_by_pod(self) -> dict[str, list[TransportAddress]]:
-        """The sessions' flows by the name of the pod that their newest packet went to."""
+        """Return the sessions' flows by the name of the pod to which their newest packet went."""
         held: dict[str, list[TransportAddress]] = {}
         for flow in self.flows:
             entry = self.network.flows[flow].entry
@@ -166,36 +240,49 @@ class FaultContext:
                 held.setdefault(entry.pod.name, []).append(flow)
         return held
 
-    def now_ns(self) -> int:
-        """The time of the run."""
-        return clock.now_ns()
+    def flows_by_node(self) -> dict[str, list[TransportAddress]]:
+        """Return the sessions' flows by the name of the node to which their next packet goes; every node is there."""
+        held: dict[str, list[TransportAddress]] = {name: [] for name in self.network.nodes}
+        for flow in self.flows:
+            if (node := self.network.ingress.node_of(flow)) is not None:
+                held[node].append(flow)
+        return held
 
-    def add_cluster_event(self, subject: str, name: str, what: str) -> None:
-        """Something happened in the cluster; it is told after the fault itself."""
-        if self._runtime is not None:
-            self._runtime.control.add_cluster_event(subject, name, what)
-
-    def choose(self, count: int, family: Family, *purpose: object) -> tuple[TransportAddress, ...]:
-        """Choose up to `count` flows at random, those first that no fault of this family has touched."""
+    def choose(self, count: int, family: Family) -> tuple[TransportAddress, ...]:
+        """Choose up to `count` flows at random, first those that no fault of this family has used."""
         flows = list(self.flows)
-        self.rng("choose", *purpose).shuffle(flows)
+        self._random("choose", *self.purpose).shuffle(flows)
         chosen = sorted(flows, key=lambda flow: flow in self._used[family])[:count]
         self.mark_used(chosen, family)
         return tuple(chosen)
 
     def mark_used(self, flows: Iterable[TransportAddress], family: Family) -> None:
-        """Remember that a fault of this family touched these flows."""
+        """Remember that a fault of this family hits these flows."""
         self._used[family].update(flows)
 
 
+def effects_on(
+    flows: Iterable[TransportAddress],
+    must: AbstractSet[Observable],
+    may: AbstractSet[Observable] = frozenset(),
+    changes_judged: Judged | None = None,
+    *,
+    outages_judged: frozenset[Judgement] = frozenset(),
+    strays_judged: frozenset[Judgement] = frozenset(),
+) -> tuple[Effect, ...]:
+    """Return the same effect for each of these flows."""
+    return tuple(
+        Effect(flow, frozenset(must), frozenset(may), changes_judged, outages_judged, strays_judged) for flow in flows
+    )
+
+
 def counted(count: int, noun: str) -> str:
-    """`1 flow`, `3 flows`."""
+    """Return `1 flow`, `3 flows`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault(ABC):
-    """One fault of a plan."""
+class Fault(Parameters, ABC):
+    """One fault of a plan. A subclass is a frozen dataclass of its parameters without saying so."""
 
     name: ClassVar[str]
     """In plans and reports."""
@@ -203,47 +290,48 @@ class Fault(ABC):
     """What the client must see, in words."""
 
     policies: ClassVar[frozenset[Policy]] = frozenset(Policy)
-    """Under which it does what it says."""
+    """The traffic policies under which it does what it says."""
     why_policy: ClassVar[str] = ""
-    """Why not under the others, in words."""
-
+    """Why it does not under the others, in words."""
     affinities: ClassVar[frozenset[Affinity]] = frozenset(Affinity)
-    """Under which it does what it says."""
+    """The session affinities under which it does what it says."""
+
     control: ClassVar[bool] = False
-    """Whether it is no fault: something that must not be called one."""
+    """True for ordinary life, which the diagnosis must not call a fault."""
     alias: ClassVar[str] = ""
     """Its name in the catalogue, where that is another."""
     also_correct: ClassVar[frozenset[str]] = frozenset()
     """Names of the catalogue that are as true of it as its own."""
-    from_start: ClassVar[bool] = False
-    """Whether it is there before the first probe."""
-    moves_pool: ClassVar[bool] = False
-    """Whether the pool changes with it."""
 
-    at_ns: int = parameter(read_time, TIME, "when, from the start of the run", key="at")
+    from_start: ClassVar[bool] = False
+    """True if it is there before the first probe."""
+    moves_pool: ClassVar[bool] = False
+    """True if the pool changes with it."""
+
+    at_ns: int = time_parameter("when, from the start of the run", key="at")
 
     @property
     def diagnosis_name(self) -> str:
-        """What the diagnosis must call it."""
+        """Return what the diagnosis must call it."""
         return self.alias or self.name
 
     @property
     def lasts_ns(self) -> int:
-        """How long its cause lasts: its parameter `for`, where it has one; 0 for what is done at once."""
+        """Return how long its cause lasts: its parameter `for`, where it has one; 0 for what is done at once."""
         return int(getattr(self, "for_ns", 0))
 
     @property
     def session_count(self) -> int:
-        """How many sessions it asks for: its parameter `sessions`, where it has one."""
+        """Return how many sessions it needs: its parameter `sessions`, where it has one."""
         return int(getattr(self, "sessions", 1))
 
     @property
     def reorder_delay_ns(self) -> int:
-        """How long it holds single packets back; 0 when it does not."""
+        """Return how long it holds single packets back; 0 when it does not."""
         return 0
 
     def scaled(self, numerator: int, denominator: int) -> Self:
-        """The same fault in a run whose times are multiplied by this fraction; what its network takes stays as it is."""
+        """Return the fault of a run whose times are multiplied by this fraction; what its network takes stays as it is."""
         times = {
             name: getattr(self, name)
             for name in ("at_ns", "for_ns", "every_ns", "notice_ns", "drain_ns")
@@ -252,5 +340,13 @@ class Fault(ABC):
         return replace(self, **{name: value * numerator // denominator for name, value in times.items()})
 
     @abstractmethod
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
-        """Do it now; `number` is its place in the plan."""
+    def inject(self, context: FaultContext) -> Injection:
+        """Do it now, and return what was done."""
+
+
+class StandingFault(Fault):
+    """A fault that is there before the first probe."""
+
+    from_start = True
+
+    at_ns: int = time_parameter("nothing: it is there from the start", key="at", default=0)

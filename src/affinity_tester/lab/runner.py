@@ -149,7 +149,8 @@ class Lab:
                 self._inject_now(number, clock.now_ns())
 
     def _inject_now(self, number: int, now_ns: int) -> None:
-        injection = self._plan.faults[number - 1].inject(self._context, number, now_ns)
+        fault = self._plan.faults[number - 1]
+        injection = fault.inject(self._context.of(fault, number, now_ns))
         self._emit(self._record.inject(injection))
         self._runtime.publish()
 

@@ -1,10 +1,9 @@
-"""What is wrong at the client's side of the path: its machine, its address, its NAT, its view of the cluster."""
+"""Faults at the client's side of the path: its machine, its address, its NAT, and its view of the cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
@@ -15,7 +14,6 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     VIOLATION,
-    Effect,
     Family,
     Fault,
     FaultContext,
@@ -23,10 +21,11 @@ from affinity_tester.lab.fault import (
     Judged,
     Symptom,
     counted,
+    effects_on,
 )
 from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.model import Policy
-from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
+from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
 from affinity_tester.settings import NS_PER_S, format_duration
 
 NAT_IP = "127.4.0.1"
@@ -39,7 +38,6 @@ READ_NS = 300_000_000
 """Time in which the client reads its buffers empty."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientNat(Fault):
     """The client's own NAT moves to another address."""
 
@@ -48,20 +46,17 @@ class ClientNat(Fault):
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Give every flow a source at the new address."""
-        flows = _renumber(context, now_ns)
-        must = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
-        return Injection(
-            number,
-            now_ns,
+        flows = _renumber(context)
+
+        return context.injection(
             f"the client's NAT moves to {NAT_IP}: {counted(len(flows), 'flow')}",
-            now_ns,
-            tuple(Effect(flow, must, changes_judged=VIOLATION) for flow in flows),
+            context.at_ns,
+            effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, changes_judged=VIOLATION),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSocket(Fault):
     """The client's machine gets another address: its packets come from there, and it says so when it is asked again."""
 
@@ -70,49 +65,44 @@ class ClientSocket(Fault):
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
-        """As `client-nat`, and the client's own view changes with it."""
-        flows = _renumber(context, now_ns)
+    def inject(self, context: FaultContext) -> Injection:
+        """Do as `client-nat`, and let the client see its new address too."""
+        flows = _renumber(context)
         context.runtime.client_ip = NAT_IP
-        must = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f"the client's machine has another address now, {NAT_IP}: {counted(len(flows), 'flow')}",
-            now_ns,
-            tuple(Effect(flow, must, frozenset({Symptom.CLIENT_FAULT}), VIOLATION) for flow in flows),
+            context.at_ns,
+            effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, {Symptom.CLIENT_FAULT}, VIOLATION),
         )
 
 
-def _renumber(context: FaultContext, now_ns: int) -> tuple[TransportAddress, ...]:
-    flows = tuple(flow for flow in context.flows if context.network.rewrite_source(flow, NAT_IP, now_ns))
+def _renumber(context: FaultContext) -> tuple[TransportAddress, ...]:
+    flows = tuple(flow for flow in context.flows if context.network.rewrite_source(flow, NAT_IP, context.at_ns))
     context.mark_used(flows, Family.ROUTING)
     return flows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SelfInflicted(Fault):
     """Replies wait until the client's receive buffers are full, and meet them: the client's own kernel drops them."""
 
     name = "self-inflicted"
     expects = "the chosen flows: loss, and as many drops counted at the client's own sockets; no change"
 
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
-    for_ns: int = parameter(read_time, TIME, "how long replies wait", key="for", default=800_000_000)
+    sessions: int = count_parameter("how many flows", default=3)
+    for_ns: int = time_parameter("how long replies wait", key="for", default=800_000_000)
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Hold the replies, then flood the sockets."""
-        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
+        flows = context.choose(self.sessions, Family.PACKETS)
         context.runtime.balancer.holding.update(flows)
         context.runtime.spawn(self._flood(context))
-        must = frozenset({Symptom.CLIENT_FAULT, Symptom.LOSS_DOWN})
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f"{counted(len(flows), 'socket')} of the client are flooded, and replies of {format_duration(self.for_ns)} "
             "find them full",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, LOST) for flow in flows),
+            context.at_ns + self.for_ns,
+            effects_on(flows, {Symptom.CLIENT_FAULT, Symptom.LOSS_DOWN}, LOST),
         )
 
     async def _flood(self, context: FaultContext) -> None:
@@ -122,7 +112,6 @@ class SelfInflicted(Fault):
         context.runtime.balancer.release()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BusyCore(Fault):
     """Something else takes the client's core in slices: it sends and reads late."""
 
@@ -131,19 +120,18 @@ class BusyCore(Fault):
     control = True
     also_correct = frozenset({"self-inflicted"})
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
-    slice_ns: int = parameter(read_time, TIME, "how long each slice is", key="slice", default=40_000_000)
-    share: float = parameter(read_share, SHARE, "share of the time that is taken", default=0.5)
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+    slice_ns: int = time_parameter("how long each slice is", key="slice", default=40_000_000)
+    share: float = share_parameter("share of the time that is taken", default=0.5)
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Take slices of the loop."""
-        context.runtime.spawn(self._burn(context, now_ns + self.for_ns))
-        return Injection(
-            number,
-            now_ns,
+        context.runtime.spawn(self._burn(context, context.at_ns + self.for_ns))
+
+        return context.injection(
             f"{100 * self.share:.3g} % of the client's core is taken, {format_duration(self.slice_ns)} at a time, "
             f"for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
+            context.at_ns + self.for_ns,
             unobservable=True,
         )
 
@@ -156,7 +144,6 @@ class BusyCore(Fault):
             await asyncio.sleep(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSuspended(Fault):
     """The client stands still for a time, as if suspended, while a pod leaves the pool and its flows move.
 
@@ -169,19 +156,18 @@ class ClientSuspended(Fault):
     also_correct = frozenset({"self-inflicted"})
     moves_pool = True
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Stand still as soon as what is under way has arrived, and remove the pod with the most flows in the midst."""
         name, flows = busiest_pod(context)
         context.runtime.spawn(self._suspend(context, name))
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f'the client stands still for {format_duration(self.for_ns)}, and pod "{name}" leaves the pool meanwhile: '
             f"{counted(len(flows), 'flow')}",
-            now_ns + self.for_ns + READ_NS,
-            tuple(Effect(flow, frozenset({Kind.POD}), MOVED, EXPLAINED) for flow in flows),
+            context.at_ns + self.for_ns + READ_NS,
+            effects_on(flows, {Kind.POD}, MOVED, EXPLAINED),
         )
 
     async def _suspend(self, context: FaultContext, name: str) -> None:
@@ -193,7 +179,6 @@ class ClientSuspended(Fault):
         await context.runtime.kill_pod(name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LaptopAsleep(Fault):
     """The client's machine sleeps, and the nodes forget its flows meanwhile.
 
@@ -208,24 +193,72 @@ class LaptopAsleep(Fault):
     policies = frozenset({Policy.CLUSTER})
     why_policy = "under policy Local a forgotten flow keeps its address, and mostly its pod: there is little to see"
 
-    for_ns: int = parameter(
-        read_time, TIME, "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
+    for_ns: int = time_parameter(
+        "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
     )
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Fall asleep as soon as what is under way has arrived."""
         flows = context.flows
         context.mark_used(flows, Family.ROUTING)
         context.runtime.spawn(self._sleep(context))
         must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f"the client's machine sleeps for {format_duration(self.for_ns)}: {counted(len(flows), 'flow')}",
-            now_ns + self.for_ns + READ_NS,
-            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in flows),
+            context.at_ns + self.for_ns + READ_NS,
+            effects_on(flows, must, may, Judged(Judgement.IDLE)),
         )
 
     async def _sleep(self, context: FaultContext) -> None:
         await context.runtime.wait_until_idle()
         context.runtime.suspend_clock(self.for_ns)
+
+
+class ApiStalled(Fault):
+    """The API server stalls: requests hang for a time and are answered then, and the watch tells nothing meanwhile.
+
+    An overloaded etcd or API server does so, and a network that holds packets back and then delivers them: no connection
+    breaks, so nothing says that what is known of the pool is old.
+    """
+
+    name = "api-stalled"
+    expects = "nothing; what changed of the pool meanwhile is told late, with the time in which it may have happened"
+    control = True
+
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Hold back every answer and the watch's news."""
+        context.runtime.control.stall(context.at_ns, self.for_ns)
+
+        return context.injection(
+            f"the API server stalls for {format_duration(self.for_ns)}",
+            context.at_ns + self.for_ns,
+            unobservable=True,
+        )
+
+
+class ApiGone(Fault):
+    """The API server does not answer for a time: the pool is not known then.
+
+    It comes back restarted: what it could prove of the time before is forgotten.
+    """
+
+    name = "api-gone"
+    expects = "nothing; what changed meanwhile could not be judged"
+    control = True
+
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Break the watch."""
+        control = context.runtime.control
+        control.disconnect(context.at_ns)
+        context.after(self.for_ns, lambda: control.reconnect(clock.now_ns()))
+
+        return context.injection(
+            f"the API server does not answer for {format_duration(self.for_ns)}",
+            context.at_ns + self.for_ns,
+            unobservable=True,
+        )

@@ -1,45 +1,43 @@
-"""Faults of single packets: loss, duplication, reordering, too large ones, first ones, replies from elsewhere."""
+"""Faults of single packets: loss, duplication, reordering, too large ones, first ones, and replies that wait."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.fault import (
     FOREVER_NS,
     LOST,
-    Effect,
     Family,
     Fault,
     FaultContext,
     Injection,
+    StandingFault,
     Symptom,
     counted,
+    effects_on,
 )
 from affinity_tester.lab.impairment import Impairment
 from affinity_tester.lab.packet_log import Direction
-from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.settings import format_duration
+from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PacketFault(Fault):
     """Something happens to packets of some flows for a time."""
 
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=1)
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=1_000_000_000)
-    probability: float = parameter(read_share, SHARE, "share of their packets that are hit", default=1.0)
+    sessions: int = count_parameter("how many flows", default=1)
+    for_ns: int = time_parameter("how long", key="for", default=1_000_000_000)
+    probability: float = share_parameter("share of their packets that are hit", default=1.0)
 
     @property
     def share(self) -> str:
-        """The probability, in words."""
+        """Return the probability in words."""
         return f"{100 * self.probability:.3g} %"
 
     def _drop(
         self,
         context: FaultContext,
-        number: int,
         flows: tuple[TransportAddress, ...],
         direction: Direction,
         until_ns: int,
@@ -49,7 +47,7 @@ class PacketFault(Fault):
                 direction=direction,
                 flows=frozenset(flows),
                 until_ns=until_ns,
-                rng=context.rng(self.name, number),
+                rng=context.rng(),
                 drop=self.probability,
             )
         )
@@ -58,30 +56,27 @@ class PacketFault(Fault):
 class Loss(PacketFault):
     """A burst of loss in one direction."""
 
-    __slots__ = ()
     direction: ClassVar[Direction]
     symptom: ClassVar[Symptom]
     what: ClassVar[str]
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop packets of the chosen flows for a time."""
-        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
-        until_ns = now_ns + self.for_ns
-        self._drop(context, number, flows, self.direction, until_ns)
-        return Injection(
-            number,
-            now_ns,
+        flows = context.choose(self.sessions, Family.PACKETS)
+        until_ns = context.at_ns + self.for_ns
+        self._drop(context, flows, self.direction, until_ns)
+
+        return context.injection(
             f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
             f"for {format_duration(self.for_ns)}",
             until_ns,
-            tuple(Effect(flow, frozenset({self.symptom}), frozenset({Symptom.LOSS_UNTOLD})) for flow in flows),
+            effects_on(flows, {self.symptom}, {Symptom.LOSS_UNTOLD}),
         )
 
 
 class LossUp(Loss):
     """A loss burst on the way to the pod."""
 
-    __slots__ = ()
     control = True
     name = "loss-up"
     expects = "the chosen flows: as many probes lost as were dropped, all upstream; no change"
@@ -93,7 +88,6 @@ class LossUp(Loss):
 class LossDown(Loss):
     """A loss burst on the way back to the client."""
 
-    __slots__ = ()
     control = True
     name = "loss-down"
     expects = "the chosen flows: as many probes lost as replies were dropped, all downstream; no change"
@@ -102,7 +96,6 @@ class LossDown(Loss):
     what = "replies"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CountReset(PacketFault):
     """Replies of some flows are lost, and in the midst of it every pod forgets its flows: the counts begin again.
 
@@ -113,27 +106,21 @@ class CountReset(PacketFault):
     control = True
     expects = "the chosen flows: as many probes lost as replies were dropped, none of them upstream; no change"
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop replies of the chosen flows for a time, and forget the flows at half of it."""
-        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
-        until_ns = now_ns + self.for_ns
-        self._drop(context, number, flows, Direction.DOWN, until_ns)
-        context.runtime.spawn(self._forget(context))
-        return Injection(
-            number,
-            now_ns,
+        flows = context.choose(self.sessions, Family.PACKETS)
+        until_ns = context.at_ns + self.for_ns
+        self._drop(context, flows, Direction.DOWN, until_ns)
+        context.after(self.for_ns // 2, context.runtime.forget_flows)
+
+        return context.injection(
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "
             f"{format_duration(self.for_ns)}, and the pods forget all flows in the midst of it",
             until_ns,
-            tuple(Effect(flow, frozenset({Symptom.LOSS_DOWN}), frozenset({Symptom.LOSS_UNTOLD})) for flow in flows),
+            effects_on(flows, {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD}),
         )
 
-    async def _forget(self, context: FaultContext) -> None:
-        await context.runtime.wait(self.for_ns // 2)
-        context.runtime.forget_flows()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateReorder(PacketFault):
     """Replies are duplicated, and some copies held back so that later replies overtake them."""
 
@@ -141,66 +128,62 @@ class DuplicateReorder(PacketFault):
     control = True
     expects = "the chosen flows: duplicates and reordering counted; no loss, no change"
 
-    delay_ns: int = parameter(
-        read_time, TIME, "how long copies are held back: more than the interval", key="delay", default=250_000_000
+    delay_ns: int = time_parameter(
+        "how long copies are held back: more than the interval", key="delay", default=250_000_000
     )
 
     @property
     def reorder_delay_ns(self) -> int:
-        """How long copies are held back."""
+        """Return how long copies are held back."""
         return self.delay_ns
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Duplicate and delay replies of the chosen flows for a time."""
-        flows = context.choose(self.sessions, Family.PACKETS, self.name, number)
-        until_ns = now_ns + self.for_ns
+        flows = context.choose(self.sessions, Family.PACKETS)
+        until_ns = context.at_ns + self.for_ns
         context.impairments.add(
             Impairment(
                 direction=Direction.DOWN,
                 flows=frozenset(flows),
                 until_ns=until_ns,
-                rng=context.rng(self.name, number),
+                rng=context.rng(),
                 duplicate=self.probability,
                 delay=self.probability,
                 delay_ns=self.delay_ns,
             )
         )
-        must = frozenset({Symptom.DUPLICATES, Symptom.REORDERING})
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are duplicated, and {self.share} of the copies "
             f"are held back by {format_duration(self.delay_ns)}, for {format_duration(self.for_ns)}",
             until_ns,
-            tuple(Effect(flow, must) for flow in flows),
+            effects_on(flows, {Symptom.DUPLICATES, Symptom.REORDERING}),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Mtu(Fault):
     """A hop drops what is larger than its MTU, without a word."""
 
     name = "mtu"
     expects = "probes above the limit lost upstream, by their size alone; the others answered; no change"
 
-    limit: int = parameter(read_count, COUNT, "the largest payload that passes, in bytes", default=1200)
+    limit: int = count_parameter("the largest payload that passes, in bytes", default=1200)
 
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop what is too large from now on."""
         context.impairments.add(
             Impairment(
                 direction=Direction.UP,
                 flows=None,
                 until_ns=FOREVER_NS,
-                rng=context.rng(self.name, number),
+                rng=context.rng(),
                 drop=1.0,
                 larger_than=self.limit,
                 reason="mtu",
             )
         )
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f"a hop drops datagrams of more than {self.limit} bytes of payload",
             FOREVER_NS,
             must_somewhere=frozenset({Symptom.LOSS_UP}),
@@ -208,35 +191,68 @@ class Mtu(Fault):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstPacketRace(Fault):
+class FirstPacketRace(StandingFault):
     """The first packet of new flows is lost, as when two inserts into conntrack race."""
 
     name = "first-packet-race"
     expects = "some sessions: their first probe lost; no other loss, no change"
-    from_start = True
+    probability: float = share_parameter("share of the flows whose first packet is lost", default=0.5)
 
-    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
-    probability: float = parameter(read_share, SHARE, "share of the flows whose first packet is lost", default=0.5)
-
-    def inject(self, context: FaultContext, number: int, now_ns: int) -> Injection:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop first packets."""
         context.impairments.add(
             Impairment(
                 direction=Direction.UP,
                 flows=None,
                 until_ns=FOREVER_NS,
-                rng=context.rng(self.name, number),
+                rng=context.rng(),
                 drop=self.probability,
                 first_only=True,
                 reason="insert-race",
             )
         )
-        return Injection(
-            number,
-            now_ns,
+
+        return context.injection(
             f"{100 * self.probability:.3g} % of the flows lose their first packet",
             FOREVER_NS,
             must_somewhere=frozenset({Symptom.LOSS_UNTOLD}),
             may=LOST,
+        )
+
+
+class RepliesHeld(Fault):
+    """All replies wait, canaries' too, and then they come all at once: late ones, and behind them those in time.
+
+    Pods that are frozen and thawed do so (the cgroup freezer of `docker pause`, a virtual machine that stands still in its
+    live migration): the kernel keeps what arrives at the socket; so does a radio link that buffers while it has no signal.
+    """
+
+    name = "replies-held"
+    expects = (
+        "all sessions and canaries unanswered together; then late replies, and the same pods and addresses as before"
+    )
+    control = True
+    also_correct = frozenset({"lb-churn"})
+
+    for_ns: int = time_parameter("how long", key="for", default=8 * 10**9)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Hold back every reply for a time."""
+        until_ns = context.at_ns + self.for_ns
+        context.impairments.add(
+            Impairment(
+                direction=Direction.DOWN,
+                flows=None,
+                until_ns=until_ns,
+                rng=context.rng(),
+                hold=True,
+                reason="held-back",
+            )
+        )
+
+        return context.injection(
+            f"all replies wait for {format_duration(self.for_ns)}, and come at once then",
+            until_ns,
+            effects_on(context.flows, {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD, Symptom.REORDERING}),
+            blackout_ns=max(0, self.for_ns - DEFAULT_LOSS_THRESHOLD_NS),
         )
