@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Self
 
-from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
-from affinity_tester.core.diagnosis.wording import distance
+from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
+from affinity_tester.core.diagnosis.text import distance
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
@@ -161,7 +161,7 @@ class RunAnalysis:
         )
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
-        self._facts = Facts(rules.settle_ns)
+        self._facts = RunHistory(rules.settle_ns)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from affinity_tester.core.diagnosis.case import Case, Move
+from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import within_nodes
 from affinity_tester.core.identity import Kind
 
@@ -22,38 +22,38 @@ _SILENT_SLOTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Groups:
+class ChangeGroups:
     """The movers of a case, each in one group."""
 
-    sprayed: tuple[Move, ...]
+    sprayed: tuple[SessionChange, ...]
     """They change from packet to packet."""
     by_size: bool
     """...and who answers the sprayed ones depends on the probe's size alone."""
-    restarted: tuple[Move, ...]
+    restarted: tuple[SessionChange, ...]
     """The same pod with a new instance."""
-    after_silence: tuple[Move, ...]
+    after_silence: tuple[SessionChange, ...]
     """They changed only at the first probe after a silence."""
-    to_other_ip: tuple[Move, ...]
+    to_other_ip: tuple[SessionChange, ...]
     """A new reflexive IP, of another node as far as can be told."""
-    to_other_pod: tuple[Move, ...]
+    to_other_pod: tuple[SessionChange, ...]
     """A new pod, the same reflexive IP or the other one of the same node."""
-    port_alone: tuple[Move, ...]
+    port_alone: tuple[SessionChange, ...]
     """A new reflexive port, the same IP and pod."""
 
 
-def sort(case: Case) -> Groups:
+def classify(view: IncidentView) -> ChangeGroups:
     """Sort the movers."""
-    groups: dict[str, list[Move]] = {}
-    for move in case.moves:
-        groups.setdefault(_group(case, move), []).append(move)
+    groups: dict[str, list[SessionChange]] = {}
+    for move in view.moves:
+        groups.setdefault(_group(view, move), []).append(move)
     sprayed = tuple(groups.get("sprayed", ()))
-    if sprayed and 2 * len(sprayed) >= len(case.moves):
+    if sprayed and 2 * len(sprayed) >= len(view.moves):
         # Chance spares some sessions for a while; they are no story of their own.
-        sprayed, groups = case.moves, {}
+        sprayed, groups = view.moves, {}
     stayed = (*groups.get("to_other_pod", ()), *groups.get("port_alone", ()))
-    within = within_nodes(case, tuple(groups.get("to_other_ip", ())), stayed)
-    sizes = len(case.facts.sizes)
-    return Groups(
+    within = within_nodes(view, tuple(groups.get("to_other_ip", ())), stayed)
+    sizes = len(view.history.sizes)
+    return ChangeGroups(
         sprayed=sprayed,
         by_size=sizes > 1 and bool(sprayed) and all(_by_size(move, sizes) for move in sprayed),
         restarted=tuple(groups.get("restarted", ())),
@@ -64,8 +64,8 @@ def sort(case: Case) -> Groups:
     )
 
 
-def _group(case: Case, move: Move) -> str:
-    if move.idle or move.pause_ns >= max(_SILENT_NS, _SILENT_SLOTS * case.facts.interval_ns):
+def _group(view: IncidentView, move: SessionChange) -> str:
+    if move.idle or move.pause_ns >= max(_SILENT_NS, _SILENT_SLOTS * view.history.interval_ns):
         return "after_silence"
     probes = move.changes[-1].after.seq - move.changes[0].before.seq
     if len(move.changes) >= _SPRAY_CHANGES and len(move.changes) >= _SPRAY_RATE * probes:
@@ -78,7 +78,7 @@ def _group(case: Case, move: Move) -> str:
     return "port_alone" if kinds == {Kind.REFLEXIVE_PORT} else "to_other_pod"
 
 
-def _by_size(move: Move, sizes: int) -> bool:
+def _by_size(move: SessionChange, sizes: int) -> bool:
     """Whether probes of one size always show the same pod and address."""
     seen = {(sighting.seq % sizes, sighting.identity) for c in move.changes for sighting in (c.before, c.after)}
     return len({size for size, _ in seen}) == len(seen)

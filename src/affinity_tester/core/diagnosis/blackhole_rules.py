@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.diagnosis.case import Case, Silence
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
+from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Kind
 
@@ -24,10 +24,10 @@ _BOTH_POSSIBLE = "whether the pod is gone or the node is down: run with cluster 
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Blackholed:
     """Sessions that were not answered for long and did not simply go on as before, while others were answered."""
 
-    silences: tuple[Silence, ...]
+    spans: tuple[UnansweredSpan, ...]
     pods: frozenset[str]
     """That had served them."""
     nodes: frozenset[str]
@@ -42,66 +42,66 @@ class Held:
     """No other session is answered: what is known of pods and nodes comes from fresh source ports."""
 
 
-def held(case: Case) -> Held | None:
+def blackholed(view: IncidentView) -> Blackholed | None:
     """The blocked sessions; None without one."""
-    silences = tuple(
-        silence
-        for silence in case.silences
-        if silence.old is not None
-        and silence.to_ns - silence.from_ns >= _HELD_NS
-        and (silence.ended is False or silence.change is not None)
+    spans = tuple(
+        span
+        for span in view.unanswered_spans
+        if span.old is not None
+        and span.to_ns - span.from_ns >= _HELD_NS
+        and (span.ended is False or span.change is not None)
     )
-    tried = [canary.identity for canary in case.canaries]
+    tried = [canary.identity for canary in view.canaries]
     met = [who for who in tried if who is not None]
-    if not silences or (case.most(len(silences)) and not _passed(case, silences)):
+    if not spans or (view.nearly_all(len(spans)) and not _passed(view, spans)):
         return None
-    silent = {silence.session for silence in case.silences} | case.facts.silent(case.from_ns, case.to_ns, _HELD_NS)
-    homes = [silence.old for silence in silences if silence.old is not None]
-    others = [who for session, who in case.homes.items() if session not in silent]
+    silent = {span.session for span in view.unanswered_spans} | view.history.silent(view.from_ns, view.to_ns, _HELD_NS)
+    homes = [span.old for span in spans if span.old is not None]
+    others = [who for session, who in view.identities.items() if session not in silent]
     alive = [*others, *met]
     gone_pods = frozenset(who.pod for who in homes if who.pod is not None)
-    gone_nodes = frozenset(node for who in homes if (node := case.ingress(who)) is not None)
-    return Held(
-        silences,
+    gone_nodes = frozenset(node for who in homes if (node := view.ingress(who)) is not None)
+    return Blackholed(
+        spans,
         gone_pods,
         gone_nodes,
         pod_answers=any(who.pod in gone_pods for who in alive),
-        node_answers=any(case.ingress(who) in gone_nodes for who in alive),
+        node_answers=any(view.ingress(who) in gone_nodes for who in alive),
         answered=bool(met) if tried else None,
         alone=not others,
     )
 
 
-def _passed(case: Case, silences: Iterable[Silence]) -> bool:
+def _passed(view: IncidentView, spans: Iterable[UnansweredSpan]) -> bool:
     """Whether a fresh source port was answered while all of these sessions were silent, and not as they came back."""
-    first_ns = min(silence.to_ns for silence in silences)
-    return any(canary.identity is not None and canary.sent_ns <= first_ns - _HELD_NS for canary in case.canaries)
+    first_ns = min(span.to_ns for span in spans)
+    return any(canary.identity is not None and canary.sent_ns <= first_ns - _HELD_NS for canary in view.canaries)
 
 
-def stale_flow(case: Case, blocked: Held | None) -> Diagnosis | None:
+def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | None:
     """A flow's entry leads nowhere, while new flows are answered."""
     if blocked is None:
-        return _never_translated(case)
-    if blocked.answered is False or _node_down(case, blocked):
+        return _never_dnatted(view)
+    if blocked.answered is False or _node_down(view, blocked):
         return None
-    removed = _removed(case, blocked)
-    if _terminating(case, blocked.silences) and not removed:
+    removed = _removed(view, blocked)
+    if _terminating(view, blocked.spans) and not removed:
         return None
-    evidence = _blocked_words(case, blocked)
+    evidence = _blocked_words(view, blocked)
     if removed:
         evidence.append(f"{pods(removed)} had left the pool, and the silence went on")
     elif blocked.node_answers:
         others = "fresh source ports" if blocked.alone else "other sessions"
-        evidence.append(f"{others} through {_places(case, blocked)} were answered all the time")
+        evidence.append(f"{others} through {_places(view, blocked)} were answered all the time")
     elif blocked.pod_answers:
         return None
-    if not removed and all(silence.ended for silence in blocked.silences):
+    if not removed and all(span.ended for span in blocked.spans):
         return diagnosis("stale-flow", evidence, f"whether the pod was gone already: {NO_CLUSTER}")
     if blocked.answered is None:
         return diagnosis("stale-flow", evidence, "a canary: was a fresh source port answered meanwhile?")
-    if case.facts.watched and blocked.pods and not removed and not blocked.pod_answers:
+    if view.history.watched and blocked.pods and not removed and not blocked.pod_answers:
         return diagnosis("stale-flow", evidence, f"whether {pods(blocked.pods)} answers anybody: it is in the pool")
-    if _translated(case, blocked):
+    if _translated(view, blocked):
         evidence.append(
             "the ICMP error bears the Service's own address: the flows' node lives, and its entries lead nowhere"
         )
@@ -110,15 +110,15 @@ def stale_flow(case: Case, blocked: Held | None) -> Diagnosis | None:
     return diagnosis("stale-flow", evidence)
 
 
-def dead_target(case: Case, blocked: Held | None) -> Diagnosis | None:
+def dead_target(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | None:
     """The balancer stays pinned to a dead node."""
     if blocked is None or blocked.answered is False or blocked.node_answers or not blocked.nodes:
         return None
-    down = _node_down(case, blocked)
-    if not down and (_removed(case, blocked) or _translated(case, blocked)):
+    down = _node_down(view, blocked)
+    if not down and (_removed(view, blocked) or _translated(view, blocked)):
         return None
-    evidence = _blocked_words(case, blocked)
-    evidence.append(f"no session through {_places(case, blocked)} was answered")
+    evidence = _blocked_words(view, blocked)
+    evidence.append(f"no session through {_places(view, blocked)} was answered")
     if blocked.pod_answers:
         others = "fresh source ports" if blocked.alone else "sessions"
         evidence.append(f"{pods(blocked.pods)} went on answering {others} through other nodes")
@@ -130,105 +130,107 @@ def dead_target(case: Case, blocked: Held | None) -> Diagnosis | None:
     return diagnosis("dead-target", evidence)
 
 
-def terminating_backend(case: Case, blocked: Held | None) -> Diagnosis | None:
+def terminating_backend(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | None:
     """Traffic went to a pod that was terminating and had closed its socket."""
-    lost = _terminating(case, case.silences)
+    lost = _terminating(view, view.unanswered_spans)
     if lost:
-        gone_on = blocked is not None and _removed(case, blocked)
+        gone_on = blocked is not None and _removed(view, blocked)
         names = {s.old.pod for s in lost if s.old is not None and s.old.pod is not None}
         moved = sum(s.change is not None for s in lost)
         evidence = [
-            f"{case.share(s.session for s in lost)} lost {count(sum(s.lost for s in lost), 'probe')} in "
+            f"{view.share(s.session for s in lost)} lost {count(sum(s.lost for s in lost), 'probe')} in "
             f"{seconds(max(s.to_ns - s.from_ns for s in lost))} to {pods(names)}, which {was(len(names))} terminating",
             f"{moved} of them {was(moved)} answered by another pod after",
-            *case.icmp(s.session for s in lost),
+            *view.icmp_text(s.session for s in lost),
         ]
         return None if gone_on else diagnosis("terminating-backend", evidence)
-    if case.facts.watched:
+    if view.history.watched:
         return None
-    left = [s for s in case.silences if s.change is not None and Kind.POD in s.change.kinds and s.old is not None]
+    left = [
+        s for s in view.unanswered_spans if s.change is not None and Kind.POD in s.change.kinds and s.old is not None
+    ]
     names = {s.old.pod for s in left if s.old is not None and s.old.pod is not None}
-    now = case.facts.homes(case.to_ns)
+    now = view.history.identities_at(view.to_ns)
     if len(names) != 1 or any(who.pod in names for who in now.values()):
         return None
     evidence = [
-        f"{case.share(s.session for s in left)}, all of them served by {pods(names)}, lost "
+        f"{view.share(s.session for s in left)}, all of them served by {pods(names)}, lost "
         f"{count(sum(s.lost for s in left), 'probe')} and went on at other pods; it serves no session since",
-        *case.icmp(s.session for s in left),
+        *view.icmp_text(s.session for s in left),
     ]
     return diagnosis("terminating-backend", evidence, f"whether that pod was terminating: {NO_CLUSTER}")
 
 
-def pod_silent(case: Case) -> Diagnosis:
+def pod_silent(view: IncidentView) -> Diagnosis:
     """The sessions' pods are in the pool and answer nobody; that was judged, so here it only gets its evidence."""
-    names = {s.old.pod for s in case.silences if s.old is not None and s.old.pod is not None}
-    shortest_ns = min(silence.to_ns - silence.from_ns for silence in case.silences)
-    facts = case.facts
-    homes = {endpoint.node for endpoint in (facts.pool.endpoints if facts.pool else ()) if endpoint.pod in names}
+    names = {s.old.pod for s in view.unanswered_spans if s.old is not None and s.old.pod is not None}
+    shortest_ns = min(span.to_ns - span.from_ns for span in view.unanswered_spans)
+    history = view.history
+    homes = {endpoint.node for endpoint in (history.pool.endpoints if history.pool else ()) if endpoint.pod in names}
     down = {
         event.name: event.what
-        for event in facts.cluster
+        for event in history.cluster
         if event.subject == "node" and event.name in homes and event.what in {"Ready", "not Ready"}
     }
-    met = {c.identity.pod for c in case.canaries if c.identity is not None and c.identity.pod is not None}
+    met = {c.identity.pod for c in view.canaries if c.identity is not None and c.identity.pod is not None}
     evidence = [
-        f"{case.share(s.session for s in case.silences)}, all served by {pods(names)} before, are silent for "
+        f"{view.share(s.session for s in view.unanswered_spans)}, all served by {pods(names)} before, are silent for "
         f"{seconds(shortest_ns)} and more; nobody else is answered by {pods(names)} since",
         *(f'its node "{name}" became not Ready' for name, what in sorted(down.items()) if what == "not Ready"),
-        *case.canary_words(case.canaries),
+        *view.canary_text(view.canaries),
         *([f"none of them met {pods(names)}"] if met and met.isdisjoint(names) else []),
-        *case.icmp(s.session for s in case.silences),
+        *view.icmp_text(s.session for s in view.unanswered_spans),
     ]
     return diagnosis("pod-silent", evidence)
 
 
-def local_policy(case: Case) -> Diagnosis | None:
+def local_policy(view: IncidentView) -> Diagnosis | None:
     """Some sessions are dead from sequence 0, the others fine: nodes without a pod drop what they get."""
-    dead = _dead_from_start(case)
-    policy = case.facts.spec("externalTrafficPolicy")
-    if not dead or policy == "Cluster" or _of_one_target(case, dead) is not None:
+    dead = _dead_from_start(view)
+    policy = view.history.spec("externalTrafficPolicy")
+    if not dead or policy == "Cluster" or _of_one_target(view, dead) is not None:
         return None
-    others = _answered(case)
+    others = _answered(view)
     evidence = [
-        _dead_words(case, dead),
+        _dead_words(view, dead),
         f"{count(len(others), 'other session')} {'is' if len(others) == 1 else 'are'} answered",
-        *case.canary_words(case.canaries),
-        *_empty_nodes(case),
+        *view.canary_text(view.canaries),
+        *_empty_nodes(view),
     ]
-    if case.facts.started is not None and case.facts.started.connected:
+    if view.history.started is not None and view.history.started.connected:
         missing = "replies from another address, which a connected socket does not hear: run without --connected"
         return diagnosis("local-policy", evidence, missing)
     if policy == "Local":
         return diagnosis("local-policy", [*evidence, "the Service's externalTrafficPolicy is Local"])
-    if case.source_kept:
+    if view.source_kept:
         return diagnosis("local-policy", [*evidence, "pods see the client's own address, as under policy Local"])
     return diagnosis("local-policy", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
 
 
-def dead_address(case: Case) -> list[str]:
+def dead_address(view: IncidentView) -> list[str]:
     """What is to be said where one address of the target answers nobody; empty: that is not so."""
-    dead = _dead_from_start(case)
-    target = _of_one_target(case, dead) if dead else None
+    dead = _dead_from_start(view)
+    target = _of_one_target(view, dead) if dead else None
     if target is None:
         return []
-    of = len({session.target for session in case.facts.sessions.values()})
+    of = len({session.target for session in view.history.sessions.values()})
     return [f"they are all the sessions to {target}, one of {of} addresses of the target, and none of the others"]
 
 
-def lb_churn(case: Case) -> Diagnosis | None:
+def lb_churn(view: IncidentView) -> Diagnosis | None:
     """All lose together, and find the same pod and address after."""
-    lost = [silence for silence in case.silences if silence.old is not None]
-    same = [silence for silence in lost if silence.ended and silence.change is None]
+    lost = [span for span in view.unanswered_spans if span.old is not None]
+    same = [span for span in lost if span.ended and span.change is None]
     together = bool(lost) and max(s.from_ns for s in lost) <= min(s.to_ns for s in lost)
-    if not case.most(len(same)) or not together or case.moves:
+    if not view.nearly_all(len(same)) or not together or view.moves:
         return None
     evidence = [
-        f"{case.share(s.session for s in same)} lost {count(min(s.lost for s in same), 'probe')} or more at the same time "
+        f"{view.share(s.session for s in same)} lost {count(min(s.lost for s in same), 'probe')} or more at the same time "
         f"and were answered by the same pod at the same address after",
     ]
-    near = case.near("service")
+    near = view.cluster_events_near("service")
     if not near:
-        unseen = "none was seen" if case.facts.watched else NO_CLUSTER
+        unseen = "none was seen" if view.history.watched else NO_CLUSTER
         return diagnosis("lb-churn", evidence, f"a change of the Service or its balancer at that time: {unseen}")
     return diagnosis("lb-churn", [*evidence, *near])
 
@@ -236,133 +238,135 @@ def lb_churn(case: Case) -> Diagnosis | None:
 # --- how ---------------------------------------------------------------------------------------------------------------
 
 
-def _blocked_words(case: Case, blocked: Held) -> list[str]:
-    silences = blocked.silences
-    shortest_ns = min(silence.to_ns - silence.from_ns for silence in silences)
-    went_on = [silence for silence in silences if not silence.ended]
+def _blocked_words(view: IncidentView, blocked: Blackholed) -> list[str]:
+    spans = blocked.spans
+    shortest_ns = min(span.to_ns - span.from_ns for span in spans)
+    went_on = [span for span in spans if not span.ended]
     end = f"{count(len(went_on), 'session')} still silent" if went_on else "each ended with a change"
     served = f"; all had been served by {pods(blocked.pods)}" if blocked.pods else ""
     return [
-        f"{case.share(s.session for s in silences)} lost every probe for {seconds(shortest_ns)} and more, {end}{served}",
-        f"{case.cohort_words(s.session for s in silences)}",
-        *case.canary_words(case.canaries),
-        *case.icmp(s.session for s in silences),
+        f"{view.share(s.session for s in spans)} lost every probe for {seconds(shortest_ns)} and more, {end}{served}",
+        f"{view.cohort_text(s.session for s in spans)}",
+        *view.canary_text(view.canaries),
+        *view.icmp_text(s.session for s in spans),
     ]
 
 
-def _places(case: Case, blocked: Held) -> str:
-    return listed(case.place(node) for node in blocked.nodes)
+def _places(view: IncidentView, blocked: Blackholed) -> str:
+    return listed(view.place(node) for node in blocked.nodes)
 
 
-def _removed(case: Case, blocked: Held) -> set[str]:
+def _removed(view: IncidentView, blocked: Blackholed) -> set[str]:
     """The pods that had left the pool while their sessions stayed silent for longer than proxies need."""
     found = set()
-    for silence in blocked.silences:
-        pod = silence.old.pod if silence.old is not None else None
-        if pod is not None and silence.to_ns - silence.from_ns >= _REMOVED_NS:
-            held_ = case.facts.endpoints(pod, silence.from_ns, silence.to_ns - _REMOVED_NS)
+    for span in blocked.spans:
+        pod = span.old.pod if span.old is not None else None
+        if pod is not None and span.to_ns - span.from_ns >= _REMOVED_NS:
+            held_ = view.history.endpoints(pod, span.from_ns, span.to_ns - _REMOVED_NS)
             if held_ and held_[-1] is None:
                 found.add(pod)
     return found
 
 
-def _translated(case: Case, blocked: Held) -> bool:
+def _translated(view: IncidentView, blocked: Blackholed) -> bool:
     """Whether a node said of each silent pod that no host is there, in the Service's name.
 
     ICMP errors are sent back through a flow's translation, which makes the Service's address their source (RFC 5508,
     section 4.2); one from a router before a dead node would bear the router's.
     """
-    started = case.facts.started
-    silent = {silence.session: silence.old.pod for silence in blocked.silences if silence.old is not None}
+    started = view.history.started
+    silent = {span.session: span.old.pod for span in blocked.spans if span.old is not None}
     heard = {
         silent[event.session]
-        for event in case.facts.network_errors
+        for event in view.history.network_errors
         if event.error == "EHOSTUNREACH"
         and event.session in silent
-        and case.during(event.at_ns)
+        and view.during(event.at_ns)
         and started is not None
         and event.offender == started.target.ip
     }
     return bool(heard) and heard == set(silent.values())
 
 
-def _terminating(case: Case, silences: Iterable[Silence]) -> list[Silence]:
-    """The silences of those whose pod was terminating, longer than proxies need to take it out."""
+def _terminating(view: IncidentView, spans: Iterable[UnansweredSpan]) -> list[UnansweredSpan]:
+    """The spans of those whose pod was terminating, longer than proxies need to take it out."""
     found = []
-    for silence in silences:
-        pod = silence.old.pod if silence.old is not None else None
-        if pod is not None and silence.to_ns - silence.from_ns >= _REMOVED_NS:
-            held_ = case.facts.endpoints(pod, silence.from_ns, silence.to_ns)
+    for span in spans:
+        pod = span.old.pod if span.old is not None else None
+        if pod is not None and span.to_ns - span.from_ns >= _REMOVED_NS:
+            held_ = view.history.endpoints(pod, span.from_ns, span.to_ns)
             if any(endpoint is not None and endpoint.terminating for endpoint in held_):
-                found.append(silence)
+                found.append(span)
     return found
 
 
-def _node_down(case: Case, blocked: Held) -> list[str]:
+def _node_down(view: IncidentView, blocked: Blackholed) -> list[str]:
     """What was told of the blocked sessions' nodes: removed, or not Ready."""
-    names = case.facts.node_names or {}
+    names = view.history.node_names or {}
     wanted = blocked.nodes | {names[ip] for ip in blocked.nodes if ip in names}
     said = [
         f'node "{event.name}" {"became not Ready" if event.what == "not Ready" else "was removed"}'
-        for event in case.facts.cluster
+        for event in view.history.cluster
         if event.subject == "node"
         and event.name in wanted
         and event.what in {"not Ready", "removed"}
-        and case.from_ns - _NODE_DOWN_NS <= event.at_ns <= case.to_ns + _NODE_DOWN_NS
+        and view.from_ns - _NODE_DOWN_NS <= event.at_ns <= view.to_ns + _NODE_DOWN_NS
     ]
     return said[-1:]
 
 
-def _never_translated(case: Case) -> Diagnosis | None:
+def _never_dnatted(view: IncidentView) -> Diagnosis | None:
     """Dead from sequence 0 while fresh source ports are answered: the entry was made before the Service's rules."""
-    dead = _dead_from_start(case)
-    tried = [canary.identity is not None for canary in case.canaries]
-    policy = case.facts.spec("externalTrafficPolicy")
-    if not dead or not any(tried) or not all(tried) or policy == "Local" or case.source_kept:
+    dead = _dead_from_start(view)
+    tried = [canary.identity is not None for canary in view.canaries]
+    policy = view.history.spec("externalTrafficPolicy")
+    if not dead or not any(tried) or not all(tried) or policy == "Local" or view.source_kept:
         return None
-    if _of_one_target(case, dead) is not None:
+    if _of_one_target(view, dead) is not None:
         return None
     evidence = [
-        _dead_words(case, dead),
-        *case.canary_words(case.canaries),
+        _dead_words(view, dead),
+        *view.canary_text(view.canaries),
     ]
     if policy is None:
         return diagnosis("stale-flow", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
     return diagnosis("stale-flow", [*evidence, "the Service's externalTrafficPolicy is Cluster: every node has a way"])
 
 
-def _dead_from_start(case: Case) -> list[Silence]:
+def _dead_from_start(view: IncidentView) -> list[UnansweredSpan]:
     return (
-        [s for s in case.silences if s.old is None and s.first_seq == 0 and s.ended is False] if _answered(case) else []
+        [s for s in view.unanswered_spans if s.old is None and s.first_seq == 0 and s.ended is False]
+        if _answered(view)
+        else []
     )
 
 
-def _of_one_target(case: Case, dead: list[Silence]) -> TransportAddress | None:
+def _of_one_target(view: IncidentView, dead: list[UnansweredSpan]) -> TransportAddress | None:
     """The address that all the dead sessions probe and no other one does, where the target has several."""
-    sessions = case.facts.sessions
-    names = {silence.session for silence in dead}
+    sessions = view.history.sessions
+    names = {span.session for span in dead}
     targets = {session.target for name, session in sessions.items() if name in names} - {None}
     if len(targets) != 1 or any(session.target in targets for name, session in sessions.items() if name not in names):
         return None
     return targets.pop()
 
 
-def _dead_words(case: Case, dead: list[Silence]) -> str:
-    of = count(len(case.facts.sessions), "session")
+def _dead_words(view: IncidentView, dead: list[UnansweredSpan]) -> str:
+    of = count(len(view.history.sessions), "session")
     return f"{len(dead)} of {of} {was(len(dead))} never answered since their first probe"
 
 
-def _answered(case: Case) -> list[str]:
+def _answered(view: IncidentView) -> list[str]:
     """The sessions that were ever answered and are not silent now."""
-    silent = {silence.session for silence in case.silences if not silence.ended}
-    return [name for name, session in case.facts.sessions.items() if session.first is not None and name not in silent]
+    silent = {span.session for span in view.unanswered_spans if not span.ended}
+    return [name for name, session in view.history.sessions.items() if session.first is not None and name not in silent]
 
 
-def _empty_nodes(case: Case) -> list[str]:
+def _empty_nodes(view: IncidentView) -> list[str]:
     """How many nodes have no ready pod, where nodes and pool are known."""
-    nodes = set((case.facts.node_names or {}).values())
-    if not nodes or case.facts.pool is None:
+    nodes = set((view.history.node_names or {}).values())
+    if not nodes or view.history.pool is None:
         return []
-    filled = {endpoint.node for endpoint in case.facts.pool.endpoints if endpoint.ready}
+    filled = {endpoint.node for endpoint in view.history.pool.endpoints if endpoint.ready}
     empty = len(nodes - filled)
     return [f"{empty} of {count(len(nodes), 'node')} {has(empty)} no ready pod"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from affinity_tester.core.diagnosis.facts import Facts
-from affinity_tester.core.diagnosis.wording import count, distance, listed, pods, seconds, was
+from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.text import count, distance, listed, pods, seconds, was
 from affinity_tester.core.events import CanaryResult, Change, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST, Member, Story
@@ -23,7 +23,7 @@ _MOST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class SessionChange:
     """All changes of one session in the incident, as one step."""
 
     session: str
@@ -71,7 +71,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class UnansweredSpan:
     """A session's probes went unanswered for a while."""
 
     session: str
@@ -87,18 +87,18 @@ class Silence:
     """The change that its end showed; None: it goes on, or the same pod and address answered again."""
 
 
-class Case:
+class IncidentView:
     """Some members of an incident, with the facts around them."""
 
-    def __init__(self, members: Iterable[Member], story: Story, now_ns: int, facts: Facts) -> None:
+    def __init__(self, members: Iterable[Member], story: Story, now_ns: int, history: RunHistory) -> None:
         """Look at these members of an incident that is told at `now_ns`."""
         self.from_ns = story.from_ns
         self.to_ns = story.to_ns
         self.shown_ns = story.shown_ns
         """When all of it first showed: what caused it came before."""
         self.now_ns = now_ns
-        self.facts = facts
-        self.homes = facts.homes(story.from_ns)
+        self.history = history
+        self.identities = history.identities_at(story.from_ns)
         """Who served each session when it began."""
         changed: dict[str, list[Member]] = {}
         silent: dict[str, list[Member]] = {}
@@ -112,17 +112,17 @@ class Case:
                 self.astray.add(member.session)
             else:
                 (silent if member.change is None else changed).setdefault(member.session, []).append(member)
-        self.moves = tuple(_move(session, mine) for session, mine in sorted(changed.items()))
+        self.moves = tuple(_session_change(session, mine) for session, mine in sorted(changed.items()))
         """Sessions that changed, by name."""
-        self.silences = tuple(self._silences(silent))
+        self.unanswered_spans = tuple(self._silences(silent))
         """Sessions that fell silent, by name; one that a change ended counts though its burst was told before."""
 
-    def _silences(self, silent: dict[str, list[Member]]) -> Iterator[Silence]:
+    def _silences(self, silent: dict[str, list[Member]]) -> Iterator[UnansweredSpan]:
         long = {move.session: move.longest for move in self.moves if move.run >= BURST}
         for session in sorted(silent.keys() | long.keys()):
             mine = silent.get(session)
             if mine is None:
-                yield _ended_by(session, long[session])
+                yield _span_before(session, long[session])
                 continue
             outage = next((member for member in mine if member.key[0] == "outage"), None)
             first = min(mine, key=lambda member: member.key[1])
@@ -134,16 +134,16 @@ class Case:
             ended = change is not None or (self._is_over(newest) if outage is None else outage.ended)
             lost = max(member.lost for member in mine)
             # The member's own `before` is as of when the loss was told: a change may have come in between.
-            old = self.facts.served(session, first.from_ns) if seq else None
-            yield Silence(session, seq, first.from_ns, last_ns, lost, ended, old, change)
+            old = self.history.identity_at(session, first.from_ns) if seq else None
+            yield UnansweredSpan(session, seq, first.from_ns, last_ns, lost, ended, old, change)
 
     def _is_over(self, burst: Member) -> bool | None:
         """Whether a burst has ended: a reply closed it, or the next loss would have been told by now."""
-        started, interval_ns, stopped_ns = self.facts.started, self.facts.interval_ns, self.facts.stopped_ns
+        started, interval_ns, stopped_ns = self.history.started, self.history.interval_ns, self.history.stopped_ns
         if stopped_ns is not None and burst.to_ns >= stopped_ns - 2 * interval_ns:
             return False
         told_ns = burst.to_ns + interval_ns + (started.loss_threshold_ns if started else 0) + _SWEPT_NS
-        mine = (gap for gap in self.facts.directed if gap.session == burst.session)
+        mine = (gap for gap in self.history.loss_directions if gap.session == burst.session)
         closed = any(gap.first_seq <= burst.key[1] <= gap.last_seq for gap in mine)
         return True if closed or self.now_ns >= told_ns else None
 
@@ -152,17 +152,17 @@ class Case:
     def share(self, sessions: Iterable[str]) -> str:
         """`11 of 16 sessions`."""
         number = len(set(sessions))
-        of = max(number, len(self.homes))
+        of = max(number, len(self.identities))
         return f"{number:,} of {count(of, 'session')}"
 
-    def near(self, *subjects: str) -> list[str]:
+    def cluster_events_near(self, *subjects: str) -> list[str]:
         """Cluster events of these subjects around it, the nearest first."""
         found = []
-        for event in self.facts.cluster:
-            reach_ns = NODE_REACH_NS if event.subject == "node" else self.facts.settle_ns
+        for event in self.history.cluster:
+            reach_ns = NODE_REACH_NS if event.subject == "node" else self.history.settle_ns
             if (
                 event.subject in subjects
-                and self.from_ns - reach_ns <= event.at_ns <= self.to_ns + self.facts.settle_ns
+                and self.from_ns - reach_ns <= event.at_ns <= self.to_ns + self.history.settle_ns
             ):
                 what = f"became {event.what}" if event.what in {"Ready", "not Ready"} else f"was {event.what}"
                 if event.what.startswith(("load-balancer", "placed", "moved")):
@@ -172,11 +172,11 @@ class Case:
                 found.append((abs(event.at_ns - self.shown_ns), sentence))
         return [sentence for _, sentence in sorted(found)[:3]]
 
-    def loss(self, lost: int) -> str:
+    def loss_text(self, lost: int) -> str:
         """`no probe lost`, or how many."""
         return f"{count(lost, 'probe')} lost" if lost else "no probe lost"
 
-    def canary_words(self, canaries: Iterable[CanaryResult]) -> list[str]:
+    def canary_text(self, canaries: Iterable[CanaryResult]) -> list[str]:
         """What fresh source ports met meanwhile."""
         canaries = list(canaries)
         answered = [c for c in canaries if c.identity is not None]
@@ -194,12 +194,12 @@ class Case:
             said.append(f"{count(silent, 'canary')} from a fresh port {was(silent)} not answered")
         return said
 
-    def icmp(self, sessions: Iterable[str]) -> list[str]:
+    def icmp_text(self, sessions: Iterable[str]) -> list[str]:
         """ICMP errors heard by these sessions meanwhile."""
         sessions = set(sessions)
         heard = {
             f"ICMP error {event.error}" + (f" heard from {event.offender}" if event.offender else " heard")
-            for event in self.facts.network_errors
+            for event in self.history.network_errors
             if event.session in sessions and self.during(event.at_ns)
         }
         return sorted(heard)[:2]
@@ -208,27 +208,27 @@ class Case:
 
     def during(self, at_ns: int) -> bool:
         """Whether something told at this time may belong to it: losses are told a loss threshold later."""
-        started = self.facts.started
+        started = self.history.started
         slack_ns = 1_000_000_000 + (started.loss_threshold_ns if started else 0)
         return self.from_ns - 1_000_000_000 <= at_ns <= self.to_ns + slack_ns
 
-    def most(self, number: int) -> bool:
+    def nearly_all(self, number: int) -> bool:
         """Whether so many sessions are as good as all that were answered before; of a single one nothing follows."""
-        return number >= 2 and number >= _MOST * len(self.homes)  # noqa: PLR2004 - "all" needs two
+        return number >= 2 and number >= _MOST * len(self.identities)  # noqa: PLR2004 - "all" needs two
 
     @cached_property
     def canaries(self) -> list[CanaryResult]:
         """The canaries that were sent in it."""
-        return [c for c in self.facts.canaries if self.from_ns <= c.sent_ns <= self.to_ns + self.facts.interval_ns]
+        return [c for c in self.history.canaries if self.from_ns <= c.sent_ns <= self.to_ns + self.history.interval_ns]
 
     @cached_property
     def holders(self) -> dict[tuple[object, ...], list[tuple[str, int, int]]]:
         """Who had each (pod, instance, reflexive address) from when to when."""
         found: dict[tuple[object, ...], list[tuple[str, int, int]]] = {}
         end_ns = self.to_ns + 60_000_000_000
-        for name, session in self.facts.sessions.items():
-            starts = [at_ns for at_ns, _ in session.history[1:]]
-            for (at_ns, who), until_ns in zip(session.history, [*starts, end_ns], strict=False):
+        for name, session in self.history.sessions.items():
+            starts = [at_ns for at_ns, _ in session.identities[1:]]
+            for (at_ns, who), until_ns in zip(session.identities, [*starts, end_ns], strict=False):
                 if until_ns > self.from_ns and who.reflexive is not None:
                     found.setdefault((who.pod, who.instance, who.reflexive), []).append((name, at_ns, until_ns))
         return found
@@ -236,14 +236,14 @@ class Case:
     @cached_property
     def source_kept(self) -> bool | None:
         """Whether pods see the client's own address (policy Local, or no masquerade); None: not known."""
-        policy = self.facts.spec("externalTrafficPolicy")
+        policy = self.history.spec("externalTrafficPolicy")
         if policy is not None:
             return policy == "Local"
-        own = [(session.local, session.first.reflexive) for session in self.facts.sessions.values() if session.first]
+        own = [(session.local, session.first.reflexive) for session in self.history.sessions.values() if session.first]
         known = [local is not None and local.ip == seen.ip for local, seen in own if seen is not None]
         if known and all(known):
             return True
-        ips = {who.reflexive.ip for who in self.homes.values() if who.reflexive is not None}
+        ips = {who.reflexive.ip for who in self.identities.values() if who.reflexive is not None}
         return False if len(ips) > 1 or any(self.is_node(ip) for ip in ips) else None
 
     def ingress(self, who: Identity) -> str | None:
@@ -254,25 +254,25 @@ class Case:
 
     def is_node(self, ip: str) -> bool:
         """Whether an address is known to be a node's."""
-        return ip in (self.facts.node_names or {})
+        return ip in (self.history.node_names or {})
 
     def place(self, ip: str) -> str:
         """An address, with its node's name where that is known."""
-        name = (self.facts.node_names or {}).get(ip)
+        name = (self.history.node_names or {}).get(ip)
         return f'{ip} (node "{name}")' if name else ip
 
     def cohorts(self, sessions: Iterable[str], key: Callable[[Identity], str | None]) -> dict[str, tuple[int, int]]:
         """For each old value of `key`: how many of these sessions had it, and how many of all."""
         sessions = set(sessions)
         found: dict[str, tuple[int, int]] = {}
-        for session, who in self.homes.items():
+        for session, who in self.identities.items():
             value = key(who)
             if value is not None:
                 mine, all_ = found.get(value, (0, 0))
                 found[value] = (mine + (session in sessions), all_ + 1)
         return {value: (mine, all_) for value, (mine, all_) in sorted(found.items()) if mine}
 
-    def cohort_words(self, sessions: Iterable[str]) -> str:
+    def cohort_text(self, sessions: Iterable[str]) -> str:
         """How the sessions lie over old reflexive IPs."""
         cohorts = self.cohorts(sessions, lambda who: who.reflexive.ip if who.reflexive is not None else None)
         if not cohorts:
@@ -284,17 +284,17 @@ class Case:
         return f"by old reflexive IP {listed(parts)}"
 
 
-def _move(session: str, members: list[Member]) -> Move:
+def _session_change(session: str, members: list[Member]) -> SessionChange:
     changes = sorted((m.change for m in members if m.change is not None), key=lambda change: change.after.seq)
     alone = {m.judgement for m in members if m.change is not None and m.change.kinds == (Kind.INSTANCE,)}
     shares_name = not alone <= {None, Judgement.POD_RESTART}
-    return Move(session, tuple(changes), all(m.judgement is Judgement.IDLE for m in members), shares_name)
+    return SessionChange(session, tuple(changes), all(m.judgement is Judgement.IDLE for m in members), shares_name)
 
 
-def _ended_by(session: str, change: Change) -> Silence:
+def _span_before(session: str, change: Change) -> UnansweredSpan:
     """The silence before a change, when the burst that told of it belongs to an earlier incident."""
     before, after = change.before, change.after
     lost = after.seq - before.seq - 1
-    return Silence(
+    return UnansweredSpan(
         session, before.seq + 1, before.sent_ns, after.sent_ns, lost, ended=True, old=before.identity, change=change
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import comb
 
-from affinity_tester.core.diagnosis.facts import Facts
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, was
+from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, listed, pods, was
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
@@ -33,10 +33,10 @@ _COMMON_MTU = 1472
 """The largest UDP payload over IPv4 and plain Ethernet in one packet."""
 
 
-def self_inflicted(facts: Facts) -> Diagnosis | None:
+def self_inflicted(history: RunHistory) -> Diagnosis | None:
     """The client was no good witness: what it dropped, refused or missed itself."""
-    total = facts.total
-    refused = 0 if _refused_without_address(facts) else total.send_errors
+    total = history.total
+    refused = 0 if _refused_without_address(history) else total.send_errors
     own = total.own_losses + refused
     tried = total.sent + total.send_errors
     slots = tried + total.timer_misses
@@ -54,13 +54,13 @@ def self_inflicted(facts: Facts) -> Diagnosis | None:
     return diagnosis("self-inflicted", evidence) if evidence else None
 
 
-def client_ip_spread(facts: Facts) -> Diagnosis | None:
+def client_ip_spread(history: RunHistory) -> Diagnosis | None:
     """ClientIP affinity is set, or seems to be at each node by itself, and one client IP is served by several pods."""
-    affinity = facts.spec("sessionAffinity")
+    affinity = history.spec("sessionAffinity")
     by_ip: dict[str, dict[str, Identity]] = {}
-    for name, session in facts.sessions.items():
-        if session.local is not None and session.history and not session.silent:
-            by_ip.setdefault(session.local.ip, {})[name] = session.history[-1][1]
+    for name, session in history.sessions.items():
+        if session.local is not None and session.identities and not session.silent:
+            by_ip.setdefault(session.local.ip, {})[name] = session.identities[-1][1]
     spread = {ip: {who.pod for who in served.values() if who.pod is not None} for ip, served in by_ip.items()}
     ip, served_by = max(spread.items(), key=lambda item: len(item[1]), default=("", set()))
     if affinity not in {"ClientIP", None} or len(served_by) < 2:  # noqa: PLR2004 - one is what affinity promises
@@ -88,14 +88,14 @@ def client_ip_spread(facts: Facts) -> Diagnosis | None:
     return diagnosis("client-ip-spread", [f"{many}: {pods(served_by)}", f"{each}, another one each"], missing)
 
 
-def rewritten_from_the_start(facts: Facts) -> Diagnosis | None:
+def rewritten_from_the_start(history: RunHistory) -> Diagnosis | None:
     """Pods see the client's own IP but another port, from the first reply on: information, no break by itself."""
     known = [
         (session.local, session.first.reflexive)
-        for session in facts.sessions.values()
+        for session in history.sessions.values()
         if session.local is not None and session.first is not None and session.first.reflexive is not None
     ]
-    local = facts.spec("externalTrafficPolicy") == "Local"
+    local = history.spec("externalTrafficPolicy") == "Local"
     other_port = [(own, seen) for own, seen in known if own.port != seen.port]
     rewritten = [(own, seen) for own, seen in other_port if own.ip == seen.ip]
     missing = ""
@@ -112,35 +112,35 @@ def rewritten_from_the_start(facts: Facts) -> Diagnosis | None:
     return diagnosis("port-rewrite", evidence, missing)
 
 
-def wrong_source(facts: Facts) -> Diagnosis | None:
+def wrong_source(history: RunHistory) -> Diagnosis | None:
     """Replies from another address than the service's, whether or not an incident came of it."""
-    seen = facts.wrong_sources
+    seen = history.wrong_sources
     if not seen:
         return None
     strayed = len({event.session for event in seen})
     evidence = [
-        f"{strayed} of {count(len(facts.sessions), 'session')} {was(strayed)} answered from "
+        f"{strayed} of {count(len(history.sessions), 'session')} {was(strayed)} answered from "
         f"{listed({str(event.source) for event in seen})}; probes go to {seen[0].expected}",
-        f"{count(facts.total.wrong_source, 'such reply')} in all",
+        f"{count(history.total.wrong_source, 'such reply')} in all",
     ]
     return diagnosis("wrong-source", evidence)
 
 
-def mtu(facts: Facts) -> Diagnosis | None:
+def mtu(history: RunHistory) -> Diagnosis | None:
     """Loss depends on the probe's size alone."""
-    sizes = facts.sizes
-    sent, lost = facts.total.sent, facts.total.lost
+    sizes = history.sizes
+    sent, lost = history.total.sent, history.total.lost
     if len(sizes) > 1:
         each = sent / len(sizes)
-        shares = [facts.lost_by_size[position] / each if each else 0.0 for position in range(len(sizes))]
+        shares = [history.lost_by_size[position] / each if each else 0.0 for position in range(len(sizes))]
         worst = shares.index(max(shares))
         clear = shares[worst] >= _SIZE_SHARE and shares[worst] >= _SIZE_RATIO * min(shares)
-        if not clear or facts.lost_by_size[worst] < _SIZE_LOST:
+        if not clear or history.lost_by_size[worst] < _SIZE_LOST:
             return None
         return diagnosis(
             "mtu",
             [
-                f"of the probes of {size:,} bytes {share:.1%} were lost ({count(facts.lost_by_size[position], 'probe')})"
+                f"of the probes of {size:,} bytes {share:.1%} were lost ({count(history.lost_by_size[position], 'probe')})"
                 for position, (size, share) in enumerate(zip(sizes, shares, strict=True))
             ],
         )
@@ -150,14 +150,14 @@ def mtu(facts: Facts) -> Diagnosis | None:
     return diagnosis("mtu", evidence, "probes of a smaller size beside them (--sizes)")
 
 
-def first_packet_race(facts: Facts) -> Diagnosis | None:
+def first_packet_race(history: RunHistory) -> Diagnosis | None:
     """Only the first packets of new sessions are lost."""
-    begun = [session for session in facts.sessions.values() if session.first is not None]
+    begun = [session for session in history.sessions.values() if session.first is not None]
     unlucky = [session for session in begun if 0 < session.start_lost <= _FIRST]
     if len(unlucky) < 2:  # noqa: PLR2004 - one lost packet is no pattern
         return None
     at_start = sum(session.start_lost for session in unlucky)
-    later, probes = facts.total.lost - at_start, facts.total.sent - at_start
+    later, probes = history.total.lost - at_start, history.total.sent - at_start
     rate = (max(later, 0) + 1) / (max(probes, 0) + 1)  # one more than seen: no loss so far does not mean none ever
     if _tail(len(begun), len(unlucky), rate) > _CHANCE:
         return None
@@ -173,17 +173,17 @@ def first_packet_race(facts: Facts) -> Diagnosis | None:
     return diagnosis("first-packet-race", evidence)
 
 
-def client_socket(facts: Facts) -> Diagnosis | None:
+def client_socket(history: RunHistory) -> Diagnosis | None:
     """This machine's own address changed in the run."""
-    details = {event.detail for event in facts.client_faults if event.fault == "local-address"}
+    details = {event.detail for event in history.client_faults if event.fault == "local-address"}
     return diagnosis("client-socket", [listed(details)]) if details else None
 
 
-def snat_collision(facts: Facts) -> Diagnosis | None:
+def snat_collision(history: RunHistory) -> Diagnosis | None:
     """Two sessions have the same reflexive address at one pod."""
     holders: dict[tuple[object, ...], list[str]] = {}
-    for name, session in facts.sessions.items():
-        who = session.history[-1][1] if session.history else None
+    for name, session in history.sessions.items():
+        who = session.identities[-1][1] if session.identities else None
         if who is not None and who.reflexive is not None:
             holders.setdefault((who.pod, who.instance, who.reflexive), []).append(name)
     shared = {key: names for key, names in holders.items() if len(names) > 1}
@@ -196,7 +196,7 @@ def snat_collision(facts: Facts) -> Diagnosis | None:
     return diagnosis("snat-collision", evidence)
 
 
-RULES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
+RULES: tuple[Callable[[RunHistory], Diagnosis | None], ...] = (
     client_socket,
     snat_collision,
     wrong_source,
@@ -208,10 +208,10 @@ RULES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
 )
 
 
-def _refused_without_address(facts: Facts) -> bool:
+def _refused_without_address(history: RunHistory) -> bool:
     """Whether probes were refused only since this machine lost its address: `client-socket` says that."""
-    refused_ns = [event.at_ns for event in facts.client_faults if event.fault == "send-error"]
-    moved_ns = [event.at_ns for event in facts.client_faults if event.fault == "local-address"]
+    refused_ns = [event.at_ns for event in history.client_faults if event.fault == "send-error"]
+    moved_ns = [event.at_ns for event in history.client_faults if event.fault == "local-address"]
     return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _LOOKED_NS
 
 

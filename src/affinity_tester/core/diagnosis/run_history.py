@@ -49,14 +49,14 @@ _HISTORY = 32
 """Identities remembered per session: an incident's worth; who changes more often is not asked where he was before."""
 
 _KEPT = 10_000
-"""Facts remembered of each sort that happens to single sessions."""
+"""RunHistory remembered of each sort that happens to single sessions."""
 
 _SNAPSHOTS = 1_000
 """Snapshots of the pool remembered."""
 
 
 @dataclass(slots=True)
-class SessionFacts:
+class SessionHistory:
     """One session's."""
 
     local: TransportAddress | None = None
@@ -74,29 +74,31 @@ class SessionFacts:
     """When the first and the last probe of its newest run of lost ones were sent."""
     lost_until: int = 0
     """The sequence number after that run."""
-    history: list[tuple[int, Identity]] = field(default_factory=list)
+    identities: list[tuple[int, Identity]] = field(default_factory=list)
     """Who served it from which send time on, in order."""
 
-    def served(self, at_ns: int) -> Identity | None:
+    def identity_at(self, at_ns: int) -> Identity | None:
         """Who answered the newest replied probe sent until then, as far back as is remembered; None: nobody yet."""
-        position = bisect_right(self.history, at_ns, key=itemgetter(0))
-        return self.history[max(0, position - 1)][1] if self.history else None
+        position = bisect_right(self.identities, at_ns, key=itemgetter(0))
+        return self.identities[max(0, position - 1)][1] if self.identities else None
 
-    def note(self, sighting: Sighting) -> None:
+    def record(self, sighting: Sighting) -> None:
         """From this probe on it is served so; what the reply does not say is as it was."""
-        before = self.served(sighting.sent_ns)
+        before = self.identity_at(sighting.sent_ns)
         who = sighting.identity
         if before is not None:
             who = before._replace(**{name: value for name, value in who._asdict().items() if value is not None})
-        insort(self.history, (sighting.sent_ns, who), key=itemgetter(0))
-        del self.history[:-_HISTORY]
+        insort(self.identities, (sighting.sent_ns, who), key=itemgetter(0))
+        del self.identities[:-_HISTORY]
 
-    def forget(self, sighting: Sighting) -> None:
+    def discard(self, sighting: Sighting) -> None:
         """This probe is no longer where a change begins."""
-        self.history = [entry for entry in self.history if entry[0] != sighting.sent_ns or entry is self.history[0]]
+        self.identities = [
+            entry for entry in self.identities if entry[0] != sighting.sent_ns or entry is self.identities[0]
+        ]
 
 
-class Facts:
+class RunHistory:
     """Fed with every observed event, in order."""
 
     def __init__(self, settle_ns: int) -> None:
@@ -106,7 +108,7 @@ class Facts:
         self.stopped_ns: int | None = None
         self.total = Counts()
         """Of the run, as of the newest statistics."""
-        self.sessions: dict[str, SessionFacts] = {}
+        self.sessions: dict[str, SessionHistory] = {}
         self.node_names: dict[str, str] | None = None
         """Node name by IP; None: the nodes are not known."""
         self.pool: PoolSnapshot | None = None
@@ -116,12 +118,12 @@ class Facts:
         self._pool_changes_ns: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
         self.pool_counts = True
         """False: the watched pool is not the one that answers."""
-        self._gaps: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
-        self._blind_ns: int | None = None
+        self._unobserved_spans: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
+        self._unobserved_since_ns: int | None = None
         """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_SNAPSHOTS)
         self.canaries: deque[CanaryResult] = deque(maxlen=_KEPT)
-        self.directed: deque[LossDirected] = deque(maxlen=_KEPT)
+        self.loss_directions: deque[LossDirected] = deque(maxlen=_KEPT)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_KEPT)
         self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_KEPT)
         self.network_errors: deque[NetworkError] = deque(maxlen=_KEPT)
@@ -129,7 +131,7 @@ class Facts:
         self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_KEPT)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
-        self.wipes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
+        self.flow_wipes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
         """When incidents began that were named flow-wipe: a period shows in their distances."""
 
     # --- what is known -----------------------------------------------------------------------------------------------
@@ -155,29 +157,29 @@ class Facts:
         """A field of the Service's spec; None: not known."""
         return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_counts else None
 
-    def served(self, name: str, at_ns: int) -> Identity | None:
+    def identity_at(self, name: str, at_ns: int) -> Identity | None:
         """Who served a session at a time; None: nobody has answered it."""
         session = self.sessions.get(name)
-        return None if session is None else session.served(at_ns)
+        return None if session is None else session.identity_at(at_ns)
 
-    def was_at(self, name: str, key: Callable[[Identity], str | None], places: Set[str], before_ns: int) -> bool:
+    def had_been_at(self, name: str, key: Callable[[Identity], str | None], places: Set[str], before_ns: int) -> bool:
         """Whether a session had been at one of these, as far back as is remembered, before it was where it was at a time."""
         session = self.sessions.get(name)
-        past = [] if session is None else [who for at_ns, who in session.history if at_ns <= before_ns]
+        past = [] if session is None else [who for at_ns, who in session.identities if at_ns <= before_ns]
         return not places.isdisjoint(map(key, past[:-1]))
 
-    def behind(self, ips: Set[str]) -> dict[str, set[str]]:
+    def nodes_behind(self, ips: Set[str]) -> dict[str, set[str]]:
         """The nodes of all pods that sessions reached through each of these reflexive IPs, as far as is remembered."""
         found: dict[str, set[str]] = {ip: set() for ip in ips}
         for session in self.sessions.values():
-            for _, who in session.history:
+            for _, who in session.identities:
                 if who.reflexive is not None and who.reflexive.ip in ips and who.node is not None:
                     found[who.reflexive.ip].add(who.node)
         return found
 
     def change_rate(self, name: str) -> tuple[int, int]:
         """How often a session changed, and how many probes it sent from the first of these changes to the last."""
-        times = [at_ns for at_ns, _ in self.sessions[name].history[1:]]
+        times = [at_ns for at_ns, _ in self.sessions[name].identities[1:]]
         return len(times), round((times[-1] - times[0]) / max(1, self.interval_ns)) + 1
 
     def silent(self, from_ns: int, to_ns: int, for_ns: int) -> set[str]:
@@ -185,9 +187,9 @@ class Facts:
         spans = ((name, max(s.lost_ns[0], from_ns), min(s.lost_ns[1], to_ns)) for name, s in self.sessions.items())
         return {name for name, start, end in spans if end - start >= for_ns}
 
-    def homes(self, at_ns: int) -> dict[str, Identity]:
+    def identities_at(self, at_ns: int) -> dict[str, Identity]:
         """Who served each session at a time; sessions that nobody has answered are left out."""
-        served = ((name, session.served(at_ns)) for name, session in self.sessions.items())
+        served = ((name, session.identity_at(at_ns)) for name, session in self.sessions.items())
         return {name: who for name, who in served if who is not None}
 
     def endpoints(self, pod: str, from_ns: int, to_ns: int) -> tuple[Endpoint | None, ...]:
@@ -203,10 +205,10 @@ class Facts:
         """Whether a change of the pool lies perhaps within these times."""
         return self.watched and any(since < to_ns and until >= from_ns for since, until in self._pool_changes_ns)
 
-    def blind(self, from_ns: int, to_ns: int) -> bool:
+    def unobserved(self, from_ns: int, to_ns: int) -> bool:
         """Whether the pool was not observed at some of these times."""
-        still = self._blind_ns is not None and self._blind_ns <= to_ns
-        return still or any(start <= to_ns and from_ns <= end for start, end in self._gaps)
+        still = self._unobserved_since_ns is not None and self._unobserved_since_ns <= to_ns
+        return still or any(start <= to_ns and from_ns <= end for start, end in self._unobserved_spans)
 
     # --- gathering ---------------------------------------------------------------------------------------------------
 
@@ -221,17 +223,17 @@ class Facts:
             case FirstAnswer():
                 session = self._session(event.session)
                 session.first, session.first_seq = event.identity, event.seq
-                session.history.append((0, event.identity))
+                session.identities.append((0, event.identity))
             case ChangeSeen(change=change):
-                self._session(event.session).note(change.after)
+                self._session(event.session).record(change.after)
             case ChangeRevised(change=change, was=was):
                 session = self._session(event.session)
-                session.forget(was.after)
-                session.note(change.after)
+                session.discard(was.after)
+                session.record(change.after)
             case ProbesLost():
                 self._lost(event)
             case LossDirected():
-                self.directed.append(event)
+                self.loss_directions.append(event)
             case CanaryResult():
                 self.canaries.append(event)
             case WrongSource():
@@ -260,9 +262,9 @@ class Facts:
             case PoolObserved():
                 self._observed(event)
             case PoolConfirmed():
-                self._blind_ns = None
+                self._unobserved_since_ns = None
             case PoolUnobserved():
-                self._blind_ns = event.since_ns
+                self._unobserved_since_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
             case ClusterEvent():
@@ -273,17 +275,17 @@ class Facts:
     def diagnosed(self, from_ns: int, diagnoses: tuple[Diagnosis, ...]) -> None:
         """An incident that began at `from_ns` was named."""
         if any(d.name == "flow-wipe" and d.certainty is Certainty.LIKELY for d in diagnoses):
-            self.wipes_ns.append(from_ns)
+            self.flow_wipes_ns.append(from_ns)
 
-    def _session(self, name: str) -> SessionFacts:
-        return self.sessions.setdefault(name, SessionFacts())
+    def _session(self, name: str) -> SessionHistory:
+        return self.sessions.setdefault(name, SessionHistory())
 
     def _observed(self, event: PoolObserved) -> None:
         if self.pool is not None and differences(self.pool, event.snapshot):
             self._pool_changes_ns.append((event.since_ns, event.until_ns))
-        if self._blind_ns is not None and event.asked_ns is not None:
-            self._gaps.append((self._blind_ns, event.until_ns))
-            self._blind_ns = None
+        if self._unobserved_since_ns is not None and event.asked_ns is not None:
+            self._unobserved_spans.append((self._unobserved_since_ns, event.until_ns))
+            self._unobserved_since_ns = None
         self.pool = event.snapshot
         self._snapshots.append(event.snapshot)
         self._snapshots_ns.append(max([event.until_ns, *self._snapshots_ns[-1:]]))
