@@ -28,9 +28,9 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import SPAN_LIMIT_NS
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, SessionTracker
+from affinity_tester.core.session.probe_ring import SPAN_LIMIT_NS
+from affinity_tester.core.session.tracker import HISTORY_NS, MAX_PROBES, SessionTracker
 from affinity_tester.errors import TrackerError
 
 MS = 1_000_000

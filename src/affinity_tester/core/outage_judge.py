@@ -53,8 +53,8 @@ from affinity_tester.core.events import (
 from affinity_tester.core.explain import apart, explanation
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.outage_evidence import ALIVE_NS, OutageEvidence
-from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
 from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline, Span
+from affinity_tester.core.session.outages import OUTAGE_NS, OUTAGE_PROBES
 
 _S = 1_000_000_000
 

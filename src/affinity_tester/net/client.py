@@ -1,6 +1,6 @@
 """The client: N sessions on one timer, read through one epoll, until told to stop.
 
-asyncio is the shell: `core.schedule` says what is due, `core.tracker` what a reply means. All sockets of a run are polled
+asyncio is the shell: `core.session` says what is due and what a reply means. All sockets of a run are polled
 as one, so that a wake-up costs one callback however many sessions answered.
 """
 
@@ -39,11 +39,11 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.outages import OutageDetector
-from affinity_tester.core.schedule import Schedule
-from affinity_tester.core.stats import RttHistogram
+from affinity_tester.core.session.outages import OutageDetector
+from affinity_tester.core.session.rtt import RttHistogram
+from affinity_tester.core.session.schedule import Schedule
+from affinity_tester.core.session.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, SessionTracker
 from affinity_tester.core.stun import Conversation
-from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, SessionTracker
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.limits import raise_descriptor_limit

@@ -21,8 +21,8 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.session.tracker import SessionTracker
 from affinity_tester.core.stun import Conversation, listens_on_wildcard, token_in
-from affinity_tester.core.tracker import SessionTracker
 from affinity_tester.errors import StunError
 from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.drops import Drops

@@ -42,8 +42,8 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outages import OUTAGE_NS
 from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
+from affinity_tester.core.session.outages import OUTAGE_NS
 
 _HISTORY = 32
 """Identities remembered per session: an incident's worth; who changes more often is not asked where he was before."""

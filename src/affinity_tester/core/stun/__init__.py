@@ -30,13 +30,13 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 """
 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
-from affinity_tester.core.stun.conversation import Conversation, token_in
 from affinity_tester.core.stun.message import (
     HEADER_SIZE,
     MAX_WALKED_SIZE,
     pack_transaction_id,
     unpack_transaction_id,
 )
+from affinity_tester.core.stun.probe_codec import Conversation, token_in
 from affinity_tester.core.stun.request import (
     BindingRequest,
     decode_request,

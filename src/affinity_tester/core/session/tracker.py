@@ -44,10 +44,10 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import CODE_SHIFT, ELSEWHERE, LOST, PENDING, History
 from affinity_tester.core.identity import Identity, Kind, differing
-from affinity_tester.core.spans import LossDirections
-from affinity_tester.core.stats import RttHistogram
+from affinity_tester.core.session.loss_direction import LossDirections
+from affinity_tester.core.session.probe_ring import CODE_SHIFT, ELSEWHERE, LOST, PENDING, History
+from affinity_tester.core.session.rtt import RttHistogram
 from affinity_tester.errors import TrackerError
 
 HISTORY_NS = 60 * 1_000_000_000

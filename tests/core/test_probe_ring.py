@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.history import CODE_SHIFT, ELSEWHERE, LOST, History
+from affinity_tester.core.session.probe_ring import CODE_SHIFT, ELSEWHERE, LOST, History
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from affinity_tester.core.events import (
     PathsAnswered,
     PodSample,
 )
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.tracker import SessionTracker
 
 OUTAGE_NS = 5_000_000_000
 """Unanswered for so long (design, section 3): several loss thresholds, and less than a caller's patience."""
