@@ -615,7 +615,7 @@ class Bench:
             sock,
             target,
             tracker,
-            stun.Conversation(token, (288,), key),
+            stun.ProbeCodec(token, (288,), key),
             emit=self.told.append,
             connected=False,
             owners=owners or {},

@@ -27,7 +27,7 @@ from affinity_tester.core.stun import (
     decode_request,
     is_error_response,
     is_plain_probe,
-    plain_probe_marks,
+    plain_probe_template,
 )
 from affinity_tester.errors import StunError
 
@@ -139,7 +139,7 @@ class _Flow:
 
     def prepare(self, token: bytes, template: ReplyTemplate, size: int) -> None:
         """Make it that for requests of `size` bytes."""
-        head, self.padding = plain_probe_marks(size)
+        head, self.padding = plain_probe_template(size)
         self.size = size
         self.start = head + token if template.key is None else _NEVER  # a keyed reply is never prepared
         self.unpack = _unpacker(size)

@@ -43,7 +43,7 @@ from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.core.session.rtt import RttHistogram
 from affinity_tester.core.session.schedule import Schedule
 from affinity_tester.core.session.tracker import HISTORY_NS, MAX_PROBES, PRUNE_NS, SessionTracker
-from affinity_tester.core.stun import Conversation
+from affinity_tester.core.stun import ProbeCodec
 from affinity_tester.errors import UserError
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.limits import raise_descriptor_limit
@@ -232,7 +232,7 @@ class _Client:
             sock,
             target,
             SessionTracker(name, settings.loss_threshold_ns, emit, usual_probes=self._usual_probes),
-            Conversation(secrets.randbits(64), self._sizes, settings.key),
+            ProbeCodec(secrets.randbits(64), self._sizes, settings.key),
             emit=emit,
             scope_id=route.scope_id,
             connected=settings.connected,

@@ -22,7 +22,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.session.tracker import SessionTracker
-from affinity_tester.core.stun import Conversation, listens_on_wildcard, token_in
+from affinity_tester.core.stun import ProbeCodec, listens_on_wildcard, token_in
 from affinity_tester.errors import StunError
 from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.drops import Drops
@@ -103,7 +103,7 @@ class Session:
         sock: socket.socket,
         target: TransportAddress,
         tracker: SessionTracker,
-        wire: Conversation,
+        wire: ProbeCodec,
         *,
         emit: Callable[[Event], None],
         scope_id: int = 0,
@@ -269,7 +269,7 @@ class Session:
     def _tell_errors(self, now_ns: int, heard: list[IcmpError]) -> None:
         for error in heard:
             try:
-                seq = self._wire.quoted(error.probe)
+                seq = self._wire.seq_of_quoted(error.probe)
             except StunError:
                 continue  # about what another socket sent, which had this port before
             self.network_errors += 1

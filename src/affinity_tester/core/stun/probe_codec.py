@@ -20,7 +20,7 @@ _TOKEN_AT = HEADER_SIZE - TRANSACTION_ID_SIZE
 _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 """How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
 
-_IPV6_END = HEADER_SIZE + 4 + 4 + 12
+_IPV6_TAIL_AT = HEADER_SIZE + 4 + 4 + 12
 """Where the last four bytes of that address stand: those that the sequence number hides."""
 
 _IPV4_ADDRESS_END = HEADER_SIZE + 4 + 8
@@ -32,7 +32,7 @@ _HEADER = Struct("!8sQI")
 """The first 8 bytes of a probe, the token, the sequence number."""
 
 
-class Conversation:
+class ProbeCodec:
     """Probes of one session token, by turns of the given sizes, and the replies to them.
 
     What 10,000 sessions have in common is kept once: what a session has of its own is out of the caches when its turn comes.
@@ -41,14 +41,14 @@ class Conversation:
     __slots__ = (
         "_address",
         "_head",
-        "_hidden",
         "_identity",
+        "_ipv6_tail",
         "_key",
-        "_marks",
         "_parts",
         "_rest",
         "_rest_at",
         "_size",
+        "_template",
         "_token",
     )
 
@@ -64,8 +64,8 @@ class Conversation:
         self._size = -1
         self._head = self._address = self._rest = b""
         self._rest_at = HEADER_SIZE
-        self._hidden: int | None = None
-        self._marks = _marks(HEADER_SIZE + 4, is_ipv6=False)
+        self._ipv6_tail: int | None = None
+        self._template = _reply_template(HEADER_SIZE + 4, is_ipv6=False)
         self._identity = Identity()
 
     @property
@@ -93,11 +93,11 @@ class Conversation:
             and data.startswith(self._rest, self._rest_at)
         ):
             # Alike in all but the sequence number (which hides the end of an IPv6 address) and the count, which is last.
-            if self._hidden is None:
-                seq, count = self._marks.unpack_from(data)
+            if self._ipv6_tail is None:
+                seq, count = self._template.unpack_from(data)
                 return seq, self._identity, count
-            seq, hidden, count = self._marks.unpack_from(data)
-            if hidden ^ seq == self._hidden:
+            seq, tail, count = self._template.unpack_from(data)
+            if tail ^ seq == self._ipv6_tail:
                 return seq, self._identity, count
         return self._decode(bytes(data[:size]))
 
@@ -113,27 +113,27 @@ class Conversation:
         seq = int.from_bytes(transaction_id[8:], "big")
         ends_with_count = data[-8:-4] == _COUNT_HEADER and int.from_bytes(data[-4:], "big") == count
         if self._key is None and ends_with_count and identity.reflexive is not None:
-            self._learn(data, seq, identity, is_ipv6=identity.reflexive.is_ipv6)
+            self._cache_reply(data, seq, identity, is_ipv6=identity.reflexive.is_ipv6)
         return seq, identity, count
 
-    def _learn(self, data: bytes, seq: int, identity: Identity, *, is_ipv6: bool) -> None:
+    def _cache_reply(self, data: bytes, seq: int, identity: Identity, *, is_ipv6: bool) -> None:
         """Know the next reply that is like this one, which ends with its count."""
         if not is_ipv6:
-            self._hidden, self._address, self._rest_at = None, data[HEADER_SIZE:_IPV4_ADDRESS_END], _IPV4_ADDRESS_END
+            self._ipv6_tail, self._address, self._rest_at = None, data[HEADER_SIZE:_IPV4_ADDRESS_END], _IPV4_ADDRESS_END
         elif data.startswith(_IPV6_REFLEXIVE, HEADER_SIZE):
-            self._hidden = int.from_bytes(data[_IPV6_END : _IPV6_END + 4], "big") ^ seq
-            self._address, self._rest_at = data[HEADER_SIZE:_IPV6_END], _IPV6_END + 4
+            self._ipv6_tail = int.from_bytes(data[_IPV6_TAIL_AT : _IPV6_TAIL_AT + 4], "big") ^ seq
+            self._address, self._rest_at = data[HEADER_SIZE:_IPV6_TAIL_AT], _IPV6_TAIL_AT + 4
         else:
             return  # the address stands elsewhere: a server of another make
         self._rest = _shared(data[self._rest_at : -4])
         self._size, self._head, self._identity = len(data), data[:_SEQ_AT], identity
-        self._marks = _marks(len(data), is_ipv6=is_ipv6)
+        self._template = _reply_template(len(data), is_ipv6=is_ipv6)
 
     def _is_ours(self, message: bytes) -> bool:
         """Whether a whole header has this session's token."""
         return int.from_bytes(message[_TOKEN_AT : _TOKEN_AT + 8], "big") == self._token
 
-    def quoted(self, probe: bytes) -> int | None:
+    def seq_of_quoted(self, probe: bytes) -> int | None:
         """The sequence number of a probe that an ICMP error quotes; None when it is cut too short to tell.
 
         Raises `StunError` (`other-transaction`) when it is no probe of this session: the port was another's before.
@@ -159,10 +159,10 @@ def _parts(sizes: tuple[int, ...], key: bytes | None) -> tuple[tuple[bytes, byte
 
 
 @lru_cache(maxsize=64)
-def _marks(size: int, *, is_ipv6: bool) -> Struct:
+def _reply_template(size: int, *, is_ipv6: bool) -> Struct:
     """What differs between like replies of so many bytes: the sequence number, the end of an IPv6 address, the count."""
     if is_ipv6:
-        return Struct(f"!{_SEQ_AT}xI{_IPV6_END - HEADER_SIZE}xI{size - _IPV6_END - 8}xI")
+        return Struct(f"!{_SEQ_AT}xI{_IPV6_TAIL_AT - HEADER_SIZE}xI{size - _IPV6_TAIL_AT - 8}xI")
     return Struct(f"!{_SEQ_AT}xI{size - HEADER_SIZE - 4}xI")
 
 

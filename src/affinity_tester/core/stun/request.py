@@ -59,7 +59,7 @@ def _parts(size: int, reserved: int) -> tuple[bytes, bytes]:
 
 
 @lru_cache(maxsize=64)
-def plain_probe_marks(size: int) -> tuple[bytes, bytes]:
+def plain_probe_template(size: int) -> tuple[bytes, bytes]:
     """The header's first 8 bytes, and the 4 after it (none in a bare one), of a keyless probe of `size` bytes.
 
     A length that no probe has gives marks that no datagram of that length has.
@@ -75,7 +75,7 @@ def is_plain_probe(data: bytes) -> bool:
 
     True implies that `decode_request(data)` succeeds, with transaction id `data[8:20]` and nothing unknown.
     """
-    head, padding = plain_probe_marks(len(data))
+    head, padding = plain_probe_template(len(data))
     return data.startswith(head) and data.startswith(padding, HEADER_SIZE)
 
 
