@@ -44,8 +44,9 @@ from affinity_tester.core.events import (
     Verdict,
     WrongPool,
 )
-from affinity_tester.core.incidents import Incidents, Story
+from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judge import Judge, Judged
+from affinity_tester.core.open_incident import OpenIncident
 from affinity_tester.core.outage_judge import OutageJudge
 from affinity_tester.core.pool_timeline import PoolTimeline, without
 from affinity_tester.core.verdict import Blackout, Evidence, give_verdict
@@ -287,15 +288,15 @@ class RunAnalysis:
         empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
         self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
 
-    def _told(self, story: Story, now_ns: int) -> Incident:
+    def _told(self, story: OpenIncident, now_ns: int) -> Incident:
         """A story, with what was near it and what it may be; both count from when it first showed."""
-        reach_ns, shown_ns = self.rules.settle_ns, story.shown_ns
+        reach_ns, shown_ns = self.rules.settle_ns, story.first_effect_ns
         near = [
             f"{what} {distance(at_ns, shown_ns)}"
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
-        incident = story.tell(self._incidents.of)
+        incident = story.summarise(self._incidents.total_sessions)
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
         diagnoses = diagnose(story, now_ns, self._facts)
         self._facts.diagnosed(story.from_ns, diagnoses)

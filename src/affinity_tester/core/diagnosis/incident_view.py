@@ -10,7 +10,8 @@ from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import count, distance, listed, pods, seconds, was
 from affinity_tester.core.events import CanaryResult, Change, Judgement
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.incidents import BURST, Member, Story
+from affinity_tester.core.incidents import BURST
+from affinity_tester.core.open_incident import Member, OpenIncident
 
 NODE_REACH_NS = 60_000_000_000
 """A node's event this long before still is near: balancers take a new node in after several health checks."""
@@ -90,15 +91,15 @@ class UnansweredSpan:
 class IncidentView:
     """Some members of an incident, with the facts around them."""
 
-    def __init__(self, members: Iterable[Member], story: Story, now_ns: int, history: RunHistory) -> None:
+    def __init__(self, members: Iterable[Member], incident: OpenIncident, now_ns: int, history: RunHistory) -> None:
         """Look at these members of an incident that is told at `now_ns`."""
-        self.from_ns = story.from_ns
-        self.to_ns = story.to_ns
-        self.shown_ns = story.shown_ns
+        self.from_ns = incident.from_ns
+        self.to_ns = incident.to_ns
+        self.first_effect_ns = incident.first_effect_ns
         """When all of it first showed: what caused it came before."""
         self.now_ns = now_ns
         self.history = history
-        self.identities = history.identities_at(story.from_ns)
+        self.identities = history.identities_at(incident.from_ns)
         """Who served each session when it began."""
         changed: dict[str, list[Member]] = {}
         silent: dict[str, list[Member]] = {}
@@ -139,7 +140,11 @@ class IncidentView:
 
     def _is_over(self, burst: Member) -> bool | None:
         """Whether a burst has ended: a reply closed it, or the next loss would have been told by now."""
-        started, interval_ns, stopped_ns = self.history.started, self.history.interval_ns, self.history.stopped_ns
+        started, interval_ns, stopped_ns = (
+            self.history.started,
+            self.history.interval_ns,
+            self.history.stopped_ns,
+        )
         if stopped_ns is not None and burst.to_ns >= stopped_ns - 2 * interval_ns:
             return False
         told_ns = burst.to_ns + interval_ns + (started.loss_threshold_ns if started else 0) + _SWEPT_NS
@@ -168,8 +173,8 @@ class IncidentView:
                 if event.what.startswith(("load-balancer", "placed", "moved")):
                     what = f": {event.what}"
                 name = f'{event.subject} "{event.name}" ' if event.name else f"{event.subject} "
-                sentence = f"{name}{what} {distance(event.at_ns, self.shown_ns)}".replace(" :", ":")
-                found.append((abs(event.at_ns - self.shown_ns), sentence))
+                sentence = f"{name}{what} {distance(event.at_ns, self.first_effect_ns)}".replace(" :", ":")
+                found.append((abs(event.at_ns - self.first_effect_ns), sentence))
         return [sentence for _, sentence in sorted(found)[:3]]
 
     def loss_text(self, lost: int) -> str:

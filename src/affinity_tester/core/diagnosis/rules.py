@@ -14,29 +14,29 @@ from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, count, was
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
-from affinity_tester.core.incidents import Member, Story
+from affinity_tester.core.open_incident import Member, OpenIncident
 
 _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 
 
-def diagnose(story: Story, now_ns: int, history: RunHistory) -> tuple[Diagnosis, ...]:
+def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[Diagnosis, ...]:
     """What an incident told now may be, the best first; empty where a change of the pool explains all of it."""
     explained: list[Member] = []
     mute: list[Member] = []
     rest: list[Member] = []
-    for member in story.members.values():
+    for member in incident.members.values():
         if member.judgement is Judgement.POD_SILENT:
             mute.append(member)
         elif member.judgement is not Judgement.INFORMATION:
             (explained if _explained(member, history) else rest).append(member)
     found: list[Diagnosis] = []
     if mute:
-        found.append(blackhole_rules.pod_silent(IncidentView(mute, story, now_ns, history)))
+        found.append(blackhole_rules.pod_silent(IncidentView(mute, incident, now_ns, history)))
     if rest:
-        view = IncidentView(rest, story, now_ns, history)
+        view = IncidentView(rest, incident, now_ns, history)
         found += _unexplained(view) or [_cannot_tell(view)]
     if explained:
-        found += _shows_by_itself(IncidentView(explained, story, now_ns, history))
+        found += _shows_by_itself(IncidentView(explained, incident, now_ns, history))
     return _ranked(found)
 
 
