@@ -1,33 +1,33 @@
-"""When each session's probes are due: isochronous, phases spread evenly, a late slot skipped and counted, never burst."""
+"""When each session's probes are due: at even distances, phases spread evenly, a late slot skipped and counted, no bursts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 _LONG_STOP_ROUNDS = 60
-"""From here on, late rounds are skipped together."""
+"""From so many late rounds on, they are skipped together."""
 
 
 class Schedule:
     """One sequence of slots for all sessions: slot g is session g mod N, due at start + g x interval / N.
 
-    So slot k of a session is due at its phase + k x interval for ever (no drift), the phases are spread evenly over one
-    interval, and one timer drives all sessions.
+    So slot k of a session is due at its phase + k x interval (no drift), the phases are spread evenly over one interval,
+    and one timer drives all sessions.
     """
 
-    __slots__ = ("_all_begun", "_begin_rounds", "_interval_ns", "_sessions", "_slot", "start_ns")
+    __slots__ = ("_all_started", "_interval_ns", "_sessions", "_slot", "_start_rounds", "start_ns")
 
     def __init__(self, start_ns: int, interval_ns: int, sessions: int, begin_ns: int = 0) -> None:
         """Start at `start_ns` with an interval (of one session) in nanoseconds; both counts are at least 1.
 
-        Where one interval is too short for all sessions to begin `begin_ns` apart, they begin over several: session s in
+        Where one interval is too short for all sessions to start `begin_ns` apart, they start over several: session s in
         round s mod R. A slot before its session's first is nobody's.
         """
         if interval_ns < 1 or sessions < 1:
             raise ValueError("interval and sessions are at least 1")
-        self._begin_rounds = max(1, -(-sessions * begin_ns // interval_ns))
-        self._all_begun = (self._begin_rounds - 1) * sessions
-        """From this slot on every session has its turn."""
+        self._start_rounds = max(1, -(-sessions * begin_ns // interval_ns))
+        self._all_started = (self._start_rounds - 1) * sessions
+        """From this slot on every session sends."""
         self.start_ns = start_ns
         self._interval_ns = interval_ns
         self._sessions = sessions
@@ -39,7 +39,7 @@ class Schedule:
         return self.start_ns + self._slot * self._interval_ns // self._sessions
 
     def take(self, now_ns: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Take the slots that are due, as (missed, timely): slot g is session g mod N's.
+        """Take the slots that are due and return them, as (missed, timely): slot g is session g mod N's.
 
         A slot is missed when it is more than one interval late. The caller skips it and counts a timer miss.
         """
@@ -49,13 +49,14 @@ class Schedule:
         end = max(slot, -(-passed_ns // self._interval_ns))
         timely = max(slot, -(-(passed_ns - (self._interval_ns + 1) * sessions) // self._interval_ns))
         self._slot = end
-        if slot >= self._all_begun:
-            return range(slot, timely), range(timely, end)
-        return self._of_begun(slot, timely), self._of_begun(timely, end)
 
-    def _of_begun(self, slot: int, end: int) -> list[int]:
-        """These slots, but for those of sessions that begin in a later round."""
-        sessions, rounds = self._sessions, self._begin_rounds
+        if slot >= self._all_started:
+            return range(slot, timely), range(timely, end)
+        return self._of_started(slot, timely), self._of_started(timely, end)
+
+    def _of_started(self, slot: int, end: int) -> list[int]:
+        """Return these slots, but for those of sessions that start in a later round."""
+        sessions, rounds = self._sessions, self._start_rounds
         return [each for each in range(slot, end) if each % sessions % rounds <= each // sessions]
 
     def skip_rounds(self, now_ns: int) -> int:
