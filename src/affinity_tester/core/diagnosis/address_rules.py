@@ -1,4 +1,4 @@
-"""Faults that show as changes: a session is answered by another pod, or seen at another address."""
+"""Faults that change a session's pod or its address, but for those of a node's tables (`conntrack_rules`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import left_one_pod, one_node
+from affinity_tester.core.diagnosis.masquerade import left_one_pod, may_be_one_node
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds
 from affinity_tester.core.events import Diagnosis
 from affinity_tester.core.identity import Identity, Kind
@@ -17,17 +17,19 @@ from affinity_tester.core.incidents import BURST
 _AFFINITY_WINDOW_NS = 30_000_000_000
 """The shortest common UDP timeout (nf_conntrack_udp_timeout)."""
 
-_AGAIN = 3
-"""So many changes of a session, each after a silence, are no coincidence where nearly every silence has one."""
+_MIN_REPEATS = 3
+"""So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
 
 
 def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """The pod alternates from packet to packet for most sessions."""
+    """Diagnose `packet-spray`: the pod changes from packet to packet for most sessions."""
     moves = groups.sprayed
     if not moves or groups.by_size:
         return None
+
     changes = [change for move in moves for change in move.changes]
     probes = sum(move.changes[-1].after.seq - move.changes[0].before.seq for move in moves)
+
     evidence = [
         f"{view.share(m.session for m in moves)}; {count(len(changes), 'change')} in {count(probes, 'probe')}, "
         f"one in {probes / len(changes):.1f}",
@@ -43,16 +45,17 @@ def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def sent_by_size(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Who answers depends on the probe's size alone."""
+    """Diagnose `mtu`: which pod answers depends on the probe's size alone."""
     if not groups.by_size:
         return None
+
     moves = groups.sprayed
     sizes = view.history.sizes
     at: dict[int, set[str]] = {}
     for move in moves:
         for change in move.changes:
-            for sighting in (change.before, change.after):
-                at.setdefault(sizes[sighting.seq % len(sizes)], set()).add(sighting.identity.pod or "unnamed")
+            for probe in (change.before, change.after):
+                at.setdefault(sizes[probe.seq % len(sizes)], set()).add(probe.identity.pod or "unnamed")
     return diagnosis(
         "mtu",
         [
@@ -63,16 +66,19 @@ def sent_by_size(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def pod_restart(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """The same pod name, a new instance."""
+    """Diagnose `pod-restart`: the pod has the same name and a new instance."""
     moves = groups.restarted
     if not moves:
         return None
+
     names = {move.new.pod for move in moves if move.new.pod is not None}
     evidence = [
         f"{view.share(m.session for m in moves)} answered by the same {pods(names)} with a new INSTANCE-ID",
         f"{view.loss_text(sum(m.lost for m in moves))} meanwhile",
         *view.cluster_events_near("pod"),
     ]
+
+    # A restarted container never has its old instance again; two servers under one name alternate.
     instances = Counter((move.old.instance, move.new.instance) for move in moves)
     back = any((new, old) in instances for old, new in instances) or any(move.shares_name for move in moves)
     missing = "one new instance for all: two servers seem to share the pod's name" if back else ""
@@ -80,17 +86,21 @@ def pod_restart(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Changes only at the first probe after a silence."""
-    moves = groups.after_silence
+    """Diagnose `idle-expiry`: sessions change only at the first probe after a pause."""
+    moves = groups.after_pause
     if not moves:
         return None
+
     pauses = sorted(move.pause_ns for move in moves)
     others = len(view.identities) - len(view.moves)
+
     evidence = [
         f"{view.share(m.session for m in moves)}, each at the first probe after a silence of "
         f"{seconds(pauses[0])} or more; {view.loss_text(sum(m.lost for m in moves))}",
     ]
     interval_ns = view.history.interval_ns
+
+    # Where the interval itself is the pause, no session sends without one: what counts is how often one ends in a change.
     if all(move.pause_ns < 2 * interval_ns for move in moves):
         rates = [view.history.change_rate(move.session) for move in moves]
         changes, probes = sum(rate[0] for rate in rates), sum(rate[1] for rate in rates)
@@ -98,13 +108,14 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
             f"probes are {seconds(interval_ns)} apart, and since its first change {changes:,} of {count(probes, 'probe')} "
             f"showed one"
         )
-        if 2 * changes >= probes and max(rate[0] for rate in rates) >= _AGAIN:
+        if 2 * changes >= probes and max(rate[0] for rate in rates) >= _MIN_REPEATS:
             return diagnosis("idle-expiry", evidence)
         return diagnosis(
             "idle-expiry",
             evidence,
             "a change after each such silence, and none without it: a shorter --interval beside it",
         )
+
     evidence.append(
         f"probes are {seconds(interval_ns)} apart otherwise, and {count(others, 'other session')} did not change"
     )
@@ -115,10 +126,11 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def client_nat(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """All sessions show a new address that is no node's, and keep their pods."""
+    """Diagnose `client-nat`: all sessions show a new address that is no node's, and keep their pods."""
     moves = groups.to_other_ip
     if not _looks_like_client_nat(view, moves):
         return None
+
     new = _ips(moves, new=True)
     served = {move.old.pod for move in moves}
     kept = sum(Kind.POD not in move.kinds for move in moves)
@@ -134,41 +146,50 @@ def client_nat(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def vip_failover(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """All lose together, then one new ingress for all; a flip-flop alternates."""
-    jump = _ingress_switch(view, groups.to_other_ip, _ip)
-    if jump is None and view.source_kept:
-        jump = _ingress_switch(view, groups.to_other_pod, _node)
-    if jump is None or (view.history.node_names is not None and _ips(jump.moves) and not _of_nodes(view, jump)):
+    """Diagnose `vip-failover`: all sessions lose probes together, then come in through one new node, or to and fro."""
+    switch = _ingress_switch(view, groups.to_other_ip, _ip)
+    if switch is None and view.source_ip_preserved:
+        switch = _ingress_switch(view, groups.to_other_pod, _node)
+    if switch is None or (
+        view.history.node_names is not None and _ips(switch.moves) and not _involves_node(view, switch)
+    ):
         return None
-    moves = jump.moves
+
+    moves = switch.moves
     losers = sum(move.lost > 0 for move in moves)
+
     evidence = [
-        f"{view.share(m.session for m in moves)} moved together, {_words(view, jump.old)} -> {_words(view, jump.new)}",
+        f"{view.share(m.session for m in moves)} moved together, "
+        f"{_places_text(view, switch.old)} -> {_places_text(view, switch.new)}",
         f"{losers} of {len(moves)} lost probes meanwhile, {count(sum(m.lost for m in moves), 'probe')} in all",
     ]
     flips = min(len(move.changes) for move in moves) - 1
     if flips:
         evidence.append(f"they moved to and fro, each at least {count(flips + 1, 'time')}")
     if _looks_like_client_nat(view, moves):
-        return diagnosis("vip-failover", evidence, f"whether {listed(jump.new)} is a node's: {NO_CLUSTER}")
+        return diagnosis("vip-failover", evidence, f"whether {listed(switch.new)} is a node's: {NO_CLUSTER}")
+
+    # A second node that they had been at before is a flip-flop, and no client NAT.
     back = all(
-        view.history.had_been_at(move.session, jump.key, jump.new, move.changes[0].before.sent_ns) for move in moves
+        view.history.had_been_at(move.session, switch.key, switch.new, move.changes[0].before.sent_ns) for move in moves
     )
     if back and not flips:
-        evidence.append(f"they had been at {_words(view, jump.new)} before: it goes to and fro")
+        evidence.append(f"they had been at {_places_text(view, switch.new)} before: it goes to and fro")
     sure = flips or back or view.nearly_all(losers)
     return diagnosis("vip-failover", evidence, "" if sure else "loss of all sessions at the same time")
 
 
 def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """The reflexive IP moves to another node for a fraction of the sessions."""
-    moves = tuple(move for move in groups.to_other_ip if move.run < BURST)
+    """Diagnose `node-rehash`: the reflexive IP is another node's for some of the sessions."""
+    moves = tuple(move for move in groups.to_other_ip if move.longest_loss < BURST)
     if not moves or _looks_like_client_nat(view, moves):
         return None
     if view.history.node_names is not None and not any(view.is_node(ip) for ip in _ips(moves) | _ips(moves, new=True)):
         return None
+
     pods_moved = sum(Kind.POD in move.kinds for move in moves)
     new = [view.place(ip) for ip in _ips(moves, new=True)]
+
     evidence = [
         f"{view.share(m.session for m in moves)} {has(len(moves))} a new reflexive IP, {listed(new)}; "
         f"{view.cohort_text(m.session for m in moves)}",
@@ -187,10 +208,11 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Under policy Local the client's address stays: sessions move to pods of another node."""
-    moves = tuple(move for move in groups.to_other_pod if move.run < BURST)
+    """Diagnose `node-rehash` under policy Local: sessions move to pods of another node, and keep their addresses."""
+    moves = tuple(move for move in groups.to_other_pod if move.longest_loss < BURST)
     if not looks_local(view, moves) or _ingress_switch(view, moves, _node) is not None:
         return None
+
     nodes = {move.new.node for move in moves if move.new.node is not None}
     evidence = [
         f"{view.share(m.session for m in moves)} moved to pods of another node ({listed(nodes)}); their reflexive "
@@ -198,28 +220,28 @@ def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         view.loss_text(sum(m.lost for m in moves)),
         *view.cluster_events_near("node"),
     ]
-    if view.source_kept:
+    if view.source_ip_preserved:
         return diagnosis("node-rehash", [*evidence, "pods see the client's own address (policy Local)"])
     return diagnosis("node-rehash", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
 
 
 def looks_local(view: IncidentView, moves: Iterable[SessionChange]) -> bool:
-    """Whether all of these moved to another node while their addresses stay, and policy Local is not ruled out."""
+    """True if all of these moved to another node and kept their addresses, and policy Local is not excluded."""
     moves = tuple(moves)
     return (
         bool(moves)
-        and view.source_kept is not False
+        and view.source_ip_preserved is not False
         and all(Kind.NODE in move.kinds and Kind.REFLEXIVE_PORT not in move.kinds for move in moves)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _IngressSwitch:
-    """All sessions went from one ingress to one other; a node is known by two reflexive IPs at the most."""
+    """All sessions went from one ingress node to another one; a node has at most two reflexive IPs."""
 
     moves: tuple[SessionChange, ...]
     key: Callable[[Identity], str | None]
-    """What names a place: the reflexive IP, or under policy Local the pod's node."""
+    """What an ingress is known by: the reflexive IP, or under policy Local the pod's node."""
     old: frozenset[str]
     new: frozenset[str]
 
@@ -227,43 +249,45 @@ class _IngressSwitch:
 def _ingress_switch(
     view: IncidentView, moves: tuple[SessionChange, ...], key: Callable[[Identity], str | None]
 ) -> _IngressSwitch | None:
-    """All sessions together, between two nodes: there, or to and fro. None: not so."""
+    """Return the switch of all sessions together between two nodes, once or to and fro; None where there is none."""
     if not view.nearly_all(len(moves)):
         return None
+
     places = {key(who) for m in moves for c in m.changes for who in (c.before.identity, c.after.identity)}
     starts = {key(move.old) for move in moves}
     firsts = [move.changes[0] for move in moves]
     overlap = max(c.before.sent_ns for c in firsts) <= min(c.after.sent_ns for c in firsts)
     spread_ns = max(c.after.sent_ns for c in firsts) - min(c.before.sent_ns for c in firsts)
     together = overlap or spread_ns <= 3 * view.history.interval_ns
+
     old = frozenset(place for place in starts if place is not None)
     new = frozenset(place for place in places - starts if place is not None)
-    if None in places or not together or not _one(view, old, key) or not _one(view, new, key):
+    if None in places or not together or not _is_one_place(view, old, key) or not _is_one_place(view, new, key):
         return None
     return _IngressSwitch(moves, key, old, new)
 
 
-def _one(view: IncidentView, places: Set[str], key: Callable[[Identity], str | None]) -> bool:
-    """Whether these are one node's."""
-    return one_node(view, places) if key is _ip else len(places) == 1
+def _is_one_place(view: IncidentView, places: Set[str], key: Callable[[Identity], str | None]) -> bool:
+    """True if these may be one node's."""
+    return may_be_one_node(view, places) if key is _ip else len(places) == 1
 
 
-def _words(view: IncidentView, places: Set[str]) -> str:
+def _places_text(view: IncidentView, places: Set[str]) -> str:
     return listed(view.place(place) for place in places)
 
 
-def _of_nodes(view: IncidentView, jump: _IngressSwitch) -> bool:
-    """Whether one of the two places is a node, by name or address."""
+def _involves_node(view: IncidentView, switch: _IngressSwitch) -> bool:
+    """True if the old or the new place is a node, by name or address."""
     names = view.history.node_names or {}
-    return any(place in names or place in names.values() for place in jump.old | jump.new)
+    return any(place in names or place in names.values() for place in switch.old | switch.new)
 
 
 def _looks_like_client_nat(view: IncidentView, moves: tuple[SessionChange, ...]) -> bool:
-    """All together to one address that is not known as a node's, and the pods are the same."""
-    jump = _ingress_switch(view, moves, _ip)
-    if jump is None or len(jump.new) > 1 or any(Kind.POD in move.kinds or move.old.pod is None for move in moves):
+    """True if all went together to one address that is not known as a node's, and kept their pods."""
+    switch = _ingress_switch(view, moves, _ip)
+    if switch is None or len(switch.new) > 1 or any(Kind.POD in move.kinds or move.old.pod is None for move in moves):
         return False
-    return not any(view.is_node(ip) for ip in jump.old | jump.new)
+    return not any(view.is_node(ip) for ip in switch.old | switch.new)
 
 
 def _ip(who: Identity) -> str | None:
@@ -275,6 +299,6 @@ def _node(who: Identity) -> str | None:
 
 
 def _ips(moves: tuple[SessionChange, ...], *, new: bool = False) -> set[str]:
-    """The IPs that they had, or have."""
+    """Return the reflexive IPs before their changes, or after them."""
     seen = (_ip(move.new if new else move.old) for move in moves)
     return {ip for ip in seen if ip is not None}

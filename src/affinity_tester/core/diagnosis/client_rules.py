@@ -1,4 +1,4 @@
-"""Faults that the client's own machine tells of: its sockets, its addresses, what it hears by ICMP."""
+"""Faults of the client's own machine, or that it is told of: its sockets, its addresses, ICMP errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OWN_SHARE = 0.5
 
 
 def client_socket(view: IncidentView) -> Diagnosis | None:
-    """The client's own address changed, or its socket was ended under it."""
+    """Diagnose `client-socket`: the client's own address changed, or its machine closed its socket."""
     details = {
         event.detail
         for event in view.history.client_faults
@@ -20,6 +20,7 @@ def client_socket(view: IncidentView) -> Diagnosis | None:
     if details:
         sessions = {move.session for move in view.moves} | {span.session for span in view.unanswered_spans}
         return diagnosis("client-socket", [f"{view.share(sessions)}; {listed(details)}"])
+
     sessions = {move.session for move in view.moves} | {span.session for span in view.unanswered_spans}
     errors = [e for e in view.history.network_errors if e.session in sessions and view.during(e.at_ns)]
     aborted = {event.session for event in errors if event.error == "ECONNABORTED"}
@@ -27,6 +28,7 @@ def client_socket(view: IncidentView) -> Diagnosis | None:
         return diagnosis(
             "client-socket", [f"{view.share(aborted)} had their socket ended by this machine (ECONNABORTED)"]
         )
+
     refused = {event.session for event in errors if event.error == "ECONNREFUSED" and event.offender is None}
     started = view.history.started
     if refused and started is not None and started.connected:
@@ -36,11 +38,14 @@ def client_socket(view: IncidentView) -> Diagnosis | None:
 
 
 def wrong_source(view: IncidentView) -> Diagnosis | None:
-    """Sessions of the incident were answered from another address than the service's."""
-    sessions = {move.session for move in view.moves} | {span.session for span in view.unanswered_spans} | view.astray
+    """Diagnose `wrong-source`: sessions of the incident were answered from another address than the Service's."""
+    sessions = (
+        {move.session for move in view.moves} | {span.session for span in view.unanswered_spans} | view.stray_sessions
+    )
     seen = [e for e in view.history.wrong_sources if e.session in sessions and view.during(e.at_ns)]
     if not seen:
         return None
+
     strayed = {event.session for event in seen}
     evidence = [
         f"{view.share(strayed)} {was(len(strayed))} answered from {listed({str(e.source) for e in seen})}; "
@@ -54,7 +59,7 @@ def wrong_source(view: IncidentView) -> Diagnosis | None:
 
 
 def too_big(view: IncidentView) -> Diagnosis | None:
-    """A hop said that a probe is too big for it."""
+    """Diagnose `mtu`: a hop reported that a probe is too big for it."""
     seen = [e for e in view.history.network_errors if e.error == "EMSGSIZE" and view.during(e.at_ns)]
     if not seen:
         return None
@@ -66,7 +71,7 @@ def too_big(view: IncidentView) -> Diagnosis | None:
 
 
 def self_inflicted(view: IncidentView) -> Diagnosis | None:
-    """This machine dropped replies or refused to send while the incident's probes were lost."""
+    """Diagnose `self-inflicted`: this machine dropped replies or refused to send while probes were lost."""
     lost = {span.session for span in view.unanswered_spans}
     faults = [
         event
@@ -76,5 +81,6 @@ def self_inflicted(view: IncidentView) -> Diagnosis | None:
     hit = {event.session for event in faults}
     if not hit or len(hit) < _OWN_SHARE * len(lost):
         return None
+
     evidence = [f"{view.share(hit)}: {listed({f'{event.fault} ({event.detail})' for event in faults})}"]
     return diagnosis("self-inflicted", evidence)

@@ -1,4 +1,4 @@
-"""Faults of a node's tables: flows get another pod or port behind the same reflexive IP."""
+"""Faults of a node's conntrack and NAT tables: flows get another pod or port behind the same reflexive IP."""
 
 from __future__ import annotations
 
@@ -8,43 +8,46 @@ from itertools import pairwise
 from affinity_tester.core.diagnosis.address_rules import looks_local
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import FEW, left_one_pod
+from affinity_tester.core.diagnosis.masquerade import MIN_PATTERN, left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
 from affinity_tester.core.events import Change, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 
-_CHANCE = 0.05
+_MAX_CHANCE = 0.05
 """An accident less probable than this is not believed."""
 
 _STAYED_NS = 1_000_000_000
 """A pod that is still in the pool this long after its flows left it was not being removed just then."""
 
-_MUTE_NS = 2_000_000_000
-"""A flow that is not answered for so long is blocked..."""
+_MIN_LOST_NS = 2_000_000_000
+"""Replies that are lost for so long are blocked."""
 
-_MUTE = 10
-"""...and not unlucky when it lost so many replies in a row: where half of all are lost at random, one time in a thousand."""
+_MIN_LOST = 10
+"""So many replies lost in a row are no chance: where half are lost at random, it happens once in a thousand times."""
 
-_NOTICED = 3
-"""Intervals after which a session has surely noticed that it lost its address to another."""
+_NOTICE_INTERVALS = 3
+"""Intervals after which a session has surely seen that another one has its address."""
 
 _ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
 
 _PERIODS = 3
-"""So many wipes at even distances are a period."""
+"""So many flow wipes at even distances are periodic."""
 
 _EVEN = 0.1
 """Distances that differ by at most this share are even."""
 
 
 def cross_delivered(view: IncidentView) -> Diagnosis | None:
-    """Replies to one session's probes arrived at another: entries of the NAT are mixed up."""
+    """Diagnose `snat-collision`: replies to one session's probes arrived at another, so entries of the NAT are mixed up."""
     seen = [
-        event for event in view.history.cross_delivered if event.session in view.astray and view.during(event.at_ns)
+        event
+        for event in view.history.cross_delivered
+        if event.session in view.stray_sessions and view.during(event.at_ns)
     ]
     if not seen:
         return None
+
     ways = sorted({f"{event.session} got what was meant for {event.owner}" for event in seen})
     evidence = [f"{view.share(event.session for event in seen)}: {listed(ways[:3])}", *_more(len(ways) - 3)]
     return diagnosis("snat-collision", evidence)
@@ -55,18 +58,19 @@ def _more(count_: int) -> list[str]:
 
 
 def flow_wipe(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """The proxy dropped live flows: a new pod, or under affinity ClientIP a new port alone."""
+    """Diagnose `flow-wipe`: live flows were dropped, and got a new pod, or under affinity ClientIP only a new port."""
     moved = _without_loss(groups.to_other_pod)
     ports = _without_loss(groups.port_alone)
     if not moved:
         return _wipe_under_affinity(view, ports)
-    if looks_local(view, moved) and view.source_kept:
+    if looks_local(view, moved) and view.source_ip_preserved:
         return None
+
     moves = moved + ports
     new_ports = sum(Kind.REFLEXIVE_PORT in move.kinds for move in moves)
     evidence = [
         f"{view.share(m.session for m in moves)}; {view.cohort_text(m.session for m in moves)}",
-        f"{len(moved)} {has(len(moved))} a new pod and {new_ports} a new reflexive port; {_ip_words(moves)}; "
+        f"{len(moved)} {has(len(moved))} a new pod and {new_ports} a new reflexive port; {_ip_text(moves)}; "
         f"{view.loss_text(sum(m.lost for m in moves))}",
         *_pool_evidence(view),
     ]
@@ -74,7 +78,7 @@ def flow_wipe(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def early_flush(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Flows left a pod that was serving and no longer ready."""
+    """Diagnose `early-flush`: flows left a pod that was serving and no longer ready."""
     moves = _without_loss(groups.to_other_pod + groups.to_other_ip)
     left = [move for move in moves if _left_unready_pod(view, move)]
     if left:
@@ -85,8 +89,11 @@ def early_flush(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
             view.loss_text(sum(m.lost for m in left)),
         ]
         return diagnosis("early-flush", evidence)
+
+    # Without the pool's word it is only known that the sessions' old pod serves none of them since.
     if view.history.watched or not _pod_vanished(view, groups.to_other_pod) or groups.to_other_ip:
         return None
+
     moves = _without_loss(groups.to_other_pod)
     evidence = [
         f"{view.share(m.session for m in moves)}, all of them from {pods(_old_pods(moves))}, which serves no session since",
@@ -98,18 +105,19 @@ def early_flush(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """The reflexive port alone changed, and no wiped table accounts for it."""
+    """Diagnose `port-rewrite`: only the reflexive port changed, and no wiped table accounts for it."""
     sharing = {move.session for move in _sharing_address(view, groups)}
     moves = tuple(move for move in _without_loss(groups.port_alone) if move.session not in sharing)
     if not moves or _without_loss(groups.to_other_pod):
         return None
+
     spared = _unaffected(view, moves)
     evidence = [
         f"{view.share(m.session for m in moves)} {has(len(moves))} a new reflexive port, the same IP and pod: "
         f"{listed(f'{m.old.reflexive} -> {m.new.reflexive}' for m in moves)}",
         view.loss_text(sum(m.lost for m in moves)),
     ]
-    if view.source_kept:
+    if view.source_ip_preserved:
         return diagnosis(
             "port-rewrite", [*evidence, "pods see the client's own IP, so no masquerade drew the port anew"]
         )
@@ -117,8 +125,10 @@ def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         return diagnosis(
             "port-rewrite", [*evidence, f"{count(spared, 'other session')} with the same old IP kept theirs"]
         )
-    chance = _chance(view, len(moves))
-    if _affinity(view) is False and chance < _CHANCE:
+
+    # A wiped table draws the pod anew, too: without affinity, not all flows find their old pods again.
+    chance = _chance_of_same_pods(view, len(moves))
+    if _affinity(view) is False and chance < _MAX_CHANCE:
         return diagnosis(
             "port-rewrite",
             [
@@ -130,7 +140,7 @@ def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def snat_collision(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Two sessions have the same reflexive address at one pod, or a flow's replies alone are lost, for long or repeatedly."""
+    """Diagnose `snat-collision`: sessions share a reflexive address, or replies alone are lost, for long or again."""
     sharing = _sharing_address(view, groups)
     if sharing:
         steps = {f"{move.old.reflexive} -> {move.new.reflexive}" for move in sharing}
@@ -141,16 +151,19 @@ def snat_collision(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None
             f"{count(lost, 'probe')} of {count(len(view.unanswered_spans), 'session')} lost meanwhile",
         ]
         return diagnosis("snat-collision", evidence)
-    mute = [span for span in view.unanswered_spans if span.ended and span.change is None]
-    names = {span.session for span in mute}
+
+    ended = [span for span in view.unanswered_spans if span.ended and span.change is None]
+    names = {span.session for span in ended}
     gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
     if not gaps or any(gap.up for gap in gaps) or {gap.session for gap in gaps} != names or view.nearly_all(len(names)):
         return None
-    # A lost entry costs a flow every reply until it is made anew. Replies that are lost at random are lost here and there.
-    held = all(s.lost >= _MUTE and s.lost * view.history.interval_ns >= _MUTE_NS for s in mute)
+
+    # A lost entry costs a flow every reply until it is created anew; at random, replies are lost one here and one there.
+    long_enough = all(s.lost >= _MIN_LOST and s.lost * view.history.interval_ns >= _MIN_LOST_NS for s in ended)
     again = _lost_replies_before(view, names)
-    if len(names) == len(view.identities) or not (held or again):
+    if len(names) == len(view.identities) or not (long_enough or again):
         return None
+
     lost = sum(gap.down for gap in gaps)
     evidence = [f"{view.share(names)} lost {count(lost, 'reply')} and no request, then went on as before"]
     if again:
@@ -164,19 +177,19 @@ def snat_collision(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None
 
 
 def _lost_replies_before(view: IncidentView, names: set[str]) -> bool:
-    """Whether these sessions, and no others, had lost replies alone before this incident, each of them a burst."""
+    """True if these sessions, and no others, had lost a burst of replies and no request before this incident."""
     earlier = [gap for gap in view.history.loss_directions if gap.at_ns < view.from_ns and gap.down]
     bursts = {gap.session for gap in earlier if gap.down >= BURST and not gap.up}
     return bursts == names == {gap.session for gap in earlier}
 
 
 def _without_loss(moves: tuple[SessionChange, ...]) -> tuple[SessionChange, ...]:
-    """Those without a burst of loss on the way."""
-    return tuple(move for move in moves if move.run < BURST)
+    """Return those without a burst of loss before their change."""
+    return tuple(move for move in moves if move.longest_loss < BURST)
 
 
-def _ip_words(moves: tuple[SessionChange, ...]) -> str:
-    """Whether the reflexive IP stays, or is the other one of the same node."""
+def _ip_text(moves: tuple[SessionChange, ...]) -> str:
+    """Say whether the reflexive IP stays, or is the other one of the same node."""
     pairs = {
         " and ".join(sorted(who.reflexive.ip for who in (move.old, move.new) if who.reflexive is not None))
         for move in moves
@@ -188,33 +201,36 @@ def _ip_words(moves: tuple[SessionChange, ...]) -> str:
 
 
 def _wipe_under_affinity(view: IncidentView, ports: tuple[SessionChange, ...]) -> Diagnosis | None:
-    """All flows of a node got a new port and kept their pod, which affinity (or luck) gave them again."""
-    if not ports or view.source_kept or _unaffected(view, ports):
+    """Diagnose `flow-wipe` where all flows of a node got a new port, and affinity (or chance) their old pods again."""
+    if not ports or view.source_ip_preserved or _unaffected(view, ports):
         return None
-    chance = _chance(view, len(ports))
+
+    chance = _chance_of_same_pods(view, len(ports))
     affinity = _affinity(view)
-    if affinity is False and chance < _CHANCE:
+    if affinity is False and chance < _MAX_CHANCE:
         return None
+
     evidence = [
         f"{view.share(m.session for m in ports)} {has(len(ports))} a new reflexive port, the same IP and pod; "
         f"{view.cohort_text(m.session for m in ports)}",
         view.loss_text(sum(m.lost for m in ports)),
         *_pool_evidence(view),
     ]
-    if affinity and len(ports) >= FEW:
+    if affinity and len(ports) >= MIN_PATTERN:
         return diagnosis("flow-wipe", [*evidence, "sessionAffinity ClientIP gives a wiped flow its pod again"])
     return diagnosis("flow-wipe", evidence, f"whether affinity ClientIP gave them their pods again: {NO_CLUSTER}")
 
 
 def _pool_evidence(view: IncidentView) -> list[str]:
-    """The pool, the proxies and the period."""
+    """Return what is known of the pool, the proxies and the incident's period."""
     if not view.history.watched:
         pool = "the pool is not watched"
-    elif _is_blind(view):
+    elif _is_unobserved(view):
         pool = "the pool was not observed then"
     else:
-        pool = "whether the pool stood still is not known" if view.in_doubt else "the pool stood still"
+        pool = "whether the pool stood still is not known" if view.has_unjudged else "the pool stood still"
     said = [pool, *view.cluster_events_near("proxy")]
+
     times = [*view.history.flow_wipes_ns, view.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):
@@ -222,26 +238,26 @@ def _pool_evidence(view: IncidentView) -> list[str]:
     return said
 
 
-def _is_blind(view: IncidentView) -> bool:
-    """Whether the watch was down so near that a change of the pool may have been missed."""
+def _is_unobserved(view: IncidentView) -> bool:
+    """True if the watch was down so near to it that a change of the pool may have been missed."""
     settle_ns = view.history.settle_ns
     return view.history.unobserved(view.from_ns - settle_ns, view.to_ns + settle_ns)
 
 
 def _other_causes(view: IncidentView, moved: tuple[SessionChange, ...]) -> str:
-    """What else may have moved flows to other pods; empty: nothing."""
+    """Return what has to be known to exclude other causes of new pods; empty: nothing."""
     if looks_local(view, moved):
         return f"the Service's externalTrafficPolicy: {NO_CLUSTER}"
     if view.history.watched:
-        return "the pool around it: the watch was down" if _is_blind(view) else ""
+        return "the pool around it: the watch was down" if _is_unobserved(view) else ""
     if _pod_vanished(view, moved):
         return f"whether the one pod that they all left is still ready: {NO_CLUSTER}"
     return ""
 
 
 def _pod_vanished(view: IncidentView, moves: tuple[SessionChange, ...]) -> bool:
-    """Whether several sessions show that the pod which they left may have gone."""
-    return len(_without_loss(moves)) >= FEW and left_one_pod(view, moves)
+    """True if so many sessions left one pod that it may be gone."""
+    return len(_without_loss(moves)) >= MIN_PATTERN and left_one_pod(view, moves)
 
 
 def _old_pods(moves: Iterable[SessionChange]) -> set[str]:
@@ -249,34 +265,36 @@ def _old_pods(moves: Iterable[SessionChange]) -> set[str]:
 
 
 def _left_unready_pod(view: IncidentView, move: SessionChange) -> bool:
-    """Whether a session left its pod while that was serving, not ready, and not about to go."""
+    """True if a session left its pod while that was serving and not ready, and stayed so."""
     change = move.changes[0]
     pod = change.before.identity.pod
     if pod is None:
         return False
-    held = view.history.endpoints(pod, change.before.sent_ns, change.seen_ns + _STAYED_NS)
+
+    endpoints = view.history.endpoints(pod, change.before.sent_ns, change.seen_ns + _STAYED_NS)
     at_change = view.history.endpoints(pod, change.before.sent_ns, change.seen_ns)
     return (
-        bool(held)
-        and all(endpoint is not None and endpoint.serving for endpoint in held)
+        bool(endpoints)
+        and all(endpoint is not None and endpoint.serving for endpoint in endpoints)
         and at_change[-1] is not None
         and not at_change[-1].ready
     )
 
 
 def _sharing_address(view: IncidentView, groups: ChangeGroups) -> tuple[SessionChange, ...]:
-    """Moves to or from an address that another session had too, at the same pod, for longer than a change goes unnoticed."""
+    """Return the changes to or from an address that another session had too, for longer than a change goes unnoticed."""
     moves = groups.port_alone + groups.to_other_pod + groups.to_other_ip
     return tuple(move for move in moves if any(_shares_address(view, move.session, change) for change in move.changes))
 
 
 def _shares_address(view: IncidentView, session: str, change: Change) -> bool:
-    """Whether another session had the address from or to which this one changed, at the same time."""
+    """True if another session had the address from or to which this one changed, at the same pod and time."""
     if not _ADDRESS.intersection(change.kinds):
         return False
-    enough_ns = _NOTICED * view.history.interval_ns
+
+    enough_ns = _NOTICE_INTERVALS * view.history.interval_ns
     for who in (change.before.identity, change.after.identity):
-        holders = view.holders.get((who.pod, who.instance, who.reflexive), ())
+        holders = view.address_holders.get((who.pod, who.instance, who.reflexive), ())
         mine = [(start, end) for name, start, end in holders if name == session]
         others = [(start, end) for name, start, end in holders if name != session]
         if any(min(a[1], b[1]) - max(a[0], b[0]) >= enough_ns for a in mine for b in others):
@@ -285,16 +303,17 @@ def _shares_address(view: IncidentView, session: str, change: Change) -> bool:
 
 
 def _unaffected(view: IncidentView, moves: tuple[SessionChange, ...]) -> int:
-    """Sessions that came in through the same nodes and did not change."""
+    """Return how many sessions came in through the same nodes and did not change."""
     cohorts = view.cohorts((move.session for move in moves), view.ingress)
     return sum(all_ - mine for mine, all_ in cohorts.values())
 
 
 def _affinity(view: IncidentView) -> bool | None:
-    """Whether ClientIP affinity is in force; without the spec it is known not to be where a node's sessions are spread."""
+    """Return whether ClientIP affinity is set; None: not known. A node's sessions at several pods exclude it."""
     spec = view.history.spec("sessionAffinity")
     if spec is not None:
         return spec == "ClientIP"
+
     pods_of: dict[str | None, set[str | None]] = {}
     for who in view.identities.values():
         pods_of.setdefault(view.ingress(who), set()).add(who.pod)
@@ -302,8 +321,8 @@ def _affinity(view: IncidentView) -> bool | None:
     return False if any(len(names) > 1 for names in pods_of.values()) else None
 
 
-def _chance(view: IncidentView, flows: int) -> float:
-    """That so many flows, made anew, all find the pod again that they had."""
+def _chance_of_same_pods(view: IncidentView, flows: int) -> float:
+    """Return the chance that so many flows, created anew, all find their old pods again."""
     known = len({who.pod for who in view.identities.values()})
     if view.history.pool is not None:
         known = max(known, view.history.pool.ready_count)

@@ -1,6 +1,6 @@
-"""From an incident, or a whole run, to its diagnoses: which rules are asked, and in which order their answers stand.
+"""Diagnose an incident, or a whole run: which rules are tried, and in which order their diagnoses are given.
 
-What a change of the pool explains is not accused: of it only those faults are named that show by themselves.
+What a change of the pool explains is no fault: of it only those faults are diagnosed that have evidence of their own.
 """
 
 from __future__ import annotations
@@ -20,49 +20,52 @@ _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 
 
 def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[Diagnosis, ...]:
-    """What an incident told now may be, the best first; empty where a change of the pool explains all of it."""
+    """Return the diagnoses of an incident reported now, the best first; none where a change of the pool explains it all."""
     explained: list[Member] = []
-    mute: list[Member] = []
+    silent_pods: list[Member] = []
     rest: list[Member] = []
     for member in incident.members.values():
         if member.judgement is Judgement.POD_SILENT:
-            mute.append(member)
+            silent_pods.append(member)
         elif member.judgement is not Judgement.INFORMATION:
             (explained if _explained(member, history) else rest).append(member)
+
     found: list[Diagnosis] = []
-    if mute:
-        found.append(blackhole_rules.pod_silent(IncidentView(mute, incident, now_ns, history)))
+    if silent_pods:
+        found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
     if rest:
         view = IncidentView(rest, incident, now_ns, history)
         found += _unexplained(view) or [_cannot_tell(view)]
     if explained:
-        found += _shows_by_itself(IncidentView(explained, incident, now_ns, history))
+        found += _evident(IncidentView(explained, incident, now_ns, history))
     return _ranked(found)
 
 
 def diagnose_run(history: RunHistory) -> tuple[Diagnosis, ...]:
-    """What the run as a whole shows, the best first; empty: nothing."""
+    """Return the diagnoses of the whole run, the best first; there may be none."""
     return _ranked(found for rule in run_rules.RULES if (found := rule(history)) is not None)
 
 
 def _explained(member: Member, history: RunHistory) -> bool:
-    """Whether a change of the pool explains it. A burst is not judged: one near a change of the pool counts as explained."""
+    """True if a change of the pool explains a member. A burst is not judged: one near a change of the pool is explained."""
     if member.judgement is None:
         return history.pool_changed(member.from_ns - history.settle_ns, member.to_ns + history.settle_ns)
     return member.judgement is Judgement.EXPLAINED
 
 
 def _unexplained(view: IncidentView) -> list[Diagnosis]:
-    """All rules, the most telling first."""
+    """Try all rules; return what they find, the most specific first."""
     socket = client_rules.client_socket(view)
     if socket is not None and not socket.missing:
-        return [socket]  # from another address every flow is another one: nothing that follows is the path's
+        return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
+
     groups = classify(view)
-    at_home = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
+    # Checked here, since what they find explains the silences below, too.
+    client_side = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
     found = [
         socket,
-        address_rules.spray(view, groups),  # where each packet goes elsewhere, replies from elsewhere are what follows
-        *at_home[:2],
+        address_rules.spray(view, groups),  # first: spread packets cause replies from elsewhere, too
+        *client_side[:2],
         address_rules.sent_by_size(view, groups),
         address_rules.pod_restart(view, groups),
         address_rules.idle_expiry(view, groups),
@@ -75,9 +78,10 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
         conntrack_rules.cross_delivered(view),
         conntrack_rules.flow_wipe(view, groups),
         conntrack_rules.port_rewrite(view, groups),
-        at_home[2],
+        client_side[2],
     ]
-    if not any(at_home):
+
+    if not any(client_side):
         blocked = blackhole_rules.blackholed(view)
         found += [
             blackhole_rules.terminating_backend(view, blocked),
@@ -89,8 +93,8 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
 
-def _shows_by_itself(view: IncidentView) -> list[Diagnosis]:
-    """The faults that show although the pool changed."""
+def _evident(view: IncidentView) -> list[Diagnosis]:
+    """Return the faults that are evident although the pool changed."""
     groups = classify(view)
     blocked = blackhole_rules.blackholed(view)
     found = (
@@ -106,7 +110,7 @@ def _shows_by_itself(view: IncidentView) -> list[Diagnosis]:
 
 
 def _cannot_tell(view: IncidentView) -> Diagnosis:
-    """Nothing fits: what was seen, and what would settle it."""
+    """Return what was seen where no rule fits, and what would settle it."""
     evidence = []
     if view.moves:
         changed = sum(len(move.changes) for move in view.moves)
@@ -125,12 +129,13 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)
         evidence += view.icmp_text(names)
+
     settle = "a capture on the pod's node, and the proxy's log beside it"
     return cannot_tell(evidence, settle if view.history.watched else f"{NO_CLUSTER}; else {settle}")
 
 
 def _how_they_ended(view: IncidentView) -> list[str]:
-    """How many spans ended, and of those how many where they had begun; nothing where that can't be said of any."""
+    """Say how many unanswered spans ended, and how many of these at the pod and address where they began."""
     ended = [span for span in view.unanswered_spans if span.ended and span.old is not None]
     if not ended:
         return []
@@ -144,7 +149,7 @@ def _how_they_ended(view: IncidentView) -> list[str]:
 
 
 def _ranked(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Likely ones first, each name once; beside a likely one only those stay that no client could tell from it."""
+    """Return the likely ones first, each name once. Beside a likely one only those stay that no client can tell from it."""
     ranked: dict[str, Diagnosis] = {}
     for diagnosis in sorted(found, key=lambda diagnosis: _ORDER[diagnosis.certainty]):
         ranked.setdefault(diagnosis.name, diagnosis)
