@@ -40,8 +40,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.rules import Rules
-from affinity_tester.core.outages import OutageDetector
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.outages import OutageDetector
+from affinity_tester.core.session.tracker import SessionTracker
 from affinity_tester.lab.fault import FOREVER_NS
 from affinity_tester.lab.impairment import Impairment, Impairments
 from affinity_tester.lab.model import Affinity, Pod, Policy

@@ -31,9 +31,9 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.rules import Rules
-from affinity_tester.core.outages import OutageDetector
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.outages import OutageDetector
+from affinity_tester.core.session.tracker import SessionTracker
 from pools import ComparingAnalysis
 
 MS = 1_000_000

@@ -34,8 +34,9 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.incidents import MAX_MEMBERS, Incidents
+from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.open_incident import MAX_MEMBERS
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from pools import ComparingAnalysis
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.schedule import Schedule
+from affinity_tester.core.session.schedule import Schedule
 
 
 def take(schedule: Schedule, now_ns: int, sessions: int) -> list[tuple[int, bool]]:

@@ -12,7 +12,7 @@ import pytest
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, PoolObserved
-from affinity_tester.core.stun import Conversation
+from affinity_tester.core.stun import ProbeCodec
 from affinity_tester.errors import UserError
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
@@ -98,7 +98,7 @@ async def test_plays_end_with_the_lab(lab: Lab) -> None:
 
 async def test_pods_forget_their_flows_and_keep_their_instance(lab: Lab) -> None:
     pod = await lab.runtime.start_pod("node-1")
-    wire = Conversation(7, (288,), None)
+    wire = ProbeCodec(7, (288,), None)
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -129,10 +129,10 @@ async def test_what_is_under_way_has_arrived_when_it_is_drained(lab: Lab) -> Non
     front = lab.runtime.balancer.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         sock.bind(("127.0.0.1", 0))
-        sock.sendto(Conversation(7, (288,), None).request(0), front)
+        sock.sendto(ProbeCodec(7, (288,), None).request(0), front)
         await lab.runtime.wait_until_idle()
         assert len(sock.recv(2048)) > 20
-        sock.sendto(Conversation(7, (288,), None).request(1), front)
+        sock.sendto(ProbeCodec(7, (288,), None).request(1), front)
         assert lab.runtime.balancer.is_waiting
         await lab.runtime.wait_until_idle()
         assert not lab.runtime.balancer.is_waiting

@@ -16,7 +16,7 @@ import pytest
 from running import MS, Told, probed
 
 from affinity_tester import __version__
-from affinity_tester.core import doubt, outages, tracker
+from affinity_tester.core import doubt
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -40,6 +40,7 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.session import outages, tracker
 from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
 from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
 from affinity_tester.errors import UserError

@@ -14,7 +14,7 @@ import pytest
 from running import MS, kernel_stamps, probed
 
 from affinity_tester import clock
-from affinity_tester.core import canaries, outages, stun
+from affinity_tester.core import canaries, stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -36,7 +36,8 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session import outages
+from affinity_tester.core.session.tracker import SessionTracker
 from affinity_tester.net import poller as poller_module
 from affinity_tester.net import probe_socket
 from affinity_tester.net import session as session_module
@@ -614,7 +615,7 @@ class Bench:
             sock,
             target,
             tracker,
-            stun.Conversation(token, (288,), key),
+            stun.ProbeCodec(token, (288,), key),
             emit=self.told.append,
             connected=False,
             sessions_by_token=owners or {},

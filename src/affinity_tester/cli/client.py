@@ -18,8 +18,8 @@ from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
-from affinity_tester.core.tracker import HISTORY_NS
 from affinity_tester.errors import UserError
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
@@ -33,7 +33,7 @@ from affinity_tester.settings import (
 )
 
 MIN_INTERVAL_NS = 2_000_000
-"""At 2 ms a session keeps 30,000 probes, about as many as it can distinguish by their replies (core/history.py)."""
+"""At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.session.probe_ring)."""
 
 MS = 1_000_000
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
-from affinity_tester.core.diagnosis.wording import distance
+from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
+from affinity_tester.core.diagnosis.text import distance
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
@@ -35,13 +35,14 @@ from affinity_tester.core.events import (
     StatsTick,
     WrongPool,
 )
-from affinity_tester.core.incidents import Incidents, Story
+from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.judging.tally import AnyJudged, Tally
 from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
 from affinity_tester.core.judging.wrong_pool import UnknownPods
+from affinity_tester.core.open_incident import OpenIncident
 from affinity_tester.core.pool_timeline import PoolTimeline, without
 
 _ADVANCE_NS = 100_000_000
@@ -66,7 +67,7 @@ class RunAnalysis:
         )
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
-        self._facts = Facts(rules.settle_ns)
+        self._facts = RunHistory(rules.settle_ns)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
@@ -192,15 +193,15 @@ class RunAnalysis:
         empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
         self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
 
-    def _told(self, story: Story, now_ns: int) -> Incident:
+    def _told(self, story: OpenIncident, now_ns: int) -> Incident:
         """A story, with what was near it and what it may be; both count from when it first showed."""
-        reach_ns, shown_ns = self.rules.settle_ns, story.shown_ns
+        reach_ns, shown_ns = self.rules.settle_ns, story.first_effect_ns
         near = [
             f"{what} {distance(at_ns, shown_ns)}"
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
-        incident = story.tell(self._incidents.of)
+        incident = story.summarise(self._incidents.total_sessions)
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
         diagnoses = diagnose(story, now_ns, self._facts)
         self._facts.diagnosed(story.from_ns, diagnoses)

@@ -27,7 +27,7 @@ from affinity_tester.core.stun import (
     decode_request,
     is_error_response,
     is_plain_probe,
-    plain_probe_marks,
+    plain_probe_template,
 )
 from affinity_tester.errors import StunError
 
@@ -142,7 +142,7 @@ class _Flow:
 
     def prepare(self, token: bytes, template: ReplyTemplate, size: int) -> None:
         """Prepare the reply to requests of `size` bytes."""
-        head, self.padding = plain_probe_marks(size)
+        head, self.padding = plain_probe_template(size)
         self.size = size
         self.start = head + token if template.key is None else _NO_REQUEST  # a keyed reply cannot be prepared
         self.unpack = _unpacker(size)

@@ -1,6 +1,6 @@
 """Runs the client: N sessions on one timer, polled as one, until its duration is over or it is stopped.
 
-This is the asyncio shell. `core.schedule` says which probes are due, and `core.tracker` what a reply means.
+This is the asyncio shell. `core.session.schedule` says which probes are due, and `core.session.tracker` what a reply means.
 `net.session_group` opens the sockets, `net.unanswered` looks after probes without an answer, `net.client_stats` counts.
 """
 
@@ -25,8 +25,8 @@ from affinity_tester.core.events import (
     SessionExhausted,
     SessionStarted,
 )
-from affinity_tester.core.schedule import Schedule
-from affinity_tester.core.tracker import MAX_PROBES
+from affinity_tester.core.session.schedule import Schedule
+from affinity_tester.core.session.tracker import MAX_PROBES
 from affinity_tester.net.client_stats import IntervalStats, emit_summaries
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.poller import SocketPoller

@@ -9,7 +9,7 @@ from operator import sub
 from affinity_tester import clock
 from affinity_tester.core.events import Counts, Event, Losses, RunSummary, SessionStats, StatsTick
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.stats import RttHistogram
+from affinity_tester.core.session.rtt import RttHistogram
 from affinity_tester.net.session import Session, counters
 
 MAX_SESSION_LINES = 20

@@ -21,8 +21,8 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.stun import Conversation, listens_on_wildcard, token_in
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.tracker import SessionTracker
+from affinity_tester.core.stun import ProbeCodec, listens_on_wildcard, token_in
 from affinity_tester.errors import StunError
 from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.drops import DropHistory
@@ -103,7 +103,7 @@ class Session:
         sock: socket.socket,
         target: TransportAddress,
         tracker: SessionTracker,
-        codec: Conversation,
+        codec: ProbeCodec,
         *,
         emit: Callable[[Event], None],
         scope_id: int = 0,
@@ -280,7 +280,7 @@ class Session:
     def _emit_network_errors(self, now_ns: int, errors: list[IcmpError]) -> None:
         for error in errors:
             try:
-                seq = self._codec.quoted(error.probe)
+                seq = self._codec.seq_of_quoted(error.probe)
             except StunError:
                 continue  # about a datagram of another socket that had this port before
             self.network_errors += 1

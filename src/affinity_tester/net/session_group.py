@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event
-from affinity_tester.core.stun import Conversation
-from affinity_tester.core.tracker import HISTORY_NS, PRUNE_NS, SessionTracker
+from affinity_tester.core.session.tracker import HISTORY_NS, PRUNE_NS, SessionTracker
+from affinity_tester.core.stun import ProbeCodec
 from affinity_tester.errors import UserError
 from affinity_tester.net.poller import SocketPoller
 from affinity_tester.net.probe_socket import open_probe_socket
@@ -60,7 +60,7 @@ class SessionGroup:
             sock,
             target,
             SessionTracker(name, settings.loss_threshold_ns, emit, usual_probes=self._usual_probes),
-            Conversation(secrets.randbits(64), self._sizes, settings.key),
+            ProbeCodec(secrets.randbits(64), self._sizes, settings.key),
             emit=emit,
             scope_id=route.scope_id,
             connected=settings.connected,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from affinity_tester.core.doubt import LONG_NS, DoubtPlan
 from affinity_tester.core.events import Event, NothingAnswered
-from affinity_tester.core.outages import OutageDetector
+from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.no_reply import no_reply_reason
 from affinity_tester.net.session import Session

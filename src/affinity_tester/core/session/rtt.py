@@ -11,14 +11,14 @@ _SUB_BITS = 3
 _SUB = 1 << _SUB_BITS
 _LINEAR = 2 * _SUB
 _BUCKETS = _LINEAR + (36 - _SUB_BITS - 1) * _SUB
-"""Up to about 19 h: no round-trip time is longer than a run's loss threshold."""
+"""They reach to about 19 h: no round-trip time is longer than a run's loss threshold."""
 
 _NO_TIME_NS = 1 << 62
-"""Longer than any time: the minimum of none."""
+"""Longer than any time: the minimum while nothing is counted."""
 
 
 def _bucket(us: int) -> int:
-    """Log-linear: exact to the microsecond below 16 us, then 8 buckets an octave (as in HdrHistogram)."""
+    """Return the bucket of a time. Log-linear, as in HdrHistogram: exact to 1 us below 16 us, then 8 buckets an octave."""
     shift = us.bit_length() - _SUB_BITS - 1
     return (shift << _SUB_BITS) + (us >> shift) if shift > 0 else us
 
@@ -28,7 +28,7 @@ _SHORT_BUCKETS = bytes(map(_bucket, range(1 << 12)))
 
 
 def _middle_ns(bucket: int) -> int:
-    """The middle of a bucket, in nanoseconds."""
+    """Return the middle of a bucket, in nanoseconds."""
     if bucket < _LINEAR:
         return bucket * 1000 + 500
     shift, sub = divmod(bucket - _LINEAR, _SUB)
@@ -51,11 +51,11 @@ class RttHistogram:
         self._last_ns = 0
         self._ipdv_sum = 0
         self._breaks = 0
-        """Times that did not follow the one of the probe before: the first one, and what came out of order."""
+        """Times with none of the probe before to compare with: the first, those after a loss, and those out of order."""
 
     @property
     def count(self) -> int:
-        """Times counted."""
+        """How many times were counted."""
         return sum(self._buckets)
 
     def add(self, seq: int, rtt_ns: int) -> None:
@@ -65,12 +65,14 @@ class RttHistogram:
         if rtt_ns > self.max_ns:  # noqa: PLR1730 - likewise
             self.max_ns = rtt_ns
         self.sum_ns += rtt_ns
+
         if seq == self._last_seq + 1:
             self._ipdv_sum += abs(rtt_ns - self._last_ns)
         else:
             self._breaks += 1
         self._last_seq = seq
         self._last_ns = rtt_ns
+
         us = rtt_ns // 1000
         bucket = _SHORT_BUCKETS[us] if us < 1 << 12 else _bucket(us)
         try:
@@ -90,7 +92,7 @@ class RttHistogram:
 
     @classmethod
     def merged(cls, parts: Iterable[RttHistogram]) -> RttHistogram:
-        """All parts' times together; jitter stays within each part."""
+        """Return all parts' times together; jitter is compared within each part only."""
         whole = cls()
         sums = [0] * _BUCKETS
         for part in parts:
@@ -101,12 +103,12 @@ class RttHistogram:
             whole._breaks += part._breaks  # noqa: SLF001 - its own class
             for bucket, count in enumerate(part._buckets):  # noqa: SLF001 - its own class
                 sums[bucket] += count
-        # 64 bits: the sum of many sessions' 32-bit counts.
+        # 64 bits: a sum over many sessions.
         whole._buckets = array("Q", sums)
         return whole
 
     def percentile_ns(self, percent: float) -> int | None:
-        """The time that `percent` of the answered probes did not exceed (nearest rank), clamped to the exact extremes."""
+        """Return the time that `percent` of the answered probes did not exceed: nearest rank, within minimum and maximum."""
         count = self.count
         if count == 0:
             return None
@@ -118,7 +120,7 @@ class RttHistogram:
         return min(max(_middle_ns(bucket), self.min_ns), self.max_ns)
 
     def stats(self) -> RttStats:
-        """All figures."""
+        """Return all figures."""
         count = self.count
         if count == 0:
             return RttStats()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affinity_tester.core.events import Counts, Losses, RttStats
-from affinity_tester.core.stats import RttHistogram
+from affinity_tester.core.session.rtt import RttHistogram
 
 US = 1_000
 

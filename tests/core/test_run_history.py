@@ -18,7 +18,7 @@ from network_faults import (
 )
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.diagnosis import Facts, diagnose_run
+from affinity_tester.core.diagnosis import RunHistory, diagnose_run
 from affinity_tester.core.events import (
     Certainty,
     Counts,
@@ -39,7 +39,7 @@ from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
 
 
-def facts_of(w: World, name: str) -> tuple[str, ...]:
+def evidence_of(w: World, name: str) -> tuple[str, ...]:
     """The evidence of the last diagnosis of this name."""
     return next(d.evidence for d in reversed(w.run().diagnoses) if d.name == name)
 
@@ -62,7 +62,7 @@ def test_behind_one_nat_a_move_to_another_node_may_be_a_rehash_or_a_wipe() -> No
 
 def test_without_reflexive_addresses_a_wipe_has_no_cohort() -> None:
     w = world((4, wipe), watched=False, reply=lambda _w, _s, _q, who: who._replace(reflexive=None))
-    assert facts_of(w, "flow-wipe")[0] == "2 of 12 sessions; their old reflexive IPs are not known"
+    assert evidence_of(w, "flow-wipe")[0] == "2 of 12 sessions; their old reflexive IPs are not known"
 
 
 def test_a_server_without_pod_names_shows_a_rehash_and_a_blocked_flow() -> None:
@@ -95,14 +95,14 @@ def all_dead(w: World) -> None:
 def test_where_all_flows_are_dead_fresh_ports_tell_that_their_entries_are_stale() -> None:
     w = Reborn(watched=True, seconds=16, actions=[(4, all_dead)])
     places = '10.0.0.1 (node "n1"), 10.0.0.2 (node "n2"), 10.0.0.3 (node "n3")'
-    assert facts_of(w, "stale-flow")[-1] == f"fresh source ports through {places} were answered all the time"
+    assert evidence_of(w, "stale-flow")[-1] == f"fresh source ports through {places} were answered all the time"
     assert w.named == [("stale-flow", LIKELY)]
 
 
 def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_these_are_dead() -> None:
     w = RebornElsewhere(watched=True, seconds=16, actions=[(4, all_dead)])
     said = 'pods "p1", "p2", "p3" went on answering fresh source ports through other nodes'
-    assert facts_of(w, "dead-target")[-1] == said
+    assert evidence_of(w, "dead-target")[-1] == said
     assert w.named == [("dead-target", LIKELY)]
 
 
@@ -151,12 +151,12 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
 
 
 def test_what_one_session_did_is_told_in_the_singular() -> None:
-    one = facts_of(world((4, new_ports(1)), watched=False), "port-rewrite")[0]
+    one = evidence_of(world((4, new_ports(1)), watched=False), "port-rewrite")[0]
     assert one.startswith("1 of 12 sessions has a new reflexive port, the same IP and pod: ")
-    dead = facts_of(world((0, silent(*range(1, 12))), watched=True, local=True, seconds=10), "local-policy")
+    dead = evidence_of(world((0, silent(*range(1, 12))), watched=True, local=True, seconds=10), "local-policy")
     assert dead[:2] == ("11 of 12 sessions were never answered since their first probe", "1 other session is answered")
     race = world(watched=False, is_lost=lambda _w, session, seq: seq == 0 and session % 2 == 0)
-    assert facts_of(race, "first-packet-race") == (
+    assert evidence_of(race, "first-packet-race") == (
         "6 of 12 sessions lost their first probe, 6 probes in all, and were answered then",
         "0 of the 954 probes after were lost",
     )
@@ -167,7 +167,7 @@ def test_what_one_session_did_is_told_in_the_singular() -> None:
 
 def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
     twice: Action = lambda w: w.emit(DuplicateDiffers(w.now, w.name(1), 45, w.identity(1), w.identity(2)))  # noqa: E731
-    assert "1 probe answered twice, and differently" in facts_of(
+    assert "1 probe answered twice, and differently" in evidence_of(
         world((4, spray()), (5, twice), (6, no_spray), watched=False), "packet-spray"
     )
 
@@ -175,7 +175,7 @@ def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
 def test_cluster_events_are_told_in_their_own_words() -> None:
     address: Action = lambda w: w.tell("service", "", "load-balancer address changed none -> 203.0.113.9")  # noqa: E731
     w = world((4, balancer_made_anew), (4.1, address), (6, answered), watched=True)
-    assert facts_of(w, "lb-churn")[1:] == (
+    assert evidence_of(w, "lb-churn")[1:] == (
         'service "media/turn" was changed: annotations 0.0 s before',
         "service: load-balancer address changed none -> 203.0.113.9 0.1 s after",
     )
@@ -212,15 +212,15 @@ def seen(
     *sessions: tuple[int, Identity | None], affinity: str = "None", policy: str = "Cluster"
 ) -> tuple[Diagnosis, ...]:
     """What a run is that consists of sessions' first answers."""
-    facts = Facts(2 * S)
+    history = RunHistory(2 * S)
     endpoints = frozenset({Endpoint("u", "p1", "10.1.0.1")})
     spec = (("externalTrafficPolicy", policy), ("sessionAffinity", affinity))
-    facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(endpoints, spec)))
+    history.feed(PoolObserved(0, 0, 0, PoolSnapshot(endpoints, spec)))
     for number, (port, who) in enumerate(sessions):
-        facts.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", port)))
+        history.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", port)))
         if who is not None:
-            facts.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, who))
-    return diagnose_run(facts)
+            history.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, who))
+    return diagnose_run(history)
 
 
 def at(pod: str, ip: str, port: int = 50_000) -> Identity:
@@ -257,18 +257,18 @@ def test_affinity_that_each_node_keeps_on_its_own_is_told_so() -> None:
 
 
 def test_a_session_that_is_dead_at_the_end_is_no_spread() -> None:
-    facts = Facts(2 * S)
-    facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
+    history = RunHistory(2 * S)
+    history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     for number, pod in enumerate(("p1", "p2")):
-        facts.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", 50_000 + number)))
-        facts.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, at(pod, "10.0.0.1", number)))
-    assert [d.name for d in diagnose_run(facts)] == ["client-ip-spread"]
-    facts.feed(
+        history.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", 50_000 + number)))
+        history.feed(FirstAnswer(MS, f"CLIENT-{number}", 0, at(pod, "10.0.0.1", number)))
+    assert [d.name for d in diagnose_run(history)] == ["client-ip-spread"]
+    history.feed(
         SessionSummary(
             9 * S, "CLIENT-1", TARGET, Counts(), Losses(), RttStats(), (), 0, unanswered_ns=6 * S, serving=None
         )
     )
-    assert diagnose_run(facts) == ()
+    assert diagnose_run(history) == ()
 
 
 def test_sessions_that_share_an_address_from_the_start_are_a_collision() -> None:
@@ -294,43 +294,47 @@ def test_when_every_session_loses_its_first_probe_it_may_be_no_race() -> None:
 
 
 def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> None:
-    facts = Facts(2 * S)
+    history = RunHistory(2 * S)
     pool = PoolSnapshot(frozenset())
-    assert (facts.watched, facts.blind(0, S), facts.endpoints("p1", 0, S)) == (False, False, ())
-    facts.feed(PoolObserved(0, 0, 0, pool))
-    facts.feed(PoolUnobserved(10 * S, 9 * S, "gone"))
-    assert (facts.blind(0, 8 * S), facts.blind(0, 9 * S)) == (False, True)
-    facts.feed(PoolConfirmed(11 * S, 11 * S))
-    assert not facts.blind(0, 20 * S)
-    facts.feed(PoolUnobserved(20 * S, 19 * S, "gone"))
-    facts.feed(PoolObserved(25 * S, 19 * S, 25 * S, pool, 24 * S))
-    assert (facts.blind(0, 18 * S), facts.blind(24 * S, 30 * S), facts.blind(26 * S, 30 * S)) == (False, True, False)
-    assert not facts.pool_changed(0, 30 * S)
+    assert (history.watched, history.unobserved(0, S), history.endpoints("p1", 0, S)) == (False, False, ())
+    history.feed(PoolObserved(0, 0, 0, pool))
+    history.feed(PoolUnobserved(10 * S, 9 * S, "gone"))
+    assert (history.unobserved(0, 8 * S), history.unobserved(0, 9 * S)) == (False, True)
+    history.feed(PoolConfirmed(11 * S, 11 * S))
+    assert not history.unobserved(0, 20 * S)
+    history.feed(PoolUnobserved(20 * S, 19 * S, "gone"))
+    history.feed(PoolObserved(25 * S, 19 * S, 25 * S, pool, 24 * S))
+    assert (history.unobserved(0, 18 * S), history.unobserved(24 * S, 30 * S), history.unobserved(26 * S, 30 * S)) == (
+        False,
+        True,
+        False,
+    )
+    assert not history.pool_changed(0, 30 * S)
 
 
 def test_the_pool_stood_still_only_where_that_is_known() -> None:
     """A wipe within the settle time of the watch's first list: what the pool did before is not known."""
-    early = facts_of(world((1, wipe), watched=True), "flow-wipe")
+    early = evidence_of(world((1, wipe), watched=True), "flow-wipe")
     assert ("whether the pool stood still is not known" in early, "the pool stood still" in early) == (True, False)
-    later = facts_of(world((4, wipe), watched=True), "flow-wipe")
+    later = evidence_of(world((4, wipe), watched=True), "flow-wipe")
     assert ("whether the pool stood still is not known" in later, "the pool stood still" in later) == (False, True)
 
 
 def test_the_wrong_pool_tells_nothing() -> None:
-    facts = Facts(2 * S)
-    facts.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
-    assert facts.spec("sessionAffinity") == "ClientIP"
-    facts.pool_counts = False
-    assert (facts.watched, facts.spec("sessionAffinity"), facts.endpoints("p1", 0, S)) == (False, None, ())
+    history = RunHistory(2 * S)
+    history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
+    assert history.spec("sessionAffinity") == "ClientIP"
+    history.pool_counts = False
+    assert (history.watched, history.spec("sessionAffinity"), history.endpoints("p1", 0, S)) == (False, None, ())
 
 
 def test_memory_is_bounded() -> None:
-    facts = Facts(2 * S)
+    history = RunHistory(2 * S)
     for number in range(2_000):
         pool = PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")}))
         change = EndpointChange(EndpointAction.JOINED, *pool.endpoints)
-        facts.feed(PoolObserved(number, number, number, pool, changes=(change,)))
-    assert (len(facts._snapshots), len(facts._snapshots_ns), len(facts._pool_changes_ns)) == (1_000, 1_000, 1_000)
+        history.feed(PoolObserved(number, number, number, pool, changes=(change,)))
+    assert (len(history._snapshots), len(history._snapshots_ns), len(history._pool_changes_ns)) == (1_000, 1_000, 1_000)
     w = world((0, every_time_anew), watched=False, sessions=1, seconds=30).run()
     (session,) = w.analysis._facts.sessions.values()
-    assert len(session.history) == 32
+    assert len(session.identities) == 32

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Losses
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.spans import Gap, LossDirections
+from affinity_tester.core.session.loss_direction import Gap, LossDirections
 
 A = Identity(TransportAddress("10.240.0.4", 40312), "a", "n1", b"a")
 B = Identity(TransportAddress("10.240.0.4", 40312), "b", "n2", b"b")

@@ -1,6 +1,6 @@
-"""What rules need beyond one incident's own members, gathered from the run's event stream.
+"""What the rules need beyond one incident's own members, collected from the run's events.
 
-Memory is bounded: per session a short history of who served it, per run a fixed number of facts of each sort.
+Memory is bounded: per session a short list of who served it, per run a fixed number of events of each type.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outages import OUTAGE_NS
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.session.outages import OUTAGE_NS
 
-_HISTORY = 32
-"""Identities remembered per session: an incident's worth; who changes more often is not asked where he was before."""
+_MAX_IDENTITIES = 32
+"""Identities remembered per session, as many as one incident may need; of a session that changes more often the oldest go."""
 
-_KEPT = 10_000
-"""Facts remembered of each sort that happens to single sessions."""
+_MAX_EVENTS = 10_000
+"""Events remembered of each type that happens to single sessions."""
 
-_SNAPSHOTS = 1_000
+_MAX_SNAPSHOTS = 1_000
 """Snapshots of the pool remembered."""
 
 
 @dataclass(slots=True)
-class SessionFacts:
-    """One session's."""
+class SessionHistory:
+    """The history of one session."""
 
     local: TransportAddress | None = None
     target: TransportAddress | None = None
@@ -74,30 +74,32 @@ class SessionFacts:
     """When the first and the last probe of its newest run of lost ones were sent."""
     lost_until: int = 0
     """The sequence number after that run."""
-    history: list[tuple[int, Identity]] = field(default_factory=list)
+    identities: list[tuple[int, Identity]] = field(default_factory=list)
     """Who served it from which send time on, in order."""
 
-    def served(self, at_ns: int) -> Identity | None:
-        """Who answered the newest replied probe sent until then, as far back as is remembered; None: nobody yet."""
-        position = bisect_right(self.history, at_ns, key=itemgetter(0))
-        return self.history[max(0, position - 1)][1] if self.history else None
+    def identity_at(self, at_ns: int) -> Identity | None:
+        """Return who answered the newest replied probe sent until then, as far back as is remembered; None: nobody yet."""
+        position = bisect_right(self.identities, at_ns, key=itemgetter(0))
+        return self.identities[max(0, position - 1)][1] if self.identities else None
 
-    def note(self, sighting: Sighting) -> None:
-        """From this probe on it is served so; what the reply does not say is as it was."""
-        before = self.served(sighting.sent_ns)
-        who = sighting.identity
+    def record(self, probe: Sighting) -> None:
+        """Record a new identity from this probe on; what its reply does not carry stays as it was."""
+        before = self.identity_at(probe.sent_ns)
+        who = probe.identity
         if before is not None:
             who = before._replace(**{name: value for name, value in who._asdict().items() if value is not None})
-        insort(self.history, (sighting.sent_ns, who), key=itemgetter(0))
-        del self.history[:-_HISTORY]
+        insort(self.identities, (probe.sent_ns, who), key=itemgetter(0))
+        del self.identities[:-_MAX_IDENTITIES]
 
-    def forget(self, sighting: Sighting) -> None:
-        """This probe is no longer where a change begins."""
-        self.history = [entry for entry in self.history if entry[0] != sighting.sent_ns or entry is self.history[0]]
+    def discard(self, probe: Sighting) -> None:
+        """Discard the identity that began at this probe: the change there was revised."""
+        self.identities = [
+            entry for entry in self.identities if entry[0] != probe.sent_ns or entry is self.identities[0]
+        ]
 
 
-class Facts:
-    """Fed with every observed event, in order."""
+class RunHistory:
+    """The history of a run. `feed` takes every observed event, in order."""
 
     def __init__(self, settle_ns: int) -> None:
         """`settle_ns`: how near a change of the pool or the cluster must be to count as near."""
@@ -106,31 +108,31 @@ class Facts:
         self.stopped_ns: int | None = None
         self.total = Counts()
         """Of the run, as of the newest statistics."""
-        self.sessions: dict[str, SessionFacts] = {}
+        self.sessions: dict[str, SessionHistory] = {}
         self.node_names: dict[str, str] | None = None
         """Node name by IP; None: the nodes are not known."""
         self.pool: PoolSnapshot | None = None
         """The newest snapshot; None: the pool is not watched."""
         self._snapshots: list[PoolSnapshot] = []
         self._snapshots_ns: list[int] = []
-        self._pool_changes_ns: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
+        self._pool_changes_ns: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
         self.pool_counts = True
         """False: the watched pool is not the one that answers."""
-        self._gaps: deque[tuple[int, int]] = deque(maxlen=_SNAPSHOTS)
-        self._blind_ns: int | None = None
+        self._unobserved_spans: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
+        self._unobserved_since_ns: int | None = None
         """Since when the pool is not observed."""
-        self.cluster: deque[ClusterEvent] = deque(maxlen=_SNAPSHOTS)
-        self.canaries: deque[CanaryResult] = deque(maxlen=_KEPT)
-        self.directed: deque[LossDirected] = deque(maxlen=_KEPT)
-        self.wrong_sources: deque[WrongSource] = deque(maxlen=_KEPT)
-        self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_KEPT)
-        self.network_errors: deque[NetworkError] = deque(maxlen=_KEPT)
-        self.client_faults: deque[ClientFault] = deque(maxlen=_KEPT)
-        self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_KEPT)
+        self.cluster: deque[ClusterEvent] = deque(maxlen=_MAX_SNAPSHOTS)
+        self.canaries: deque[CanaryResult] = deque(maxlen=_MAX_EVENTS)
+        self.loss_directions: deque[LossDirected] = deque(maxlen=_MAX_EVENTS)
+        self.wrong_sources: deque[WrongSource] = deque(maxlen=_MAX_EVENTS)
+        self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_MAX_EVENTS)
+        self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
+        self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
+        self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_MAX_EVENTS)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
-        self.wipes_ns: deque[int] = deque(maxlen=_SNAPSHOTS)
-        """When incidents began that were named flow-wipe: a period shows in their distances."""
+        self.flow_wipes_ns: deque[int] = deque(maxlen=_MAX_SNAPSHOTS)
+        """When the incidents began that were diagnosed as flow-wipe: a period shows in their distances."""
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
@@ -148,50 +150,50 @@ class Facts:
 
     @property
     def watched(self) -> bool:
-        """Whether the pool is watched, and the right one."""
+        """True if the pool is watched, and the right one."""
         return self.pool is not None and self.pool_counts
 
     def spec(self, name: str) -> str | None:
-        """A field of the Service's spec; None: not known."""
+        """Return a field of the Service's spec; None: not known."""
         return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_counts else None
 
-    def served(self, name: str, at_ns: int) -> Identity | None:
-        """Who served a session at a time; None: nobody has answered it."""
+    def identity_at(self, name: str, at_ns: int) -> Identity | None:
+        """Return who served a session at a time; None: nobody has answered it."""
         session = self.sessions.get(name)
-        return None if session is None else session.served(at_ns)
+        return None if session is None else session.identity_at(at_ns)
 
-    def was_at(self, name: str, key: Callable[[Identity], str | None], places: Set[str], before_ns: int) -> bool:
-        """Whether a session had been at one of these, as far back as is remembered, before it was where it was at a time."""
+    def had_been_at(self, name: str, key: Callable[[Identity], str | None], places: Set[str], before_ns: int) -> bool:
+        """True if a session had been at one of these, as far back as is remembered, before it was where it was at a time."""
         session = self.sessions.get(name)
-        past = [] if session is None else [who for at_ns, who in session.history if at_ns <= before_ns]
+        past = [] if session is None else [who for at_ns, who in session.identities if at_ns <= before_ns]
         return not places.isdisjoint(map(key, past[:-1]))
 
-    def behind(self, ips: Set[str]) -> dict[str, set[str]]:
-        """The nodes of all pods that sessions reached through each of these reflexive IPs, as far as is remembered."""
+    def nodes_behind(self, ips: Set[str]) -> dict[str, set[str]]:
+        """Return for each of these reflexive IPs the nodes of all pods reached through it, as far as is remembered."""
         found: dict[str, set[str]] = {ip: set() for ip in ips}
         for session in self.sessions.values():
-            for _, who in session.history:
+            for _, who in session.identities:
                 if who.reflexive is not None and who.reflexive.ip in ips and who.node is not None:
                     found[who.reflexive.ip].add(who.node)
         return found
 
     def change_rate(self, name: str) -> tuple[int, int]:
-        """How often a session changed, and how many probes it sent from the first of these changes to the last."""
-        times = [at_ns for at_ns, _ in self.sessions[name].history[1:]]
+        """Return how often a session changed, and how many probes it sent from the first of these changes to the last."""
+        times = [at_ns for at_ns, _ in self.sessions[name].identities[1:]]
         return len(times), round((times[-1] - times[0]) / max(1, self.interval_ns)) + 1
 
-    def silent(self, from_ns: int, to_ns: int, for_ns: int) -> set[str]:
-        """The sessions whose newest run of lost probes lasted so long within these times."""
+    def unanswered_for(self, from_ns: int, to_ns: int, for_ns: int) -> set[str]:
+        """Return the sessions whose newest run of lost probes lasted at least `for_ns` within these times."""
         spans = ((name, max(s.lost_ns[0], from_ns), min(s.lost_ns[1], to_ns)) for name, s in self.sessions.items())
         return {name for name, start, end in spans if end - start >= for_ns}
 
-    def homes(self, at_ns: int) -> dict[str, Identity]:
-        """Who served each session at a time; sessions that nobody has answered are left out."""
-        served = ((name, session.served(at_ns)) for name, session in self.sessions.items())
+    def identities_at(self, at_ns: int) -> dict[str, Identity]:
+        """Return who served each session at a time, without the sessions that nobody has answered."""
+        served = ((name, session.identity_at(at_ns)) for name, session in self.sessions.items())
         return {name: who for name, who in served if who is not None}
 
     def endpoints(self, pod: str, from_ns: int, to_ns: int) -> tuple[Endpoint | None, ...]:
-        """What the pool said of a pod over a time, in order; None where it was not in it. Empty: not watched."""
+        """Return a pod's endpoints over a time, in order; None where the pool did not have it. Empty: not watched."""
         if not self.watched:
             return ()
         times = self._snapshots_ns
@@ -200,15 +202,15 @@ class Facts:
         return tuple(snapshot.of_pod(pod) for snapshot in self._snapshots[first:last])
 
     def pool_changed(self, from_ns: int, to_ns: int) -> bool:
-        """Whether a change of the pool lies perhaps within these times."""
+        """True if the pool may have changed within these times."""
         return self.watched and any(since < to_ns and until >= from_ns for since, until in self._pool_changes_ns)
 
-    def blind(self, from_ns: int, to_ns: int) -> bool:
-        """Whether the pool was not observed at some of these times."""
-        still = self._blind_ns is not None and self._blind_ns <= to_ns
-        return still or any(start <= to_ns and from_ns <= end for start, end in self._gaps)
+    def unobserved(self, from_ns: int, to_ns: int) -> bool:
+        """True if the pool was not observed for a part of this time."""
+        still = self._unobserved_since_ns is not None and self._unobserved_since_ns <= to_ns
+        return still or any(start <= to_ns and from_ns <= end for start, end in self._unobserved_spans)
 
-    # --- gathering ---------------------------------------------------------------------------------------------------
+    # --- collecting ---------------------------------------------------------------------------------------------------
 
     def feed(self, event: Event) -> None:
         """Take in an event."""
@@ -221,17 +223,17 @@ class Facts:
             case FirstAnswer():
                 session = self._session(event.session)
                 session.first, session.first_seq = event.identity, event.seq
-                session.history.append((0, event.identity))
+                session.identities.append((0, event.identity))
             case ChangeSeen(change=change):
-                self._session(event.session).note(change.after)
+                self._session(event.session).record(change.after)
             case ChangeRevised(change=change, was=was):
                 session = self._session(event.session)
-                session.forget(was.after)
-                session.note(change.after)
+                session.discard(was.after)
+                session.record(change.after)
             case ProbesLost():
                 self._lost(event)
             case LossDirected():
-                self.directed.append(event)
+                self.loss_directions.append(event)
             case CanaryResult():
                 self.canaries.append(event)
             case WrongSource():
@@ -260,9 +262,9 @@ class Facts:
             case PoolObserved():
                 self._observed(event)
             case PoolConfirmed():
-                self._blind_ns = None
+                self._unobserved_since_ns = None
             case PoolUnobserved():
-                self._blind_ns = event.since_ns
+                self._unobserved_since_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
             case ClusterEvent():
@@ -271,23 +273,23 @@ class Facts:
                 pass
 
     def diagnosed(self, from_ns: int, diagnoses: tuple[Diagnosis, ...]) -> None:
-        """An incident that began at `from_ns` was named."""
+        """Record the diagnoses of an incident that began at `from_ns`."""
         if any(d.name == "flow-wipe" and d.certainty is Certainty.LIKELY for d in diagnoses):
-            self.wipes_ns.append(from_ns)
+            self.flow_wipes_ns.append(from_ns)
 
-    def _session(self, name: str) -> SessionFacts:
-        return self.sessions.setdefault(name, SessionFacts())
+    def _session(self, name: str) -> SessionHistory:
+        return self.sessions.setdefault(name, SessionHistory())
 
     def _observed(self, event: PoolObserved) -> None:
         if event.changes:
             self._pool_changes_ns.append((event.since_ns, event.until_ns))
-        if self._blind_ns is not None and event.asked_ns is not None:
-            self._gaps.append((self._blind_ns, event.until_ns))
-            self._blind_ns = None
+        if self._unobserved_since_ns is not None and event.asked_ns is not None:
+            self._unobserved_spans.append((self._unobserved_since_ns, event.until_ns))
+            self._unobserved_since_ns = None
         self.pool = event.snapshot
         self._snapshots.append(event.snapshot)
         self._snapshots_ns.append(max([event.until_ns, *self._snapshots_ns[-1:]]))
-        del self._snapshots[:-_SNAPSHOTS], self._snapshots_ns[:-_SNAPSHOTS]
+        del self._snapshots[:-_MAX_SNAPSHOTS], self._snapshots_ns[:-_MAX_SNAPSHOTS]
 
     def _lost(self, event: ProbesLost) -> None:
         session = self._session(event.session)
@@ -298,5 +300,5 @@ class Facts:
         session.lost_until = event.first_seq + event.count
         sizes = len(self.sizes)
         if sizes > 1:
-            for seq in range(event.first_seq, event.first_seq + min(event.count, sizes * _KEPT)):
+            for seq in range(event.first_seq, event.first_seq + min(event.count, sizes * _MAX_EVENTS)):
                 self.lost_by_size[seq % sizes] += 1

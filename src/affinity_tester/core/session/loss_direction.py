@@ -1,11 +1,14 @@
 """Loss by direction, from RECEIVED-COUNT.
 
 A span is a run of replied probes (in send order) with the same (instance, reflexive address): the server counts the
-probes of one span together. Between its first and its last reply, the count gained is how many probes reached the
-server; the other ones were lost upstream, and the rest of the lost ones downstream. It holds only where
-0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and each count was above the one before it (where
-it was not, the server forgot the flow, and counts it from 1 again); else the direction is unknown, never guessed.
-A late reply's probe is lost, and the server counted it: it is lost downstream. So is the probe whose reply came from a
+probes of one span together. Between its first and its last reply, the count grows by the number of probes that reached the
+server. The others were lost upstream, and of the lost ones the rest downstream.
+
+That holds only where 0 <= gained <= sent, the parts fit the number lost, no duplicate was seen, and each count was above
+the one before it (where it was not, the server forgot the flow, and counts it from 1 again). Else the direction is unknown,
+never guessed.
+
+A late reply's probe is lost, and the server counted it, so it is lost downstream. So is a probe whose reply came from a
 wrong source, or to another session; but another server may have counted it, so it ends the span.
 """
 
@@ -27,7 +30,7 @@ class Gap(NamedTuple):
 
 
 class LossDirections:
-    """Fed with every probe of a session in send order, once it is answered or lost."""
+    """The losses of one session. Each probe comes in send order, once it and all before it are answered or lost."""
 
     __slots__ = (
         "_down",
@@ -54,18 +57,19 @@ class LossDirections:
         self._tail = 0
         """Lost since then; they belong to the span if it goes on."""
         self._tainted = False
+        """The span's counts tell nothing."""
 
     def lost(self) -> None:
-        """The next probe in send order is lost."""
+        """Take the next probe in send order, which is lost."""
         self._tail += 1
 
     def answered(self, seq: int, identity: Identity, count: int | None) -> Gap | None:
-        """The next probe in send order was answered, with this RECEIVED-COUNT (None: the reply carries none).
+        """Take the next probe in send order, which was answered, with its RECEIVED-COUNT (None: the reply carries none).
 
         Returns the gap of lost probes that it closes, where the counts tell their direction.
         """
         gap: Gap | None = None
-        if count is None or (self._identity is not identity and not self._goes_on(identity)):
+        if count is None or (self._identity is not identity and not self._continues(identity)):
             self._end()
             if count is None or identity.instance is None:
                 return None
@@ -83,34 +87,34 @@ class LossDirections:
         return gap
 
     def elsewhere(self) -> None:
-        """The next probe in send order is lost, and was replied to from a wrong source, or to another session."""
+        """Take the next probe in send order, which is lost: its reply came from a wrong source, or to another session."""
         self._end()
         self._down += 1
 
-    def _goes_on(self, identity: Identity) -> bool:
-        """Whether a reply of this identity belongs to the open span."""
-        mine = self._identity
-        return mine is not None and mine.instance == identity.instance and mine.reflexive == identity.reflexive
+    def _continues(self, identity: Identity) -> bool:
+        """True if a reply of this identity belongs to the open span."""
+        own = self._identity
+        return own is not None and own.instance == identity.instance and own.reflexive == identity.reflexive
 
     def _gap(self, seq: int, count: int) -> Gap | None:
-        """The lost probes since the span's last reply, by direction; None where the counts do not tell."""
+        """Return the lost probes since the span's last reply, by direction; None where the counts do not tell."""
         up = seq - self._last_seq - (count - self._last_count)
         if self._tainted or not 0 <= up <= self._tail:
             return None
         return Gap(self._last_seq + 1, seq - 1, up, self._tail - up)
 
     def taint(self, seq: int) -> None:
-        """A probe got a reply too many: if it belongs to the open span, its counts tell nothing any more."""
+        """Note that a probe got a second reply: the counts of the open span tell nothing any more, if it is in it."""
         if self._identity is not None and seq >= self._first_seq:
             self._tainted = True
 
     def losses(self) -> Losses:
-        """All losses fed so far, by direction; those after the open span's last reply are unknown as yet."""
+        """Return all losses so far, by direction; those after the open span's last reply are unknown as yet."""
         up, down, unknown = self._split()
         return Losses(self._up + up, self._down + down, self._unknown + unknown + self._tail)
 
     def _split(self) -> tuple[int, int, int]:
-        """The open span's losses as (up, down, unknown)."""
+        """Return the open span's losses as (up, down, unknown)."""
         sent = self._last_seq - self._first_seq
         gained = self._last_count - self._first_count
         up = sent - gained

@@ -3,10 +3,10 @@
 An outage is a session unanswered for 5 s, from sequence 0 too, while other sessions or a canary are answered. A blackout is
 all sessions and the canary unanswered for 5 s.
 
-What must be shown for an outage, so that it is neither one lost packet nor the order in which sessions fall silent, or are
-answered again, together: the path to the target lived at x and again at z (an answered probe of another session, or an
-answered canary) without a break, and a probe that the session sent between the two has had its time, and no answer. All
-three lie in its silence. The time in which this client itself stood still is no silence of the network.
+One lost packet is no outage, and neither is the order in which sessions fall silent, or are answered again, together. So an
+outage needs three moments within the session's silence: the path to the target worked at x and again at z (a probe of
+another session or a canary was answered) without a break in between, and between the two the session sent a probe that has
+had its time and no answer. The time in which this client itself stood still is no silence of the network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from affinity_tester.core.events import (
     PathsAnswered,
     PodSample,
 )
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.tracker import SessionTracker
 
 OUTAGE_NS = 5_000_000_000
 """Unanswered for so long (design, section 3): several loss thresholds, and less than a caller's patience."""
@@ -39,31 +39,31 @@ SAMPLE_NS = 1_000_000_000
 _PATIENCE_NS = 2_000_000_000
 """A probe unanswered for so long has had its time; less where the loss threshold is lower."""
 
-_LOOKS_APART_NS = 750_000_000
-"""Moments at which the path lived are so close where many sessions are answered: three looks."""
+_MIN_BREAK_NS = 750_000_000
+"""Without an answer for longer than this, three sweeps, the path had a break, however many sessions are answered."""
 
-_MOST_APART_NS = 2_500_000_000
-"""Where nobody but canaries is answered, which are sent each 2 s."""
+_MAX_BREAK_NS = 2_500_000_000
+"""The same where nobody but canaries is answered, which are sent each 2 s."""
 
 _KEPT = 256
-"""Moments remembered at which the path lived: a minute of looks."""
+"""Moments remembered at which the path worked: a minute of sweeps."""
 
 Canaries = Sequence[tuple[int, int]]
 """Answered ones as (sent_ns, answered_ns), in order."""
 
 
 class OutageDetector:
-    """Looks at all sessions four times a second."""
+    """Finds outages and blackouts. The client calls `sweep` four times a second."""
 
     def __init__(self, interval_ns: int, loss_threshold_ns: int, emit: Callable[[Event], None]) -> None:
-        """Sessions send once each interval. Events of all of them together go to `emit`; an outage its tracker tells."""
+        """Sessions send once each interval. Blackouts and samples go to `emit`; an outage's events come from its tracker."""
         self._interval_ns = interval_ns
         self._patience_ns = min(loss_threshold_ns, _PATIENCE_NS)
         self._emit = emit
-        self._lived: deque[int] = deque(maxlen=_KEPT)
-        """When probes of sessions were sent that were answered, in order: one for each look at most."""
-        self._out: list[SessionTracker] = []
-        """Those in an outage, as far as it is known."""
+        self._others_answered: deque[int] = deque(maxlen=_KEPT)
+        """When answered probes of sessions were sent, in order: the newest at each sweep."""
+        self._in_outage: list[SessionTracker] = []
+        """The sessions in an outage, as of the last sweep."""
         self._sampled_ns = 0
         self._blackout: _Blackout | None = None
 
@@ -71,33 +71,38 @@ class OutageDetector:
         self,
         now_ns: int,
         trackers: Sequence[SessionTracker],
-        behind: Iterable[SessionTracker],
+        unanswered: Iterable[SessionTracker],
         *,
         canaries: Canaries = (),
         unanswered_canaries: Sequence[int] = (),
         resumed_ns: int = 0,
         own_drops: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Tell what is due.
+        """Start and end outages and blackouts, as is due now.
 
-        `behind` are the sessions whose newest probe is not replied to; `unanswered_canaries` are those that nobody has
+        `unanswered` are the sessions whose newest probe is not replied to; `unanswered_canaries` are those that nobody has
         answered, by when they were sent; `resumed_ns` is when this client last went on after it had stood still;
         `own_drops` has, by session, how many replies its full socket buffer dropped in its silence.
         """
-        silent = _silent(now_ns, behind, resumed_ns)
-        self._out = [tracker for tracker in self._out if tracker.in_outage]
+        silent = _silent(now_ns, unanswered, resumed_ns)
+        self._in_outage = [tracker for tracker in self._in_outage if tracker.in_outage]
+
         if silent or self._blackout is not None:
             newest_ns = max((ns for tracker in trackers if (ns := tracker.reached_ns) is not None), default=None)
-            if newest_ns is not None and (not self._lived or newest_ns > self._lived[-1]):
-                self._lived.append(newest_ns)
-            alive_ns = max([newest_ns or 0, *(sent_ns for sent_ns, _ in canaries)])
-            if self._blackout is not None and alive_ns >= self._blackout.since_ns:
+            if newest_ns is not None and (not self._others_answered or newest_ns > self._others_answered[-1]):
+                self._others_answered.append(newest_ns)
+            answered_ns = max([newest_ns or 0, *(sent_ns for sent_ns, _ in canaries)])
+
+            if self._blackout is not None and answered_ns >= self._blackout.since_ns:
                 self._end_blackout(self._blackout, now_ns, trackers, canaries, unanswered_canaries)
-            stretches = self._stretches(canaries, len(trackers) - len(silent) - len(self._out))
-            self._start_outages(now_ns, silent, newest_ns, stretches, own_drops)
+
+            spans = self._working_spans(canaries, len(trackers) - len(silent) - len(self._in_outage))
+            self._start_outages(now_ns, silent, newest_ns, spans, own_drops)
+
             if self._blackout is None and newest_ns is not None:
-                self._start_blackout(now_ns, trackers, alive_ns, unanswered_canaries, resumed_ns)
-        if self._out and now_ns - self._sampled_ns >= SAMPLE_NS:
+                self._start_blackout(now_ns, trackers, answered_ns, unanswered_canaries, resumed_ns)
+
+        if self._in_outage and now_ns - self._sampled_ns >= SAMPLE_NS:
             self._sampled_ns = now_ns
             self._emit(_sample(now_ns, trackers))
 
@@ -108,48 +113,49 @@ class OutageDetector:
         now_ns: int,
         silent: Sequence[_Silent],
         newest_ns: int | None,
-        stretches: Sequence[_Stretch],
+        working_spans: Sequence[_WorkingSpan],
         own_drops: Mapping[str, int],
     ) -> None:
-        unanswered = sum(each.probes for each in silent)
+        probes_of_all = sum(each.probes for each in silent)
         for each in silent:
             if now_ns - each.counted_ns < OUTAGE_NS:
                 continue
-            # Where nobody is answered any more, the silence of all is no chance, however seldom each of them sends.
-            together = newest_ns is not None and newest_ns < each.since_ns and unanswered >= OUTAGE_PROBES
-            if (together or each.probes >= OUTAGE_PROBES) and self._is_alone(each, now_ns, stretches):
+            # Where no session is answered any more, chance does not explain it, however seldom each of them sends.
+            together = newest_ns is not None and newest_ns < each.since_ns and probes_of_all >= OUTAGE_PROBES
+            if (together or each.probes >= OUTAGE_PROBES) and self._path_works(each, now_ns, working_spans):
                 others = newest_ns is not None and newest_ns > each.since_ns
                 drops = own_drops.get(each.tracker.session, 0)
                 each.tracker.start_outage(now_ns, own_drops=drops, others_answered=others)
-                self._out.append(each.tracker)
+                self._in_outage.append(each.tracker)
                 self._sampled_ns = 0  # who answers meanwhile is told at once
 
-    def _stretches(self, canaries: Canaries, alive: int) -> list[_Stretch]:
-        """The times for which the path lived without a break, the newest first.
+    def _working_spans(self, canaries: Canaries, answered_sessions: int) -> list[_WorkingSpan]:
+        """Return the spans of time in which the path worked without a break, the newest first.
 
-        Between two moments at which it lived it may have been dead, unless they are as close as such moments come: with
-        `alive` sessions answered there are some in each interval, and a look at them every quarter second.
+        Between two moments at which it worked it may have been dead, unless they are as close as such moments come: a
+        sweep sees one each quarter second, where that many sessions are answered in each interval.
         """
-        moments = sorted([*((ns, ns) for ns in self._lived), *canaries])
-        closest_ns = _MOST_APART_NS
-        if alive:
-            closest_ns = min(closest_ns, max(_LOOKS_APART_NS, 3 * self._interval_ns // alive))
-        stretches: list[_Stretch] = []
-        for sent_ns, answered_ns in moments:
-            if stretches and sent_ns - stretches[-1].to_ns <= closest_ns:
-                stretches[-1].answered_ns.append(answered_ns)
-                stretches[-1].to_ns = max(sent_ns, stretches[-1].to_ns)
-            else:
-                stretches.append(_Stretch([answered_ns], sent_ns))
-        return stretches[::-1]
+        moments = sorted([*((ns, ns) for ns in self._others_answered), *canaries])
+        break_ns = _MAX_BREAK_NS
+        if answered_sessions:
+            break_ns = min(break_ns, max(_MIN_BREAK_NS, 3 * self._interval_ns // answered_sessions))
 
-    def _is_alone(self, silent: _Silent, now_ns: int, stretches: Sequence[_Stretch]) -> bool:
-        """Whether the path lived without a break around a probe of the session's that has had its time, in its silence."""
-        for stretch in stretches:
-            begin_ns = next((ns for ns in stretch.answered_ns if ns >= silent.since_ns), None)
+        spans: list[_WorkingSpan] = []
+        for sent_ns, answered_ns in moments:
+            if spans and sent_ns - spans[-1].to_ns <= break_ns:
+                spans[-1].answered_ns.append(answered_ns)
+                spans[-1].to_ns = max(sent_ns, spans[-1].to_ns)
+            else:
+                spans.append(_WorkingSpan([answered_ns], sent_ns))
+        return spans[::-1]
+
+    def _path_works(self, silent: _Silent, now_ns: int, working_spans: Sequence[_WorkingSpan]) -> bool:
+        """True if, within the silence, the path worked without a break around an unanswered probe that has had its time."""
+        for span in working_spans:
+            begin_ns = next((ns for ns in span.answered_ns if ns >= silent.since_ns), None)
             if begin_ns is None:
-                break  # the older ones are over before it, too
-            between_ns = silent.tracker.sent_before_ns(min(stretch.to_ns, now_ns - self._patience_ns))
+                break  # the older ones end before the silence, too
+            between_ns = silent.tracker.sent_before_ns(min(span.to_ns, now_ns - self._patience_ns))
             if between_ns is not None and between_ns >= begin_ns:
                 return True
         return False
@@ -160,20 +166,25 @@ class OutageDetector:
         self,
         now_ns: int,
         trackers: Sequence[SessionTracker],
-        alive_ns: int,
+        answered_ns: int,
         unanswered_canaries: Sequence[int],
         resumed_ns: int,
     ) -> None:
-        firsts = [first for t in trackers if (first := t.unanswered()) is not None and first[1] > alive_ns]
+        firsts = [first for t in trackers if (first := t.unanswered()) is not None and first[1] > answered_ns]
         if not firsts:
             return
         since_ns = min(sent_ns for _, sent_ns in firsts)
         if now_ns - max(since_ns, resumed_ns) < OUTAGE_NS:
             return
-        tried = any(sent_ns >= since_ns and now_ns - sent_ns >= self._patience_ns for sent_ns in unanswered_canaries)
+
+        # Old flows may all be dead while the target lives: a canary must fail too, or the silence last twice as long.
+        canary_failed = any(
+            sent_ns >= since_ns and now_ns - sent_ns >= self._patience_ns for sent_ns in unanswered_canaries
+        )
         probes = [t.sent_between(since_ns, now_ns + 1) for t in trackers]
-        if sum(probes) < OUTAGE_PROBES or not (tried or now_ns - since_ns >= 2 * OUTAGE_NS):
+        if sum(probes) < OUTAGE_PROBES or not (canary_failed or now_ns - since_ns >= 2 * OUTAGE_NS):
             return
+
         self._blackout = _Blackout(since_ns, sum(probes), sum(t.sent_count for t in trackers))
         self._emit(BlackoutStarted(now_ns, since_ns, sum(count > 0 for count in probes)))
 
@@ -189,22 +200,25 @@ class OutageDetector:
         again = [t.answered_again_ns() if (t.reached_ns or 0) >= since_ns else None for t in trackers]
         answered = [*(ns for ns in again if ns is not None), *(ns for ns, _ in canaries if ns >= since_ns)]
         until_ns = max(since_ns, min(answered, default=now_ns))  # a loss threshold may be longer than the silence was
+
+        # What each session sent since is unanswered, but for what it sent once it was answered again.
         probes = blackout.probes + sum(t.sent_count for t in trackers) - blackout.sent_count
         for tracker, again_ns in zip(trackers, again, strict=True):
             probes -= tracker.sent_between(until_ns if again_ns is None else again_ns, now_ns + 1)
-        unanswered = sum(since_ns <= sent_ns < until_ns for sent_ns in unanswered_canaries)
+
+        canaries_lost = sum(since_ns <= sent_ns < until_ns for sent_ns in unanswered_canaries)
         self._blackout = None
-        self._emit(BlackoutEnded(now_ns, since_ns, until_ns, max(0, probes), unanswered))
+        self._emit(BlackoutEnded(now_ns, since_ns, until_ns, max(0, probes), canaries_lost))
 
 
 @dataclass(slots=True)
-class _Stretch:
-    """A time for which the path lived without a break."""
+class _WorkingSpan:
+    """A span of time in which the path worked without a break."""
 
     answered_ns: list[int]
-    """When answers came, in order..."""
+    """When answers came, in order."""
     to_ns: int
-    """...and when the last probe of it was sent."""
+    """When the last answered probe was sent."""
 
 
 class _Silent(NamedTuple):
@@ -216,23 +230,23 @@ class _Silent(NamedTuple):
     counted_ns: int
     """From when its silence counts: this client may have stood still."""
     probes: int
-    """Unanswered so far."""
+    """Unanswered probes so far."""
 
 
 class _Blackout(NamedTuple):
-    """A blackout that was told."""
+    """A blackout that goes on."""
 
     since_ns: int
     probes: int
-    """Sent in it up to its telling..."""
+    """Sent in it when it was told."""
     sent_count: int
-    """...when all sessions had sent so many."""
+    """Sent by all sessions in the whole run when it was told."""
 
 
-def _silent(now_ns: int, behind: Iterable[SessionTracker], resumed_ns: int) -> list[_Silent]:
-    """The sessions that are unanswered for longer than a probe's time, and in no outage."""
+def _silent(now_ns: int, unanswered: Iterable[SessionTracker], resumed_ns: int) -> list[_Silent]:
+    """Return the sessions that are unanswered for longer than a probe's time, and in no outage."""
     found = []
-    for tracker in behind:
+    for tracker in unanswered:
         first = None if tracker.in_outage else tracker.unanswered()
         if first is not None and now_ns - first[1] >= _PATIENCE_NS:
             seq, sent_ns = first
@@ -241,13 +255,14 @@ def _silent(now_ns: int, behind: Iterable[SessionTracker], resumed_ns: int) -> l
 
 
 def _sample(now_ns: int, trackers: Iterable[SessionTracker]) -> PathsAnswered:
-    """Who answers the sessions that are in no outage, and behind which addresses."""
+    """Return who answers the sessions that are in no outage, and through which addresses."""
     pods: dict[tuple[str, bytes | None], int] = {}
     ingress: dict[str, int] = {}
     for tracker in trackers:
         who, sent_ns = tracker.serving, tracker.reached_ns
         if tracker.in_outage or who is None or sent_ns is None:
             continue
+        # Of each pod and address the newest answered probe counts.
         if who.pod is not None:
             key = (who.pod, who.instance)
             pods[key] = max(sent_ns, pods.get(key, 0))
