@@ -334,7 +334,7 @@ async def test_two_runs_in_one_record_are_told(run: Run, affinity_tester: Path, 
 def test_a_line_of_any_kind_is_read_in_bounded_memory(
     affinity_tester: Path, tmp_path: Path, line: bytes, what: str
 ) -> None:
-    header = json.dumps({"record": "affinity-tester", "format": 2, "version": "0.1.0"}).encode() + b"\n"
+    header = json.dumps({"record": "affinity-tester", "format": 3, "version": "0.1.0"}).encode() + b"\n"
     with gzip.open(record := tmp_path / "run.gz", "wb", compresslevel=1) as file:
         file.write(header)
         for _ in range(200 if line[0] == ord("x") else 1):
@@ -351,7 +351,7 @@ def test_a_record_that_lacks_events_says_so(affinity_tester: Path, tmp_path: Pat
         '"port":9},"target_name":"x","sessions":1,"interval_ns":1,"loss_threshold_ns":1,"request_size":288,'
         '"connected":false,"lost_guarantees":[]}\n'
     )
-    header = '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n'
+    header = '{"record":"affinity-tester","format":3,"version":"0.1.0"}\n'
     (record := tmp_path / "run").write_text(header + started + '{"record":"left out","events":7}\n')
     lacks = "7 events are missing before line 3, nobody took them in time"
     assert reported(affinity_tester, record)[:2] == (3, f"warning: the record {record} is incomplete: {lacks}\n")

@@ -16,7 +16,9 @@ from affinity_tester.cluster.reflector import Kept, Listing, Pace, Reflector
 from affinity_tester.cluster.watch import SAMPLE_LEAST_NS, PoolWatch
 from affinity_tester.core.events import (
     ApiServerAnswered,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Event,
     NodeAddresses,
     PoolConfirmed,
@@ -43,6 +45,11 @@ CUT = "the connection to the API server broke"
 
 def pool(*endpoints: Endpoint, spec: tuple[tuple[str, str], ...] = SPEC) -> PoolSnapshot:
     return PoolSnapshot(frozenset(endpoints), spec)
+
+
+def blind(at_ns: int, trouble: ClusterAction, resource: str = "", detail: str = "") -> ClusterEvent:
+    """What the watch says that it cannot see."""
+    return ClusterEvent(at_ns, ClusterSubject.WATCH, "media/turn", trouble, resource=resource, detail=detail)
 
 
 @pytest.fixture
@@ -93,7 +100,9 @@ async def test_pool_changes_are_told_as_they_are_heard(api: FakeApi, watch: Pool
     api.put("services", service(externalTrafficPolicy="Local"))
     spec = (SPEC[0], ("externalTrafficPolicy", "Local"), *SPEC[2:])
     assert await told.at(4000, 2) == [
-        ClusterEvent(4000, "service", "media/turn", "changed: externalTrafficPolicy"),
+        ClusterEvent(
+            4000, ClusterSubject.SERVICE, "media/turn", ClusterAction.FIELDS_CHANGED, fields=("externalTrafficPolicy",)
+        ),
         PoolObserved(4000, 1000, 4000, pool(B, C, spec=spec)),
     ]
 
@@ -106,7 +115,7 @@ async def test_repacked_slices_nodes_and_hints_do_not_change_the_pool(
     api.put("endpointslices", endpoint_slice({**endpoint("a", "n9"), "hints": {"forZones": [{"name": "z"}]}}))
     api.put("endpointslices", endpoint_slice(name="other", of="other"))
     api.put("nodes", node("n3"))
-    assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+    assert await told.at(2000) == [ClusterEvent(2000, ClusterSubject.NODE, "n3", ClusterAction.ADDED)]
     assert await watch.confirm()
     assert told.take() == [PoolConfirmed(2000, 2000)]
 
@@ -116,21 +125,21 @@ async def test_a_load_balancer_s_new_address_is_an_event_and_no_pool_change(
 ) -> None:
     told.now = 2000
     api.put("services", service(ingress=("203.0.113.9",)))
-    what = "load-balancer address changed 203.0.113.7 -> 203.0.113.9"
-    assert await told.at(2000) == [ClusterEvent(2000, "service", "media/turn", what)]
+    changed = ClusterEvent(2000, ClusterSubject.SERVICE, "media/turn", ClusterAction.ADDRESS_CHANGED)
+    assert await told.at(2000) == [replace(changed, old=("203.0.113.7",), new=("203.0.113.9",))]
 
 
 async def test_a_deleted_service_and_its_return(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     told.now = 2000
     api.delete("services", "turn")
     assert await told.at(2000, 2) == [
-        ClusterEvent(2000, "service", "media/turn", "deleted"),
+        ClusterEvent(2000, ClusterSubject.SERVICE, "media/turn", ClusterAction.DELETED),
         PoolObserved(2000, 1000, 2000, pool(A, B, spec=())),
     ]
     told.now = 3000
     api.put("services", service())
     assert await told.at(3000, 2) == [
-        ClusterEvent(3000, "service", "media/turn", "created"),
+        ClusterEvent(3000, ClusterSubject.SERVICE, "media/turn", ClusterAction.CREATED),
         PoolObserved(3000, 1000, 3000, pool(A, B)),
     ]
 
@@ -143,28 +152,33 @@ async def test_what_happens_around_the_pool(api: FakeApi, watch: PoolWatch, told
     api.delete("nodes", "n3", "")
     names = (("10.0.0.1", "n1"), ("10.0.0.2", "n2"), ("10.0.0.3", "n3"))
     assert await told.at(2000, 5) == [
-        ClusterEvent(2000, "node", "n3", "added"),
+        ClusterEvent(2000, ClusterSubject.NODE, "n3", ClusterAction.ADDED),
         NodeAddresses(2000, names),
-        *[ClusterEvent(2000, "node", "n3", what) for what in ("Ready", "cordoned", "removed")],
+        *[
+            ClusterEvent(2000, ClusterSubject.NODE, "n3", ClusterAction(each))
+            for each in ("ready", "cordoned", "removed")
+        ],
     ]
     api.put("pods", pod("a", restarts=1, end="OOMKilled"))
     api.put("pods", pod("z", labels={"app": "other"}, restarts=1))
     api.put("pods", proxy("kube-proxy-1", restarts=1))
     assert sorted(await told.at(2000, 2), key=str) == [
-        ClusterEvent(2000, "pod", "a", 'restarted on node "n1" (its container ended with OOMKilled)'),
-        ClusterEvent(2000, "proxy", "kube-proxy-1", 'restarted on node "n1"'),
+        ClusterEvent(2000, ClusterSubject.POD, "a", ClusterAction.RESTARTED, node="n1", last_end="OOMKilled"),
+        ClusterEvent(2000, ClusterSubject.PROXY, "kube-proxy-1", ClusterAction.RESTARTED, node="n1"),
     ]
 
 
 async def test_pods_of_a_new_selector_are_watched_instead(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     api.put("pods", pod("z", labels={"app": "other"}))
     api.put("services", service(selector={"app": "other"}))
-    assert await told.at(1000) == [ClusterEvent(1000, "service", "media/turn", "changed: selector")]
+    assert await told.at(1000) == [
+        ClusterEvent(1000, ClusterSubject.SERVICE, "media/turn", ClusterAction.FIELDS_CHANGED, fields=("selector",))
+    ]
     await until(lambda: api.asked[-1][2].get("labelSelector") == "app=other" and api.asked[-1][0] == "watch")
     await until(lambda: len(api.streams) == 7)
     api.put("pods", pod("a", restarts=1))
     api.put("pods", pod("z", labels={"app": "other"}, restarts=1))
-    assert await told.at(1000) == [ClusterEvent(1000, "pod", "z", 'restarted on node "n1"')]
+    assert await told.at(1000) == [ClusterEvent(1000, ClusterSubject.POD, "z", ClusterAction.RESTARTED, node="n1")]
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
@@ -330,7 +344,7 @@ async def test_a_failed_list_confirms_nothing(api: FakeApi, watch: PoolWatch, to
     api.statuses = [500]
     assert not await watch.confirm()
     api.put("nodes", node("n3"))
-    assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+    assert await told.at(2000) == [ClusterEvent(2000, ClusterSubject.NODE, "n3", ClusterAction.ADDED)]
 
 
 async def test_a_gap_that_begins_meanwhile_is_not_confirmed_away(
@@ -476,7 +490,7 @@ async def test_changes_of_one_half_wait_while_the_other_is_down(api: FakeApi, wa
     assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
     api.put("endpointslices", endpoint_slice(endpoint("a")))
     api.put("nodes", node("n3"))  # it is told, so the change before it was heard
-    assert await told.at(2000) == [ClusterEvent(2000, "node", "n3", "added")]
+    assert await told.at(2000) == [ClusterEvent(2000, ClusterSubject.NODE, "n3", ClusterAction.ADDED)]
     told.now = 3000
     api.status = None
     assert await told.at(3000) == [PoolObserved(3000, 1000, 2000, pool(A), 1000)]
@@ -581,7 +595,7 @@ async def test_a_killed_api_server_is_one_line_and_the_watch_resumes_when_it_is_
     api.put("nodes", node("n3"))
     await api.start()
     assert sorted(await told.at(3000, 2), key=str) == [
-        ClusterEvent(3000, "node", "n3", "added"),
+        ClusterEvent(3000, ClusterSubject.NODE, "n3", ClusterAction.ADDED),
         PoolObserved(3000, 1000, 3000, pool(B), 3000),
     ]
     await until(lambda: len(api.streams) == 7)
@@ -622,14 +636,11 @@ async def test_what_is_refused_is_said_once_and_the_rest_goes_on(
     api.forbidden = {f"list /api/v1/{path}" for path in ("nodes", "pods", "namespaces/media/pods")}
     async with watching() as watch:
         assert watch.unwatched is None
-        said = [
-            "cannot list nodes: node events will be missing",
-            "cannot list pods in all namespaces: proxy events will be missing",
-            "cannot list pods in namespace media: restarts of backend pods will be missing",
-        ]
-        assert sorted(told.take(), key=lambda event: getattr(event, "what", "")) == [
+        assert sorted(told.take(), key=lambda event: getattr(event, "resource", "")) == [
             PoolObserved(1000, 1000, 1000, pool(A, B), 1000),
-            *[ClusterEvent(1000, "watch", "media/turn", what) for what in said],
+            blind(1000, ClusterAction.LIST_FORBIDDEN, "nodes"),
+            blind(1000, ClusterAction.LIST_FORBIDDEN, "pods", "media"),
+            blind(1000, ClusterAction.LIST_FORBIDDEN, "proxies"),
         ]
 
 
@@ -640,9 +651,7 @@ async def test_without_the_service_the_pool_is_its_endpoints(
     async with watching() as watch:
         assert watch.unwatched is None
         assert watch.snapshot == pool(A, B, spec=())
-        missing = "changes of the Service and restarts of its pods will be missing"
-        what = f"cannot list services in namespace media: {missing}"
-        assert ClusterEvent(1000, "watch", "media/turn", what) in told.take()
+        assert blind(1000, ClusterAction.LIST_FORBIDDEN, "services", "media") in told.take()
         api.deaf = True
         api.put("endpointslices", endpoint_slice(endpoint("a")))
         assert not await watch.confirm()
@@ -661,7 +670,7 @@ async def test_refused_slices_leave_the_pool_unwatched(api: FakeApi, watching: C
         told.take()
         await until(lambda: len(api.streams) == 6)
         api.put("nodes", node("n3"))
-        assert await told.at(1000) == [ClusterEvent(1000, "node", "n3", "added")]
+        assert await told.at(1000) == [ClusterEvent(1000, ClusterSubject.NODE, "n3", ClusterAction.ADDED)]
 
 
 async def test_rights_that_are_taken_away_later_are_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
@@ -675,9 +684,7 @@ async def test_rights_that_are_taken_away_later_are_a_gap(api: FakeApi, watch: P
 async def test_it_says_when_no_proxy_can_be_seen(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
     api.objects["pods"] = {}
     async with watching():
-        proxies = "kube-proxy, cilium, calico-node, kube-router or ovn"
-        what = f"no pod of {proxies} can be seen: proxy events will be missing"
-        assert ClusterEvent(1000, "watch", "media/turn", what) in told.events
+        assert blind(1000, ClusterAction.NO_PROXY_SEEN) in told.events
 
 
 async def test_each_proxy_is_seen_once(api: FakeApi, watch: PoolWatch, told: Told) -> None:
@@ -708,9 +715,8 @@ async def test_an_internal_error_is_one_event_and_a_gap(
         patch.setattr(watch._slices, "_keep", fail)
         told.now = 2000
         api.put("endpointslices", endpoint_slice(endpoint("a")))
-        failed = "the watch of slices failed by an internal error (KeyError: 'bug')"
         assert await told.at(2000, 2) == [
-            ClusterEvent(2000, "watch", "media/turn", failed),
+            blind(2000, ClusterAction.INTERNAL_ERROR, "slices", "KeyError: 'bug'"),
             PoolUnobserved(2000, 1000, "an internal error (KeyError)"),
         ]
         assert not await watch.confirm()
@@ -752,7 +758,7 @@ async def test_what_cannot_be_read_in_a_gap_is_said(api: FakeApi, watch: PoolWat
     api.cut("endpointslices")
     assert await told.at(2000, 2) == [
         PoolUnobserved(2000, 1000, CUT),
-        ClusterEvent(2000, "watch", "media/turn", NO_FLAG),
+        blind(2000, ClusterAction.UNREADABLE, detail=NO_FLAG),
     ]
 
 
@@ -773,13 +779,13 @@ async def test_other_objects_that_cannot_be_read_are_told_and_left_as_they_were(
     api.put("nodes", node("n1", ready="yes", internal="10.0.0.1"))
     api.put("nodes", node("n1", ready="yes", internal="10.0.0.1"))
     odd = 'Node "n1" cannot be read: status.conditions[1].status is none of True, False, Unknown'
-    assert await told.at(1000) == [ClusterEvent(1000, "watch", "media/turn", odd)]
+    assert await told.at(1000) == [blind(1000, ClusterAction.UNREADABLE, detail=odd)]
     for number in range(30):
         api.put("nodes", node(f"x{number}", ready="yes"))
     api.put("nodes", node("n3"))
     events = await told.at(1000, 21)
     assert [event.name for event in events if isinstance(event, ClusterEvent)] == [*["media/turn"] * 20, "n3"]
-    assert getattr(events[-2], "what", "") == "more objects cannot be read"
+    assert events[-2] == blind(1000, ClusterAction.MORE_UNREADABLE)
     api.cut("nodes")
     await until(lambda: "nodes" not in {stream.resource for stream in api.streams})
     await api.watched("nodes")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from diagnosing import S, World
 
 from affinity_tester.core.diagnosis import CATALOGUE
-from affinity_tester.core.events import Certainty, Diagnosis
+from affinity_tester.core.events import Certainty, ClientFaultKind, ClusterAction, ClusterSubject, Diagnosis
 
 Deed = Callable[[World], object]
 
@@ -20,7 +20,7 @@ def world(*deeds: tuple[float, Deed], watched: bool, **kw: object) -> World:
 def wipe(w: World) -> None:
     w.move(w.on(ip="10.0.0.1"))
     if w.watched:
-        w.tell("proxy", "kube-proxy-x7k2p", 'restarted on node "n1"')
+        w.tell(ClusterSubject.PROXY, "kube-proxy-x7k2p", ClusterAction.RESTARTED, node="n1")
 
 
 def new_ports(*sessions: int) -> Deed:
@@ -38,7 +38,7 @@ def answered(w: World) -> None:
 
 def rehash(w: World) -> None:
     if w.watched:
-        w.tell("node", "n4", "Ready")
+        w.tell(ClusterSubject.NODE, "n4", ClusterAction.READY)
     w.move(range(5), node=4)
 
 
@@ -61,7 +61,7 @@ def hung(w: World) -> None:
 def node_dies(w: World) -> None:
     w.dead.update(w.on(ip="10.0.0.1"))
     if w.watched:
-        w.tell("node", "n1", "not Ready")
+        w.tell(ClusterSubject.NODE, "n1", ClusterAction.NOT_READY)
 
 
 def node_drains(w: World) -> None:
@@ -81,13 +81,13 @@ def nat_moves(w: World) -> None:
 
 def socket_changes(w: World) -> None:
     nat_moves(w)
-    w.fault(1, "local-address", "this machine's own address changed: 192.168.0.9 -> 198.51.100.1")
+    w.fault(1, ClientFaultKind.LOCAL_ADDRESS, "this machine's own address changed: 192.168.0.9 -> 198.51.100.1")
 
 
 def balancer_made_anew(w: World) -> None:
     silent()(w)
     if w.watched:
-        w.tell("service", "media/turn", "changed: annotations")
+        w.tell(ClusterSubject.SERVICE, "media/turn", ClusterAction.FIELDS_CHANGED, fields=("annotations",))
 
 
 def terminates(w: World) -> None:
@@ -155,7 +155,7 @@ def on_one_pod(w: World) -> None:
 
 def drops(w: World) -> None:
     for session in (1, 2):
-        w.fault(session, "socket-drops", "8 replies dropped at this machine's full socket buffer")
+        w.fault(session, ClientFaultKind.SOCKET_DROPS, "8 replies dropped at this machine's full socket buffer")
 
 
 # --- what every diagnosis must be ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
@@ -16,7 +17,10 @@ from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
     ClientFault,
+    ClientFaultKind,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Counts,
     Diagnosis,
     Event,
@@ -147,8 +151,8 @@ class World:
         seen = TransportAddress(ip or who.reflexive.ip, port or self.rng.randrange(1024, 65536))
         self.flows[session] = who._replace(reflexive=seen)
 
-    def tell(self, subject: str, name: str, what: str) -> None:
-        self.emit(ClusterEvent(self.now, subject, name, what))
+    def tell(self, subject: ClusterSubject, name: str, action: ClusterAction, **facts: Any) -> None:
+        self.emit(ClusterEvent(self.now, subject, name, action, **facts))
 
     def pool(self, pod: str | None = None, **conditions: bool) -> None:
         """Change a pod's conditions, or without any remove it; tell the pool."""
@@ -167,7 +171,7 @@ class World:
         self.watched = False
         self.emit(PoolUnobserved(self.now, self.now, "the API server does not answer"))
 
-    def fault(self, session: int, fault: str, detail: str = "") -> None:
+    def fault(self, session: int, fault: ClientFaultKind, detail: str = "") -> None:
         self.emit(ClientFault(self.now, self.name(session), fault, detail))
 
     def icmp(self, session: int, error: str, offender: str | None = None) -> None:

@@ -7,7 +7,7 @@ from deeds import Deed, is_sound, rehash, removed, silent, vip_moves, wipe, worl
 from diagnosing import TARGET, World
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Certainty
+from affinity_tester.core.events import Certainty, ClientFaultKind
 from affinity_tester.core.identity import Identity
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
@@ -131,8 +131,8 @@ def test_affinity_that_each_node_seems_to_keep_may_be_one_that_is_spread() -> No
 
 
 def test_probes_refused_for_want_of_an_address_are_not_the_machines_load() -> None:
-    refused: Deed = lambda w: w.fault(1, "send-error", "ENETUNREACH: Network is unreachable")  # noqa: E731
-    moved: Deed = lambda w: w.fault(1, "local-address", "this machine's own address changed: a -> b")  # noqa: E731
+    refused: Deed = lambda w: w.fault(1, ClientFaultKind.SEND_ERROR, "ENETUNREACH: Network is unreachable")  # noqa: E731
+    moved: Deed = lambda w: w.fault(1, ClientFaultKind.LOCAL_ADDRESS, "this machine's own address changed: a -> b")  # noqa: E731
     counts = {"send_errors": 50}
     assert world((4, refused), (4, moved), watched=False, own_counts=counts).run().named == [("client-socket", LIKELY)]
     both_ = world((1, refused), (4, moved), watched=False, own_counts=counts).run().named

@@ -11,7 +11,7 @@ from affinity_tester.cluster.api import Api
 from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.reflector import Listener, Pace, Reflector
-from affinity_tester.core.events import ClusterEvent, Event
+from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Event
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Lookout:
         self.now_ns = now_ns
         self.pace = pace
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._said: set[str] = set()
+        self._said: set[tuple[ClusterAction, str, str]] = set()
         self._unread: set[str] = set()
 
     def reflector(
@@ -67,14 +67,15 @@ class Lookout:
         changed: Callable[[str, T | None, T | None, When | None], None],
         *,
         refused: str,
+        namespace: str = "",
         listed: Callable[[When, bool], None] = lambda _when, _missed: None,
         labels: str = "",
     ) -> Reflector[T]:
-        """A reflector whose interruptions leave the pool known; `refused` is said where it may not list."""
+        """A reflector whose interruptions leave the pool known; where it may not list, `refused` and `namespace` say what."""
         what = path.rpartition("/")[2]
         heard: Listener[T] = Listener(
             changed=changed,
-            refused=lambda _reason: self.say(refused),
+            refused=lambda _reason: self.say(ClusterAction.LIST_FORBIDDEN, refused, namespace),
             failed=partial(self.failed, what),
             listed=listed,
             unread=self.unread,
@@ -101,27 +102,29 @@ class Lookout:
                 except Exception as error:
                     self._emit_error = error
 
-    def say(self, sentence: str) -> None:
+    def say(self, trouble: ClusterAction, resource: str = "", detail: str = "") -> None:
         """Tell once what cannot be watched."""
-        if sentence not in self._said:
-            self._said.add(sentence)
-            self.tell(ClusterEvent(self.now_ns(), "watch", self._subject, sentence))
+        if (trouble, resource, detail) not in self._said:
+            self._said.add((trouble, resource, detail))
+            now_ns = self.now_ns()
+            event = ClusterEvent(now_ns, ClusterSubject.WATCH, self._subject, trouble, resource=resource, detail=detail)
+            self.tell(event)
 
     def unread(self, error: ObjectError) -> None:
         """Tell once of each object that cannot be read, as long as they are not many."""
         if len(self._unread) < UNREAD_TOLD:
             self._unread.add(str(error))
-            self.say(str(error))
+            self.say(ClusterAction.UNREADABLE, detail=str(error))
         elif str(error) not in self._unread:
-            self.say("more objects cannot be read")
+            self.say(ClusterAction.MORE_UNREADABLE)
 
-    def has_said(self, sentence: str) -> bool:
+    def has_said(self, trouble: ClusterAction, resource: str = "", detail: str = "") -> bool:
         """Whether that was told."""
-        return sentence in self._said
+        return (trouble, resource, detail) in self._said
 
     def failed(self, what: str, error: Exception) -> None:
         """This program erred."""
-        self.say(f"the watch of {what} failed by an internal error ({type(error).__name__}: {error})")
+        self.say(ClusterAction.INTERNAL_ERROR, what, f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
         """End all tasks. Raises what `emit` raised."""

@@ -7,7 +7,7 @@ from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.lookout import Lookout
 from affinity_tester.cluster.objects import Node, Pod, parse_node, parse_pod
 from affinity_tester.cluster.reflector import Reflector
-from affinity_tester.core.events import NodeAddresses
+from affinity_tester.core.events import ClusterAction, NodeAddresses
 
 PROXY_LABELS = (
     "k8s-app in (kube-proxy,cilium,calico-node,kube-router)",
@@ -15,12 +15,6 @@ PROXY_LABELS = (
     "app=ovnkube-node,component!=kube-proxy,k8s-app notin (kube-proxy,cilium,calico-node,kube-router)",
 )
 """The pods that forward a Service's packets, by the labels of their usual manifests; no pod fits two of them."""
-
-NO_NODES = "cannot list nodes: node events will be missing"
-NO_PROXIES = "cannot list pods in all namespaces: proxy events will be missing"
-UNSEEN_PROXIES = (
-    "no pod of kube-proxy, cilium, calico-node, kube-router or ovn can be seen: proxy events will be missing"
-)
 
 
 class Surroundings:
@@ -30,15 +24,13 @@ class Surroundings:
         """`namespace`: of the backend pods."""
         self._lookout = lookout
         self._namespace = namespace
-        self._nodes = lookout.beside(
-            "/api/v1/nodes", parse_node, self._on_node, refused=NO_NODES, listed=self._on_nodes
-        )
+        self._nodes = lookout.beside("/api/v1/nodes", parse_node, self._on_node, refused="nodes", listed=self._on_nodes)
         self._proxies = [
-            lookout.beside("/api/v1/pods", parse_pod, self._on_proxy, refused=NO_PROXIES, labels=labels)
+            lookout.beside("/api/v1/pods", parse_pod, self._on_proxy, refused="proxies", labels=labels)
             for labels in PROXY_LABELS
         ]
         self._pods: Reflector[Pod] | None = None
-        self._images: dict[tuple[str, str], str] = {}
+        self._images: dict[tuple[str, str], tuple[str, ...]] = {}
         self._node_names: dict[str, str] = {}
         """Nodes by their InternalIPs, those that are gone too."""
         self._told_names: tuple[tuple[str, str], ...] = ()
@@ -52,9 +44,10 @@ class Surroundings:
     def watch_pods(self, selector: tuple[tuple[str, str], ...]) -> None:
         """Watch the pods that the Service selects, instead of those that it selected before."""
         path = f"/api/v1/namespaces/{self._namespace}/pods"
-        refused = f"cannot list pods in namespace {self._namespace}: restarts of backend pods will be missing"
         labels = ",".join(f"{name}={value}" for name, value in selector)
-        self._pods = self._lookout.beside(path, parse_pod, self._on_pod, refused=refused, labels=labels)
+        self._pods = self._lookout.beside(
+            path, parse_pod, self._on_pod, refused="pods", namespace=self._namespace, labels=labels
+        )
         self._lookout.spawn("pods", self._pods.run())
 
     async def settled(self) -> None:
@@ -64,8 +57,10 @@ class Surroundings:
             await self._pods.settled.wait()
         for reflector in self._proxies:
             await reflector.settled.wait()
-        if not any(reflector.items for reflector in self._proxies) and not self._lookout.has_said(NO_PROXIES):
-            self._lookout.say(UNSEEN_PROXIES)
+        if not any(reflector.items for reflector in self._proxies) and not self._lookout.has_said(
+            ClusterAction.LIST_FORBIDDEN, "proxies"
+        ):
+            self._lookout.say(ClusterAction.NO_PROXY_SEEN)
 
     def _on_node(self, key: str, old: Node | None, new: Node | None, when: When | None) -> None:
         name = key.removeprefix("/")

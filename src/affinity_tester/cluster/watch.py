@@ -20,7 +20,7 @@ from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_se
 from affinity_tester.cluster.poolview import SERVICE, SLICES, PoolView
 from affinity_tester.cluster.reflector import Listener, Pace, Reflector
 from affinity_tester.cluster.surroundings import Surroundings
-from affinity_tester.core.events import ApiServerAnswered, Event
+from affinity_tester.core.events import ApiServerAnswered, ClusterAction, Event
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.settings import NS_PER_S
 
@@ -214,6 +214,5 @@ class PoolWatch:
         self._refused = f"cannot list endpointslices in namespace {self._ref.namespace} ({reason})"
 
     def _refuse_service(self, _reason: str) -> None:
-        missing = "changes of the Service and restarts of its pods will be missing"
-        self._lookout.say(f"cannot list services in namespace {self._ref.namespace}: {missing}")
+        self._lookout.say(ClusterAction.LIST_FORBIDDEN, "services", self._ref.namespace)
         self._pool.without_service()

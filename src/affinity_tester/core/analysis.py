@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Self
 
 from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
-from affinity_tester.core.diagnosis.wording import distance
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
@@ -21,12 +20,14 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     ClusterEvent,
+    ClusterSubject,
     Event,
     FirstAnswer,
     Incident,
     IncidentClosed,
     IncidentOngoing,
     Judgement,
+    NearFact,
     NodeAddresses,
     OutageJudged,
     PoolConfirmed,
@@ -47,6 +48,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.incidents import Incidents, Story
 from affinity_tester.core.judge import Judge, Judged
 from affinity_tester.core.outage_judge import OutageJudge
+from affinity_tester.core.pool import EndpointChange
 from affinity_tester.core.pool_timeline import PoolTimeline, without
 from affinity_tester.core.verdict import Blackout, Evidence, give_verdict
 
@@ -164,8 +166,8 @@ class RunAnalysis:
         self._facts = Facts(rules.settle_ns)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
-        self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
-        """What happened in the cluster, as (time, words)."""
+        self._near: deque[tuple[int, ClusterEvent | EndpointChange]] = deque(maxlen=_NEAR_EVENTS)
+        """What happened in the cluster and in the pool, and when."""
         self._judged: dict[_Key, tuple[Judgement, bool | None]] = {}
         """The newest judgements, which a late reply may still replace."""
         self._judged_for_good: Counter[tuple[Judgement, bool | None]] = Counter()
@@ -227,14 +229,15 @@ class RunAnalysis:
                 self._judged.pop((session, "change", change.number), None)
             case FirstAnswer(identity=who) if who.pod is not None:
                 self._meet_pod(who.pod, event.at_ns)
-            case ClusterEvent() if event.subject != "watch":  # what the client may not see happened to nobody
-                self._near.append((event.at_ns, f"{event.subject} {_quoted(event.name)}{event.what}"))
+            case ClusterEvent(subject=subject):
+                if subject is not ClusterSubject.WATCH:  # what the client may not see happened to nobody
+                    self._near.append((event.at_ns, event))
             case NodeAddresses(names=names):
                 self._nodes = dict(names)
             case PoolObserved():
                 change_of_pool = self._timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.asked_ns)
                 if change_of_pool is not None:
-                    self._near += [(change_of_pool.to_ns, what) for what in change_of_pool.what]
+                    self._near += [(change_of_pool.to_ns, change) for change in change_of_pool.changes]
             case PoolConfirmed():
                 self._timeline.confirmed(event.asked_ns)
             case PoolUnobserved():
@@ -291,7 +294,7 @@ class RunAnalysis:
         """A story, with what was near it and what it may be; both count from when it first showed."""
         reach_ns, shown_ns = self.rules.settle_ns, story.shown_ns
         near = [
-            f"{what} {distance(at_ns, shown_ns)}"
+            _near_fact(at_ns, shown_ns, what)
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
@@ -372,5 +375,7 @@ class RunAnalysis:
         return told
 
 
-def _quoted(name: str) -> str:
-    return f'"{name}" ' if name else ""
+def _near_fact(at_ns: int, shown_ns: int, what: ClusterEvent | EndpointChange) -> NearFact:
+    if isinstance(what, ClusterEvent):
+        return NearFact(at_ns, at_ns - shown_ns, event=what)
+    return NearFact(at_ns, at_ns - shown_ns, change=what)

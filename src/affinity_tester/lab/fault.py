@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.mangle import Mangler
 from affinity_tester.lab.parameter import TIME, parameter, read_time
@@ -161,10 +161,19 @@ class Bench:
         """The time of the run."""
         return clock.now_ns()
 
-    def tell(self, subject: str, name: str, what: str) -> None:
+    def tell(
+        self,
+        subject: ClusterSubject,
+        name: str,
+        action: ClusterAction,
+        *,
+        node: str = "",
+        fields: tuple[str, ...] = (),
+    ) -> None:
         """Something happened in the cluster; it is told after the fault itself."""
         if self._stage is not None:
-            self._stage.control.tell(subject, name, what)
+            event = ClusterEvent(self.now_ns(), subject, name, action, node=node, fields=fields)
+            self._stage.control.tell(event)
 
     def choose(self, count: int, family: Family, *purpose: object) -> tuple[TransportAddress, ...]:
         """Choose up to `count` flows at random, those first that no fault of this family has touched."""

@@ -9,6 +9,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
     ClientFault,
+    ClientFaultKind,
     CrossDelivered,
     DuplicateDiffers,
     NetworkError,
@@ -138,7 +139,7 @@ def _touched(ledger: Ledger, injection: Injection) -> Iterator[Seen]:
 
 def caused_ns(event: SessionEvent) -> int:
     """About when what this tells happened: drops are counted when the losses that they made are."""
-    drops = isinstance(event, ClientFault) and event.fault == "socket-drops"
+    drops = isinstance(event, ClientFault) and event.fault is ClientFaultKind.SOCKET_DROPS
     return event.at_ns - LOSS_NS if drops else event.at_ns
 
 

@@ -24,6 +24,7 @@ from affinity_tester.core.doubt import LONG_NS, DoubtPlan
 from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
+    ClientFaultKind,
     Counts,
     Event,
     FirstAnswer,
@@ -33,7 +34,6 @@ from affinity_tester.core.events import (
     RunStarted,
     RunSummary,
     SendingStopped,
-    SessionExhausted,
     SessionStarted,
     SessionStats,
     StatsTick,
@@ -339,7 +339,7 @@ class _Client:
             if session.tracker.sent_count < MAX_PROBES:
                 session.send()
                 if session.tracker.sent_count == MAX_PROBES:
-                    self._emit(SessionExhausted(now_ns, session.name))
+                    self._emit(ClientFault(now_ns, session.name, ClientFaultKind.EXHAUSTED))
 
     def _notice_stall(self, now_ns: int) -> None:
         """Called by both timers, the sweep's four times a second: what comes a second late stood still."""
@@ -459,7 +459,8 @@ class _Client:
                 if who.pod is None and may_name_pod:
                     self._emit(ForeignServer(at_ns, who.software))
             case (
-                ChangeSeen(at_ns=at_ns, session=session) | ClientFault(at_ns=at_ns, session=session, fault="send-error")
+                ChangeSeen(at_ns=at_ns, session=session)
+                | ClientFault(at_ns=at_ns, session=session, fault=ClientFaultKind.SEND_ERROR)
             ) if at_ns - self._sources_checked_ns > NS_PER_S:
                 self._sources_checked_ns = at_ns
                 for route in self._routes.values():
@@ -476,7 +477,7 @@ class _Client:
             route.source = source
             of_route = [each.name for each in self._sessions if each.target == route.address]
             name = session if session in of_route else of_route[0]
-            self._emit(ClientFault(now_ns, name, "local-address", detail))
+            self._emit(ClientFault(now_ns, name, ClientFaultKind.LOCAL_ADDRESS, detail))
 
 
 def _why_refused(error: str, *, keyed: bool) -> str:

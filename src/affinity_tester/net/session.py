@@ -13,6 +13,7 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ClientFault,
+    ClientFaultKind,
     Counts,
     CrossDelivered,
     Event,
@@ -175,7 +176,7 @@ class Session:
                 return again_ns
         self.send_errors += 1
         name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
-        fault = "local-address" if failure.errno in ADDRESS_ERRNOS else "send-error"
+        fault = ClientFaultKind.LOCAL_ADDRESS if failure.errno in ADDRESS_ERRNOS else ClientFaultKind.SEND_ERROR
         self._tell_once((fault, name), ClientFault(now_ns, self.name, fault, f"{name}: {failure.strerror}"))
         return 0
 
@@ -303,7 +304,7 @@ class Session:
             self._noticed.notice(now_ns, drops - self.drops)
             self.drops = drops
             detail = f"{drops:,} datagrams dropped at this machine's full socket buffer"
-            self._tell_once(("drops",), ClientFault(now_ns, self.name, "socket-drops", detail))
+            self._tell_once(("drops",), ClientFault(now_ns, self.name, ClientFaultKind.SOCKET_DROPS, detail))
 
     def drops_since_reply(self) -> int:
         """How many replies its full buffer dropped in its silence, at most.

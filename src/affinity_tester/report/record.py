@@ -1,6 +1,6 @@
 """The run record: every event of a run, lossless, as JSON lines, so that a run can be shown and judged again.
 
-The first line is `{"record": "affinity-tester", "format": 2, "version": "<tool>"}`; each further line is one event, by
+The first line is `{"record": "affinity-tester", "format": 3, "version": "<tool>"}`; each further line is one event, by
 the name of its class and its fields. Bytes are hex, enumerations their values, tuples and sets lists, named tuples and
 dataclasses objects; times stay integer nanoseconds. A path that ends in `.gz` is compressed when it is written; what is
 read is told by its first bytes. Two further lines are about the record itself:
@@ -23,7 +23,7 @@ from affinity_tester.errors import UserError
 from affinity_tester.report import words
 from affinity_tester.report.codec import CodecError, decode
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a record can no longer be read by an older tool, or an older record by this one."""
 
 MARK, LEFT_OUT, ENDED = "affinity-tester", "left out", "ended"

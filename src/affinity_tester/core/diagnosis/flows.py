@@ -10,7 +10,7 @@ from affinity_tester.core.diagnosis.masquerade import FEW, left_one_pod
 from affinity_tester.core.diagnosis.moves import looks_local
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
-from affinity_tester.core.events import Change, Diagnosis
+from affinity_tester.core.events import Change, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 
@@ -212,7 +212,7 @@ def _around(case: Case) -> list[str]:
         pool = "the pool was not observed then"
     else:
         pool = "whether the pool stood still is not known" if case.in_doubt else "the pool stood still"
-    said = [pool, *case.near("proxy")]
+    said = [pool, *case.near(ClusterSubject.PROXY)]
     times = [*case.facts.wipes_ns, case.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):

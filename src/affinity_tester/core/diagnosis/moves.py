@@ -10,7 +10,7 @@ from affinity_tester.core.diagnosis.case import Case, Move
 from affinity_tester.core.diagnosis.masquerade import left_one_pod, one_node
 from affinity_tester.core.diagnosis.sorting import Groups
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
 
@@ -71,7 +71,7 @@ def pod_restart(case: Case, groups: Groups) -> Diagnosis | None:
     evidence = [
         f"{case.share(m.session for m in moves)} answered by the same {pods(names)} with a new INSTANCE-ID",
         f"{case.loss(sum(m.lost for m in moves))} meanwhile",
-        *case.near("pod"),
+        *case.near(ClusterSubject.POD),
     ]
     instances = Counter((move.old.instance, move.new.instance) for move in moves)
     back = any((new, old) in instances for old, new in instances) or any(move.shares_name for move in moves)
@@ -171,7 +171,7 @@ def node_rehash(case: Case, groups: Groups) -> Diagnosis | None:
         f"{case.share(m.session for m in moves)} {has(len(moves))} a new reflexive IP, {listed(new)}; "
         f"{case.cohort_words(m.session for m in moves)}",
         f"{pods_moved} of them also {has(pods_moved)} a new pod; {case.loss(sum(m.lost for m in moves))}",
-        *case.near("node"),
+        *case.near(ClusterSubject.NODE),
     ]
     if _jump(case, moves, _ip) is not None:
         if case.most(sum(move.lost > 0 for move in moves)) or any(len(move.changes) > 1 for move in moves):
@@ -194,7 +194,7 @@ def local_rehash(case: Case, groups: Groups) -> Diagnosis | None:
         f"{case.share(m.session for m in moves)} moved to pods of another node ({listed(nodes)}); their reflexive "
         f"addresses stay",
         case.loss(sum(m.lost for m in moves)),
-        *case.near("node"),
+        *case.near(ClusterSubject.NODE),
     ]
     if case.source_kept:
         return diagnosis("node-rehash", [*evidence, "pods see the client's own address (policy Local)"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from affinity_tester.core.diagnosis.case import Case
 from affinity_tester.core.diagnosis.wording import count, diagnosis, listed, pods, was
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClientFaultKind, Diagnosis
 
 _OWN_SHARE = 0.5
 """So much of an incident's loss must be the client's own for it to be the cause."""
@@ -15,7 +15,7 @@ def client_socket(case: Case) -> Diagnosis | None:
     details = {
         event.detail
         for event in case.facts.client_faults
-        if event.fault == "local-address" and case.during(event.at_ns)
+        if event.fault is ClientFaultKind.LOCAL_ADDRESS and case.during(event.at_ns)
     }
     if details:
         sessions = {move.session for move in case.moves} | {silence.session for silence in case.silences}
@@ -71,7 +71,9 @@ def self_inflicted(case: Case) -> Diagnosis | None:
     faults = [
         event
         for event in case.facts.client_faults
-        if event.fault != "local-address" and event.session in lost and case.during(event.at_ns)
+        if event.fault in {ClientFaultKind.SOCKET_DROPS, ClientFaultKind.SEND_ERROR}
+        and event.session in lost
+        and case.during(event.at_ns)
     ]
     hit = {event.session for event in faults}
     if not hit or len(hit) < _OWN_SHARE * len(lost):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis.case import Case, Silence
+from affinity_tester.core.diagnosis.cluster_text import happened_to
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
 
 _HELD_NS = 2_000_000_000
@@ -166,15 +167,21 @@ def pod_silent(case: Case) -> Diagnosis:
     facts = case.facts
     homes = {endpoint.node for endpoint in (facts.pool.endpoints if facts.pool else ()) if endpoint.pod in names}
     down = {
-        event.name: event.what
+        event.name: event.action
         for event in facts.cluster
-        if event.subject == "node" and event.name in homes and event.what in {"Ready", "not Ready"}
+        if event.subject is ClusterSubject.NODE
+        and event.name in homes
+        and event.action in {ClusterAction.READY, ClusterAction.NOT_READY}
     }
     met = {c.identity.pod for c in case.canaries if c.identity is not None and c.identity.pod is not None}
     evidence = [
         f"{case.share(s.session for s in case.silences)}, all served by {pods(names)} before, are silent for "
         f"{seconds(shortest_ns)} and more; nobody else is answered by {pods(names)} since",
-        *(f'its node "{name}" became not Ready' for name, what in sorted(down.items()) if what == "not Ready"),
+        *(
+            f'its node "{name}" became not Ready'
+            for name, action in sorted(down.items())
+            if action is ClusterAction.NOT_READY
+        ),
         *case.canary_words(case.canaries),
         *([f"none of them met {pods(names)}"] if met and met.isdisjoint(names) else []),
         *case.icmp(s.session for s in case.silences),
@@ -226,7 +233,7 @@ def lb_churn(case: Case) -> Diagnosis | None:
         f"{case.share(s.session for s in same)} lost {count(min(s.lost for s in same), 'probe')} or more at the same time "
         f"and were answered by the same pod at the same address after",
     ]
-    near = case.near("service")
+    near = case.near(ClusterSubject.SERVICE)
     if not near:
         unseen = "none was seen" if case.facts.watched else NO_CLUSTER
         return diagnosis("lb-churn", evidence, f"a change of the Service or its balancer at that time: {unseen}")
@@ -303,11 +310,11 @@ def _node_down(case: Case, blocked: Held) -> list[str]:
     names = case.facts.node_names or {}
     wanted = blocked.nodes | {names[ip] for ip in blocked.nodes if ip in names}
     said = [
-        f'node "{event.name}" {"became not Ready" if event.what == "not Ready" else "was removed"}'
+        happened_to(event)
         for event in case.facts.cluster
-        if event.subject == "node"
+        if event.subject is ClusterSubject.NODE
         and event.name in wanted
-        and event.what in {"not Ready", "removed"}
+        and event.action in {ClusterAction.NOT_READY, ClusterAction.REMOVED}
         and case.from_ns - _NODE_DOWN_NS <= event.at_ns <= case.to_ns + _NODE_DOWN_NS
     ]
     return said[-1:]

@@ -7,7 +7,7 @@ from math import comb
 
 from affinity_tester.core.diagnosis.facts import Facts
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, was
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
 
@@ -175,7 +175,7 @@ def first_packet_race(facts: Facts) -> Diagnosis | None:
 
 def client_socket(facts: Facts) -> Diagnosis | None:
     """This machine's own address changed in the run."""
-    details = {event.detail for event in facts.client_faults if event.fault == "local-address"}
+    details = {event.detail for event in facts.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS}
     return diagnosis("client-socket", [listed(details)]) if details else None
 
 
@@ -210,8 +210,8 @@ RULES: tuple[Callable[[Facts], Diagnosis | None], ...] = (
 
 def _refused_without_address(facts: Facts) -> bool:
     """Whether probes were refused only since this machine lost its address: `client-socket` says that."""
-    refused_ns = [event.at_ns for event in facts.client_faults if event.fault == "send-error"]
-    moved_ns = [event.at_ns for event in facts.client_faults if event.fault == "local-address"]
+    refused_ns = [event.at_ns for event in facts.client_faults if event.fault is ClientFaultKind.SEND_ERROR]
+    moved_ns = [event.at_ns for event in facts.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS]
     return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _LOOKED_NS
 
 

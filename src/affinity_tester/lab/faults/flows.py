@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     BROKEN,
@@ -73,7 +73,7 @@ class FlowWipe(Fault):
     def _wipe(self, bench: Bench, names: list[str]) -> None:
         for name in names:
             bench.path.flush_flows(name)
-            bench.tell("proxy", f"kube-proxy-{name}", f'restarted on node "{name}"')
+            bench.tell(ClusterSubject.PROXY, f"kube-proxy-{name}", ClusterAction.RESTARTED, node=name)
 
     async def _again(self, bench: Bench, names: list[str]) -> None:
         for _ in range(self.times - 1):

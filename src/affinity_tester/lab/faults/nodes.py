@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from affinity_tester.core.events import ClusterAction, ClusterSubject
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
@@ -54,8 +55,8 @@ class NodeRehash(Fault):
             path.join_hash(name, weight)
         else:
             path.add_node(name, ip, weight)
-            bench.tell("node", name, "added")
-        bench.tell("node", name, "Ready")
+            bench.tell(ClusterSubject.NODE, name, ClusterAction.ADDED)
+        bench.tell(ClusterSubject.NODE, name, ClusterAction.READY)
         moved = tuple(flow for flow, node in before.items() if path.node_of(flow) != node)
         bench.touch(moved, Family.WAY)
         must = marks(Kind.REFLEXIVE_IP if path.policy is Policy.CLUSTER else Kind.NODE)
@@ -85,7 +86,7 @@ class DeadTarget(Fault):
         if name is None:
             return Deal("every node has a pod: none can die without the pool", now_ns)
         path.unhealthy.add(name)
-        bench.tell("node", name, "not Ready")
+        bench.tell(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
         bench.stage.play(self._drain(bench, name))
         must = marks(Sign.OUTAGE, Sign.LOSS_UP, Kind.REFLEXIVE_IP)
         return Deal(
@@ -98,7 +99,7 @@ class DeadTarget(Fault):
     async def _drain(self, bench: Bench, name: str) -> None:
         await bench.stage.wait(self.for_ns)
         bench.path.remove_node(name)
-        bench.tell("node", name, "removed")
+        bench.tell(ClusterSubject.NODE, name, ClusterAction.REMOVED)
         bench.stage.look()
 
 
@@ -156,7 +157,7 @@ class LbChurn(Fault):
     def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
         """Drop everything for a time."""
         bench.mangler.add(_black_hole(bench, now_ns + self.for_ns, "no-balancer"))
-        bench.tell("service", SERVICE, "changed: annotations")
+        bench.tell(ClusterSubject.SERVICE, SERVICE, ClusterAction.FIELDS_CHANGED, fields=("annotations",))
         must = marks(Sign.LOSS_UP)
         return Deal(
             f"the balancer is made anew: nothing passes for {format_duration(self.for_ns)}",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     AVOIDABLE,
@@ -170,7 +170,7 @@ class PodRestart(Fault):
         await stage.kill_pod(name)
         await stage.wait(self.gap_ns)
         await stage.restart_pod(name)
-        bench.tell("pod", name, f'restarted on node "{bench.path.pods[name].node}"')
+        bench.tell(ClusterSubject.POD, name, ClusterAction.RESTARTED, node=bench.path.pods[name].node)
         stage.look()
 
 

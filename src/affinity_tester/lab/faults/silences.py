@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
@@ -189,7 +189,7 @@ class NodeDown(Fault):
     async def _notice(self, bench: Bench, name: str, pods: list[str]) -> None:
         for pod in pods:
             bench.path.set_conditions(pod, ready=False, serving=False)
-        bench.tell("node", name, "not Ready")
+        bench.tell(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
         bench.stage.look()
         await bench.stage.wait(SYNC_NS)
         for pod in pods:
@@ -201,7 +201,7 @@ class NodeDown(Fault):
             bench.path.set_conditions(node_pod, ready=True, serving=True)
         bench.path.flush_flows(name)
         bench.path.off.discard(name)
-        bench.tell("node", name, "Ready")
+        bench.tell(ClusterSubject.NODE, name, ClusterAction.READY)
         bench.stage.look()
 
 
