@@ -20,7 +20,7 @@ from _pytest.runner import runtestprotocol
 from affinity_tester.cli.lab_all import MAX_REPEATED
 from affinity_tester.cli.staged import SELF_INFLICTED
 from affinity_tester.core.events import Counts, Event, IncidentClosed, RunDiagnosed, RunSummary
-from affinity_tester.core.verdict import MAX_TIMER_MISSES
+from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
 
 _MISSES = re.compile(r"[\d,]+ timer miss(?:es)? \((?P<percent>\S+) %\)")
 """In a run's summary."""

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from affinity_tester.cluster.connect import Cluster, connect
 from affinity_tester.core.events import Event
+from pools import ChangesChecker
 
 Json = dict[str, Any]
 
@@ -338,12 +339,13 @@ class Told:
 
     now: int = 1000
     events: list[Event] = field(default_factory=list)
+    _changes: ChangesChecker = field(default_factory=ChangesChecker)
 
     def clock(self) -> int:
         return self.now
 
     def tell(self, event: Event) -> None:
-        self.events.append(event)
+        self.events.append(self._changes.check(event))
 
     def take(self) -> list[Event]:
         """All since the last take."""

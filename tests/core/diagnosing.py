@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
@@ -46,6 +46,7 @@ from affinity_tester.core.identity import Identity
 from affinity_tester.core.outages import OutageDetector
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.tracker import SessionTracker
+from pools import ComparingAnalysis
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -95,7 +96,7 @@ class World:
         self.endpoints = {f"p{n}": self.endpoint(f"p{n}") for n in range(1, self.pods + 1)}
         self.flows = {session: self.fresh(session, self.node_of(session)) for session in range(self.sessions)}
         self.events: list[Event] = []
-        self.analysis = RunAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
+        self.analysis = ComparingAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
         self.counted: Counter[tuple[int, Identity]] = Counter()
         self.canary_ns = -2 * S
         self.answered_canaries: list[tuple[int, int]] = []

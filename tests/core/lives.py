@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass, field, replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     ClusterAction,
@@ -36,6 +36,7 @@ from affinity_tester.core.identity import Identity
 from affinity_tester.core.outages import OutageDetector
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.tracker import SessionTracker
+from pools import ComparingAnalysis
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -103,7 +104,7 @@ class Life:
         self.news: list[tuple[int, Event]] = []
         self.now = 0
         self.asked = 0
-        self.analysis = RunAnalysis(Rules(settle_ns=SETTLE, balancer_check_ns=CHECK))
+        self.analysis = ComparingAnalysis(Rules(settle_ns=SETTLE, balancer_check_ns=CHECK))
         self._play()
 
     # --- the world -----------------------------------------------------------------------------------------------------

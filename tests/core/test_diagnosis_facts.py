@@ -35,7 +35,7 @@ from affinity_tester.core.events import (
     SessionSummary,
 )
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
 
@@ -326,9 +326,9 @@ def test_the_wrong_pool_tells_nothing() -> None:
 def test_memory_is_bounded() -> None:
     facts = Facts(2 * S)
     for number in range(2_000):
-        facts.feed(
-            PoolObserved(number, number, number, PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")})))
-        )
+        pool = PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")}))
+        change = EndpointChange(EndpointAction.JOINED, *pool.endpoints)
+        facts.feed(PoolObserved(number, number, number, pool, changes=(change,)))
     assert (len(facts._snapshots), len(facts._snapshots_ns), len(facts._pool_changes_ns)) == (1_000, 1_000, 1_000)
     w = world(watched=False, sessions=1, seconds=30, way=lambda w, s, _q: w.fresh(s, 1)).run()
     (session,) = w.analysis._facts.sessions.values()

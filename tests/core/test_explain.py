@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from affinity_tester.core.explain import explanation
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.explain import explanation
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange
 from affinity_tester.core.pool_timeline import PoolChange
+from pools import texts
 
 S = 1_000_000_000
 CASE_NS = 100 * S
@@ -62,5 +63,5 @@ def heard(seconds: float) -> Heard:
 def test_a_sessions_own_pod_comes_first_and_a_cause_before_its_consequence(
     changes: list[PoolChange], said: str
 ) -> None:
-    assert explanation(changes, A, B, CASE_NS) == (said,)
-    assert explanation(reversed(changes), A, B, CASE_NS) == (said,)
+    assert texts(explanation(changes, A, B, CASE_NS)) == (said,)
+    assert texts(explanation(reversed(changes), A, B, CASE_NS)) == (said,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     BlackoutEnded,
     Change,
@@ -40,6 +40,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import MAX_MEMBERS, Incidents
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
+from pools import ComparingAnalysis
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -61,7 +62,7 @@ def lost(session: str, first: int, count: int, at_ns: int) -> ProbesLost:
 
 
 def run(*events: Event) -> list[Incident]:
-    analysis = RunAnalysis(Rules())
+    analysis = ComparingAnalysis(Rules())
     told = [e for event in (STARTED, *events, RunEnded(900 * S, aborted=False)) for e in analysis.feed(event)]
     return [event.incident for event in told if isinstance(event, IncidentClosed)]
 
@@ -217,7 +218,7 @@ def over_it(session: str, at_ns: int, first: int, before: int = 9) -> ChangeSeen
 
 
 def test_an_incident_that_lasts_is_told_once_as_one_that_goes_on() -> None:
-    analysis = RunAnalysis(Rules())
+    analysis = ComparingAnalysis(Rules())
 
     def told(*events: Event, until_s: int) -> list[IncidentOngoing | IncidentClosed]:
         found = [each for event in events for each in analysis.feed(event)]

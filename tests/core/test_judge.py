@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from affinity_tester.core import judge
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import (
@@ -49,11 +48,15 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.judging import judge
+from affinity_tester.core.judging.reasons import NothingExplains, PoolChanged, PoolState
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
+from pools import ComparingAnalysis, texts
 
 MS = 1_000_000
 S = 1_000 * MS
 SETTLE = 10 * S
+NOT_WATCHED = NothingExplains(PoolState.NOT_WATCHED)
 LOCAL = TransportAddress("127.0.0.1", 40312)
 
 
@@ -92,7 +95,7 @@ def observed(at_ns: int, snapshot: PoolSnapshot, since_ns: int | None = None, *,
 
 def run(*events: Event, **rules: Any) -> tuple[RunAnalysis, list[Event]]:
     """What follows from these events, but for the incidents, which have a test file of their own."""
-    analysis = RunAnalysis(Rules(**rules))
+    analysis = ComparingAnalysis(Rules(**rules))
     return analysis, [told for event in events for told in but_incidents(analysis.feed(event))]
 
 
@@ -101,12 +104,12 @@ def but_incidents(events: list[Event]) -> list[Event]:
 
 
 def judged(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
-    return [(e.judgement, e.reasons) for e in run(*events)[1] if isinstance(e, (ChangeJudged, OutageJudged))]
+    return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if isinstance(e, (ChangeJudged, OutageJudged))]
 
 
 def test_an_unwatched_change_is_a_violation_at_once_and_says_so() -> None:
     analysis, told = run(seen(change(50 * S)))
-    assert told == [ChangeJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, ("pool not watched",))]
+    assert told == [ChangeJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))]
     assert analysis.open_count == 0
     assert analysis.wants_list_after_ns is None
 
@@ -300,21 +303,26 @@ def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach
     assert analysis.wants_list_after_ns == 60 * S
     (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1, 60 * S + 1)))
     assert isinstance(event, ChangeJudged)
-    assert (event.judgement, event.reasons) == (Judgement.VIOLATION, ("the pool stood still",))
+    assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("the pool stood still",))
 
 
 def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> None:
     gone = run(observed(0, pool("a", "b")), observed(49 * S, pool("b")), seen(change(50 * S)))[1]
     assert gone == [
         ChangeJudged(
-            50 * S, "CLIENT-1", change(50 * S), Judgement.EXPLAINED, False, ('pod "a" left the pool 1.0 s before',)
+            50 * S,
+            "CLIENT-1",
+            change(50 * S),
+            Judgement.EXPLAINED,
+            False,
+            (PoolChanged(EndpointChange(EndpointAction.LEFT, *pool("a").endpoints), -S),),
         )
     ]
     analysis, told = run(observed(0, pool("a", "b")), observed(55 * S, pool("a", "b", "c")), seen(change(50 * S)))
     assert told == []
     (event,) = but_incidents(analysis.feed(PoolConfirmed(61 * S, 61 * S)))
     assert isinstance(event, ChangeJudged)
-    assert (event.avoidable, event.reasons) == (True, ('pod "c" joined the pool 5.0 s after',))
+    assert (event.avoidable, texts(event.reasons)) == (True, ('pod "c" joined the pool 5.0 s after',))
 
 
 def test_the_session_s_own_pods_explain_before_others_and_causes_before_consequences() -> None:
@@ -422,11 +430,11 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
     stray: WrongSource | CrossDelivered,
 ) -> None:
     def by(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
-        return [(e.judgement, e.reasons) for e in run(*events)[1] if isinstance(e, StrayJudged)]
+        return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if isinstance(e, StrayJudged)]
 
     kind = Stray.WRONG_SOURCE if stray is ASTRAY else Stray.CROSS_DELIVERED
     (told,) = run(stray)[1]
-    assert told == StrayJudged(50 * S, "CLIENT-1", kind, 7, 50 * S, Judgement.VIOLATION, ("pool not watched",))
+    assert told == StrayJudged(50 * S, "CLIENT-1", kind, 7, 50 * S, Judgement.VIOLATION, (NOT_WATCHED,))
     begun, confirmed = observed(0, pool("a", "b")), PoolConfirmed(60 * S + 1, 60 * S + 1)
     assert by(begun, stray, PoolConfirmed(60 * S, 60 * S)) == []
     assert by(begun, stray, confirmed) == [(Judgement.VIOLATION, ("the pool stood still",))]
@@ -455,11 +463,11 @@ def test_stray_replies_that_are_open_at_one_time_are_judged_each() -> None:
 
 def test_a_wrong_source_of_a_foreign_server_or_a_wildcard_is_information() -> None:
     foreign = replace(ASTRAY, identity=who(None))
-    assert [(e.judgement, e.reasons) for e in run(foreign)[1] if isinstance(e, StrayJudged)] == [
+    assert [(e.judgement, texts(e.reasons)) for e in run(foreign)[1] if isinstance(e, StrayJudged)] == [
         (Judgement.INFORMATION, ("a foreign server may answer from another address",))
     ]
     anywhere = replace(ASTRAY, wildcard=True)
-    assert [(e.judgement, e.reasons) for e in run(anywhere)[1] if isinstance(e, StrayJudged)] == [
+    assert [(e.judgement, texts(e.reasons)) for e in run(anywhere)[1] if isinstance(e, StrayJudged)] == [
         (Judgement.INFORMATION, ("the server listens on a wildcard, so any of its addresses may answer",))
     ]
     delivered = replace(ACROSS, identity=who(None))
@@ -512,7 +520,7 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
     told = analysis.feed(PoolConfirmed(16 * S + 1, 16 * S + 1))
     assert told[0] == WrongPool(16 * S + 1, "x")
     assert isinstance(told[1], ChangeJudged)
-    assert told[1].reasons == ("pool not watched",)
+    assert texts(told[1].reasons) == ("pool not watched",)
 
 
 def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wanted() -> None:

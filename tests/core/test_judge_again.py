@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import DERIVED, Rules, RunAnalysis, judge_again
+from affinity_tester.core.analysis import DERIVED, Rules, judge_again
 from affinity_tester.core.events import (
     Change,
     ChangeJudged,
@@ -22,6 +22,7 @@ from affinity_tester.core.events import (
     Verdict,
 )
 from affinity_tester.core.identity import Identity, Kind
+from pools import ComparingAnalysis
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -37,6 +38,7 @@ CHANGE = Change(
     25 * S,
     45 * S,
 )
+
 OBSERVED: list[Event] = [
     FirstAnswer(1 * S, "CLIENT-1", 0, Identity(HERE, "a")),
     ChangeSeen(45 * S, "CLIENT-1", CHANGE),
@@ -46,7 +48,7 @@ OBSERVED: list[Event] = [
 
 def live(*observed: Event) -> list[Event]:
     """What the client would have recorded."""
-    analysis = RunAnalysis(RULES)
+    analysis = ComparingAnalysis(RULES)
     events: list[Event] = []
     for event in (STARTED, RULES.given(0), *observed):
         events += [event, *analysis.feed(event)]
@@ -87,7 +89,7 @@ def test_a_record_without_rules_is_judged_by_the_usual_ones_and_one_that_only_st
 
 
 def test_the_newest_judgements_can_be_replaced_and_older_ones_count_for_good() -> None:
-    analysis = RunAnalysis(Rules())
+    analysis = ComparingAnalysis(Rules())
     for number in range(50_010):
         analysis.feed(ChangeSeen(45 * S, "CLIENT-1", replace(CHANGE, number=number, longest_pause_ns=0)))
     assert len(analysis._judged) == 50_000

@@ -12,8 +12,9 @@ import pytest
 from histories import MS, History, Pace, S, history
 from lives import Life
 
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import ChangeJudged, Judgement
+from pools import ComparingAnalysis
 
 COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500"))
 
@@ -24,7 +25,7 @@ STANDING_STILL = Pace(delay=500 * MS, stall=15 * S, still=45 * S)
 
 def classes(run: History) -> dict[int, Judgement]:
     """The last judgement of each change."""
-    analysis = RunAnalysis(Rules())
+    analysis = ComparingAnalysis(Rules())
     told = [event for each in run.events for event in analysis.feed(each)]
     return {event.change.number: event.judgement for event in told if isinstance(event, ChangeJudged)}
 

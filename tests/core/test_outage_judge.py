@@ -11,10 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from affinity_tester.core import outage_evidence, outage_judge
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
-from affinity_tester.core.chance import canaries_needed, chance_of_dead_server
+from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
@@ -46,8 +44,12 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging import outage_evidence, outage_judge
+from affinity_tester.core.judging.chance import canaries_needed, chance_of_dead_server
+from affinity_tester.core.judging.reasons import PodAnswersNobody
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.pool_timeline import PoolTimeline
+from pools import ComparingAnalysis, observe, texts
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -153,7 +155,7 @@ class Run:
         if pool is not None:
             happens += [PoolObserved(0, 0, 0, pool, 0), *map(listed, lists)]
         happens += answers(range(101, int(until)), *others)
-        self.analysis = RunAnalysis(Rules())
+        self.analysis = ComparingAnalysis(Rules())
         self.told: list[Event] = list(self.analysis.feed(start))
         happens.sort(key=lambda event: event.at_ns)
         for second in range(1, int(until) + 1):
@@ -176,7 +178,7 @@ class Run:
     @property
     def last(self) -> tuple[Judgement, tuple[str, ...]]:
         event = [event for event in self.judged if event.session == named(1)][-1]
-        return event.judgement, event.reasons
+        return event.judgement, texts(event.reasons)
 
 
 # --- rows 1 and 2: the client's own, and idle ------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def test_row_3_where_no_endpoint_was_ready_it_is_explained_until_flows_are_moved
     empty, back = changed(103, pool("a", "b", "c", **unready)), changed(130, ALL)
     run = Run(silent(), empty, back, canaries(range(141, 160, 2), "b"), answers(range(101, 180), "a"))
     assert run.classes == [(105, EXPLAINED), (141, VIOLATION)]
-    assert (run.judged[0].avoidable, run.judged[0].reasons) == (False, ("no endpoint was ready",))
+    assert (run.judged[0].avoidable, texts(run.judged[0].reasons)) == (False, ("no endpoint was ready",))
     assert Run(silent(), empty, back, again(140)).classes == [(105, EXPLAINED)]
     assert Run(never(), empty, ends=True).last == (EXPLAINED, ("no endpoint was ready",))
 
@@ -250,7 +252,7 @@ def test_row_4_explained_until_flows_are_moved_then_a_violation_with_three_canar
     leaves = changed(103, snapshot)
     run = Run(silent(), leaves, canaries(range(101, 150, 2), "b"), others=("b", "c"))
     assert run.classes == [(105, EXPLAINED), (119, VIOLATION)]  # at 115, 117 and 119
-    assert run.judged[0].reasons == LEFT
+    assert texts(run.judged[0].reasons) == LEFT
     assert run.judged[0].avoidable is False
     assert run.last[1] == ('pod "a" is gone, the flow was not moved, and 3 canaries are answered since',)
 
@@ -421,7 +423,7 @@ def test_row_5_a_change_surely_within_settle_of_the_onset_explains_until_flows_a
     for seconds, told, over, words in ((96, 106, 115, "4.0 s before"), (110, 110, 121, "10.0 s after")):
         run = Run(silent(), changed(seconds, joins), LIVES)
         assert run.classes == [(told, EXPLAINED), (over, VIOLATION)]
-        assert run.judged[0].reasons == (f'pod "d" joined the pool {words}',)
+        assert texts(run.judged[0].reasons) == (f'pod "d" joined the pool {words}',)
         assert run.judged[0].avoidable is True
     assert Run(silent(), changed(110, joins), again(120), LIVES).classes == [(110, EXPLAINED)]
     assert Run(silent(), changed(110, joins), again(120.1), LIVES).last[0] is VIOLATION
@@ -666,7 +668,7 @@ def test_a_server_that_names_no_pod_is_excluded_by_chance(snapshot: PoolSnapshot
 def test_a_pool_that_changed_leaves_open_where_a_nameless_server_went() -> None:
     for seconds in (95, 150):
         run = Run(SERVERS, foreign(1), canaries(range(102, 190, 2), ""), changed(seconds, GONE), again(160, pod=None))
-        doubts = [reasons for event in run.judged if event.judgement is UNKNOWN for reasons in event.reasons]
+        doubts = [reasons for event in run.judged if event.judgement is UNKNOWN for reasons in texts(event.reasons)]
         if seconds == 95:
             assert doubts[0].endswith("and which pod had answered is not known")
             assert {event.judgement for event in run.judged} == {UNKNOWN}
@@ -704,7 +706,7 @@ def test_unwatched_a_restarted_pod_is_explained_until_a_balancer_would_have_move
     old, reborn = silent(last=who(instance=b"old")), answers(range(104, 190), "a", instance=b"new")
     run = Run(old, reborn, canaries(range(102, 190, 2), "b"), pool=None)
     assert run.classes == [(105, EXPLAINED), (144, VIOLATION)]
-    assert (run.judged[0].avoidable, run.judged[0].reasons) == (False, ('pod "a" was restarted or replaced',))
+    assert (run.judged[0].avoidable, texts(run.judged[0].reasons)) == (False, ('pod "a" was restarted or replaced',))
     assert Run(old, reborn, again(139), pool=None).classes == [(105, EXPLAINED)]
 
 
@@ -817,15 +819,16 @@ def test_a_server_that_draws_a_new_instance_for_each_reply_fills_no_memory(monke
     for n in range(9):
         sample = PodSample("a", bytes([n]), at(n))
         evidence.feed(PathsAnswered(at(n), (sample,), (IngressSample(f"10.0.0.{n}", at(n)),)))
-    assert (len(evidence.pods["a"].sent_ns), len(evidence.ingress_ns)) == (3, 3)
+    assert (len(evidence.pods["a"].newest), len(evidence.ingress)) == (3, 3)
     evidence.feed(PathsAnswered(at(20), (PodSample("a", bytes([1]), at(20)),), (IngressSample("10.0.0.1", at(20)),)))
-    assert (evidence.pods["a"].sent_ns[bytes([1])], evidence.ingress_ns["10.0.0.1"]) == (at(20), at(20))
+    newest = outage_evidence.Answer(at(20), at(20))
+    assert (evidence.pods["a"].newest[bytes([1])], evidence.ingress["10.0.0.1"]) == (newest, newest)
 
 
 def test_a_change_that_ends_an_outage_is_judged_by_it_though_the_outage_has_no_class_yet() -> None:
     """Both wait for the same list, and the change is looked at first."""
     timeline = PoolTimeline()
-    timeline.observed(0, 0, ALL, 0)
+    observe(timeline, 0, 0, ALL, 0)
     judge = outage_judge.OutageJudge(timeline, 10 * S, 30 * S, 35 * S)
     for event in [silent(), *canaries(range(102, 130, 2), "b"), again(130)]:
         judge.feed(event)
@@ -834,7 +837,7 @@ def test_a_change_that_ends_an_outage_is_judged_by_it_though_the_outage_has_no_c
     )
     assert judge.over(named(1), change, at(131)) == (
         POD_SILENT,
-        ('the one session of pod "a" is silent, and 14 canaries met other pods',),
+        (PodAnswersNobody("a", 1, 14),),
     )
     assert judge.over(named(2), change, at(131)) is None
     early = Run(silent(), again(110), lists=[5])

@@ -6,6 +6,7 @@ import pytest
 
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot, differences
 from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline, Span, without
+from pools import observe
 
 A = Endpoint("uid-a", "a", "10.0.0.1", "n1")
 B = Endpoint("uid-b", "b", "10.0.0.2", "n2")
@@ -88,8 +89,8 @@ def test_a_snapshot_counts_what_is_ready_and_finds_a_pod() -> None:
 
 def test_a_watch_tells_changes_and_confirms_nothing() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), 10)
-    timeline.observed(20, 20, pool(B))
+    observe(timeline, 10, 10, pool(A), 10)
+    observe(timeline, 20, 20, pool(B))
     assert timeline.confirmed_ns == 10
 
 
@@ -105,9 +106,9 @@ def test_an_empty_timeline_knows_nothing() -> None:
 
 def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     timeline = PoolTimeline()
-    assert timeline.observed(10, 10, pool(A), 10) is None
+    assert observe(timeline, 10, 10, pool(A), 10) is None
     assert timeline.first_ns == 10
-    joined = timeline.observed(50, 50, pool(A, B), 50)
+    joined = observe(timeline, 50, 50, pool(A, B), 50)
     assert joined == PoolChange(50, 50, (EndpointChange(EndpointAction.JOINED, B),))
     assert joined.what == ('pod "b" joined the pool',)
     assert timeline.confirmed_ns == 50
@@ -120,7 +121,7 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     assert not timeline.observing
     assert timeline.gap_within(55, 60) is None
     assert timeline.gap_within(55, 61) == (60, 61)
-    left = timeline.observed(60, 90, pool(B), 90)
+    left = observe(timeline, 60, 90, pool(B), 90)
     assert left == PoolChange(60, 90, (EndpointChange(EndpointAction.LEFT, A),))
     assert timeline.observing
     assert timeline.gap_within(0, 100) == (60, 90)
@@ -135,9 +136,9 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
 def test_a_change_is_surely_within_a_reach_or_perhaps_or_not() -> None:
     """The reach is closed on both sides; a change happened after the start of its interval, at its end at the latest."""
     timeline = PoolTimeline()
-    timeline.observed(0, 0, pool(A), 0)
-    joined = timeline.observed(40, 50, pool(A, B))
-    left = timeline.observed(60, 90, pool(B))
+    observe(timeline, 0, 0, pool(A), 0)
+    joined = observe(timeline, 40, 50, pool(A, B))
+    left = observe(timeline, 60, 90, pool(B))
 
     def within(from_ns: int, to_ns: int) -> tuple[list[PoolChange], list[PoolChange]]:
         return list(timeline.surely_within(from_ns, to_ns)), list(timeline.perhaps_within(from_ns, to_ns))
@@ -152,8 +153,8 @@ def test_a_change_is_surely_within_a_reach_or_perhaps_or_not() -> None:
 
 def test_a_change_of_a_known_moment_is_within_a_reach_that_ends_or_begins_at_it() -> None:
     timeline = PoolTimeline()
-    timeline.observed(0, 0, pool(A), 0)
-    joined = timeline.observed(50, 50, pool(A, B), 50)
+    observe(timeline, 0, 0, pool(A), 0)
+    joined = observe(timeline, 50, 50, pool(A, B), 50)
     for reach in ((50, 60), (40, 50)):
         assert list(timeline.surely_within(*reach)) == list(timeline.perhaps_within(*reach)) == [joined]
 
@@ -161,68 +162,68 @@ def test_a_change_of_a_known_moment_is_within_a_reach_that_ends_or_begins_at_it(
 def test_changes_stay_in_order_though_news_does_not() -> None:
     """A list may tell what a watch told first, and what it tells besides is no older to a reader than that."""
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), 10)
-    timeline.observed(10, 80, pool(A, B))
-    assert timeline.observed(70, 60, pool(B)) == PoolChange(70, 80, (EndpointChange(EndpointAction.LEFT, A),))
-    assert timeline.observed(90, 85, pool(A, B)) == PoolChange(85, 85, (EndpointChange(EndpointAction.JOINED, A),))
+    observe(timeline, 10, 10, pool(A), 10)
+    observe(timeline, 10, 80, pool(A, B))
+    assert observe(timeline, 70, 60, pool(B)) == PoolChange(70, 80, (EndpointChange(EndpointAction.LEFT, A),))
+    assert observe(timeline, 90, 85, pool(A, B)) == PoolChange(85, 85, (EndpointChange(EndpointAction.JOINED, A),))
 
 
 def test_a_snapshot_of_the_watch_closes_no_gap() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), 10)
+    observe(timeline, 10, 10, pool(A), 10)
     timeline.unobserved(20)
-    timeline.observed(20, 30, pool(A, B))
+    observe(timeline, 20, 30, pool(A, B))
     assert not timeline.observing
     assert timeline.gap_within(25, 40) == (20, 40)
-    timeline.observed(20, 35, pool(A, B), 32)
+    observe(timeline, 20, 35, pool(A, B), 32)
     assert timeline.gap_within(25, 40) == (20, 35)
 
 
 def test_it_is_known_whether_and_when_a_pod_stopped_serving() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, but(B, serving=False)), 10)
+    observe(timeline, 10, 10, pool(A, but(B, serving=False)), 10)
     assert (timeline.serves("a"), timeline.serves("b"), timeline.serves("c")) == (True, False, False)
     assert timeline.stopped("a") is None
     assert timeline.stopped("c") is None
-    timeline.observed(20, 30, pool(but(A, ready=False, terminating=True), B), 25)
+    observe(timeline, 20, 30, pool(but(A, ready=False, terminating=True), B), 25)
     assert (timeline.serves("a"), timeline.serves("b"), timeline.stopped("a")) == (True, True, None)
-    timeline.observed(40, 50, pool(B))
+    observe(timeline, 40, 50, pool(B))
     assert (timeline.serves("a"), timeline.stopped("a")) == (False, Span(40, 50))
-    timeline.observed(60, 70, pool(A, B))
+    observe(timeline, 60, 70, pool(A, B))
     assert (timeline.serves("a"), timeline.stopped("a")) == (True, Span(40, 50))
-    timeline.observed(80, 90, pool(but(A, uid="another", address="10.0.0.9"), B))
+    observe(timeline, 80, 90, pool(but(A, uid="another", address="10.0.0.9"), B))
     assert (timeline.serves("a"), timeline.stopped("a")) == (True, Span(80, 90))
 
 
 def test_a_pod_that_had_stopped_serving_leaves_later() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), 10)
-    timeline.observed(20, 30, pool(but(A, serving=False), B))
+    observe(timeline, 10, 10, pool(A, B), 10)
+    observe(timeline, 20, 30, pool(but(A, serving=False), B))
     assert (timeline.stopped("a"), timeline.left("a")) == (Span(20, 30), None)
-    timeline.observed(40, 50, pool(B))
+    observe(timeline, 40, 50, pool(B))
     assert timeline.stopped("a") == timeline.left("a") == Span(40, 50)
-    timeline.observed(60, 60, pool(but(A, uid="another"), B), 60)
-    timeline.observed(70, 70, pool(but(A, uid="another", serving=False), B), 70)
+    observe(timeline, 60, 60, pool(but(A, uid="another"), B), 60)
+    observe(timeline, 70, 70, pool(but(A, uid="another", serving=False), B), 70)
     assert (timeline.serves("a"), timeline.stopped("a"), timeline.left("a")) == (False, Span(70, 70), Span(40, 50))
     assert (timeline.left("b"), timeline.left("c")) == (None, None)
 
 
 def test_a_pod_stopped_serving_when_it_first_did_not() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), 10)
-    timeline.observed(20, 20, pool(but(A, ready=False, serving=False)))
-    timeline.observed(30, 30, pool(but(A, ready=False, serving=False, terminating=True)))
+    observe(timeline, 10, 10, pool(A), 10)
+    observe(timeline, 20, 20, pool(but(A, ready=False, serving=False)))
+    observe(timeline, 30, 30, pool(but(A, ready=False, serving=False, terminating=True)))
     assert (timeline.serves("a"), timeline.stopped("a")) == (False, Span(20, 20))
 
 
 def test_it_is_known_when_no_endpoint_was_ready() -> None:
     timeline = PoolTimeline()
-    timeline.observed(0, 0, pool(but(A, ready=False)), 0)
+    observe(timeline, 0, 0, pool(but(A, ready=False)), 0)
     assert timeline.emptied_within(0, 10) == (True, None)
-    timeline.observed(10, 20, pool(A))
+    observe(timeline, 10, 20, pool(A))
     assert timeline.emptied_within(20, 100) is None
-    timeline.observed(50, 60, pool())
-    timeline.observed(90, 100, pool(A))
+    observe(timeline, 50, 60, pool())
+    observe(timeline, 90, 100, pool(A))
     refilled = Span(90, 100)
     assert timeline.emptied_within(60, 90) == (True, refilled)
     assert timeline.emptied_within(55, 60) == (True, refilled)
@@ -243,7 +244,7 @@ def test_what_is_cut_out_of_a_time_may_overlap_and_reach_beyond_it() -> None:
 
 def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), 10)
+    observe(timeline, 10, 10, pool(A), 10)
     timeline.unobserved(20)
     assert timeline.still_ns(10, 50, 0) == 10
     timeline.confirmed(40)
@@ -254,10 +255,10 @@ def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
 def test_a_pod_with_two_endpoints_serves_while_one_of_them_does() -> None:
     timeline = PoolTimeline()
     other = but(A, address="10.0.0.9")
-    timeline.observed(10, 10, pool(A, other), 10)
-    timeline.observed(20, 20, pool(other), 20)
+    observe(timeline, 10, 10, pool(A, other), 10)
+    observe(timeline, 20, 20, pool(other), 20)
     assert timeline.serving_throughout("a", 10, 25)
-    timeline.observed(30, 30, pool(but(other, serving=False)), 30)
+    observe(timeline, 30, 30, pool(but(other, serving=False)), 30)
     assert not timeline.serving_throughout("a", 10, 35)
 
 
@@ -266,18 +267,18 @@ def test_which_of_a_pod_s_endpoints_serves_makes_no_difference() -> None:
     names = [f"p{number}" for number in range(20)]
     both = [(Endpoint(name, name, "10.0.0.1", serving=False), Endpoint(name, name, "10.0.0.2")) for name in names]
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(*(each for pair in both for each in pair)), 10)
+    observe(timeline, 10, 10, pool(*(each for pair in both for each in pair)), 10)
     assert all(timeline.serves(name) for name in names)
-    timeline.observed(20, 20, pool(*(silent for silent, _ in both)), 20)
+    observe(timeline, 20, 20, pool(*(silent for silent, _ in both)), 20)
     assert not any(timeline.serves(name) for name in names)
     assert not any(timeline.left(name) for name in names)
 
 
 def test_all_that_is_learnt_of_the_pool_or_of_what_is_not_known_is_news() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A), 10)
+    observe(timeline, 10, 10, pool(A), 10)
     assert timeline.news == 1
-    timeline.observed(20, 20, pool(A))
+    observe(timeline, 20, 20, pool(A))
     assert timeline.news == 2
     timeline.unobserved(30)
     assert timeline.news == 3
@@ -289,9 +290,9 @@ def test_all_that_is_learnt_of_the_pool_or_of_what_is_not_known_is_news() -> Non
 
 def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), 10)
-    timeline.observed(20, 20, pool(A, but(B, ready=False, serving=False)), 20)
-    timeline.observed(30, 30, pool(A), 30)
+    observe(timeline, 10, 10, pool(A, B), 10)
+    observe(timeline, 20, 20, pool(A, but(B, ready=False, serving=False)), 20)
+    observe(timeline, 30, 30, pool(A), 30)
     assert timeline.serving_throughout("a", 0, 100)
     assert timeline.serving_throughout("b", 5, 15)
     assert timeline.serving_throughout("b", 0, 12)
@@ -303,8 +304,8 @@ def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> 
 
 def test_a_pod_that_was_replaced_under_its_name_did_not_serve_throughout() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), 10)
-    timeline.observed(20, 20, pool(but(A, uid="another", address="10.0.0.9"), B), 20)
+    observe(timeline, 10, 10, pool(A, B), 10)
+    observe(timeline, 20, 20, pool(but(A, uid="another", address="10.0.0.9"), B), 20)
     assert timeline.serving_throughout("b", 10, 30)
     assert timeline.serving_throughout("a", 21, 30)
     assert timeline.serving_throughout("a", 20, 30) is False
@@ -313,9 +314,9 @@ def test_a_pod_that_was_replaced_under_its_name_did_not_serve_throughout() -> No
 
 def test_a_pod_found_gone_by_a_list_may_have_gone_at_the_start_of_the_gap() -> None:
     timeline = PoolTimeline()
-    timeline.observed(10, 10, pool(A, B), 10)
+    observe(timeline, 10, 10, pool(A, B), 10)
     timeline.unobserved(20)
-    timeline.observed(20, 50, pool(B), 50)
+    observe(timeline, 20, 50, pool(B), 50)
     assert timeline.serving_throughout("a", 10, 20) is True
     assert timeline.serving_throughout("a", 10, 30) is None
     assert timeline.serving_throughout("a", 20, 50) is False

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     ClusterAction,
@@ -30,6 +30,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from pools import ComparingAnalysis
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -72,7 +73,7 @@ def confirmed(at_ns: int) -> PoolConfirmed:
 def told(*events: Event) -> dict[str, list[Judgement]]:
     """By session: its outage's classes, in the order in which they are told."""
     assert all(a.at_ns <= b.at_ns for a, b in pairwise(events)), "a test tells its events in order"
-    analysis = RunAnalysis(Rules())
+    analysis = ComparingAnalysis(Rules())
     end_ns = events[-1].at_ns + 60 * S
     ending = (SendingStopped(end_ns, interrupted=False), confirmed(end_ns + S), RunEnded(end_ns + 2 * S, aborted=False))
     classes: dict[str, list[Judgement]] = {}

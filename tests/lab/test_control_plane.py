@@ -21,6 +21,7 @@ from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.lab.control_plane import ANSWER_NS, CONFIRM_NS, ControlPlane
 from affinity_tester.lab.parts import Pod
 from affinity_tester.lab.path import NetworkPath
+from pools import ChangesChecker
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -38,6 +39,7 @@ class Lab:
 
     def __init__(self, watch_ns: int = 0) -> None:
         self.told: list[Event] = []
+        self.changes = ChangesChecker()
         self.changed: list[int] = []
         self.path = NetworkPath(seed=1, record=lambda _deed: None)
         self.path.add_node("node-1", "127.1.0.1")
@@ -49,7 +51,7 @@ class Lab:
         assert self.new() == [NodeAddresses(0, NODES), PoolObserved(0, 0, 0, pool(ENDPOINT), asked_ns=0)]
 
     def new(self) -> list[Event]:
-        told, self.told[:] = list(self.told), []
+        told, self.told[:] = [self.changes.check(event) for event in self.told], []
         return told
 
     def leaving(self, now_ns: int) -> None:

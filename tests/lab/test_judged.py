@@ -200,7 +200,7 @@ def silent(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns: int | 
     run.deeds.append(Dropped(FLOW, 10 * S, Direction.UP, "stale-entry"))
     run.events.append(outage)
     if judgement is not None:
-        run.events.append(OutageJudged(17 * S, "B", 100, 10 * S, Judgement.UNKNOWN, None, ("not yet",)))
+        run.events.append(OutageJudged(17 * S, "B", 100, 10 * S, Judgement.UNKNOWN, None, ()))
         run.events.append(OutageJudged(18 * S, "B", 100, 10 * S, judgement, None, ("so",)))
     if end_ns is not None:
         run.events.append(OutageEnded(end_ns, "B", 100, 10 * S, 1, Sighting(200, end_ns, OLD)))

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.judging.reasons import Reason
 
 int64 = st.integers(-(2**63) + 1, 2**63 - 1)
 st.register_type_strategy(int, int64)
@@ -16,5 +17,8 @@ def concrete(cls: type) -> list[type]:
     return [found for sub in below for found in concrete(sub)] if below else [cls]
 
 
+st.register_type_strategy(
+    Reason, st.one_of([st.from_type(cls) for cls in {c.__name__: c for c in Reason.__subclasses__()}.values()])
+)
 EVENT_CLASSES = concrete(ev.Event)
 any_event = st.one_of([st.from_type(cls) for cls in EVENT_CLASSES])

@@ -7,7 +7,17 @@ import pytest
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.judging.reasons import (
+    ClientPaused,
+    MorePoolChanges,
+    NoReadyEndpoint,
+    NothingExplains,
+    PodRestarted,
+    PodStopped,
+    PoolNotObserved,
+    PoolState,
+)
+from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.logging import configure
 
@@ -85,7 +95,9 @@ def test_a_name_with_several_addresses_says_which_are_probed(story, probed, unpr
 
 
 def test_colours_tell_statistics_changes_and_judgements_apart(story):
-    violation = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, ("pool not watched",))
+    violation = ev.ChangeJudged(
+        story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, (NothingExplains(PoolState.NOT_WATCHED),)
+    )
     explained = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())
     assert show(
         story.started(),
@@ -224,17 +236,32 @@ def test_a_revised_change_is_told_only_when_its_words_differ(story):
 @pytest.mark.parametrize(
     ("judgement", "avoidable", "reasons", "line"),
     [
-        ("violation", None, ("pool not watched",), "[error]     violation: pool not watched"),
+        ("violation", None, (NothingExplains(PoolState.NOT_WATCHED),), "[error]     violation: pool not watched"),
         (
             "explained",
             None,
-            ('pod "a" left the pool 0.8 s before',),
-            '[info]      explained: pod "a" left the pool 0.8 s before',
+            (PodStopped("a", -800_000_000),),
+            '[info]      explained: pod "a" left the pool or stopped serving 0.8 s before',
         ),
-        ("explained", False, ("x", "y"), "[info]      explained: x; y, unavoidable"),
-        ("idle", None, ("silent for 40 s",), "[info]      idle: silent for 40 s"),
-        ("unknown", None, ("the watch was down",), "[warn]      unknown: the watch was down"),
-        ("pod-restart", None, ("pod restarted",), "[info]      pod-restart: pod restarted"),
+        (
+            "explained",
+            False,
+            (NoReadyEndpoint(), MorePoolChanges(2)),
+            "[info]      explained: no endpoint was ready; 2 more changes of the pool then, unavoidable",
+        ),
+        (
+            "idle",
+            None,
+            (ClientPaused(40_000_000_000),),
+            "[info]      idle: 40.0 s without a probe, longer than the affinity window",
+        ),
+        (
+            "unknown",
+            None,
+            (PoolNotObserved(2_000_000_000),),
+            "[warn]      unknown: the pool could not be observed for 2.0 s around it",
+        ),
+        ("pod-restart", None, (PodRestarted(),), "[info]      pod-restart: the same pod answers with a new instance"),
     ],
 )
 def test_each_judgement_has_its_line(story, judgement, avoidable, reasons, line):
@@ -327,7 +354,7 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
         ev.PoolObserved(story.at(0), story.at(0), story.at(0), first),
         ev.ClusterEvent(story.at(1), ev.ClusterSubject.NODE, "pool1-000003", ev.ClusterAction.ADDED),
         ev.PoolConfirmed(story.at(1), story.at(1)),
-        ev.PoolObserved(story.at(2), story.at(2), story.at(2), second),
+        ev.PoolObserved(story.at(2), story.at(2), story.at(2), second, None, differences(first, second)),
         ev.PoolUnobserved(story.at(3), story.at(2), "the API server closed the connection"),
         ev.WrongPool(story.at(4), "pod-x"),
         ev.Injected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
@@ -368,7 +395,7 @@ def test_an_interrupted_watch_says_when_it_is_back_and_whether_something_was_mis
         ev.PoolConfirmed(story.at(2.5), story.at(2.5)),
         ev.PoolConfirmed(story.at(3), story.at(3)),
         ev.PoolUnobserved(story.at(4), story.at(3.5), "the connection to the API server broke"),
-        ev.PoolObserved(story.at(6), story.at(3.5), story.at(6), after, story.at(5.9)),
+        ev.PoolObserved(story.at(6), story.at(3.5), story.at(6), after, story.at(5.9), differences(before, after)),
         ev.PoolUnobserved(story.at(7), story.at(6), "the API server has forgotten the changes"),
         ev.PoolConfirmed(story.at(7), story.at(7)),
     )[1:] == [

@@ -206,6 +206,7 @@ def test_a_pool_lists_its_endpoints_in_order(story):
             "spec": {"policy": "Local"},
         },
         "asked": None,
+        "changes": [],
     }
 
 

@@ -21,6 +21,7 @@ from affinity_tester.core.events import (
     StrayJudged,
     Verdict,
 )
+from affinity_tester.report.reason_text import reason_text
 from affinity_tester.report.record import read_record
 from commands import environment
 
@@ -198,10 +199,10 @@ def test_a_real_run_is_judged_rightly(name: str) -> None:
         assert not isinstance(event, StrayJudged)
         if isinstance(event, ChangeJudged):
             pod = event.change.before.identity.pod or ""
-            changes[event.session, event.change.number] = (class_of(event), pod, event.reasons[0])
+            changes[event.session, event.change.number] = (class_of(event), pod, reason_text(event.reasons[0]))
         elif isinstance(event, OutageJudged):
             key = (event.session, event.since_seq)
-            outages.setdefault(key, []).append((class_of(event), own[key], event.reasons[0]))
+            outages.setdefault(key, []).append((class_of(event), own[key], reason_text(event.reasons[0])))
     told = [(", ".join(each[0] for each in course), *course[-1][1:]) for course in outages.values()]
 
     assert Counter(each[0] for each in changes.values()) == right.changes

@@ -253,6 +253,16 @@ def test_a_field_with_a_default_may_be_missing_in_an_older_record(story):
     assert decode(data, ev.Event) == story.stats("CLIENT-1", 1, None, sent=3)
 
 
+def test_a_reason_is_written_with_its_class_and_only_a_known_one_is_read(story):
+    (judged,) = (event for event in story.run() if isinstance(event, ev.ChangeJudged))
+    data = encode(judged)
+    assert data["reasons"] == [{"kind": "NothingExplains", "pool": "not-watched"}]
+    for damaged in ({"kind": "Reason"}, {"kind": "Event", "at_ns": 1}, {"kind": ["x"]}, {}, "NothingExplains", None):
+        data["reasons"] = [damaged]
+        with pytest.raises(CodecError, match=r"ChangeJudged\.reasons: .*Reason"):
+            decode(data, ev.Event)
+
+
 def test_pairs_keep_their_length(story):
     data = encode(story.ending()[0])
     data["kinds"][0].append(3)

@@ -11,6 +11,7 @@ from strategies import any_event
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.judging.reasons import PodReplaced
 from affinity_tester.errors import UserError
 from affinity_tester.report import archive as archive_module
 from affinity_tester.report.archive import gather
@@ -34,7 +35,7 @@ def test_text_lists_what_happened_above_the_summary(story):
         'pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
         "    violation: pool not watched",
         "13:35:40.176 CLIENT-7 unanswered for 100 probes",
-        '    explained: pod "pod-a" restarted 0.8 s before, unavoidable',
+        '    explained: pod "pod-a" was restarted or replaced, unavoidable',
         "",
     ]
     assert lines[-1] == "FAIL: 1 violation"
@@ -99,7 +100,7 @@ def test_json_is_one_object_of_the_whole_run(story):
             "until": "2026-11-22T12:35:50.176042Z",
             "judgement": "explained",
             "avoidable": False,
-            "reasons": ['pod "pod-a" restarted 0.8 s before'],
+            "reasons": ['pod "pod-a" was restarted or replaced'],
         }
     ]
     assert told["judged"]["changes"] == {judgement.value: 0 for judgement in ev.Judgement} | {"violation": 1}
@@ -190,7 +191,7 @@ def test_html_shows_the_run(story):
     for said in (
         "FAIL: 1 violation",
         "violation: pool not watched",
-        'explained: pod "pod-a" restarted 0.8 s before, unavoidable',
+        'explained: pod "pod-a" was restarted or replaced, unavoidable',
         'node "pool1-000003" added',
         "2 probes lost",
         "longest gap",
@@ -213,7 +214,9 @@ def test_html_asks_nothing_of_anybody_and_runs_nothing(story):
 def evil_run(story) -> list[ev.Event]:
     """Everything that others name is an attack."""
     who = story.pod_a._replace(pod=EVIL, node=EVIL, software=EVIL, reflexive=TransportAddress(EVIL, 1))
-    judged = ev.ChangeJudged(story.at(4), EVIL, story.change(before=who), ev.Judgement.VIOLATION, None, (EVIL,))
+    judged = ev.ChangeJudged(
+        story.at(4), EVIL, story.change(before=who), ev.Judgement.VIOLATION, None, (PodReplaced(EVIL),)
+    )
     return [
         story.started(target_name=EVIL, version=EVIL, lost_guarantees=(EVIL,), target=TransportAddress(EVIL, 1)),
         ev.SessionStarted(story.at(0), EVIL, TransportAddress(EVIL, 1)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from affinity_tester.cli.conduct import Pipeline, conduct, stop_on_signals
 from affinity_tester.core.analysis import Rules, RunAnalysis
 from affinity_tester.core.events import Event, Verdict
-from affinity_tester.core.verdict import MAX_TIMER_MISSES
+from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.ledger import Ledger
 from affinity_tester.lab.naming import Named, named, strangers

@@ -13,7 +13,7 @@ from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, pool_of
 from affinity_tester.cluster.reflector import Reflector
 from affinity_tester.core.events import Event, PoolConfirmed, PoolObserved, PoolUnobserved
-from affinity_tester.core.pool import PoolSnapshot, differences
+from affinity_tester.core.pool import EndpointChange, PoolSnapshot, differences
 
 SLICES, SERVICE = "slices", "service"
 """The two watches."""
@@ -104,9 +104,10 @@ class PoolView:
         if not self.is_known():
             self._leave_untold(when)
             return
-        before, after = self.snapshot, self._look()
-        if before is not None and after != before and differences(before, after):
-            self._tell(when.since_ns, when.until_ns, after, None)
+        after = self._look()
+        changes = self._differing(after)
+        if changes:
+            self._tell(when.since_ns, when.until_ns, after, changes, None)
 
     def level(self, asked_ns: int) -> None:
         """The watches have told all that lists asked for at `asked_ns` show."""
@@ -126,12 +127,26 @@ class PoolView:
         if untold is None:
             self._emit(PoolConfirmed(self._now_ns(), self._known_ns))
         else:
-            self._tell(*untold, self._look(), self._known_ns)
+            after = self._look()
+            self._tell(*untold, after, self._differing(after), self._known_ns)
 
-    def _tell(self, since_ns: int, until_ns: int, snapshot: PoolSnapshot, asked_ns: int | None) -> None:
+    def _differing(self, after: PoolSnapshot) -> tuple[EndpointChange, ...]:
+        """Return how the pool differs from what was told last; empty before the first."""
+        before = self.snapshot
+        return () if before is None or after == before else differences(before, after)
+
+    def _tell(
+        self,
+        since_ns: int,
+        until_ns: int,
+        snapshot: PoolSnapshot,
+        changes: tuple[EndpointChange, ...],
+        asked_ns: int | None,
+    ) -> None:
         self._until_ns = max(until_ns, self._until_ns)
         self.snapshot = snapshot
-        self._emit(PoolObserved(self._now_ns(), min(since_ns, self._until_ns), self._until_ns, snapshot, asked_ns))
+        since_ns = min(since_ns, self._until_ns)
+        self._emit(PoolObserved(self._now_ns(), since_ns, self._until_ns, snapshot, asked_ns, changes))
 
     def _look(self) -> PoolSnapshot:
         service = self.service

@@ -46,11 +46,11 @@ from affinity_tester.core.events import (
     WrongPool,
 )
 from affinity_tester.core.incidents import Incidents, Story
-from affinity_tester.core.judge import Judge, Judged
-from affinity_tester.core.outage_judge import OutageJudge
+from affinity_tester.core.judging.judge import Judge, Judged
+from affinity_tester.core.judging.outage_judge import OutageJudge
+from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
 from affinity_tester.core.pool import EndpointChange
 from affinity_tester.core.pool_timeline import PoolTimeline, without
-from affinity_tester.core.verdict import Blackout, Evidence, give_verdict
 
 _Key = tuple[str, str, int]
 _AnyJudged = Judged | OutageJudged
@@ -235,7 +235,9 @@ class RunAnalysis:
             case NodeAddresses(names=names):
                 self._nodes = dict(names)
             case PoolObserved():
-                change_of_pool = self._timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.asked_ns)
+                change_of_pool = self._timeline.observed(
+                    event.since_ns, event.until_ns, event.snapshot, event.changes, event.asked_ns
+                )
                 if change_of_pool is not None:
                     self._near += [(change_of_pool.to_ns, change) for change in change_of_pool.changes]
             case PoolConfirmed():

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.core.pool import EndpointChange, PoolSnapshot
 
 
@@ -551,6 +552,8 @@ class PoolObserved(Event):
     asked_ns: int | None = None
     """It comes from a consistent list that was asked for then: all that happened before is in it. None: a watch told it,
     which may be late, and proves nothing of what else happened."""
+    changes: tuple[EndpointChange, ...] = ()
+    """How it differs from the snapshot observed before it, causes first; empty for the first, or where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -703,8 +706,7 @@ class ChangeJudged(SessionEvent):
     judgement: Judgement
     avoidable: bool | None
     """For `explained`: whether the old pod was still serving; None when that is not known or not asked."""
-    reasons: tuple[str, ...]
-    """Facts in words, each fit to stand after the class (`pod "…" left the pool 0.8 s before`)."""
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -715,7 +717,7 @@ class OutageJudged(SessionEvent):
     since_ns: int
     judgement: Judgement
     avoidable: bool | None
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     lasts: bool = False
     """It was not over then, so that its class may change."""
 
@@ -737,7 +739,7 @@ class StrayJudged(SessionEvent):
     heard_ns: int
     """When its reply was received: with session, kind and seq it says which event is judged."""
     judgement: Judgement
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
 
 
 class Certainty(StrEnum):

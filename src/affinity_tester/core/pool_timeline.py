@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from affinity_tester.core.pool import Endpoint, EndpointChange, PoolSnapshot, differences
+from affinity_tester.core.pool import Endpoint, EndpointChange, PoolSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,14 @@ class PoolTimeline:
         return self._newest
 
     def observed(
-        self, since_ns: int, until_ns: int, snapshot: PoolSnapshot, asked_ns: int | None = None
+        self,
+        since_ns: int,
+        until_ns: int,
+        snapshot: PoolSnapshot,
+        changes: tuple[EndpointChange, ...],
+        asked_ns: int | None = None,
     ) -> PoolChange | None:
-        """Take in a snapshot, as `PoolObserved` describes it; returns how it differs from the one before, if it does."""
+        """Take in what `PoolObserved` tells; return how the pool differs from the one before, None where it does not."""
         self.news += 1
         change = None
         before = self._newest
@@ -93,11 +98,9 @@ class PoolTimeline:
             until_ns = max(until_ns, self.changes[-1].to_ns)
         if before is None:
             self.first_ns = until_ns
-        else:
-            what = differences(before, snapshot)
-            if what:
-                change = PoolChange(min(since_ns, until_ns), until_ns, what)
-                self.changes.append(change)
+        elif changes:
+            change = PoolChange(min(since_ns, until_ns), until_ns, changes)
+            self.changes.append(change)
         if self._open_gap_ns is not None and asked_ns is not None:
             from_ns = max(self._open_gap_ns, since_ns)  # what the list does not show happened after `since_ns`
             self.gaps.append((from_ns, max(until_ns, from_ns)))

@@ -31,7 +31,7 @@ from affinity_tester.core.events import (
     PoolObserved,
     PoolUnobserved,
 )
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
 from affinity_tester.lab.path import NetworkPath
 
 CONFIRM_NS = 500_000_000
@@ -170,12 +170,14 @@ class ControlPlane:
         self.look(now_ns)
         self._gone = False
         assert self._stored is not None, "it was there before"
+        assert self._known is not None, "the client has begun"
+        changes = differences(self._known.pool, self._stored.pool)
         self._known = self._stored
         since_ns, self._listed_ns = self._listed_ns, now_ns
         self._ahead.clear()
         for listing in self._lists:
             listing.next_ns = now_ns + listing.every_ns
-        self._emit(PoolObserved(now_ns, since_ns, now_ns, self._known.pool, asked_ns=now_ns))
+        self._emit(PoolObserved(now_ns, since_ns, now_ns, self._known.pool, now_ns, changes))
         self.look(now_ns)  # the nodes, which are told by name
 
     # --- the client's side -------------------------------------------------------------------------------------------
@@ -225,8 +227,9 @@ class ControlPlane:
         assert self._known is not None, "the client has begun"
         if shown.version <= self._known.version:
             return  # a list showed it before the watch told it
+        changes = differences(self._known.pool, shown.pool)
         self._known = shown
-        self._emit(PoolObserved(now_ns, self._listed_ns, now_ns, shown.pool, asked_ns))
+        self._emit(PoolObserved(now_ns, self._listed_ns, now_ns, shown.pool, asked_ns, changes))
         self._count_lists()
 
     def _count_lists(self) -> None:

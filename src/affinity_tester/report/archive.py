@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from affinity_tester.core import events as ev
-from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.errors import UserError
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
@@ -70,7 +69,7 @@ class _Gatherer:
     def __init__(self, started: ev.RunStarted) -> None:
         self.archive = Archive(RunClock.of(started), started, RunResults(), started.at_ns)
         self._marks: dict[tuple[str, bool, int], Mark] = {}
-        self._pool: PoolSnapshot | None = None
+        self._pool_known = False
 
     def add(self, event: ev.Event) -> None:
         archive = self.archive
@@ -98,9 +97,9 @@ class _Gatherer:
             case ev.IncidentClosed(incident=incident):
                 if len(archive.incidents) < MOST_MARKS:
                     archive.incidents.append(incident)
-            case ev.PoolObserved(snapshot=snapshot):
-                before, self._pool = self._pool, snapshot
-                self._near(event, [line.text for line in pool_lines(before, snapshot)])
+            case ev.PoolObserved():
+                first, self._pool_known = not self._pool_known, True
+                self._near(event, [line.text for line in pool_lines(event, first=first)])
             case ev.PoolUnobserved() | ev.ClusterEvent() | ev.Injected() | ev.WrongPool():
                 self._near(event, [line.text for line in run_lines(event, archive.clock)])
 

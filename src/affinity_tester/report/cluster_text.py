@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from affinity_tester.core.diagnosis.cluster_text import action_text
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, NearFact
+from affinity_tester.report.reason_text import endpoint_change_text
 from affinity_tester.report.words import quoted
 
 NO_PROXY_SEEN = (
@@ -29,7 +30,7 @@ def near_text(fact: NearFact) -> str:
         name = f"{quoted(fact.event.name)} " if fact.event.name else ""
         text = f"{fact.event.subject} {name}{what_text(fact.event)}"
     else:
-        text = fact.change.text if fact.change is not None else ""
+        text = endpoint_change_text(fact.change) if fact.change is not None else ""
 
     return f"{text} {abs(fact.after_ns) / 1e9:.1f} s {'before' if fact.after_ns <= 0 else 'after'}"
 

@@ -1,6 +1,7 @@
 """Events to plain JSON values and back, by reflection over their types: a new field or class needs no line here.
 
-`encode` writes `{"event": <class name>, <field>: <value>, ...}`. `decode` checks every value against the field's type,
+`encode` writes `{"event": <class name>, <field>: <value>, ...}`. A field whose type is a base class, such as a judgement's
+reasons, is written as `{"kind": <class name>, <field>: <value>, ...}`. `decode` checks every value against the field's type,
 as a record may come from anywhere; a field that is missing and has a default is allowed, an unknown one is not.
 """
 
@@ -73,6 +74,8 @@ def _encoder(hint: Any) -> _Coder | None:
         return lambda value: [member(item) for item in sorted(value)]
     if hint is bytes:
         return bytes.hex
+    if _is_base(hint):
+        return _base_encoder
     if _is_object(hint):
         return _object_encoder(hint)
     return None  # an enumeration is its own text
@@ -83,10 +86,10 @@ def _same(value: Any) -> Any:
 
 
 @cache
-def _object_encoder(kind: Any) -> _Coder:
+def _object_encoder(kind: Any) -> Callable[[Any], dict[str, Any]]:
     names = tuple(get_type_hints(kind))
     coders = [(name, coder) for name, hint in get_type_hints(kind).items() if (coder := _encoder(hint))]
-    values = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+    values: _Coder = _values_of(names)
 
     def plain(value: Any) -> dict[str, Any]:
         data = dict(zip(names, values(value), strict=True))
@@ -97,9 +100,26 @@ def _object_encoder(kind: Any) -> _Coder:
     return plain
 
 
+def _values_of(names: tuple[str, ...]) -> _Coder:
+    """Return what takes these fields of an object, as a tuple; `attrgetter` does so from two names on."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
+
+
 def _is_object(hint: Any) -> bool:
     """Whether it becomes a JSON object: a dataclass or a named tuple."""
     return isinstance(hint, type) and (is_dataclass(hint) or hasattr(hint, "_fields"))
+
+
+def _base_encoder(value: object) -> dict[str, Any]:
+    cls: Any = type(value)
+    return {"kind": cls.__name__, **_object_encoder(cls)(value)}
+
+
+def _is_base(hint: Any) -> bool:
+    """Whether it stands for the classes below it, so that a value's class must be written, too."""
+    return isinstance(hint, type) and is_dataclass(hint) and bool(hint.__subclasses__())
 
 
 def _present(hint: Any, args: tuple[Any, ...]) -> Any:
@@ -126,6 +146,8 @@ def _decoder(hint: Any) -> _Coder:
         return _bytes
     if hint in (int, float, str, bool):
         return _scalar_decoder(hint)
+    if _is_base(hint):
+        return _base_decoder(hint)
     if _is_object(hint):
         return _object_decoder(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
@@ -178,6 +200,20 @@ def _required(kind: Any) -> Iterable[str]:
     if is_dataclass(kind):
         return (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
     return kind._fields[: len(kind._fields) - len(kind._field_defaults)]  # type: ignore[no-any-return]
+
+
+def _base_decoder(base: Any) -> _Coder:
+    def rebuilt(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise CodecError(f"{value!r:.60} is no {base.__name__}")
+        rest = dict(value)
+        name = rest.pop("kind", None)
+        kind = _classes(base).get(name) if isinstance(name, str) else None
+        if kind is None or kind is base:
+            raise CodecError(f"unknown {base.__name__} {name!r:.60}")
+        return _decoder(kind)(rest)
+
+    return rebuilt
 
 
 def _object_decoder(kind: type) -> _Coder:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Literal
 
 from affinity_tester.core import events as ev
-from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.fold import Fold
@@ -75,7 +74,7 @@ class ConsoleReport:
         self._fold = Fold()
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
-        self._pool: PoolSnapshot | None = None
+        self._pool_known = False
         self._dark = False
         """Nobody is answered."""
         self._api_ns: deque[tuple[int, int]] = deque(maxlen=64)
@@ -174,10 +173,10 @@ class ConsoleReport:
             case ev.StatsTick():
                 period, self._period = self._period, []
                 return [] if self._per_session else [Line(total_line(event, period))]
-            case ev.PoolObserved(snapshot=snapshot):
-                before, self._pool = self._pool, snapshot
-                lines = pool_lines(before, snapshot)
-                if before is not None and event.until_ns - event.since_ns > LATE_NEWS_NS:
+            case ev.PoolObserved():
+                first, self._pool_known = not self._pool_known, True
+                lines = pool_lines(event, first=first)
+                if not first and event.until_ns - event.since_ns > LATE_NEWS_NS:
                     since = f", at some time since {clock.time_of_day(event.since_ns)}"
                     lines = [replace(line, text=line.text + since) for line in lines]
                 return [*self._seen_again(event), *lines]

@@ -5,8 +5,8 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - a moment (`sent_ns`, `since_ns`, ...) becomes an RFC 3339 time without the suffix (`sent`, `since`);
 - a duration becomes a number of seconds (`interval_s`), the short ones of milliseconds (`p50_ms`, `delay_ms`);
 - an address is its text, bytes are hex, kinds and classes their names;
+- a judgement's reasons are in words, and so is what lies near an incident;
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
-- what lies near an incident is told in words;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -21,10 +21,12 @@ from typing import Any
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
 from affinity_tester.report.logging import Level, Log
+from affinity_tester.report.reason_text import reason_text
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
@@ -187,6 +189,8 @@ def plain(value: Any, clock: RunClock) -> Any:
         return str(value)
     if isinstance(value, ev.NearFact):
         return near_text(value)
+    if isinstance(value, Reason):
+        return reason_text(value)
     if is_dataclass(value) or hasattr(value, "_fields"):
         return _object(value, clock)
     if isinstance(value, frozenset):

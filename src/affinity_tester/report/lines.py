@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core import events as ev
-from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Level, Tint
+from affinity_tester.report.reason_text import endpoint_change_text
 from affinity_tester.settings import format_duration
 
 WORST_NAMED = 3
@@ -270,12 +270,13 @@ def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) ->
     return _cluster(f"the pool is observed again{pause}{missed}")
 
 
-def pool_lines(before: PoolSnapshot | None, after: PoolSnapshot) -> list[Line]:
-    """What became different in the pool, a line each; how many endpoints there are, when there was none to compare."""
-    if before is None:
+def pool_lines(event: ev.PoolObserved, *, first: bool) -> list[Line]:
+    """Return what became different in the pool, a line each; of the first snapshot how many endpoints there are."""
+    if first:
+        after = event.snapshot
         ready = f"{after.ready_count:,} of {words.plural(len(after.endpoints), 'endpoint')} ready"
         return [_cluster(f"the pool is watched: {ready}")]
-    return [_cluster(change.text) for change in differences(before, after)]
+    return [_cluster(endpoint_change_text(change)) for change in event.changes]
 
 
 def _sizes(event: ev.RunStarted) -> str:

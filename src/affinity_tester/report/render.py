@@ -12,6 +12,7 @@ from affinity_tester.report.incident import incident_text, is_silence, is_violat
 from affinity_tester.report.jsonlog import plain
 from affinity_tester.report.lines import JUDGED, run_lines
 from affinity_tester.report.logging import Tint
+from affinity_tester.report.reason_text import reason_texts
 from affinity_tester.report.summary import SummaryLine, summary
 
 MOST_TEXT_MARKS = 50
@@ -84,5 +85,5 @@ def _mark(mark: Mark, archive: Archive) -> dict[str, Any]:
         told["change"] = plain(mark.change, clock)
     told["judgement"] = None if judged is None else judged.judgement
     told["avoidable"] = None if judged is None else judged.avoidable
-    told["reasons"] = [] if judged is None else list(judged.reasons)
+    told["reasons"] = [] if judged is None else reason_texts(judged.reasons)
     return told

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged, StrayJudged
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.report.reason_text import reason_texts
 
 _NO_NODES: Mapping[str, str] = MappingProxyType({})
 
@@ -85,7 +86,7 @@ def is_restart(change: Change) -> bool:
 
 def judged(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
     """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
-    why = ": " + "; ".join(event.reasons) if event.reasons else ""
+    why = ": " + "; ".join(reason_texts(event.reasons)) if event.reasons else ""
     graded = None if isinstance(event, StrayJudged) else event.avoidable
     avoidable = "" if graded is None else ", avoidable" if graded else ", unavoidable"
     so_far = " so far" if isinstance(event, OutageJudged) and event.lasts else ""

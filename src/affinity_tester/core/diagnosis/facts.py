@@ -43,7 +43,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.outages import OUTAGE_NS
-from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
 
 _HISTORY = 32
 """Identities remembered per session: an incident's worth; who changes more often is not asked where he was before."""
@@ -279,7 +279,7 @@ class Facts:
         return self.sessions.setdefault(name, SessionFacts())
 
     def _observed(self, event: PoolObserved) -> None:
-        if self.pool is not None and differences(self.pool, event.snapshot):
+        if event.changes:
             self._pool_changes_ns.append((event.since_ns, event.until_ns))
         if self._blind_ns is not None and event.asked_ns is not None:
             self._gaps.append((self._blind_ns, event.until_ns))

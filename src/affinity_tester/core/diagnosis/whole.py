@@ -9,7 +9,7 @@ from affinity_tester.core.diagnosis.facts import Facts
 from affinity_tester.core.diagnosis.wording import NO_CLUSTER, count, diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
+from affinity_tester.core.judging.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
 
 _CHANCE = 0.01
 """An accident less probable than this is not believed."""

@@ -1,25 +1,19 @@
-"""Which pool change explains what happened to a session, and how far apart the two were, in words."""
+"""Which pool change explains what happened to a session, and how far apart the two were."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.reasons import MorePoolChanges, PoolChanged, PoolChangedToo, Reason
 from affinity_tester.core.pool import EndpointAction, EndpointChange
 from affinity_tester.core.pool_timeline import PoolChange
-
-_S = 1_000_000_000
 
 _MOST = 3
 """So many changes are named; the rest stands in the record."""
 
 
-def apart(at_ns: int, case_ns: int) -> str:
-    """How far a time lies from the case's: `0.8 s before`."""
-    return f"{abs(case_ns - at_ns) / _S:.1f} s {'before' if at_ns <= case_ns else 'after'}"
-
-
-def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, case_ns: int) -> tuple[str, ...]:
+def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, case_ns: int) -> tuple[Reason, ...]:
     """What explains that a session left `old` for `new` at `case_ns`; empty where nothing changed.
 
     The session's own pods come first, causes before consequences, and the nearest before the farther ones.
@@ -33,12 +27,12 @@ def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, cas
         return ()
     found.sort(key=lambda entry: entry[0])
     (_, first, together), *others = found
-    beside = [change.text for _, change, pool_change in others if pool_change is together]
-    said = [f"{first.text} {apart(together.to_ns, case_ns)}", *beside[: _MOST - 1]]
-    more = len(beside) + 1 - len(said)
-    if more:
-        said.append(f"{more} more change{'' if more == 1 else 's'} of the pool then")
-    return tuple(said)
+    beside = [change for _, change, pool_change in others if pool_change is together]
+    named = beside[: _MOST - 1]
+    found_reasons: list[Reason] = [PoolChanged(first, together.to_ns - case_ns), *map(PoolChangedToo, named)]
+    if len(beside) > len(named):
+        found_reasons.append(MorePoolChanges(len(beside) - len(named)))
+    return tuple(found_reasons)
 
 
 def _rank(

@@ -15,7 +15,7 @@ A reply from a wrong source, or to another session's probe, is a case too, from 
 one from a wrong source is mere information where the server is a foreign one, or says that it listens on a wildcard.
 
 Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
-reply can then still revise the change; it is judged anew. Outages have rules of their own (core.outage_judge).
+reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_judge).
 """
 
 from __future__ import annotations
@@ -39,18 +39,32 @@ from affinity_tester.core.events import (
     StrayJudged,
     WrongSource,
 )
-from affinity_tester.core.explain import apart, explanation
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.explain import explanation
+from affinity_tester.core.judging.reasons import (
+    ClientPaused,
+    Doubt,
+    ForeignSource,
+    InDoubt,
+    NothingExplains,
+    PodNameShared,
+    PodRestarted,
+    PoolNotObserved,
+    PoolPerhapsChanged,
+    PoolState,
+    Reason,
+    TooManyOpen,
+    WatchBeganLater,
+    WildcardListener,
+)
 from affinity_tester.core.pool_timeline import PoolTimeline
-
-_S = 1_000_000_000
 
 Judged = ChangeJudged | StrayJudged
 
 _Key = tuple[str, int | WrongSource | CrossDelivered]
 """A session, and the number of its change or what arrived."""
 
-OutageOver = Callable[[str, Change, int], tuple[Judgement, tuple[str, ...]] | None]
+OutageOver = Callable[[str, Change, int], tuple[Judgement, tuple[Reason, ...]] | None]
 """Asked with a session, its change and the time: the class of the outage that the change put an end to, and why."""
 
 MOST_OPEN = 100_000
@@ -79,11 +93,11 @@ class _Case(NamedTuple):
     """Q's."""
     instance_alone: bool = False
     """Nothing else changed."""
-    extra_reasons: tuple[str, ...] = ()
+    extra_reasons: tuple[Reason, ...] = ()
     """What is said whatever else is the reason."""
 
     def event(
-        self, at_ns: int, judgement: Judgement, reasons: tuple[str, ...], avoidable: bool | None = None
+        self, at_ns: int, judgement: Judgement, reasons: tuple[Reason, ...], avoidable: bool | None = None
     ) -> Judged:
         reasons += self.extra_reasons
         subject = self.subject
@@ -149,7 +163,7 @@ class Judge:
                     self._note_instance(sighting.identity.instance, change.seen_ns, sighting.sent_ns)
                 case = _change_case(session, change)
                 if case.instance_alone and self._name_is_shared(change):
-                    case = case._replace(extra_reasons=(f'two servers share the name of pod "{case.old.pod}"',))
+                    case = case._replace(extra_reasons=(PodNameShared(case.old.pod or ""),))
                 return self._open_or_judge(case, change.number, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
                 self._open.pop((session, change.number), None)
@@ -170,15 +184,14 @@ class Judge:
             while self._due and self._due[0][0] <= now_ns:
                 keys.append(heappop(self._due)[2])
         for key in list(islice(self._open, max(0, len(self._open) - MOST_OPEN))):
-            text = f"more than {MOST_OPEN:,} changes came before the pool was confirmed"
-            yield self._open.pop(key).event(now_ns, Judgement.UNKNOWN, (text,))
+            yield self._open.pop(key).event(now_ns, Judgement.UNKNOWN, (TooManyOpen(MOST_OPEN),))
         for key in keys:
             case = self._open.get(key)
             if case is None:
                 continue
             verdict = self._evaluate(case, now_ns) if last or now_ns >= case.certain_ns else None
             if verdict is None and last:
-                verdict = case.event(now_ns, Judgement.UNKNOWN, ("the run ended before the pool was confirmed",))
+                verdict = case.event(now_ns, Judgement.UNKNOWN, (InDoubt(Doubt.RUN_ENDED_UNCONFIRMED),))
             if verdict is not None:
                 del self._open[key]
                 yield verdict
@@ -199,11 +212,11 @@ class Judge:
         if information is not None:
             return case.event(now_ns, *information)
         idle = case.pause_ns > self._window_ns
-        idle_text = f"{case.pause_ns / _S:.1f} s without a probe, longer than the affinity window"
+        paused = ClientPaused(case.pause_ns)
         if not self.watched:
             if idle:
-                return case.event(now_ns, Judgement.IDLE, (idle_text,))
-            return self._accused(case, "pool not watched", now_ns)
+                return case.event(now_ns, Judgement.IDLE, (paused,))
+            return self._accused(case, PoolState.NOT_WATCHED, now_ns)
 
         timeline = self._timeline
         reach = (case.from_ns - self._settle_ns, case.to_ns + self._settle_ns)
@@ -213,13 +226,13 @@ class Judge:
         if not timeline.confirmed_after(reach[1]):
             return None
         if idle:
-            return case.event(now_ns, Judgement.IDLE, (idle_text,))
+            return case.event(now_ns, Judgement.IDLE, (paused,))
         doubt = self._doubt(case, reach)
-        if doubt:
+        if doubt is not None:
             return case.event(now_ns, Judgement.UNKNOWN, (doubt,))
-        return self._accused(case, "the pool stood still", now_ns)
+        return self._accused(case, PoolState.STILL, now_ns)
 
-    def _accused(self, case: _Case, pool: str, now_ns: int) -> Judged:
+    def _accused(self, case: _Case, pool: PoolState, now_ns: int) -> Judged:
         """No change of the pool excuses it; but a pod that answered nobody when the flow left it does."""
         if isinstance(case.subject, Change) and not _same_pod(case.old, case.new):
             outage, reasons = self._outage_over(case.session, case.subject, now_ns) or (None, ())
@@ -227,23 +240,25 @@ class Judge:
                 return case.event(now_ns, Judgement.EXPLAINED, reasons, avoidable=False)
             if outage is Judgement.UNKNOWN:
                 return case.event(now_ns, Judgement.UNKNOWN, reasons)
-        return case.event(now_ns, Judgement.VIOLATION, (pool,))
+        return case.event(now_ns, Judgement.VIOLATION, (NothingExplains(pool),))
 
-    def _doubt(self, case: _Case, reach: tuple[int, int]) -> str:
-        """Why a pool change may lie within reach, in words; empty: none does."""
+    def _doubt(self, case: _Case, reach: tuple[int, int]) -> Reason | None:
+        """Why a pool change may lie within reach; None: none does."""
         timeline = self._timeline
         perhaps = next(timeline.perhaps_within(*reach), None)
         if perhaps is not None:
-            width_s = (perhaps.to_ns - perhaps.from_ns) / _S
-            return f"{perhaps.what[0]} at some time in the {width_s:.1f} s up to {apart(perhaps.to_ns, case.to_ns)}"
+            width_ns = perhaps.to_ns - perhaps.from_ns
+            return PoolPerhapsChanged(perhaps.changes[0], width_ns, perhaps.to_ns - case.to_ns)
         gap = timeline.gap_within(*reach)
         if gap is None:
-            return ""
+            return None
         if gap[1] == timeline.first_ns:
-            return f"the watch of the pool began {apart(gap[1], case.to_ns)} it"
-        return f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around it"
+            return WatchBeganLater(gap[1] - case.to_ns)
+        return PoolNotObserved(gap[1] - gap[0])
 
-    def _explained(self, case: _Case, reasons: tuple[str, ...], reach: tuple[int, int], now_ns: int) -> Judged | None:
+    def _explained(
+        self, case: _Case, reasons: tuple[Reason, ...], reach: tuple[int, int], now_ns: int
+    ) -> Judged | None:
         """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
         timeline = self._timeline
         avoidable: bool | None = None
@@ -276,16 +291,16 @@ class Judge:
         return before.pod == after.pod is not None and bool(old and new and old[1] > new[0] and new[1] > old[0])
 
 
-def _information(case: _Case) -> tuple[Judgement, tuple[str, ...]] | None:
+def _information(case: _Case) -> tuple[Judgement, tuple[Reason, ...]] | None:
     """The class of what accuses nobody, whatever the pool did; None: it may."""
     subject = case.subject
     if case.instance_alone and not case.extra_reasons:
-        return Judgement.POD_RESTART, ("the same pod answers with a new instance",)
+        return Judgement.POD_RESTART, (PodRestarted(),)
     if isinstance(subject, WrongSource):
         if subject.identity.pod is None:
-            return Judgement.INFORMATION, ("a foreign server may answer from another address",)
+            return Judgement.INFORMATION, (ForeignSource(),)
         if subject.wildcard:
-            return Judgement.INFORMATION, ("the server listens on a wildcard, so any of its addresses may answer",)
+            return Judgement.INFORMATION, (WildcardListener(),)
     return None
 
 

@@ -41,7 +41,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from affinity_tester.core.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.events import (
     Change,
     Event,
@@ -50,11 +49,36 @@ from affinity_tester.core.events import (
     OutageJudged,
     OutageStarted,
 )
-from affinity_tester.core.explain import apart, explanation
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outage_evidence import ALIVE_NS, OutageEvidence
+from affinity_tester.core.judging.chance import DOUBT, canaries_needed, chance_of_dead_server
+from affinity_tester.core.judging.explain import explanation
+from affinity_tester.core.judging.outage_evidence import ALIVE_NS, OutageEvidence
+from affinity_tester.core.judging.reasons import (
+    AddressUnanswered,
+    CanariesAnswered,
+    CanariesTooFew,
+    ClientPaused,
+    Doubt,
+    FlowNotMoved,
+    InDoubt,
+    LocalAddressChanged,
+    NeverAnswered,
+    NodeNotReady,
+    NoReadyEndpoint,
+    PodAnswersNobody,
+    PodAnswersOthers,
+    PodLifeUnknown,
+    PodReplaced,
+    PodStopped,
+    PoolNotObserved,
+    PoolPerhapsChanged,
+    PoolState,
+    Reason,
+    RepliesDropped,
+    ServingPodUnknown,
+)
 from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
-from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline, Span
+from affinity_tester.core.pool_timeline import PoolTimeline, Span
 
 _S = 1_000_000_000
 
@@ -77,7 +101,7 @@ CHANCE = 0.001
 """So many silences at most, of all in the run, may loss alone be expected to make as long as one that is a violation."""
 
 _Told = tuple[Judgement, bool | None]
-_Class = tuple[Judgement, bool | None, tuple[str, ...]]
+_Class = tuple[Judgement, bool | None, tuple[Reason, ...]]
 
 _FINAL: _Told = (Judgement.VIOLATION, None)
 
@@ -94,13 +118,13 @@ class _Case:
     """When it was known that the session's pod had answered a probe of others that was sent in the silence."""
     ingress_alive_ns: int | None = None
     """When it was known that one was answered behind the session's reflexive IP."""
-    pod_silent: str = ""
-    """What showed that its pod answers nobody; empty: nothing yet. A pod that comes back does not undo it."""
+    pod_silent: Reason | None = None
+    """What showed that its pod answers nobody; None: nothing yet. A pod that comes back does not undo it."""
     replaced: Span | None = None
     """When another instance under the pod's name took its place, without a word of the pool's."""
     told: _Told | None = None
     """The class that was told last."""
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     """Its reasons."""
     all_told: set[_Told] = field(default_factory=set)
     """Every class that was told."""
@@ -240,7 +264,7 @@ class OutageJudge:
             if not last and lasting.told != _FINAL:
                 self._turn.append(key)
 
-    def over(self, session: str, change: Change, now_ns: int) -> tuple[Judgement, tuple[str, ...]] | None:
+    def over(self, session: str, change: Change, now_ns: int) -> tuple[Judgement, tuple[Reason, ...]] | None:
         """The class of the outage that a change put an end to, as of now; None: there was none, or it has none yet."""
         case = self._newest.get(session)
         if case is None or not change.before.seq < case.outage.since_seq <= change.after.seq:
@@ -286,11 +310,11 @@ class OutageJudge:
         if found is not None and found[0] is Judgement.VIOLATION:
             probes = max(case.outage.probes, (end_ns - case.from_ns) / self._seen.interval_ns)
             if self._seen.losses.chance_of(probes, end_ns) > CHANCE:
-                found = _in_doubt(["at so much loss some sessions are silent for so long by chance"])
+                found = _in_doubt(InDoubt(Doubt.LOSS_POSSIBLE))
                 if not self._over(case):
                     found = None
         if found is None and last:
-            return Judgement.UNKNOWN, None, ("the run ended before it was certain",)
+            return Judgement.UNKNOWN, None, (InDoubt(Doubt.RUN_ENDED),)
         return found
 
     def _learn(self, case: _Case) -> None:
@@ -327,13 +351,11 @@ class OutageJudge:
         outage = case.outage
         lost = max(OUTAGE_PROBES, outage.probes)
         if outage.own_drops >= lost:
-            text = f"{outage.own_drops} replies were dropped at this machine's full socket buffer"
-            return Judgement.CLIENT, None, (text,)
+            return Judgement.CLIENT, None, (RepliesDropped(outage.own_drops),)
         if any(case.last_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._seen.own_faults):
-            return Judgement.CLIENT, None, ("this machine's own address changed or was gone",)
+            return Judgement.CLIENT, None, (LocalAddressChanged(),)
         if outage.longest_pause_ns > self._window_ns:
-            seconds = outage.longest_pause_ns / _S
-            return Judgement.IDLE, None, (f"{seconds:.1f} s without a probe, longer than the affinity window",)
+            return Judgement.IDLE, None, (ClientPaused(outage.longest_pause_ns),)
         return None
 
     def _by_pool(self, case: _Case, end_ns: int) -> _Class | None:
@@ -341,17 +363,17 @@ class OutageJudge:
         timeline = self._timeline
         old = case.old
         alive, move_ns = self._outlasted(case, case.alive_ns, end_ns), self._move_ns(case, end_ns)
-        doubts: list[str] = []
+        doubts: list[Reason] = []
 
         emptied = timeline.emptied_within(case.from_ns, end_ns)
         if emptied is not None:  # row 3
             surely, refilled = emptied
             if refilled is None or end_ns <= refilled.to_ns + move_ns:
                 if surely:
-                    return Judgement.EXPLAINED, False, ("no endpoint was ready",)
-                doubts.append("no endpoint was ready at about that time")
+                    return Judgement.EXPLAINED, False, (NoReadyEndpoint(),)
+                doubts.append(NoReadyEndpoint(perhaps=True))
         if old is None:
-            return _in_doubt(doubts) or self._never(case, end_ns)
+            return _in_doubt(*doubts) or self._never(case, end_ns)
         reach = (self._reach_from(case), case.onset_ns + self._settle_ns)
         if old.pod is None or not timeline.ever_had(old.pod):
             return self._unnamed(case, reach, end_ns, doubts)
@@ -360,27 +382,24 @@ class OutageJudge:
         if gone is not None:  # row 4
             if end_ns <= gone.to_ns + move_ns:
                 if gone.to_ns <= end_ns or not alive:
-                    text = f'pod "{old.pod}" left the pool or stopped serving {apart(gone.to_ns, case.from_ns)}'
-                    return Judgement.EXPLAINED, False, (text,)
-                doubts.append(f'pod "{old.pod}" left the pool or stopped serving at about its end')
+                    return Judgement.EXPLAINED, False, (PodStopped(old.pod, gone.to_ns - case.from_ns),)
+                doubts.append(PodStopped(old.pod, None))
             elif gone in {case.replaced, timeline.left(old.pod)} or not timeline.serves(old.pod):
-                return _in_doubt(doubts) or self._not_moved(case, gone.to_ns + move_ns, end_ns)
+                return _in_doubt(*doubts) or self._not_moved(case, gone.to_ns + move_ns, end_ns)
 
         if alive:
-            return _in_doubt(doubts) or self._alive(case, reach, end_ns, move_ns)
+            return _in_doubt(*doubts) or self._alive(case, reach, end_ns, move_ns)
         return self._silent(case, max(reach[1], case.ended_ns or 0), doubts)
 
-    def _unnamed(self, case: _Case, reach: tuple[int, int], end_ns: int, doubts: list[str]) -> _Class | None:
+    def _unnamed(self, case: _Case, reach: tuple[int, int], end_ns: int, doubts: list[Reason]) -> _Class | None:
         """Row 9, where the session's replies name no pod of the pool: whether it was moved cannot be told."""
         timeline = self._timeline
         change = next(timeline.perhaps_within(reach[0], end_ns), None)
         if change is not None:
-            doubts.append(
-                f"{change.what[0]} {apart(change.to_ns, case.from_ns)}, and which pod had answered is not known"
-            )
+            doubts.append(ServingPodUnknown(change.changes[0], change.to_ns - case.from_ns))
         if doubts:
-            return _in_doubt(doubts)
-        return self._foreign(case, "the pool stood still") if timeline.confirmed_after(reach[1]) else None
+            return _in_doubt(*doubts)
+        return self._foreign(case, PoolState.STILL) if timeline.confirmed_after(reach[1]) else None
 
     def _alive(self, case: _Case, reach: tuple[int, int], end_ns: int, move_ns: int) -> _Class | None:
         """Rows 5 and 6: the pod serves and answers others."""
@@ -393,20 +412,19 @@ class OutageJudge:
             return Judgement.EXPLAINED, True, explanation(sure, old, old, case.from_ns)
         for change in timeline.perhaps_within(*reach):
             if end_ns <= change.to_ns + move_ns:
-                text = f"{change.what[0]} at some time in the {(change.to_ns - change.from_ns) / _S:.1f} s"
-                return _in_doubt([f"{text} up to {apart(change.to_ns, case.from_ns)}"])
+                width_ns, offset_ns = change.to_ns - change.from_ns, change.to_ns - case.from_ns
+                return _in_doubt(PoolPerhapsChanged(change.changes[0], width_ns, offset_ns))
         if not timeline.confirmed_after(reach[1]):
             return None
         gap = timeline.gap_within(*reach)
         if gap is not None and end_ns <= gap[1] + move_ns:
-            return _in_doubt(
-                [f"the pool could not be observed for {(gap[1] - gap[0]) / _S:.1f} s around its beginning"]
-            )
+            return _in_doubt(PoolNotObserved(gap[1] - gap[0], at_onset=True))
         if self._is_address_dark(case):
             return self._dark(case)
-        return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others, and {_not_explained(sure, move_ns)}',)
+        settled_after_ns = move_ns if sure else None
+        return Judgement.VIOLATION, None, (PodAnswersOthers(old.pod or "", PoolState.STILL, settled_after_ns),)
 
-    def _silent(self, case: _Case, known_ns: int, doubts: list[str]) -> _Class | None:
+    def _silent(self, case: _Case, known_ns: int, doubts: list[Reason]) -> _Class | None:
         """Row 7: the pod is in the pool and answers nobody; `known_ns`: up to when the pool must be known to say no more."""
         snapshot = self._timeline.snapshot
         old = case.old
@@ -414,23 +432,23 @@ class OutageJudge:
         assert snapshot is not None, "it was in the pool"
         endpoint = snapshot.of_pod(old.pod or "")
         node = endpoint.node if endpoint is not None else ""
-        if node in self._seen.not_ready and not case.pod_silent:
-            case.pod_silent = f'node "{node}" of pod "{old.pod}" is NotReady'
+        if node in self._seen.not_ready and case.pod_silent is None:
+            case.pod_silent = NodeNotReady(node, old.pod or "")
         # A canary goes where the client's address is kept to, and to no pod that is not ready: it would prove nothing.
         sticky = dict(snapshot.spec).get("sessionAffinity") == "ClientIP"
         if not sticky and endpoint is not None and endpoint.ready:
             self._look_for_others(case, snapshot.ready_count)
-        if case.pod_silent:
+        if case.pod_silent is not None:
             return Judgement.POD_SILENT, None, (case.pod_silent,)
         if not self._over(case) or not self._timeline.confirmed_after(known_ns):
             return None
-        return _in_doubt([*doubts, _whether_it_lives(case)])
+        return _in_doubt(*doubts, _whether_it_lives(case))
 
     def _look_for_others(self, case: _Case, pods: int) -> None:
         """Whether all sessions of the pod are silent, and enough canaries met others to show that it answers nobody."""
         old = case.old
         assert old is not None, "a silent pod had answered"
-        if case.pod_silent:
+        if case.pod_silent is not None:
             return
         mine = (old.pod, old.instance)
         census = self._counted()
@@ -439,9 +457,7 @@ class OutageJudge:
         if any(pod != old.pod and abs(began_s - case.from_ns // _S) <= near_s for pod, began_s in census.alive):
             return  # flows of pods that live fell silent with it: what hit them all is no pod
         if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
-            count = census.silent[mine]
-            whose = f'all {count} sessions of pod "{old.pod}"' if count > 1 else f'the one session of pod "{old.pod}"'
-            case.pod_silent = f"{whose} {'are' if count > 1 else 'is'} silent, and {others} canaries met other pods"
+            case.pod_silent = PodAnswersNobody(old.pod or "", census.silent[mine], others)
 
     def _counted(self) -> _Census:
         """The sessions by who had answered them last, and those of them that are silent."""
@@ -478,30 +494,30 @@ class OutageJudge:
         timeline = self._timeline
         start_ns = max(case.onset_ns, timeline.first_ns or 0) if self._watched else case.onset_ns
         if end_ns < start_ns + self._check_ns:
-            return _in_doubt(["it was silent for less than the balancer's health check"]) if self._over(case) else None
+            return _in_doubt(InDoubt(Doubt.WITHIN_HEALTH_CHECK)) if self._over(case) else None
         if (
             self._watched
             and self._seen.addressed_ns is not None
             and end_ns < self._seen.addressed_ns + ADDRESS_SETTLES_NS
         ):
-            return _in_doubt(["the Service has had its address for less than 5 min"]) if self._over(case) else None
+            return _in_doubt(InDoubt(Doubt.ADDRESS_NEW)) if self._over(case) else None
         if not self._canaries_met(case, case.from_ns, end_ns)[0]:
-            return _in_doubt(["no canary was answered"]) if self._over(case) else None
+            return _in_doubt(InDoubt(Doubt.NO_CANARY_ANSWERED)) if self._over(case) else None
         if len(self._never_answered | {case.session}) < NEVER_ANSWERED:
-            return _in_doubt(["of fewer than 3 sessions, the client's own network may be the reason"])
+            return _in_doubt(InDoubt(Doubt.FEW_SESSIONS))
         if not self._watched:
-            return Judgement.VIOLATION, None, ("never answered, though canaries are (pool not watched)",)
+            return Judgement.VIOLATION, None, (NeverAnswered(PoolState.NOT_WATCHED),)
         until_ns = start_ns + self._check_ns
         if next(timeline.perhaps_within(case.from_ns - self._settle_ns, until_ns), None) is not None:
-            return _in_doubt(["the pool changed in its first time"])
+            return _in_doubt(InDoubt(Doubt.POOL_CHANGED_AT_START))
         if not timeline.confirmed_after(until_ns):
             return None
         if timeline.blind_within(case.from_ns, until_ns) is not None:
-            return _in_doubt(["the pool could not be observed in its first time"])
+            return _in_doubt(InDoubt(Doubt.POOL_NOT_OBSERVED_AT_START))
         dead = len(self._never_answered | {case.session})
         if self._may_be_at_a_dead_pod(case, len(self._seen.serving) + dead, dead, case.from_ns, end_ns):
-            return _in_doubt(["of the ready pods one is not seen to answer, and may have got these sessions"])
-        return Judgement.VIOLATION, None, ("never answered, though canaries are, and the pool stood still",)
+            return _in_doubt(InDoubt(Doubt.DEAD_POD_POSSIBLE))
+        return Judgement.VIOLATION, None, (NeverAnswered(PoolState.STILL),)
 
     def _by_promise(self, case: _Case, end_ns: int) -> _Class | None:
         """Rows 4 to 9 without a watch: the pool stands still, as the operator promised."""
@@ -509,31 +525,31 @@ class OutageJudge:
         if old is None:
             return self._never(case, end_ns)
         if old.pod is None:
-            return self._foreign(case, "pool not watched")
+            return self._foreign(case, PoolState.NOT_WATCHED)
         if case.replaced is not None:
             until_ns = case.replaced.to_ns + self._move_ns(case, end_ns)
             if end_ns <= until_ns:
-                return Judgement.EXPLAINED, False, (f'pod "{old.pod}" was restarted or replaced',)
+                return Judgement.EXPLAINED, False, (PodReplaced(old.pod),)
             return self._not_moved(case, until_ns, end_ns)
         if self._outlasted(case, case.alive_ns, end_ns):
             if self._is_address_dark(case):
                 return self._dark(case)
-            return Judgement.VIOLATION, None, (f'pod "{old.pod}" answers others (pool not watched)',)
+            return Judgement.VIOLATION, None, (PodAnswersOthers(old.pod, PoolState.NOT_WATCHED),)
         self._look_for_others(case, len(self._seen.pods))
-        if case.pod_silent:
+        if case.pod_silent is not None:
             return Judgement.POD_SILENT, None, (case.pod_silent,)
         if self._over(case):
-            return _in_doubt([_whether_it_lives(case)])
+            return _in_doubt(_whether_it_lives(case))
         return None
 
-    def _foreign(self, case: _Case, pool: str) -> _Class | None:
+    def _foreign(self, case: _Case, pool: PoolState) -> _Class | None:
         """A server that names no pod: whether a dead server among several could be the reason."""
         census = self._counted()
         sessions, dead = census.sessions.total(), census.silent.total()
         answered, unanswered = self._canaries_met(case, case.from_ns, case.ended_ns)
         if chance_of_dead_server(sessions, max(1, dead), answered, unanswered) < ACCUSE:
-            return Judgement.VIOLATION, None, (f"{answered} canaries are answered ({pool})",)
-        return _in_doubt(["one of several servers may have died"]) if self._over(case) else None
+            return Judgement.VIOLATION, None, (CanariesAnswered(answered, pool),)
+        return _in_doubt(InDoubt(Doubt.DEAD_SERVER_POSSIBLE)) if self._over(case) else None
 
     def _not_moved(self, case: _Case, after_ns: int, end_ns: int) -> _Class | None:
         """Row 4, later: the flow was not moved when its pod had gone."""
@@ -542,11 +558,10 @@ class OutageJudge:
         answered, _ = self._canaries_met(case, after_ns + 1, end_ns)
         dead = self._counted().silent[old.pod, old.instance]
         if answered >= MOVED_CANARIES and not self._may_be_at_a_dead_pod(case, dead, dead, after_ns, end_ns):
-            text = f'pod "{old.pod}" is gone, the flow was not moved, and {answered} canaries are answered since'
-            return Judgement.VIOLATION, None, (text,)
+            return Judgement.VIOLATION, None, (FlowNotMoved(old.pod or "", answered),)
         if not self._over(case):
             return None
-        return _in_doubt([f'pod "{old.pod}" is gone, and too few canaries were answered since to tell'])
+        return _in_doubt(CanariesTooFew(old.pod or ""))
 
     # --- what is so ----------------------------------------------------------------------------------------------------
 
@@ -619,24 +634,14 @@ class OutageJudge:
         """An address is dark, as all are in a blackout: the way to it may be the client's own."""
         if not self._over(case):
             return None
-        return _in_doubt(
-            [f"no canary was answered at {self._seen.targets[case.session]}, and others are at other addresses"]
-        )
+        return _in_doubt(AddressUnanswered(self._seen.targets[case.session]))
 
 
-def _in_doubt(doubts: list[str]) -> _Class | None:
-    return (Judgement.UNKNOWN, None, tuple(doubts)) if doubts else None
+def _in_doubt(*doubts: Reason) -> _Class | None:
+    return (Judgement.UNKNOWN, None, doubts) if doubts else None
 
 
-def _whether_it_lives(case: _Case) -> str:
-    """Why nothing follows for a session whose pod was neither seen to live for long enough nor to be silent."""
+def _whether_it_lives(case: _Case) -> Reason:
+    """Return why nothing follows for a session whose pod was neither seen to live for long enough nor to be silent."""
     pod = case.old.pod if case.old is not None else None
-    if case.alive_ns is not None:
-        return f'pod "{pod}" answered others, but only shortly before the silence ended'
-    return f'nobody was seen to be answered by pod "{pod}" meanwhile; whether it or the path was silent is not known'
-
-
-def _not_explained(sure: list[PoolChange], move_ns: int) -> str:
-    if sure:
-        return f"the change of the pool at its beginning is {move_ns / _S:.0f} s over"
-    return "the pool stood still"
+    return PodLifeUnknown(pod, answered=case.alive_ns is not None)
