@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.core.events import (
     ApiServerAnswered,
     Event,

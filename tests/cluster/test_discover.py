@@ -11,9 +11,9 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.discover import OWN_SERVICE, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.objects import ServiceRef, parse_service
-from affinity_tester.cluster.silence import explain_silence
+from affinity_tester.cluster.queries import family_of
+from affinity_tester.cluster.unreachable import explain_silence
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.errors import UserError
 from fakeapi import FakeApi, endpoint, endpoint_slice, node, service

@@ -9,8 +9,8 @@ import yaml
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.discover import discover, find_service
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.silence import explain_silence
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
+from affinity_tester.cluster.unreachable import explain_silence
 from affinity_tester.core.address import TransportAddress
 from fakeapi import FakeApi, Told, until
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.core.events import (
     ClusterAction,
     ClusterEvent,

@@ -18,9 +18,9 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookup import family_of
-from affinity_tester.cluster.silence import explain_silence
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
+from affinity_tester.cluster.queries import family_of
+from affinity_tester.cluster.unreachable import explain_silence
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError

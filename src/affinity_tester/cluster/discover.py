@@ -11,8 +11,8 @@ from typing import Literal
 from affinity_tester.cluster.api import FORBIDDEN, ApiError, pages
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookup import read_nodes, read_service, read_slices
 from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, Slice, parse_service, pool_of
+from affinity_tester.cluster.queries import read_nodes, read_service, read_slices
 from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.errors import UserError

@@ -11,7 +11,7 @@ matters the changes since the last resourceVersion are asked for, up to that of 
 missed. What is newer marks their end, or a bookmark, else that none came for as long as a watch is trusted to lag. Where
 the API server has forgotten them, as one that was restarted has, something may have been missed.
 
-What is told late is dated by the lists made before and after it (`dating`): whole ones, and samples of one object.
+What is told late is dated by the lists made before and after it (`resource_versions`): whole ones, and samples of one object.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from affinity_tester.cluster.api import (
     read_page,
     watch_events,
 )
-from affinity_tester.cluster.dating import Lists, When, has_reached
 from affinity_tester.cluster.fields import Fields, ObjectError, parser
 from affinity_tester.cluster.objects import identity
+from affinity_tester.cluster.resource_versions import Lists, When, has_reached
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from affinity_tester.cluster.dating import KEPT, Lists, as_number, has_reached
+from affinity_tester.cluster.resource_versions import KEPT, Lists, as_number, has_reached
 
 
 def lists(*made: tuple[str, int, int]) -> Lists:

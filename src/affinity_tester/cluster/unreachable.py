@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.lookup import family_of, read_nodes, read_service, read_slices
 from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, pool_of
+from affinity_tester.cluster.queries import family_of, read_nodes, read_service, read_slices
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from affinity_tester.cluster.changes import node_events, pod_events, proxy_events, service_events
+from affinity_tester.cluster.object_events import node_events, pod_events, proxy_events, service_events
 from affinity_tester.cluster.objects import Pod, parse_node, parse_pod, parse_service
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject
 from fakeapi import node, pod, proxy, service

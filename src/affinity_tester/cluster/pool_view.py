@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, pool_of
 from affinity_tester.cluster.reflector import Reflector
+from affinity_tester.cluster.resource_versions import When
 from affinity_tester.core.events import Event, PoolConfirmed, PoolObserved, PoolUnobserved
 from affinity_tester.core.pool import EndpointChange, PoolSnapshot, differences
 

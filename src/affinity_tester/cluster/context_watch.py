@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from affinity_tester.cluster.changes import node_events, pod_events, proxy_events
-from affinity_tester.cluster.dating import When
-from affinity_tester.cluster.lookout import Lookout
+from affinity_tester.cluster.object_events import node_events, pod_events, proxy_events
 from affinity_tester.cluster.objects import Node, Pod, parse_node, parse_pod
 from affinity_tester.cluster.reflector import Reflector
+from affinity_tester.cluster.resource_versions import When
+from affinity_tester.cluster.watch_group import Lookout
 from affinity_tester.core.events import ClusterAction, NodeAddresses
 
 PROXY_LABELS = (

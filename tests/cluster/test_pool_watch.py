@@ -12,8 +12,8 @@ import pytest
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef, Slice
+from affinity_tester.cluster.pool_watch import SAMPLE_LEAST_NS, PoolWatch
 from affinity_tester.cluster.reflector import Kept, Listing, Pace, Reflector
-from affinity_tester.cluster.watch import SAMPLE_LEAST_NS, PoolWatch
 from affinity_tester.core.events import (
     ApiServerAnswered,
     ClusterAction,

@@ -11,15 +11,15 @@ from functools import partial
 
 from affinity_tester import clock
 from affinity_tester.cluster.api import ApiError
-from affinity_tester.cluster.changes import service_events
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.dating import When
+from affinity_tester.cluster.context_watch import Surroundings
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookout import Lookout
+from affinity_tester.cluster.object_events import service_events
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_service, parse_slice
-from affinity_tester.cluster.poolview import SERVICE, SLICES, PoolView
+from affinity_tester.cluster.pool_view import SERVICE, SLICES, PoolView
 from affinity_tester.cluster.reflector import Listener, Pace, Reflector
-from affinity_tester.cluster.surroundings import Surroundings
+from affinity_tester.cluster.resource_versions import When
+from affinity_tester.cluster.watch_group import Lookout
 from affinity_tester.core.events import ApiServerAnswered, ClusterAction, Event
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.settings import NS_PER_S

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from affinity_tester.cluster.api import Api
-from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.reflector import Listener, Pace, Reflector
+from affinity_tester.cluster.resource_versions import When
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Event
 
 T = TypeVar("T")
