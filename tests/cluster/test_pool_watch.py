@@ -13,7 +13,7 @@ import pytest
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef, Slice
 from affinity_tester.cluster.pool_watch import SAMPLE_LEAST_NS, PoolWatch
-from affinity_tester.cluster.reflector import Kept, Listing, Pace, Reflector
+from affinity_tester.cluster.reflector import Cached, Listing, Reflector, WatchTiming
 from affinity_tester.core.events import (
     ApiServerAnswered,
     ClusterAction,
@@ -29,7 +29,7 @@ from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, pod, proxy, service, until
 
 S = 1_000_000_000
-QUICK = Pace(backoff_s=0.02, backoff_max_s=0.05, brief_s=0, level_s=0.1)
+QUICK = WatchTiming(backoff_s=0.02, backoff_max_s=0.05, min_watch_s=0, max_lag_s=0.1)
 REF = ServiceRef("media", "turn")
 SPEC = (
     ("type", "LoadBalancer"),
@@ -60,9 +60,9 @@ def told() -> Told:
 @pytest.fixture
 def watching(cluster: Cluster, told: Told) -> Callable[..., Any]:
     @asynccontextmanager
-    async def watching(pace: Pace = QUICK, **more: Any) -> AsyncIterator[PoolWatch]:
+    async def watching(timing: WatchTiming = QUICK, **more: Any) -> AsyncIterator[PoolWatch]:
         emit, sample_ns = more.pop("emit", told.tell), more.pop("sample_ns", 3600 * S)
-        watch = PoolWatch(cluster, REF, 3478, emit, now_ns=told.clock, pace=pace, sample_ns=sample_ns)
+        watch = PoolWatch(cluster, REF, 3478, emit, now_ns=told.clock, timing=timing, sample_ns=sample_ns)
         await watch.start(**more)
         try:
             yield watch
@@ -84,7 +84,7 @@ async def watch(api: FakeApi, watching: Callable[..., Any], told: Told) -> Async
 
 
 async def test_the_first_lists_tell_the_pool_and_no_events(watch: PoolWatch, told: Told) -> None:
-    assert watch.unwatched is None
+    assert watch.unwatched_reason is None
     assert watch.snapshot == pool(A, B)
     assert told.events == []
 
@@ -187,18 +187,18 @@ async def test_pods_of_a_new_selector_are_watched_instead(api: FakeApi, watch: P
 async def test_a_wanted_list_confirms_as_of_when_it_was_asked_for(api: FakeApi, watch: PoolWatch, told: Told) -> None:
     api.hold.clear()
     asked = len(api.asked)
-    watch.want(None)
-    watch.want(2000)
+    watch.request_confirmation(None)
+    watch.request_confirmation(2000)
     told.now = 2000
-    watch.want(2000)  # not later than that
+    watch.request_confirmation(2000)  # not later than that
     told.now = 2001
-    watch.want(2000)
-    watch.want(2000)  # one at a time
+    watch.request_confirmation(2000)
+    watch.request_confirmation(2000)  # one at a time
     await until(lambda: len(api.asked) == asked + 1)
     told.now = 9000
     api.hold.set()
     assert await told.at(9000) == [PoolConfirmed(9000, 2001)]
-    watch.want(2000)  # too soon after the last
+    watch.request_confirmation(2000)  # too soon after the last
     assert [(verb, path.rpartition("/")[2]) for verb, path, _ in api.asked[asked:]] == [
         ("list", "endpointslices"),
         ("list", "services"),
@@ -351,16 +351,16 @@ async def test_a_gap_that_begins_meanwhile_is_not_confirmed_away(
     watch: PoolWatch, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lists() -> bool:
-        watch._pool.down("slices", "cut")
+        watch._pool.watch_down("slices", "cut")
         return True
 
-    monkeypatch.setattr(watch, "_level_with_lists", lists)
+    monkeypatch.setattr(watch, "_wait_until_caught_up", lists)
     assert not await watch.confirm()
     assert told.take() == [PoolUnobserved(1000, 1000, "cut")]
 
 
 @pytest.mark.parametrize(
-    ("copy", "seen", "listing", "version", "level"),
+    ("copy", "seen", "listing", "version", "caught_up"),
     [
         ({"a": "5"}, "5", {"a": "5"}, "9", True),
         ({"a": "7"}, "7", {"a": "5"}, "6", True),  # the watch is ahead
@@ -376,15 +376,15 @@ async def test_a_gap_that_begins_meanwhile_is_not_confirmed_away(
     ],
 )
 def test_whether_a_watch_is_level_with_a_list(
-    *, copy: dict[str, str], seen: str, listing: dict[str, str], version: str, level: bool
+    *, copy: dict[str, str], seen: str, listing: dict[str, str], version: str, caught_up: bool
 ) -> None:
     reflector: Reflector[None] = Reflector(
-        None, "", (), lambda _obj: None, None, kind="Node", page=1, pace=QUICK, now_ns=lambda: 0
+        None, "", (), lambda _obj: None, None, kind="Node", page=1, timing=QUICK, now_ns=lambda: 0
     )
-    reflector.items = {key: Kept(own, None) for key, own in copy.items()}
+    reflector.items = {key: Cached(own, None) for key, own in copy.items()}
     reflector._version = seen
-    kept = {key: Kept(own, None) for key, own in listing.items()}
-    assert reflector.level_with(Listing(0, 0, version, kept)) is level
+    cached = {key: Cached(own, None) for key, own in listing.items()}
+    assert reflector.has_caught_up_with(Listing(0, 0, version, cached)) is caught_up
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------
@@ -463,7 +463,7 @@ async def test_whether_anything_was_missed_is_told_by_what_comes_next(
     api: FakeApi, watching: Callable[..., Any], told: Told, what: str
 ) -> None:
     """An API server that ends the watch instead of telling proves nothing."""
-    async with watching(replace(QUICK, level_s=20)) as watch:
+    async with watching(replace(QUICK, max_lag_s=20)) as watch:
         await until(lambda: len(api.streams) == 7)
         told.take()
         api.put("nodes", node("n3"))  # so that the list is newer than the last change of slices
@@ -504,12 +504,12 @@ async def test_what_is_told_at_the_end_of_a_gap_is_as_wide_as_all_that_it_holds(
     api.cut("services")
     assert await told.at(2000) == [PoolUnobserved(2000, 1000, CUT)]
     api.put("endpointslices", endpoint_slice(endpoint("a")))
-    await until(lambda: len(next(iter(watch._slices.items.values())).fact.endpoints) == 1)
+    await until(lambda: len(next(iter(watch._slices.items.values())).value.endpoints) == 1)
     told.now = 3000
     await watch._slices.sample()
     told.now = 4000
     api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("c")))
-    await until(lambda: len(next(iter(watch._slices.items.values())).fact.endpoints) == 2)
+    await until(lambda: len(next(iter(watch._slices.items.values())).value.endpoints) == 2)
     told.now = 5000
     api.forbidden = set()
     assert await told.at(5000) == [PoolObserved(5000, 1000, 4000, pool(A, C), 3000)]
@@ -552,7 +552,7 @@ async def test_a_watch_that_ends_after_its_time_goes_on_without_a_gap(
 async def test_a_watch_that_ends_as_soon_as_it_begins_is_broken(
     api: FakeApi, watching: Callable[..., Any], told: Told
 ) -> None:
-    async with watching(replace(QUICK, brief_s=60)):
+    async with watching(replace(QUICK, min_watch_s=60)):
         told.take()
         await api.watched("endpointslices")
         api.end("endpointslices")
@@ -612,11 +612,11 @@ async def test_a_killed_api_server_is_one_line_and_the_watch_resumes_when_it_is_
 async def test_a_slow_start_goes_on_in_the_background(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
     api.hold.clear()
     async with watching(wait_s=0.05) as watch:
-        assert watch.unwatched == "the endpointslices could not be listed (no answer yet)"
+        assert watch.unwatched_reason == "the endpointslices could not be listed (no answer yet)"
         assert told.events == []
         told.now = 5000
         api.hold.set()
-        await until(lambda: watch.unwatched is None)
+        await until(lambda: watch.unwatched_reason is None)
         assert PoolObserved(5000, 1000, 5000, pool(A, B), 1000) in told.events
 
 
@@ -624,10 +624,10 @@ async def test_a_dead_start_says_why(api: FakeApi, watching: Callable[..., Any],
     await api.kill()
     async with watching(wait_s=0.1) as watch:
         why = f"the API server at 127.0.0.1:{api.port} cannot be reached (Connection refused)"
-        assert watch.unwatched == f"the endpointslices could not be listed ({why})"
+        assert watch.unwatched_reason == f"the endpointslices could not be listed ({why})"
         assert told.events == []
         await api.start()
-        await until(lambda: watch.unwatched is None)
+        await until(lambda: watch.unwatched_reason is None)
 
 
 async def test_what_is_refused_is_said_once_and_the_rest_goes_on(
@@ -635,7 +635,7 @@ async def test_what_is_refused_is_said_once_and_the_rest_goes_on(
 ) -> None:
     api.forbidden = {f"list /api/v1/{path}" for path in ("nodes", "pods", "namespaces/media/pods")}
     async with watching() as watch:
-        assert watch.unwatched is None
+        assert watch.unwatched_reason is None
         assert sorted(told.take(), key=lambda event: getattr(event, "resource", "")) == [
             PoolObserved(1000, 1000, 1000, pool(A, B), 1000),
             blind(1000, ClusterAction.LIST_FORBIDDEN, "nodes"),
@@ -649,7 +649,7 @@ async def test_without_the_service_the_pool_is_its_endpoints(
 ) -> None:
     api.forbidden = {"list /api/v1/namespaces/media/services"}
     async with watching() as watch:
-        assert watch.unwatched is None
+        assert watch.unwatched_reason is None
         assert watch.snapshot == pool(A, B, spec=())
         assert blind(1000, ClusterAction.LIST_FORBIDDEN, "services", "media") in told.take()
         api.deaf = True
@@ -665,7 +665,7 @@ async def test_without_the_service_the_pool_is_its_endpoints(
 async def test_refused_slices_leave_the_pool_unwatched(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:
     api.forbidden = {"list /apis/discovery.k8s.io/v1/namespaces/media/endpointslices"}
     async with watching() as watch:
-        assert watch.unwatched == "cannot list endpointslices in namespace media (status 403)"
+        assert watch.unwatched_reason == "cannot list endpointslices in namespace media (status 403)"
         assert not await watch.confirm()
         told.take()
         await until(lambda: len(api.streams) == 6)
@@ -789,7 +789,7 @@ async def test_other_objects_that_cannot_be_read_are_told_and_left_as_they_were(
     api.cut("nodes")
     await until(lambda: "nodes" not in {stream.resource for stream in api.streams})
     await api.watched("nodes")
-    assert watch._around._nodes.items.keys() == {"/n1", "/n2", "/n3"}  # n1 was not removed
+    assert watch._context._nodes.items.keys() == {"/n1", "/n2", "/n3"}  # n1 was not removed
     assert told.take() == []
 
 
@@ -828,5 +828,5 @@ async def test_an_emit_that_fails_is_raised_at_the_end(api: FakeApi, watching: C
 
     with pytest.raises(BrokenPipeError):
         async with watching(emit=emit) as watch:
-            assert watch.unwatched is None
+            assert watch.unwatched_reason is None
     assert len(told.events) == 1

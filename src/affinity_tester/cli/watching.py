@@ -20,7 +20,7 @@ from affinity_tester.cluster.discover import Found, Via, discover, find_service,
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.cluster.queries import family_of
-from affinity_tester.cluster.unreachable import explain_silence
+from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError
@@ -82,7 +82,7 @@ class Lookout:
     def want(self, after_ns: int | None) -> None:
         """See to it that the pool is listed later than this; None: not needed."""
         if self._watch is not None:
-            self._watch.want(after_ns)
+            self._watch.request_confirmation(after_ns)
 
     def explaining(self, emit: Callable[[Event], None]) -> Callable[[Event], None]:
         """`emit`, but for the news that nothing is answered, which waits for what the cluster says of it."""
@@ -94,7 +94,7 @@ class Lookout:
             reason = None
             with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
                 async with asyncio.timeout(PATIENCE_S):
-                    reason = await explain_silence(cluster, found.service.ref, found.port.port, self.target.address)
+                    reason = await explain_no_reply(cluster, found.service.ref, found.port.port, self.target.address)
             emit(replace(event, reason=reason or event.reason))
 
         def observe(event: Event) -> None:
