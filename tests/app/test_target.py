@@ -75,7 +75,7 @@ async def test_a_silence_has_its_own_reason_unless_the_cluster_knows_one(
         def __getattr__(self, _name: str) -> Anything:
             return self
 
-    monkeypatch.setattr(target_module, "explain_silence", explain)
+    monkeypatch.setattr(target_module, "explain_no_reply", explain)
     monkeypatch.setattr(target_module, "PATIENCE_S", 0.05)
     anything: Any = Anything()
     context = TargetContext(Target(TransportAddress("127.0.0.1", 1), "x"), anything, anything, "")

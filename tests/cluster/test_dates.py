@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.core.events import (
     ApiServerAnswered,
     Event,
@@ -90,7 +90,7 @@ async def _play(history: History) -> Play:
     await watch.start(history.until_s)
     while api.now_ns() < api.ns(history.until_s):
         await asyncio.sleep(0.25)
-        watch.want(api.now_ns() - 12 * NS if history.wants else None)
+        watch.request_confirmation(api.now_ns() - 12 * NS if history.wants else None)
     last = None
     for _ in range(100):  # calm weather
         if await watch.confirm():

@@ -11,9 +11,9 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.discover import OWN_SERVICE, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookup import family_of
 from affinity_tester.cluster.objects import ServiceRef, parse_service
-from affinity_tester.cluster.silence import explain_silence
+from affinity_tester.cluster.queries import family_of
+from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.errors import UserError
 from fakeapi import FakeApi, endpoint, endpoint_slice, node, service
@@ -139,9 +139,9 @@ async def test_slices_that_cannot_be_read_leave_the_endpoints_unknown(api: FakeA
     api.put("nodes", node("n1", ready="yes", internal="10.0.0.1"))
     assert (await discover(cluster, "turn", "node-port")).target == "10.0.0.2:30478"
     ref = ServiceRef("media", "turn")
-    assert await explain_silence(cluster, ref, 3478, TransportAddress("203.0.113.7", 3478)) is None
+    assert await explain_no_reply(cluster, ref, 3478, TransportAddress("203.0.113.7", 3478)) is None
     api.put("services", service(selector="app"))
-    assert await explain_silence(cluster, ref, 3478, TransportAddress("203.0.113.7", 3478)) is None
+    assert await explain_no_reply(cluster, ref, 3478, TransportAddress("203.0.113.7", 3478)) is None
 
 
 async def test_without_a_name_the_tool_s_own_service_is_looked_for(api: FakeApi, cluster: Cluster, repo: Any) -> None:
@@ -457,18 +457,18 @@ async def test_the_likeliest_reason_of_silence(
 ) -> None:
     for resource, obj in made:
         api.put(resource, obj)
-    assert await explain_silence(cluster, ServiceRef("media", "turn"), 3478, target) == line
+    assert await explain_no_reply(cluster, ServiceRef("media", "turn"), 3478, target) == line
 
 
 async def test_silence_with_fewer_rights_or_none(api: FakeApi, cluster: Cluster) -> None:
     api.put("services", LOCAL)
     ref = ServiceRef("media", "turn")
     api.forbidden = {"list /apis/discovery.k8s.io/v1/namespaces/media/endpointslices", "list /api/v1/nodes"}
-    assert await explain_silence(cluster, ref, 3478, LB) is None
-    assert await explain_silence(inside(cluster), ref, 3478, TransportAddress("10.96.0.7", 3478)) is None
+    assert await explain_no_reply(cluster, ref, 3478, LB) is None
+    assert await explain_no_reply(inside(cluster), ref, 3478, TransportAddress("10.96.0.7", 3478)) is None
     for statuses in ([500], [None, 500], [None, None, 500]):
         api.statuses = list(statuses)
-        assert await explain_silence(cluster, ref, 3478, LB) is None
+        assert await explain_no_reply(cluster, ref, 3478, LB) is None
         assert api.statuses == []
     api.delete("services", "turn")
-    assert await explain_silence(cluster, ref, 3478, LB) == 'there is no Service "media/turn" any more'
+    assert await explain_no_reply(cluster, ref, 3478, LB) == 'there is no Service "media/turn" any more'

@@ -17,12 +17,12 @@ from affinity_tester.cluster.objects import (
     ServicePort,
     ServiceRef,
     Slice,
+    endpoints_of,
     identity,
     parse_node,
     parse_pod,
     parse_service,
     parse_slice,
-    pool_of,
 )
 from affinity_tester.core.pool import Endpoint
 from fakeapi import endpoint, endpoint_slice, node, pod, service
@@ -61,7 +61,7 @@ def test_a_service_in_full() -> None:
     )
     assert found.udp_ports == (ServicePort("stun", "UDP", 3478, "3478", 30478),)
     assert found.udp_port(443) is None
-    assert found.steer("type") == found.type == "LoadBalancer"
+    assert found.traffic_field("type") == found.type == "LoadBalancer"
     assert found.ingress == ("203.0.113.7", "lb.example.com")
     assert (found.external_ips, found.source_ranges) == (("198.51.100.1",), ("192.0.2.0/24",))
     assert (found.cluster_ips, found.families, found.selector) == (("10.96.0.7",), ("IPv4",), (("app", "turn"),))
@@ -124,12 +124,12 @@ def test_the_pool_is_of_one_port_and_family_and_counts_each_once() -> None:
     v6 = parse_slice(endpoint_slice(endpoint("b", "n2"), addressType="IPv6"))
     tcp = parse_slice(endpoint_slice(endpoint("c"), ports=[{"name": "stun", "protocol": "TCP", "port": 3478}]))
     other = parse_slice(endpoint_slice(endpoint("b", "n2"), ports=[{"name": "sip", "protocol": "UDP", "port": 5060}]))
-    assert pool_of([v4, v6, tcp, other], "stun", "IPv4") == {A}
-    assert pool_of([v4, v6, tcp], "stun", "IPv6") == {B}
-    assert pool_of([v4, v6, tcp], "stun", None) == {A, B}
-    assert pool_of([v4, other, tcp], None, "IPv4") == {A, B}
+    assert endpoints_of([v4, v6, tcp, other], "stun", "IPv4") == {A}
+    assert endpoints_of([v4, v6, tcp], "stun", "IPv6") == {B}
+    assert endpoints_of([v4, v6, tcp], "stun", None) == {A, B}
+    assert endpoints_of([v4, other, tcp], None, "IPv4") == {A, B}
     leaving = parse_slice(endpoint_slice(endpoint("a", ready=False, serving=True, terminating=True)))
-    assert pool_of([leaving, v4], "stun", "IPv4") == pool_of([v4, leaving], "stun", "IPv4") == {A}
+    assert endpoints_of([leaving, v4], "stun", "IPv4") == endpoints_of([v4, leaving], "stun", "IPv4") == {A}
 
 
 def test_a_node() -> None:

@@ -9,8 +9,8 @@ import yaml
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.discover import discover, find_service
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.silence import explain_silence
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
+from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
 from fakeapi import FakeApi, Told, until
 
@@ -35,7 +35,7 @@ async def test_the_roles_are_what_is_used(api: FakeApi, cluster: Cluster, repo: 
     told = Told()
     await discover(cluster, "turn", "node-port")
     await find_service(cluster, TransportAddress("10.0.0.2", 30478))
-    await explain_silence(cluster, ServiceRef("media", "turn"), 3478, TransportAddress("10.0.0.2", 30478))
+    await explain_no_reply(cluster, ServiceRef("media", "turn"), 3478, TransportAddress("10.0.0.2", 30478))
     watch = PoolWatch(cluster, ServiceRef("media", "turn"), 3478, told.tell)
     assert await watch.start() is None
     await until(lambda: len(api.streams) == 7)

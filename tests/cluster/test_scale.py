@@ -6,8 +6,15 @@ from typing import Any
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef
-from affinity_tester.cluster.watch import PoolWatch
-from affinity_tester.core.events import ClusterEvent, NodeAddresses, PoolConfirmed, PoolObserved
+from affinity_tester.cluster.pool_watch import PoolWatch
+from affinity_tester.core.events import (
+    ClusterAction,
+    ClusterEvent,
+    ClusterSubject,
+    NodeAddresses,
+    PoolConfirmed,
+    PoolObserved,
+)
 from fakeapi import FakeApi, Told, endpoint_slice, node, numbered_endpoint, until
 
 
@@ -42,7 +49,7 @@ async def test_5000_endpoints_in_50_slices_and_500_nodes(api: FakeApi, cluster: 
     api.put("endpointslices", {**first, "endpoints": first["endpoints"][1:]})
     api.delete("nodes", "node-7", "")
     left, event = sorted(await told.at(2000, 2), key=lambda event: isinstance(event, ClusterEvent))
-    assert event == ClusterEvent(2000, "node", "node-7", "removed")
+    assert event == ClusterEvent(2000, ClusterSubject.NODE, "node-7", ClusterAction.REMOVED)
     assert isinstance(left, PoolObserved)
     assert (left.at_ns, left.since_ns, len(left.snapshot.endpoints)) == (2000, 1000, 4999)
     assert await watch.confirm()

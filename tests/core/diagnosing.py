@@ -10,13 +10,17 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
     ClientFault,
+    ClientFaultKind,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Counts,
     Diagnosis,
     Event,
@@ -202,10 +206,10 @@ class World:
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
-    def tell(self, subject: str, name: str, what: str) -> None:
+    def tell(self, subject: ClusterSubject, name: str, action: ClusterAction, **facts: Any) -> None:
         """Tell of something in the cluster, to whoever watches it."""
         if self.watched:
-            self.emit(ClusterEvent(self.now, subject, name, what))
+            self.emit(ClusterEvent(self.now, subject, name, action, **facts))
 
     def look(self) -> None:
         """Tell what the pool is, to whoever watches it."""
@@ -217,7 +221,7 @@ class World:
             self.watched = False
             self.emit(PoolUnobserved(self.now, self.now, "the API server does not answer"))
 
-    def fault(self, session: int, fault: str, detail: str = "") -> None:
+    def fault(self, session: int, fault: ClientFaultKind, detail: str = "") -> None:
         self.emit(ClientFault(self.now, self.name(session), fault, detail))
 
     def icmp(self, session: int, error: str, offender: str | None = None) -> None:

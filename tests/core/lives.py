@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Event,
     Judgement,
     NodeAddresses,
@@ -189,7 +191,7 @@ class Life:
             case ("notready", str() as node):
                 if self.watched:
                     heard = max(self.now + self.rng.randrange(self.delay), self.news[-1][0] if self.news else 0)
-                    self.news.append((heard, ClusterEvent(heard, "node", node, "not Ready")))
+                    self.news.append((heard, ClusterEvent(heard, ClusterSubject.NODE, node, ClusterAction.NOT_READY)))
                 for pod in self.pods:
                     if pod.node == node and pod.stopped is None and pod.name in self.endpoints:
                         self._endpoint(pod, ready=False, serving=False)

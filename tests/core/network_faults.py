@@ -5,7 +5,7 @@ from __future__ import annotations
 from diagnosing import Action, World
 
 from affinity_tester.core.diagnosis import CATALOGUE
-from affinity_tester.core.events import Certainty, Diagnosis
+from affinity_tester.core.events import Certainty, ClientFaultKind, ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.lab.packet_log import Direction
 
 
@@ -32,7 +32,7 @@ def answered(w: World) -> None:
 
 def balancer_made_anew(w: World) -> None:
     w.drop(Direction.UP)
-    w.tell("service", "media/turn", "changed: annotations")
+    w.tell(ClusterSubject.SERVICE, "media/turn", ClusterAction.FIELDS_CHANGED, fields=("annotations",))
 
 
 def pause(w: World) -> None:
@@ -49,7 +49,7 @@ def resume(w: World) -> None:
 
 def wipe(w: World) -> None:
     w.network.flush_flows("n1")
-    w.tell("proxy", "kube-proxy-x7k2p", 'restarted on node "n1"')
+    w.tell(ClusterSubject.PROXY, "kube-proxy-x7k2p", ClusterAction.RESTARTED, node="n1")
 
 
 def wipe_all(w: World) -> None:
@@ -80,7 +80,7 @@ def on_one_pod(w: World) -> None:
 
 
 def rehash(w: World) -> None:
-    w.tell("node", "n4", "Ready")
+    w.tell(ClusterSubject.NODE, "n4", ClusterAction.READY)
     w.move(range(5), node=4)
 
 
@@ -91,7 +91,7 @@ def rehash_local(w: World) -> None:
 
 def node_dies(w: World) -> None:
     w.network.ingress.dead_nodes.add("n1")
-    w.tell("node", "n1", "not Ready")
+    w.tell(ClusterSubject.NODE, "n1", ClusterAction.NOT_READY)
 
 
 def node_drains(w: World) -> None:
@@ -173,7 +173,7 @@ def nat_moves(w: World) -> None:
 
 def socket_changes(w: World) -> None:
     nat_moves(w)
-    w.fault(1, "local-address", "this machine's own address changed: 192.168.0.9 -> 198.51.100.1")
+    w.fault(1, ClientFaultKind.LOCAL_ADDRESS, "this machine's own address changed: 192.168.0.9 -> 198.51.100.1")
 
 
 def stray(w: World) -> None:
@@ -183,7 +183,7 @@ def stray(w: World) -> None:
 
 def drops(w: World) -> None:
     for session in (1, 2):
-        w.fault(session, "socket-drops", "8 replies dropped at this machine's full socket buffer")
+        w.fault(session, ClientFaultKind.SOCKET_DROPS, "8 replies dropped at this machine's full socket buffer")
 
 
 # --- what every diagnosis must be ----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from network_faults import (
 )
 
 from affinity_tester.core.diagnosis import CATALOGUE, EQUIVALENCES, equivalents
-from affinity_tester.core.events import Certainty, Diagnosis, Outcome
+from affinity_tester.core.events import Certainty, ClusterAction, ClusterSubject, Diagnosis, Outcome
 from affinity_tester.lab.packet_log import Direction
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
@@ -237,7 +237,8 @@ def test_equivalences_are_of_the_catalogue_and_each_says_why() -> None:
 ACTIONS: list[Action] = [
     wipe, rehash, new_ports(1, 2), silent(1, 2, 3), silent(), answered, entries_stay, node_dies, node_drains,
     nat_moves, socket_changes, terminates, restarts, pause, resume, stray, one_takes_anothers_address, drops,
-    vip_moves(2), every_time_anew, lambda w: w.icmp(3, "EMSGSIZE"), lambda w: w.tell("service", "", "deleted"),
+    vip_moves(2), every_time_anew, lambda w: w.icmp(3, "EMSGSIZE"),
+    lambda w: w.tell(ClusterSubject.SERVICE, "", ClusterAction.DELETED),
 ]  # fmt: skip
 
 

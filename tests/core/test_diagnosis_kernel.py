@@ -7,7 +7,7 @@ from diagnosing import TARGET, Action, World
 from network_faults import is_sound, rehash, removed, silent, vip_moves, wipe, world
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Certainty
+from affinity_tester.core.events import Certainty, ClientFaultKind
 from affinity_tester.core.identity import Identity
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
@@ -130,8 +130,8 @@ def test_affinity_that_each_node_seems_to_keep_may_be_one_that_is_spread() -> No
 
 
 def test_probes_refused_for_want_of_an_address_are_not_the_machines_load() -> None:
-    refused: Action = lambda w: w.fault(1, "send-error", "ENETUNREACH: Network is unreachable")  # noqa: E731
-    moved: Action = lambda w: w.fault(1, "local-address", "this machine's own address changed: a -> b")  # noqa: E731
+    refused: Action = lambda w: w.fault(1, ClientFaultKind.SEND_ERROR, "ENETUNREACH: Network is unreachable")  # noqa: E731
+    moved: Action = lambda w: w.fault(1, ClientFaultKind.LOCAL_ADDRESS, "this machine's own address changed: a -> b")  # noqa: E731
     counts = {"send_errors": 50}
     assert world((4, refused), (4, moved), watched=False, own_counts=counts).run().named == [("client-socket", LIKELY)]
     both_ = world((1, refused), (4, moved), watched=False, own_counts=counts).run().named

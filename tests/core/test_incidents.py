@@ -12,7 +12,9 @@ from affinity_tester.core.events import (
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Cohort,
     CrossDelivered,
     Event,
@@ -21,6 +23,7 @@ from affinity_tester.core.events import (
     IncidentClosed,
     IncidentOngoing,
     Judgement,
+    NearFact,
     NodeAddresses,
     OutageEnded,
     OutageJudged,
@@ -37,7 +40,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.open_incident import MAX_MEMBERS
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from pools import ComparingAnalysis
 
 MS = 1_000_000
@@ -93,51 +96,63 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
 def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> None:
     (incident,) = run(
         PoolObserved(0, 0, 0, PoolSnapshot(frozenset({Endpoint("u", "a", "10.0.0.1")})), 0),
-        ClusterEvent(500 * MS, "node", "too early", "added"),
-        ClusterEvent(8_000 * MS, "node", "pool1-3", "added"),
-        ClusterEvent(8_000 * MS, "watch", "", "interrupted"),
+        ClusterEvent(500 * MS, ClusterSubject.NODE, "too early", ClusterAction.ADDED),
+        ClusterEvent(8_000 * MS, ClusterSubject.NODE, "pool1-3", ClusterAction.ADDED),
+        ClusterEvent(8_000 * MS, ClusterSubject.WATCH, "", ClusterAction.MORE_UNREADABLE),
         seen("CLIENT-0", 11_110 * MS),
         PoolObserved(12 * S, 12 * S, 12 * S, PoolSnapshot(frozenset()), 12 * S),
-        ClusterEvent(40 * S, "node", "too late", "added"),
+        ClusterEvent(40 * S, ClusterSubject.NODE, "too late", ClusterAction.ADDED),
     )
     assert incident.near == (
-        'node "pool1-3" added 3.1 s before',
-        'pod "a" left the pool 0.9 s after',
+        NearFact(
+            8_000 * MS,
+            -3_100 * MS,
+            event=ClusterEvent(8_000 * MS, ClusterSubject.NODE, "pool1-3", ClusterAction.ADDED),
+        ),
+        NearFact(
+            12 * S,
+            900 * MS,
+            change=EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.0.0.1")),
+        ),
     )
 
 
 def test_distances_count_from_the_first_probe_that_was_lost_or_met_the_new_state() -> None:
-    def near(*events: Event) -> list[tuple[str, ...]]:
-        added = ClusterEvent(10 * S, "node", "n", "added")
-        return [incident.near for incident in run(FirstAnswer(0, "CLIENT-0", 0, who("a")), added, *events)]
+    def near(*events: Event) -> list[list[tuple[ClusterAction, int]]]:
+        added = ClusterEvent(10 * S, ClusterSubject.NODE, "n", ClusterAction.ADDED)
+        incidents = run(FirstAnswer(0, "CLIENT-0", 0, who("a")), added, *events)
+        return [[(fact.event.action, fact.after_ns) for fact in each.near if fact.event] for each in incidents]
+
+    added, ready = ClusterAction.ADDED, ClusterAction.READY
 
     change = seen("CLIENT-0", 13_010 * MS).change
     paused = replace(change, before=Sighting(1, 4 * S, who("a")), longest_pause_ns=9 * S)
-    assert near(ChangeSeen(13_010 * MS, "CLIENT-0", paused)) == [('node "n" added 3.0 s before',)]
+    assert near(ChangeSeen(13_010 * MS, "CLIENT-0", paused)) == [[(added, -3 * S)]]
     lossy = ChangeSeen(13_010 * MS, "CLIENT-0", replace(change, before=Sighting(4, 10_900 * MS, who("a"))))
     burst = lost("CLIENT-0", 5, 20, 11 * S)
-    assert near(lossy, burst) == near(burst) == [('node "n" added 1.0 s before',)]
+    assert near(lossy, burst) == near(burst) == [[(added, -1 * S)]]
     outage = OutageStarted(17 * S, "CLIENT-0", 10, 12 * S, Sighting(9, 11_900 * MS, who("a")))
-    assert near(outage) == [('node "n" added 2.0 s before',)]
+    assert near(outage) == [[(added, -2 * S)]]
     ended = OutageEnded(60 * S, "CLIENT-0", 10, 12 * S, 480, Sighting(490, 59 * S, who("a")))
-    late = ClusterEvent(58 * S, "node", "n", "Ready")
+    late = ClusterEvent(58 * S, ClusterSubject.NODE, "n", ClusterAction.READY)
     told = near(outage, seen("CLIENT-1", 40 * S), late, ended)
-    assert told == [(), ('node "n" added 2.0 s before', 'node "n" Ready 46.0 s after')]
+    assert told == [[], [(added, -2 * S), (ready, 46 * S)]]
 
 
 def test_a_diagnosis_counts_from_the_same_moment() -> None:
     def told(*members: Event) -> tuple[str, ...]:
         sessions = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
-        (incident,) = run(*sessions, ClusterEvent(9 * S, "node", "n", "Ready"), *members)
+        (incident,) = run(*sessions, ClusterEvent(9 * S, ClusterSubject.NODE, "n", ClusterAction.READY), *members)
         evidence = (fact for diagnosis in incident.diagnoses for fact in diagnosis.evidence)
-        return (*incident.near, *(fact for fact in evidence if "Ready" in fact))
+        (near,) = incident.near
+        return (f"{-near.after_ns / S} s before", *(fact for fact in evidence if "Ready" in fact))
 
     change = seen("CLIENT-0", 11_010 * MS).change
     moved = replace(change, kinds=(Kind.REFLEXIVE_IP,), after=change.after._replace(identity=who("a", "10.240.0.7")))
     rehash = ChangeSeen(11_010 * MS, "CLIENT-0", moved)
-    assert told(rehash) == ('node "n" Ready 2.0 s before', 'node "n" became Ready 2.0 s before')
+    assert told(rehash) == ("2.0 s before", 'node "n" became Ready 2.0 s before')
     burst = lost("CLIENT-1", 5, 4, 10_500 * MS)
-    assert told(rehash, burst) == ('node "n" Ready 1.5 s before', 'node "n" became Ready 1.5 s before')
+    assert told(rehash, burst) == ("1.5 s before", 'node "n" became Ready 1.5 s before')
 
 
 def test_losses_in_a_row_are_a_burst_even_when_they_are_told_in_parts() -> None:
@@ -254,7 +269,7 @@ def test_a_change_that_does_not_lie_over_the_outage_is_another_incident() -> Non
         lasting(),
         back("CLIENT-0", 95 * S, 850),
         ChangeSeen(97 * S, "CLIENT-0", after),
-        ClusterEvent(150 * S, "watch", "", "which is told to nobody, and lets time pass"),
+        ClusterEvent(150 * S, ClusterSubject.WATCH, "", ClusterAction.MORE_UNREADABLE),
         ChangeSeen(200 * S, "CLIENT-0", late),
     )
     assert [(i.number, i.outages, i.changes) for i in told] == [(1, 1, 0), (2, 0, 1), (3, 0, 1)]

@@ -19,7 +19,9 @@ from affinity_tester.core.events import (
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Counts,
     CrossDelivered,
     Event,
@@ -535,11 +537,12 @@ def test_what_the_client_may_not_see_is_near_no_incident() -> None:
     analysis, _ = run(
         observed(0, pool("a", "b")),
         seen(change(50 * S)),
-        ClusterEvent(50 * S, "watch", "media/turn", "cannot list nodes: node events will be missing"),
-        ClusterEvent(50 * S, "node", "n1", "added"),
+        ClusterEvent(50 * S, ClusterSubject.WATCH, "media/turn", ClusterAction.LIST_FORBIDDEN, resource="nodes"),
+        ClusterEvent(50 * S, ClusterSubject.NODE, "n1", ClusterAction.ADDED),
     )
     (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S, 61 * S)) if isinstance(event, IncidentClosed)]
-    assert closed.incident.near == ('node "n1" added 0.0 s after',)
+    (near,) = closed.incident.near
+    assert (near.event, near.change) == (ClusterEvent(50 * S, ClusterSubject.NODE, "n1", ClusterAction.ADDED), None)
 
 
 def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:

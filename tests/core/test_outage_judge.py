@@ -18,7 +18,10 @@ from affinity_tester.core.events import (
     Change,
     ChangeSeen,
     ClientFault,
+    ClientFaultKind,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Event,
     FirstAnswer,
     IngressSample,
@@ -193,7 +196,7 @@ def test_row_1_replies_that_a_full_buffer_dropped_are_the_client_s_own() -> None
 
 
 def test_row_1_an_address_that_changed_at_the_onset_is_the_client_s_own() -> None:
-    def moved(seconds: float, fault: str = "local-address") -> Judgement:
+    def moved(seconds: float, fault: ClientFaultKind = ClientFaultKind.LOCAL_ADDRESS) -> Judgement:
         event = ClientFault(at(seconds), named(7), fault, "192.168.0.9 -> 198.51.100.1")
         return Run(silent(), event, answers(range(101, 120), "a")).last[0]
 
@@ -534,19 +537,22 @@ def test_row_7_canaries_of_a_sticky_client_or_a_single_pod_or_one_that_is_not_re
 
 
 def test_row_7_a_node_that_is_not_ready_makes_its_pod_silent_until_it_is_ready_again() -> None:
-    down, up = ClusterEvent(at(140), "node", "node-a", "not Ready"), ClusterEvent(at(150), "node", "node-a", "Ready")
+    down, up = (
+        ClusterEvent(at(140), ClusterSubject.NODE, "node-a", ClusterAction.NOT_READY),
+        ClusterEvent(at(150), ClusterSubject.NODE, "node-a", ClusterAction.READY),
+    )
     run = Run(silent(), down, ends=True)
     assert run.classes == [(140, POD_SILENT)]
     assert run.last[1] == ('node "node-a" of pod "a" is NotReady',)
     assert Run(silent(f=160), down, up, ends=True).last[0] is UNKNOWN
-    removed = replace(up, what="removed")
+    removed = replace(up, action=ClusterAction.REMOVED)
     assert Run(silent(f=160), down, removed, ends=True).last[0] is UNKNOWN
-    assert Run(silent(f=160), down, replace(up, what="cordoned"), ends=True).last[0] is POD_SILENT
+    assert Run(silent(f=160), down, replace(up, action=ClusterAction.CORDONED), ends=True).last[0] is POD_SILENT
     assert Run(silent(), replace(down, name="node-b"), ends=True).last[0] is UNKNOWN
 
 
 def test_row_7_a_silent_pod_that_leaves_is_explained_and_one_that_lives_after_all_is_not() -> None:
-    down = ClusterEvent(at(140), "node", "node-a", "not Ready")
+    down = ClusterEvent(at(140), ClusterSubject.NODE, "node-a", ClusterAction.NOT_READY)
     run = Run(silent(), down, changed(150, pool("a", "b", "c", a={"ready": False, "serving": False})), again(155))
     assert run.classes == [(140, POD_SILENT), (150, EXPLAINED)]
     back = Run(silent(), down, answers(range(160, 180), "a"))

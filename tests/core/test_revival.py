@@ -9,7 +9,9 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Event,
     FirstAnswer,
     IngressSample,
@@ -159,9 +161,9 @@ def test_a_node_that_is_ready_again_before_its_pods_answer_was_not_ready() -> No
         listed(50 * S, "a", "b", "c"),
         *answers(*SILENT[:2], pod="a"),
         *(fell(session, who("a")) for session in SILENT[:2]),
-        ClusterEvent(FELL_NS + 7 * S, "node", "node-of-a", "not Ready"),
+        ClusterEvent(FELL_NS + 7 * S, ClusterSubject.NODE, "node-of-a", ClusterAction.NOT_READY),
         confirmed(FELL_NS + 25 * S),
-        ClusterEvent(BACK_NS - S, "node", "node-of-a", "Ready"),
+        ClusterEvent(BACK_NS - S, ClusterSubject.NODE, "node-of-a", ClusterAction.READY),
         back(SILENT[0], who("a"), BACK_NS),
         back(SILENT[1], who("a"), BACK_NS + 50 * MS),
     )

@@ -21,6 +21,8 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis import RunHistory, diagnose_run
 from affinity_tester.core.events import (
     Certainty,
+    ClusterAction,
+    ClusterSubject,
     Counts,
     Diagnosis,
     DuplicateDiffers,
@@ -173,7 +175,7 @@ def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
 
 
 def test_cluster_events_are_told_in_their_own_words() -> None:
-    address: Action = lambda w: w.tell("service", "", "load-balancer address changed none -> 203.0.113.9")  # noqa: E731
+    address: Action = lambda w: w.tell(ClusterSubject.SERVICE, "", ClusterAction.ADDRESS_CHANGED, new=("203.0.113.9",))  # noqa: E731
     w = world((4, balancer_made_anew), (4.1, address), (6, answered), watched=True)
     assert evidence_of(w, "lb-churn")[1:] == (
         'service "media/turn" was changed: annotations 0.0 s before',

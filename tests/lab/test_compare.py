@@ -14,6 +14,7 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    ClientFaultKind,
     Counts,
     CrossDelivered,
     DuplicateDiffers,
@@ -333,7 +334,7 @@ def spoil_duplicate_differs(run: Run) -> None:
 
 
 def spoil_client_fault(run: Run) -> None:
-    run.events.append(ClientFault(12 * S, "F", "socket-drops", "3"))
+    run.events.append(ClientFault(12 * S, "F", ClientFaultKind.SOCKET_DROPS, "3"))
 
 
 def spoil_no_summary(run: Run) -> None:

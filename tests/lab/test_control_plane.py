@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ApiServerAnswered,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Event,
     NodeAddresses,
     PoolConfirmed,
@@ -96,13 +98,13 @@ def test_a_list_of_one_item_narrows_when_a_change_happened() -> None:
 def test_a_late_watch_is_overtaken_by_a_whole_list_and_tells_nothing_twice() -> None:
     lab = Lab(watch_ns=2 * S)
     lab.leaving(100 * MS)
-    lab.control.add_cluster_event("node", "node-1", "cordoned")
+    lab.control.add_cluster_event(ClusterEvent(0, ClusterSubject.NODE, "node-1", ClusterAction.CORDONED))
     lab.control.publish(100 * MS)
     lab.pass_time(100 * MS, 3 * S)
     told = [event for event in lab.new() if not isinstance(event, ApiServerAnswered | PoolConfirmed)]
     assert told == [
         PoolObserved(520 * MS, 0, 520 * MS, pool(LEAVING), asked_ns=500 * MS),
-        ClusterEvent(2_100 * MS, "node", "node-1", "cordoned"),
+        ClusterEvent(2_100 * MS, ClusterSubject.NODE, "node-1", ClusterAction.CORDONED),
     ]
     assert lab.changed == [100 * MS]
 
@@ -137,12 +139,12 @@ def test_a_server_that_stalls_answers_and_tells_everything_at_the_end_of_it() ->
 
 def test_cluster_events_come_before_the_pool_they_change() -> None:
     lab = Lab()
-    lab.control.add_cluster_event("node", "node-2", "added")
+    lab.control.add_cluster_event(ClusterEvent(0, ClusterSubject.NODE, "node-2", ClusterAction.ADDED))
     assert lab.new() == []
     lab.network.ingress.add_node("node-2", "127.1.0.2")
     lab.control.publish(2)
     assert lab.new() == [
-        ClusterEvent(2, "node", "node-2", "added"),
+        ClusterEvent(2, ClusterSubject.NODE, "node-2", ClusterAction.ADDED),
         NodeAddresses(2, (*NODES, ("127.1.0.2", "node-2"))),
     ]
 
@@ -153,7 +155,7 @@ def test_nothing_is_told_while_the_api_server_is_gone_and_then_what_may_have_cha
     lab.new()
     lab.control.disconnect(7 * S)
     lab.network.remove_pod("a")
-    lab.control.add_cluster_event("node", "node-1", "not Ready")
+    lab.control.add_cluster_event(ClusterEvent(0, ClusterSubject.NODE, "node-1", ClusterAction.NOT_READY))
     lab.control.publish(8 * S)
     lab.network.ingress.add_node("node-2", "127.1.0.2")
     lab.pass_time(8 * S, 9 * S)

@@ -22,6 +22,7 @@ from affinity_tester.core.events import (
     CanaryResult,
     ChangeSeen,
     ClientFault,
+    ClientFaultKind,
     Counts,
     CrossDelivered,
     Event,
@@ -33,7 +34,6 @@ from affinity_tester.core.events import (
     RunStarted,
     RunSummary,
     SendingStopped,
-    SessionExhausted,
     SessionStarted,
     SessionStats,
     SessionSummary,
@@ -460,7 +460,8 @@ async def test_a_session_ends_when_its_sequence_numbers_are_used_up(monkeypatch:
     monkeypatch.setattr(client_module, "MAX_PROBES", 5)
     async with scripted(answer) as server:
         told = await probed(server.address, seconds=0.5, sessions=2)
-    assert [event.session for event in told.of(SessionExhausted)] == [s.session for s in told.of(SessionStarted)]
+    ended = [event.session for event in told.of(ClientFault) if event.fault is ClientFaultKind.EXHAUSTED]
+    assert ended == [started.session for started in told.of(SessionStarted)]
     assert told.counts().sent == told.counts().answered == len(server.probes) == 10
 
 

@@ -295,10 +295,10 @@ def test_the_other_facts_of_a_session(story):
         ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)),
         refused,
         ev.NetworkError(story.at(8), ONE, None, "EPROTO", None),
-        ev.ClientFault(story.at(8), ONE, "socket-drops", "12 replies dropped at a full buffer"),
+        ev.ClientFault(story.at(8), ONE, ev.ClientFaultKind.SOCKET_DROPS, "12 replies dropped at a full buffer"),
         ev.CanaryResult(story.at(9), ONE, story.at(7), None),
         ev.CanaryResult(story.at(9), ONE, story.at(7), story.pod_b),
-        ev.SessionExhausted(story.at(9), ONE),
+        ev.ClientFault(story.at(9), ONE, ev.ClientFaultKind.EXHAUSTED),
         # and those that say nothing here
         ev.SessionStarted(story.at(9), ONE, TransportAddress("192.0.2.1", 5)),
         ev.ProbesLost(story.at(9), ONE, 1, 2, story.at(1), story.at(1.1)),
@@ -352,7 +352,7 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
     lines = show(
         story.started(),
         ev.PoolObserved(story.at(0), story.at(0), story.at(0), first),
-        ev.ClusterEvent(story.at(1), "node", "pool1-000003", "added"),
+        ev.ClusterEvent(story.at(1), ev.ClusterSubject.NODE, "pool1-000003", ev.ClusterAction.ADDED),
         ev.PoolConfirmed(story.at(1), story.at(1)),
         ev.PoolObserved(story.at(2), story.at(2), story.at(2), second, None, differences(first, second)),
         ev.PoolUnobserved(story.at(3), story.at(2), "the API server closed the connection"),
@@ -373,10 +373,9 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
 
 
 def test_what_cannot_be_watched_is_a_sentence_of_its_own(story):
-    sentence = "cannot list nodes: node events will be missing"
-    assert show(story.started(), ev.ClusterEvent(story.at(0), "watch", "media/turn", sentence)) == [
-        f"13:35:20.176 [event] {sentence}"
-    ]
+    watch, forbidden = ev.ClusterSubject.WATCH, ev.ClusterAction.LIST_FORBIDDEN
+    event = ev.ClusterEvent(story.at(0), watch, "media/turn", forbidden, resource="nodes")
+    assert show(story.started(), event) == ["13:35:20.176 [event] cannot list nodes: node events will be missing"]
 
 
 @pytest.mark.parametrize(("via", "way"), [("load-balancer", ", by its load-balancer"), ("", "")])
@@ -440,7 +439,11 @@ def test_the_times_of_the_log_never_run_backwards(story):
 
 
 def own_fault(
-    story, session: str, at: float, fault: str = "send-error", detail: str = "ENETUNREACH: no way"
+    story,
+    session: str,
+    at: float,
+    fault: ev.ClientFaultKind = ev.ClientFaultKind.SEND_ERROR,
+    detail: str = "ENETUNREACH: no way",
 ) -> ev.Event:
     return ev.ClientFault(story.at(at), session, fault, detail)
 
@@ -459,9 +462,9 @@ def test_a_fault_of_this_machine_is_one_line_for_all_sessions_that_meet_it(story
 def test_faults_of_this_machine_are_told_apart_but_for_their_numbers(story):
     assert show(
         story.started(),
-        own_fault(story, "CLIENT-1", 2, "socket-drops", "3 replies dropped"),
-        own_fault(story, "CLIENT-2", 2, "local-address", "EINVAL: none"),
-        own_fault(story, "CLIENT-3", 2, "socket-drops", "17 replies dropped"),
+        own_fault(story, "CLIENT-1", 2, ev.ClientFaultKind.SOCKET_DROPS, "3 replies dropped"),
+        own_fault(story, "CLIENT-2", 2, ev.ClientFaultKind.LOCAL_ADDRESS, "EINVAL: none"),
+        own_fault(story, "CLIENT-3", 2, ev.ClientFaultKind.SOCKET_DROPS, "17 replies dropped"),
     ) == [
         "13:35:22.176 [warn]  2 sessions: the client's own fault, not the network's:"
         " socket-drops: 3 replies dropped (and the like)",

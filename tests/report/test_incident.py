@@ -29,7 +29,13 @@ def incident(story, **changed) -> ev.Incident:
         "lost": 1_234,
         "kinds": ((Kind.REFLEXIVE_IP, 10), (Kind.POD, 4)),
         "cohorts": (ev.Cohort("10.240.0.4", 10, 10), ev.Cohort("10.240.0.5", 1, 6)),
-        "near": ('node "pool1-000003" added 1.9 s before',),
+        "near": (
+            ev.NearFact(
+                story.at(1.1),
+                -1_900_000_000,
+                ev.ClusterEvent(story.at(1.1), ev.ClusterSubject.NODE, "pool1-000003", ev.ClusterAction.ADDED),
+            ),
+        ),
         "judgements": ((ev.Judgement.VIOLATION, 11),),
         "diagnoses": (
             ev.Diagnosis(

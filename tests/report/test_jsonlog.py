@@ -210,6 +210,53 @@ def test_a_pool_lists_its_endpoints_in_order(story):
     }
 
 
+def test_a_cluster_event_has_its_action_and_its_words(story):
+    facts = {"node": "n1", "old": ("proxy:1",), "new": ("proxy:2",)}
+    placed = ev.ClusterEvent(story.at(1), ev.ClusterSubject.PROXY, "kube-proxy-1", ev.ClusterAction.PLACED, **facts)
+    hidden = ev.ClusterEvent(
+        story.at(1), ev.ClusterSubject.WATCH, "", ev.ClusterAction.LIST_FORBIDDEN, resource="nodes"
+    )
+    common = {"time": "2026-11-22T12:35:21.176042Z", "level": "event", "event": "cluster.event"}
+    assert log(story.started(), placed, hidden)[1:] == [
+        common
+        | {
+            "subject": "proxy",
+            "name": "kube-proxy-1",
+            "action": "placed",
+            "node": "n1",
+            "old": ["proxy:1"],
+            "new": ["proxy:2"],
+            "what": 'placed on node "n1", upgraded: image proxy:1 -> proxy:2',
+        },
+        common
+        | {
+            "subject": "watch",
+            "name": "",
+            "action": "list-forbidden",
+            "resource": "nodes",
+            "what": "cannot list nodes: node events will be missing",
+        },
+    ]
+
+
+def test_a_session_without_numbers_left_has_an_event_of_its_own(story):
+    exhausted = ev.ClientFault(story.at(1), ONE, ev.ClientFaultKind.EXHAUSTED)
+    drops = ev.ClientFault(story.at(1), ONE, ev.ClientFaultKind.SOCKET_DROPS, "3 replies")
+    common = {"time": "2026-11-22T12:35:21.176042Z", "level": "warn", "session": ONE}
+    assert log(story.started(), exhausted, drops)[1:] == [
+        common | {"event": "session.exhausted"},
+        common | {"event": "session.client_fault", "fault": "socket-drops", "detail": "3 replies"},
+    ]
+
+
+def test_what_is_near_an_incident_is_told_in_words(story):
+    added = ev.ClusterEvent(story.at(1), ev.ClusterSubject.NODE, "n1", ev.ClusterAction.ADDED)
+    near = (ev.NearFact(story.at(1), -500_000_000, event=added),)
+    incident = ev.Incident(1, 0, 0, False, 1, 1, 1, 0, 0, 0, 0, (), (), near, (), ())
+    shown = log(story.started(), ev.IncidentClosed(story.at(2), incident))[1]
+    assert shown["incident"]["near"] == ['node "n1" added 0.5 s before']
+
+
 def test_nothing_is_folded(story):
     assert len(log(story.started(), *[story.seen()] * 100)) == 301
 

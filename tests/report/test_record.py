@@ -130,7 +130,9 @@ def test_what_a_stalled_reader_does_not_take_is_left_out_and_the_record_says_whe
     count = 0
     while writer.left_out < 100:  # events that do not compress
         count += 1
-        writer.write(ev.ClusterEvent(story.at(1), "node", os.urandom(20_000).hex(), "added"))
+        writer.write(
+            ev.ClusterEvent(story.at(1), ev.ClusterSubject.NODE, os.urandom(20_000).hex(), ev.ClusterAction.ADDED)
+        )
     taken: list[bytes] = []
     with os.fdopen(reading, "rb") as file:
         reader = threading.Thread(target=lambda: taken.append(file.read()))
@@ -193,8 +195,8 @@ HEADER = '{"record":"affinity-tester","format":3,"version":"0.1.0"}\n'
         ("7\n", "is not a run record"),
         ('{"record":"affinity-tester"}\n', "is not a run record"),
         (
-            '{"record":"affinity-tester","format":1,"version":"0.1.0"}\n',
-            "has format 1, made by affinity-tester '0.1.0'; this one reads format 3",
+            '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n',
+            "has format 2, made by affinity-tester '0.1.0'; this one reads format 3",
         ),
         (HEADER + "{}\n", "is damaged in line 2: unknown event None"),
         (HEADER + "[]\n", "is damaged in line 2: not an object"),

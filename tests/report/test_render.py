@@ -186,7 +186,7 @@ class Page(HTMLParser):
 
 
 def test_html_shows_the_run(story):
-    extra = ev.ClusterEvent(story.at(2), "node", "pool1-000003", "added")
+    extra = ev.ClusterEvent(story.at(2), ev.ClusterSubject.NODE, "pool1-000003", ev.ClusterAction.ADDED)
     page = Page(html_text(gather([*story.run()[:3], extra, *story.run()[3:]])))
     for said in (
         "FAIL: 1 violation",
@@ -224,7 +224,8 @@ def evil_run(story) -> list[ev.Event]:
         story.seen(EVIL, before=who),
         judged,
         ev.ProbesLost(story.at(5), EVIL, 1, 1, story.at(2), story.at(2)),
-        ev.ClusterEvent(story.at(5), EVIL, EVIL, EVIL),
+        ev.ClusterEvent(story.at(5), ev.ClusterSubject.PROXY, EVIL, ev.ClusterAction.RESTARTED, EVIL, last_end=EVIL),
+        ev.ClusterEvent(story.at(5), ev.ClusterSubject.WATCH, EVIL, ev.ClusterAction.UNREADABLE, detail=EVIL),
         ev.PoolUnobserved(story.at(5), story.at(5), EVIL),
         ev.SessionSummary(
             story.at(6), EVIL, TransportAddress(EVIL, 1), ev.Counts(), ev.Losses(), ev.RttStats(), (), 0, 0, who
@@ -263,7 +264,7 @@ def test_of_too_many_changes_the_first_are_kept_and_the_others_counted(story, mo
     changes = [story.seen(t=3 + n, number=n) for n in range(1, 8)]
     judged = ev.ChangeJudged(story.at(20), ONE, changes[6].change, ev.Judgement.VIOLATION, None, ())
     lost = [ev.ProbesLost(story.at(9), ONE, n, 1, story.at(2), story.at(2)) for n in range(5)]
-    near = [ev.ClusterEvent(story.at(9), "node", str(n), "added") for n in range(5)]
+    near = [ev.ClusterEvent(story.at(9), ev.ClusterSubject.NODE, str(n), ev.ClusterAction.ADDED) for n in range(5)]
     archive = gather([story.started(), *changes, judged, *lost, *near])
     assert [mark.change for mark in archive.marks] == [seen.change for seen in changes[:3]]
     assert (archive.left_out, len(archive.losses), len(archive.around)) == (4, 3, 3)

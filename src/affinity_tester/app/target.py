@@ -18,9 +18,9 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookup import family_of
-from affinity_tester.cluster.silence import explain_silence
-from affinity_tester.cluster.watch import PoolWatch
+from affinity_tester.cluster.pool_watch import PoolWatch
+from affinity_tester.cluster.queries import family_of
+from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
 from affinity_tester.errors import UserError
@@ -91,7 +91,7 @@ class TargetContext:
     def request_list(self, after_ns: int | None) -> None:
         """Have the pool listed later than this; None: no list is needed."""
         if self._watch is not None:
-            self._watch.want(after_ns)
+            self._watch.request_confirmation(after_ns)
 
     async def with_cluster_reason(self, event: NothingAnswered) -> NothingAnswered:
         """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""
@@ -100,7 +100,7 @@ class TargetContext:
         reason = None
         with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
             async with asyncio.timeout(PATIENCE_S):
-                reason = await explain_silence(
+                reason = await explain_no_reply(
                     self._cluster, self._found.service.ref, self._found.port.port, self.target.address
                 )
         return replace(event, reason=reason or event.reason)

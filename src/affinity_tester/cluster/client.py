@@ -41,7 +41,7 @@ class KubeConfig:
 
     async def load(self, into: Configuration) -> None:
         """Read the files and run what they name to get credentials. Raises `ApiError`."""
-        with _one_line("the kubeconfig cannot be used"), _warnings_of_kubernetes() as heard:
+        with _as_api_error("the kubeconfig cannot be used"), _warnings_of_kubernetes() as heard:
             loader = await load_kube_config(self._path, self._wanted, into, persist_config=False)
             self.context = loader.current_context["name"]
             self.namespace = loader.current_context["context"].get("namespace") or "default"
@@ -49,7 +49,7 @@ class KubeConfig:
             raise ApiError(f"the kubeconfig's credentials cannot be had ({heard[-1]})")
 
 
-class Account:
+class ServiceAccount:
     """The service account of the pod in which this runs."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
@@ -61,7 +61,7 @@ class Account:
 
     async def load(self, into: Configuration) -> None:
         """Read the mounted files; the token is read again every minute. Raises `ApiError`."""
-        with _one_line("the pod's service account cannot be used"):
+        with _as_api_error("the pod's service account cannot be used"):
             loader = InClusterConfigLoader(self._folder / "token", self._folder / "ca.crt", environ=self._environ)
             loader.load_and_set(into)
             named = self._folder / "namespace"
@@ -71,7 +71,7 @@ class Account:
 class KubernetesApi:
     """`Api` over `kubernetes.aio`."""
 
-    def __init__(self, source: KubeConfig | Account, configuration: Configuration, client: ApiClient) -> None:
+    def __init__(self, source: KubeConfig | ServiceAccount, configuration: Configuration, client: ApiClient) -> None:
         """See `open_api`."""
         self._source = source
         self._configuration = configuration
@@ -136,11 +136,11 @@ class KubernetesApi:
         return response
 
 
-async def open_api(source: KubeConfig | Account) -> KubernetesApi:
+async def open_api(source: KubeConfig | ServiceAccount) -> KubernetesApi:
     """Load the configuration and make a client of it; no request is sent. Raises `ApiError`."""
     configuration = Configuration()
     await source.load(configuration)
-    with _one_line("the credentials cannot be used"):
+    with _as_api_error("the credentials cannot be used"):
         client = ApiClient(configuration)
     client.user_agent = f"affinity-tester/{__version__}"
     return KubernetesApi(source, configuration, client)
@@ -169,7 +169,7 @@ def _no_other_error() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def _as_api_error(what: str) -> Iterator[None]:
     """Files of other people's making fail in many ways inside the library; each is one line here."""
     try:
         yield
@@ -178,7 +178,7 @@ def _one_line(what: str) -> Iterator[None]:
         raise ApiError(f"{what} ({said})") from error
 
 
-class _Heard(logging.Handler):
+class _WarningCapture(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.said: list[str] = []
@@ -191,7 +191,7 @@ class _Heard(logging.Handler):
 def _warnings_of_kubernetes() -> Iterator[list[str]]:
     """The library logs why credentials failed and goes on without any: keep that off the terminal, and have it here."""
     logger = logging.getLogger("kubernetes.aio.config")
-    handler, propagate = _Heard(), logger.propagate
+    handler, propagate = _WarningCapture(), logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
     try:

@@ -53,12 +53,12 @@ async def connect(*, context: str | None = None, timeout_s: float = PATIENCE_S, 
     if missing is not None and not inside:
         raise NoClusterError(f"no cluster: there is neither a kubeconfig ({missing}) nor a pod's service account")
     module = await _import_client()
-    source = module.KubeConfig(files, context) if missing is None else module.Account(account, environ)
+    source = module.KubeConfig(files, context) if missing is None else module.ServiceAccount(account, environ)
     try:
         async with asyncio.timeout(timeout_s):
             api = await module.open_api(source)
             try:
-                await _try_out(api)
+                await _check_access(api)
             except BaseException:
                 await api.close()
                 raise
@@ -112,7 +112,7 @@ async def _import_client() -> ModuleType:
     return module
 
 
-async def _try_out(api: Api) -> None:
+async def _check_access(api: Api) -> None:
     """Ask for what every account may ask: it proves address, credentials, and EndpointSlices (Kubernetes 1.21)."""
     try:
         await api.get("/apis/discovery.k8s.io/v1")

@@ -11,8 +11,8 @@ from typing import Literal
 from affinity_tester.cluster.api import FORBIDDEN, ApiError, pages
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookup import read_nodes, read_service, read_slices
-from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, Slice, parse_service, pool_of
+from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, Slice, endpoints_of, parse_service
+from affinity_tester.cluster.queries import read_nodes, read_service, read_slices
 from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.errors import UserError
@@ -76,7 +76,7 @@ async def discover(
         service = await _read(cluster, ref)
         udp = _choose_port(service, port)
         slices = await read_slices(cluster.api, ref)
-        endpoints = None if slices is None else pool_of(slices, udp.name, None)
+        endpoints = None if slices is None else endpoints_of(slices, udp.name, None)
         if endpoints is not None:
             _check_endpoints(service, endpoints)
         way = await _way_in(cluster, service, udp, via, endpoints)
@@ -164,7 +164,7 @@ def _families(service: Service, port: ServicePort, slices: tuple[Slice, ...] | N
     both = {"IPv4": 4, "IPv6": 6}
     if slices is None or len(service.families) == 1:
         return frozenset(both.values())
-    ready = (family for family in both if any(each.ready for each in pool_of(slices, port.name, family)))
+    ready = (family for family in both if any(each.ready for each in endpoints_of(slices, port.name, family)))
     return frozenset(both[family] for family in ready)
 
 
@@ -247,7 +247,7 @@ async def _node_port(
         raise UserError(
             f"cannot list nodes to find an address for --via node-port: give TARGET NODE_ADDRESS:{port.node_port}"
         )
-    local = service.steer("externalTrafficPolicy") == "Local" and endpoints is not None
+    local = service.traffic_field("externalTrafficPolicy") == "Local" and endpoints is not None
     serving = {endpoint.node for endpoint in endpoints or () if endpoint.ready}
     usable = {name: node for name, node in nodes.items() if node.ready and (not local or name in serving)}
     addresses = _addresses(usable)

@@ -15,7 +15,7 @@ from affinity_tester.cluster.api import ApiError
 
 T = TypeVar("T")
 
-SHOWN = 40
+MAX_SHOWN = 40
 """Characters of a text that stands where it should not: enough to find it by."""
 
 
@@ -145,7 +145,7 @@ def name_of(obj: object) -> str:
     """namespace/name, as far as they can be read."""
     try:
         metadata = Fields(obj).part("metadata")
-        return "/".join(filter(None, (metadata.text("namespace"), metadata.text("name"))))[: 2 * SHOWN]
+        return "/".join(filter(None, (metadata.text("namespace"), metadata.text("name"))))[: 2 * MAX_SHOWN]
     except ObjectError:
         return ""
 
@@ -166,9 +166,9 @@ def _is_unicode(text: str) -> bool:
 
 def _other(path: str, value: object, wanted: str) -> ObjectError:
     if isinstance(value, str):
-        shown = json.dumps(value[:SHOWN])
+        shown = json.dumps(value[:MAX_SHOWN])
     elif isinstance(value, list | dict):
         shown = "a list" if isinstance(value, list) else "an object"
     else:
-        shown = json.dumps(value)[:SHOWN]
+        shown = json.dumps(value)[:MAX_SHOWN]
     return ObjectError(path, f"is {shown}, not {wanted}")

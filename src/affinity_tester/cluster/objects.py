@@ -63,7 +63,7 @@ class Service:
     ref: ServiceRef
     uid: str
     ports: tuple[ServicePort, ...]
-    steering: tuple[tuple[str, str], ...]
+    traffic_fields: tuple[tuple[str, str], ...]
     """The single-valued fields of the spec that steer flows, in order; what is not set is left out."""
     selector: tuple[tuple[str, str], ...]
     families: tuple[str, ...]
@@ -79,14 +79,14 @@ class Service:
     addressed_ns: int | None = None
     """When it was given its load balancer's address, else when it was created, in Unix time; None where that is not told."""
 
-    def steer(self, field: str) -> str | None:
-        """One of the steering fields."""
-        return dict(self.steering).get(field)
+    def traffic_field(self, field: str) -> str | None:
+        """One of the traffic_fields fields."""
+        return dict(self.traffic_fields).get(field)
 
     @property
     def type(self) -> str:
         """`spec.type`."""
-        return self.steer("type") or "ClusterIP"
+        return self.traffic_field("type") or "ClusterIP"
 
     @property
     def udp_ports(self) -> tuple[ServicePort, ...]:
@@ -100,7 +100,7 @@ class Service:
     @property
     def pool_spec(self) -> tuple[tuple[str, str], ...]:
         """What belongs to the pool's identity (`PoolSnapshot.spec`)."""
-        return (*self.steering, ("ports", ", ".join(str(port) for port in self.ports)))
+        return (*self.traffic_fields, ("ports", ", ".join(str(port) for port in self.ports)))
 
 
 @parser("Service")
@@ -120,7 +120,7 @@ def parse_service(obj: Fields) -> Service:
         ref=ServiceRef(metadata.text("namespace"), metadata.needed("name")),
         uid=metadata.text("uid"),
         ports=tuple(_service_port(port) for port in spec.parts("ports")),
-        steering=tuple((name, values[name]) for name in _POOL_FIELDS if values[name]),
+        traffic_fields=tuple((name, values[name]) for name in _POOL_FIELDS if values[name]),
         selector=tuple(sorted(spec.part("selector").pairs().items())),
         families=spec.texts("ipFamilies"),
         cluster_ips=tuple(ip for ip in cluster_ips if ip and ip != "None"),
@@ -209,7 +209,7 @@ def _endpoint(endpoint: Fields) -> Endpoint:
     )
 
 
-def pool_of(slices: Iterable[Slice], port_name: str | None, family: str | None) -> frozenset[Endpoint]:
+def endpoints_of(slices: Iterable[Slice], port_name: str | None, family: str | None) -> frozenset[Endpoint]:
     """The endpoints of one port and address family; None: of any UDP port, of any family.
 
     While a pod moves between slices it may stand in both: it counts once, with its better conditions.

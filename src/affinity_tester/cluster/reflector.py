@@ -11,7 +11,7 @@ matters the changes since the last resourceVersion are asked for, up to that of 
 missed. What is newer marks their end, or a bookmark, else that none came for as long as a watch is trusted to lag. Where
 the API server has forgotten them, as one that was restarted has, something may have been missed.
 
-What is told late is dated by the lists made before and after it (`dating`): whole ones, and samples of one object.
+What is told late is dated by the lists made before and after it (`resource_versions`): whole ones, and samples of one object.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from affinity_tester.cluster.api import (
     read_page,
     watch_events,
 )
-from affinity_tester.cluster.dating import Lists, When, has_reached
 from affinity_tester.cluster.fields import Fields, ObjectError, parser
 from affinity_tester.cluster.objects import identity
+from affinity_tester.cluster.resource_versions import ListHistory, When, at_least
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class WatchTiming:
     """How patient a watch is; tests are not."""
 
     silence_s: float = 90.0
     """API servers send a bookmark a minute."""
     rotate_s: int = 300
     """After about so long the server ends a watch, and the next goes on from there; client-go: 5 to 10 minutes."""
-    brief_s: float = 1.0
+    min_watch_s: float = 1.0
     """A watch that ends sooner, with nothing told, is a broken one."""
     backoff_s: float = 0.5
     """Before the second attempt at the latest; it doubles from attempt to attempt..."""
     backoff_max_s: float = 10.0
     """...up to this: an outage of the API server should not blind the run for much longer than it lasts."""
-    level_s: float = 2.0
+    max_lag_s: float = 2.0
     """How far a watch may lag behind a list before it is not trusted any more."""
 
 
-class Kept(NamedTuple, Generic[T]):
+class Cached(NamedTuple, Generic[T]):
     """What is kept of an object."""
 
     version: str
     """Its own resourceVersion."""
-    fact: T
+    value: T
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ class Listing(Generic[T]):
     first_ns: int
     """...and no newer than this: when its first page was there."""
     version: str
-    items: dict[str, Kept[T]]
+    items: dict[str, Cached[T]]
 
 
-class Missed(NamedTuple):
+class MissedChanges(NamedTuple):
     """What a watch missed, or may have."""
 
     words: str
@@ -101,9 +101,9 @@ class Listener(Generic[T]):
     """The copy is a new list's; whether it differs from what was known before, and when that came to be."""
     lost: Callable[[ApiError], None] = lambda _error: None
     """The watch is interrupted, and why."""
-    unread: Callable[[ObjectError], None] | None = None
+    unreadable: Callable[[ObjectError], None] | None = None
     """An object cannot be read and counts as unchanged; where this is None, that interrupts the watch."""
-    fleeting: bool = False
+    detect_transient: bool = False
     """Objects that came and went while the watch was interrupted were missed, too."""
 
 
@@ -120,7 +120,7 @@ class Reflector(Generic[T]):
         *,
         kind: str,
         page: int,
-        pace: Pace,
+        timing: WatchTiming,
         now_ns: Callable[[], int],
     ) -> None:
         """Objects of `path` with `params` (selectors), of each of which `keep` makes what is kept; `kind` is for people."""
@@ -132,21 +132,21 @@ class Reflector(Generic[T]):
         self._keep = keep
         self._listener = listener
         self._page = page
-        self._pace = pace
+        self._timing = timing
         self._now_ns = now_ns
-        self._delay_s = pace.backoff_s
+        self._delay_s = timing.backoff_s
         self._version = ""
         """The watch has told all up to this one."""
         self._first = True
         self._is_up = False
         """The watch runs, as far as is known."""
-        self._lists = Lists()
+        self._lists = ListHistory()
         self._base_ns = 0
         """When the list was asked for from which the watch goes on: all that it tells happened after that."""
-        self._level_ns = 0
+        self._verified_ns = 0
         """When the newest list was asked for that the copy was seen level with; 0 before the first."""
-        self.items: dict[str, Kept[T]] = {}
-        self.settled = asyncio.Event()
+        self.items: dict[str, Cached[T]] = {}
+        self.first_list_done = asyncio.Event()
         """The first list was read, or refused."""
 
     async def run(self) -> None:
@@ -154,12 +154,12 @@ class Reflector(Generic[T]):
         while True:
             try:
                 listing = await self.list()
-                self._adopt(listing, None if self._first else await self._missed(listing))
-                await self._follow()
+                self._replace(listing, None if self._first else await self._changes_missed(listing))
+                await self._watch()
             except ApiError as error:
                 if error.status == FORBIDDEN and self._first:
                     self._listener.refused(str(error))
-                    self.settled.set()
+                    self.first_list_done.set()
                     return
                 self._is_up = False
                 self._listener.lost(error)
@@ -168,13 +168,13 @@ class Reflector(Generic[T]):
                 self._listener.failed(error)
                 self._listener.lost(ApiError(f"an internal error ({type(error).__name__})"))
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - clients shall not come back at once
-            self._delay_s = min(2 * self._delay_s, self._pace.backoff_max_s)
+            self._delay_s = min(2 * self._delay_s, self._timing.backoff_max_s)
 
     async def list(self) -> Listing[T]:
         """A consistent list; the copy stays as it is. Raises `ApiError`."""
         asked_ns, first_ns = self._now_ns(), None
         version = ""
-        items: dict[str, Kept[T]] = {}
+        items: dict[str, Cached[T]] = {}
         is_whole = True
         async for page in pages(self._api, self._path, self._params, self._page):
             if first_ns is None:
@@ -197,73 +197,73 @@ class Reflector(Generic[T]):
         self._lists.note(page.version, asked_ns, heard_ns)
         if page.more or not self._is_up:
             return
-        items: dict[str, Kept[T]] = {}
+        items: dict[str, Cached[T]] = {}
         try:
             is_whole = all(self._put(items, obj) for obj in page.items)
         except ObjectError:  # the watch says so itself
             return
-        if is_whole and self.level_with(Listing(asked_ns, heard_ns, page.version, items)):
-            self.proved(asked_ns)
+        if is_whole and self.has_caught_up_with(Listing(asked_ns, heard_ns, page.version, items)):
+            self.mark_verified(asked_ns)
 
-    def level_with(self, listing: Listing[T]) -> bool:
+    def has_caught_up_with(self, listing: Listing[T]) -> bool:
         """Whether the watch has told all that a list shows; it may have told more since."""
         for key, item in listing.items.items():
             known = self.items.get(key)
-            if not has_reached(known.version if known else self._version, item.version):
+            if not at_least(known.version if known else self._version, item.version):
                 return False
         gone = self.items.keys() - listing.items.keys()
         return all(_is_newer(self.items[key].version, listing.version) for key in gone)
 
-    def proved(self, asked_ns: int) -> None:
+    def mark_verified(self, asked_ns: int) -> None:
         """The copy is level with a list asked for then."""
-        self._level_ns = max(asked_ns, self._level_ns)
+        self._verified_ns = max(asked_ns, self._verified_ns)
 
     @property
     def known_ns(self) -> int:
         """Nothing that happened before this was missed, whatever the watch does not tell now."""
-        return max(self._level_ns, self._lists.asked_up_to(self._version) or 0)
+        return max(self._verified_ns, self._lists.asked_up_to(self._version) or 0)
 
-    def _put(self, items: dict[str, Kept[T]], obj: object) -> bool:
+    def _put(self, items: dict[str, Cached[T]], obj: object) -> bool:
         """Add a list's object to what is kept. Returns whether it can be read, or raises `ObjectError`."""
         try:
             key, version = self._identify(obj)
-            items[key] = Kept(version, self._keep(obj))
+            items[key] = Cached(version, self._keep(obj))
         except ObjectError as error:
-            if self._listener.unread is None:
+            if self._listener.unreadable is None:
                 raise
-            self._listener.unread(error)
+            self._listener.unreadable(error)
             return False
         return True
 
-    async def _missed(self, listing: Listing[T]) -> Missed | None:
+    async def _changes_missed(self, listing: Listing[T]) -> MissedChanges | None:
         """What a watch that is down may have missed before a list; None: nothing."""
         differs = _versions(listing.items) != _versions(self.items)
-        if not differs and (not self._listener.fleeting or listing.version == self._version):
+        if not differs and (not self._listener.detect_transient or listing.version == self._version):
             return None
-        pace = self._pace
+        timing = self._timing
         events = watch_events(
-            self._api, self._path, self._params, self._version, silence_s=pace.level_s, rotate_s=pace.rotate_s
+            self._api, self._path, self._params, self._version, silence_s=timing.max_lag_s, rotate_s=timing.rotate_s
         )
         newer, why = False, ""
         try:
             # That something was missed need not wait; only when it began is asked for.
-            async with asyncio.timeout(pace.level_s if differs else None), aclosing(events):
+            async with asyncio.timeout(timing.max_lag_s if differs else None), aclosing(events):
                 async for kind, obj in events:
                     version = self._read_version(obj)
-                    newer = has_reached(version, listing.version)
+                    newer = at_least(version, listing.version)
                     if kind != "BOOKMARK" and (version == listing.version or not newer):
-                        return Missed("while things changed", version)
+                        return MissedChanges("while things changed", version)
                     if newer:
                         break
         except (WatchSilentError, TimeoutError):
-            return Missed("while things changed") if differs else None
+            return MissedChanges("while things changed") if differs else None
         except ApiError as error:
             why = f" ({error})"
         if differs:
-            return Missed("while things changed")
-        return None if newer else Missed(f"and what changed meanwhile cannot be known{why}")
+            return MissedChanges("while things changed")
+        return None if newer else MissedChanges(f"and what changed meanwhile cannot be known{why}")
 
-    def _adopt(self, listing: Listing[T], missed: Missed | None) -> None:
+    def _replace(self, listing: Listing[T], missed: MissedChanges | None) -> None:
         before, first, self._first = self.items, self._first, False
         since_ns = listing.asked_ns if first else self._known_before(listing)
         if missed is not None and missed.first:
@@ -272,67 +272,67 @@ class Reflector(Generic[T]):
         self.items, self._version = listing.items, listing.version
         self._base_ns = listing.asked_ns
         self._is_up = True
-        self.proved(listing.asked_ns)
+        self.mark_verified(listing.asked_ns)
         for key in sorted(before.keys() | listing.items.keys()):
             old, new = before.get(key), listing.items.get(key)
             if old != new:
-                self._listener.changed(key, old and old.fact, new and new.fact, None if first else when)
+                self._listener.changed(key, old and old.value, new and new.value, None if first else when)
         self._listener.listed(when, missed is not None)
-        self.settled.set()
+        self.first_list_done.set()
 
     def _known_before(self, listing: Listing[T]) -> int:
         """Nothing that happened before this was missed until a list."""
-        if not has_reached(listing.version, self._version):  # the numbers began anew, and can be compared no more
-            return self._level_ns
+        if not at_least(listing.version, self._version):  # the numbers began anew, and can be compared no more
+            return self._verified_ns
         return self.known_ns
 
-    async def _follow(self) -> None:
+    async def _watch(self) -> None:
         """Watch on and on from the last resourceVersion; raises `ApiError` when something may have been missed."""
         while True:
             began_ns, heard = self._now_ns(), False
             try:
-                rotate_s = round(self._pace.rotate_s * random.uniform(0.8, 1.2))  # noqa: S311 - no lockstep
+                rotate_s = round(self._timing.rotate_s * random.uniform(0.8, 1.2))  # noqa: S311 - no lockstep
                 events = watch_events(
                     self._api,
                     self._path,
                     self._params,
                     self._version,
-                    silence_s=self._pace.silence_s,
+                    silence_s=self._timing.silence_s,
                     rotate_s=rotate_s,
                 )
                 async with aclosing(events):
                     async for kind, obj in events:
                         heard = True
-                        self._delay_s = self._pace.backoff_s
-                        self._take(kind, obj)
+                        self._delay_s = self._timing.backoff_s
+                        self._apply(kind, obj)
             except WatchSilentError as silent:
                 listing = await self.list()
-                missed = await self._missed(listing)
+                missed = await self._changes_missed(listing)
                 if missed is not None:
                     raise ApiError(f"{silent} {missed.words}") from silent
-                self._adopt(listing, None)
+                self._replace(listing, None)
                 continue
-            if not heard and self._now_ns() - began_ns < self._pace.brief_s * 1e9:
+            if not heard and self._now_ns() - began_ns < self._timing.min_watch_s * 1e9:
                 raise ApiError("the API server ends the watch as soon as it begins")
 
-    def _take(self, kind: str, obj: Json) -> None:
+    def _apply(self, kind: str, obj: Json) -> None:
         heard_ns = self._now_ns()
         try:
             if kind == "BOOKMARK":
                 self._version = self._read_version(obj)
                 return
             key, version = self._identify(obj)
-            new = None if kind == "DELETED" else Kept(version, self._keep(obj))
+            new = None if kind == "DELETED" else Cached(version, self._keep(obj))
         except ObjectError as error:
-            if self._listener.unread is None:
+            if self._listener.unreadable is None:
                 raise
-            self._listener.unread(error)
+            self._listener.unreadable(error)
             return
         self._version = version
         old = self.items.pop(key, None)
         if new is not None:
             self.items[key] = new
-        self._listener.changed(key, old and old.fact, new and new.fact, self._date(version, heard_ns))
+        self._listener.changed(key, old and old.value, new and new.value, self._date(version, heard_ns))
 
     def _date(self, version: str, heard_ns: int) -> When:
         """When a change happened that the watch tells now."""
@@ -345,9 +345,9 @@ def _version(obj: Fields) -> str:
     return obj.part("metadata").needed("resourceVersion")
 
 
-def _versions(items: dict[str, Kept[T]]) -> dict[str, str]:
+def _versions(items: dict[str, Cached[T]]) -> dict[str, str]:
     return {key: item.version for key, item in items.items()}
 
 
 def _is_newer(version: str, than: str) -> bool:
-    return has_reached(version, than) and not has_reached(than, version)
+    return at_least(version, than) and not at_least(than, version)

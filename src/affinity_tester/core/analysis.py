@@ -11,17 +11,18 @@ from dataclasses import replace
 from itertools import chain
 
 from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
-from affinity_tester.core.diagnosis.text import distance
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
     ChangeWithdrawn,
     ClusterEvent,
+    ClusterSubject,
     Event,
     Incident,
     IncidentClosed,
     IncidentOngoing,
     Judgement,
+    NearFact,
     NodeAddresses,
     PoolConfirmed,
     PoolObserved,
@@ -43,6 +44,7 @@ from affinity_tester.core.judging.tally import AnyJudged, Tally
 from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
 from affinity_tester.core.judging.wrong_pool import UnknownPods
 from affinity_tester.core.open_incident import OpenIncident
+from affinity_tester.core.pool import EndpointChange
 from affinity_tester.core.pool_timeline import PoolTimeline, without
 
 _ADVANCE_NS = 100_000_000
@@ -70,8 +72,8 @@ class RunAnalysis:
         self._facts = RunHistory(rules.settle_ns)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
-        self._near: deque[tuple[int, str]] = deque(maxlen=_NEAR_EVENTS)
-        """What happened in the cluster, as (time, words)."""
+        self._near: deque[tuple[int, ClusterEvent | EndpointChange]] = deque(maxlen=_NEAR_EVENTS)
+        """What happened in the cluster and in the pool, and when."""
         self._tally = Tally()
         self._unknown_pods = UnknownPods(self._timeline, rules.settle_ns)
         self._advanced_ns = 0
@@ -131,8 +133,9 @@ class RunAnalysis:
                 self._evidence.addresses = max(1, len(event.addresses)), len(event.unprobed)
             case ChangeWithdrawn():
                 self._tally.withdraw(event)
-            case ClusterEvent() if event.subject != "watch":  # what the client may not see happened to nobody
-                self._near.append((event.at_ns, f"{event.subject} {_quoted(event.name)}{event.what}"))
+            case ClusterEvent(subject=subject):
+                if subject is not ClusterSubject.WATCH:  # what the client may not see happened to nobody
+                    self._near.append((event.at_ns, event))
             case NodeAddresses(names=names):
                 self._nodes = dict(names)
             case PoolObserved():
@@ -140,7 +143,7 @@ class RunAnalysis:
                     event.since_ns, event.until_ns, event.snapshot, event.changes, event.asked_ns
                 )
                 if change_of_pool is not None:
-                    self._near += [(change_of_pool.to_ns, what) for what in change_of_pool.what]
+                    self._near += [(change_of_pool.to_ns, change) for change in change_of_pool.changes]
             case PoolConfirmed():
                 self._timeline.confirmed(event.asked_ns)
             case PoolUnobserved():
@@ -197,7 +200,7 @@ class RunAnalysis:
         """A story, with what was near it and what it may be; both count from when it first showed."""
         reach_ns, shown_ns = self.rules.settle_ns, story.first_effect_ns
         near = [
-            f"{what} {distance(at_ns, shown_ns)}"
+            _near_fact(at_ns, shown_ns, what)
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
@@ -243,5 +246,7 @@ class RunAnalysis:
         return told
 
 
-def _quoted(name: str) -> str:
-    return f'"{name}" ' if name else ""
+def _near_fact(at_ns: int, shown_ns: int, what: ClusterEvent | EndpointChange) -> NearFact:
+    if isinstance(what, ClusterEvent):
+        return NearFact(at_ns, at_ns - shown_ns, event=what)
+    return NearFact(at_ns, at_ns - shown_ns, change=what)

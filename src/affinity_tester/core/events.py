@@ -273,13 +273,26 @@ class NetworkError(SessionEvent):
     """The address that sent the ICMP error."""
 
 
+class ClientFaultKind(StrEnum):
+    """What this machine did to a session."""
+
+    SOCKET_DROPS = "socket-drops"
+    """Replies were dropped at the socket's full receive buffer."""
+    SEND_ERROR = "send-error"
+    """The machine refused to send a probe."""
+    LOCAL_ADDRESS = "local-address"
+    """The machine's own address changed, or is gone."""
+    EXHAUSTED = "exhausted"
+    """The session sent its 2^32nd probe and ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientFault(SessionEvent):
     """The client's own doing: its losses are never counted against the network. Told once for each (session, fault)."""
 
-    fault: str
-    """`socket-drops`, `send-error`, `local-address`."""
-    detail: str
+    fault: ClientFaultKind
+    detail: str = ""
+    """For people, such as the operating system's error; empty where the kind says it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,11 +334,6 @@ class OutageEnded(SessionEvent):
     """Probes sent in it."""
     first: Sighting
     """The probe whose reply ended it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionExhausted(SessionEvent):
-    """The session sent its 2^32nd probe and ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,15 +593,80 @@ class NodeAddresses(Event):
     """(IP, node name), in order."""
 
 
+class ClusterSubject(StrEnum):
+    """What kind of object a cluster event is about."""
+
+    NODE = "node"
+    SERVICE = "service"
+    PROXY = "proxy"
+    """A pod that forwards the packets of Services, such as kube-proxy's."""
+    POD = "pod"
+    """A backend pod of the Service."""
+    WATCH = "watch"
+    """The watch itself: something that it cannot see. Nothing happened in the cluster."""
+
+
+class ClusterAction(StrEnum):
+    """What happened to the subject of a cluster event."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    READY = "ready"
+    NOT_READY = "not-ready"
+    CORDONED = "cordoned"
+    UNCORDONED = "uncordoned"
+
+    CREATED = "created"
+    DELETED = "deleted"
+    RESTARTED = "restarted"
+    UPGRADED = "upgraded"
+    PLACED = "placed"
+    """A proxy's pod that had no node got one."""
+    MOVED = "moved"
+    """A proxy's pod is on another node."""
+
+    FIELDS_CHANGED = "fields-changed"
+    """The Service was edited."""
+    ADDRESS_CHANGED = "address-changed"
+    """The Service's load balancer has other addresses."""
+
+    LIST_FORBIDDEN = "list-forbidden"
+    """WATCH: the objects of `resource` may not be listed."""
+    NO_PROXY_SEEN = "no-proxy-seen"
+    """WATCH: no pod of a known proxy is there."""
+    UNREADABLE = "unreadable"
+    """WATCH: an object is not as the API says; `detail` says how."""
+    MORE_UNREADABLE = "more-unreadable"
+    """WATCH: so many objects are unreadable that the others are not told one by one."""
+    INTERNAL_ERROR = "internal-error"
+    """WATCH: this program erred while it watched `resource`; `detail` is the error."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterEvent(Event):
-    """Something happened in the cluster; it explains by being near, not by changing the pool."""
+    """Something happened in the cluster; it explains by being near, not by changing the pool.
 
-    subject: str
-    """`node`, `service`, `proxy`, `pod` or `watch`."""
+    The fields after `action` have their defaults where they say nothing about it.
+    """
+
+    subject: ClusterSubject
     name: str
-    what: str
-    """In words, after subject and name: `added`, `Ready`, `not Ready`, `cordoned`, `restarted`, ..."""
+    """The object's; of a Service and for WATCH namespace/name of the Service."""
+    action: ClusterAction
+    node: str = ""
+    """The node that a pod is on (DELETED: was on); empty where it has none, and for MOVED."""
+    old: tuple[str, ...] = ()
+    """What was there before: addresses (ADDRESS_CHANGED), the node (MOVED), else a proxy's images."""
+    new: tuple[str, ...] = ()
+    """What is there instead. A proxy's images are told where they differ from those that ran on its node before."""
+    fields: tuple[str, ...] = ()
+    """FIELDS_CHANGED: names of the Service's fields, in order."""
+    last_end: str = ""
+    """RESTARTED: why the container had ended, such as `OOMKilled`; empty where that is not known."""
+    resource: str = ""
+    """WATCH: which objects: `nodes`, `services`, `pods`, `proxies`, ..."""
+    detail: str = ""
+    """WATCH: a text from outside: the namespace (LIST_FORBIDDEN; empty: all), or the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -711,6 +784,19 @@ class Cohort:
 
 
 @dataclass(frozen=True, slots=True)
+class NearFact:
+    """Something that happened in the cluster, or became different in the pool, around an incident."""
+
+    at_ns: int
+    after_ns: int
+    """How long after the incident first showed; negative: before it."""
+    event: ClusterEvent | None = None
+    """None: it is a change of the pool."""
+    change: EndpointChange | None = None
+    """None: it is a cluster event."""
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
     """Changes, outages and loss bursts that lie within a second of each other."""
 
@@ -734,8 +820,8 @@ class Incident:
     kinds: tuple[tuple[Kind, int], ...]
     cohorts: tuple[Cohort, ...]
     """Largest first."""
-    near: tuple[str, ...]
-    """Cluster events and pool changes around it, in words, each with its distance in time."""
+    near: tuple[NearFact, ...]
+    """Cluster events and pool changes around it, in the order in which they were told."""
     judgements: tuple[tuple[Judgement, int], ...]
     diagnoses: tuple[Diagnosis, ...]
     """The best first."""

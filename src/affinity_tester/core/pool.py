@@ -92,30 +92,6 @@ class EndpointChange:
         """The endpoint's pod; empty where there is none."""
         return self.endpoint.pod if self.endpoint is not None else ""
 
-    @property
-    def text(self) -> str:
-        """In words."""
-        if self.endpoint is None:
-            return f"the Service's {self.field} changed {self.old} -> {self.new}"
-        label, endpoint = self.endpoint.label, self.endpoint
-        match self.action:
-            case EndpointAction.LEFT:
-                return f"{label} left the pool"
-            case EndpointAction.JOINED:
-                return f"{label} joined the pool" + ("" if endpoint.ready else ", not ready")
-            case EndpointAction.TERMINATING:
-                return f"{label} is terminating" + (", still serving" if endpoint.serving else "")
-            case EndpointAction.READY:
-                return f"{label} became ready"
-            case EndpointAction.NOT_READY:
-                return f"{label} became not ready"
-            case EndpointAction.SERVES:
-                return f"{label} serves"
-            case EndpointAction.STOPPED_SERVING:
-                return f"{label} no longer serves"
-            case _:  # NOT_TERMINATING
-                return f"{label} is no longer terminating"
-
 
 def differences(before: PoolSnapshot, after: PoolSnapshot) -> tuple[EndpointChange, ...]:
     """What makes two pools differ, in a stable order, causes first; empty when they are the same pool."""

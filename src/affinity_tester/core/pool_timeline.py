@@ -21,11 +21,6 @@ class PoolChange:
     to_ns: int
     changes: tuple[EndpointChange, ...]
 
-    @property
-    def what(self) -> tuple[str, ...]:
-        """In words."""
-        return tuple(change.text for change in self.changes)
-
 
 @dataclass(frozen=True, slots=True)
 class Span:

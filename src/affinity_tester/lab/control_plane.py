@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from affinity_tester.core.events import (
     ApiServerAnswered,
@@ -97,7 +98,7 @@ class ControlPlane:
         self._changed = changed
         self._stored: _Stored | None = None
         self._nodes: tuple[tuple[str, str], ...] = ()
-        self._happened: list[tuple[str, str, str]] = []
+        self._happened: list[ClusterEvent] = []
         self._news: deque[_News] = deque()
         self._lists = (_Listing(one_item_ns, whole=False), _Listing(CONFIRM_NS, whole=True))
         self._known: _Stored | None = None
@@ -111,9 +112,9 @@ class ControlPlane:
 
     # --- the cluster's side ------------------------------------------------------------------------------------------
 
-    def add_cluster_event(self, subject: str, name: str, what: str) -> None:
-        """Something happened in the cluster; the next look writes it down."""
-        self._happened.append((subject, name, what))
+    def add_cluster_event(self, event: ClusterEvent) -> None:
+        """Let something happen in the cluster: the next look writes it down, and it is told when the watch hears of it."""
+        self._happened.append(event)
 
     def start_watch(self, now_ns: int) -> None:
         """The client's first lists: what there is."""
@@ -142,7 +143,7 @@ class ControlPlane:
             self._changed(now_ns)
         if self._gone:
             return
-        events: list[Callable[[int], Event]] = [_cluster_event(*each) for each in happened]
+        events: list[Callable[[int], Event]] = [partial(_told, each) for each in happened]
         nodes = self._node_addresses()
         if nodes != self._nodes:
             self._nodes = nodes
@@ -245,5 +246,5 @@ class ControlPlane:
         return tuple(sorted((node.ip, node.name) for node in self._network.nodes.values()))
 
 
-def _cluster_event(subject: str, name: str, what: str) -> Callable[[int], Event]:
-    return lambda at_ns: ClusterEvent(at_ns, subject, name, what)
+def _told(event: ClusterEvent, at_ns: int) -> Event:
+    return replace(event, at_ns=at_ns)

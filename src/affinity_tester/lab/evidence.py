@@ -9,6 +9,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
     ClientFault,
+    ClientFaultKind,
     CrossDelivered,
     DuplicateDiffers,
     NetworkError,
@@ -143,7 +144,7 @@ def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[Sess
 
 def cause_ns(event: SessionEvent) -> int:
     """About when what this tells happened: drops are counted when the losses that they made are."""
-    drops = isinstance(event, ClientFault) and event.fault == "socket-drops"
+    drops = isinstance(event, ClientFault) and event.fault is ClientFaultKind.SOCKET_DROPS
     return event.at_ns - LOSS_NS if drops else event.at_ns
 
 

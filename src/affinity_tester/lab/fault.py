@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.impairment import Impairments
 from affinity_tester.lab.model import Affinity, Policy
@@ -219,10 +219,19 @@ class FaultContext:
     def _random(self, *purpose: object) -> random.Random:
         return random.Random("/".join(map(str, (self._seed, *purpose))))  # noqa: S311 - repeatable, not secret
 
-    def add_cluster_event(self, subject: str, name: str, what: str) -> None:
+    def add_cluster_event(
+        self,
+        subject: ClusterSubject,
+        name: str,
+        action: ClusterAction,
+        *,
+        node: str = "",
+        fields: tuple[str, ...] = (),
+    ) -> None:
         """Let the watch tell of something in the cluster, after the fault itself."""
         if self._runtime is not None:
-            self._runtime.control.add_cluster_event(subject, name, what)
+            event = ClusterEvent(self.at_ns, subject, name, action, node=node, fields=fields)
+            self._runtime.control.add_cluster_event(event)
 
     # --- the choice of flows -----------------------------------------------------------------------------------------
 

@@ -17,12 +17,12 @@ from affinity_tester import __version__, clock
 from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
+    ClientFaultKind,
     Event,
     FirstAnswer,
     ForeignServer,
     RunStarted,
     SendingStopped,
-    SessionExhausted,
     SessionStarted,
 )
 from affinity_tester.core.session.schedule import Schedule
@@ -273,7 +273,7 @@ class _ClientRun:
             if session.tracker.sent_count < MAX_PROBES:
                 session.send()
                 if session.tracker.sent_count == MAX_PROBES:
-                    self._emit(SessionExhausted(now_ns, session.name))
+                    self._emit(ClientFault(now_ns, session.name, ClientFaultKind.EXHAUSTED))
 
     def _check_for_stall(self, now_ns: int) -> None:
         """Recover if this process stood still. Both timers call this, the sweep's four times a second."""
@@ -326,6 +326,9 @@ class _ClientRun:
                 may_name_pod = self._sizes[seq % len(self._sizes)] >= NAMING_SIZE or who.software is not None
                 if who.pod is None and may_name_pod:
                     self._emit(ForeignServer(at_ns, who.software))
-            case ChangeSeen(at_ns=at_ns, session=name) | ClientFault(at_ns=at_ns, session=name, fault="send-error"):
+            case (
+                ChangeSeen(at_ns=at_ns, session=name)
+                | ClientFault(at_ns=at_ns, session=name, fault=ClientFaultKind.SEND_ERROR)
+            ):
                 # Perhaps nothing in the network changed, but this machine's own address did.
                 self._local_addresses.check(at_ns, name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import ClientFault, Event
+from affinity_tester.core.events import ClientFault, ClientFaultKind, Event
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session
@@ -94,4 +94,4 @@ class LocalAddressCheck:
             route.source = source
             names = [session.name for session in self._sessions if session.target == route.address]
             name = session_name if session_name in names else names[0]
-            self._emit(ClientFault(now_ns, name, "local-address", detail))
+            self._emit(ClientFault(now_ns, name, ClientFaultKind.LOCAL_ADDRESS, detail))

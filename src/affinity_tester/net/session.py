@@ -13,6 +13,7 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     ClientFault,
+    ClientFaultKind,
     Counts,
     CrossDelivered,
     Event,
@@ -179,7 +180,7 @@ class Session:
 
         self.send_errors += 1
         name = errno.errorcode.get(failure.errno or 0, str(failure.errno))
-        fault = "local-address" if failure.errno in ADDRESS_ERRNOS else "send-error"
+        fault = ClientFaultKind.LOCAL_ADDRESS if failure.errno in ADDRESS_ERRNOS else ClientFaultKind.SEND_ERROR
         self._emit_once((fault, name), ClientFault(now_ns, self.name, fault, f"{name}: {failure.strerror}"))
         return 0
 
@@ -316,7 +317,7 @@ class Session:
             self._drop_history.record(now_ns, drops - self.drops)
             self.drops = drops
             detail = f"{drops:,} datagrams dropped at this machine's full socket buffer"
-            self._emit_once(("drops",), ClientFault(now_ns, self.name, "socket-drops", detail))
+            self._emit_once(("drops",), ClientFault(now_ns, self.name, ClientFaultKind.SOCKET_DROPS, detail))
 
     def drops_since_reply(self) -> int:
         """Return how many unanswered probes, since the last reply, drops of this socket can explain at most.

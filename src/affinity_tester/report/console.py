@@ -205,7 +205,7 @@ class ConsoleReport:
             case ev.NetworkError(error=error, offender=offender):
                 self._icmp[error, offender] += 1
                 return _first_icmp_lines(event, clock, self._icmp[error, offender])
-            case ev.ClientFault(fault=fault, detail=detail):
+            case ev.ClientFault(fault=fault, detail=detail) if fault is not ev.ClientFaultKind.EXHAUSTED:
                 self._faults.setdefault((fault, _NUMBERS.sub("", detail)), []).append(event)
                 return []
             case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.cluster_text import near_text
 from affinity_tester.settings import format_duration
 
 
@@ -60,7 +61,7 @@ def _details(incident: Incident) -> Iterator[str]:
     if incident.cohorts:
         cohorts = (f"{_home(c)} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
         yield "by x_address IP before: " + ", ".join(cohorts)
-    yield from (f"near: {fact}" for fact in incident.near)
+    yield from (f"near: {near_text(fact)}" for fact in incident.near)
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
 

@@ -4,7 +4,9 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 
 - a moment (`sent_ns`, `since_ns`, ...) becomes an RFC 3339 time without the suffix (`sent`, `since`);
 - a duration becomes a number of seconds (`interval_s`), the short ones of milliseconds (`p50_ms`, `delay_ms`);
-- an address is its text, bytes are hex, kinds and classes their names, a judgement's reasons are in words;
+- an address is its text, bytes are hex, kinds and classes their names;
+- a judgement's reasons are in words, and so is what lies near an incident;
+- what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -22,6 +24,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.cluster_text import near_text, what_text
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
 
@@ -61,7 +64,6 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.PathsAnswered: ("run.paths_answered", "info"),
     ev.IncidentOngoing: ("run.incident_ongoing", "info"),
     ev.ApiServerAnswered: ("cluster.api_answered", "info"),
-    ev.SessionExhausted: ("session.exhausted", "warn"),
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
     ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
@@ -75,6 +77,9 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.Injected: ("lab.injected", "event"),
 }
 """Every event but `ChangeSeen`, which has a name for each kind."""
+
+EXHAUSTED = "session.exhausted"
+"""The name of a `ClientFault` that ends its session."""
 
 MOMENTS = frozenset(
     {
@@ -99,6 +104,7 @@ MILLISECONDS = frozenset(
 )
 SECONDS = frozenset(
     {
+        "after_ns",
         "interval_ns",
         "loss_threshold_ns",
         "waited_ns",
@@ -159,6 +165,11 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
         return
     name, level = NAMES[type(event)]
     match event:
+        case ev.ClusterEvent():
+            data = {key: value for key, value in data.items() if value not in ("", [])}
+            data |= {"name": event.name, "what": what_text(event)}
+        case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
+            name, data = EXHAUSTED, {"session": event.session}
         case (
             ev.ChangeJudged(judgement=judgement)
             | ev.OutageJudged(judgement=judgement)
@@ -176,6 +187,8 @@ def plain(value: Any, clock: RunClock) -> Any:
     """Any value of an event by the rules above."""
     if isinstance(value, TransportAddress):
         return str(value)
+    if isinstance(value, ev.NearFact):
+        return near_text(value)
     if isinstance(value, Reason):
         return reason_text(value)
     if is_dataclass(value) or hasattr(value, "_fields"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from affinity_tester.core import events as ev
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Level, Tint
 from affinity_tester.report.reason_text import endpoint_change_text
@@ -177,7 +178,7 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
         case ev.CanaryResult(identity=identity):
             answer = "is not answered" if identity is None else f"is answered by {words.served_by(identity)}"
             return [Line(f"    a fresh source port {answer} ({name})", tint=Tint.QUIET, sort="canaries")]
-        case ev.SessionExhausted():
+        case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []
 
@@ -220,10 +221,8 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.WrongPool(pod=pod):
             told = "which was never in the watched pool: wrong cluster or Service; the pool counts as not watched"
             return [warning(f"pod {words.quoted(pod)} answers, {told}")]
-        case ev.ClusterEvent(subject="watch", what=sentence):
-            return [_cluster(sentence)]
-        case ev.ClusterEvent(subject=subject, name=name, what=what):
-            return [_cluster(f"{subject} {words.quoted(name)} {what}")]
+        case ev.ClusterEvent():
+            return [_cluster(event_text(event))]
         case ev.BlackoutStarted(since_ns=since_ns, sessions=sessions):
             return [_red(f"ALL {words.plural(sessions, 'session')} unanswered since {clock.time_of_day(since_ns)}")]
         case ev.IncidentClosed(incident=incident):

@@ -10,7 +10,7 @@ from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import left_one_pod, may_be_one_node
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
 
@@ -75,7 +75,7 @@ def pod_restart(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     evidence = [
         f"{view.share(m.session for m in moves)} answered by the same {pods(names)} with a new INSTANCE-ID",
         f"{view.loss_text(sum(m.lost for m in moves))} meanwhile",
-        *view.cluster_events_near("pod"),
+        *view.cluster_events_near(ClusterSubject.POD),
     ]
 
     # A restarted container never has its old instance again; two servers under one name alternate.
@@ -194,7 +194,7 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         f"{view.share(m.session for m in moves)} {has(len(moves))} a new reflexive IP, {listed(new)}; "
         f"{view.cohort_text(m.session for m in moves)}",
         f"{pods_moved} of them also {has(pods_moved)} a new pod; {view.loss_text(sum(m.lost for m in moves))}",
-        *view.cluster_events_near("node"),
+        *view.cluster_events_near(ClusterSubject.NODE),
     ]
     if _ingress_switch(view, moves, _ip) is not None:
         if view.nearly_all(sum(move.lost > 0 for move in moves)) or any(len(move.changes) > 1 for move in moves):
@@ -218,7 +218,7 @@ def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         f"{view.share(m.session for m in moves)} moved to pods of another node ({listed(nodes)}); their reflexive "
         f"addresses stay",
         view.loss_text(sum(m.lost for m in moves)),
-        *view.cluster_events_near("node"),
+        *view.cluster_events_near(ClusterSubject.NODE),
     ]
     if view.source_ip_preserved:
         return diagnosis("node-rehash", [*evidence, "pods see the client's own address (policy Local)"])

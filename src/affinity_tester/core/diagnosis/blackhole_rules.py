@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.diagnosis.cluster_text import happened_to
 from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
 
 _BLACKHOLED_NS = 2_000_000_000
@@ -183,16 +184,22 @@ def pod_silent(view: IncidentView) -> Diagnosis:
     history = view.history
     nodes = {endpoint.node for endpoint in (history.pool.endpoints if history.pool else ()) if endpoint.pod in names}
     down = {
-        event.name: event.what
+        event.name: event.action
         for event in history.cluster
-        if event.subject == "node" and event.name in nodes and event.what in {"Ready", "not Ready"}
+        if event.subject is ClusterSubject.NODE
+        and event.name in nodes
+        and event.action in {ClusterAction.READY, ClusterAction.NOT_READY}
     }
     met = {c.identity.pod for c in view.canaries if c.identity is not None and c.identity.pod is not None}
 
     evidence = [
         f"{view.share(s.session for s in view.unanswered_spans)}, all served by {pods(names)} before, are silent for "
         f"{seconds(shortest_ns)} and more; nobody else is answered by {pods(names)} since",
-        *(f'its node "{name}" became not Ready' for name, what in sorted(down.items()) if what == "not Ready"),
+        *(
+            f'its node "{name}" became not Ready'
+            for name, action in sorted(down.items())
+            if action is ClusterAction.NOT_READY
+        ),
         *view.canary_text(view.canaries),
         *([f"none of them met {pods(names)}"] if met and met.isdisjoint(names) else []),
         *view.icmp_text(s.session for s in view.unanswered_spans),
@@ -246,7 +253,7 @@ def lb_churn(view: IncidentView) -> Diagnosis | None:
         f"{view.share(s.session for s in same)} lost {count(min(s.lost for s in same), 'probe')} or more at the same time "
         f"and were answered by the same pod at the same address after",
     ]
-    near = view.cluster_events_near("service")
+    near = view.cluster_events_near(ClusterSubject.SERVICE)
     if not near:
         unseen = "none was seen" if view.history.watched else NO_CLUSTER
         return diagnosis("lb-churn", evidence, f"a change of the Service or its balancer at that time: {unseen}")
@@ -323,11 +330,11 @@ def _node_down(view: IncidentView, blocked: Blackholed) -> list[str]:
     names = view.history.node_names or {}
     wanted = blocked.nodes | {names[ip] for ip in blocked.nodes if ip in names}
     said = [
-        f'node "{event.name}" {"became not Ready" if event.what == "not Ready" else "was removed"}'
+        happened_to(event)
         for event in view.history.cluster
-        if event.subject == "node"
+        if event.subject is ClusterSubject.NODE
         and event.name in wanted
-        and event.what in {"not Ready", "removed"}
+        and event.action in {ClusterAction.NOT_READY, ClusterAction.REMOVED}
         and view.from_ns - _NODE_DOWN_NS <= event.at_ns <= view.to_ns + _NODE_DOWN_NS
     ]
     return said[-1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import count, diagnosis, listed, pods, was
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClientFaultKind, Diagnosis
 
 _OWN_SHARE = 0.5
 """So much of an incident's loss must be the client's own for it to be the cause."""
@@ -15,7 +15,7 @@ def client_socket(view: IncidentView) -> Diagnosis | None:
     details = {
         event.detail
         for event in view.history.client_faults
-        if event.fault == "local-address" and view.during(event.at_ns)
+        if event.fault is ClientFaultKind.LOCAL_ADDRESS and view.during(event.at_ns)
     }
     if details:
         sessions = {move.session for move in view.moves} | {span.session for span in view.unanswered_spans}
@@ -76,7 +76,9 @@ def self_inflicted(view: IncidentView) -> Diagnosis | None:
     faults = [
         event
         for event in view.history.client_faults
-        if event.fault != "local-address" and event.session in lost and view.during(event.at_ns)
+        if event.fault in {ClientFaultKind.SOCKET_DROPS, ClientFaultKind.SEND_ERROR}
+        and event.session in lost
+        and view.during(event.at_ns)
     ]
     hit = {event.session for event in faults}
     if not hit or len(hit) < _OWN_SHARE * len(lost):

@@ -10,7 +10,7 @@ from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import MIN_PATTERN, left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
-from affinity_tester.core.events import Change, Diagnosis
+from affinity_tester.core.events import Change, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 
@@ -229,7 +229,7 @@ def _pool_evidence(view: IncidentView) -> list[str]:
         pool = "the pool was not observed then"
     else:
         pool = "whether the pool stood still is not known" if view.has_unjudged else "the pool stood still"
-    said = [pool, *view.cluster_events_near("proxy")]
+    said = [pool, *view.cluster_events_near(ClusterSubject.PROXY)]
 
     times = [*view.history.flow_wipes_ns, view.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]

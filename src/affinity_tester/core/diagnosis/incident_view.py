@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from affinity_tester.core.diagnosis.cluster_text import happened_to
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import count, distance, listed, pods, seconds, was
-from affinity_tester.core.events import CanaryResult, Change, Judgement
+from affinity_tester.core.events import CanaryResult, Change, ClusterSubject, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
 from affinity_tester.core.open_incident import Member, OpenIncident
@@ -166,20 +167,16 @@ class IncidentView:
         of = max(number, len(self.identities))
         return f"{number:,} of {count(of, 'session')}"
 
-    def cluster_events_near(self, *subjects: str) -> list[str]:
+    def cluster_events_near(self, *subjects: ClusterSubject) -> list[str]:
         """Return the cluster events of these subjects around it as text, the nearest first."""
         found = []
         for event in self.history.cluster:
-            reach_ns = NODE_REACH_NS if event.subject == "node" else self.history.settle_ns
+            reach_ns = NODE_REACH_NS if event.subject is ClusterSubject.NODE else self.history.settle_ns
             if (
                 event.subject in subjects
                 and self.from_ns - reach_ns <= event.at_ns <= self.to_ns + self.history.settle_ns
             ):
-                what = f"became {event.what}" if event.what in {"Ready", "not Ready"} else f"was {event.what}"
-                if event.what.startswith(("load-balancer", "placed", "moved")):
-                    what = f": {event.what}"
-                name = f'{event.subject} "{event.name}" ' if event.name else f"{event.subject} "
-                sentence = f"{name}{what} {distance(event.at_ns, self.first_effect_ns)}".replace(" :", ":")
+                sentence = f"{happened_to(event)} {distance(event.at_ns, self.first_effect_ns)}"
                 found.append((abs(event.at_ns - self.first_effect_ns), sentence))
         return [sentence for _, sentence in sorted(found)[:3]]
 

@@ -7,7 +7,7 @@ from math import comb
 
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, listed, pods, was
-from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
 
@@ -186,7 +186,7 @@ def first_packet_race(history: RunHistory) -> Diagnosis | None:
 
 def client_socket(history: RunHistory) -> Diagnosis | None:
     """Diagnose `client-socket`: this machine's own address changed in the run."""
-    details = {event.detail for event in history.client_faults if event.fault == "local-address"}
+    details = {event.detail for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS}
     return diagnosis("client-socket", [listed(details)]) if details else None
 
 
@@ -222,8 +222,8 @@ RULES: tuple[Callable[[RunHistory], Diagnosis | None], ...] = (
 
 def _refused_without_address(history: RunHistory) -> bool:
     """True if sends failed only since this machine lost its address: that is `client-socket`."""
-    refused_ns = [event.at_ns for event in history.client_faults if event.fault == "send-error"]
-    moved_ns = [event.at_ns for event in history.client_faults if event.fault == "local-address"]
+    refused_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.SEND_ERROR]
+    moved_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS]
     return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _ADDRESS_CHECK_NS
 
 

@@ -16,7 +16,10 @@ from affinity_tester.core.events import (
     CanaryResult,
     ChangeSeen,
     ClientFault,
+    ClientFaultKind,
+    ClusterAction,
     ClusterEvent,
+    ClusterSubject,
     Event,
     FirstAnswer,
     OutageEnded,
@@ -179,11 +182,13 @@ class OutageEvidence:
 
     def _feed_surroundings(self, event: Event) -> None:
         match event:
-            case ClientFault(fault="local-address"):
+            case ClientFault(fault=ClientFaultKind.LOCAL_ADDRESS):
                 self.own_faults.append(event.at_ns)
-            case ClusterEvent(subject="node", name=name, what="not Ready"):
+            case ClusterEvent(subject=ClusterSubject.NODE, name=name, action=ClusterAction.NOT_READY):
                 self.not_ready.add(name)
-            case ClusterEvent(subject="node", name=name, what="Ready" | "removed"):
+            case ClusterEvent(
+                subject=ClusterSubject.NODE, name=name, action=ClusterAction.READY | ClusterAction.REMOVED
+            ):
                 self.not_ready.discard(name)
             case WatchBegun():
                 self.addressed_ns = event.addressed_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from affinity_tester.core.events import ClusterAction, ClusterSubject
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     BROKEN,
@@ -79,7 +80,9 @@ class LbChurn(Fault):
     def inject(self, context: FaultContext) -> Injection:
         """Drop everything for a time."""
         context.impairments.add(_black_hole(context, context.at_ns + self.for_ns, "no-balancer"))
-        context.add_cluster_event("service", SERVICE, "changed: annotations")
+        context.add_cluster_event(
+            ClusterSubject.SERVICE, SERVICE, ClusterAction.FIELDS_CHANGED, fields=("annotations",)
+        )
 
         return context.injection(
             f"the balancer is made anew: nothing passes for {format_duration(self.for_ns)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     BROKEN,
@@ -74,7 +74,7 @@ class FlowWipe(Fault):
     def _wipe(self, context: FaultContext, names: list[str]) -> None:
         for name in names:
             context.network.flush_flows(name)
-            context.add_cluster_event("proxy", f"kube-proxy-{name}", f'restarted on node "{name}"')
+            context.add_cluster_event(ClusterSubject.PROXY, f"kube-proxy-{name}", ClusterAction.RESTARTED, node=name)
 
     async def _again(self, context: FaultContext, names: list[str]) -> None:
         for _ in range(self.times - 1):

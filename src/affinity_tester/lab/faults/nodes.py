@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     BROKEN,
@@ -61,8 +61,8 @@ class NodeRehash(Fault):
             network.ingress.join_hash(name, weight)
         else:
             network.ingress.add_node(name, ip, weight)
-            context.add_cluster_event("node", name, "added")
-        context.add_cluster_event("node", name, "Ready")
+            context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.ADDED)
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.READY)
         moved = tuple(flow for flow, node in before.items() if network.ingress.node_of(flow) != node)
         context.mark_used(moved, Family.ROUTING)
         must = frozenset({Kind.REFLEXIVE_IP if network.policy is Policy.CLUSTER else Kind.NODE})
@@ -94,7 +94,7 @@ class DeadTarget(Fault):
         if name is None:
             return context.injection("every node has a pod: none can die without the pool", context.at_ns)
         network.ingress.dead_nodes.add(name)
-        context.add_cluster_event("node", name, "not Ready")
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
         context.runtime.spawn(self._drain(context, name))
 
         return context.injection(
@@ -113,7 +113,7 @@ class DeadTarget(Fault):
     async def _drain(self, context: FaultContext, name: str) -> None:
         await context.runtime.wait(self.for_ns)
         context.network.ingress.remove_node(name)
-        context.add_cluster_event("node", name, "removed")
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.REMOVED)
         context.runtime.publish()
 
 
@@ -187,7 +187,7 @@ class NodeDown(Fault):
     async def _notice(self, context: FaultContext, name: str, pods: list[str]) -> None:
         for pod in pods:
             context.network.set_conditions(pod, ready=False, serving=False)
-        context.add_cluster_event("node", name, "not Ready")
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
         context.runtime.publish()
         await context.runtime.wait(SYNC_NS)
         for pod in pods:
@@ -199,7 +199,7 @@ class NodeDown(Fault):
             context.network.set_conditions(node_pod, ready=True, serving=True)
         context.network.flush_flows(name)
         context.network.ingress.powered_off.discard(name)
-        context.add_cluster_event("node", name, "Ready")
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.READY)
         context.runtime.publish()
 
 

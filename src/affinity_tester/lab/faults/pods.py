@@ -6,7 +6,7 @@ No affinity keeps a flow on a dead pod: no session of a silent pod may be called
 from __future__ import annotations
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Judgement
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     AVOIDABLE,
@@ -157,7 +157,8 @@ class PodRestart(Fault):
         await runtime.kill_pod(name)
         await runtime.wait(self.gap_ns)
         await runtime.restart_pod(name)
-        context.add_cluster_event("pod", name, f'restarted on node "{context.network.pods[name].node}"')
+        node = context.network.pods[name].node
+        context.add_cluster_event(ClusterSubject.POD, name, ClusterAction.RESTARTED, node=node)
         runtime.publish()
 
 

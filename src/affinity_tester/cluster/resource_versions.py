@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-KEPT = 1000
+MAX_LISTS = 1000
 """Lists that are remembered: of more than an hour, where one is made each 5 s."""
 
-DIGITS = 20
+MAX_DIGITS = 20
 """A resourceVersion has 64 bits."""
 
 
@@ -27,7 +27,7 @@ class When(NamedTuple):
     heard_ns: int
 
 
-class Made(NamedTuple):
+class ListTimes(NamedTuple):
     """A list, whole or of one object."""
 
     version: int
@@ -36,12 +36,12 @@ class Made(NamedTuple):
     """When its first page was there, which is of the same version as the rest."""
 
 
-class Lists:
-    """Those that were made of one resource, the newest `KEPT`."""
+class ListHistory:
+    """Those that were made of one resource, the newest `MAX_LISTS`."""
 
     def __init__(self) -> None:
         """None yet."""
-        self._made: deque[Made] = deque(maxlen=KEPT)
+        self._made: deque[ListTimes] = deque(maxlen=MAX_LISTS)
 
     def note(self, version: str, asked_ns: int, heard_ns: int) -> None:
         """A list was made; what has no number tells nothing."""
@@ -50,7 +50,7 @@ class Lists:
             return
         if any(made.version > number and made.heard_ns < asked_ns for made in self._made):
             self._made.clear()  # the numbers began anew: the cluster was restored from an older state
-        self._made.append(Made(number, asked_ns, heard_ns))
+        self._made.append(ListTimes(number, asked_ns, heard_ns))
 
     def asked_below(self, version: str) -> int | None:
         """When the newest list was asked for that cannot show a change of this version; None: none is known."""
@@ -76,10 +76,10 @@ class Lists:
 
 def as_number(version: str) -> int | None:
     """A resourceVersion by which others can be compared (KEP-5504); None for one that is not."""
-    return int(version) if version.isascii() and version.isdigit() and len(version) <= DIGITS else None
+    return int(version) if version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS else None
 
 
-def has_reached(version: str, wanted: str) -> bool:
+def at_least(version: str, wanted: str) -> bool:
     """Whether one resourceVersion is known to be as new as another."""
     numbers = as_number(version), as_number(wanted)
     if numbers[0] is not None and numbers[1] is not None:

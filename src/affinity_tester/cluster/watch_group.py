@@ -1,4 +1,4 @@
-"""What every watch of a run needs: reflectors with one pace and clock, their tasks, and one way to tell."""
+"""What every watch of a run needs: reflectors with one timing and clock, their tasks, and one way to tell."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from functools import partial
 from typing import Any, TypeVar
 
 from affinity_tester.cluster.api import Api
-from affinity_tester.cluster.dating import When
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.reflector import Listener, Pace, Reflector
-from affinity_tester.core.events import ClusterEvent, Event
+from affinity_tester.cluster.reflector import Listener, Reflector, WatchTiming
+from affinity_tester.cluster.resource_versions import When
+from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Event
 
 T = TypeVar("T")
 
-PAGES = {"endpointslices": 5, "services": 50, "nodes": 20, "pods": 40}
+PAGE_SIZES = {"endpointslices": 5, "services": 50, "nodes": 20, "pods": 40}
 """Objects parsed at a time, about 250 kB each: the probes' timer waits some milliseconds at most."""
 
 KINDS = {"endpointslices": "EndpointSlice", "services": "Service", "nodes": "Node", "pods": "Pod"}
 
-UNREAD_TOLD = 20
+MAX_UNREADABLE_WARNINGS = 20
 """Objects that cannot be read and are told of; where there are more, they are all odd in the same way."""
 
 
-class Lookout:
+class WatchGroup:
     """Its tasks run until `close`; nothing raises into the run."""
 
     def __init__(
-        self, api: Api, subject: str, emit: Callable[[Event], None], now_ns: Callable[[], int], pace: Pace
+        self, api: Api, subject: str, emit: Callable[[Event], None], now_ns: Callable[[], int], timing: WatchTiming
     ) -> None:
         """`subject`: the Service, under whose name it is told what cannot be watched."""
         self._api = api
@@ -36,10 +36,10 @@ class Lookout:
         self._emit = emit
         self._emit_error: Exception | None = None
         self.now_ns = now_ns
-        self.pace = pace
+        self.timing = timing
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._said: set[str] = set()
-        self._unread: set[str] = set()
+        self._warned: set[tuple[ClusterAction, str, str]] = set()
+        self._unreadable: set[str] = set()
 
     def reflector(
         self, path: str, keep: Callable[[object], T], heard: Listener[T], *, labels: str = "", name: str = ""
@@ -55,29 +55,30 @@ class Lookout:
             keep,
             heard,
             kind=KINDS[what],
-            page=PAGES[what],
-            pace=self.pace,
+            page=PAGE_SIZES[what],
+            timing=self.timing,
             now_ns=self.now_ns,
         )
 
-    def beside(
+    def context_reflector(
         self,
         path: str,
         keep: Callable[[object], T],
         changed: Callable[[str, T | None, T | None, When | None], None],
         *,
         refused: str,
+        namespace: str = "",
         listed: Callable[[When, bool], None] = lambda _when, _missed: None,
         labels: str = "",
     ) -> Reflector[T]:
-        """A reflector whose interruptions leave the pool known; `refused` is said where it may not list."""
+        """A reflector whose interruptions leave the pool known; where it may not list, `refused` and `namespace` say what."""
         what = path.rpartition("/")[2]
         heard: Listener[T] = Listener(
             changed=changed,
-            refused=lambda _reason: self.say(refused),
-            failed=partial(self.failed, what),
+            refused=lambda _reason: self.warn_once(ClusterAction.LIST_FORBIDDEN, refused, namespace),
+            failed=partial(self.warn_failed, what),
             listed=listed,
-            unread=self.unread,
+            unreadable=self.warn_unreadable,
         )
         return self.reflector(path, keep, heard, labels=labels)
 
@@ -88,11 +89,11 @@ class Lookout:
         self._tasks[name] = asyncio.create_task(work, name=f"watch {name}")
         return self._tasks[name]
 
-    def busy(self, name: str) -> bool:
+    def is_running(self, name: str) -> bool:
         """Whether what was spawned under this name still runs."""
         return name in self._tasks and not self._tasks[name].done()
 
-    def tell(self, *events: Event) -> None:
+    def emit(self, *events: Event) -> None:
         """Nothing is told any more once `emit` failed; its error is the run's own, and `close` raises it."""
         for event in events:
             if self._emit_error is None:
@@ -101,27 +102,29 @@ class Lookout:
                 except Exception as error:
                     self._emit_error = error
 
-    def say(self, sentence: str) -> None:
+    def warn_once(self, trouble: ClusterAction, resource: str = "", detail: str = "") -> None:
         """Tell once what cannot be watched."""
-        if sentence not in self._said:
-            self._said.add(sentence)
-            self.tell(ClusterEvent(self.now_ns(), "watch", self._subject, sentence))
+        if (trouble, resource, detail) not in self._warned:
+            self._warned.add((trouble, resource, detail))
+            now_ns = self.now_ns()
+            event = ClusterEvent(now_ns, ClusterSubject.WATCH, self._subject, trouble, resource=resource, detail=detail)
+            self.emit(event)
 
-    def unread(self, error: ObjectError) -> None:
+    def warn_unreadable(self, error: ObjectError) -> None:
         """Tell once of each object that cannot be read, as long as they are not many."""
-        if len(self._unread) < UNREAD_TOLD:
-            self._unread.add(str(error))
-            self.say(str(error))
-        elif str(error) not in self._unread:
-            self.say("more objects cannot be read")
+        if len(self._unreadable) < MAX_UNREADABLE_WARNINGS:
+            self._unreadable.add(str(error))
+            self.warn_once(ClusterAction.UNREADABLE, detail=str(error))
+        elif str(error) not in self._unreadable:
+            self.warn_once(ClusterAction.MORE_UNREADABLE)
 
-    def has_said(self, sentence: str) -> bool:
+    def warned(self, trouble: ClusterAction, resource: str = "", detail: str = "") -> bool:
         """Whether that was told."""
-        return sentence in self._said
+        return (trouble, resource, detail) in self._warned
 
-    def failed(self, what: str, error: Exception) -> None:
+    def warn_failed(self, what: str, error: Exception) -> None:
         """This program erred."""
-        self.say(f"the watch of {what} failed by an internal error ({type(error).__name__}: {error})")
+        self.warn_once(ClusterAction.INTERNAL_ERROR, what, f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
         """End all tasks. Raises what `emit` raised."""

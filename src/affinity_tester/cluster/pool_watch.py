@@ -11,16 +11,16 @@ from functools import partial
 
 from affinity_tester import clock
 from affinity_tester.cluster.api import ApiError
-from affinity_tester.cluster.changes import service_events
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.dating import When
+from affinity_tester.cluster.context_watch import ContextWatch
 from affinity_tester.cluster.fields import ObjectError
-from affinity_tester.cluster.lookout import Lookout
+from affinity_tester.cluster.object_events import service_events
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_service, parse_slice
-from affinity_tester.cluster.poolview import SERVICE, SLICES, PoolView
-from affinity_tester.cluster.reflector import Listener, Pace, Reflector
-from affinity_tester.cluster.surroundings import Surroundings
-from affinity_tester.core.events import ApiServerAnswered, Event
+from affinity_tester.cluster.pool_view import SERVICE, SLICES, PoolView
+from affinity_tester.cluster.reflector import Listener, Reflector, WatchTiming
+from affinity_tester.cluster.resource_versions import When
+from affinity_tester.cluster.watch_group import WatchGroup
+from affinity_tester.core.events import ApiServerAnswered, ClusterAction, Event
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.settings import NS_PER_S
 
@@ -30,7 +30,7 @@ START_S = 10.0
 LIST_EVERY_NS = NS_PER_S
 """Lists for the sake of judgements are at least so far apart."""
 
-LEVEL_LOOK_S = 0.02
+CAUGHT_UP_POLL_S = 0.02
 """How often to look whether the watch has told what a list shows; it mostly has, before the list is read."""
 
 SAMPLE_NS = 5 * NS_PER_S
@@ -52,49 +52,49 @@ class PoolWatch:
         *,
         family: str | None = None,
         now_ns: Callable[[], int] = clock.now_ns,
-        pace: Pace | None = None,
+        timing: WatchTiming | None = None,
         sample_ns: int = SAMPLE_NS,
     ) -> None:
         """Watch the pool behind `service`'s UDP port (its number in the Service) for IPv4, IPv6, or any family."""
         self._sample_s = max(sample_ns, SAMPLE_LEAST_NS) / NS_PER_S
         self._ref = service
         self._now_ns = now_ns
-        self._lookout = Lookout(cluster.api, str(service), emit, now_ns, pace or Pace())
-        self._around = Surroundings(self._lookout, service.namespace)
+        self._group = WatchGroup(cluster.api, str(service), emit, now_ns, timing or WatchTiming())
+        self._context = ContextWatch(self._group, service.namespace)
         self._listed_ns: int | None = None
         self._refused: str | None = None
-        self._trouble = "no answer yet"
+        self._last_error = "no answer yet"
         self._gap_reason = ""
         heard_slices: Listener[Slice] = Listener(
             changed=self._on_slice,
             refused=self._refuse_slices,
-            failed=partial(self._lookout.failed, SLICES),
-            listed=partial(self._up, SLICES),
+            failed=partial(self._group.warn_failed, SLICES),
+            listed=partial(self._listed, SLICES),
             lost=partial(self._lost, SLICES),
-            fleeting=True,
+            detect_transient=True,
         )
         heard_service: Listener[Service] = Listener(
             changed=self._on_service,
             refused=self._refuse_service,
-            failed=partial(self._lookout.failed, SERVICE),
-            listed=partial(self._up, SERVICE),
+            failed=partial(self._group.warn_failed, SERVICE),
+            listed=partial(self._listed, SERVICE),
             lost=partial(self._lost, SERVICE),
         )
         path = f"/apis/discovery.k8s.io/v1/namespaces/{service.namespace}/endpointslices"
         labels = f"kubernetes.io/service-name={service.name}"
-        self._slices = self._lookout.reflector(path, parse_slice, heard_slices, labels=labels)
+        self._slices = self._group.reflector(path, parse_slice, heard_slices, labels=labels)
         path = f"/api/v1/namespaces/{service.namespace}/services"
-        self._service = self._lookout.reflector(path, parse_service, heard_service, name=service.name)
+        self._service = self._group.reflector(path, parse_service, heard_service, name=service.name)
         self._pool = PoolView(
-            self._slices, self._service, self._lookout.tell, now_ns, ref=service, port=port, family=family
+            self._slices, self._service, self._group.emit, now_ns, ref=service, port=port, family=family
         )
 
     @property
-    def unwatched(self) -> str | None:
+    def unwatched_reason(self) -> str | None:
         """Why the pool is not watched; None when it is."""
         if self._refused is not None:
             return self._refused
-        return f"the endpointslices could not be listed ({self._trouble})" if self._pool.snapshot is None else None
+        return f"the endpointslices could not be listed ({self._last_error})" if self._pool.snapshot is None else None
 
     @property
     def snapshot(self) -> PoolSnapshot | None:
@@ -102,22 +102,22 @@ class PoolWatch:
         return self._pool.snapshot
 
     async def start(self, wait_s: float = START_S) -> str | None:
-        """Begin; returns when the first lists are there, or after `wait_s`, with `unwatched` (it goes on trying)."""
-        begun = self._lookout.spawn("begin", self._begin())
+        """Begin; returns when the first lists are there, or after `wait_s`, with `unwatched_reason` (it goes on trying)."""
+        begun = self._group.spawn("begin", self._begin())
         await asyncio.wait({begun}, timeout=wait_s)
-        return self.unwatched
+        return self.unwatched_reason
 
     async def stop(self) -> None:
         """End all watches. Raises what `emit` raised, if it did: after that nothing more was told."""
-        await self._lookout.close()
+        await self._group.close()
 
-    def want(self, after_ns: int | None) -> None:
+    def request_confirmation(self, after_ns: int | None) -> None:
         """A list made later than `after_ns` is wanted (`RunAnalysis.wants_list_after_ns`): see to it. Call it at any rate."""
         now_ns = self._now_ns()
-        if after_ns is None or now_ns <= after_ns or self._lookout.busy("confirm"):
+        if after_ns is None or now_ns <= after_ns or self._group.is_running("confirm"):
             return
         if self._listed_ns is None or now_ns - self._listed_ns >= LIST_EVERY_NS:
-            self._lookout.spawn("confirm", self.confirm())
+            self._group.spawn("confirm", self.confirm())
 
     async def confirm(self) -> bool:
         """List the pool now; if the watch has told all that the list shows, tell `PoolConfirmed`. Returns whether it did.
@@ -128,47 +128,49 @@ class PoolWatch:
             return False
         self._listed_ns = asked_ns = self._now_ns()
         try:
-            level = await self._level_with_lists()
+            caught_up = await self._wait_until_caught_up()
         except ApiError:
             return False  # where the watch is broken too, it says so itself
         except Exception as error:
-            self._lookout.failed(SLICES, error)
+            self._group.warn_failed(SLICES, error)
             return False
         if not self._pool.is_known():
             return False  # a gap began meanwhile
-        if level:
-            self._pool.level(asked_ns)
+        if caught_up:
+            self._pool.confirm(asked_ns)
             return True
-        self._distrust(SLICES, self._slices)
+        self._restart_watch(SLICES, self._slices)
         if self._pool.has_service:
-            self._distrust(SERVICE, self._service)
+            self._restart_watch(SERVICE, self._service)
         return False
 
-    async def _level_with_lists(self) -> bool:
+    async def _wait_until_caught_up(self) -> bool:
         """Whether the watches tell, before their patience is over, all that lists made now show."""
         slices = await self._slices.list()
         service = await self._service.list() if self._pool.has_service else None
-        deadline = asyncio.get_running_loop().time() + self._lookout.pace.level_s
-        while not (self._slices.level_with(slices) and (service is None or self._service.level_with(service))):
+        deadline = asyncio.get_running_loop().time() + self._group.timing.max_lag_s
+        while not (
+            self._slices.has_caught_up_with(slices) and (service is None or self._service.has_caught_up_with(service))
+        ):
             if asyncio.get_running_loop().time() > deadline:
                 return False
-            await asyncio.sleep(LEVEL_LOOK_S)
+            await asyncio.sleep(CAUGHT_UP_POLL_S)
         return True
 
-    def _distrust(self, part: str, reflector: Reflector[Slice] | Reflector[Service]) -> None:
+    def _restart_watch(self, part: str, reflector: Reflector[Slice] | Reflector[Service]) -> None:
         """Its watch is alive and does not tell what there is: begin it anew."""
-        self._pool.down(part, "the watch does not tell what a list shows")
-        self._lookout.spawn(part, reflector.run())
+        self._pool.watch_down(part, "the watch does not tell what a list shows")
+        self._group.spawn(part, reflector.run())
 
     async def _begin(self) -> None:
-        self._lookout.spawn(SLICES, self._slices.run())
-        self._lookout.spawn(SERVICE, self._service.run())
-        self._around.begin()
-        await self._slices.settled.wait()
-        await self._service.settled.wait()
+        self._group.spawn(SLICES, self._slices.run())
+        self._group.spawn(SERVICE, self._service.run())
+        self._context.begin()
+        await self._slices.first_list_done.wait()
+        await self._service.first_list_done.wait()
         if self._refused is None:
-            self._lookout.spawn("samples", self._sample())
-        await self._around.settled()
+            self._group.spawn("samples", self._sample())
+        await self._context.wait_for_first_lists()
 
     async def _sample(self) -> None:
         """Ask for lists of one object, again and again, one round at a time; one that fails is left out."""
@@ -183,21 +185,21 @@ class PoolWatch:
             failures = [answer for answer in answers if answer is not None]
             for failure in failures:
                 if isinstance(failure, Exception) and not isinstance(failure, ApiError):
-                    self._lookout.failed("samples", failure)
+                    self._group.warn_failed("samples", failure)
             if not failures:
-                self._lookout.tell(ApiServerAnswered(self._now_ns(), asked_ns))
+                self._group.emit(ApiServerAnswered(self._now_ns(), asked_ns))
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
-    def _up(self, part: str, when: When, missed: bool) -> None:
-        self._pool.up(part, when, missed=missed)
+    def _listed(self, part: str, when: When, missed: bool) -> None:
+        self._pool.watch_up(part, when, missed=missed)
 
     def _lost(self, part: str, error: ApiError) -> None:
-        self._trouble = reason = str(error)
-        if self._pool.down(part, reason):
+        self._last_error = reason = str(error)
+        if self._pool.watch_down(part, reason):
             self._gap_reason = reason
         elif isinstance(error, ObjectError) and reason != self._gap_reason:
-            self._lookout.unread(error)
+            self._group.warn_unreadable(error)
 
     def _on_slice(self, _key: str, _old: Slice | None, _new: Slice | None, when: When | None) -> None:
         if when is not None:
@@ -205,15 +207,14 @@ class PoolWatch:
 
     def _on_service(self, _key: str, old: Service | None, new: Service | None, when: When | None) -> None:
         if when is not None:
-            self._lookout.tell(*service_events(when.heard_ns, str(self._ref), old, new))
+            self._group.emit(*service_events(when.heard_ns, str(self._ref), old, new))
             self._pool.changed(when)
         if new is not None and new.selector and (old is None or old.selector != new.selector):
-            self._around.watch_pods(new.selector)
+            self._context.watch_pods(new.selector)
 
     def _refuse_slices(self, reason: str) -> None:
         self._refused = f"cannot list endpointslices in namespace {self._ref.namespace} ({reason})"
 
     def _refuse_service(self, _reason: str) -> None:
-        missing = "changes of the Service and restarts of its pods will be missing"
-        self._lookout.say(f"cannot list services in namespace {self._ref.namespace}: {missing}")
+        self._group.warn_once(ClusterAction.LIST_FORBIDDEN, "services", self._ref.namespace)
         self._pool.without_service()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from affinity_tester.cluster.dating import KEPT, Lists, as_number, has_reached
+from affinity_tester.cluster.resource_versions import MAX_LISTS, ListHistory, as_number, at_least
 
 
-def lists(*made: tuple[str, int, int]) -> Lists:
+def lists(*made: tuple[str, int, int]) -> ListHistory:
     """(version, asked, heard)"""
-    found = Lists()
+    found = ListHistory()
     for each in made:
         found.note(*each)
     return found
@@ -51,7 +51,7 @@ def test_numbers_that_begin_anew() -> None:
 
 
 def test_only_the_newest_are_remembered() -> None:
-    made = lists(*((str(n), 10 * n, 10 * n + 1) for n in range(1, KEPT + 2)))
+    made = lists(*((str(n), 10 * n, 10 * n + 1) for n in range(1, MAX_LISTS + 2)))
     assert made.asked_below("2") is None
     assert made.asked_below("3") == 20
     assert made.heard_from("1") == 21
@@ -60,6 +60,6 @@ def test_only_the_newest_are_remembered() -> None:
 @pytest.mark.parametrize("version", ["", "x", "-1", "1.0", "\u0663", "1" * 21])
 def test_what_is_no_number(version: str) -> None:
     assert as_number(version) is None
-    assert has_reached(version, version)
-    assert not has_reached(version, "0")
-    assert not has_reached("9", version)
+    assert at_least(version, version)
+    assert not at_least(version, "0")
+    assert not at_least("9", version)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
-from affinity_tester.cluster.lookup import family_of, read_nodes, read_service, read_slices
-from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, pool_of
+from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, endpoints_of
+from affinity_tester.cluster.queries import family_of, read_nodes, read_service, read_slices
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint
 
 
-async def explain_silence(cluster: Cluster, ref: ServiceRef, port: int, target: TransportAddress) -> str | None:
+async def explain_no_reply(cluster: Cluster, ref: ServiceRef, port: int, target: TransportAddress) -> str | None:
     """The likeliest reason why probes to `target` of a Service's UDP port are not answered; None where none is seen.
 
     It reads the Service, its endpoints and the nodes once, now. It raises nothing of the API's.
@@ -26,11 +26,11 @@ async def explain_silence(cluster: Cluster, ref: ServiceRef, port: int, target: 
         nodes = await read_nodes(cluster.api)
     except ApiError:
         return None
-    endpoints = None if slices is None else pool_of(slices, udp.name, family_of(service, target))
-    return likeliest(service, udp, target, endpoints, nodes, inside=cluster.inside)
+    endpoints = None if slices is None else endpoints_of(slices, udp.name, family_of(service, target))
+    return likeliest_reason(service, udp, target, endpoints, nodes, inside=cluster.inside)
 
 
-def likeliest(
+def likeliest_reason(
     service: Service,
     port: ServicePort,
     target: TransportAddress,
@@ -48,7 +48,7 @@ def likeliest(
     if endpoints is not None and not ready:
         return f'none of the {len(endpoints)} endpoints of Service "{service.ref}" is ready'
     at_node = next((name for name, node in (nodes or {}).items() if target.ip in _addresses(node)), None)
-    local = service.steer("externalTrafficPolicy") == "Local"
+    local = service.traffic_field("externalTrafficPolicy") == "Local"
     if at_node is not None and target.port == port.node_port:
         if local and ready is not None and at_node not in ready:
             return f'externalTrafficPolicy is Local, and node "{at_node}" has no ready pod of Service "{service.ref}"'

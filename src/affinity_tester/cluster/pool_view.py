@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from affinity_tester.cluster.dating import When
-from affinity_tester.cluster.objects import Service, ServiceRef, Slice, pool_of
+from affinity_tester.cluster.objects import Service, ServiceRef, Slice, endpoints_of
 from affinity_tester.cluster.reflector import Reflector
+from affinity_tester.cluster.resource_versions import When
 from affinity_tester.core.events import Event, PoolConfirmed, PoolObserved, PoolUnobserved
 from affinity_tester.core.pool import EndpointChange, PoolSnapshot, differences
 
@@ -45,7 +45,7 @@ class PoolView:
         """Of the Service as it was last seen: it names the port in the slices, also when the Service itself is gone."""
         self._waiting = {SLICES, SERVICE}
         """Watches that are down, or not up yet."""
-        self._untold: tuple[int, int] | None = None
+        self._held_back: tuple[int, int] | None = None
         """(since_ns, until_ns) of what changed, or may have, while the pool was not known."""
         self._until_ns = 0
         """Of the change that was told last: changes are told in order."""
@@ -57,13 +57,13 @@ class PoolView:
         """The Service may not be read: the pool is its endpoints alone, of any UDP port."""
         self._service = None
         self._waiting.discard(SERVICE)
-        self._tell_if_known()
+        self._emit_if_known()
 
     @property
     def service(self) -> Service | None:
         """The Service as it is now."""
-        kept = self._service.items.get(self._key) if self._service else None
-        return kept.fact if kept else None
+        cached = self._service.items.get(self._key) if self._service else None
+        return cached.value if cached else None
 
     def is_known(self) -> bool:
         """Whether both watches are up."""
@@ -83,14 +83,14 @@ class PoolView:
         """Of both parts, nothing that happened before this was missed."""
         return min(part.known_ns for part in self._parts)
 
-    def up(self, watch: str, when: When, *, missed: bool) -> None:
+    def watch_up(self, watch: str, when: When, *, missed: bool) -> None:
         """A watch has a new list; whether it differs from what was known before, and when that came to be."""
         self._waiting.discard(watch)
         if missed or self.snapshot is None:
-            self._leave_untold(when)
-        self._tell_if_known()
+            self._hold_back(when)
+        self._emit_if_known()
 
-    def down(self, watch: str, reason: str) -> bool:
+    def watch_down(self, watch: str, reason: str) -> bool:
         """A watch is interrupted. Returns whether that was told: a gap is told once."""
         self._waiting.add(watch)
         if self.snapshot is None or self._in_gap:
@@ -102,40 +102,40 @@ class PoolView:
     def changed(self, when: When) -> None:
         """An object changed; told at once if that changes the pool, or by `up` at the end of a gap."""
         if not self.is_known():
-            self._leave_untold(when)
+            self._hold_back(when)
             return
-        after = self._look()
+        after = self._build_snapshot()
         changes = self._differing(after)
         if changes:
-            self._tell(when.since_ns, when.until_ns, after, changes, None)
+            self._emit_snapshot(when.since_ns, when.until_ns, after, changes, None)
 
-    def level(self, asked_ns: int) -> None:
+    def confirm(self, asked_ns: int) -> None:
         """The watches have told all that lists asked for at `asked_ns` show."""
         for part in self._parts:
-            part.proved(asked_ns)
+            part.mark_verified(asked_ns)
         self._emit(PoolConfirmed(self._now_ns(), asked_ns))
 
-    def _leave_untold(self, when: When) -> None:
-        since_ns, until_ns = self._untold or (when.since_ns, when.until_ns)
-        self._untold = min(since_ns, when.since_ns), max(until_ns, when.until_ns)
+    def _hold_back(self, when: When) -> None:
+        since_ns, until_ns = self._held_back or (when.since_ns, when.until_ns)
+        self._held_back = min(since_ns, when.since_ns), max(until_ns, when.until_ns)
 
-    def _tell_if_known(self) -> None:
+    def _emit_if_known(self) -> None:
         if self._waiting:
             return
         self._in_gap = False
-        untold, self._untold = self._untold, None
-        if untold is None:
+        held_back, self._held_back = self._held_back, None
+        if held_back is None:
             self._emit(PoolConfirmed(self._now_ns(), self._known_ns))
         else:
-            after = self._look()
-            self._tell(*untold, after, self._differing(after), self._known_ns)
+            after = self._build_snapshot()
+            self._emit_snapshot(*held_back, after, self._differing(after), self._known_ns)
 
     def _differing(self, after: PoolSnapshot) -> tuple[EndpointChange, ...]:
         """Return how the pool differs from what was told last; empty before the first."""
         before = self.snapshot
         return () if before is None or after == before else differences(before, after)
 
-    def _tell(
+    def _emit_snapshot(
         self,
         since_ns: int,
         until_ns: int,
@@ -148,10 +148,10 @@ class PoolView:
         since_ns = min(since_ns, self._until_ns)
         self._emit(PoolObserved(self._now_ns(), since_ns, self._until_ns, snapshot, asked_ns, changes))
 
-    def _look(self) -> PoolSnapshot:
+    def _build_snapshot(self) -> PoolSnapshot:
         service = self.service
         if service is not None and (port := service.udp_port(self._port)) is not None:
             self._port_name = port.name
-        slices = (kept.fact for kept in self._slices.items.values())
-        endpoints = pool_of(slices, self._port_name, self._family)
+        slices = (cached.value for cached in self._slices.items.values())
+        endpoints = endpoints_of(slices, self._port_name, self._family)
         return PoolSnapshot(endpoints, service.pool_spec if service else ())
