@@ -35,7 +35,7 @@ from affinity_tester.core.events import (
     Verdict,
     WrongSource,
 )
-from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.fault import (
@@ -51,7 +51,7 @@ from affinity_tester.lab.fault import (
 )
 from affinity_tester.lab.faults import Blackout, CrossDelivery, PodAdded, PortRewrite, StuckFlows
 from affinity_tester.lab.lab_record import LabRecord
-from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted, differing
+from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 
 S = 1_000_000_000
 MS = 1_000_000

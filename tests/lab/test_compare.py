@@ -31,12 +31,12 @@ from affinity_tester.core.events import (
     Sighting,
     WrongSource,
 )
-from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.lab.compare import Findings, Row, compare
 from affinity_tester.lab.fault import LOST, Effect, Fault, Injection, Symptom
 from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, Mtu, NodeRehash, PodAdded, PortRewrite
 from affinity_tester.lab.lab_record import LabRecord
-from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted, differing
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted
 
 S = 1_000_000_000
 MS = 1_000_000

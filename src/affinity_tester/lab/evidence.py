@@ -1,4 +1,4 @@
-"""What a fault's sessions saw of it: in words, and whether it did and showed anything at all."""
+"""What a fault's sessions saw of it: in words, and whether it had any effect at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicat
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S
-"""How far from its cause an effect may be timed: a busy machine holds packets in queues that long at worst."""
+"""How far from its cause an effect may be timed: a busy machine holds packets in queues for that long at worst."""
 
 LOSS_NS = 2 * NS_PER_S
 """The client's loss threshold."""
@@ -36,10 +36,10 @@ ALERTS: Mapping[type[SessionEvent], Symptom] = {
     DuplicateDiffers: Symptom.DUPLICATE_DIFFERS,
     ClientFault: Symptom.CLIENT_FAULT,
 }
-"""Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
+"""Events that stand for themselves: a fault of the session expects each, or it is a false alarm."""
 
 STRAYS: frozenset[Observable] = frozenset({Symptom.WRONG_SOURCE, Symptom.CROSS_DELIVERED})
-"""Replies that arrived elsewhere than they should have."""
+"""Replies that arrive elsewhere than they should."""
 
 _WAYS = (Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD)
 
@@ -53,7 +53,7 @@ PACKET_CAUSES: Mapping[Symptom, Callable[[PacketEvent], bool]] = {
 
 
 def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
-    """Whether a fault touched any session at all, and did what is left to chance at least once."""
+    """Yield what is missing of a fault: it must hit a session, and do what is left to chance at least once."""
     sessions = list(_affected_sessions(record, injection))
     if injection.unobservable:
         return
@@ -80,7 +80,7 @@ def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
 
 
 def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
-    """What is to be seen by at least one session, and was by none."""
+    """Yield what at least one session must see, and none did."""
     told: set[Kind | Symptom] = set()
     for session in record.sessions.values():
         told |= {kind for change in session.changes.values() if overlaps(change, injection) for kind in change.kinds}
@@ -95,7 +95,7 @@ def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
 
 
 def describe(record: LabRecord, injection: Injection) -> str:
-    """What the fault's sessions saw of it, in words."""
+    """Return what the fault's sessions saw of it, in words."""
     wanted = (
         {what for effect in injection.effects for what in effect.allowed} | injection.must_somewhere | injection.may
     )
@@ -142,21 +142,21 @@ def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[Sess
 
 
 def cause_ns(event: SessionEvent) -> int:
-    """About when what this tells happened: drops are counted when the losses that they made are."""
+    """Return about when the cause of an alert was: drops are counted when the losses that they made are."""
     drops = isinstance(event, ClientFault) and event.fault == "socket-drops"
     return event.at_ns - LOSS_NS if drops else event.at_ns
 
 
 def is_active_at(injection: Injection, at_ns: int) -> bool:
-    """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
+    """True if the fault's cause lasted at this time, as far as a busy machine keeps time."""
     return injection.at_ns - LAG_NS <= at_ns <= injection.until_ns + LAG_NS
 
 
 def is_active(injection: Injection, from_ns: int, to_ns: int) -> bool:
-    """Whether the fault's cause lasted at some time from then to then."""
+    """True if the fault's cause lasted at some time between these."""
     return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.until_ns + LAG_NS
 
 
 def overlaps(change: Change, injection: Injection) -> bool:
-    """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
+    """True if P was sent before the fault's cause ended (late, on a busy machine), and Q's reply came after it began."""
     return change.before.sent_ns <= injection.until_ns + LAG_NS and injection.at_ns <= change.seen_ns

@@ -29,7 +29,7 @@ FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""
 
 OUTAGE_NS = 7_000_000_000
-"""A silence that is longer is surely told: it is at 5 to 7 s (design, section 4.2)."""
+"""A session that is silent for longer has surely been reported as an outage: it is after 5 to 7 s (design, section 4.2)."""
 
 
 class Symptom(StrEnum):
@@ -73,32 +73,32 @@ EXCUSED = frozenset({Judgement.EXPLAINED})
 """How an outage is judged that a change of the pool explains."""
 
 BROKEN = frozenset({Judgement.VIOLATION})
-"""What a break of the network is judged that no change of the pool explains."""
+"""How a break of the network is judged that no change of the pool explains."""
 
 MOVED: frozenset[Observable] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
-"""All that can change when a flow takes another way."""
+"""Everything that can change when a flow takes another way."""
 LOST: frozenset[Observable] = frozenset({Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD})
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a fault means for one flow."""
+    """What one flow's session notices of a fault."""
 
     flow: TransportAddress
     must: frozenset[Observable]
-    """Each of these is to be seen."""
+    """The session sees each of these."""
     may: frozenset[Observable] = frozenset()
-    """These may be seen as well; nothing else may."""
+    """The session may see these as well, and nothing else."""
     changes_judged: Judged | None = None
-    """What its changes are judged; None: any way."""
+    """How its changes are judged; None: any way."""
     outages_judged: frozenset[Judgement] = frozenset()
-    """What its outages are judged in the end, one of these; empty: any way."""
+    """How its outages are judged in the end: one of these; empty: any way."""
     strays_judged: frozenset[Judgement] = frozenset()
-    """What the replies are judged that reach it from elsewhere or for another, one of these; empty: any way."""
+    """How replies are judged that reach it from elsewhere or for another: one of these; empty: any way."""
 
     @property
     def allowed(self) -> frozenset[Observable]:
-        """Everything that may be seen."""
+        """Return everything that the session may see."""
         return self.must | self.may
 
 
@@ -114,25 +114,23 @@ class Injection:
     until_ns: int
     """When its cause ends; the time of injection for what is done at once."""
     effects: tuple[Effect, ...] = ()
-    """On the flows that are known when it is done."""
+    """On the flows that are known when it is injected."""
     must_somewhere: frozenset[Observable] = frozenset()
-    """Each of these is to be seen by at least one session, whichever it hits."""
+    """At least one session sees each of these, whichever it hits."""
     may: frozenset[Observable] = frozenset()
-    """These may be seen by any session."""
-    changes_judged: Judged | None = None
-    """What the changes of those are judged; None: any way."""
+    """Any session may see these."""
     outages_judged: frozenset[Judgement] = frozenset()
-    """What the outages of those are judged in the end, one of these; empty: any way."""
+    """How the outages of any session are judged in the end: one of these; empty: any way."""
     blackout_ns: int = 0
-    """So long all sessions and canaries are unanswered, from its injection on; 0: not all are."""
+    """How long all sessions and canaries are unanswered, from its injection on; 0: some are answered."""
     unobservable: bool = False
     """No session sees anything of it."""
 
 
 class Family(StrEnum):
-    """Faults of one family are spread over different flows as long as there are any, so that effects stay apart."""
+    """A family of faults, which are spread over different flows as long as there are any, so that effects stay apart."""
 
-    ROUTING = "way"
+    ROUTING = "routing"
     PACKETS = "packets"
 
 
