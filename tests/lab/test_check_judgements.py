@@ -74,11 +74,11 @@ class Run:
     truth: tuple[int, ...] = ()
     told: tuple[tuple[int, int], ...] = ((0, 0),)
     move_ns: int = 2 * S
-    wanted: frozenset[Outcome] = frozenset(Outcome)
+    expected_outcomes: frozenset[Outcome] = frozenset(Outcome)
     verdict: Outcome | None = Outcome.FAIL
 
     def findings(self) -> Findings:
-        record = LabRecord([self.fault], 2 * S, self.move_ns, self.wanted)
+        record = LabRecord([self.fault], 2 * S, self.move_ns, self.expected_outcomes)
         record.feed(SessionStarted(0, "B", FLOW))
         record.inject(self.injection)
         for at_ns in self.truth:
@@ -379,12 +379,12 @@ def test_the_clients_verdict_is_held_to_what_the_plan_wants() -> None:
     run = Run(
         Injection(1, 10 * S, "a pod joins", 10 * S, unobservable=True),
         PodAdded(at_ns=10 * S),
-        wanted=frozenset({Outcome.FAIL}),
+        expected_outcomes=frozenset({Outcome.FAIL}),
     )
     assert run.problems() == []
     run.verdict = Outcome.PASS
     assert run.problems() == ["the client's verdict was PASS, not FAIL"]
-    run.wanted = frozenset({Outcome.FAIL, Outcome.INCONCLUSIVE})
+    run.expected_outcomes = frozenset({Outcome.FAIL, Outcome.INCONCLUSIVE})
     assert run.problems() == ["the client's verdict was PASS, not FAIL or INCONCLUSIVE"]
     run.verdict = None
     assert run.problems() == []

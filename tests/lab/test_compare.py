@@ -510,7 +510,7 @@ def test_losses_may_be_of_unknown_direction_where_the_address_changes() -> None:
     assert run.findings().passed
 
 
-def test_a_wanted_red_is_no_flaw() -> None:
+def test_an_expected_alert_is_no_flaw() -> None:
     run = Run()
     run.injections[3] = Injection(
         3, 15 * S, "a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})),)

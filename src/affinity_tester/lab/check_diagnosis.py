@@ -23,7 +23,7 @@ class NamedFault:
     fault: str
     control: bool
     """True for ordinary life: nothing needs to be named."""
-    wanted: frozenset[str]
+    correct: frozenset[str]
     """The names that are right: its own, and those that the plan declares to look alike."""
     first: tuple[Diagnosis, ...]
     """The first diagnosis of each incident at its time, then that of the run."""
@@ -31,7 +31,7 @@ class NamedFault:
     @property
     def right(self) -> Diagnosis | None:
         """Return the first `likely` diagnosis with a right name; None without one."""
-        return next((each for each in self.first if _is_likely(each) and each.name in self.wanted), None)
+        return next((each for each in self.first if _is_likely(each) and each.name in self.correct), None)
 
     @property
     def words(self) -> str:
@@ -44,7 +44,7 @@ class NamedFault:
         """Return what is wrong; empty where nothing is."""
         if self.control or self.right is not None:
             return ""
-        return f"it was named {self.words}, not likely {' or '.join(sorted(self.wanted))}"
+        return f"it was named {self.words}, not likely {' or '.join(sorted(self.correct))}"
 
 
 def name_faults(record: LabRecord, alike: frozenset[str]) -> tuple[NamedFault, ...]:

@@ -50,7 +50,7 @@ class JudgementCheck:
 
     def change(self, change: Change, causes: Sequence[Injection]) -> Iterator[Problem]:
         """Yield what is wrong with a change that these faults caused."""
-        wanted = {
+        expected = {
             effect.changes_judged
             for injection, effect in self._effects
             if effect.changes_judged is not None and any(injection is cause for cause in causes)
@@ -64,11 +64,11 @@ class JudgementCheck:
         # The pool's truth excuses what the fault does not declare, and convicts what the client made of it.
         reach = (change.before.sent_ns - self._record.settle_ns, change.seen_ns + self._record.settle_ns)
         changed = self._changed_within(*reach)
-        agrees = any(_agrees(each, given.judgement, given.avoidable) for each in wanted)
+        agrees = any(_agrees(each, given.judgement, given.avoidable) for each in expected)
         excused = given.judgement is Judgement.UNKNOWN and self._is_doubtful(*reach)
-        if wanted and not agrees and not excused and not (changed and given.judgement is Judgement.EXPLAINED):
+        if expected and not agrees and not excused and not (changed and given.judgement is Judgement.EXPLAINED):
             said = Judged(given.judgement, given.avoidable)
-            yield number, f"its change was judged {said}, not {' or '.join(sorted(map(str, wanted)))}"
+            yield number, f"its change was judged {said}, not {' or '.join(sorted(map(str, expected)))}"
         elif given.judgement is Judgement.EXPLAINED and not changed:
             yield number, "its change was judged explained, though the pool did not change near it"
         elif given.judgement is Judgement.VIOLATION and changed:
@@ -88,9 +88,9 @@ class JudgementCheck:
             if given is None:
                 yield number, "its outage was not judged"
                 continue
-            wanted = frozenset() if effect is None else effect.outages_judged
-            if wanted and given.judgement not in wanted and not self._is_excused(event, given.judgement):
-                yield number, f"its outage was judged {given.judgement.value}, not {_either(wanted)}"
+            expected = frozenset() if effect is None else effect.outages_judged
+            if expected and given.judgement not in expected and not self._is_excused(event, given.judgement):
+                yield number, f"its outage was judged {given.judgement.value}, not {_either(expected)}"
 
     def stray_replies(self) -> Iterator[Problem]:
         """Yield what is wrong with the judgements of replies from elsewhere, or for another session."""
@@ -113,9 +113,9 @@ class JudgementCheck:
             excused = (given.judgement is Judgement.EXPLAINED and self._changed_within(*reach)) or (
                 given.judgement is Judgement.UNKNOWN and self._is_doubtful(*reach)
             )
-            wanted = frozenset() if effect is None else effect.strays_judged
-            if wanted and given.judgement not in wanted and not excused:
-                yield number, f"its {stray.value} reply was judged {given.judgement.value}, not {_either(wanted)}"
+            expected = frozenset() if effect is None else effect.strays_judged
+            if expected and given.judgement not in expected and not excused:
+                yield number, f"its {stray.value} reply was judged {given.judgement.value}, not {_either(expected)}"
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -194,12 +194,15 @@ def run_problems(record: LabRecord) -> Iterator[Problem]:
         after_s = (since_ns - started_ns) / NS_PER_S
         yield None, f"a blackout was told, {after_s:.1f} s after the first fault, which nothing caused"
 
-    if record.verdict is not None and record.verdict.outcome not in record.wanted:
-        yield None, f"the client's verdict was {record.verdict.outcome}, not {' or '.join(sorted(record.wanted))}"
+    if record.verdict is not None and record.verdict.outcome not in record.expected_outcomes:
+        yield (
+            None,
+            f"the client's verdict was {record.verdict.outcome}, not {' or '.join(sorted(record.expected_outcomes))}",
+        )
 
 
-def _agrees(wanted: Judged, judgement: Judgement, avoidable: bool | None) -> bool:
-    return wanted.judgement is judgement and (wanted.avoidable is None or wanted.avoidable is avoidable)
+def _agrees(expected: Judged, judgement: Judgement, avoidable: bool | None) -> bool:
+    return expected.judgement is judgement and (expected.avoidable is None or expected.avoidable is avoidable)
 
 
 def _either(judgements: Iterable[Judgement]) -> str:

@@ -49,7 +49,7 @@ PACKET_CAUSES: Mapping[Symptom, Callable[[PacketEvent], bool]] = {
     Symptom.DUPLICATES: lambda packet: isinstance(packet, Duplicated),
     Symptom.REORDERING: lambda packet: isinstance(packet, Delayed),
 }
-"""The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
+"""The packet events that cause a symptom. Chance may spare a session of the fault, but not all of them."""
 
 
 def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
@@ -69,11 +69,11 @@ def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
         for packet in record.packets.get(session.flow, ())
         if is_active_at(injection, packet.at_ns)
     ]
-    wanted = {symptom for effect in injection.effects for symptom in effect.must}
+    expected = {symptom for effect in injection.effects for symptom in effect.must}
     for symptom, causes in PACKET_CAUSES.items():
-        if symptom in wanted and not any(map(causes, packets)):
+        if symptom in expected and not any(map(causes, packets)):
             yield f"the lab did nothing that makes {symptom.value}: too short a time, or chance (try another seed)"
-    if Symptom.REORDERING in wanted and not any(
+    if Symptom.REORDERING in expected and not any(
         session.summary and session.summary.total.reordered for session in sessions
     ):
         yield "no session counted a reordered reply"
@@ -96,7 +96,7 @@ def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
 
 def describe(record: LabRecord, injection: Injection) -> str:
     """Return what the fault's sessions saw of it, in words."""
-    wanted = (
+    expected = (
         {what for effect in injection.effects for what in effect.allowed} | injection.must_somewhere | injection.may
     )
     seen: Counter[str] = Counter()
@@ -105,29 +105,29 @@ def describe(record: LabRecord, injection: Injection) -> str:
         mine: Counter[str] = Counter()
         changes = [change for change in session.changes.values() if overlaps(change, injection)]
         kinds = {kind for change in changes for kind in change.kinds}
-        mine.update(kind.value for kind in Kind if kind in kinds & wanted)
-        if session.summary is not None and wanted & LOST:
+        mine.update(kind.value for kind in Kind if kind in kinds & expected)
+        if session.summary is not None and expected & LOST:
             losses = session.summary.losses
             mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
-        if session.summary is not None and wanted & {Symptom.DUPLICATES, Symptom.REORDERING}:
+        if session.summary is not None and expected & {Symptom.DUPLICATES, Symptom.REORDERING}:
             total = session.summary.total
             mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
         mine.update(
             ALERTS[type(event)].value
             for event in session.alerts
-            if ALERTS.get(type(event)) in wanted and is_active_at(injection, cause_ns(event))
+            if ALERTS.get(type(event)) in expected and is_active_at(injection, cause_ns(event))
         )
         given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
         mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
         mine.update(
             f"outage judged {Judged(outage.judgement, outage.avoidable)}"
             for outage in session.outages_judged.values()
-            if Symptom.OUTAGE in wanted and is_active(injection, outage.since_ns, outage.at_ns)
+            if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, outage.at_ns)
         )
         mine.update(
             f"{stray.stray.value} judged {stray.judgement.value}"
             for stray in session.strays_judged.values()
-            if wanted & STRAYS and is_active_at(injection, stray.heard_ns)
+            if expected & STRAYS and is_active_at(injection, stray.heard_ns)
         )
         noticed += mine.total() > 0
         seen.update(mine)

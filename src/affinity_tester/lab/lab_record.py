@@ -84,16 +84,16 @@ class LabRecord:
         planned: Sequence[Fault],
         settle_ns: int = 0,
         move_ns: int = 0,
-        wanted: frozenset[Outcome] = frozenset(Outcome),
+        expected_outcomes: frozenset[Outcome] = frozenset(Outcome),
     ) -> None:
         """Begin with the plan's faults, in their order, and the settle time by which the run is judged.
 
-        `move_ns` is how long after a pod's end the flows may take to move; `wanted` are the verdicts that are right.
+        `move_ns` is how long after a pod's end the flows may take to move; `expected_outcomes` are the right verdicts.
         """
         self.planned = tuple(planned)
         self.settle_ns = settle_ns
         self.move_ns = move_ns
-        self.wanted = wanted
+        self.expected_outcomes = expected_outcomes
         self.injections: dict[int, Injection] = {}
         """By number."""
         self.packets: dict[TransportAddress, list[PacketEvent]] = {}

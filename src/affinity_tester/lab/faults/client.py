@@ -174,7 +174,7 @@ class ClientSuspended(Fault):
         await context.runtime.wait_until_idle()
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - it stands still on purpose
         context.network.remove_pod(name)
-        context.runtime.control.write(context.now_ns())
+        context.runtime.control.store(context.now_ns())
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
         await context.runtime.kill_pod(name)
 
