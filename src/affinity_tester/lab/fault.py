@@ -77,6 +77,9 @@ BROKEN = frozenset({Judgement.VIOLATION})
 
 MOVED: frozenset[Observable] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
 """Everything that can change when a flow takes another way."""
+ANOTHER_POD: frozenset[Observable] = frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+"""What can change when a flow goes to another pod."""
+
 LOST: frozenset[Observable] = frozenset({Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD})
 
 

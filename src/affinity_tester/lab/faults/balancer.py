@@ -48,9 +48,8 @@ class VipFailover(Fault):
         old = network.ingress.vip or next(iter(network.nodes))
         new = next(name for name in network.nodes if name != old)
         context.impairments.add(_black_hole(context, context.at_ns + self.gap_ns, "no-vip"))
-        network.ingress.vip = (
-            new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
-        )
+        # At once: in the gap nothing passes, and not one probe after it may reach the old node.
+        network.ingress.vip = new
         if self.times > 1:
             context.runtime.spawn(self._fight(context, old, new))
         again = f", and to and fro {self.times} times" if self.times > 1 else ""

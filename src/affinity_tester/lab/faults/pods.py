@@ -30,7 +30,7 @@ from affinity_tester.lab.parameter import time_parameter
 from affinity_tester.settings import format_duration
 
 SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
-"""What the outages of a pod in the pool that answers nobody are judged."""
+"""How the outages of a pod are judged that is in the pool and answers nobody."""
 
 
 def busiest_pod(context: FaultContext) -> tuple[str, list[TransportAddress]]:
