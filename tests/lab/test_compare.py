@@ -1,4 +1,4 @@
-"""The ledger's comparison: it passes when everything agrees, and fails for every way in which it may not."""
+"""The comparison of a run's accounts: it passes when everything agrees, and fails for every way in which it may not."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ def spoil_complaint(run: Run) -> None:
     run.invalid_reason = "the machine is out of sockets"
 
 
-def spoil_no_session_touched(run: Run) -> None:
+def spoil_no_session_hit(run: Run) -> None:
     run.injections[3] = Injection(3, 15 * S, "probes are dropped", 16 * S, ())
     del run.packets[2:4]
     without(run, "C")
@@ -437,7 +437,7 @@ SPOILT: list[tuple[Callable[[Run], None], dict[int, list[str]], list[str]]] = [
     (spoil_nothing_answered, {}, ["no session was answered"]),
     (spoil_foreign_server, {}, ["the pods' replies name no pod"]),
     (spoil_complaint, {}, ["the machine is out of sockets"]),
-    (spoil_no_session_touched, {3: ["it touched no session"]}, []),
+    (spoil_no_session_hit, {3: ["it touched no session"]}, []),
     (spoil_red_not_seen, {3: ["C: it told of no outage"]}, []),
 ]
 

@@ -37,7 +37,7 @@ class Lab:
     def __init__(self, watch_ns: int = 0) -> None:
         self.told: list[Event] = []
         self.changed: list[int] = []
-        self.network = NetworkModel(seed=1, log=lambda _deed: None)
+        self.network = NetworkModel(seed=1, log=lambda _packet: None)
         self.network.ingress.add_node("node-1", "127.1.0.1")
         self.network.add_pod(POD)
         self.control = ControlPlane(

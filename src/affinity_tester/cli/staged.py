@@ -1,4 +1,4 @@
-"""A lab run as `demo` and `lab` conduct it: the plan, the client, the analysis by the lab's own pool, and the ledger."""
+"""A lab run as `demo` and `lab` conduct it: the plan, the client, the analysis by the lab's own pool, and the record."""
 
 from __future__ import annotations
 
