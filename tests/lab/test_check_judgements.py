@@ -38,18 +38,9 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.fault import (
-    BROKEN,
-    FOREVER_NS,
-    LOST,
-    UNAVOIDABLE,
-    VIOLATION,
-    Effect,
-    Fault,
-    Injection,
-    Symptom,
-)
+from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import Blackout, CrossDelivery, PodAdded, PortRewrite, StuckFlows
+from affinity_tester.lab.injection import BROKEN, FOREVER_NS, LOST, UNAVOIDABLE, VIOLATION, Effect, Injection, Symptom
 from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 

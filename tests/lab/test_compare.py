@@ -33,8 +33,9 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.lab.compare import Findings, Row, compare
-from affinity_tester.lab.fault import LOST, Effect, Fault, Injection, Symptom
+from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, Mtu, NodeRehash, PodAdded, PortRewrite
+from affinity_tester.lab.injection import LOST, Effect, Injection, Symptom
 from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted
 

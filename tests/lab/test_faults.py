@@ -7,17 +7,7 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
-    FOREVER_NS,
-    VIOLATION,
-    Effect,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    Judged,
-    Symptom,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext
 from affinity_tester.lab.faults import (
     FAULTS,
     Blackout,
@@ -38,6 +28,7 @@ from affinity_tester.lab.faults import (
     StuckFlows,
 )
 from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.injection import FOREVER_NS, VIOLATION, Effect, Injection, Judged, Symptom
 from affinity_tester.lab.model import Affinity, Pod, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.packet_log import Direction, Dropped, Duplicated, PacketEvent, Rerouted

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident
-from affinity_tester.lab.fault import Injection
+from affinity_tester.lab.injection import Injection
 from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.settings import NS_PER_S
 

@@ -13,7 +13,8 @@ from affinity_tester.core.events import Change, SessionSummary
 from affinity_tester.core.identity import Kind, differing
 from affinity_tester.lab.check_judgements import JudgementCheck, Problem, words
 from affinity_tester.lab.evidence import ALERTS, LAG_NS, cause_ns, is_active_at, overlaps
-from affinity_tester.lab.fault import LOST, Effect, Injection, Observable, Symptom, counted
+from affinity_tester.lab.fault import counted
+from affinity_tester.lab.injection import LOST, Effect, Injection, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted
 from affinity_tester.settings import NS_PER_S

@@ -19,7 +19,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.evidence import LAG_NS, is_active
-from affinity_tester.lab.fault import OUTAGE_NS, Effect, Injection, Judged, Symptom
+from affinity_tester.lab.injection import OUTAGE_NS, Effect, Injection, Judged, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.settings import NS_PER_S
 

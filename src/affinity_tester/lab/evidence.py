@@ -17,7 +17,8 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import LOST, Injection, Judged, Observable, Symptom, counted
+from affinity_tester.lab.fault import counted
+from affinity_tester.lab.injection import LOST, Injection, Judged, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
 from affinity_tester.settings import NS_PER_S

@@ -49,7 +49,8 @@ from affinity_tester.core.events import (
     Verdict,
     WrongSource,
 )
-from affinity_tester.lab.fault import Fault, Injection
+from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.injection import Injection
 from affinity_tester.lab.packet_log import PacketEvent
 
 

@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
-    BROKEN,
-    FOREVER_NS,
-    LOST,
-    MOVED,
-    VIOLATION,
-    Fault,
-    FaultContext,
-    Injection,
-    StandingFault,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Fault, FaultContext, StandingFault, counted
 from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.injection import BROKEN, FOREVER_NS, LOST, MOVED, VIOLATION, Injection, Symptom, effects_on
 from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import count_parameter, time_parameter

@@ -9,22 +9,19 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.injection import (
     ANOTHER_POD,
     EXPLAINED,
     LOST,
     MOVED,
     VIOLATION,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Judged,
     Symptom,
-    counted,
     effects_on,
 )
-from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
 from affinity_tester.settings import NS_PER_S, format_duration

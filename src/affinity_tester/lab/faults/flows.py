@@ -7,21 +7,17 @@ from itertools import combinations
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, StandingFault, counted
+from affinity_tester.lab.injection import (
     ANOTHER_POD,
     BROKEN,
     FOREVER_NS,
     LOST,
     MOVED,
     VIOLATION,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Judged,
-    StandingFault,
     Symptom,
-    counted,
     effects_on,
 )
 from affinity_tester.lab.model import Policy

@@ -6,7 +6,9 @@ import math
 
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.injection import (
     ANOTHER_POD,
     BROKEN,
     EXCUSED,
@@ -15,16 +17,11 @@ from affinity_tester.lab.fault import (
     MOVED,
     OUTAGE_NS,
     VIOLATION,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Observable,
     Symptom,
-    counted,
     effects_on,
 )
-from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.names import node_ip, node_name
 from affinity_tester.lab.parameter import share_parameter, time_parameter

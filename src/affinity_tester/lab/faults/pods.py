@@ -8,7 +8,8 @@ from __future__ import annotations
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.injection import (
     AVOIDABLE,
     BROKEN,
     EXCUSED,
@@ -17,13 +18,9 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     OUTAGE_NS,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Judged,
     Symptom,
-    counted,
     effects_on,
 )
 from affinity_tester.lab.parameter import time_parameter

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.balancer import Diversion
-from affinity_tester.lab.fault import (
-    BROKEN,
-    MOVED,
-    OUTAGE_NS,
-    VIOLATION,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
 from affinity_tester.lab.faults.packets import PacketFault
+from affinity_tester.lab.injection import BROKEN, MOVED, OUTAGE_NS, VIOLATION, Injection, Symptom, effects_on
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, time_parameter
 from affinity_tester.settings import format_duration
