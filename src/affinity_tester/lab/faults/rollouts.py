@@ -7,21 +7,9 @@ from functools import partial
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
-    AVOIDABLE,
-    EXPLAINED,
-    LOST,
-    MOVED,
-    UNAVOIDABLE,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
 from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.injection import AVOIDABLE, EXPLAINED, LOST, MOVED, UNAVOIDABLE, Injection, Symptom, effects_on
 from affinity_tester.lab.parameter import (
     SHARE_OR_0,
     YES,
