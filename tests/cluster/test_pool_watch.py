@@ -12,7 +12,7 @@ import pytest
 
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import ServiceRef, Slice
-from affinity_tester.cluster.pool_watch import SAMPLE_LEAST_NS, PoolWatch
+from affinity_tester.cluster.pool_watch import MIN_SAMPLE_NS, PoolWatch
 from affinity_tester.cluster.reflector import Cached, Listing, Reflector, WatchTiming
 from affinity_tester.core.events import (
     ApiServerAnswered,
@@ -265,7 +265,7 @@ async def test_lists_of_one_object_are_asked_for_twice_in_a_settle_time(
         api.answering.clear()
         asked = len(api.asked)
         await until(lambda: len(api.asked) == asked + 2)
-        await asyncio.sleep(3 * SAMPLE_LEAST_NS / S)
+        await asyncio.sleep(3 * MIN_SAMPLE_NS / S)
         assert len(api.asked) == asked + 2  # one round at a time
         told.now = 3000
         api.statuses = [500]

@@ -1,4 +1,4 @@
-"""The one importer of `kubernetes` (in `client`, which `connect` imports when a cluster is asked for): discover, watch.
+"""Finds the target in a cluster and watches its pool. `client` alone imports `kubernetes`, when `connect` needs it.
 
 cluster = await connect()                                      NoClusterError: why there is none
 found = await discover(cluster, "media/turn", "auto")          UserError: what is missing

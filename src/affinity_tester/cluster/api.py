@@ -1,6 +1,6 @@
-"""What is asked of an API server: GET as JSON, lists by pages, watches by lines. No import of `kubernetes` here.
+"""The requests to an API server: GET as JSON, lists by pages, watches by lines. Does not import `kubernetes`.
 
-`client.py` has the one real implementation; everything else in this package speaks to the `Api` protocol.
+`client.py` implements the `Api` protocol; the rest of the package uses only the protocol.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ GONE = 410
 
 
 class ApiError(AffinityTesterError):
-    """A request that failed, in a few words."""
+    """A request failed; the text says why in a few words."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
-        """`status`: HTTP's; None when there was no answer."""
+        """`status` is the HTTP status; None without a response."""
         super().__init__(reason)
         self.status = status
 
 
 class WatchSilentError(ApiError):
-    """Nothing was heard on a watch for longer than bookmarks take."""
+    """A watch had no event and no bookmark for too long."""
 
 
 class Api(Protocol):
-    """A connection to an API server. Every method raises `ApiError` and nothing else."""
+    """A connection to an API server. Its methods raise no other error than `ApiError`."""
 
     async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
-        """The JSON object at a path."""
+        """Return the JSON object at a path."""
         ...
 
     def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
-        """The lines of a streamed answer, until the server ends it; `WatchSilentError` after so many silent seconds."""
+        """Yield the lines of a streamed response until the server ends it. Raises `WatchSilentError` after `silence_s`."""
         ...
 
     async def close(self) -> None:
@@ -54,17 +54,20 @@ class Api(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list; all parts are of one resourceVersion."""
+    """A part of a list. All parts have one resourceVersion."""
 
     version: str
-    """Empty where the answer has none."""
+    """The resourceVersion; empty if the response has none."""
     items: list[object]
     more: str
-    """What to ask the next page with; empty where this is the last."""
+    """The `continue` token of the next page; empty on the last page."""
 
 
 async def read_page(api: Api, path: str, params: Params, limit: int, more: str = "") -> Page:
-    """One page of a consistent list (resourceVersion unset: as new as the request). Raises `ApiError`."""
+    """Return one page of a list. Raises `ApiError`.
+
+    Without a resourceVersion in the request the list is consistent, and as new as the request.
+    """
     going_on = (("continue", more),) if more else ()
     answer = await api.get(path, (*params, ("limit", str(limit)), *going_on))
     metadata = _or_none(answer, "metadata", dict) or {}
@@ -74,7 +77,7 @@ async def read_page(api: Api, path: str, params: Params, limit: int, more: str =
 
 
 def _or_none(answer: Json, name: str, kind: type[T]) -> T | None:
-    """A field of a list's answer; an empty one may be null."""
+    """Return a field of a list's response, which may be null or absent. Raises `ApiError` for another type."""
     value = answer.get(name)
     if value is not None and not isinstance(value, kind):
         raise ApiError("the API server's answer is no list")
@@ -82,9 +85,9 @@ def _or_none(answer: Json, name: str, kind: type[T]) -> T | None:
 
 
 async def pages(api: Api, path: str, params: Params = (), limit: int = 50) -> AsyncIterator[Page]:
-    """A consistent list, `limit` objects at a time.
+    """Yield the pages of a consistent list, with `limit` objects each. Raises `ApiError`.
 
-    The loop gets its turn between pages: a page is all that is parsed at once.
+    Other tasks run between pages, so that probes wait for the parsing of one page at most.
     """
     page = await read_page(api, path, params, limit)
     yield page
@@ -95,17 +98,17 @@ async def pages(api: Api, path: str, params: Params = (), limit: int = 50) -> As
 
 
 async def list_all(api: Api, path: str, params: Params = (), limit: int = 50) -> list[object]:
-    """All objects of a list that is small or looked at once, none of them read yet."""
+    """Return all objects of a list, unparsed: for a list that is small, or read only once."""
     return [item async for page in pages(api, path, params, limit) for item in page.items]
 
 
 async def watch_events(
     api: Api, path: str, params: Params, version: str, *, silence_s: float, rotate_s: int
 ) -> AsyncGenerator[tuple[str, Json], None]:
-    """Events after `version` as (type, object), until the server ends the watch after about `rotate_s`.
+    """Yield the events after `version` as (type, object), until the server ends the watch after about `rotate_s`.
 
-    An ERROR event is raised as `ApiError` with its code. 410 (`version` is too old: routine after a quiet while, since API
-    servers keep minutes of history) is raised with the same words whether it came as an answer or as an event.
+    Raises `ApiError`, with its code for an ERROR event. Code 410 says that `version` is too old, which is routine after a
+    quiet time: API servers keep some minutes of history. It has the same text as a response and as an event.
     """
     asked = (
         ("watch", "true"),
@@ -121,10 +124,12 @@ async def watch_events(
     except ApiError as error:
         if error.status != GONE:
             raise
+
         raise ApiError(f"the API server no longer has the changes since we last looked ({GONE})", GONE) from error
 
 
 def _read_event(line: bytes) -> tuple[str, Json]:
+    """Return an event of a watch as (type, object). Raises `ApiError` for an ERROR event and for what is no event."""
     try:
         event = json.loads(line)
         kind, obj = event["type"], event["object"]
@@ -132,6 +137,7 @@ def _read_event(line: bytes) -> tuple[str, Json]:
         raise ApiError("the API server sent a watch event that cannot be read") from error
     if not isinstance(kind, str) or not isinstance(obj, dict):
         raise ApiError("the API server sent a watch event that cannot be read")
+
     if kind == "ERROR":
         code = obj.get("code")
         raise ApiError(

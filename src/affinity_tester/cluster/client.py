@@ -1,7 +1,7 @@
-"""The one module that imports `kubernetes`: its asyncio client's configuration, credentials and connections.
+"""Implements `Api` with the asyncio client of `kubernetes`: its configuration, credentials and connections.
 
-It costs half a second and 75 MB to import, so `connect` imports it when a cluster is asked for, and only then.
-The generated models are not used: answers stay JSON, of which a few fields are kept.
+No other module imports `kubernetes`. The import takes half a second and 75 MB, so that `connect` imports this module only
+when a cluster is wanted. The generated models are not used: responses stay JSON, of which a few fields are read.
 """
 
 from __future__ import annotations
@@ -24,43 +24,45 @@ from affinity_tester import __version__
 from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
 
 REQUEST_S = 10.0
-"""Longer than any page takes; a watch has its own patience."""
+"""The timeout of a request other than a watch: longer than any page takes."""
 
 UNAUTHORIZED = 401
 
 
 class KubeConfig:
-    """Credentials and address from a context of a kubeconfig."""
+    """The address and the credentials of a context in a kubeconfig."""
 
     def __init__(self, path: str, context: str | None) -> None:
-        """`path` may be several, as KUBECONFIG has them; `context`: None is the current one."""
+        """`path` may have several files, as KUBECONFIG may; `context` None is the current one."""
         self._path = path
         self._wanted = context
         self.context = ""
         self.namespace = "default"
 
     async def load(self, into: Configuration) -> None:
-        """Read the files and run what they name to get credentials. Raises `ApiError`."""
+        """Read the files, and run the programs that they name for credentials. Raises `ApiError`."""
         with _as_api_error("the kubeconfig cannot be used"), _warnings_of_kubernetes() as heard:
             loader = await load_kube_config(self._path, self._wanted, into, persist_config=False)
             self.context = loader.current_context["name"]
             self.namespace = loader.current_context["context"].get("namespace") or "default"
+
+        # The library logs why credentials failed and goes on without any; the requests would fail with 401.
         if heard and "BearerToken" not in into.api_key and not into.cert_file:
             raise ApiError(f"the kubeconfig's credentials cannot be had ({heard[-1]})")
 
 
 class ServiceAccount:
-    """The service account of the pod in which this runs."""
+    """The address and the credentials of the service account of the pod in which this runs."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        """`folder` has token, ca.crt and namespace, mounted by Kubernetes."""
+        """`folder` is where Kubernetes mounts the files token, ca.crt and namespace."""
         self._folder = folder
         self._environ = environ
         self.context = "the pod's service account"
         self.namespace = "default"
 
     async def load(self, into: Configuration) -> None:
-        """Read the mounted files; the token is read again every minute. Raises `ApiError`."""
+        """Read the mounted files. The library reads the token again every minute. Raises `ApiError`."""
         with _as_api_error("the pod's service account cannot be used"):
             loader = InClusterConfigLoader(self._folder / "token", self._folder / "ca.crt", environ=self._environ)
             loader.load_and_set(into)
@@ -69,32 +71,34 @@ class ServiceAccount:
 
 
 class KubernetesApi:
-    """`Api` over `kubernetes.aio`."""
+    """`Api` by `kubernetes.aio`."""
 
     def __init__(self, source: KubeConfig | ServiceAccount, configuration: Configuration, client: ApiClient) -> None:
-        """See `open_api`."""
+        """Use `open_api` to make one."""
         self._source = source
         self._configuration = configuration
         self._client = client
 
     async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
-        """The JSON object at a path."""
+        """Return the JSON object at a path."""
         with _no_other_error():
             response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S))
             try:
                 body = await response.read()
             finally:
                 response.release()
+
             found = json.loads(body)
             if not isinstance(found, dict):
                 raise ApiError("the API server's answer is no object")
             return found
 
     async def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
-        """The lines of a streamed answer."""
+        """Yield the lines of a streamed response."""
         with _no_other_error():
             async with asyncio.timeout(REQUEST_S):  # to the headers, which an API server sends at once
                 response = await self._request(path, params, aiohttp.ClientTimeout(total=None, sock_read=silence_s))
+
             try:
                 async for line in response.content:
                     yield line
@@ -104,17 +108,18 @@ class KubernetesApi:
                 response.close()
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._client.close()
 
-    async def _request(self, path: str, params: Params, patience: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        response = await self._send(path, params, patience)
+    async def _request(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        response = await self._send(path, params, timeouts)
         if response.status == UNAUTHORIZED:  # tokens of cloud clusters last from 15 minutes to an hour
             response.release()
             await self._source.load(self._configuration)
-            response = await self._send(path, params, patience)
+            response = await self._send(path, params, timeouts)
         if response.ok:
             return response
+
         try:
             said = json.loads(await response.read()).get("message")
         except (ValueError, AttributeError):
@@ -123,7 +128,7 @@ class KubernetesApi:
             response.release()
         raise ApiError(str(said or response.reason or "no reason given"), response.status)
 
-    async def _send(self, path: str, params: Params, patience: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         method, url, headers, *_ = await self._client.param_serialize(
             "GET",
             path,
@@ -131,13 +136,13 @@ class KubernetesApi:
             header_params={"Accept": "application/json"},
             auth_settings=["BearerToken"],
         )
-        answer = await self._client.rest_client.request(method, url, headers=headers, _request_timeout=patience)
+        answer = await self._client.rest_client.request(method, url, headers=headers, _request_timeout=timeouts)
         response: aiohttp.ClientResponse = answer.response
         return response
 
 
 async def open_api(source: KubeConfig | ServiceAccount) -> KubernetesApi:
-    """Load the configuration and make a client of it; no request is sent. Raises `ApiError`."""
+    """Load the configuration and return a client for it. Sends no request. Raises `ApiError`."""
     configuration = Configuration()
     await source.load(configuration)
     with _as_api_error("the credentials cannot be used"):
@@ -148,6 +153,7 @@ async def open_api(source: KubeConfig | ServiceAccount) -> KubernetesApi:
 
 @contextmanager
 def _no_other_error() -> Iterator[None]:
+    """Raise the errors of requests as `ApiError`."""
     try:
         yield
     except TimeoutError as error:
@@ -170,7 +176,7 @@ def _no_other_error() -> Iterator[None]:
 
 @contextmanager
 def _as_api_error(what: str) -> Iterator[None]:
-    """Files of other people's making fail in many ways inside the library; each is one line here."""
+    """Raise any error as an `ApiError` of one line: files that others wrote fail in many ways inside the library."""
     try:
         yield
     except Exception as error:
@@ -179,23 +185,26 @@ def _as_api_error(what: str) -> Iterator[None]:
 
 
 class _WarningCapture(logging.Handler):
+    """Collects the texts of warnings."""
+
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(" ".join(record.getMessage().split()))
+        self.texts.append(" ".join(record.getMessage().split()))
 
 
 @contextmanager
 def _warnings_of_kubernetes() -> Iterator[list[str]]:
-    """The library logs why credentials failed and goes on without any: keep that off the terminal, and have it here."""
+    """Capture what the library logs about the credentials, and keep it off the terminal."""
     logger = logging.getLogger("kubernetes.aio.config")
     handler, propagate = _WarningCapture(), logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
+
     try:
-        yield handler.said
+        yield handler.texts
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate

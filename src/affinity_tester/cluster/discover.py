@@ -1,4 +1,4 @@
-"""From a Service to where its packets go in, and back from an address to the Service."""
+"""Finds where a Service is reached, and the Service behind an address."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from affinity_tester.settings import DEFAULT_PORT
 Via = Literal["auto", "load-balancer", "node-port", "cluster-ip"]
 
 OWN_SERVICE = "affinity-tester"
-"""The Service that k8s/service.yaml makes."""
+"""The name of the Service that k8s/service.yaml makes."""
 
 LABEL_CHARACTERS = 63
 _LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-"""RFC 1123, as namespaces have it and since Kubernetes 1.34 Services may; before, they had to begin with a letter."""
+"""A label of RFC 1123: the name of a namespace, and of a Service since Kubernetes 1.34. Before, it began with a letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A Service, and the way in."""
+    """A Service, and where it is reached."""
 
     service: Service
     port: ServicePort
     host: str
-    """An address, or a load balancer's host name."""
+    """An IP address, or the host name of a load balancer."""
     host_port: int
-    """The port there: the Service's, or its node port."""
+    """The port at that host: the Service's, or its node port."""
     via: str
-    """`load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty: by an address that is none of the Service's."""
+    """`load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty if the address is none of the Service's."""
     more: tuple[str, ...] = ()
-    """Further hosts of the same way, with the same port there: a balancer may have an address in each of its zones."""
+    """Further hosts with the same port: a balancer may have an address in each of its zones."""
 
     @property
     def target(self) -> str:
-        """As a user would write it: host and port."""
+        """Host and port, as a user writes them."""
         return self._written(self.host)
 
     @property
     def more_targets(self) -> tuple[str, ...]:
-        """Of the further hosts."""
+        """The targets of the further hosts."""
         return tuple(self._written(host) for host in self.more)
 
     def _written(self, host: str) -> str:
@@ -65,11 +65,11 @@ async def discover(
     *,
     has_route: Callable[[TransportAddress], bool] = lambda _address: True,
 ) -> Found:
-    """The way into `wanted` ([NAMESPACE/]NAME; None: the tool's own Service), by `via`.
+    """Return where `wanted` ([NAMESPACE/]NAME; None: the tool's own Service) is reached by `via`.
 
-    `port` chooses among several UDP ports; `has_route` tells whether this machine can send to an address. Of several
-    addresses those are taken that have endpoints of their family and a route. Raises `UserError` with what is missing and
-    what to do.
+    `port` chooses among several UDP ports, and `has_route` tells if this machine can send to an address. Of several
+    addresses, those with endpoints of their family and with a route are taken. Raises `UserError`, which says what is
+    missing and what to do.
     """
     ref = _read_ref(cluster, wanted)
     with _cannot_be_looked_up(ref, "give TARGET itself"):
@@ -84,13 +84,14 @@ async def discover(
 
 
 async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ...]) -> Found:
-    """`wanted` as the Service behind a target that the user gave, so that none of its own ways in has to be there.
+    """Return `wanted` as the Service behind a target that the user gave: it needs no address of its own.
 
-    `ports`: those that the user named, the target's own first. Raises `UserError` where there is no such Service or port.
+    `ports` are those that the user named, the target's first. Raises `UserError` if there is no such Service or port.
     """
     ref = _read_ref(cluster, wanted)
     with _cannot_be_looked_up(ref, "leave --service out"):
         service = await _read(cluster, ref)
+
     named = (port for number in ports for port in service.udp_ports if number in (port.port, port.node_port))
     udp = next(named, None) or _choose_port(service, None)
     number = ports[0] if ports else udp.port
@@ -99,14 +100,16 @@ async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ..
 
 
 def split_service(wanted: str) -> tuple[str, str]:
-    """Namespace (empty: not named) and name in [NAMESPACE/]NAME. Raises `UserError` for what can be no Service's."""
+    """Return namespace (empty if not given) and name of [NAMESPACE/]NAME. Raises `UserError` if no Service can have it."""
     namespace, slash, name = wanted.rpartition("/")
     if not name or "/" in namespace or (slash and not namespace):
         raise UserError(f"--service wants [NAMESPACE/]NAME, not {wanted!r}")
+
     for what, each in (("namespace", namespace), ("Service", name)):
         if each and not (_LABEL.fullmatch(each) and len(each) <= LABEL_CHARACTERS):
             rule = f"lower-case letters, digits and '-' between them, at most {LABEL_CHARACTERS}"
             raise UserError(f"--service: {each!r} can be no {what}'s name: Kubernetes allows {rule}")
+
     return namespace, name
 
 
@@ -117,6 +120,7 @@ def _read_ref(cluster: Cluster, wanted: str | None) -> ServiceRef:
 
 @contextmanager
 def _cannot_be_looked_up(ref: ServiceRef, advice: str) -> Iterator[None]:
+    """Raise an error of the API as a `UserError` that gives this advice."""
     try:
         yield
     except ApiError as error:
@@ -142,6 +146,7 @@ def _choose_port(service: Service, number: int | None) -> ServicePort:
             return port
     if number is None and len(ports) == 1:
         return ports[0]
+
     has = ", ".join(str(port.port) for port in ports)
     said = f"no UDP port {number}" if number is not None else "several UDP ports"
     raise UserError(f'Service "{service.ref}" has {said}: choose one of {has} with --target-port')
@@ -150,6 +155,7 @@ def _choose_port(service: Service, number: int | None) -> ServicePort:
 def _check_endpoints(service: Service, endpoints: frozenset[Endpoint]) -> None:
     if any(endpoint.ready for endpoint in endpoints):
         return
+
     selector = ",".join(f"{name}={value}" for name, value in service.selector)
     look = f"kubectl get pods --namespace {service.ref.namespace}" + (f" --selector {selector}" if selector else "")
     has = f"none of its {len(endpoints)} is ready" if endpoints else "it has none at all"
@@ -157,31 +163,33 @@ def _check_endpoints(service: Service, endpoints: frozenset[Endpoint]) -> None:
 
 
 def _families(service: Service, port: ServicePort, slices: tuple[Slice, ...] | None) -> frozenset[int]:
-    """The IP versions of addresses behind which there are ready endpoints, as far as is known.
+    """Return the IP versions of addresses behind which ready endpoints are, as far as that is known.
 
-    Those of a Service of one family are reached by any address: its balancer translates where it has to.
+    The endpoints of a Service with one family are reached by any address: its balancer translates if needed.
     """
     both = {"IPv4": 4, "IPv6": 6}
     if slices is None or len(service.families) == 1:
         return frozenset(both.values())
+
     ready = (family for family in both if any(each.ready for each in endpoints_of(slices, port.name, family)))
     return frozenset(both[family] for family in ready)
 
 
 def _choose_hosts(way: Found, families: frozenset[int], has_route: Callable[[TransportAddress], bool]) -> Found:
-    """Of the hosts of a way those of one family that has endpoints and a route; else of one that has endpoints."""
+    """Keep the hosts of one address family: one with endpoints and a route, or else one with endpoints."""
     hosts = (way.host, *way.more)
     versions = {host: _version(host) for host in hosts}
     served = [host for host in hosts if versions[host] is None or versions[host] in families] or list(hosts)
+
     routed = [h for h in served if versions[h] is None or has_route(TransportAddress(str(parse_ip(h)), way.host_port))]
     first, *more = routed or served
-    if way.via == "node-port":  # every node is a way in, and one of them will do
+    if way.via == "node-port":  # every node leads to the Service: one is enough
         more = []
     return replace(way, host=first, more=tuple(host for host in more if versions[host] == versions[first]))
 
 
 def _version(host: str) -> int | None:
-    """The IP version of an address; None for a name."""
+    """Return the IP version of an address; None for a name."""
     try:
         return parse_ip(host).version
     except ValueError:
@@ -191,9 +199,10 @@ def _version(host: str) -> int | None:
 async def _way_in(
     cluster: Cluster, service: Service, port: ServicePort, via: Via, endpoints: frozenset[Endpoint] | None
 ) -> Found:
-    """Every host of the way; which of them to take is chosen later."""
+    """Return every host by which the Service is reached; `_choose_hosts` chooses among them."""
     if via == "auto":
         via = _choose_way(cluster, service)
+
     match via:
         case "load-balancer":
             if service.ingress:
@@ -242,11 +251,14 @@ async def _node_port(
 ) -> Found:
     if port.node_port is None:
         raise UserError(f'Service "{service.ref}" has no node port (type {service.type}): choose another --via')
+
     nodes = await read_nodes(cluster.api)
     if nodes is None:
         raise UserError(
             f"cannot list nodes to find an address for --via node-port: give TARGET NODE_ADDRESS:{port.node_port}"
         )
+
+    # Under policy Local a node without a ready pod drops what arrives at its node port.
     local = service.traffic_field("externalTrafficPolicy") == "Local" and endpoints is not None
     serving = {endpoint.node for endpoint in endpoints or () if endpoint.ready}
     usable = {name: node for name, node in nodes.items() if node.ready and (not local or name in serving)}
@@ -254,11 +266,12 @@ async def _node_port(
     if not addresses:
         which = "that has a ready pod (externalTrafficPolicy is Local)" if local else "that is Ready"
         raise UserError(f"no node {which} has an address: give TARGET NODE_ADDRESS:{port.node_port}")
+
     return _way(service, port, addresses, port.node_port, "node-port")
 
 
 def _addresses(nodes: dict[str, Node]) -> list[str]:
-    """The nodes' ExternalIPs, then their InternalIPs."""
+    """Return the nodes' ExternalIPs, then their InternalIPs."""
     ordered = [nodes[name] for name in sorted(nodes)]
     external = [ip for node in ordered for ip in node.external_ips]
     return external + [ip for node in ordered for ip in node.internal_ips]
@@ -267,19 +280,22 @@ def _addresses(nodes: dict[str, Node]) -> list[str]:
 async def find_service(
     cluster: Cluster, target: TransportAddress, name: str = "", unread: list[ObjectError] | None = None
 ) -> Found | None:
-    """The Service that `target` leads to, in all namespaces or, where that is forbidden, in the current one.
+    """Return the Service that `target` leads to; None if no Service has that address.
 
-    `name`: the target as the user wrote it, for balancers that have a host name. None where no Service has the address;
-    those that cannot be read are left out, and put into `unread`. Raises `ApiError`, also where neither may be listed.
+    Searches all namespaces or, if RBAC forbids that, the current one. `name` is the target as the user wrote it, for
+    balancers with a host name. Unreadable Services are left out and added to `unread`. Raises `ApiError`, also if
+    neither may be listed.
     """
     unread = [] if unread is None else unread
     if name:
         name, _ = split_host_port(name)
+
     try:
         return await _search(cluster, "/api/v1/services", target, name, unread)
     except ApiError as error:
         if error.status != FORBIDDEN:
             raise
+
     return await _search(cluster, f"/api/v1/namespaces/{cluster.namespace}/services", target, name, unread)
 
 
@@ -299,14 +315,18 @@ async def _search(
                     return Found(service, port, target.ip, target.port, via)
                 if port.node_port == target.port:
                     by_node_port = Found(service, port, target.ip, target.port, "node-port")
+
     if by_node_port is None:
         return None
+
+    # Any Service may have this node port number; it counts only at the address of a node.
     nodes = await read_nodes(cluster.api)
     addresses = {ip for node in (nodes or {}).values() for ip in (*node.internal_ips, *node.external_ips)}
     return by_node_port if target.ip in addresses else None
 
 
 def _via(service: Service, ip: str, name: str) -> str | None:
+    """Return how an address or a host name in lower case leads to a Service; None if it does not."""
     if ip in service.ingress or (name and name in (host.lower() for host in service.ingress)):
         return "load-balancer"
     if ip in service.external_ips:

@@ -1,6 +1,6 @@
-"""What happened to an object, from its facts before and after, as `ClusterEvent`s. Pure.
+"""Compares an object before and after a change, and says as `ClusterEvent`s what happened to it. Pure.
 
-None as the old or the new facts: the object was not there, or is not there any more.
+`old` is None for an object that is new, and `new` is None for one that is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubj
 
 
 def node_events(at_ns: int, name: str, old: Node | None, new: Node | None) -> list[ClusterEvent]:
-    """Added, removed, Ready, not Ready, cordoned, uncordoned; another uid under the same name is another node."""
+    """Return what happened to a node. Another uid under the same name is another node: removed, then added."""
     if old is not None and new is not None and old.uid == new.uid:
         actions = []
         if old.ready != new.ready:
@@ -28,7 +28,7 @@ def node_events(at_ns: int, name: str, old: Node | None, new: Node | None) -> li
 
 
 def pod_events(at_ns: int, old: Pod | None, new: Pod | None) -> list[ClusterEvent]:
-    """A backend pod's container restarted. That it came or went is told by the pool."""
+    """Return the restart of a backend pod's container. That a pod came or went is a change of the pool."""
     if old is None or new is None or old.uid != new.uid or new.restarts <= old.restarts:
         return []
     return [_restarted(at_ns, ClusterSubject.POD, new)]
@@ -37,15 +37,15 @@ def pod_events(at_ns: int, old: Pod | None, new: Pod | None) -> list[ClusterEven
 def proxy_events(
     at_ns: int, old: Pod | None, new: Pod | None, images: dict[tuple[str, str], tuple[str, ...]]
 ) -> list[ClusterEvent]:
-    """A proxy's pod was created, deleted, recreated, moved, restarted or upgraded.
+    """Return what happened to a pod of a proxy.
 
-    `images` remembers, by proxy and node, the images that ran there: a rolling upgrade deletes one pod and creates
-    another, and only so the new one is known to be an upgrade. It is brought up to date.
+    `images` has the images that ran before by proxy and node, and is updated. A rolling upgrade deletes one pod and
+    creates another: only the images of the node's pod before show that the new one is an upgrade.
     """
     events = []
     if old is not None and (new is None or new.uid != old.uid):
         events.append(ClusterEvent(at_ns, ClusterSubject.PROXY, old.name, ClusterAction.DELETED, node=old.node))
-        old = None
+        old = None  # another uid: what is there now is another pod
     if new is None:
         return events
 
@@ -60,6 +60,7 @@ def proxy_events(
 
     if old is None:
         return [*events, with_images(ClusterAction.CREATED)]
+
     if old.node and new.node != old.node:
         moved = ClusterEvent(at_ns, ClusterSubject.PROXY, new.name, ClusterAction.MOVED)
         events.append(replace(moved, old=(old.node,), new=(new.node,)))
@@ -74,7 +75,7 @@ def proxy_events(
 
 
 def service_events(at_ns: int, name: str, old: Service | None, new: Service | None) -> list[ClusterEvent]:
-    """Created, deleted, load-balancer address changed, or which fields of the spec and annotations were changed."""
+    """Return what happened to a Service. Fields are those of its spec, and its annotations."""
     service = partial(ClusterEvent, at_ns, ClusterSubject.SERVICE, name)
     events = []
     if old is not None and (new is None or new.uid != old.uid):

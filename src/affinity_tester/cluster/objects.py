@@ -1,6 +1,6 @@
-"""Kubernetes objects as plain JSON, and the few of their fields that matter here. Pure.
+"""Parses Kubernetes objects, which are plain JSON, into the few fields that matter here. Pure.
 
-Field names are the API's own. Each parser raises `ObjectError` for an object that is not as the API says, and nothing else.
+Field names are the API's own. A parser raises `ObjectError` for an object that is not as the API says, and no other error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ServiceRef(NamedTuple):
-    """Which Service."""
+    """The namespace and name of a Service."""
 
     namespace: str
     name: str
@@ -33,7 +33,7 @@ class ServicePort(NamedTuple):
     """One of `spec.ports`."""
 
     name: str
-    """Empty where the Service has a single port without a name; EndpointSlices carry the same name."""
+    """Empty if the Service has a single port without a name. EndpointSlices carry the same name."""
     protocol: str
     port: int
     target: str
@@ -44,7 +44,7 @@ class ServicePort(NamedTuple):
         return f"{self.name or '-'} {self.port}/{self.protocol}->{self.target}{node_port}"
 
 
-_POOL_FIELDS = (
+_TRAFFIC_FIELDS = (
     "type",
     "externalTrafficPolicy",
     "internalTrafficPolicy",
@@ -52,19 +52,21 @@ _POOL_FIELDS = (
     "sessionAffinityTimeout",
     "trafficDistribution",
 )
+"""Fields of a Service's spec that decide where packets go."""
+
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""An annotation that repeats the whole object; kubectl's own bookkeeping."""
+"""An annotation in which kubectl keeps a copy of the whole object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What of a Service steers flows, and where it is reached."""
+    """A Service: what decides where packets go, and where it is reached."""
 
     ref: ServiceRef
     uid: str
     ports: tuple[ServicePort, ...]
     traffic_fields: tuple[tuple[str, str], ...]
-    """The single-valued fields of the spec that steer flows, in order; what is not set is left out."""
+    """The fields of `_TRAFFIC_FIELDS` that are set, in order."""
     selector: tuple[tuple[str, str], ...]
     families: tuple[str, ...]
     """`spec.ipFamilies`: IPv4, IPv6."""
@@ -75,12 +77,12 @@ class Service:
     source_ranges: tuple[str, ...]
     """`spec.loadBalancerSourceRanges`."""
     fields: tuple[tuple[str, str], ...]
-    """Every field of the spec, and every annotation, as (name, compact JSON): to tell what was changed."""
+    """Every field of the spec and every annotation as (name, compact JSON), to see what was edited."""
     addressed_ns: int | None = None
-    """When it was given its load balancer's address, else when it was created, in Unix time; None where that is not told."""
+    """When it got its load balancer's address, else when it was created, in Unix time; None if that is not known."""
 
     def traffic_field(self, field: str) -> str | None:
-        """One of the traffic_fields fields."""
+        """Return a field of `traffic_fields`; None if it is not set."""
         return dict(self.traffic_fields).get(field)
 
     @property
@@ -90,37 +92,41 @@ class Service:
 
     @property
     def udp_ports(self) -> tuple[ServicePort, ...]:
-        """Those that a probe can use."""
+        """The UDP ports."""
         return tuple(port for port in self.ports if port.protocol == "UDP")
 
     def udp_port(self, number: int) -> ServicePort | None:
-        """The UDP port of this number."""
+        """Return the UDP port of this number; None if there is none."""
         return next((port for port in self.udp_ports if port.port == number), None)
 
     @property
     def pool_spec(self) -> tuple[tuple[str, str], ...]:
-        """What belongs to the pool's identity (`PoolSnapshot.spec`)."""
+        """The part of the spec that belongs to the pool (`PoolSnapshot.spec`)."""
         return (*self.traffic_fields, ("ports", ", ".join(str(port) for port in self.ports)))
 
 
 @parser("Service")
 def parse_service(obj: Fields) -> Service:
-    """Read a v1 Service."""
+    """Parse a v1 Service."""
     metadata, spec = obj.part("metadata"), obj.part("spec")
+
     annotations = metadata.part("annotations").pairs()
     fields = spec.values()
     fields |= {f"annotation {name}": compact(value) for name, value in annotations.items() if name != _APPLIED}
+
     timeout = spec.part("sessionAffinityConfig").part("clientIP").number("timeoutSeconds", MAX_COUNT)
-    values = {name: spec.text(name) for name in _POOL_FIELDS}
+    values = {name: spec.text(name) for name in _TRAFFIC_FIELDS}
     values["sessionAffinityTimeout"] = "" if timeout is None else f"{timeout} s"
+
     cluster_ips = spec.texts("clusterIPs") or (spec.text("clusterIP"),)
     balancer = obj.part("status").part("loadBalancer")
     ingress = (each.text("ip") or each.text("hostname") for each in balancer.parts("ingress"))
+
     return Service(
         ref=ServiceRef(metadata.text("namespace"), metadata.needed("name")),
         uid=metadata.text("uid"),
         ports=tuple(_service_port(port) for port in spec.parts("ports")),
-        traffic_fields=tuple((name, values[name]) for name in _POOL_FIELDS if values[name]),
+        traffic_fields=tuple((name, values[name]) for name in _TRAFFIC_FIELDS if values[name]),
         selector=tuple(sorted(spec.part("selector").pairs().items())),
         families=spec.texts("ipFamilies"),
         cluster_ips=tuple(ip for ip in cluster_ips if ip and ip != "None"),
@@ -142,9 +148,10 @@ def _service_port(port: Fields) -> ServicePort:
 
 
 def _addressed_ns(metadata: Fields) -> int | None:
-    """From the newest time at which a manager of the status set the balancer's addresses, else that of the creation.
+    """Return when the Service got its balancer's addresses, in Unix time; None if that is not known.
 
-    This is bookkeeping, which steers nothing: where it cannot be read, it is not known when, and that is all.
+    It is the newest time at which a manager of the status set them, or else the time of creation. An unreadable field of
+    this bookkeeping gives None, since it decides nothing about where packets go.
     """
     try:
         managers = metadata.parts("managedFields")
@@ -160,7 +167,7 @@ def _sets_addresses(manager: Fields) -> bool:
 
 
 def _unix_ns(text: str) -> int | None:
-    """From RFC 3339, as in 2026-01-02T03:04:05Z; None for anything else."""
+    """Return the Unix time of an RFC 3339 text such as 2026-01-02T03:04:05Z; None for anything else."""
     try:
         return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, TypeError, OverflowError):  # TypeError: without a zone
@@ -169,18 +176,18 @@ def _unix_ns(text: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One EndpointSlice of discovery.k8s.io/v1."""
+    """An EndpointSlice of discovery.k8s.io/v1."""
 
     family: str
     """`addressType`: IPv4, IPv6, FQDN."""
     udp_ports: frozenset[str]
-    """Names of its UDP ports."""
+    """The names of its UDP ports."""
     endpoints: tuple[Endpoint, ...]
 
 
 @parser("EndpointSlice")
 def parse_slice(obj: Fields) -> Slice:
-    """Read an EndpointSlice; hints, zones and the order of endpoints are left behind."""
+    """Parse an EndpointSlice. Hints, zones and the order of endpoints are ignored."""
     obj.part("metadata").needed("name")
     ports = frozenset(port.text("name") for port in obj.parts("ports") if port.text("protocol") == "UDP")
     endpoints = tuple(_endpoint(endpoint) for endpoint in obj.parts("endpoints"))
@@ -188,16 +195,23 @@ def parse_slice(obj: Fields) -> Slice:
 
 
 def _endpoint(endpoint: Fields) -> Endpoint:
-    """Absent: ready is true, serving is as ready, terminating is false (EndpointConditions of discovery.k8s.io/v1)."""
+    """Parse an endpoint.
+
+    A condition that is absent has a default: ready is true, serving is as ready, and terminating is false
+    (EndpointConditions of discovery.k8s.io/v1).
+    """
     conditions = endpoint.part("conditions")
     ready, serving = conditions.flag("ready"), conditions.flag("serving")
     ready = True if ready is None else ready
+
     target = endpoint.part("targetRef")
     is_pod = target.text("kind") in ("Pod", "")
+
     addresses = endpoint.texts("addresses")
     if not addresses or not addresses[0]:
         raise ObjectError(endpoint.path("addresses"), "is empty")
-    address = addresses[0]  # all are the same endpoint; clients use the first
+    address = addresses[0]  # all of them are the same endpoint; clients use the first
+
     return Endpoint(
         uid=(target.text("uid") if is_pod else "") or address,
         pod=target.text("name") if is_pod else "",
@@ -210,9 +224,9 @@ def _endpoint(endpoint: Fields) -> Endpoint:
 
 
 def endpoints_of(slices: Iterable[Slice], port_name: str | None, family: str | None) -> frozenset[Endpoint]:
-    """The endpoints of one port and address family; None: of any UDP port, of any family.
+    """Return the endpoints of one port and address family; None means any UDP port, or any family.
 
-    While a pod moves between slices it may stand in both: it counts once, with its better conditions.
+    While a pod moves between slices it may be in both: it counts once, with the better conditions.
     """
     found: dict[tuple[str, str], Endpoint] = {}
     for each in slices:
@@ -220,11 +234,13 @@ def endpoints_of(slices: Iterable[Slice], port_name: str | None, family: str | N
             continue
         if family is not None and each.family != family:
             continue
+
         for endpoint in each.endpoints:
             key = (endpoint.uid, endpoint.address)
             known = found.get(key)
             if known is None or _health(endpoint) > _health(known):
                 found[key] = endpoint
+
     return frozenset(found.values())
 
 
@@ -234,7 +250,7 @@ def _health(endpoint: Endpoint) -> tuple[bool, bool, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What of a Node is told."""
+    """A Node: its conditions and addresses."""
 
     uid: str
     ready: bool
@@ -245,11 +261,13 @@ class Node:
 
 @parser("Node")
 def parse_node(obj: Fields) -> Node:
-    """Read a v1 Node; a Ready condition that is Unknown or missing is not ready."""
+    """Parse a v1 Node. It is not ready if its Ready condition is Unknown or missing."""
     metadata, status = obj.part("metadata"), obj.part("status")
     metadata.needed("name")
+
     addresses = [(each.text("type"), each.needed("address")) for each in status.parts("addresses")]
     ready = [_is_true(each) for each in status.parts("conditions") if each.text("type") == "Ready"]
+
     return Node(
         uid=metadata.text("uid"),
         ready=any(ready),
@@ -268,27 +286,29 @@ def _is_true(condition: Fields) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What of a Pod is told."""
+    """A Pod: where it runs, what it runs, and its restarts."""
 
     name: str
     uid: str
     node: str
     images: tuple[str, ...]
     restarts: int
-    """Of all its containers."""
+    """The restarts of all its containers."""
     last_end: str
-    """Why the container that restarted last had ended (`OOMKilled`, `Error`); empty when that is not known."""
+    """Why the container that restarted last had ended (`OOMKilled`, `Error`); empty if that is not known."""
     proxy: str
-    """The value of the label that names a proxy (`kube-proxy`, `cilium`, ...); empty for others."""
+    """The value of the label that names a proxy (`kube-proxy`, `cilium`, ...); empty for other pods."""
 
 
 @parser("Pod")
 def parse_pod(obj: Fields) -> Pod:
-    """Read a v1 Pod."""
+    """Parse a v1 Pod."""
     metadata, spec = obj.part("metadata"), obj.part("spec")
+
     containers = obj.part("status").parts("containerStatuses")
     ends = [each.part("lastState").part("terminated") for each in containers]
     _, last_end = max(((end.text("finishedAt"), end.text("reason")) for end in ends), default=("", ""))
+
     labels = metadata.part("labels").pairs()
     return Pod(
         name=metadata.needed("name"),
@@ -302,15 +322,15 @@ def parse_pod(obj: Fields) -> Pod:
 
 
 class Identity(NamedTuple):
-    """Which object, and which state of it."""
+    """An object and its version."""
 
     key: str
-    """namespace/name"""
+    """namespace/name; /name for an object without a namespace."""
     version: str
-    """Its resourceVersion."""
+    """The resourceVersion of the object."""
 
 
 def identity(obj: Fields) -> Identity:
-    """Of any object that is listed or watched, for a `parser` of its kind."""
+    """Return the identity of an object of any kind, to be wrapped by a `parser` of that kind."""
     metadata = obj.part("metadata")
     return Identity(f"{metadata.text('namespace')}/{metadata.needed('name')}", metadata.needed("resourceVersion"))

@@ -1,4 +1,4 @@
-"""Single reads of what a Service is and has, for discovery and for explaining silence."""
+"""Reads a Service, its EndpointSlices and the nodes once: for discovery, and to explain why nothing answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from affinity_tester.core.address import TransportAddress
 
 
 async def read_service(api: Api, ref: ServiceRef) -> Service | None:
-    """The Service; None where there is none. Raises `ApiError`."""
+    """Return the Service; None if there is none of this name. Raises `ApiError`."""
     try:
         path = f"/api/v1/namespaces/{quote(ref.namespace, safe='')}/services/{quote(ref.name, safe='')}"
         return parse_service(await api.get(path))
@@ -23,7 +23,7 @@ async def read_service(api: Api, ref: ServiceRef) -> Service | None:
 
 
 async def read_slices(api: Api, ref: ServiceRef) -> tuple[Slice, ...] | None:
-    """The EndpointSlices of a Service; None where they may not be listed, or one cannot be read. Raises `ApiError`."""
+    """Return a Service's EndpointSlices; None if RBAC forbids it or one of them is unreadable. Raises `ApiError`."""
     path = f"/apis/discovery.k8s.io/v1/namespaces/{ref.namespace}/endpointslices"
     try:
         found = await list_all(api, path, [("labelSelector", f"kubernetes.io/service-name={ref.name}")], limit=5)
@@ -37,7 +37,7 @@ async def read_slices(api: Api, ref: ServiceRef) -> tuple[Slice, ...] | None:
 
 
 async def read_nodes(api: Api) -> dict[str, Node] | None:
-    """All nodes that can be read, by name; None where they may not be listed. Raises `ApiError`."""
+    """Return the readable nodes by name; None if RBAC forbids to list them. Raises `ApiError`."""
     nodes = {}
     try:
         for obj in await list_all(api, "/api/v1/nodes", limit=20):
@@ -51,9 +51,9 @@ async def read_nodes(api: Api) -> dict[str, Node] | None:
 
 
 def family_of(service: Service, target: TransportAddress | None) -> str | None:
-    """Which of the Service's address families a target's packets go to: IPv4, IPv6, or None where it cannot be told."""
+    """Return the address family of the endpoints that a target's packets go to: IPv4, IPv6, or None if unknown."""
     if len(service.families) == 1:
-        return service.families[0]  # also behind a balancer that translates
+        return service.families[0]  # even where a balancer translates between the families
     if target is None:
         return None
     return "IPv6" if target.is_ipv6 else "IPv4"

@@ -1,17 +1,18 @@
-"""Keeps a copy of one kind of object: list, watch from there, and when the watch breaks list again.
+"""Keeps a copy of the objects of one resource: list, watch from there, and list again when the watch breaks.
 
     list  ->  watch  --event, bookmark-->  watch
                 |---the server ends it after its time--->  watch on from the last resourceVersion: nothing was missed
-                |---silent for longer than bookmarks take--->  list; was nothing missed? watch on: a server may send none
-                |---broken, 410, or another error--->  told as lost  ->  wait (backoff)  ->  list  -> ...
+                |---no event or bookmark for too long--->  list; if nothing was missed, watch on: a server may send none
+                |---broken, 410, or another error--->  report it as lost  ->  wait (backoff)  ->  list  -> ...
 
-A list after a loss shows what was missed of every object that is there before or after it: each change gives an object a
-new resourceVersion, so what changed and changed back shows too. What came and went meanwhile does not show. Where that
-matters the changes since the last resourceVersion are asked for, up to that of the list; if there are none, nothing was
-missed. What is newer marks their end, or a bookmark, else that none came for as long as a watch is trusted to lag. Where
-the API server has forgotten them, as one that was restarted has, something may have been missed.
+A list after a loss shows what was missed of each object that exists before or after it: every change gives an object a new
+resourceVersion, so that a change back and forth shows too. An object that came and went meanwhile does not show. Where
+such objects matter (`detect_transient`), the reflector watches from its last resourceVersion up to that of the list, and
+if that gives no event, nothing was missed. A newer event or a bookmark ends these events, or else that none comes within
+`max_lag_s`. If the API server has forgotten them, as after a restart, something may have been missed.
 
-What is told late is dated by the lists made before and after it (`resource_versions`): whole ones, and samples of one object.
+A change that the watch tells late is dated by the lists before and after it (`resource_versions`): whole lists, and lists
+of one object.
 """
 
 from __future__ import annotations
@@ -42,73 +43,75 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchTiming:
-    """How patient a watch is; tests are not."""
+    """The times of a watch. Tests use shorter ones."""
 
     silence_s: float = 90.0
-    """API servers send a bookmark a minute."""
+    """A watch without an event or a bookmark for so long is checked by a list. API servers send a bookmark a minute."""
     rotate_s: int = 300
-    """After about so long the server ends a watch, and the next goes on from there; client-go: 5 to 10 minutes."""
+    """About the time after which the server ends a watch, and the next one continues. client-go uses 5 to 10 minutes."""
     min_watch_s: float = 1.0
-    """A watch that ends sooner, with nothing told, is a broken one."""
+    """A watch that ends sooner, without any event, is broken."""
     backoff_s: float = 0.5
-    """Before the second attempt at the latest; it doubles from attempt to attempt..."""
+    """The longest wait before the second attempt. It doubles from attempt to attempt, up to `backoff_max_s`."""
     backoff_max_s: float = 10.0
-    """...up to this: an outage of the API server should not blind the run for much longer than it lasts."""
+    """The longest wait at all: the run should not be blind for much longer than an outage of the API server lasts."""
     max_lag_s: float = 2.0
-    """How far a watch may lag behind a list before it is not trusted any more."""
+    """How long a watch may lag behind a list before it is restarted."""
 
 
 class Cached(NamedTuple, Generic[T]):
-    """What is kept of an object."""
+    """An object in the copy."""
 
     version: str
     """Its own resourceVersion."""
     value: T
+    """What the parser made of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """A consistent list."""
+    """A consistent list: the state of the resource at one moment."""
 
     asked_ns: int
-    """It is not older than this: when it was asked for..."""
+    """When it was requested: that moment is not earlier."""
     first_ns: int
-    """...and no newer than this: when its first page was there."""
+    """When its first page was received: that moment is not later."""
     version: str
+    """The resourceVersion of all its pages."""
     items: dict[str, Cached[T]]
 
 
 class MissedChanges(NamedTuple):
-    """What a watch missed, or may have."""
+    """What a watch missed, or may have missed."""
 
     words: str
-    """The end of a sentence."""
+    """What happened meanwhile, as the end of a sentence about the loss."""
     first: str = ""
-    """The version of the first of it, where that can be had."""
+    """The resourceVersion of the first missed change; empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener(Generic[T]):
-    """Who is told what a reflector learns. None of it may wait."""
+    """The callbacks of a reflector. They are called from its task and must not block."""
 
     changed: Callable[[str, T | None, T | None, When | None], None]
-    """An object, by key, before and after, and when; None: it is one of the first list, and no news."""
+    """An object changed: its key, its value before and after, and when. None as time: it is of the first list."""
     refused: Callable[[str], None]
-    """The first list is forbidden: nothing more will be told."""
+    """RBAC forbids the first list: nothing will follow."""
     failed: Callable[[Exception], None]
-    """This program erred; `lost` follows."""
+    """This program failed; `lost` follows."""
     listed: Callable[[When, bool], None] = lambda _when, _missed: None
-    """The copy is a new list's; whether it differs from what was known before, and when that came to be."""
+    """The copy was replaced by a list. When it was made; and True if something changed that the watch did not tell."""
     lost: Callable[[ApiError], None] = lambda _error: None
-    """The watch is interrupted, and why."""
+    """The watch is interrupted by this error."""
     unreadable: Callable[[ObjectError], None] | None = None
-    """An object cannot be read and counts as unchanged; where this is None, that interrupts the watch."""
+    """An object is unreadable and counts as unchanged. None: an unreadable object interrupts the watch."""
     detect_transient: bool = False
-    """Objects that came and went while the watch was interrupted were missed, too."""
+    """Objects that came and went while the watch was interrupted count as missed."""
 
 
 class Reflector(Generic[T]):
-    """The copy, and the task that keeps it."""
+    """The copy (`items`, by key), and the task that keeps it up to date (`run`)."""
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class Reflector(Generic[T]):
         timing: WatchTiming,
         now_ns: Callable[[], int],
     ) -> None:
-        """Objects of `path` with `params` (selectors), of each of which `keep` makes what is kept; `kind` is for people."""
+        """Reflect the objects at `path` that `params` select. `keep` parses an object; `kind` names it in error messages."""
         self._api = api
         self._path = path
         self._params = params
@@ -136,21 +139,21 @@ class Reflector(Generic[T]):
         self._now_ns = now_ns
         self._delay_s = timing.backoff_s
         self._version = ""
-        """The watch has told all up to this one."""
+        """The resourceVersion up to which the watch has told everything."""
         self._first = True
         self._is_up = False
-        """The watch runs, as far as is known."""
+        """The copy was listed, and no error of the watch is known since."""
         self._lists = ListHistory()
         self._base_ns = 0
-        """When the list was asked for from which the watch goes on: all that it tells happened after that."""
+        """When the list was requested that the watch continues from: whatever it tells happened after that."""
         self._verified_ns = 0
-        """When the newest list was asked for that the copy was seen level with; 0 before the first."""
+        """When the newest list was requested that the copy is known to match; 0 before the first."""
         self.items: dict[str, Cached[T]] = {}
         self.first_list_done = asyncio.Event()
-        """The first list was read, or refused."""
+        """The first list was read or refused."""
 
     async def run(self) -> None:
-        """Keep the copy until cancelled. It raises nothing, and ends only where even the first list is forbidden."""
+        """Keep the copy up to date until cancelled. Raises nothing; ends only if RBAC forbids the first list."""
         while True:
             try:
                 listing = await self.list()
@@ -167,11 +170,12 @@ class Reflector(Generic[T]):
                 self._is_up = False
                 self._listener.failed(error)
                 self._listener.lost(ApiError(f"an internal error ({type(error).__name__})"))
+
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - clients shall not come back at once
             self._delay_s = min(2 * self._delay_s, self._timing.backoff_max_s)
 
     async def list(self) -> Listing[T]:
-        """A consistent list; the copy stays as it is. Raises `ApiError`."""
+        """Return a consistent list, and leave the copy as it is. Raises `ApiError`."""
         asked_ns, first_ns = self._now_ns(), None
         version = ""
         items: dict[str, Cached[T]] = {}
@@ -182,12 +186,13 @@ class Reflector(Generic[T]):
                 self._lists.note(version, asked_ns, first_ns)
             for obj in page.items:
                 is_whole &= self._put(items, obj)
-        if not is_whole:  # what cannot be read may be any of those that seem to be gone
+
+        if not is_whole:  # an unreadable object may be any of those that seem to be gone
             items = {**self.items, **items}
         return Listing(asked_ns, self._now_ns() if first_ns is None else first_ns, version, items)
 
     async def sample(self) -> None:
-        """List one object: it tells what is older than it, and what is not. Where there are no more, it is a whole list.
+        """List one object, for the version and the times of the list. If there is no other object, it is a whole list.
 
         Raises `ApiError`.
         """
@@ -197,34 +202,41 @@ class Reflector(Generic[T]):
         self._lists.note(page.version, asked_ns, heard_ns)
         if page.more or not self._is_up:
             return
+
         items: dict[str, Cached[T]] = {}
         try:
             is_whole = all(self._put(items, obj) for obj in page.items)
-        except ObjectError:  # the watch says so itself
+        except ObjectError:  # the watch meets the same object, and reports it
             return
+
         if is_whole and self.has_caught_up_with(Listing(asked_ns, heard_ns, page.version, items)):
             self.mark_verified(asked_ns)
 
     def has_caught_up_with(self, listing: Listing[T]) -> bool:
-        """Whether the watch has told all that a list shows; it may have told more since."""
+        """True if the watch has told all that a list shows. It may have told more since."""
         for key, item in listing.items.items():
             known = self.items.get(key)
             if not at_least(known.version if known else self._version, item.version):
                 return False
+
+        # What the list does not have is gone, unless the watch knows it in a version that is newer than the list.
         gone = self.items.keys() - listing.items.keys()
         return all(_is_newer(self.items[key].version, listing.version) for key in gone)
 
     def mark_verified(self, asked_ns: int) -> None:
-        """The copy is level with a list asked for then."""
+        """Remember that the copy matches a list that was requested at `asked_ns`."""
         self._verified_ns = max(asked_ns, self._verified_ns)
 
     @property
     def known_ns(self) -> int:
-        """Nothing that happened before this was missed, whatever the watch does not tell now."""
+        """Nothing that happened before this time was missed, even if the watch tells nothing now."""
         return max(self._verified_ns, self._lists.asked_up_to(self._version) or 0)
 
     def _put(self, items: dict[str, Cached[T]], obj: object) -> bool:
-        """Add a list's object to what is kept. Returns whether it can be read, or raises `ObjectError`."""
+        """Add a list's object to `items`; return False if it is unreadable.
+
+        Raises `ObjectError` for an unreadable object if that interrupts the watch.
+        """
         try:
             key, version = self._identify(obj)
             items[key] = Cached(version, self._keep(obj))
@@ -236,17 +248,18 @@ class Reflector(Generic[T]):
         return True
 
     async def _changes_missed(self, listing: Listing[T]) -> MissedChanges | None:
-        """What a watch that is down may have missed before a list; None: nothing."""
+        """Return what a watch that is down missed, or may have missed, before a list; None if nothing."""
         differs = _versions(listing.items) != _versions(self.items)
         if not differs and (not self._listener.detect_transient or listing.version == self._version):
             return None
+
         timing = self._timing
         events = watch_events(
             self._api, self._path, self._params, self._version, silence_s=timing.max_lag_s, rotate_s=timing.rotate_s
         )
         newer, why = False, ""
         try:
-            # That something was missed need not wait; only when it began is asked for.
+            # Where the list differs, something was missed at any rate: only when it began is still of interest.
             async with asyncio.timeout(timing.max_lag_s if differs else None), aclosing(events):
                 async for kind, obj in events:
                     version = self._read_version(obj)
@@ -259,20 +272,24 @@ class Reflector(Generic[T]):
             return MissedChanges("while things changed") if differs else None
         except ApiError as error:
             why = f" ({error})"
+
         if differs:
             return MissedChanges("while things changed")
         return None if newer else MissedChanges(f"and what changed meanwhile cannot be known{why}")
 
     def _replace(self, listing: Listing[T], missed: MissedChanges | None) -> None:
+        """Make a list the copy, and report what differs from the copy before."""
         before, first, self._first = self.items, self._first, False
         since_ns = listing.asked_ns if first else self._known_before(listing)
         if missed is not None and missed.first:
             since_ns = max(since_ns, self._lists.asked_below(missed.first) or 0)
         when = When(min(since_ns, listing.first_ns), listing.first_ns, self._now_ns())
+
         self.items, self._version = listing.items, listing.version
         self._base_ns = listing.asked_ns
         self._is_up = True
         self.mark_verified(listing.asked_ns)
+
         for key in sorted(before.keys() | listing.items.keys()):
             old, new = before.get(key), listing.items.get(key)
             if old != new:
@@ -281,13 +298,14 @@ class Reflector(Generic[T]):
         self.first_list_done.set()
 
     def _known_before(self, listing: Listing[T]) -> int:
-        """Nothing that happened before this was missed until a list."""
-        if not at_least(listing.version, self._version):  # the numbers began anew, and can be compared no more
+        """Return the time before which nothing was missed, as known when this list is read."""
+        if not at_least(listing.version, self._version):
+            # A lower version, or none that compares: the cluster was restored from an older state, and counts anew.
             return self._verified_ns
         return self.known_ns
 
     async def _watch(self) -> None:
-        """Watch on and on from the last resourceVersion; raises `ApiError` when something may have been missed."""
+        """Watch from the last resourceVersion, one watch after another. Raises `ApiError` if something may be missed."""
         while True:
             began_ns, heard = self._now_ns(), False
             try:
@@ -312,10 +330,12 @@ class Reflector(Generic[T]):
                     raise ApiError(f"{silent} {missed.words}") from silent
                 self._replace(listing, None)
                 continue
+
             if not heard and self._now_ns() - began_ns < self._timing.min_watch_s * 1e9:
                 raise ApiError("the API server ends the watch as soon as it begins")
 
     def _apply(self, kind: str, obj: Json) -> None:
+        """Take in an event of the watch. Raises `ObjectError` for an unreadable object if that interrupts the watch."""
         heard_ns = self._now_ns()
         try:
             if kind == "BOOKMARK":
@@ -328,6 +348,7 @@ class Reflector(Generic[T]):
                 raise
             self._listener.unreadable(error)
             return
+
         self._version = version
         old = self.items.pop(key, None)
         if new is not None:
@@ -335,7 +356,7 @@ class Reflector(Generic[T]):
         self._listener.changed(key, old and old.value, new and new.value, self._date(version, heard_ns))
 
     def _date(self, version: str, heard_ns: int) -> When:
-        """When a change happened that the watch tells now."""
+        """Return when a change happened of which the watch tells now."""
         until_ns = min(heard_ns, self._lists.heard_from(version) or heard_ns)
         since_ns = max(self._base_ns, self._lists.asked_below(version) or 0)
         return When(min(since_ns, until_ns), until_ns, heard_ns)

@@ -1,8 +1,8 @@
-"""When a change happened, as far as the lists of its resource tell. Pure.
+"""Dates changes by the resourceVersions of lists that were made before and after them. Pure.
 
-Changes have numbers that grow, and a list says up to which number it has all: so a change above the number of a list was
-not yet there when that list was asked for, and one below was there by the time when the first of the list was heard
-(design, section 4). Only lists that were asked for without a resourceVersion are as new as the request.
+resourceVersions of a resource grow, and a list has every change up to its own version. So a change with a higher version
+than a list happened after that list was requested, and one with a lower or equal version happened before the first page
+of the list was received. Only a list that is requested without a resourceVersion is as new as its request.
 """
 
 from __future__ import annotations
@@ -11,63 +11,64 @@ from collections import deque
 from typing import NamedTuple
 
 MAX_LISTS = 1000
-"""Lists that are remembered: of more than an hour, where one is made each 5 s."""
+"""Lists that are remembered. With a list every 5 s that is more than an hour."""
 
 MAX_DIGITS = 20
-"""A resourceVersion has 64 bits."""
+"""The longest number of a 64-bit resourceVersion."""
 
 
 class When(NamedTuple):
-    """When something became so, and when that was heard."""
+    """The interval in which something happened, and when this client heard of it."""
 
     since_ns: int
-    """Later than this..."""
+    """It happened after this time."""
     until_ns: int
-    """...and at this time at the latest."""
+    """It happened at this time at the latest."""
     heard_ns: int
 
 
 class ListTimes(NamedTuple):
-    """A list, whole or of one object."""
+    """The version of a list, whole or of one object, and when it was made."""
 
     version: int
     asked_ns: int
     heard_ns: int
-    """When its first page was there, which is of the same version as the rest."""
+    """When its first page was received. All pages of a list have the same version."""
 
 
 class ListHistory:
-    """Those that were made of one resource, the newest `MAX_LISTS`."""
+    """The newest `MAX_LISTS` lists of one resource."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Start without any list."""
         self._made: deque[ListTimes] = deque(maxlen=MAX_LISTS)
 
     def note(self, version: str, asked_ns: int, heard_ns: int) -> None:
-        """A list was made; what has no number tells nothing."""
+        """Remember a list. One whose version is not a number is left out: it cannot be compared."""
         number = as_number(version)
         if number is None:
             return
         if any(made.version > number and made.heard_ns < asked_ns for made in self._made):
-            self._made.clear()  # the numbers began anew: the cluster was restored from an older state
+            # A newer list with a lower version: the cluster was restored from an older state, and counts anew.
+            self._made.clear()
         self._made.append(ListTimes(number, asked_ns, heard_ns))
 
     def asked_below(self, version: str) -> int | None:
-        """When the newest list was asked for that cannot show a change of this version; None: none is known."""
+        """Return when the newest list without a change of this version was requested; None if there is no such list."""
         number = as_number(version)
         if number is None:
             return None
         return max((made.asked_ns for made in self._made if made.version < number), default=None)
 
     def asked_up_to(self, version: str) -> int | None:
-        """When the newest list was asked for that shows nothing newer than this version; None: none is known."""
+        """Return when the newest list with nothing newer than this version was requested; None if there is no such list."""
         number = as_number(version)
         if number is None:
             return None
         return max((made.asked_ns for made in self._made if made.version <= number), default=None)
 
     def heard_from(self, version: str) -> int | None:
-        """When a list that is no older than a change of this version was first heard; None: none is known."""
+        """Return when the first list with a change of this version was received; None if there is no such list."""
         number = as_number(version)
         if number is None:
             return None
@@ -75,12 +76,12 @@ class ListHistory:
 
 
 def as_number(version: str) -> int | None:
-    """A resourceVersion by which others can be compared (KEP-5504); None for one that is not."""
+    """Return a resourceVersion as a number that can be compared (KEP-5504); None for any other text."""
     return int(version) if version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS else None
 
 
 def at_least(version: str, wanted: str) -> bool:
-    """Whether one resourceVersion is known to be as new as another."""
+    """True if a resourceVersion is known to be at least as new as `wanted`. What is no number is only equal to itself."""
     numbers = as_number(version), as_number(wanted)
     if numbers[0] is not None and numbers[1] is not None:
         return numbers[0] >= numbers[1]

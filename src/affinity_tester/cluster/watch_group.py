@@ -1,4 +1,4 @@
-"""What every watch of a run needs: reflectors with one timing and clock, their tasks, and one way to tell."""
+"""The watches of one run as a group: they share timing, clock, tasks and the way to emit events."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubj
 T = TypeVar("T")
 
 PAGE_SIZES = {"endpointslices": 5, "services": 50, "nodes": 20, "pods": 40}
-"""Objects parsed at a time, about 250 kB each: the probes' timer waits some milliseconds at most."""
+"""Objects in one page of a list, by resource.
+
+A page of about 250 kB is parsed in some milliseconds; probes that are due meanwhile wait for that long.
+"""
 
 KINDS = {"endpointslices": "EndpointSlice", "services": "Service", "nodes": "Node", "pods": "Pod"}
+"""The kind of the objects of a resource, for error messages."""
 
 MAX_UNREADABLE_WARNINGS = 20
-"""Objects that cannot be read and are told of; where there are more, they are all odd in the same way."""
+"""So many unreadable objects get a warning each. Where there are more, all of them are odd in the same way."""
 
 
 class WatchGroup:
-    """Its tasks run until `close`; nothing raises into the run."""
+    """Makes reflectors and runs their tasks until `close`. No error of a watch raises into the run."""
 
     def __init__(
         self, api: Api, subject: str, emit: Callable[[Event], None], now_ns: Callable[[], int], timing: WatchTiming
     ) -> None:
-        """`subject`: the Service, under whose name it is told what cannot be watched."""
+        """`subject` is the Service as namespace/name: warnings about what cannot be watched carry it."""
         self._api = api
         self._subject = subject
         self._emit = emit
@@ -44,18 +48,19 @@ class WatchGroup:
     def reflector(
         self, path: str, keep: Callable[[object], T], heard: Listener[T], *, labels: str = "", name: str = ""
     ) -> Reflector[T]:
-        """A reflector of the objects at `path`, by label selector or by name."""
+        """Return a reflector of the objects at `path`, selected by `labels` or by `name`."""
         params = [("labelSelector", labels)] if labels else []
         params += [("fieldSelector", f"metadata.name={name}")] if name else []
-        what = path.rpartition("/")[2]
+        resource = path.rpartition("/")[2]
+
         return Reflector(
             self._api,
             path,
             tuple(params),
             keep,
             heard,
-            kind=KINDS[what],
-            page=PAGE_SIZES[what],
+            kind=KINDS[resource],
+            page=PAGE_SIZES[resource],
             timing=self.timing,
             now_ns=self.now_ns,
         )
@@ -71,30 +76,36 @@ class WatchGroup:
         listed: Callable[[When, bool], None] = lambda _when, _missed: None,
         labels: str = "",
     ) -> Reflector[T]:
-        """A reflector whose interruptions leave the pool known; where it may not list, `refused` and `namespace` say what."""
-        what = path.rpartition("/")[2]
+        """Return a reflector of objects that explain changes but are not part of the pool.
+
+        The pool stays known while this reflector is interrupted. Where RBAC forbids its list, the warning names
+        `refused` and `namespace`.
+        """
+        resource = path.rpartition("/")[2]
         heard: Listener[T] = Listener(
             changed=changed,
             refused=lambda _reason: self.warn_once(ClusterAction.LIST_FORBIDDEN, refused, namespace),
-            failed=partial(self.warn_failed, what),
+            failed=partial(self.warn_failed, resource),
             listed=listed,
             unreadable=self.warn_unreadable,
         )
+
         return self.reflector(path, keep, heard, labels=labels)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run it until `close`, instead of what ran under this name before."""
+        """Run `work` as a task until `close`. It replaces the task that ran under this name before."""
         if name in self._tasks:
             self._tasks[name].cancel()
+
         self._tasks[name] = asyncio.create_task(work, name=f"watch {name}")
         return self._tasks[name]
 
     def is_running(self, name: str) -> bool:
-        """Whether what was spawned under this name still runs."""
+        """True if the task of this name still runs."""
         return name in self._tasks and not self._tasks[name].done()
 
     def emit(self, *events: Event) -> None:
-        """Nothing is told any more once `emit` failed; its error is the run's own, and `close` raises it."""
+        """Emit events until a call of `emit` raises. That error is the run's own: `close` raises it again."""
         for event in events:
             if self._emit_error is None:
                 try:
@@ -103,7 +114,7 @@ class WatchGroup:
                     self._emit_error = error
 
     def warn_once(self, trouble: ClusterAction, resource: str = "", detail: str = "") -> None:
-        """Tell once what cannot be watched."""
+        """Emit a warning about something that cannot be watched, the first time that it is given."""
         if (trouble, resource, detail) not in self._warned:
             self._warned.add((trouble, resource, detail))
             now_ns = self.now_ns()
@@ -111,7 +122,7 @@ class WatchGroup:
             self.emit(event)
 
     def warn_unreadable(self, error: ObjectError) -> None:
-        """Tell once of each object that cannot be read, as long as they are not many."""
+        """Warn once about each unreadable object, and in one warning about all beyond `MAX_UNREADABLE_WARNINGS`."""
         if len(self._unreadable) < MAX_UNREADABLE_WARNINGS:
             self._unreadable.add(str(error))
             self.warn_once(ClusterAction.UNREADABLE, detail=str(error))
@@ -119,17 +130,18 @@ class WatchGroup:
             self.warn_once(ClusterAction.MORE_UNREADABLE)
 
     def warned(self, trouble: ClusterAction, resource: str = "", detail: str = "") -> bool:
-        """Whether that was told."""
+        """True if this warning was emitted."""
         return (trouble, resource, detail) in self._warned
 
     def warn_failed(self, what: str, error: Exception) -> None:
-        """This program erred."""
+        """Warn that this program failed while it watched `what`."""
         self.warn_once(ClusterAction.INTERNAL_ERROR, what, f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
-        """End all tasks. Raises what `emit` raised."""
+        """Cancel all tasks and wait for them. Raises the error that `emit` raised, if it did."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
         if self._emit_error is not None:
             raise self._emit_error
