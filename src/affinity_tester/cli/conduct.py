@@ -25,7 +25,7 @@ from affinity_tester.core.events import (
 from affinity_tester.settings import NS_PER_S
 
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
-"""Design, section 4; 1 means nothing else."""
+"""docs/judging.md#verdict; 1 means nothing else."""
 
 ADVANCE_S = 0.25
 """How often time alone may make a judgement certain."""

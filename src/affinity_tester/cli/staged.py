@@ -55,7 +55,7 @@ class StagedRun:
         self._pass_time = pass_time
         self._show = show
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
-        # Whose health check may decide when flows move: design, section 4.2.
+        # Whose health check may decide when flows move: docs/judging.md#outages.
         move_ns = max(plan.settle_ns, plan.check_ns) if plan.policy is Policy.LOCAL else plan.settle_ns
         self.ledger = Ledger(plan.faults, plan.settle_ns, move_ns, plan.verdict)
 

@@ -2,7 +2,7 @@
 
 Changes have numbers that grow, and a list says up to which number it has all: so a change above the number of a list was
 not yet there when that list was asked for, and one below was there by the time when the first of the list was heard
-(design, section 4). Only lists that were asked for without a resourceVersion are as new as the request.
+(docs/judging.md#dating). Only lists that were asked for without a resourceVersion are as new as the request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the echo server answers to one datagram, and what it counts: no socket, no clock.
 
-The server is public, so it must be harmless (design, section 2): it answers Binding requests and nothing else, so that
+The server is public, so it must be harmless (docs/protocol.md): it answers Binding requests and nothing else, so that
 two servers can never keep each other busy (CVE-2024-2169), and what it remembers is bounded.
 
 It remembers flows, each with its prepared reply. At the bound a new flow takes the place of an old one, chosen by the

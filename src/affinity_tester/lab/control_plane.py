@@ -8,7 +8,8 @@ learns of it on two ways, as from a real API server:
   (each half settle time), which show the version alone.
 
 What the client can know of when a change happened is counted from that, never from the truth: after the newest list was
-asked for that does not show it, and before the first list that shows it, or the watch's news, was heard (design, section 4).
+asked for that does not show it, and before the first list that shows it, or the watch's news, was heard
+(docs/judging.md#dating).
 
 A server that stalls answers nothing for a time: what was under way arrives at the end of it, and what is asked for
 meanwhile is looked up then. One that is gone breaks the watch; it comes back restarted, with no memory of what it could

@@ -23,7 +23,7 @@ FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""
 
 OUTAGE_NS = 7_000_000_000
-"""A silence that is longer is surely told: it is at 5 to 7 s (design, section 4.2)."""
+"""A silence that is longer is surely told: it is at 5 to 7 s (docs/judging.md#outages)."""
 
 
 class Sign(StrEnum):

@@ -27,7 +27,7 @@ Problem = tuple[int | None, str]
 """What is wrong, with the number of the fault that it is held against (None: of no fault)."""
 
 TOLD_NS = OUTAGE_NS
-"""A silence is told so long after its first unanswered probe, at the latest (design, section 4.2)."""
+"""A silence is told so long after its first unanswered probe, at the latest (docs/judging.md#outages)."""
 
 MAYBE_NS = 4 * NS_PER_S
 """A silence of all that is shorter is not told as a blackout, however busy the machine is."""

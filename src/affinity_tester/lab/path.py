@@ -1,6 +1,6 @@
 """Where a packet goes between client and pod: the balancer and its nodes as a pure model, changed by commands.
 
-The rules, after what real kube-proxy was measured to do (`failure-modes.md`):
+The rules, after what real kube-proxy was measured to do (docs/failure-modes.md#measured):
 
 1. The cloud's balancer hashes each flow (a client source address) over its nodes. It keeps no state: only a change of
    its nodes moves a flow.

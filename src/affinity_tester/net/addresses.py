@@ -1,6 +1,6 @@
 """This machine's own addresses, and sockets bound to them.
 
-A reply must leave from the address that its request was sent to (design, section 2). A socket bound to one address does
+A reply must leave from the address that its request was sent to (docs/protocol.md). A socket bound to one address does
 that by itself; a wildcard's replies leave from whatever address routing picks.
 """
 

@@ -161,7 +161,7 @@ class Session:
     def _retry(self, request: bytes, now_ns: int, failure: OSError) -> int:
         """Send once more where the failure told of an earlier probe; returns when that was, 0 when it was refused again."""
         if failure.errno not in LOCAL_ERRNOS and failure.errno not in ADDRESS_ERRNOS:
-            # An ICMP error about an earlier probe: heard, and this probe is still to be sent (design, section 3). What
+            # An ICMP error about an earlier probe: heard, and this probe is still to be sent (docs/judging.md#sockets). What
             # fails again is this machine's own trouble (no route any more), and no news of the network.
             heard = read_error_queue(self.sock)
             again_ns = clock.now_ns()

@@ -1,4 +1,4 @@
-"""Naming the fault: incidents and evidence in, diagnoses from the catalogue out (failure-modes.md, issue 4)."""
+"""Naming the fault: incidents and evidence in, diagnoses from the catalogue out (docs/failure-modes.md)."""
 
 from affinity_tester.core.diagnosis.catalogue import CATALOGUE, EQUIVALENCES, Entry, Equivalence, equivalents
 from affinity_tester.core.diagnosis.facts import Facts

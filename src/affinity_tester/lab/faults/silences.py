@@ -42,7 +42,7 @@ LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
 """The same, of a flow whose pod lives and whose way is dead: a break, unless the pool's change explains it."""
 
 SYNC_NS = 300_000_000
-"""From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (failure-modes.md)."""
+"""From a change of the pool until the proxies have cleaned the entries: 0.3 s or more (docs/failure-modes.md#measured)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
