@@ -28,6 +28,113 @@ _SCALARS = {int: "integer", float: "number", str: "text", bool: "true or false",
 _UNITS = {"_ns": "ns", "_s": "s", "_size": "bytes"}
 _NOTHING = object()
 
+_USUAL_MEANINGS = {
+    # probes and replies
+    "seq": "Sequence number of the probe.",
+    "first_seq": "Sequence number of the first of them.",
+    "last_seq": "Sequence number of the last of them.",
+    "since_seq": "Sequence number of the first unanswered probe: with the session it names the outage.",
+    "since_ns": "When it began.",
+    "sent_ns": "When the probe was sent.",
+    "first_sent_ns": "When the first of them was sent.",
+    "last_sent_ns": "When the last of them was sent.",
+    "delay_ns": "From sending the probe to receiving its reply.",
+    "identity": "What the reply says: who answered, and the address that it saw.",
+    "first": "What the first reply says.",
+    "second": "What the second reply says.",
+    "source": "Where the reply came from.",
+    "expected": "Where the probe was sent to.",
+    "software": "The reply's SOFTWARE; null: it has none.",
+    "local": "The socket's own address and port.",
+    "pod": "The pod's name.",
+    "pods": "A sample for each pod.",
+    "ingress": "A sample for each reflexive IP.",
+    "instance": "The instance of the server that answered; null: its replies do not say.",
+    "change": "The change.",
+    "was": "The change as it was told before.",
+    # settings and counts
+    "version": "The tool's version.",
+    "sessions": "How many sessions.",
+    "interval_ns": "From one probe of a session to its next.",
+    "loss_threshold_ns": "`--loss-threshold`.",
+    "settle_ns": "`--settle`.",
+    "affinity_window_ns": "`--affinity-window`.",
+    "balancer_check_ns": "`--balancer-check`.",
+    "max_loss": "`--max-loss` as a share of 1; null: not given.",
+    "fail_on_avoidable": "`--fail-on avoidable`.",
+    "total": "Counted since the start.",
+    "delta": "Counted since the line before.",
+    "losses": "Lost probes by direction.",
+    "up": "Lost on the way to the server.",
+    "down": "Lost on the way back.",
+    "Losses.unknown": "Lost, and the counts do not tell where.",
+    "rtt": "Round-trip times.",
+    "kinds": "How many changes of each kind.",
+    "longest_gap_ns": "The longest time from sent(P) to the reply of Q over all changes; 0 without one.",
+    "serving": "Who answered the newest replied probe; null: nobody yet.",
+    "count": "How many were measured.",
+    "min_ns": "The shortest.",
+    "mean_ns": "The mean.",
+    "p50_ns": "Half of them took at most this.",
+    "p90_ns": "90 % of them took at most this.",
+    "p99_ns": "99 % of them took at most this.",
+    "max_ns": "The longest.",
+    "sent": "Probes sent.",
+    "answered": "Probes whose first reply came within the loss threshold.",
+    "lost": "Probes without a reply in that time.",
+    "pending": "Probes that may still be answered.",
+    "duplicate": "Second replies to a probe.",
+    "wrong_source": "Replies from another address than the probe was sent to.",
+    "network_errors": "ICMP errors heard.",
+    "changes": "How many changes.",
+    "outages": "How many outages.",
+    "bursts": "How many bursts of loss.",
+    # the cluster
+    "context": "The kubeconfig's context; empty: the cluster that the client runs in.",
+    "reason": "Why, in words.",
+    "snapshot": "The pool.",
+    "endpoints": "The Service's endpoints of the probed port and address family.",
+    "asked_ns": "When the list was asked for.",
+    "address": "Its IP address.",
+    "ready": "New flows may go to it.",
+    "Endpoint.serving": "It answers, terminating or not.",
+    "terminating": "It is being deleted.",
+    "name": "Its name.",
+    "ip": "The IP address.",
+    # judging
+    "judgement": "The class.",
+    "avoidable": "Of an explained one: whether the old pod was still serving; null: not known, or not asked.",
+    "reasons": "Why, each fit to stand after the class.",
+    "stray": "Which way it arrived.",
+    "detail": "More of it, in words.",
+    "judgements": "How many of each class.",
+    "incident": "The incident.",
+    "number": "Its number, from 1.",
+    "certainty": "How sure it is.",
+    "outcome": "PASS, INCONCLUSIVE or FAIL.",
+    "violations": "How many.",
+    "judged_pairs": "Pairs of replies that were judged and could have failed.",
+    # values
+    "Kind.REFLEXIVE_IP": "The IP that the server saw.",
+    "Kind.REFLEXIVE_PORT": "The port that the server saw.",
+    "Kind.POD": "POD-NAME.",
+    "Kind.NODE": "NODE-NAME.",
+    "Kind.INSTANCE": "INSTANCE-ID: another start of the server.",
+    "Kind.SOFTWARE": "SOFTWARE, of servers that name no pod.",
+    "Judgement.POD_RESTART": "Only the instance differs: the container restarted.",
+    "Judgement.EXPLAINED": "A pool change accounts for it.",
+    "Judgement.IDLE": "The session paused for longer than the affinity window.",
+    "Judgement.INFORMATION": "It accuses nobody, whatever the pool did.",
+    "Judgement.UNKNOWN": "What is known is not enough to judge it.",
+    "Judgement.VIOLATION": "Nothing excuses it: the cluster broke the session.",
+    "WRONG_SOURCE": "From another address than the probe was sent to.",
+    "CROSS_DELIVERED": "At another session than the one that had sent the probe.",
+    "Outcome.PASS": "No violation, and enough was judged.",
+    "Outcome.INCONCLUSIVE": "The run proves nothing.",
+    "Outcome.FAIL": "A violation, or more loss than allowed.",
+}
+"""What fields mean that have no text of their own, by name, or by class and name where one name means two things."""
+
 
 @dataclass(frozen=True)
 class _Field:
@@ -58,7 +165,7 @@ def blocks() -> dict[str, str]:
 def event_types() -> list[type[Event]]:
     """Return every event type that a record may hold, in the order of the source."""
     _import_core()
-    leaves = [event for event in _below(Event) if not _below(event)]
+    leaves = [event for event in _below(Event) if not _below(event) and event.__module__.startswith(core.__name__)]
     return sorted(leaves, key=lambda event: (_order(event.__module__), _line(event)))
 
 
@@ -115,6 +222,8 @@ def _object(cls: type, *, own_only: bool = False) -> str:
     inherited = {field.name for base in cls.__bases__ if is_dataclass(base) for field in _fields(base)}
     shown = [field for field in _fields(cls) if not (own_only and field.name in inherited)]
     lines = [f"### {cls.__name__}", "", _doc(cls), ""]
+    if special := _below(cls):
+        return "\n".join([*lines, f"One of: {', '.join(_type_text(each) for each in special)}."])
     if not shown:
         return "\n".join([*lines, "No fields of its own."])
     lines += ["| field | type | meaning |", "|---|---|---|"]
@@ -125,7 +234,7 @@ def _object(cls: type, *, own_only: bool = False) -> str:
 def _enumeration(cls: type[Enum]) -> str:
     docs = _field_docs(cls)
     lines = [f"### {cls.__name__}", "", _doc(cls), "", "| value | meaning |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{member.value}` | {_cell(docs.get(member.name, ''))} |" for member in cls)])
+    return "\n".join([*lines, *(f"| `{member.value}` | {_cell(_meaning(cls, member.name, docs))} |" for member in cls)])
 
 
 def _type(field: _Field) -> str:
@@ -146,7 +255,7 @@ def _default(value: Any) -> str:
 def _type_text(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):
-        return " or ".join(_type_text(arg) for arg in args if arg is not types.NoneType) + " or null"
+        return " or ".join("null" if arg is types.NoneType else _type_text(arg) for arg in args)
     if origin is frozenset or (origin is tuple and args[1:] == (Ellipsis,)):
         return f"list of {_type_text(args[0])}"
     if origin is tuple:
@@ -170,8 +279,8 @@ def _parts_of(events: Iterable[type]) -> list[type]:
 
     def look_into(cls: type) -> None:
         if not issubclass(cls, Enum):
-            for field in _fields(cls):
-                look(field.hint)
+            for hint in (*(field.hint for field in _fields(cls)), *_below(cls)):
+                look(hint)
 
     for event in events:
         look_into(event)
@@ -192,7 +301,13 @@ def _fields(cls: Any) -> list[_Field]:
     else:
         defaults = {name: cls._field_defaults.get(name, _NOTHING) for name in cls._fields}
     hints = get_type_hints(cls)
-    return [_Field(name, hints[name], docs.get(name, ""), default) for name, default in defaults.items()]
+    return [_Field(name, hints[name], _meaning(cls, name, docs), default) for name, default in defaults.items()]
+
+
+def _meaning(cls: type, name: str, docs: dict[str, str]) -> str:
+    """Return the text of a field or a member; where it has none, what its name usually means."""
+    usual = _USUAL_MEANINGS.get(f"{cls.__name__}.{name}") or _USUAL_MEANINGS.get(name, "")
+    return docs.get(name) or usual
 
 
 def _default_of(field: dataclasses.Field[Any]) -> Any:

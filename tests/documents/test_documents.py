@@ -59,6 +59,17 @@ def test_the_record_page_has_every_event_that_the_record_can_hold():
     assert all(f"### {name}\n" in section for name in named)
 
 
+def test_every_field_and_value_of_the_record_has_a_meaning():
+    parts = record_page.blocks()
+    lines = "\n".join(parts[name] for name in ("base", "events", "objects", "values")).splitlines()
+    section, blank = "", []
+    for line in lines:
+        section = line.removeprefix("### ") if line.startswith("### ") else section
+        if line.endswith("|  |"):
+            blank.append(f"{section}.{line.split('`')[1]}")
+    assert not blank, "write a text below these fields, or name their meaning in tests/documents/record_page.py"
+
+
 def test_fields_are_described_by_their_names_types_and_texts():
     @dataclass(frozen=True, slots=True)
     class Heard:
