@@ -1,5 +1,7 @@
 """Documents with generated parts are what `make docs` writes, and the parts say what the code says."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import failure_modes_page
@@ -19,6 +21,19 @@ def test_a_document_is_what_the_code_makes_of_it(repo, name):
     assert text == filled(text, PAGES[name]()), (
         f"docs/{name} is not up to date: run `make docs`, and commit what it writes"
     )
+
+
+def test_the_command_writes_the_parts_into_the_documents(repo, tmp_path):
+    for name in PAGES:
+        text = (repo / "docs" / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(
+            text.replace("| meaning |", "| old |").replace("- Try: ", "- Old: "), encoding="utf-8"
+        )
+    subprocess.run([sys.executable, repo / "tests/documents", tmp_path], check=True)
+    for name in PAGES:
+        assert (tmp_path / name).read_text(encoding="utf-8").replace("| old |", "| meaning |") == (
+            (repo / "docs" / name).read_text(encoding="utf-8")
+        )
 
 
 def test_what_is_written_by_hand_stays():
