@@ -1,7 +1,7 @@
 """The backend pool: what it is at a moment, and how two moments differ.
 
 The pool is the set of (pod, address, ready, serving, terminating) over the Service's EndpointSlices of one port and
-address family, with the Service's spec. Node events, repacked slices and hints do not change it (design, section 4).
+address family, with the Service's spec. Node events, repacked slices and hints do not change it (docs/judging.md#the-pool).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ Problem = tuple[int | None, str]
 """What is wrong, with the number of the fault to which it belongs (None: to no fault)."""
 
 TOLD_NS = OUTAGE_NS
-"""How long after its first unanswered probe a silence is reported, at the latest (design, section 4.2)."""
+"""How long after its first unanswered probe a silence is reported, at the latest (docs/judging.md#outages)."""
 
 MAYBE_NS = 4 * NS_PER_S
 """A silence of all that is shorter is not reported as a blackout, however busy the machine is."""

@@ -8,7 +8,7 @@ ways, as from a real API server, and gets the events that the cluster watch make
   (each half settle time), which show the version alone.
 
 When a change happened is counted from what the client can know, never from the truth: after the newest list was asked for
-that does not show it, and before the first list that shows it, or the watch event, was heard (design, section 4).
+that does not show it, and before the first list that shows it, or the watch event, was heard (docs/judging.md).
 
 A server that stalls answers nothing for a time: what was under way arrives at the end of it, and what is asked for
 meanwhile is looked up then. One that is gone breaks the watch; it comes back restarted, with no memory of what it could

@@ -16,7 +16,7 @@ FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""
 
 OUTAGE_NS = 7_000_000_000
-"""A session that is silent for longer has surely been reported as an outage: it is after 5 to 7 s (design, section 4.2)."""
+"""A session that is silent for longer has surely been reported as an outage, after 5 to 7 s (docs/judging.md#outages)."""
 
 
 class Symptom(StrEnum):

@@ -34,7 +34,7 @@ LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
 """How the outages of a flow are judged whose pod lives and whose way is dead: a break, unless the pool explains it."""
 
 SYNC_NS = 300_000_000
-"""From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (failure-modes.md)."""
+"""From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (docs/failure-modes.md)."""
 
 
 class NodeRehash(Fault):

@@ -96,7 +96,7 @@ class RollingUpdate(Fault):
     """Every pod is replaced, one after the other: a new one joins, then an old one drains and leaves.
 
     Flows on a terminating pod stay until its endpoint leaves, and then lose 0.3 to 1.6 s, until the proxy of their node has
-    cleaned its entries (failure-modes.md, measured on kube-proxy 1.36).
+    cleaned its entries (docs/failure-modes.md, measured on kube-proxy 1.36).
     """
 
     name = "rolling-update"
