@@ -11,7 +11,7 @@ from affinity_tester import clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
-    ChangeJudged,
+    CaseJudged,
     ChangeSeen,
     Event,
     NothingAnswered,
@@ -61,7 +61,7 @@ def test_every_consumer_gets_an_event_before_any_gets_what_follows_from_it() -> 
     dispatcher.emit(started())
     got.clear()
     dispatcher.emit(changed(0))
-    assert got == [("first", ChangeSeen), ("second", ChangeSeen), ("first", ChangeJudged), ("second", ChangeJudged)]
+    assert got == [("first", ChangeSeen), ("second", ChangeSeen), ("first", CaseJudged), ("second", CaseJudged)]
 
 
 def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_counts(
@@ -80,7 +80,7 @@ def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_cou
 def test_the_clocks_are_told_the_time_after_what_it_made_certain(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[tuple[int, int]] = []
     dispatcher = Dispatcher(
-        RunAnalysis(Rules()), [told.append], [lambda now_ns: times.append((now_ns, len(told.of(ChangeJudged))))]
+        RunAnalysis(Rules()), [told.append], [lambda now_ns: times.append((now_ns, len(told.of(CaseJudged))))]
     )
     dispatcher.emit(started())
     dispatcher.emit(changed(NS))

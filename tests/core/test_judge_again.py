@@ -7,7 +7,6 @@ from dataclasses import replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
-    ChangeJudged,
     ChangeSeen,
     Counts,
     Event,
@@ -23,7 +22,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.replay import DERIVED, judge_again
-from pools import ComparingAnalysis
+from pools import ComparingAnalysis, is_judged
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -57,7 +56,7 @@ def live(*observed: Event) -> list[Event]:
 
 
 def classes(events: list[Event]) -> list[Judgement]:
-    return [event.judgement for event in events if isinstance(event, ChangeJudged)]
+    return [event.judgement for event in events if is_judged(event, Change)]
 
 
 def test_by_its_own_rules_a_record_is_judged_as_the_run_was() -> None:

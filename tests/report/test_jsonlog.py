@@ -7,12 +7,12 @@ from typing import get_type_hints
 
 import pytest
 from hypothesis import given, settings
-from strategies import EVENT_CLASSES, any_event
+from strategies import EVENT_CLASSES, any_event, concrete
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.report.jsonlog import MILLISECONDS, MOMENTS, NAMES, SECONDS, JsonReport
+from affinity_tester.report.jsonlog import JUDGED_NAMES, MILLISECONDS, MOMENTS, NAMES, SECONDS, JsonReport
 from affinity_tester.report.logging import configure
 
 ONE = "CLIENT-1058228236"
@@ -168,7 +168,7 @@ def test_what_is_not_known_is_null_and_never_left_out(story):
     ("judgement", "level"), [("violation", "error"), ("explained", "info"), ("unknown", "info"), ("idle", "info")]
 )
 def test_a_violation_is_an_error(story, judgement, level):
-    judged = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
+    judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
     assert log(story.started(), judged)[1] == {
         "time": "2026-11-22T12:35:33.176042Z",
         "level": level,
@@ -178,6 +178,40 @@ def test_a_violation_is_an_error(story, judgement, level):
         "judgement": judgement,
         "avoidable": True,
         "reasons": ["a", "b"],
+    }
+
+
+def test_the_judgement_of_an_outage_has_its_own_name_and_says_whether_it_lasts(story):
+    judged = ev.CaseJudged(
+        story.at(13), ONE, ev.OutageCase(7, story.at(4)), ev.Judgement.EXPLAINED, False, ("a",), lasts=True
+    )
+    assert log(story.started(), judged)[1] == {
+        "time": "2026-11-22T12:35:33.176042Z",
+        "level": "info",
+        "event": "session.outage_judged",
+        "session": ONE,
+        "since_seq": 7,
+        "since": "2026-11-22T12:35:24.176042Z",
+        "judgement": "explained",
+        "avoidable": False,
+        "reasons": ["a"],
+        "lasts": True,
+    }
+
+
+def test_the_judgement_of_a_stray_reply_has_its_own_name_and_is_never_avoidable(story):
+    stray = ev.StrayCase(ev.Stray.CROSS_DELIVERED, 7, story.at(4))
+    judged = ev.CaseJudged(story.at(13), ONE, stray, ev.Judgement.VIOLATION, None, ("a",))
+    assert log(story.started(), judged)[1] == {
+        "time": "2026-11-22T12:35:33.176042Z",
+        "level": "error",
+        "event": "session.stray_judged",
+        "session": ONE,
+        "stray": "cross-delivered",
+        "seq": 7,
+        "heard": "2026-11-22T12:35:24.176042Z",
+        "judgement": "violation",
+        "reasons": ["a"],
     }
 
 
@@ -281,13 +315,15 @@ def test_nothing_may_come_before_the_start_of_the_run(story):
 
 
 def test_every_event_has_a_name_and_no_two_the_same():
-    assert set(NAMES) | {ev.ChangeSeen} == set(EVENT_CLASSES)
-    assert len({name for name, _ in NAMES.values()}) == len(NAMES)
+    assert set(NAMES) | {ev.ChangeSeen, ev.CaseJudged} == set(EVENT_CLASSES)
+    assert set(JUDGED_NAMES) == set(concrete(ev.Case))
+    names = [*(name for name, _ in NAMES.values()), *JUDGED_NAMES.values()]
+    assert len(set(names)) == len(names)
 
 
 def test_every_time_in_an_event_is_a_moment_or_a_duration_with_a_unit():
     names: set[str] = set()
-    waiting: list[object] = list(EVENT_CLASSES)
+    waiting: list[object] = [*EVENT_CLASSES, *concrete(ev.Case)]
     while waiting:
         cls = waiting.pop()
         hints = get_type_hints(cls) if is_dataclass(cls) or hasattr(cls, "_fields") else {}

@@ -14,6 +14,7 @@ from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     ChangeWithdrawn,
     ClusterEvent,
     ClusterSubject,
@@ -40,7 +41,7 @@ from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
 from affinity_tester.core.judging.rules import Rules
-from affinity_tester.core.judging.tally import AnyJudged, Tally
+from affinity_tester.core.judging.tally import Tally
 from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
 from affinity_tester.core.judging.wrong_pool import UnknownPods
 from affinity_tester.core.open_incident import OpenIncident
@@ -181,11 +182,11 @@ class RunAnalysis:
         told += [IncidentOngoing(now_ns, self._told(story, now_ns)) for story in self._incidents.ongoing(now_ns)]
         return told
 
-    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[AnyJudged]:
+    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[CaseJudged]:
         judged = chain(self._judge.judge(now_ns, last=last), self._outage_judge.judge(now_ns, last=last))
         return map(self._judged_so, judged)
 
-    def _judged_so(self, event: AnyJudged) -> AnyJudged:
+    def _judged_so(self, event: CaseJudged) -> CaseJudged:
         self._tally.add(event)
         self._incidents.feed(event)
         return event

@@ -121,7 +121,12 @@ class Sighting(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Case:
+    """What a judgement is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Case):
     """Two probes that follow each other in send order among those replied to, and what differs between their replies."""
 
     number: int
@@ -699,27 +704,12 @@ class Judgement(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeJudged(SessionEvent):
-    """A change's judgement, once it is certain. A later one for the same number replaces it (a late reply revised it)."""
-
-    change: Change
-    judgement: Judgement
-    avoidable: bool | None
-    """For `explained`: whether the old pod was still serving; None when that is not known or not asked."""
-    reasons: tuple[Reason, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OutageJudged(SessionEvent):
-    """An outage's judgement. It is told anew when it changes, until the silence ends; only a violation is final."""
+class OutageCase(Case):
+    """An outage, which with its session is named by its first unanswered probe."""
 
     since_seq: int
     since_ns: int
-    judgement: Judgement
-    avoidable: bool | None
-    reasons: tuple[Reason, ...]
-    lasts: bool = False
-    """It was not over then, so that its class may change."""
+    """When that probe was sent."""
 
 
 class Stray(StrEnum):
@@ -730,16 +720,32 @@ class Stray(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StrayJudged(SessionEvent):
-    """The judgement of a `WrongSource` or a `CrossDelivered`."""
+class StrayCase(Case):
+    """A `WrongSource` or a `CrossDelivered`."""
 
     stray: Stray
     seq: int
     """The probe that was replied to: of the session, or of the owner of what was delivered to it."""
     heard_ns: int
     """When its reply was received: with session, kind and seq it says which event is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseJudged(SessionEvent):
+    """The judgement of a case, once it is certain. A later one of the same case replaces it.
+
+    A change is judged anew when a late reply revised it; an outage when its class changes, until the silence ends, and only
+    a violation is final; a stray reply is judged once.
+    """
+
+    case: Case
+    """What is judged: a change as it stood then, an outage or a stray reply."""
     judgement: Judgement
+    avoidable: bool | None
+    """Of an explained change or outage: whether the old pod was still serving; None when that is not known or not asked."""
     reasons: tuple[Reason, ...]
+    lasts: bool = False
+    """The outage was not over then, so that its class may change."""
 
 
 class Certainty(StrEnum):

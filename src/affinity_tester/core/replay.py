@@ -6,25 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
-    ChangeJudged,
+    CaseJudged,
     Event,
     IncidentClosed,
     IncidentOngoing,
-    OutageJudged,
     RulesGiven,
     RunDiagnosed,
     RunEnded,
     RunStarted,
-    StrayJudged,
     Verdict,
     WrongPool,
 )
 from affinity_tester.core.judging.rules import Rules
 
 DERIVED = (
-    ChangeJudged,
-    OutageJudged,
-    StrayJudged,
+    CaseJudged,
     IncidentOngoing,
     IncidentClosed,
     RunDiagnosed,

@@ -13,8 +13,10 @@ from affinity_tester.core.events import (
     Change,
     CrossDelivered,
     Judgement,
+    OutageCase,
     OutageStarted,
     Stray,
+    StrayCase,
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
@@ -84,7 +86,7 @@ class JudgementCheck:
             number = cause.number if cause else None
             if event.at_ns - self._single_ns(event) > TOLD_NS + LAG_NS:
                 yield number, f"its outage was told {(event.at_ns - event.since_ns) / NS_PER_S:.1f} s after it began"
-            given = self._session.outages_judged.get(event.since_seq)
+            given = self._session.outages_judged.get(OutageCase(event.since_seq, event.since_ns))
             if given is None:
                 yield number, "its outage was not judged"
                 continue
@@ -105,7 +107,7 @@ class JudgementCheck:
 
             cause, effect = self._cause(symptom, event.at_ns, event.at_ns)
             number = cause.number if cause else None
-            given = self._session.strays_judged.get((stray, event.seq, event.at_ns))
+            given = self._session.strays_judged.get(StrayCase(stray, event.seq, event.at_ns))
             reach = (event.sent_ns - self._record.settle_ns, event.at_ns + self._record.settle_ns)
             if given is None:
                 yield number, f"its {stray.value} reply was not judged"

@@ -122,13 +122,13 @@ def describe(record: LabRecord, injection: Injection) -> str:
         given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
         mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
         mine.update(
-            f"outage judged {Judged(outage.judgement, outage.avoidable)}"
-            for outage in session.outages_judged.values()
-            if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, outage.at_ns)
+            f"outage judged {Judged(judged.judgement, judged.avoidable)}"
+            for outage, judged in session.outages_judged.items()
+            if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, judged.at_ns)
         )
         mine.update(
-            f"{stray.stray.value} judged {stray.judgement.value}"
-            for stray in session.strays_judged.values()
+            f"{stray.stray.value} judged {judged.judgement.value}"
+            for stray, judged in session.strays_judged.items()
             if expected & STRAYS and is_active_at(injection, stray.heard_ns)
         )
         noticed += mine.total() > 0

@@ -13,8 +13,8 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -30,8 +30,8 @@ from affinity_tester.core.events import (
     Injected,
     NetworkError,
     NothingAnswered,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     Outcome,
     PoolObserved,
@@ -44,8 +44,7 @@ from affinity_tester.core.events import (
     SessionEvent,
     SessionStarted,
     SessionSummary,
-    Stray,
-    StrayJudged,
+    StrayCase,
     Verdict,
     WrongSource,
 )
@@ -63,14 +62,14 @@ class SessionRecord:
     """Its source address."""
     changes: dict[int, Change] = field(default_factory=dict)
     """The final state of each change, by number."""
-    changes_judged: dict[int, ChangeJudged] = field(default_factory=dict)
+    changes_judged: dict[int, CaseJudged] = field(default_factory=dict)
     """The newest judgement of each change, by number."""
-    outages_judged: dict[int, OutageJudged] = field(default_factory=dict)
-    """The newest judgement of each outage, by its first unanswered probe."""
+    outages_judged: dict[OutageCase, CaseJudged] = field(default_factory=dict)
+    """The newest judgement of each outage."""
     outage_ends: dict[int, int] = field(default_factory=dict)
     """When each ended outage ended, by its first unanswered probe: when the first probe that was answered was sent."""
-    strays_judged: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
-    """The judgement of each stray reply, by kind, probe and time."""
+    strays_judged: dict[StrayCase, CaseJudged] = field(default_factory=dict)
+    """The judgement of each stray reply."""
     lost: list[ProbesLost] = field(default_factory=list)
     alerts: list[SessionEvent] = field(default_factory=list)
     """What else is reported in red."""
@@ -182,12 +181,12 @@ class LabRecord:
                 self._blind_since_ns = event.since_ns
             case RunEnded():
                 self.aborted = event.aborted
-            case ChangeJudged():
-                self.sessions[event.session].changes_judged[event.change.number] = event
-            case OutageJudged():
-                self.sessions[event.session].outages_judged[event.since_seq] = event
-            case StrayJudged():
-                self.sessions[event.session].strays_judged[event.stray, event.seq, event.heard_ns] = event
+            case CaseJudged(session=session, case=Change(number=number)):
+                self.sessions[session].changes_judged[number] = event
+            case CaseJudged(session=session, case=OutageCase() as outage):
+                self.sessions[session].outages_judged[outage] = event
+            case CaseJudged(session=session, case=StrayCase() as stray):
+                self.sessions[session].strays_judged[stray] = event
             case IncidentClosed():
                 self.incidents.append(event.incident)
             case RunDiagnosed():

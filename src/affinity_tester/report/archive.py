@@ -29,7 +29,7 @@ class Mark:
     """What happened, in words."""
     change: ev.Change | None
     """None for an outage."""
-    judged: ev.ChangeJudged | ev.OutageJudged | None = None
+    judged: ev.CaseJudged | None = None
 
     @property
     def judgement(self) -> str:
@@ -87,9 +87,9 @@ class _Gatherer:
                 self._put((session, True, seq), Mark(session, since_ns, None, ("unanswered",), None))
             case ev.OutageEnded(session=session, since_seq=seq):
                 self._close(self._marks.get((session, True, seq)), event)
-            case ev.ChangeJudged(session=session, change=change):
-                self._judge((session, False, change.number), event)
-            case ev.OutageJudged(session=session, since_seq=seq):
+            case ev.CaseJudged(session=session, case=ev.Change(number=number)):
+                self._judge((session, False, number), event)
+            case ev.CaseJudged(session=session, case=ev.OutageCase(since_seq=seq)):
                 self._judge((session, True, seq), event)
             case ev.ProbesLost():
                 if len(archive.losses) < MOST_MARKS:
@@ -118,7 +118,7 @@ class _Gatherer:
             mark.until_ns = event.at_ns
             mark.facts = (f"unanswered for {words.plural(event.probes, 'probe')}",)
 
-    def _judge(self, key: tuple[str, bool, int], event: ev.ChangeJudged | ev.OutageJudged) -> None:
+    def _judge(self, key: tuple[str, bool, int], event: ev.CaseJudged) -> None:
         if key in self._marks:
             self._marks[key].judged = event
 

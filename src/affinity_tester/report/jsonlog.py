@@ -44,7 +44,6 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.FirstAnswer: ("session.first_answer", "info"),
     ev.IncidentClosed: ("run.incident", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
-    ev.ChangeJudged: ("session.change_judged", "info"),
     ev.ProbesLost: ("session.probes_lost", "info"),
     ev.LossDirected: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
@@ -56,8 +55,6 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ClientFault: ("session.client_fault", "warn"),
     ev.OutageStarted: ("session.outage_started", "error"),
     ev.OutageEnded: ("session.outage_ended", "error"),
-    ev.OutageJudged: ("session.outage_judged", "info"),
-    ev.StrayJudged: ("session.stray_judged", "info"),
     ev.CrossDelivered: ("session.cross_delivered", "error"),
     ev.BlackoutStarted: ("run.blackout_started", "error"),
     ev.BlackoutEnded: ("run.blackout_ended", "error"),
@@ -76,7 +73,14 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ClusterEvent: ("cluster.event", "event"),
     ev.Injected: ("lab.injected", "event"),
 }
-"""Every event but `ChangeSeen`, which has a name for each kind."""
+"""Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
+
+JUDGED_NAMES: dict[type[ev.Case], str] = {
+    ev.Change: "session.change_judged",
+    ev.OutageCase: "session.outage_judged",
+    ev.StrayCase: "session.stray_judged",
+}
+"""The names under which a case's judgement is told."""
 
 EXHAUSTED = "session.exhausted"
 """The name of a `ClientFault` that ends its session."""
@@ -163,6 +167,10 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             session, change = data["session"], data["change"]
             yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
         return
+    if isinstance(event, ev.CaseJudged):
+        judged_level: Level = "error" if event.judgement is ev.Judgement.VIOLATION else "info"
+        yield JUDGED_NAMES[type(event.case)], judged_level, _judged(event, clock)
+        return
     name, level = NAMES[type(event)]
     match event:
         case ev.ClusterEvent():
@@ -170,17 +178,28 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             data |= {"name": event.name, "what": what_text(event)}
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             name, data = EXHAUSTED, {"session": event.session}
-        case (
-            ev.ChangeJudged(judgement=judgement)
-            | ev.OutageJudged(judgement=judgement)
-            | ev.StrayJudged(judgement=judgement)
-        ) if judgement is ev.Judgement.VIOLATION:
-            level = "error"
         case ev.Verdict(outcome=ev.Outcome.FAIL):
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
     yield name, level, data
+
+
+def _judged(event: ev.CaseJudged, clock: RunClock) -> dict[str, Any]:
+    """Return a judgement's data: the case's own beside it, and what applies to cases of its sort."""
+    case = _object(event.case, clock)
+    data = {
+        "session": event.session,
+        **({"change": case} if isinstance(event.case, ev.Change) else case),
+        "judgement": event.judgement,
+        "avoidable": event.avoidable,
+        "reasons": plain(event.reasons, clock),
+    }
+    if isinstance(event.case, ev.OutageCase):
+        data["lasts"] = event.lasts
+    if isinstance(event.case, ev.StrayCase):
+        del data["avoidable"]
+    return data
 
 
 def plain(value: Any, clock: RunClock) -> Any:

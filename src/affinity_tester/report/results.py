@@ -24,7 +24,7 @@ class RunResults:
     def add(self, event: ev.Event) -> None:
         """Take what this event says of the end; most say nothing of it."""
         match event:
-            case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
+            case ev.CaseJudged():
                 self.tally.add(event)
             case ev.ChangeWithdrawn():
                 self.tally.withdraw(event)

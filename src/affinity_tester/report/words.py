@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged, StrayJudged
+from affinity_tester.core.events import CaseJudged, Change, Counts
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.report.reason_text import reason_texts
 
@@ -84,12 +84,11 @@ def is_restart(change: Change) -> bool:
     return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
 
 
-def judged(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
+def judged(event: CaseJudged) -> str:
     """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
     why = ": " + "; ".join(reason_texts(event.reasons)) if event.reasons else ""
-    graded = None if isinstance(event, StrayJudged) else event.avoidable
-    avoidable = "" if graded is None else ", avoidable" if graded else ", unavoidable"
-    so_far = " so far" if isinstance(event, OutageJudged) and event.lasts else ""
+    avoidable = "" if event.avoidable is None else ", avoidable" if event.avoidable else ", unavoidable"
+    so_far = " so far" if event.lasts else ""
     return f"{event.judgement}{so_far}{why}{avoidable}"
 
 
