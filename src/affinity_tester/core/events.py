@@ -296,6 +296,7 @@ class ClientFault(SessionEvent):
     """The client's own doing: its losses are never counted against the network. Told once for each (session, fault)."""
 
     fault: ClientFaultKind
+    """What this machine did."""
     detail: str = ""
     """For people, such as the operating system's error; empty where the kind says it all."""
 
@@ -602,7 +603,9 @@ class ClusterSubject(StrEnum):
     """What kind of object a cluster event is about."""
 
     NODE = "node"
+    """A node of the cluster."""
     SERVICE = "service"
+    """The Service that is probed."""
     PROXY = "proxy"
     """A pod that forwards the packets of Services, such as kube-proxy's."""
     POD = "pod"
@@ -615,16 +618,26 @@ class ClusterAction(StrEnum):
     """What happened to the subject of a cluster event."""
 
     ADDED = "added"
+    """NODE: it joined the cluster."""
     REMOVED = "removed"
+    """NODE: it left the cluster."""
     READY = "ready"
+    """NODE: it became Ready."""
     NOT_READY = "not-ready"
+    """NODE: it is not Ready any more."""
     CORDONED = "cordoned"
+    """NODE: no new pods are scheduled onto it."""
     UNCORDONED = "uncordoned"
+    """NODE: pods are scheduled onto it again."""
 
     CREATED = "created"
+    """SERVICE or PROXY: it is new."""
     DELETED = "deleted"
+    """SERVICE or PROXY: it is gone."""
     RESTARTED = "restarted"
+    """PROXY or POD: a container of it started anew."""
     UPGRADED = "upgraded"
+    """PROXY: it runs other images."""
     PLACED = "placed"
     """A proxy's pod that had no node got one."""
     MOVED = "moved"
@@ -655,9 +668,11 @@ class ClusterEvent(Event):
     """
 
     subject: ClusterSubject
+    """What kind of object it happened to."""
     name: str
     """The object's; of a Service and for WATCH namespace/name of the Service."""
     action: ClusterAction
+    """What happened to it."""
     node: str = ""
     """The node that a pod is on (DELETED: was on); empty where it has none, and for MOVED."""
     old: tuple[str, ...] = ()
@@ -794,6 +809,7 @@ class NearFact:
     """Something that happened in the cluster, or became different in the pool, around an incident."""
 
     at_ns: int
+    """When it happened; of a change of the pool: when it was known at the latest."""
     after_ns: int
     """How long after the incident first showed; negative: before it."""
     event: ClusterEvent | None = None
