@@ -16,7 +16,6 @@ from affinity_tester.core.events import (
     Event,
     NothingAnswered,
     PoolObserved,
-    RulesGiven,
     RunEnded,
     RunStarted,
     RunSummary,
@@ -74,7 +73,7 @@ def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_cou
     start = started()
     dispatcher.emit(start)
     begun = WatchBegun(start.at_ns, "kind-test", "media/turn", "")
-    assert told == [start, Rules().given(start.at_ns), seen, begun, WatchMissing(start.at_ns, "why")]
+    assert told == [start, seen, begun, WatchMissing(start.at_ns, "why")]
 
 
 def test_the_clocks_are_told_the_time_after_what_it_made_certain(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +116,7 @@ def test_what_a_consumer_raises_is_kept_and_nothing_is_dispatched_after_it(told:
     dispatcher.emit(settling())
     dispatcher.emit(summed())
     dispatcher.advance()
-    assert [type(event) for event in told] == [RunStarted, RulesGiven, Settling]
+    assert [type(event) for event in told] == [RunStarted, Settling]
     assert dispatcher.failed.is_set()
     with pytest.raises(BrokenConsumerError):
         dispatcher.raise_failure()
@@ -161,7 +160,7 @@ async def test_an_event_waits_for_its_enrichment_and_others_do_not(told: Told, d
     async with asyncio.timeout(20):
         while not told.of(NothingAnswered):  # noqa: ASYNC110 - nothing tells but the list
             await asyncio.sleep(0)
-    assert [type(event) for event in told] == [RunStarted, RulesGiven, RunSummary, NothingAnswered]
+    assert [type(event) for event in told] == [RunStarted, RunSummary, NothingAnswered]
     assert told[-1] is with_reason
 
 

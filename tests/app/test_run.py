@@ -21,7 +21,6 @@ from affinity_tester.core.events import (
     Event,
     Judgement,
     Outcome,
-    RulesGiven,
     RunEnded,
     RunStarted,
     RunSummary,
@@ -126,7 +125,7 @@ async def test_what_the_run_raises_is_raised_and_no_verdict_is_given(told: Told,
 
     with pytest.raises(OSError, match="no more"):
         await run_to_verdict(dispatcher, run(), asyncio.Event(), 0)
-    assert [type(event) for event in told] == [RunStarted, RulesGiven]
+    assert [type(event) for event in told] == [RunStarted]
 
 
 async def test_a_log_that_ends_while_time_passes_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from strategies import EVENT_CLASSES, any_event, concrete
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.report.jsonlog import JUDGED_NAMES, MILLISECONDS, MOMENTS, NAMES, SECONDS, JsonReport
+from affinity_tester.report.jsonlog import JUDGED_NAMES, MILLISECONDS, MOMENTS, NAMES, RULES, SECONDS, JsonReport
 from affinity_tester.report.logging import configure
 
 ONE = "CLIENT-1058228236"
@@ -20,6 +21,11 @@ MS = 1_000_000
 
 
 def log(*events: ev.Event) -> list[dict[str, object]]:
+    """What is told of these events, but for the rules, which stand after the start."""
+    return [line for line in all_lines(*events) if line["event"] != "run.rules"]
+
+
+def all_lines(*events: ev.Event) -> list[dict[str, object]]:
     stream = io.StringIO()
     report = JsonReport(configure(format="json", stream=stream, colour=True))
     for event in events:
@@ -92,8 +98,9 @@ def test_a_foreign_server_that_calls_itself_otherwise(story):
     assert [(line["event"], line["from"], line["to"]) for line in shown] == [("session.software_changed", "a", "b")]
 
 
-def test_the_start_of_a_run(story):
-    assert log(story.started()) == [
+def test_the_start_of_a_run_and_its_rules(story):
+    rules = Rules(settle_ns=5_000_000_000, max_loss=0.25)
+    assert all_lines(story.started(rules=rules)) == [
         {
             "time": "2026-11-22T12:35:20.176042Z",
             "level": "info",
@@ -111,7 +118,17 @@ def test_the_start_of_a_run(story):
             "sizes": [],
             "addresses": [],
             "unprobed": [],
-        }
+        },
+        {
+            "time": "2026-11-22T12:35:20.176042Z",
+            "level": "info",
+            "event": "run.rules",
+            "settle_s": 5.0,
+            "affinity_window_s": 30.0,
+            "max_loss": 0.25,
+            "fail_on_avoidable": False,
+            "balancer_check_s": 35.0,
+        },
     ]
 
 
@@ -301,7 +318,7 @@ def test_a_warning_of_the_report_itself(story):
     report.warn("too early to have a time")
     report.emit(story.started())
     report.warn("the record ends here")
-    assert json.loads(stream.getvalue().splitlines()[1]) == {
+    assert json.loads(stream.getvalue().splitlines()[-1]) == {
         "time": "2026-11-22T12:35:20.176042Z",
         "level": "warn",
         "event": "report.warning",
@@ -317,7 +334,7 @@ def test_nothing_may_come_before_the_start_of_the_run(story):
 def test_every_event_has_a_name_and_no_two_the_same():
     assert set(NAMES) | {ev.ChangeSeen, ev.CaseJudged} == set(EVENT_CLASSES)
     assert set(JUDGED_NAMES) == set(concrete(ev.Case))
-    names = [*(name for name, _ in NAMES.values()), *JUDGED_NAMES.values()]
+    names = [*(name for name, _ in NAMES.values()), RULES, *JUDGED_NAMES.values()]
     assert len(set(names)) == len(names)
 
 

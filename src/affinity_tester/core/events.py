@@ -14,6 +14,7 @@ from typing import NamedTuple
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
+from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 from affinity_tester.core.pool import EndpointChange, PoolSnapshot
 
 
@@ -56,6 +57,8 @@ class RunStarted(Event):
     """Every address that is probed, a cohort of sessions each; empty: `target` alone."""
     unprobed: tuple[TransportAddress, ...] = ()
     """Addresses of the same name that no session probes."""
+    rules: Rules = DEFAULT_RULES
+    """What the run is judged by, so that a record can be judged again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -687,17 +690,6 @@ class ClusterEvent(Event):
     """WATCH: which objects: `nodes`, `services`, `pods`, `proxies`, ..."""
     detail: str = ""
     """WATCH: a text from outside: the namespace (LIST_FORBIDDEN; empty: all), or the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class RulesGiven(Event):
-    """What the run is judged by, so that a record can be judged again."""
-
-    settle_ns: int
-    affinity_window_ns: int
-    max_loss: float | None
-    fail_on_avoidable: bool
-    balancer_check_ns: int = 35_000_000_000
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------

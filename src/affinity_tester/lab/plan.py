@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.model import Affinity, Policy
@@ -118,14 +119,18 @@ class Plan:
         read_time, TIME, "how far from a change of the pool it explains others", key="settle", default=2 * NS_PER_S
     )
     window_ns: int = parameter(
-        read_time, TIME, "a longer pause between probes excuses a change", key="window", default=30 * NS_PER_S
+        read_time,
+        TIME,
+        "a longer pause between probes excuses a change",
+        key="window",
+        default=DEFAULT_RULES.affinity_window_ns,
     )
     check_ns: int = parameter(
         read_time,
         TIME,
         "how long the balancer's health check takes to leave a node out (the client's --balancer-check)",
         key="check",
-        default=35 * NS_PER_S,
+        default=DEFAULT_RULES.balancer_check_ns,
     )
     late_ns: int = parameter(
         parse_duration, TIME_OR_0, "how late the watch tells a change of the pool", key="late", default=0
@@ -138,6 +143,11 @@ class Plan:
     )
     faults: tuple[Fault, ...] = ()
     """In the order of their times."""
+
+    @property
+    def rules(self) -> Rules:
+        """Return what the client judges by."""
+        return Rules(settle_ns=self.settle_ns, affinity_window_ns=self.window_ns, balancer_check_ns=self.check_ns)
 
     @property
     def margin_ns(self) -> int:

@@ -91,6 +91,7 @@ class Lab:
             duration_ns=plan.duration_ns,
             request_size=plan.size,
             sizes=plan.sizes,
+            rules=plan.rules,
         )
         target = Target(runtime.balancer.address, "the lab's load balancer")
 

@@ -7,6 +7,7 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - an address is its text, bytes are hex, kinds and classes their names;
 - a judgement's reasons are in words, and so is what lies near an incident;
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
+- what a run is judged by has an object of its own, `run.rules`, right after `run.started`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -30,7 +31,6 @@ from affinity_tester.report.reason_text import reason_text
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
-    ev.RulesGiven: ("run.rules", "info"),
     ev.ForeignServer: ("run.foreign_server", "warn"),
     ev.NothingAnswered: ("run.nothing_answered", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
@@ -74,6 +74,9 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.Injected: ("lab.injected", "event"),
 }
 """Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
+
+RULES = "run.rules"
+"""The name of what a run is judged by, which is told right after its start."""
 
 JUDGED_NAMES: dict[type[ev.Case], str] = {
     ev.Change: "session.change_judged",
@@ -183,6 +186,8 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
     yield name, level, data
+    if isinstance(event, ev.RunStarted):
+        yield RULES, "info", _object(event.rules, clock)
 
 
 def _judged(event: ev.CaseJudged, clock: RunClock) -> dict[str, Any]:
@@ -241,7 +246,8 @@ def _object(value: Any, clock: RunClock) -> dict[str, Any]:
 def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
     """For each field its name, its key in JSON, and how its value is told."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
-    return tuple((name, *_key(name)) for name in names if name != "wall_ns")  # the same moment as `at_ns`
+    # `wall_ns` is the same moment as `at_ns`, and a run's rules have an object of their own.
+    return tuple((name, *_key(name)) for name in names if name not in {"wall_ns", "rules"})
 
 
 def _key(name: str) -> tuple[str, str]:
