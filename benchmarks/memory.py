@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.tracker import SessionTracker
 
 MS = 1_000_000
 INTERVAL, THRESHOLD, RTT = 10 * MS, 2_000 * MS, MS

@@ -17,8 +17,8 @@ from contextlib import contextmanager, nullcontext, suppress
 import pytest
 from _pytest.runner import runtestprotocol
 
-from affinity_tester.cli.lab_all import MAX_REPEATED
-from affinity_tester.cli.staged import SELF_INFLICTED
+from affinity_tester.app.lab_matrix import MAX_REPEATED
+from affinity_tester.app.lab_run import SELF_INFLICTED
 from affinity_tester.core.events import Counts, Event, IncidentClosed, RunDiagnosed, RunSummary
 from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
 

@@ -98,7 +98,7 @@ class ClientSettings:
     request_size: int = DEFAULT_REQUEST_SIZE
     sizes: tuple[int, ...] = ()
     """Sizes that probes have by turns, instead of `request_size`: what depends on size shows."""
-    every_session: bool = False
+    per_session_stats: bool = False
     """Statistics of every session however many there are; else beyond a few only the worst ones are told."""
     connected: bool = False
     """Connect the sockets, for comparison; a reply from a wrong address is then plain loss."""

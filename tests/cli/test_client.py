@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from affinity_tester.app.target import TargetOptions
 from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
-from affinity_tester.cli.watching import Asked
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     Event,
@@ -31,6 +30,7 @@ from affinity_tester.core.events import (
     SessionSummary,
     Verdict,
 )
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.report.record import read_record
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import NS_PER_S, ClientSettings
@@ -437,19 +437,19 @@ class Taken(NamedTuple):
 
     settings: ClientSettings
     rules: Rules
-    asked: Asked
+    options: TargetOptions
 
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
     seen: list[Taken] = []
 
-    async def conducted(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:
-        seen.append(Taken(settings, rules, asked))
+    async def run(settings: ClientSettings, rules: Rules, options: TargetOptions, reporter: Reporter) -> Verdict:
+        seen.append(Taken(settings, rules, options))
         reporter.emit(STARTED)  # a run that never starts leaves no record
-        return Outcome.PASS
+        return Verdict(0, Outcome.PASS, (), "", violations=0, judged_pairs=0, still_ns=0)
 
-    monkeypatch.setattr(client_cli, "_run", conducted)
+    monkeypatch.setattr(client_cli, "run_against_target", run)
     for name in list(os.environ):
         if name.startswith(OWN):
             monkeypatch.delenv(name)
@@ -457,7 +457,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
 
 
 DEFAULTS = Taken(
-    ClientSettings(), Rules(), Asked(target="lb.example", service=None, via="auto", watch="auto", port=None)
+    ClientSettings(), Rules(), TargetOptions(target="lb.example", service=None, via="auto", watch="auto", port=None)
 )
 
 OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
@@ -465,7 +465,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--interval", "AFFINITY_INTERVAL", "20ms", {"interval_ns": 20 * MS}),
     ("--duration", "AFFINITY_DURATION", "10m", {"duration_ns": 600 * NS_PER_S}),
     ("--stats-interval", "AFFINITY_STATS_INTERVAL", "1.5", {"stats_interval_ns": 1500 * MS}),
-    ("--stats", "AFFINITY_STATS", "session", {"every_session": True}),
+    ("--stats", "AFFINITY_STATS", "session", {"per_session_stats": True}),
     ("--loss-threshold", "AFFINITY_LOSS_THRESHOLD", "500ms", {"loss_threshold_ns": 500 * MS}),
     ("--target-port", "AFFINITY_TARGET_PORT", "5000", {"port": 5000}),
     ("--service", "AFFINITY_SERVICE", "media/turn", {"service": "media/turn"}),
@@ -516,19 +516,19 @@ def test_a_way_to_a_service_is_not_ignored_beside_a_target_but_where_the_command
 ) -> None:
     result = CliRunner().invoke(main, ["client", *arguments], env=env)
     assert (result.exit_code, "give one of them" in result.stderr) == (ends, ends == 2)
-    assert [each.asked for each in taken] == ([] if ends else [DEFAULTS.asked])
+    assert [each.options for each in taken] == ([] if ends else [DEFAULTS.options])
 
 
 def with_these(defaults: Taken, fields: dict[str, object]) -> Taken:
     """`defaults` with the fields that are there, wherever they belong."""
     settings = {name: value for name, value in fields.items() if hasattr(defaults.settings, name)}
     rules = {name: value for name, value in fields.items() if hasattr(defaults.rules, name)}
-    asked = {name: value for name, value in fields.items() if hasattr(defaults.asked, name)}
-    assert len(settings) + len(rules) + len(asked) == len(fields)
+    options = {name: value for name, value in fields.items() if hasattr(defaults.options, name)}
+    assert len(settings) + len(rules) + len(options) == len(fields)
     return defaults._replace(
         settings=replace(defaults.settings, **settings),  # type: ignore[arg-type]
         rules=replace(defaults.rules, **rules),  # type: ignore[arg-type]
-        asked=replace(defaults.asked, **asked),  # type: ignore[arg-type]
+        options=replace(defaults.options, **options),  # type: ignore[arg-type]
     )
 
 

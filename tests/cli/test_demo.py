@@ -15,9 +15,9 @@ import pytest
 
 import busy
 from affinity_tester.cli import demo, main
-from affinity_tester.cli.lab_face import Face
+from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import shipped
+from affinity_tester.lab.plan_file import builtin
 
 SHORT = """
 seed: 20
@@ -266,7 +266,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Plan:
     """The plan that a command line runs."""
     plans: list[Plan] = []
 
-    def run(plan: Plan, _face: Face) -> int:
+    def run(plan: Plan, _output: LabOutput) -> int:
         plans.append(plan)
         return 0
 
@@ -294,7 +294,7 @@ def test_each_option_as_a_flag_and_by_environment(
 
 
 def test_the_default_is_the_shipped_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert called(monkeypatch) == shipped("demo")
+    assert called(monkeypatch) == builtin("demo")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""A small world of flows, nodes and pods, whose sessions' trackers tell what a client would see; faults are deeds at a time.
+"""A client's run against the lab's network model, without sockets: what it would see, and what the analysis makes of it.
 
 Everything goes through the real trackers, outage watch and analysis, so an incident here is one as a run would make it.
+Faults are actions at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
@@ -43,9 +43,14 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outages import OutageDetector
-from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.session.outages import OutageDetector
+from affinity_tester.core.session.tracker import SessionTracker
+from affinity_tester.lab.fault import FOREVER_NS
+from affinity_tester.lab.impairment import Impairment, Impairments
+from affinity_tester.lab.model import Affinity, Pod, Policy
+from affinity_tester.lab.network import NetworkModel
+from affinity_tester.lab.packet_log import Direction, PacketEvent
 from pools import ComparingAnalysis
 
 MS = 1_000_000
@@ -53,13 +58,16 @@ S = 1_000 * MS
 CLIENT = "192.168.0.9"
 TARGET = TransportAddress("203.0.113.7", 3478)
 RTT = 1 * MS
+ASSURED_NS = 120 * S
+"""nf_conntrack_udp_timeout_stream: how long a node remembers a flow that has seen replies."""
 
-Deed = Callable[["World"], None]
+Action = Callable[["World"], object]
+"""What happens at a time; what it returns does not matter."""
 
 
 @dataclass
 class World:
-    """Sessions 0..n-1 go through nodes n1.. to pods p1..; a deed changes that."""
+    """Sessions 0..n-1 go through nodes n1.. to pods p1..; an action changes that."""
 
     sessions: int = 12
     nodes: int = 3
@@ -68,7 +76,7 @@ class World:
     seconds: float = 8.0
     local: bool = False
     """Policy Local: pods see the client's own address, and run on the node that the flow came in through."""
-    affinity: str = "None"
+    affinity: Affinity = Affinity.NONE
     watched: bool = False
     sizes: tuple[int, ...] = ()
     connected: bool = False
@@ -77,24 +85,37 @@ class World:
     canaries: bool = True
     targets: dict[int, TransportAddress] = field(default_factory=dict)
     """Where sessions' probes go; empty: all to one address."""
-    deeds: list[tuple[float, Deed]] = field(default_factory=list)
-    up: Callable[[World, int, int], bool] = lambda _world, _session, _seq: False
-    """Whether this probe is lost on its way to the pod."""
-    way: Callable[[World, int, int], Identity | None] = lambda world, session, _seq: world.flows[session]
-    """Who answers a probe of this session and number; None: nobody."""
+    actions: list[tuple[float, Action]] = field(default_factory=list)
+    is_lost: Callable[[World, int, int], bool] = lambda _world, _session, _seq: False
+    """True if the probe of this session and number is lost on its way to the node."""
+    reply: Callable[[World, int, int, Identity], Identity] = lambda _world, _session, _seq, who: who
+    """What the reply to a probe says, where that is not what the network says."""
 
     def __post_init__(self) -> None:
         self.now = 0
         self.rng = random.Random(7)
-        self.dead: set[int] = set()
-        """Sessions whose probes are lost on the way to the pod."""
-        self.mute: set[int] = set()
-        """Sessions whose replies are lost."""
-        self.quiet: set[int] = set()
+        self.packets: list[PacketEvent] = []
+        self.impairments = Impairments(self.packets.append)
+        self.network = NetworkModel(
+            seed=7,
+            log=self.packets.append,
+            stand_in=False,
+            policy=Policy.LOCAL if self.local else Policy.CLUSTER,
+            affinity=self.affinity,
+            idle_ns=ASSURED_NS,
+        )
+        for number in range(1, self.nodes + 1):
+            self.node(number)
+        for number in range(1, self.pods + 1):
+            self.add_pod(f"p{number}")
+        self.paused: set[int] = set()
         """Sessions that send nothing."""
-        self.gone_pods: set[str] = set()
-        self.endpoints = {f"p{n}": self.endpoint(f"p{n}") for n in range(1, self.pods + 1)}
-        self.flows = {session: self.fresh(session, self.node_of(session)) for session in range(self.sessions)}
+
+        # Each flow has its entry before the run begins, so that what happens at 0 s finds it.
+        for session in range(self.sessions):
+            self.pin(session, self.node_of(session))
+            self.network.forward(self.flow(session), 0)
+
         self.events: list[Event] = []
         self.analysis = ComparingAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
         self.counted: Counter[tuple[int, Identity]] = Counter()
@@ -102,75 +123,103 @@ class World:
         self.answered_canaries: list[tuple[int, int]] = []
         self.unanswered_canaries: list[int] = []
 
-    # --- the world's ways --------------------------------------------------------------------------------------------
+    # --- the network -------------------------------------------------------------------------------------------------
 
     def node_of(self, session: int) -> int:
         return session % self.nodes + 1
 
-    def node_name(self, pod: str) -> str:
-        return f"n{(int(pod[1:]) - 1) % self.nodes + 1}"
+    def node(self, number: int) -> str:
+        """Return the name of a node, which is there from now on."""
+        name = f"n{number}"
+        if name not in self.network.nodes:
+            self.network.ingress.add_node(name, f"10.0.0.{number}")
+        return name
 
-    def endpoint(self, pod: str) -> Endpoint:
-        return Endpoint(f"uid-{pod}", pod, f"10.1.0.{pod[1:]}", self.node_name(pod))
+    def add_pod(self, name: str) -> Pod:
+        number = int(name[1:])
+        address = TransportAddress(f"10.1.0.{number}", 3478)
+        node = f"n{(number - 1) % self.nodes + 1}"
+        self.network.add_pod(Pod(name=name, node=node, address=address, instance=name.encode().ljust(8)))
+        return self.network.pods[name]
 
-    def local_port(self, session: int) -> int:
-        return 50_000 + session
-
-    def fresh(self, session: int, node: int, pod: str | None = None) -> Identity:
-        """The flow of this session begins anew at this node."""
-        names = [name for name in self.endpoints if not self.local or self.node_name(name) == f"n{node}"]
-        pod = pod or self.rng.choice(names or list(self.endpoints))
-        own = TransportAddress(CLIENT, self.local_port(session))
-        seen = own if self.local else TransportAddress(f"10.0.0.{node}", self.rng.randrange(1024, 65536))
-        return Identity(seen, pod, self.node_name(pod), pod.encode().ljust(8))
+    def flow(self, session: int) -> TransportAddress:
+        return TransportAddress(CLIENT, 50_000 + session)
 
     def name(self, session: int) -> str:
         return f"CLIENT-{session}"
 
-    def on(self, **what: str) -> list[int]:
-        """The sessions at a pod, or an ingress IP."""
-        ip, pod = what.get("ip"), what.get("pod")
+    def identity(self, session: int) -> Identity:
+        """Return what the reply to the session's newest probe says."""
+        identity = self.network.flows[self.flow(session)].identity
+        return identity or Identity()
+
+    def on(self, pod: str | None = None, ip: str | None = None) -> list[int]:
+        """Return the sessions at a pod, or at an ingress IP."""
+        entries = {session: self.network.entry_of(self.flow(session)) for session in range(self.sessions)}
         return [
-            s
-            for s, who in self.flows.items()
-            if (pod is None or who.pod == pod)
-            and (ip is None or (who.reflexive is not None and who.reflexive.ip == ip))
+            session
+            for session, entry in entries.items()
+            if entry is not None and (pod is None or entry.pod.name == pod) and (ip is None or entry.source.ip == ip)
         ]
 
-    def move(self, sessions: Iterable[int], node: int | None = None, pod: str | None = None) -> None:
-        """Their flows begin anew, at their own or another node."""
-        for session in sessions:
-            reflexive = self.flows[session].reflexive
-            assert reflexive is not None
-            home = node or (int(reflexive.ip.rpartition(".")[2]) if not self.local else self.node_of(session))
-            self.flows[session] = self.fresh(session, home, pod)
+    def pin(self, session: int, node: int) -> None:
+        """Send the session's packets through this node."""
+        self.network.ingress.pinned[self.flow(session)] = self.node(node)
 
-    def port(self, session: int, port: int | None = None, ip: str | None = None) -> None:
-        """The flow has another source address."""
-        who = self.flows[session]
-        assert who.reflexive is not None
-        seen = TransportAddress(ip or who.reflexive.ip, port or self.rng.randrange(1024, 65536))
-        self.flows[session] = who._replace(reflexive=seen)
+    def move(self, sessions: Iterable[int], node: int | None = None, pod: str | None = None) -> None:
+        """Let flows begin anew, at their own or another node, at any pod or at this one."""
+        for session in sessions:
+            if node is not None:
+                self.pin(session, node)
+            home = self.network.ingress.node_of(self.flow(session))
+            assert home is not None
+            self.network.nodes[home].entries.pop(self.flow(session), None)
+            if pod is not None:
+                self.network.send_to(self.flow(session), self.network.pods[pod], self.now)
+
+    def rewrite(self, *sessions: int, ip: str | None = None) -> None:
+        """Give flows another source port, of another address if one is given."""
+        for session in sessions:
+            entry = self.network.entry_of(self.flow(session))
+            if entry is not None:
+                self.network.rewrite_source(self.flow(session), ip or entry.source.ip, self.now)
+
+    def source(self, session: int) -> TransportAddress:
+        """Return the address at which the pod sees the session."""
+        entry = self.network.entry_of(self.flow(session))
+        assert entry is not None
+        return entry.source
+
+    def block(self, *sessions: int) -> None:
+        """Let the sessions' flows lead nowhere; fresh source ports pass."""
+        self.network.stuck_flows.update(map(self.flow, sessions))
+
+    def drop(self, direction: Direction, *sessions: int) -> None:
+        """Drop all packets of these sessions (none: of everybody, canaries too)."""
+        flows = frozenset(map(self.flow, sessions)) or None
+        self.impairments.add(Impairment(direction=direction, flows=flows, until_ns=FOREVER_NS, rng=self.rng, drop=1.0))
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self.network.stuck_flows.clear()
+        self.impairments = Impairments(self.packets.append)
+
+    # --- what is told ------------------------------------------------------------------------------------------------
 
     def tell(self, subject: ClusterSubject, name: str, action: ClusterAction, **facts: Any) -> None:
-        self.emit(ClusterEvent(self.now, subject, name, action, **facts))
-
-    def pool(self, pod: str | None = None, **conditions: bool) -> None:
-        """Change a pod's conditions, or without any remove it; tell the pool."""
-        if pod is not None and conditions:
-            self.endpoints[pod] = replace(self.endpoints[pod], **conditions)  # type: ignore[arg-type]
-        elif pod is not None:
-            del self.endpoints[pod]
-        self.look()
+        """Tell of something in the cluster, to whoever watches it."""
+        if self.watched:
+            self.emit(ClusterEvent(self.now, subject, name, action, **facts))
 
     def look(self) -> None:
-        spec = (("externalTrafficPolicy", "Local" if self.local else "Cluster"), ("sessionAffinity", self.affinity))
-        snapshot = PoolSnapshot(frozenset(self.endpoints.values()), spec)
-        self.emit(PoolObserved(self.now, self.now, self.now, snapshot, self.now))
+        """Tell what the pool is, to whoever watches it."""
+        if self.watched:
+            self.emit(PoolObserved(self.now, self.now, self.now, self.network.pool(), self.now))
 
     def blind(self) -> None:
-        self.watched = False
-        self.emit(PoolUnobserved(self.now, self.now, "the API server does not answer"))
+        if self.watched:
+            self.watched = False
+            self.emit(PoolUnobserved(self.now, self.now, "the API server does not answer"))
 
     def fault(self, session: int, fault: ClientFaultKind, detail: str = "") -> None:
         self.emit(ClientFault(self.now, self.name(session), fault, detail))
@@ -188,10 +237,10 @@ class World:
                 TARGET,
                 self.trackers[session].sent_count,
                 self.now,
-                self.flows[session],
+                self.identity(session),
             )
         )
-        self.mute.add(session)
+        self.drop(Direction.DOWN, session)
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
@@ -207,8 +256,7 @@ class World:
             )
         )
         for session in range(self.sessions):
-            local = TransportAddress(CLIENT, self.local_port(session))
-            self.emit(SessionStarted(0, self.name(session), local, self.targets.get(session)))
+            self.emit(SessionStarted(0, self.name(session), self.flow(session), self.targets.get(session)))
         if self.watched:
             self.emit(NodeAddresses(0, tuple((f"10.0.0.{n}", f"n{n}") for n in range(1, self.nodes + 1))))
             self.look()
@@ -220,12 +268,12 @@ class World:
             for session in range(self.sessions)
         ]
         slots += [(at, "sweep", 0) for at in range(0, end, 250 * MS)]
-        slots += [(round(at * S), "deed", number) for number, (at, _) in enumerate(self.deeds)]
+        slots += [(round(at * S), "action", number) for number, (at, _) in enumerate(self.actions)]
         outages = OutageDetector(self.interval, 2 * S, self.emit)
         for at, what, index in sorted(slots):
             self.now = at
-            if what == "deed":
-                self.deeds[index][1](self)
+            if what == "action":
+                self.actions[index][1](self)
             elif what == "send":
                 self.send(index)
             else:
@@ -248,16 +296,25 @@ class World:
     own_counts: dict[str, int] = field(default_factory=dict)
 
     def send(self, session: int) -> None:
-        if session in self.quiet:
+        if session in self.paused:
             return
         tracker = self.trackers[session]
         seq = tracker.sent(self.now)
-        who = self.way(self, session, seq)
-        if who is None or session in self.dead or who.pod in self.gone_pods or self.up(self, session, seq):
+
+        who = None if self.is_lost(self, session, seq) else self.pass_through(self.flow(session))
+        if who is None:
             return
+        who = self.reply(self, session, seq, who)
         self.counted[session, who] += 1
-        if session not in self.mute:
+        if self.impairments.delays(Direction.DOWN, self.flow(session), self.now):
             tracker.replied(seq, who, self.counted[session, who], self.now + RTT)
+
+    def pass_through(self, flow: TransportAddress) -> Identity | None:
+        """Send a packet to its pod; return what the pod replies, None where it does not arrive."""
+        if not self.impairments.delays(Direction.UP, flow, self.now):
+            return None
+        entry = self.network.forward(flow, self.now)
+        return None if entry is None else entry.identity
 
     def sweep(self, outages: OutageDetector) -> None:
         for tracker in self.trackers:
@@ -287,11 +344,14 @@ class World:
         else:
             self.answered_canaries.append((self.now, self.now))
 
-    def canary(self) -> Identity | None:
-        """Who answers a fresh source port: one of the flows that live, in turn."""
-        alive = [s for s in self.flows if s not in self.dead | self.mute and self.flows[s].pod not in self.gone_pods]
-        turn = len(self.answered_canaries)
-        return self.flows[alive[turn % len(alive)]] if alive else None
+    def canary(self, node: int | None = None, pod: str | None = None) -> Identity | None:
+        """Probe from a fresh source port, through any node to any pod unless they are given; return what is replied."""
+        flow = TransportAddress(CLIENT, 60_000 + len(self.answered_canaries) + len(self.unanswered_canaries))
+        if node is not None:
+            self.network.ingress.pinned[flow] = self.node(node)
+        if pod is not None:
+            self.network.send_to(flow, self.network.pods[pod], self.now)
+        return self.pass_through(flow)
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ import random
 from dataclasses import dataclass, field, replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     ClusterAction,
@@ -33,9 +32,10 @@ from affinity_tester.core.events import (
     SendingStopped,
 )
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.outages import OutageDetector
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.outages import OutageDetector
+from affinity_tester.core.session.tracker import SessionTracker
 from pools import ComparingAnalysis
 
 MS = 1_000_000

@@ -7,8 +7,8 @@ carries the news. Where a session's pod answers others meanwhile, it is one.
 from __future__ import annotations
 
 import pytest
-from deeds import Deed, hung, silent
-from diagnosing import S, World
+from diagnosing import Action, S, World
+from network_faults import hung, silent
 
 from affinity_tester.core.events import ChangeJudged, Judgement, OutageJudged, Outcome
 from affinity_tester.core.identity import Identity
@@ -17,20 +17,25 @@ from affinity_tester.core.identity import Identity
 def balanced_anew(w: World) -> None:
     """A balancer's check has failed: it sends the pod's flows, and new ones, to the others."""
     flows = w.on(pod="p1")
-    w.dead.clear()
-    held = w.endpoints.pop("p1")
-    w.move(flows)
-    w.endpoints["p1"] = held
+    w.heal()
+    for session in flows:
+        w.move([session], pod=w.rng.choice(["p2", "p3"]))
 
 
-def run(watched: bool, moved_s: float, deed: Deed = hung) -> World:
-    world = World(watched=watched, seconds=70, settle=10 * S, deeds=[(20, deed), (moved_s, balanced_anew)])
+class Balanced(World):
+    """New flows meet the pods in turn, and only the others as soon as a balancer's check has failed."""
 
-    def canary() -> Identity | None:
-        pod = world.rng.choice(["p1", "p2", "p3"] if world.now < moved_s * S else ["p2", "p3"])
-        return None if pod in world.gone_pods else world.fresh(0, 2, pod)
+    moved_s = 0.0
 
-    world.canary = canary  # type: ignore[method-assign]
+    def canary(self, node: int | None = None, pod: str | None = None) -> Identity | None:
+        pods = ["p1", "p2", "p3"] if self.now < self.moved_s * S else ["p2", "p3"]
+        turn = len(self.answered_canaries) + len(self.unanswered_canaries)
+        return super().canary(2, pods[turn % len(pods)])
+
+
+def run(watched: bool, moved_s: float, action: Action = hung) -> World:
+    world = Balanced(watched=watched, seconds=70, settle=10 * S, actions=[(20, action), (moved_s, balanced_anew)])
+    world.moved_s = moved_s
     return world.run()
 
 

@@ -159,8 +159,8 @@ def test_a_reply_that_found_no_room_is_a_datagram_dropped() -> None:
     for request in (probe(1, 1), struct.pack("!HH", 1, len(unknown)) + COOKIE + bytes(12) + unknown):
         reply = answering.respond(request, SOURCE)
         assert reply is not None
-        answering.unsent(reply)
-    answering.send_failed()
+        answering.count_unsent(reply)
+    answering.count_send_error()
     dropped = (("send-buffer-full", 2),)
     assert answering.totals() == ServerTotals(received=2, dropped=dropped, flows=1, send_errors=1)
 

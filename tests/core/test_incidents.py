@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     BlackoutEnded,
     Change,
@@ -38,7 +37,9 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.incidents import MAX_MEMBERS, Incidents
+from affinity_tester.core.incidents import Incidents
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.open_incident import MAX_MEMBERS
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from pools import ComparingAnalysis
 
@@ -102,17 +103,11 @@ def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> N
         PoolObserved(12 * S, 12 * S, 12 * S, PoolSnapshot(frozenset()), 12 * S),
         ClusterEvent(40 * S, ClusterSubject.NODE, "too late", ClusterAction.ADDED),
     )
+    added = ClusterEvent(8_000 * MS, ClusterSubject.NODE, "pool1-3", ClusterAction.ADDED)
+    left = EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.0.0.1"))
     assert incident.near == (
-        NearFact(
-            8_000 * MS,
-            -3_100 * MS,
-            event=ClusterEvent(8_000 * MS, ClusterSubject.NODE, "pool1-3", ClusterAction.ADDED),
-        ),
-        NearFact(
-            12 * S,
-            900 * MS,
-            change=EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.0.0.1")),
-        ),
+        NearFact(8_000 * MS, -3_100 * MS, event=added),
+        NearFact(12 * S, 900 * MS, change=left),
     )
 
 

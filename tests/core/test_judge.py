@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules, RunAnalysis
+from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
@@ -50,6 +50,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging import judge
 from affinity_tester.core.judging.reasons import NothingExplains, PoolChanged, PoolState
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from pools import ComparingAnalysis, texts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import DERIVED, Rules, judge_again
 from affinity_tester.core.events import (
     Change,
     ChangeJudged,
@@ -22,6 +21,8 @@ from affinity_tester.core.events import (
     Verdict,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.replay import DERIVED, judge_again
 from pools import ComparingAnalysis
 
 MS = 1_000_000
@@ -92,7 +93,7 @@ def test_the_newest_judgements_can_be_replaced_and_older_ones_count_for_good() -
     analysis = ComparingAnalysis(Rules())
     for number in range(50_010):
         analysis.feed(ChangeSeen(45 * S, "CLIENT-1", replace(CHANGE, number=number, longest_pause_ns=0)))
-    assert len(analysis._judged) == 50_000
+    assert len(analysis._tally._newest) == 50_000
     verdict = analysis.feed(RunEnded(60 * S, aborted=False))[-1]
     assert isinstance(verdict, Verdict)
     assert verdict.violations == 50_010

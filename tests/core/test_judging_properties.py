@@ -12,8 +12,8 @@ import pytest
 from histories import MS, History, Pace, S, history
 from lives import Life
 
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import ChangeJudged, Judgement
+from affinity_tester.core.judging.rules import Rules
 from pools import ComparingAnalysis
 
 COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500"))

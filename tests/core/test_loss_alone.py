@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from deeds import silent
 from diagnosing import MS, S, World
+from network_faults import silent
 
 from affinity_tester.core.events import Judgement, OutageJudged, OutageStarted
 
@@ -19,8 +19,8 @@ def lossy(share: float, interval: int, seconds: float, *, watched: bool, dead_s:
         interval=interval,
         seconds=seconds,
         settle=10 * S,
-        deeds=[] if dead_s is None else [(dead_s, silent(1, 2))],
-        up=lambda _world, _session, _seq: rng.random() < share,
+        actions=[] if dead_s is None else [(dead_s, silent(1, 2))],
+        is_lost=lambda _world, _session, _seq: rng.random() < share,
     ).run()
 
 

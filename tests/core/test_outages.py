@@ -20,8 +20,8 @@ from affinity_tester.core.events import (
     PodSample,
 )
 from affinity_tester.core.identity import Identity, Kind, differing
-from affinity_tester.core.outages import OUTAGE_PROBES, OutageDetector
-from affinity_tester.core.tracker import SessionTracker
+from affinity_tester.core.session.outages import OUTAGE_PROBES, OutageDetector
+from affinity_tester.core.session.tracker import SessionTracker
 
 MS = 1_000_000
 S = 1_000 * MS

@@ -27,7 +27,7 @@ class Oracle:
         self.levels: dict[tuple[str, bytes], Fraction] = {}
         self.at_ns = 0
 
-    def refuse(self, prefix: bytes, now_ns: int) -> str | None:
+    def check(self, prefix: bytes, now_ns: int) -> str | None:
         passed_s = Fraction(now_ns - self.at_ns, NS)
         self.at_ns = now_ns
         for key, level in self.levels.items():
@@ -55,7 +55,7 @@ def arrivals(data: st.DataObject) -> Iterator[tuple[bytes, int]]:
 def test_it_agrees_with_the_oracle(per_s: int, prefix_per_s: int, shares: int, data: st.DataObject) -> None:
     limit, oracle = RateLimit(per_s, prefix_per_s, 0, shares=shares), Oracle(per_s, prefix_per_s, shares)
     for address, now_ns in arrivals(data):
-        assert limit.refuse(address, now_ns) == oracle.refuse(address[:3], now_ns)
+        assert limit.check(address, now_ns) == oracle.check(address[:3], now_ns)
 
 
 @given(st.integers(1, 50), st.integers(1, 7), st.data())
@@ -65,13 +65,13 @@ def test_shares_are_together_what_one_is(per_s: int, shares: int, data: st.DataO
     passed, now_ns = 0, 0
     for address, at_ns in arrivals(data):
         now_ns = at_ns
-        passed += sum(limit.refuse(address, at_ns) is None for limit in limits)
+        passed += sum(limit.check(address, at_ns) is None for limit in limits)
     assert passed <= max(per_s, shares) + Fraction(per_s * now_ns, NS)
 
 
 def test_off_it_refuses_nothing_and_remembers_nothing() -> None:
     limit = RateLimit(0, 0, 0)
-    assert [limit.refuse(packed("10.0.0.1"), 0) for _ in range(1000)] == [None] * 1000
+    assert [limit.check(packed("10.0.0.1"), 0) for _ in range(1000)] == [None] * 1000
     assert limit.prefixes == 0
     assert RateLimit.of(0, 0, 0) is None
     assert isinstance(RateLimit.of(0, 1, 0), RateLimit)
@@ -79,19 +79,19 @@ def test_off_it_refuses_nothing_and_remembers_nothing() -> None:
 
 def test_what_floods_spends_its_own_prefixs_tokens() -> None:
     limit = RateLimit(10, 2, 0)
-    flood = [limit.refuse(packed(f"203.0.113.{number}"), 0) for number in range(100)]
+    flood = [limit.check(packed(f"203.0.113.{number}"), 0) for number in range(100)]
     assert flood == [None] * 2 + ["rate-limit-prefix"] * 98
-    others = [limit.refuse(packed(f"198.51.{number}.1"), 0) for number in range(9)]
+    others = [limit.check(packed(f"198.51.{number}.1"), 0) for number in range(9)]
     assert others == [None] * 8 + ["rate-limit"]
-    assert limit.refuse(packed("198.51.8.1"), NS // 10) is None  # its own prefix lost nothing meanwhile
+    assert limit.check(packed("198.51.8.1"), NS // 10) is None  # its own prefix lost nothing meanwhile
 
 
 def test_prefixes_are_bounded_and_the_longest_unheard_is_forgotten() -> None:
     limit = RateLimit(0, 1, 0, max_prefixes=2)
     one, two, three = map(packed, ("10.0.1.0", "10.0.2.0", "10.0.3.0"))
-    assert [limit.refuse(each, 0) for each in (one, two, one, three)] == [None, None, "rate-limit-prefix", None]
+    assert [limit.check(each, 0) for each in (one, two, one, three)] == [None, None, "rate-limit-prefix", None]
     assert limit.prefixes == 2
-    assert [limit.refuse(each, 0) for each in (one, two)] == ["rate-limit-prefix", None]
+    assert [limit.check(each, 0) for each in (one, two)] == ["rate-limit-prefix", None]
     assert limit.prefixes == 2
 
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.analysis import Rules
 from affinity_tester.core.events import (
     CanaryResult,
     ClusterAction,
@@ -29,6 +28,7 @@ from affinity_tester.core.events import (
     Sighting,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from pools import ComparingAnalysis
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.schedule import Schedule
+from affinity_tester.core.session.schedule import Schedule
 
 
 def take(schedule: Schedule, now_ns: int, sessions: int) -> list[tuple[int, bool]]:
@@ -69,14 +69,14 @@ def test_every_slot_is_taken_once_whatever_the_timer_does(sessions: int, interva
 
 
 def test_many_sessions_begin_over_several_intervals() -> None:
-    schedule = Schedule(0, 100, 4, begin_ns=51)
+    schedule = Schedule(0, 100, 4, start_spacing_ns=51)
     rounds = [[session for session, _ in take(schedule, now, 4)] for now in range(99, 600, 100)]
     assert rounds == [[0, 3], [0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
-    assert take(Schedule(0, 100, 4, begin_ns=25), 99, 4) == [(session, False) for session in range(4)]
+    assert take(Schedule(0, 100, 4, start_spacing_ns=25), 99, 4) == [(session, False) for session in range(4)]
 
 
 def test_what_a_session_would_have_sent_before_it_began_is_no_miss() -> None:
-    taken = take(Schedule(0, 100, 4, begin_ns=50), 175, 4)
+    taken = take(Schedule(0, 100, 4, start_spacing_ns=50), 175, 4)
     assert taken == [(0, True), (2, True), (0, False), (1, False), (2, False), (3, False)]
 
 

@@ -28,9 +28,9 @@ from affinity_tester.core.events import (
     ProbesLost,
     Sighting,
 )
-from affinity_tester.core.history import SPAN_LIMIT_NS
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.tracker import HISTORY_NS, MAX_PROBES, SessionTracker
+from affinity_tester.core.session.probe_ring import SPAN_LIMIT_NS
+from affinity_tester.core.session.tracker import HISTORY_NS, MAX_PROBES, SessionTracker
 from affinity_tester.errors import TrackerError
 
 MS = 1_000_000
@@ -71,11 +71,11 @@ class Harness:
             self.tracker.sent(start_ns + index * step_ns)
 
     def reply(self, seq: int, who: Identity, count: int | None = None, after_ns: int = 10 * MS) -> None:
-        self.tracker.replied(seq, who, count, self.tracker._history.sent_ns(seq) + after_ns)
+        self.tracker.replied(seq, who, count, self.tracker._ring.sent_ns(seq) + after_ns)
 
     def stray(self, seq: int, who: Identity, after_ns: int = 10 * MS) -> int | None:
         """A reply from elsewhere."""
-        return self.tracker.replied_elsewhere(seq, who, self.tracker._history.sent_ns(seq) + after_ns)
+        return self.tracker.replied_elsewhere(seq, who, self.tracker._ring.sent_ns(seq) + after_ns)
 
     @property
     def told(self) -> dict[int, Change]:
@@ -450,8 +450,8 @@ def test_an_illegal_call_raises_and_changes_nothing(harness: Harness) -> None:
 
 
 def test_a_session_ends_with_its_sequence_numbers(harness: Harness) -> None:
-    history = harness.tracker._history
-    history.base = history.next = harness.tracker._settled = MAX_PROBES - 1
+    ring = harness.tracker._ring
+    ring.base = ring.next = harness.tracker._settled = MAX_PROBES - 1
     assert harness.tracker.sent(S) == MAX_PROBES - 1
     with pytest.raises(TrackerError, match="used all"):
         harness.tracker.sent(2 * S)
@@ -468,10 +468,12 @@ def test_memory_stays_bounded_however_long_it_runs(harness: Harness) -> None:
         if rng.random() < 0.9:
             harness.reply(seq, identity(f"pod-{rng.randrange(10**6)}", rng.randrange(65536)))
         if index > 2_000:
-            sizes.add((tracker._history.capacity, len(tracker._identities) <= 1300, len(tracker._changes) <= 611))
+            sizes.add(
+                (tracker._ring.capacity, len(tracker._ring.identities) <= 1300, len(tracker._changes.kept) <= 611)
+            )
     assert len(sizes) == 1
-    assert tracker._history.capacity * 100 * MS < 2 * SPAN_LIMIT_NS
-    assert len(tracker._counts) <= 20  # answers behind a probe that is still pending
+    assert tracker._ring.capacity * 100 * MS < 2 * SPAN_LIMIT_NS
+    assert len(tracker._waiting_counts) <= 20  # answers behind a probe that is still pending
     assert tracker.sent_count == tracker.answered + tracker.lost + tracker.pending
 
 
@@ -482,12 +484,12 @@ def test_few_identities_are_looked_through_and_many_are_looked_up(harness: Harne
         tracker.expire(now)
         tracker.sent(now)
         harness.reply(index, identity(f"pod-{index}"))
-    assert len(tracker._identities) <= 2 * 7 + 9  # six or seven probes are kept
+    assert len(tracker._ring.identities) <= 2 * 7 + 9  # six or seven probes are kept
     assert tracker.changes == 59
     harness.send(30, start_ns=600 * S, step_ns=MS)
     for seq in range(60, 90):
         harness.reply(seq, identity(f"other-{seq}"))
-    assert tracker._codes is not None
+    assert tracker._ring.codes is not None
     assert tracker.changes == 89
 
 
@@ -503,12 +505,12 @@ def test_a_new_identity_in_every_reply_ends_nothing_however_many_come_within_the
         tracker.sent(now)
         tracker.replied(seq, A._replace(reflexive=TransportAddress("10.240.0.4", seq)), None, now + MS)
         if seq == 20:
-            few = tracker._identities
+            few = tracker._ring.identities
         if seq == 1_000:
-            assert tracker._identities is few  # one more costs no copy of those that are there
+            assert tracker._ring.identities is few  # one more costs no copy of those that are there
     assert (tracker.answered, tracker.changes) == (35_000, 34_999)
-    assert tracker._history.cells.itemsize == 4
-    assert len(tracker._identities) <= 2 * (tracker._history.next - tracker._history.base) + 9
+    assert tracker._ring.states.itemsize == 4
+    assert len(tracker._ring.identities) <= 2 * (tracker._ring.next - tracker._ring.base) + 9
     numbers = [event.change.after.identity.reflexive for event in harness.events if isinstance(event, ChangeSeen)]
     assert numbers == [TransportAddress("10.240.0.4", seq) for seq in range(1, 35_000)]
 
@@ -565,7 +567,7 @@ def test_an_outage_is_not_ended_from_elsewhere_and_counts_from_the_last_proper_r
     harness.reply(0, A)
     harness.stray(1, A)
     assert tracker.unanswered() == (1, 100 * MS)
-    assert (tracker.reached, tracker.head) == (0, 1)
+    assert (tracker.reached, tracker.newest_replied) == (0, 1)
     tracker.start_outage(6 * S)
     harness.stray(58, A)
     harness.stray(30, A)
@@ -573,9 +575,9 @@ def test_an_outage_is_not_ended_from_elsewhere_and_counts_from_the_last_proper_r
     assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS, probes=59)]
     harness.reply(57, A)
     assert not tracker.in_outage
-    assert (tracker.reached, tracker.head) == (57, 58)
+    assert (tracker.reached, tracker.newest_replied) == (57, 58)
     harness.reply(58, A)
-    assert (tracker.reached, tracker.head, tracker.changes) == (58, 58, 0)
+    assert (tracker.reached, tracker.newest_replied, tracker.changes) == (58, 58, 0)
 
 
 def test_replies_from_elsewhere_alone_are_no_answer_however_long_they_come(harness: Harness) -> None:
@@ -753,7 +755,7 @@ def test_the_final_set_is_that_of_an_oracle_whatever_the_order_of_arrival(
         elif what == 0:
             tracker.expire(at)
         elif elsewhere is not None:
-            assert tracker.replied_elsewhere(seq, elsewhere, at) == tracker._history.sent_ns(seq)
+            assert tracker.replied_elsewhere(seq, elsewhere, at) == tracker._ring.sent_ns(seq)
         else:
             tracker.replied(seq, probes[seq].who, None, at)
         if what == 1:
@@ -771,7 +773,7 @@ def test_the_final_set_is_that_of_an_oracle_whatever_the_order_of_arrival(
     assert tracker.late == len(proper) - len(answered)
     assert tracker.duplicate == sum(len(p.proper_ms) - 1 for p in probes if p.proper_ms)
     assert tracker.pending == 0
-    assert (tracker.head, tracker.reached) == (max([-1, *dict(replied)]), max([-1, *proper]))
+    assert (tracker.newest_replied, tracker.reached) == (max([-1, *dict(replied)]), max([-1, *proper]))
     assert tracker.serving == (dict(replied)[tracker.reached] if proper else None)
     assert len(harness.first) == min(1, len(proper))
     assert tracker.changes == len(harness.told)

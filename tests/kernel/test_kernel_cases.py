@@ -14,7 +14,7 @@ import pytest
 import rules
 from observed import ADDRESS, Observed, ingress
 
-from affinity_tester.cli.lab_all import MAX_REPEATED
+from affinity_tester.app.lab_matrix import MAX_REPEATED
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind

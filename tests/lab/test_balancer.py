@@ -13,10 +13,10 @@ import pytest
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.balancer import Balancer, Diversion, Sources
-from affinity_tester.lab.deeds import Deed, Direction, Dropped
-from affinity_tester.lab.mangle import Mangler, Rule
-from affinity_tester.lab.parts import Pod, Policy
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.impairment import Impairment, Impairments
+from affinity_tester.lab.model import Pod, Policy
+from affinity_tester.lab.network import NetworkModel
+from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent
 
 FRONT = TransportAddress("127.0.0.1", 0)
 FOREVER_NS = 1 << 62
@@ -64,14 +64,14 @@ async def until(true: Callable[[], bool]) -> None:
 
 class Lab:
     def __init__(self, policy: Policy) -> None:
-        self.deeds: list[Deed] = []
+        self.packets: list[PacketEvent] = []
         sources = Sources()
-        self.path = NetworkPath(seed=1, record=self.deeds.append, claim=sources.claim, policy=policy)
-        self.mangler = Mangler(self.deeds.append)
+        self.network = NetworkModel(seed=1, log=self.packets.append, claim=sources.claim, policy=policy)
+        self.impairments = Impairments(self.packets.append)
         for number in (1, 2):
-            self.path.add_node(f"node-{number}", f"127.1.0.{number}")
+            self.network.ingress.add_node(f"node-{number}", f"127.1.0.{number}")
         self.sources = sources
-        self.balancer = Balancer.start(self.path, self.mangler, sources, FRONT, self.pod_socket)
+        self.balancer = Balancer.start(self.network, self.impairments, sources, FRONT, self.pod_socket)
         self.clients: list[Client] = []
         self.transports: list[asyncio.BaseTransport] = []
 
@@ -82,11 +82,11 @@ class Lab:
             transport, _ = await loop.create_datagram_endpoint(lambda name=name: Echo(name), local_addr=local)
             self.transports.append(transport)
             address = TransportAddress(*transport.get_extra_info("sockname"))
-            self.path.add_pod(Pod(name=name, node=f"node-{number}", address=address, instance=bytes(8)))
+            self.network.add_pod(Pod(name=name, node=f"node-{number}", address=address, instance=bytes(8)))
 
     def pod_socket(self, address: TransportAddress) -> socket.socket:
         """As a pod's own: the tests' transports do not give theirs away."""
-        assert address in {pod.address for pod in self.path.pods.values()}
+        assert address in {pod.address for pod in self.network.pods.values()}
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.transports.append(cast("asyncio.BaseTransport", sock))  # closed with the others
         sock.bind((address.ip, 0))
@@ -120,10 +120,10 @@ async def test_a_flow_keeps_its_pod_and_its_reflexive_address_until_the_path_cha
     assert seen.startswith("127.1.0.")
     for number in range(1, 5):
         assert await client.ask(str(number)) == [pod, seen, str(number)]
-    lab.path.add_node("node-9", "127.1.0.9", lab.path.weight_to_move("node-9", 1))
+    lab.network.ingress.add_node("node-9", "127.1.0.9", lab.network.ingress.weight_to_move("node-9", 1))
     _, moved, _ = await client.ask("5")
     assert moved.startswith("127.1.0.9:")
-    lab.path.rewrite_port(client.address, 0)
+    lab.network.rewrite_port(client.address, 0)
     _, rewritten, _ = await client.ask("6")
     assert rewritten.startswith("127.1.0.9:")
     assert rewritten != moved
@@ -148,18 +148,20 @@ async def test_policy_local_shows_the_clients_port_on_its_stand_in_address(lab: 
 async def test_probes_meet_the_mangler(lab: Lab) -> None:
     client = lab.client()
     await client.ask("warm")
-    lab.mangler.add(Rule(direction=Direction.UP, flows=None, until_ns=FOREVER_NS, rng=random.Random(1), drop=1.0))
+    lab.impairments.add(
+        Impairment(direction=Direction.UP, flows=None, until_ns=FOREVER_NS, rng=random.Random(1), drop=1.0)
+    )
     client.say("lost")
-    await until(lambda: bool(lab.deeds))  # until the balancer read it
-    (deed,) = lab.deeds
-    assert isinstance(deed, Dropped)
-    assert (deed.flow, deed.direction) == (client.address, Direction.UP)
+    await until(lambda: bool(lab.packets))  # until the balancer read it
+    (packet,) = lab.packets
+    assert isinstance(packet, Dropped)
+    assert (packet.flow, packet.direction) == (client.address, Direction.UP)
 
 
 async def test_a_reply_is_duplicated_and_overtaken(lab: Lab) -> None:
     client = lab.client()
     await client.ask("warm")
-    rule = Rule(
+    impairment = Impairment(
         direction=Direction.DOWN,
         flows=frozenset({client.address}),
         until_ns=FOREVER_NS,
@@ -168,10 +170,10 @@ async def test_a_reply_is_duplicated_and_overtaken(lab: Lab) -> None:
         delay=1.0,
         delay_ns=500_000_000,
     )
-    lab.mangler.add(rule)
+    lab.impairments.add(impairment)
     client.say("held")
-    await until(lambda: bool(lab.deeds))  # the reply came through
-    lab.mangler._rules.clear()
+    await until(lambda: bool(lab.packets))  # the reply came through
+    lab.impairments._active.clear()
     client.say("quick")
     assert [(await client.hear())[2] for _ in range(3)] == ["quick", "held", "held"]
 
@@ -180,7 +182,7 @@ async def test_strangers_reach_no_client(lab: Lab) -> None:
     client, stranger = lab.client(), lab.client()
     _, seen, _ = await client.ask("0")
     stranger.sock.sendto(b"forged", TransportAddress.parse(seen))
-    await until(lambda: bool(lab.balancer.strays))
+    await until(lambda: bool(lab.balancer.unclaimed))
     assert (await client.ask("1"))[2] == "1"
 
 
@@ -189,7 +191,7 @@ async def test_a_taken_port_is_not_claimed_and_sockets_close_when_their_flow_is_
     _, seen, _ = await client.ask("0")
     source = TransportAddress.parse(seen)
     assert not lab.sources.claim(source)
-    for sock in lab.sources.release(lab.path.expire(FOREVER_NS)):
+    for sock in lab.sources.release(lab.network.expire(FOREVER_NS)):
         asyncio.get_running_loop().remove_reader(sock)
         sock.close()
     with pytest.raises(KeyError):
@@ -201,7 +203,7 @@ async def test_what_the_machine_refuses_is_counted(lab: Lab) -> None:
     def out_of_sockets(_source: TransportAddress) -> bool:
         raise OSError(24, "Too many open files")
 
-    lab.path._claim = out_of_sockets
+    lab.network.sources._claim = out_of_sockets
     client = lab.client()
     client.say("0")
     await until(lambda: bool(lab.balancer.refused))
@@ -210,22 +212,22 @@ async def test_what_the_machine_refuses_is_counted(lab: Lab) -> None:
 
 async def test_a_front_that_is_taken_says_so(lab: Lab) -> None:
     with pytest.raises(OSError, match="Address already in use"):
-        Balancer.start(lab.path, lab.mangler, Sources(), lab.balancer.address)
+        Balancer.start(lab.network, lab.impairments, Sources(), lab.balancer.address)
 
 
 async def test_replies_astray_come_from_another_port_and_count_as_dropped(lab: Lab) -> None:
     client = lab.client()
     await client.ask("0")
-    lab.balancer.astray.add(client.address)
+    lab.balancer.wrong_source.add(client.address)
     client.say("1")
     data, sender = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(client.sock, 2048), 10)
     assert data.decode().split()[2] == "1"
     assert sender[0] == client.target.ip
     assert sender[1] != client.target.port
-    (deed,) = lab.deeds
-    assert isinstance(deed, Dropped)
-    assert (deed.flow, deed.direction, deed.reason) == (client.address, Direction.DOWN, "wrong-source")
-    lab.balancer.astray.clear()
+    (packet,) = lab.packets
+    assert isinstance(packet, Dropped)
+    assert (packet.flow, packet.direction, packet.reason) == (client.address, Direction.DOWN, "wrong-source")
+    lab.balancer.wrong_source.clear()
     assert (await client.ask("2"))[2] == "2"
 
 
@@ -246,9 +248,9 @@ async def test_a_flood_leaves_no_room_for_the_held_replies(lab: Lab) -> None:
     client.say("1")
     await until(lambda: bool(lab.balancer._held))
     lab.balancer.flood(5_000)
-    (deed,) = lab.deeds
-    assert isinstance(deed, Dropped)
-    assert (deed.flow, deed.direction, deed.reason) == (client.address, Direction.DOWN, "full-buffer")
+    (packet,) = lab.packets
+    assert isinstance(packet, Dropped)
+    assert (packet.flow, packet.direction, packet.reason) == (client.address, Direction.DOWN, "full-buffer")
     heard = []
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -269,26 +271,26 @@ async def test_replies_to_a_shared_source_reach_the_thief_alone(lab: Lab) -> Non
         pod.sendto(data, addr)
 
     loop = asyncio.get_running_loop()
-    for name in list(lab.path.pods):
-        lab.path.remove_pod(name)
+    for name in list(lab.network.pods):
+        lab.network.remove_pod(name)
     pod = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     pod.bind(("127.2.0.9", 0))
     loop.add_reader(pod, lambda: echo(*pod.recvfrom(2048)))
     try:
         address = TransportAddress(*pod.getsockname())
-        lab.path.add_pod(Pod(name="only", node="node-1", address=address, instance=bytes(8)))
-        lab.path.vip = "node-1"
-        victim, thief = lab.client(), lab.client()
-        for client, token in ((victim, b"victim__"), (thief, b"thief___")):
+        lab.network.add_pod(Pod(name="only", node="node-1", address=address, instance=bytes(8)))
+        lab.network.ingress.vip = "node-1"
+        owner, taker = lab.client(), lab.client()
+        for client, token in ((owner, b"victim__"), (taker, b"thief___")):
             client.sock.sendto(probe(token), client.target)
             assert await answered(client) == probe(token)
-        lab.path.share_source(thief.address, victim.address, 0)
-        victim.sock.sendto(probe(b"victim__"), victim.target)
-        assert await answered(thief) == probe(b"victim__")
-        thief.sock.sendto(probe(b"thief___"), thief.target)
-        assert await answered(thief) == probe(b"thief___")
-        (drop,) = [deed for deed in lab.deeds if isinstance(deed, Dropped)]
-        assert (drop.flow, drop.direction, drop.reason) == (victim.address, Direction.DOWN, "snat-collision")
+        lab.network.share_source(taker.address, owner.address, 0)
+        owner.sock.sendto(probe(b"victim__"), owner.target)
+        assert await answered(taker) == probe(b"victim__")
+        taker.sock.sendto(probe(b"thief___"), taker.target)
+        assert await answered(taker) == probe(b"thief___")
+        (drop,) = [packet for packet in lab.packets if isinstance(packet, Dropped)]
+        assert (drop.flow, drop.direction, drop.reason) == (owner.address, Direction.DOWN, "snat-collision")
     finally:
         loop.remove_reader(pod)
         pod.close()
@@ -298,28 +300,28 @@ async def test_a_share_of_replies_is_delivered_to_another_client_and_counts_as_d
     owner, getter = lab.client(), lab.client()
     await owner.ask("0")
     await getter.ask("1")
-    lab.balancer.diverted[owner.address] = Diversion(getter.address, 1.0, random.Random(1))
+    lab.balancer.diversions[owner.address] = Diversion(getter.address, 1.0, random.Random(1))
     owner.say("2")
     assert (await getter.hear())[2] == "2"
-    (deed,) = lab.deeds
-    assert isinstance(deed, Dropped)
-    assert (deed.flow, deed.direction, deed.reason) == (owner.address, Direction.DOWN, "cross-delivery")
-    lab.balancer.diverted[owner.address] = Diversion(getter.address, 1e-9, random.Random(1))
+    (packet,) = lab.packets
+    assert isinstance(packet, Dropped)
+    assert (packet.flow, packet.direction, packet.reason) == (owner.address, Direction.DOWN, "cross-delivery")
+    lab.balancer.diversions[owner.address] = Diversion(getter.address, 1e-9, random.Random(1))
     assert (await owner.ask("3"))[2] == "3"
 
 
 async def test_replies_of_pods_that_no_flow_table_has_leave_from_the_pods_own_address(lab: Lab) -> None:
     client = lab.client()
     home, _, _ = await client.ask("0")
-    lab.path.one_packet = True
+    lab.network.one_packet = True
     loop = asyncio.get_running_loop()
     for number in range(1, 20):
         client.say(str(number))
         data, (ip, _) = await asyncio.wait_for(loop.sock_recvfrom(client.sock, 2048), 10)
         pod = data.decode().split()[0]
-        assert ip == ("127.0.0.1" if pod == home else lab.path.pods[pod].address.ip)
-    drops = [deed for deed in lab.deeds if isinstance(deed, Dropped)]
+        assert ip == ("127.0.0.1" if pod == home else lab.network.pods[pod].address.ip)
+    drops = [packet for packet in lab.packets if isinstance(packet, Dropped)]
     assert 0 < len(drops) < 19
-    assert {(deed.flow, deed.direction, deed.reason) for deed in drops} == {
+    assert {(packet.flow, packet.direction, packet.reason) for packet in drops} == {
         (client.address, Direction.DOWN, "wrong-source")
     }

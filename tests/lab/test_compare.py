@@ -34,10 +34,10 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.lab.compare import Findings, Row, compare
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
-from affinity_tester.lab.fault import LOST, Deal, Effect, Fault, Sign
+from affinity_tester.lab.fault import LOST, Effect, Fault, Injection, Symptom
 from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, Mtu, NodeRehash, PodAdded, PortRewrite
-from affinity_tester.lab.ledger import Ledger
+from affinity_tester.lab.lab_record import LabRecord
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted, differing
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -96,24 +96,28 @@ def summary(name: str, losses: Losses = Losses(), duplicate: int = 0, reordered:
 class Run:
     """The accounts of a run in which all goes as it should; the tests spoil them."""
 
-    deals: dict[int, Deal] = field(default_factory=dict)
-    deeds: list[Deed] = field(default_factory=list)
+    injections: dict[int, Injection] = field(default_factory=dict)
+    packets: list[PacketEvent] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     summaries: dict[str, SessionSummary] = field(default_factory=dict)
-    complaint: str = ""
+    invalid_reason: str = ""
 
     def __post_init__(self) -> None:
         may = frozenset({Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
         moved = Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_IP}), may)
-        copied = frozenset({Sign.DUPLICATES, Sign.REORDERING})
-        self.deals = {
-            1: Deal("a node joins", 5 * S, (moved,)),
-            2: Deal("a port is rewritten", 10 * S, (Effect(FLOWS["B"], frozenset({Kind.REFLEXIVE_PORT})),)),
-            3: Deal("probes are dropped", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.LOSS_UP})),)),
-            4: Deal("replies are dropped", 21 * S, (Effect(FLOWS["D"], frozenset({Sign.LOSS_DOWN})),)),
-            5: Deal("replies are copied", 26 * S, (Effect(FLOWS["E"], copied),)),
+        copied = frozenset({Symptom.DUPLICATES, Symptom.REORDERING})
+        self.injections = {
+            1: Injection(1, 5 * S, "a node joins", 5 * S, (moved,)),
+            2: Injection(
+                2, 10 * S, "a port is rewritten", 10 * S, (Effect(FLOWS["B"], frozenset({Kind.REFLEXIVE_PORT})),)
+            ),
+            3: Injection(3, 15 * S, "probes are dropped", 16 * S, (Effect(FLOWS["C"], frozenset({Symptom.LOSS_UP})),)),
+            4: Injection(
+                4, 20 * S, "replies are dropped", 21 * S, (Effect(FLOWS["D"], frozenset({Symptom.LOSS_DOWN})),)
+            ),
+            5: Injection(5, 25 * S, "replies are copied", 26 * S, (Effect(FLOWS["E"], copied),)),
         }
-        self.deeds = [
+        self.packets = [
             Rerouted(FLOWS["A"], 5 * S + 40 * MS, OLD, REHASHED),
             Rerouted(FLOWS["B"], 10 * S + 40 * MS, OLD, REPORTED),
             Dropped(FLOWS["C"], 15 * S, UP, "fault"),
@@ -139,18 +143,18 @@ class Run:
         }
 
     def findings(self) -> Findings:
-        ledger = Ledger(PLAN)
+        record = LabRecord(PLAN)
         for name, flow in FLOWS.items():
-            ledger.observe(SessionStarted(0, name, flow))
-        for number, deal in self.deals.items():
-            ledger.inject(number, PLAN[number - 1].at_ns, deal)
-        for deed in self.deeds:
-            ledger.record(deed)
+            record.feed(SessionStarted(0, name, flow))
+        for injection in self.injections.values():
+            record.inject(injection)
+        for packet in self.packets:
+            record.log_packet(packet)
         for event in (*self.events, *self.summaries.values()):
-            ledger.observe(event)
-        if self.complaint:
-            ledger.complain(self.complaint)
-        return compare(ledger)
+            record.feed(event)
+        if self.invalid_reason:
+            record.invalidate(self.invalid_reason)
+        return compare(record)
 
 
 def test_a_run_in_which_all_agrees_passes() -> None:
@@ -183,12 +187,10 @@ def test_a_run_in_which_all_agrees_passes() -> None:
 
 
 def test_an_injection_is_told_with_the_sessions_that_must_notice() -> None:
-    ledger = Ledger(PLAN)
+    record = LabRecord(PLAN)
     for name, flow in FLOWS.items():
-        ledger.observe(SessionStarted(0, name, flow))
-    assert ledger.inject(2, 10 * S, Run().deals[2]) == Injected(
-        10 * S, 2, "port-rewrite", "a port is rewritten", ("B",)
-    )
+        record.feed(SessionStarted(0, name, flow))
+    assert record.inject(Run().injections[2]) == Injected(10 * S, 2, "port-rewrite", "a port is rewritten", ("B",))
 
 
 def without(run: Run, name: str) -> None:
@@ -198,8 +200,8 @@ def without(run: Run, name: str) -> None:
 
 
 def spoil_not_injected(run: Run) -> None:
-    del run.deals[2]
-    del run.deeds[1]
+    del run.injections[2]
+    del run.packets[1]
     without(run, "B")
 
 
@@ -212,7 +214,7 @@ def spoil_change_withdrawn(run: Run) -> None:
 
 
 def spoil_lab_did_nothing(run: Run) -> None:
-    del run.deeds[0]
+    del run.packets[0]
     without(run, "A")
 
 
@@ -222,7 +224,7 @@ def spoil_wrong_session(run: Run) -> None:
 
 
 def spoil_lab_moved_wrong_flow(run: Run) -> None:
-    run.deeds[1] = replace(run.deeds[1], flow=FLOWS["F"])
+    run.packets[1] = replace(run.packets[1], flow=FLOWS["F"])
     without(run, "B")
     run.events.append(ChangeSeen(10 * S + 41 * MS, "F", change(10 * S, OLD, REPORTED)))
 
@@ -230,7 +232,7 @@ def spoil_lab_moved_wrong_flow(run: Run) -> None:
 def spoil_wrong_kind(run: Run) -> None:
     """The rewrite also moved the pod: the lab did, and the client saw it, but the fault does not allow it."""
     other = REPORTED._replace(pod="pod-3")
-    run.deeds[1] = Rerouted(FLOWS["B"], 10 * S + 40 * MS, OLD, other)
+    run.packets[1] = Rerouted(FLOWS["B"], 10 * S + 40 * MS, OLD, other)
     run.events[1] = ChangeSeen(10 * S + 41 * MS, "B", change(10 * S, OLD, other))
 
 
@@ -251,7 +253,7 @@ def spoil_wrong_time(run: Run) -> None:
 
 def spoil_late_pair(run: Run) -> None:
     """P, with the old identity, was sent after the fault: the pair does not straddle it."""
-    run.deeds[0] = Rerouted(FLOWS["A"], 8 * S, OLD, REHASHED)
+    run.packets[0] = Rerouted(FLOWS["A"], 8 * S, OLD, REHASHED)
     run.events[0] = ChangeSeen(8 * S, "A", change(8 * S, OLD, REHASHED))
 
 
@@ -285,7 +287,7 @@ def spoil_loss_at_another_time(run: Run) -> None:
 
 
 def spoil_no_drops(run: Run) -> None:
-    del run.deeds[2:4]
+    del run.packets[2:4]
     without(run, "C")
 
 
@@ -348,18 +350,20 @@ def spoil_foreign_server(run: Run) -> None:
 
 
 def spoil_complaint(run: Run) -> None:
-    run.complaint = "the machine is out of sockets"
+    run.invalid_reason = "the machine is out of sockets"
 
 
 def spoil_no_session_touched(run: Run) -> None:
-    run.deals[3] = Deal("probes are dropped", 16 * S, ())
-    del run.deeds[2:4]
+    run.injections[3] = Injection(3, 15 * S, "probes are dropped", 16 * S, ())
+    del run.packets[2:4]
     without(run, "C")
 
 
 def spoil_red_not_seen(run: Run) -> None:
     """A fault that must end in an outage, which nobody told of."""
-    run.deals[3] = Deal("a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.OUTAGE, Sign.LOSS_UP})),))
+    run.injections[3] = Injection(
+        3, 15 * S, "a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})),)
+    )
 
 
 KINDS = "reflexive_ip, reflexive_port, pod, node, instance"
@@ -465,10 +469,14 @@ def test_a_revised_change_counts_as_it_is_in_the_end() -> None:
 def test_two_moves_between_two_answered_probes_are_one_change() -> None:
     run = Run()
     again = REHASHED._replace(reflexive=TransportAddress("127.1.0.4", 5000))
-    run.deals[2] = Deal(
-        "a port is rewritten", 10 * S, (*run.deals[2].effects, Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_PORT})))
+    run.injections[2] = Injection(
+        2,
+        10 * S,
+        "a port is rewritten",
+        10 * S,
+        (*run.injections[2].effects, Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_PORT}))),
     )
-    run.deeds.insert(1, Rerouted(FLOWS["A"], 10 * S + 40 * MS, REHASHED, again))
+    run.packets.insert(1, Rerouted(FLOWS["A"], 10 * S + 40 * MS, REHASHED, again))
     both = replace(change(5 * S, OLD, again), after=Sighting(102, 10 * S + 40 * MS, again), seen_ns=10 * S + 41 * MS)
     run.events[0] = ChangeSeen(10 * S, "A", both)
     findings = run.findings()
@@ -478,10 +486,14 @@ def test_two_moves_between_two_answered_probes_are_one_change() -> None:
 
 def test_losses_may_be_of_unknown_direction_where_duplicates_blur_the_count() -> None:
     run = Run()
-    run.deals[4] = Deal(
-        "replies are dropped", 21 * S, (*run.deals[4].effects, Effect(FLOWS["E"], frozenset({Sign.LOSS_DOWN})))
+    run.injections[4] = Injection(
+        4,
+        20 * S,
+        "replies are dropped",
+        21 * S,
+        (*run.injections[4].effects, Effect(FLOWS["E"], frozenset({Symptom.LOSS_DOWN}))),
     )
-    run.deeds.append(Dropped(FLOWS["E"], 20 * S, DOWN, "fault"))
+    run.packets.append(Dropped(FLOWS["E"], 20 * S, DOWN, "fault"))
     run.events.append(lost("E", 20 * S, 1))
     run.summaries["E"] = summary("E", Losses(unknown=1), duplicate=1, reordered=2)
     assert run.findings().passed
@@ -489,10 +501,11 @@ def test_losses_may_be_of_unknown_direction_where_duplicates_blur_the_count() ->
 
 def test_losses_may_be_of_unknown_direction_where_the_address_changes() -> None:
     run = Run()
-    run.deals[1] = replace(
-        run.deals[1], effects=(replace(run.deals[1].effects[0], must=frozenset({Kind.REFLEXIVE_IP, Sign.LOSS_DOWN})),)
+    run.injections[1] = replace(
+        run.injections[1],
+        effects=(replace(run.injections[1].effects[0], must=frozenset({Kind.REFLEXIVE_IP, Symptom.LOSS_DOWN})),),
     )
-    run.deeds.append(Dropped(FLOWS["A"], 5 * S, DOWN, "fault"))
+    run.packets.append(Dropped(FLOWS["A"], 5 * S, DOWN, "fault"))
     run.events.append(lost("A", 5 * S, 1))
     run.summaries["A"] = summary("A", Losses(unknown=1))
     assert run.findings().passed
@@ -500,7 +513,9 @@ def test_losses_may_be_of_unknown_direction_where_the_address_changes() -> None:
 
 def test_a_wanted_red_is_no_flaw() -> None:
     run = Run()
-    run.deals[3] = Deal("a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Sign.OUTAGE, Sign.LOSS_UP})),))
+    run.injections[3] = Injection(
+        3, 15 * S, "a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})),)
+    )
     run.events.append(OutageStarted(16 * S, "C", 150, 15 * S, None))
     findings = run.findings()
     assert findings.passed
@@ -509,14 +524,14 @@ def test_a_wanted_red_is_no_flaw() -> None:
 
 def common_run(*losses: Losses) -> Findings:
     """A fault that hits whom it hits: some session must see a loss, and any may."""
-    ledger = Ledger([Mtu(at_ns=10 * S)])
-    ledger.inject(1, 10 * S, Deal("done", 1 << 62, some=frozenset({Sign.LOSS_UP}), may=LOST))
+    record = LabRecord([Mtu(at_ns=10 * S)])
+    record.inject(Injection(1, 10 * S, "done", 1 << 62, must_somewhere=frozenset({Symptom.LOSS_UP}), may=LOST))
     for name, lost_by in zip(FLOWS, losses, strict=False):
-        ledger.observe(SessionStarted(0, name, FLOWS[name]))
+        record.feed(SessionStarted(0, name, FLOWS[name]))
         for number in range(lost_by.total):
-            ledger.record(Dropped(FLOWS[name], 11 * S + number, UP, "mtu"))
-        ledger.observe(summary(name, lost_by))
-    return compare(ledger)
+            record.log_packet(Dropped(FLOWS[name], 11 * S + number, UP, "mtu"))
+        record.feed(summary(name, lost_by))
+    return compare(record)
 
 
 def test_a_fault_that_hits_whom_it_hits_must_show_somewhere() -> None:
@@ -528,6 +543,6 @@ def test_a_fault_that_hits_whom_it_hits_must_show_somewhere() -> None:
 
 
 def test_a_quiet_fault_must_show_nowhere() -> None:
-    ledger = Ledger([PodAdded(at_ns=10 * S)])
-    ledger.inject(1, 10 * S, Deal("a pod joins", 10 * S, quiet=True))
-    assert compare(ledger).rows == (Row(1, "pod-added", "a pod joins", PodAdded.expects, "nothing", ()),)
+    record = LabRecord([PodAdded(at_ns=10 * S)])
+    record.inject(Injection(1, 10 * S, "a pod joins", 10 * S, unobservable=True))
+    assert compare(record).rows == (Row(1, "pod-added", "a pod joins", PodAdded.expects, "nothing", ()),)

@@ -19,8 +19,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.lab.control_plane import ANSWER_NS, CONFIRM_NS, ControlPlane
-from affinity_tester.lab.parts import Pod
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.model import Pod
+from affinity_tester.lab.network import NetworkModel
 from pools import ChangesChecker
 
 MS = 1_000_000
@@ -41,13 +41,13 @@ class Lab:
         self.told: list[Event] = []
         self.changes = ChangesChecker()
         self.changed: list[int] = []
-        self.path = NetworkPath(seed=1, record=lambda _deed: None)
-        self.path.add_node("node-1", "127.1.0.1")
-        self.path.add_pod(POD)
+        self.network = NetworkModel(seed=1, log=lambda _deed: None)
+        self.network.ingress.add_node("node-1", "127.1.0.1")
+        self.network.add_pod(POD)
         self.control = ControlPlane(
-            self.path, self.told.append, one_item_ns=ONE_ITEM_NS, watch_ns=watch_ns, changed=self.changed.append
+            self.network, self.told.append, one_item_ns=ONE_ITEM_NS, watch_ns=watch_ns, changed=self.changed.append
         )
-        self.control.begin(0)
+        self.control.start_watch(0)
         assert self.new() == [NodeAddresses(0, NODES), PoolObserved(0, 0, 0, pool(ENDPOINT), asked_ns=0)]
 
     def new(self) -> list[Event]:
@@ -55,8 +55,8 @@ class Lab:
         return told
 
     def leaving(self, now_ns: int) -> None:
-        self.path.set_conditions("a", ready=False, serving=True, terminating=True)
-        self.control.look(now_ns)
+        self.network.set_conditions("a", ready=False, serving=True, terminating=True)
+        self.control.publish(now_ns)
 
     def pass_time(self, from_ns: int, to_ns: int) -> None:
         for now_ns in range(from_ns, to_ns + 1, 20 * MS):
@@ -69,7 +69,7 @@ def pool(*endpoints: Endpoint) -> PoolSnapshot:
 
 def test_the_watch_tells_what_differs_and_no_more_and_when_it_may_have_happened() -> None:
     lab = Lab()
-    lab.control.look(2)
+    lab.control.publish(2)
     assert lab.new() == []
     lab.leaving(3)
     assert lab.new() == [PoolObserved(3, 0, 3, pool(LEAVING))]
@@ -98,8 +98,8 @@ def test_a_list_of_one_item_narrows_when_a_change_happened() -> None:
 def test_a_late_watch_is_overtaken_by_a_whole_list_and_tells_nothing_twice() -> None:
     lab = Lab(watch_ns=2 * S)
     lab.leaving(100 * MS)
-    lab.control.tell(ClusterEvent(0, ClusterSubject.NODE, "node-1", ClusterAction.CORDONED))
-    lab.control.look(100 * MS)
+    lab.control.add_cluster_event(ClusterEvent(0, ClusterSubject.NODE, "node-1", ClusterAction.CORDONED))
+    lab.control.publish(100 * MS)
     lab.pass_time(100 * MS, 3 * S)
     told = [event for event in lab.new() if not isinstance(event, ApiServerAnswered | PoolConfirmed)]
     assert told == [
@@ -114,8 +114,8 @@ def test_what_a_list_of_one_item_shows_first_counts_for_the_change_after_it() ->
     lab = Lab(watch_ns=60 * MS)
     lab.leaving(390 * MS)
     lab.pass_time(400 * MS, 460 * MS)
-    lab.path.remove_pod("a")
-    lab.control.look(470 * MS)
+    lab.network.remove_pod("a")
+    lab.control.publish(470 * MS)
     lab.pass_time(480 * MS, 540 * MS)
     assert [event for event in lab.new() if isinstance(event, PoolObserved)] == [
         PoolObserved(460 * MS, 0, 460 * MS, pool(LEAVING)),
@@ -139,10 +139,10 @@ def test_a_server_that_stalls_answers_and_tells_everything_at_the_end_of_it() ->
 
 def test_cluster_events_come_before_the_pool_they_change() -> None:
     lab = Lab()
-    lab.control.tell(ClusterEvent(0, ClusterSubject.NODE, "node-2", ClusterAction.ADDED))
+    lab.control.add_cluster_event(ClusterEvent(0, ClusterSubject.NODE, "node-2", ClusterAction.ADDED))
     assert lab.new() == []
-    lab.path.add_node("node-2", "127.1.0.2")
-    lab.control.look(2)
+    lab.network.ingress.add_node("node-2", "127.1.0.2")
+    lab.control.publish(2)
     assert lab.new() == [
         ClusterEvent(2, ClusterSubject.NODE, "node-2", ClusterAction.ADDED),
         NodeAddresses(2, (*NODES, ("127.1.0.2", "node-2"))),
@@ -153,13 +153,13 @@ def test_nothing_is_told_while_the_api_server_is_gone_and_then_what_may_have_cha
     lab = Lab()
     lab.pass_time(0, 540 * MS)
     lab.new()
-    lab.control.leave(7 * S)
-    lab.path.remove_pod("a")
-    lab.control.tell(ClusterEvent(0, ClusterSubject.NODE, "node-1", ClusterAction.NOT_READY))
-    lab.control.look(8 * S)
-    lab.path.add_node("node-2", "127.1.0.2")
+    lab.control.disconnect(7 * S)
+    lab.network.remove_pod("a")
+    lab.control.add_cluster_event(ClusterEvent(0, ClusterSubject.NODE, "node-1", ClusterAction.NOT_READY))
+    lab.control.publish(8 * S)
+    lab.network.ingress.add_node("node-2", "127.1.0.2")
     lab.pass_time(8 * S, 9 * S)
-    lab.control.come_back(10 * S)
+    lab.control.reconnect(10 * S)
     assert lab.new() == [
         PoolUnobserved(7 * S, 500 * MS, "the API server does not answer"),
         PoolObserved(10 * S, 500 * MS, 10 * S, pool(), asked_ns=10 * S),
@@ -182,17 +182,17 @@ def test_no_change_is_ever_dated_where_it_did_not_happen(steps: list[tuple[str, 
     for what, size_ns in [*steps, ("back", 1), ("pass", 6 * S)]:
         if what == "change":
             count += 1
-            lab.path.add_pod(Pod(name=f"p{count}", node="n", address=POD.address, instance=bytes(8)))
-            lab.control.look(now_ns)
+            lab.network.add_pod(Pod(name=f"p{count}", node="n", address=POD.address, instance=bytes(8)))
+            lab.control.publish(now_ns)
             states.append((now_ns, PoolSnapshot(states[-1][1].endpoints | {endpoint(f"p{count}")}, SPEC)))
         elif what == "stall":
             lab.control.stall(now_ns, size_ns)
         elif what == "leave" and not away:
             away = True
-            lab.control.leave(now_ns)
+            lab.control.disconnect(now_ns)
         elif away:
             away = False
-            lab.control.come_back(now_ns)
+            lab.control.reconnect(now_ns)
         for at_ns in range(now_ns, now_ns + size_ns, 20 * MS):
             lab.control.advance(at_ns)
         now_ns += size_ns

@@ -7,8 +7,17 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Deed, Direction, Dropped, Duplicated, Rerouted
-from affinity_tester.lab.fault import FOREVER_NS, VIOLATION, Bench, Deal, Effect, Family, Judged, Sign
+from affinity_tester.lab.fault import (
+    FOREVER_NS,
+    VIOLATION,
+    Effect,
+    Family,
+    Fault,
+    FaultContext,
+    Injection,
+    Judged,
+    Symptom,
+)
 from affinity_tester.lab.faults import (
     FAULTS,
     Blackout,
@@ -28,10 +37,11 @@ from affinity_tester.lab.faults import (
     PortRewrite,
     StuckFlows,
 )
-from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.model import Affinity, Pod, Policy
+from affinity_tester.lab.network import NetworkModel
+from affinity_tester.lab.packet_log import Direction, Dropped, Duplicated, PacketEvent, Rerouted
 from affinity_tester.lab.parameter import parameters
-from affinity_tester.lab.parts import Affinity, Pod, Policy
-from affinity_tester.lab.path import NetworkPath
 
 S = 1_000_000_000
 CLIENTS = [TransportAddress("127.0.0.1", 40_000 + number) for number in range(10)]
@@ -41,36 +51,44 @@ class Lab:
     def __init__(
         self, seed: int = 1, policy: Policy = Policy.CLUSTER, affinity: Affinity = Affinity.NONE, outside: bool = False
     ) -> None:
-        self.deeds: list[Deed] = []
-        self.path = NetworkPath(seed=seed, record=self.deeds.append, policy=policy, affinity=affinity)
-        self.mangler = Mangler(self.deeds.append)
-        self.bench = Bench(self.path, self.mangler, seed)
+        self.packets: list[PacketEvent] = []
+        self.network = NetworkModel(seed=seed, log=self.packets.append, policy=policy, affinity=affinity)
+        self.impairments = Impairments(self.packets.append)
+        self.context = FaultContext(self.network, self.impairments, seed)
         for number in (1, 2, 3, 4) if outside else (1, 2, 3):
             address = TransportAddress(f"127.2.0.{number}", 3478)
-            self.path.add_node(f"node-{number}", f"127.1.0.{number}", hashed=number < 4)
-            self.path.add_pod(
+            self.network.ingress.add_node(f"node-{number}", f"127.1.0.{number}", hashed=number < 4)
+            self.network.add_pod(
                 Pod(name=f"pod-{number}", node=f"node-{number}", address=address, instance=bytes([number] * 8))
             )
         self.send(0)
 
+    def inject(self, fault: Fault, number: int, at_ns: int) -> Injection:
+        return fault.inject(self.context.of(fault, number, at_ns))
+
+    def choose(self, count: int, family: Family, number: int) -> tuple[TransportAddress, ...]:
+        return self.context.of(Mtu(at_ns=S), number, S).choose(count, family)
+
     def send(self, now_ns: int) -> None:
         for client in CLIENTS:
-            self.path.forward(client, now_ns)
+            self.network.forward(client, now_ns)
 
     def moved(self) -> dict[TransportAddress, tuple[Kind, ...]]:
-        return {deed.flow: deed.kinds for deed in self.deeds if isinstance(deed, Rerouted)}
+        return {packet.flow: packet.kinds for packet in self.packets if isinstance(packet, Rerouted)}
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.5, 5), (0.25, 3), (0.01, 1), (1.0, 10)])
 def test_a_joining_node_takes_its_fraction_and_at_least_one(fraction: float, count: int) -> None:
     lab = Lab()
-    deal = NodeRehash(at_ns=S, fraction=fraction).inject(lab.bench, 1, S)
+    injection = lab.inject(NodeRehash(at_ns=S, fraction=fraction), 1, S)
     lab.send(2 * S)
     may = frozenset({Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
-    assert deal.text == f'node "node-4" (127.1.0.4) joins the balancer: {count} of 10 flows rehashed to it'
-    assert deal.until_ns == S
-    assert deal.effects == tuple(Effect(flow, frozenset({Kind.REFLEXIVE_IP}), may, VIOLATION) for flow in lab.moved())
-    assert len(deal.effects) == count
+    assert injection.text == f'node "node-4" (127.1.0.4) joins the balancer: {count} of 10 flows rehashed to it'
+    assert injection.until_ns == S
+    assert injection.effects == tuple(
+        Effect(flow, frozenset({Kind.REFLEXIVE_IP}), may, VIOLATION) for flow in lab.moved()
+    )
+    assert len(injection.effects) == count
     for kinds in lab.moved().values():
         assert Kind.REFLEXIVE_IP in kinds
         assert set(kinds) <= may | {Kind.REFLEXIVE_IP}
@@ -78,69 +96,69 @@ def test_a_joining_node_takes_its_fraction_and_at_least_one(fraction: float, cou
 
 def test_a_second_node_joins_under_the_next_name() -> None:
     lab = Lab()
-    NodeRehash(at_ns=S).inject(lab.bench, 1, S)
-    assert NodeRehash(at_ns=S).inject(lab.bench, 2, S).text.startswith('node "node-5" (127.1.0.5) joins')
+    lab.inject(NodeRehash(at_ns=S), 1, S)
+    assert lab.inject(NodeRehash(at_ns=S), 2, S).text.startswith('node "node-5" (127.1.0.5) joins')
 
 
 def test_ports_are_rewritten_of_the_chosen_flows_alone() -> None:
     lab = Lab()
-    deal = PortRewrite(at_ns=S, sessions=3).inject(lab.bench, 1, S)
+    injection = lab.inject(PortRewrite(at_ns=S, sessions=3), 1, S)
     lab.send(2 * S)
-    assert deal.text == "the source port of 3 flows is rewritten"
-    assert [effect.must for effect in deal.effects] == [{Kind.REFLEXIVE_PORT}] * 3
-    assert lab.moved() == {effect.flow: (Kind.REFLEXIVE_PORT,) for effect in deal.effects}
+    assert injection.text == "the source port of 3 flows is rewritten"
+    assert [effect.must for effect in injection.effects] == [{Kind.REFLEXIVE_PORT}] * 3
+    assert lab.moved() == {effect.flow: (Kind.REFLEXIVE_PORT,) for effect in injection.effects}
 
 
 def test_faults_of_a_family_choose_different_flows_while_there_are_any() -> None:
-    bench = Lab().bench
-    first, second, third = (set(bench.choose(4, Family.PACKETS, number)) for number in range(3))
+    lab = Lab()
+    first, second, third = (set(lab.choose(4, Family.PACKETS, number)) for number in range(3))
     assert not first & second
     assert len(third - first - second) == 2
-    assert len(bench.choose(4, Family.WAY, 4)) == 4
-    assert len(bench.choose(99, Family.WAY, 5)) == 10
+    assert len(lab.choose(4, Family.ROUTING, 4)) == 4
+    assert len(lab.choose(99, Family.ROUTING, 5)) == 10
 
 
 def test_a_seed_repeats_the_choice() -> None:
-    assert Lab(5).bench.choose(4, Family.WAY, "x") == Lab(5).bench.choose(4, Family.WAY, "x")
-    assert Lab(5).bench.choose(4, Family.WAY, "x") != Lab(6).bench.choose(4, Family.WAY, "x")
+    assert Lab(5).choose(4, Family.ROUTING, 1) == Lab(5).choose(4, Family.ROUTING, 1)
+    assert Lab(5).choose(4, Family.ROUTING, 1) != Lab(6).choose(4, Family.ROUTING, 1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "direction", "sign", "text"),
+    ("kind", "direction", "symptom", "text"),
     [
-        (LossUp, Direction.UP, Sign.LOSS_UP, "100 % of the probes of 2 flows are dropped for 500 ms"),
-        (LossDown, Direction.DOWN, Sign.LOSS_DOWN, "100 % of the replies of 2 flows are dropped for 500 ms"),
+        (LossUp, Direction.UP, Symptom.LOSS_UP, "100 % of the probes of 2 flows are dropped for 500 ms"),
+        (LossDown, Direction.DOWN, Symptom.LOSS_DOWN, "100 % of the replies of 2 flows are dropped for 500 ms"),
     ],
 )
 def test_a_loss_burst_drops_one_way_for_its_time(
-    kind: type[LossUp | LossDown], direction: Direction, sign: Sign, text: str
+    kind: type[LossUp | LossDown], direction: Direction, symptom: Symptom, text: str
 ) -> None:
     lab = Lab()
-    deal = kind(at_ns=S, sessions=2, for_ns=S // 2).inject(lab.bench, 1, S)
-    victims = {effect.flow for effect in deal.effects}
-    assert (deal.text, deal.until_ns) == (text, S + S // 2)
-    assert [effect.must for effect in deal.effects] == [{sign}] * 2
+    injection = lab.inject(kind(at_ns=S, sessions=2, for_ns=S // 2), 1, S)
+    session_count = {effect.flow for effect in injection.effects}
+    assert (injection.text, injection.until_ns) == (text, S + S // 2)
+    assert [effect.must for effect in injection.effects] == [{symptom}] * 2
     for client in CLIENTS:
-        assert {way: lab.mangler.fates(way, client, S) for way in Direction} == {
-            way: () if way is direction and client in victims else (0,) for way in Direction
+        assert {way: lab.impairments.delays(way, client, S) for way in Direction} == {
+            way: () if way is direction and client in session_count else (0,) for way in Direction
         }
-    assert {lab.mangler.fates(direction, client, deal.until_ns) for client in CLIENTS} == {(0,)}
-    assert lab.deeds == [Dropped(client, S, direction, "fault") for client in CLIENTS if client in victims]
+    assert {lab.impairments.delays(direction, client, injection.until_ns) for client in CLIENTS} == {(0,)}
+    assert lab.packets == [Dropped(client, S, direction, "fault") for client in CLIENTS if client in session_count]
 
 
 def test_replies_are_duplicated_and_held_back() -> None:
     lab = Lab()
-    deal = DuplicateReorder(at_ns=S, probability=0.5).inject(lab.bench, 1, S)
-    assert deal.text == (
+    injection = lab.inject(DuplicateReorder(at_ns=S, probability=0.5), 1, S)
+    assert injection.text == (
         "50 % of the replies of 1 flow are duplicated, and 50 % of the copies are held back by 250 ms, for 1 s"
     )
-    (effect,) = deal.effects
-    assert effect.must == {Sign.DUPLICATES, Sign.REORDERING}
-    fates = {lab.mangler.fates(Direction.DOWN, effect.flow, S) for _ in range(200)}
+    (effect,) = injection.effects
+    assert effect.must == {Symptom.DUPLICATES, Symptom.REORDERING}
+    delays = {lab.impairments.delays(Direction.DOWN, effect.flow, S) for _ in range(200)}
     held = 250_000_000
-    assert fates == {(0,), (held,), (0, 0), (0, held), (held, 0), (held, held)}
-    assert any(isinstance(deed, Duplicated) for deed in lab.deeds)
-    assert lab.mangler.fates(Direction.UP, effect.flow, S) == (0,)
+    assert delays == {(0,), (held,), (0, 0), (0, held), (held, 0), (held, held)}
+    assert any(isinstance(packet, Duplicated) for packet in lab.packets)
+    assert lab.impairments.delays(Direction.UP, effect.flow, S) == (0,)
 
 
 def test_every_fault_is_registered_under_its_name_and_says_what_it_does() -> None:
@@ -164,74 +182,78 @@ def test_a_wipe_hits_the_flows_of_one_node_as_real_proxies_were_measured_to(
     policy: Policy, affinity: Affinity, must: set[Kind], seen: set[Kind]
 ) -> None:
     lab = Lab(policy=policy, affinity=affinity)
-    deal = FlowWipe(at_ns=S).inject(lab.bench, 1, S)
+    injection = lab.inject(FlowWipe(at_ns=S), 1, S)
     lab.send(2 * S)
-    victims = {effect.flow for effect in deal.effects}
-    homes = {flow: lab.path.node_of(flow) for flow in CLIENTS}
-    assert len({homes[flow] for flow in victims}) == 1
-    assert victims == {flow for flow, node in homes.items() if node == homes[next(iter(victims))]}
-    assert all(effect.must == must for effect in deal.effects)
-    assert all(set(kinds) <= effect.allowed for effect in deal.effects for kinds in [lab.moved().get(effect.flow, ())])
+    session_count = {effect.flow for effect in injection.effects}
+    homes = {flow: lab.network.ingress.node_of(flow) for flow in CLIENTS}
+    assert len({homes[flow] for flow in session_count}) == 1
+    assert session_count == {flow for flow, node in homes.items() if node == homes[next(iter(session_count))]}
+    assert all(effect.must == must for effect in injection.effects)
+    assert all(
+        set(kinds) <= effect.allowed for effect in injection.effects for kinds in [lab.moved().get(effect.flow, ())]
+    )
     kinds = {kind for moved in lab.moved().values() for kind in moved} - {Kind.NODE, Kind.INSTANCE}
     assert kinds == seen
-    assert set(lab.moved()) == (victims if must else set())
+    assert set(lab.moved()) == (session_count if must else set())
 
 
 def test_a_waiting_node_joins_under_policy_local_and_the_address_stays() -> None:
     lab = Lab(policy=Policy.LOCAL, outside=True)
-    deal = NodeRehash(at_ns=S, fraction=0.5).inject(lab.bench, 1, S)
+    injection = lab.inject(NodeRehash(at_ns=S, fraction=0.5), 1, S)
     lab.send(2 * S)
-    assert deal.text == 'node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it'
-    assert lab.moved() == {effect.flow: (Kind.POD, Kind.NODE, Kind.INSTANCE) for effect in deal.effects}
-    assert [effect.must for effect in deal.effects] == [{Kind.NODE}] * 5
+    assert injection.text == 'node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows rehashed to it'
+    assert lab.moved() == {effect.flow: (Kind.POD, Kind.NODE, Kind.INSTANCE) for effect in injection.effects}
+    assert [effect.must for effect in injection.effects] == [{Kind.NODE}] * 5
 
 
 def test_flows_expire_between_probes_that_are_farther_apart_than_the_timeout() -> None:
     lab = Lab()
-    deal = IdleExpiry(at_ns=S, timeout_ns=S).inject(lab.bench, 1, S)
+    injection = lab.inject(IdleExpiry(at_ns=S, timeout_ns=S), 1, S)
     lab.send(S)
     assert lab.moved() == {}
     lab.send(3 * S)
-    assert set(lab.moved()) == set(CLIENTS) == {effect.flow for effect in deal.effects}
-    assert {effect.judged for effect in deal.effects} == {Judged(Judgement.IDLE)}
+    assert set(lab.moved()) == set(CLIENTS) == {effect.flow for effect in injection.effects}
+    assert {effect.changes_judged for effect in injection.effects} == {Judged(Judgement.IDLE)}
 
 
 def test_the_clients_nat_gives_all_flows_one_new_ip_and_keeps_their_pods() -> None:
     lab = Lab(policy=Policy.LOCAL)
-    deal = ClientNat(at_ns=S).inject(lab.bench, 1, S)
+    injection = lab.inject(ClientNat(at_ns=S), 1, S)
     lab.send(2 * S)
-    assert {effect.flow for effect in deal.effects} == set(CLIENTS)
+    assert {effect.flow for effect in injection.effects} == set(CLIENTS)
     assert lab.moved() == dict.fromkeys(CLIENTS, (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT))
-    assert {deed.after.reflexive.ip for deed in lab.deeds if isinstance(deed, Rerouted) and deed.after.reflexive} == {
-        "127.4.0.1"
-    }
+    assert {
+        packet.after.reflexive.ip for packet in lab.packets if isinstance(packet, Rerouted) and packet.after.reflexive
+    } == {"127.4.0.1"}
 
 
 def test_a_small_mtu_drops_large_probes_alone() -> None:
     lab = Lab()
-    deal = Mtu(at_ns=S, limit=1200).inject(lab.bench, 1, S)
-    assert (deal.some, deal.effects) == ({Sign.LOSS_UP}, ())
-    assert [lab.mangler.fates(Direction.UP, CLIENTS[0], 2 * S, size) for size in (288, 1204)] == [(0,), ()]
+    injection = lab.inject(Mtu(at_ns=S, limit=1200), 1, S)
+    assert (injection.must_somewhere, injection.effects) == ({Symptom.LOSS_UP}, ())
+    assert [lab.impairments.delays(Direction.UP, CLIENTS[0], 2 * S, size) for size in (288, 1204)] == [(0,), ()]
 
 
 def test_first_packets_race_from_the_start() -> None:
     lab = Lab()
     fault = FirstPacketRace(probability=1.0)
     assert (fault.at_ns, fault.from_start) == (0, True)
-    fault.inject(lab.bench, 1, 0)
-    assert [lab.mangler.fates(Direction.UP, CLIENTS[0], S) for _ in range(2)] == [(), (0,)]
+    lab.inject(fault, 1, 0)
+    assert [lab.impairments.delays(Direction.UP, CLIENTS[0], S) for _ in range(2)] == [(), (0,)]
 
 
 def test_victims_are_sessions_and_never_the_clients_canaries() -> None:
     lab = Lab()
-    lab.bench.clients.update(CLIENTS[:3])
-    assert set(lab.bench.choose(10, Family.WAY, "x")) == set(CLIENTS[:3])
-    assert sorted(flow for flows in lab.bench.flows_by_pod().values() for flow in flows) == CLIENTS[:3]
+    lab.context.clients.update(CLIENTS[:3])
+    assert set(lab.choose(10, Family.ROUTING, 1)) == set(CLIENTS[:3])
+    assert sorted(flow for flows in lab.context.flows_by_pod().values() for flow in flows) == CLIENTS[:3]
 
 
 def test_where_nothing_can_be_done_a_fault_says_so() -> None:
     lab = Lab()
-    assert DeadTarget(at_ns=S).inject(lab.bench, 1, S) == Deal("every node has a pod: none can die without the pool", S)
+    assert lab.inject(DeadTarget(at_ns=S), 1, S) == Injection(
+        1, S, "every node has a pod: none can die without the pool", S
+    )
 
 
 def test_times_scale_but_for_what_the_network_takes() -> None:
@@ -244,37 +266,37 @@ def test_times_scale_but_for_what_the_network_takes() -> None:
 
 
 def drops(lab: Lab) -> set[tuple[TransportAddress, str]]:
-    return {(deed.flow, deed.reason) for deed in lab.deeds if isinstance(deed, Dropped)}
+    return {(packet.flow, packet.reason) for packet in lab.packets if isinstance(packet, Dropped)}
 
 
 def test_a_pod_that_hangs_to_the_end_swallows_its_flows_and_stays_ready() -> None:
     lab = Lab()
-    held = lab.bench.flows_by_pod()
+    held = lab.context.flows_by_pod()
     pod = max(held, key=lambda name: len(held[name]))
-    deal = HungPod(at_ns=S).inject(lab.bench, 1, S)
+    injection = lab.inject(HungPod(at_ns=S), 1, S)
     lab.send(2 * S)
-    assert deal.text == f'pod "{pod}" hangs from now on, and its endpoint stays ready: {len(held[pod])} flows'
-    assert deal.until_ns == FOREVER_NS
+    assert injection.text == f'pod "{pod}" hangs from now on, and its endpoint stays ready: {len(held[pod])} flows'
+    assert injection.until_ns == FOREVER_NS
     assert drops(lab) == {(flow, "dead-pod") for flow in held[pod]}
-    assert {effect.flow for effect in deal.effects} == set(held[pod])
-    for effect in deal.effects:
-        assert effect.must == {Sign.OUTAGE, Sign.LOSS_UP}
-        assert effect.silent == {Judgement.POD_SILENT, Judgement.UNKNOWN}
-    assert lab.path.pods[pod].ready
-    assert lab.path.pods[pod].serving
+    assert {effect.flow for effect in injection.effects} == set(held[pod])
+    for effect in injection.effects:
+        assert effect.must == {Symptom.OUTAGE, Symptom.LOSS_UP}
+        assert effect.outages_judged == {Judgement.POD_SILENT, Judgement.UNKNOWN}
+    assert lab.network.pods[pod].ready
+    assert lab.network.pods[pod].serving
 
 
 def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
     lab = Lab()
-    deal = StuckFlows(at_ns=S, sessions=4).inject(lab.bench, 1, S)
+    injection = lab.inject(StuckFlows(at_ns=S, sessions=4), 1, S)
     lab.send(2 * S)
-    victims = {effect.flow for effect in deal.effects}
-    assert deal.text == "4 flows of 10 have a stale entry that leads nowhere"
-    assert drops(lab) == {(flow, "stale-entry") for flow in victims}
-    assert len(victims) == 4
-    assert lab.path.forward(TransportAddress("127.0.0.1", 50_000), 2 * S) is not None
+    session_count = {effect.flow for effect in injection.effects}
+    assert injection.text == "4 flows of 10 have a stale entry that leads nowhere"
+    assert drops(lab) == {(flow, "stale-entry") for flow in session_count}
+    assert len(session_count) == 4
+    assert lab.network.forward(TransportAddress("127.0.0.1", 50_000), 2 * S) is not None
     lab = Lab()
-    everything = StuckFlows(at_ns=S).inject(lab.bench, 1, S)
+    everything = lab.inject(StuckFlows(at_ns=S), 1, S)
     assert {effect.flow for effect in everything.effects} == set(CLIENTS)
 
 
@@ -287,12 +309,12 @@ def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
 )
 def test_in_a_blackout_nothing_passes_canaries_neither(fault: Blackout, until_ns: int, text: str) -> None:
     lab = Lab()
-    deal = fault.inject(lab.bench, 1, S)
-    assert (deal.text, deal.until_ns, deal.dark_ns) == (text, until_ns, until_ns - S)
+    injection = lab.inject(fault, 1, S)
+    assert (injection.text, injection.until_ns, injection.blackout_ns) == (text, until_ns, until_ns - S)
     canary = TransportAddress("127.0.0.1", 50_000)
-    assert {lab.mangler.fates(Direction.UP, flow, until_ns - 1) for flow in (*CLIENTS, canary)} == {()}
-    assert {lab.mangler.fates(Direction.UP, flow, until_ns) for flow in (*CLIENTS, canary)} == {(0,)}
-    assert {effect.flow for effect in deal.effects} == set(CLIENTS)
+    assert {lab.impairments.delays(Direction.UP, flow, until_ns - 1) for flow in (*CLIENTS, canary)} == {()}
+    assert {lab.impairments.delays(Direction.UP, flow, until_ns) for flow in (*CLIENTS, canary)} == {(0,)}
+    assert {effect.flow for effect in injection.effects} == set(CLIENTS)
 
 
 def test_optional_ends_scale_and_the_new_times_too() -> None:

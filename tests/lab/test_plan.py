@@ -18,16 +18,16 @@ from affinity_tester.lab.faults import (
     PodDeleted,
     PortRewrite,
 )
-from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import found, load, parse, shipped
+from affinity_tester.lab.plan_file import builtin, load_file, load_plan, parse
 
 S = 1_000_000_000
 MS = 1_000_000
 
 
 def test_the_demos_plan() -> None:
-    assert shipped("demo") == Plan(
+    assert builtin("demo") == Plan(
         seed=20,
         duration_ns=32 * S,
         sessions=10,
@@ -173,7 +173,7 @@ def test_a_mistake_is_named_with_its_line_and_what_is_allowed(text: str, message
 
 
 def test_a_plan_in_another_time() -> None:
-    plan = shipped("demo").lasting(16 * S)
+    plan = builtin("demo").scaled_to(16 * S)
     assert plan.duration_ns == 16 * S
     assert [(fault.at_ns, fault.lasts_ns) for fault in plan.faults] == [
         (2 * S, 0),
@@ -185,7 +185,7 @@ def test_a_plan_in_another_time() -> None:
         (14 * S, S),
     ]
     with pytest.raises(UserError) as error:
-        shipped("demo").lasting(2 * S)
+        builtin("demo").scaled_to(2 * S)
     assert str(error.value) == (
         "the plan does not fit into 2 s: node-rehash at 250 ms is too early: "
         "from 800 ms on every session has been answered"
@@ -195,14 +195,14 @@ def test_a_plan_in_another_time() -> None:
 def test_files(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     with pytest.raises(UserError) as error:
-        load(file)
+        load_file(file)
     assert str(error.value) == f"cannot read the plan {file}: No such file or directory"
     file.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError) as error:
-        load(file)
+        load_file(file)
     assert str(error.value) == f"the plan {file} is not UTF-8 text"
     file.write_text("seed: 3")
-    assert load(file) == Plan(seed=3)
+    assert load_file(file) == Plan(seed=3)
 
 
 def test_what_the_run_is_judged_by_is_part_of_the_plan() -> None:
@@ -222,5 +222,5 @@ def test_what_the_run_is_judged_by_is_part_of_the_plan() -> None:
 )
 def test_a_plan_that_is_not_there_is_said_with_those_that_are_like_it(name: str, hint: str) -> None:
     with pytest.raises(UserError) as told:
-        found(name)
+        load_plan(name)
     assert hint in str(told.value)

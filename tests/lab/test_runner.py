@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,12 +12,12 @@ import yaml
 import busy
 from affinity_tester.core.events import ChangeSeen, Event, Injected, PoolObserved, SessionStarted
 from affinity_tester.lab.compare import compare
-from affinity_tester.lab.deeds import Dropped
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.lab.lab_record import LabRecord
+from affinity_tester.lab.model import Affinity, Policy
+from affinity_tester.lab.packet_log import Dropped
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import parse
-from affinity_tester.lab.runner import run_plan
+from affinity_tester.lab.runner import open_lab
 
 PLAN = """
 sessions: 4
@@ -29,22 +30,35 @@ faults:
 """
 
 
+async def run_plan(
+    plan: Plan, record: LabRecord, emit: Callable[[Event], None], stop: asyncio.Event | None = None
+) -> None:
+    """Run a plan until its time is over, or `stop` ends it; the record gets every event, and then `emit`."""
+
+    def feed(event: Event) -> None:
+        record.feed(event)
+        emit(event)
+
+    async with open_lab(plan, record, feed) as lab:
+        await lab.run(stop or asyncio.Event(), asyncio.Event())
+
+
 @pytest.mark.busy
 @pytest.mark.parametrize(("policy", "affinity"), [(Policy.LOCAL, Affinity.NONE), (Policy.CLUSTER, Affinity.CLIENT_IP)])
 async def test_a_fault_is_seen_under_each_kind_of_service(policy: Policy, affinity: Affinity) -> None:
     plan = parse(PLAN.format(policy=policy, affinity=affinity), "x")
-    ledger = Ledger(plan.faults)
+    record = LabRecord(plan.faults)
     events: list[Event] = []
-    await run_plan(plan, ledger, events.append, asyncio.Event(), asyncio.Event())
-    busy.look_at_counts(ledger.total)
-    findings = compare(ledger)
+    await run_plan(plan, record, events.append)
+    busy.look_at_counts(record.total)
+    findings = compare(record)
     assert findings.passed, findings
     (injected,) = [event for event in events if isinstance(event, Injected)]
     changed = [event.session for event in events if isinstance(event, ChangeSeen)]
     assert sorted(changed) == sorted(injected.sessions)
     assert len(changed) == 2
     started = [event for event in events if isinstance(event, SessionStarted)]
-    assert [event.local for event in started] == [session.flow for session in ledger.sessions.values()]
+    assert [event.local for event in started] == [session.flow for session in record.sessions.values()]
 
 
 async def test_what_emit_raises_ends_the_run() -> None:
@@ -55,19 +69,19 @@ async def test_what_emit_raises_ends_the_run() -> None:
             raise ConnectionResetError("nobody reads this")
 
     with pytest.raises(ConnectionResetError, match="nobody reads this"):
-        await run_plan(plan, Ledger(plan.faults), emit, asyncio.Event(), asyncio.Event())
+        await run_plan(plan, LabRecord(plan.faults), emit)
 
 
 async def test_a_run_that_is_stopped_early_says_what_was_not_injected() -> None:
     plan = parse(PLAN.format(policy="Cluster", affinity="None"), "x")
-    ledger, stop = Ledger(plan.faults), asyncio.Event()
+    record, stop = LabRecord(plan.faults), asyncio.Event()
 
     def emit(event: Event) -> None:
         if isinstance(event, SessionStarted):
             stop.set()
 
-    await run_plan(plan, ledger, emit, stop, asyncio.Event())
-    assert [row.problems for row in compare(ledger).rows] == [("it was not injected",)]
+    await run_plan(plan, record, emit, stop)
+    assert [row.problems for row in compare(record).rows] == [("it was not injected",)]
 
 
 MODELS: dict[str, tuple[str, set[str]]] = {
@@ -116,30 +130,29 @@ class Done:
     """A run that is over."""
 
     plan: Plan
-    ledger: Ledger
+    record: LabRecord
     told: list[PoolObserved] = field(default_factory=list)
 
     def check(self, reasons: set[str]) -> None:
-        findings = compare(self.ledger)
+        findings = compare(self.record)
         problems = [problem for row in findings.rows for problem in row.problems if not problem.endswith(OUTAGES)]
         assert (problems, findings.unexpected) == ([], ())
-        deeds = [deed for deeds in self.ledger.deeds.values() for deed in deeds]
-        assert {deed.reason for deed in deeds if isinstance(deed, Dropped)} == reasons
-        assert bool(self.ledger.pool_ns) == any(fault.moves_pool for fault in self.plan.faults)
-        for at_ns in self.ledger.pool_ns:
+        packets = [packet for packets in self.record.packets.values() for packet in packets]
+        assert {packet.reason for packet in packets if isinstance(packet, Dropped)} == reasons
+        assert bool(self.record.pool_ns) == any(fault.moves_pool for fault in self.plan.faults)
+        for at_ns in self.record.pool_ns:
             assert any(event.since_ns <= at_ns <= event.until_ns for event in self.told), "each change is told"
 
 
 async def run(text: str) -> Done:
     plan = parse(yaml.safe_dump(COMMON | yaml.safe_load(text)), "x")
-    done = Done(plan, Ledger(plan.faults, plan.settle_ns))
+    done = Done(plan, LabRecord(plan.faults, plan.settle_ns))
 
     def emit(event: Event) -> None:
-        done.ledger.conclude(event)
         if isinstance(event, PoolObserved):
             done.told.append(event)
 
-    await run_plan(plan, done.ledger, emit, asyncio.Event(), asyncio.Event())
+    await run_plan(plan, done.record, emit)
     return done
 
 
@@ -162,7 +175,7 @@ async def test_a_client_that_stands_still_sees_a_pod_that_left_meanwhile_and_los
     """It has a process's time for itself: nothing else goes on beside it."""
     done = await run(SUSPENDED)
     done.check(set())
-    (changed_ns,) = done.ledger.pool_ns
+    (changed_ns,) = done.record.pool_ns
     (event,) = [event for event in done.told if event.asked_ns is None]
     assert event.until_ns - changed_ns >= 300_000_000, "the news is read late"
-    assert done.ledger.total.timer_misses >= 30
+    assert done.record.total.timer_misses >= 30

@@ -12,7 +12,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Counts, Event, RunSummary, SessionSummary
 from affinity_tester.net.addresses import bind_udp, bound_address
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import learn_source, open_probe_socket, receive
+from affinity_tester.net.probe_socket import local_source_for, open_probe_socket, receive
 from affinity_tester.net.resolve import Target
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -64,13 +64,15 @@ async def probed(
     address: TransportAddress,
     *,
     seconds: float | None = 0.5,
-    learn: Callable[[TransportAddress, int], str] = learn_source,
+    source_for: Callable[[TransportAddress, int], str] = local_source_for,
     **settings: Any,
 ) -> Told:
     """Run the client for some seconds, with a probe every 20 ms from each session unless it is told otherwise."""
     told = Told()
     given = {"interval_ns": 20 * MS, "duration_ns": None if seconds is None else int(seconds * NS_PER_S), **settings}
-    await run_client(ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event(), learn=learn)
+    await run_client(
+        ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event(), source_for=source_for
+    )
     return told
 
 

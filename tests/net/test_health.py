@@ -19,8 +19,8 @@ from affinity_tester.net.health import HealthServer
 
 
 @asynccontextmanager
-async def serving(*hosts: str, trouble: str = "", **times: float) -> AsyncIterator[HealthServer]:
-    server = await HealthServer.start(hosts or ("127.0.0.1",), 0, lambda: trouble, pytest.fail, **times)
+async def serving(*hosts: str, unhealthy_reason: str = "", **times: float) -> AsyncIterator[HealthServer]:
+    server = await HealthServer.start(hosts or ("127.0.0.1",), 0, lambda: unhealthy_reason, pytest.fail, **times)
     try:
         yield server
     finally:
@@ -79,7 +79,7 @@ async def test_a_head_has_no_body() -> None:
 
 
 async def test_trouble_is_said_and_takes_no_pod_out() -> None:
-    async with serving(trouble="worker 2 of 2 (process 7) has not answered for 2 s") as server:
+    async with serving(unhealthy_reason="worker 2 of 2 (process 7) has not answered for 2 s") as server:
         body = "worker 2 of 2 (process 7) has not answered for 2 s\n"
         assert await exchange(server, LIVEZ) == answer("503 Service Unavailable", body)
         assert await exchange(server, READYZ) == answer("200 OK", "ok\n")
@@ -231,7 +231,7 @@ async def test_a_machine_without_descriptors_is_told_once_and_tried_again(monkey
     assert server.refused == 5
     assert said == ["the health port cannot accept connections: Too many open files (ulimit -n)"]
     monkeypatch.setattr(health, "WARN_EVERY_S", 0)
-    server._note_refusal(OSError(errno.EMFILE, "Too many open files"))
+    server._count_refusal(OSError(errno.EMFILE, "Too many open files"))
     assert said[1:] == ["the health port cannot accept connections: Too many open files, 6 times so far (ulimit -n)"]
     await server.close()
 

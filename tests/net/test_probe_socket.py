@@ -23,8 +23,8 @@ from affinity_tester.net.limits import SPARE_DESCRIPTORS, raise_descriptor_limit
 from affinity_tester.net.probe_socket import (
     IcmpError,
     drop_count,
-    learn_source,
-    lost_guarantees,
+    local_source_for,
+    missing_capabilities,
     open_probe_socket,
     read_error_queue,
     receive,
@@ -114,7 +114,7 @@ def test_the_kernel_counts_what_a_full_buffer_drops(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_source_towards_loopback_is_loopback(host: str) -> None:
-    assert learn_source(TransportAddress(host, 9)) == host
+    assert local_source_for(TransportAddress(host, 9)) == host
 
 
 def test_no_route_and_no_descriptor_are_errors_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,13 +125,13 @@ def test_no_route_and_no_descriptor_are_errors_for_people(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(probe_socket.socket, "socket", refuse)
         with pytest.raises(UserError, match=rf"no route from this machine to 127.0.0.1:9 \({os.strerror(number)}\)"):
-            learn_source(TransportAddress("127.0.0.1", 9))
+            local_source_for(TransportAddress("127.0.0.1", 9))
 
 
 def test_another_platform_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lost_guarantees() == ()
+    assert missing_capabilities() == ()
     monkeypatch.setattr(probe_socket, "LINUX", False)
-    assert len(lost_guarantees()) == 3
+    assert len(missing_capabilities()) == 3
     with pair("127.0.0.1") as (probe, server, _):
         server.sendto(b"reply", probe.getsockname())
         wait_for(probe, select.POLLIN)

@@ -16,7 +16,7 @@ import pytest
 from running import MS, Told, probed
 
 from affinity_tester import __version__
-from affinity_tester.core import doubt, outages, tracker
+from affinity_tester.core import doubt
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -40,13 +40,16 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.session import outages, tracker
 from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
 from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
 from affinity_tester.errors import UserError
 from affinity_tester.net import client as client_module
+from affinity_tester.net import session_group as session_group_module
+from affinity_tester.net import unanswered as unanswered_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import learn_source
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import NS_PER_S, ClientSettings
@@ -127,8 +130,8 @@ async def test_a_run_tells_its_start_its_sessions_its_statistics_and_its_end(hos
         assert tick.delta == sum((s.delta for s in told.of(SessionStats) if s.at_ns == tick.at_ns), Counts())
 
 
-@pytest.mark.parametrize("every_session", [False, True])
-async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for(*, every_session: bool) -> None:
+@pytest.mark.parametrize("per_session_stats", [False, True])
+async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for(*, per_session_stats: bool) -> None:
     def flip(server: ScriptedServer, probe: Probe) -> None:
         # Sessions 0 to 3 change at every probe, every second one, every fourth, every eighth.
         period = 1 << probe.session if probe.session < 4 else 1 << 30
@@ -136,7 +139,7 @@ async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for
 
     async with scripted(flip) as server:
         told = await probed(
-            server.address, seconds=0.9, sessions=25, stats_interval_ns=600 * MS, every_session=every_session
+            server.address, seconds=0.9, sessions=25, stats_interval_ns=600 * MS, per_session_stats=per_session_stats
         )
     tick = told.only(StatsTick)
     lines = told.of(SessionStats)
@@ -144,7 +147,7 @@ async def test_of_many_sessions_only_the_worst_are_told_unless_all_are_asked_for
     for change in told[: told.index(lines[0])]:
         if isinstance(change, ChangeSeen):
             changed[change.session] = changed.get(change.session, 0) + 1
-    if every_session:
+    if per_session_stats:
         assert [line.session for line in lines] == [started.session for started in told.of(SessionStarted)]
     else:
         worst = sorted(changed, key=lambda name: -changed[name])[:3]
@@ -245,7 +248,7 @@ async def test_a_server_of_another_make_is_said_once_at_its_first_answer() -> No
 
 
 async def test_nothing_answered_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    monkeypatch.setattr(unanswered_module, "NO_REPLIES_NS", 300 * MS)
     monkeypatch.setattr(outages, "OUTAGE_NS", 300 * MS)  # the silence of all is no outage of one
     async with scripted(lambda *_: None) as server:
         told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
@@ -256,7 +259,7 @@ async def test_nothing_answered_is_said_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    monkeypatch.setattr(unanswered_module, "NO_REPLIES_NS", 300 * MS)
     threshold = 300 * MS
     async with scripted(lambda server, probe: server.reply(probe)) as unsigned:
         told = await probed(unsigned.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold, key=b"secret")
@@ -314,7 +317,7 @@ async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.M
 async def test_an_error_response_is_shown_and_the_key_named_where_it_may_be_the_cause(
     monkeypatch: pytest.MonkeyPatch, code: int, words: str, key: bytes | None, said: str
 ) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    monkeypatch.setattr(unanswered_module, "NO_REPLIES_NS", 300 * MS)
     body = ERROR_CODE.encode(ErrorCode(code, words))
 
     def refuse(server: ScriptedServer, probe: Probe) -> None:
@@ -328,7 +331,7 @@ async def test_an_error_response_is_shown_and_the_key_named_where_it_may_be_the_
 async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its record would have a run in it, and the retry would be refused."""
     opened = 0
-    really = client_module.open_probe_socket
+    really = session_group_module.open_probe_socket
 
     def refuse_the_third(*arguments: Any, **more: Any) -> socket.socket:
         nonlocal opened
@@ -337,7 +340,7 @@ async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyP
             raise OSError(24, os.strerror(24))
         return really(*arguments, **more)
 
-    monkeypatch.setattr(client_module, "open_probe_socket", refuse_the_third)
+    monkeypatch.setattr(session_group_module, "open_probe_socket", refuse_the_third)
     told: list[Event] = []
     settings = ClientSettings(sessions=3)
     with pytest.raises(UserError, match="too few file descriptors for 3 sessions"):
@@ -346,7 +349,7 @@ async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_silence_says_where_replies_come_from_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    monkeypatch.setattr(unanswered_module, "NO_REPLIES_NS", 300 * MS)
     others = [bind_udp(f"127.0.0.{number}", 0) for number in range(2, 7)]
 
     def elsewhere(server: ScriptedServer, probe: Probe) -> None:
@@ -365,7 +368,7 @@ async def test_a_silence_says_where_replies_come_from_instead(monkeypatch: pytes
 
 
 async def test_a_silence_says_that_sessions_get_each_other_s_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_NS", 300 * MS)
+    monkeypatch.setattr(unanswered_module, "NO_REPLIES_NS", 300 * MS)
     sources: dict[int, tuple[object, ...]] = {}
 
     def cross(server: ScriptedServer, probe: Probe) -> None:
@@ -411,7 +414,7 @@ async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.M
 async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "LONG_NS", 0)
+    monkeypatch.setattr(unanswered_module, "LONG_NS", 0)
     monkeypatch.setattr(client_module, "SWEEP_NS", 20 * MS)
     monkeypatch.setattr(doubt, "FIRST_NS", 600 * MS)
     monkeypatch.setattr(doubt, "APART_NS", 100 * MS)
@@ -481,17 +484,17 @@ async def test_a_long_stop_of_the_process_skips_its_rounds() -> None:
 async def test_a_change_of_the_clients_own_address_is_its_own_fault(now: str) -> None:
     first = True
 
-    def learn(target: TransportAddress, scope_id: int) -> str:
+    def source_for(target: TransportAddress, scope_id: int) -> str:
         nonlocal first
         if first:
             first = False
-            return learn_source(target, scope_id)
+            return local_source_for(target, scope_id)
         if now == "no route":
             raise UserError(now)
         return now
 
     async with scripted(lambda server, probe: server.reply(probe, f"pod-{probe.seq // 10}")) as server:
-        told = await probed(server.address, sessions=1, learn=learn)
+        told = await probed(server.address, sessions=1, source_for=source_for)
     assert told.of(ChangeSeen)
     fault = told.only(ClientFault)
     detail = f"this machine's own address changed: 127.0.0.1 -> {now}"
@@ -529,6 +532,6 @@ async def test_no_port_left_and_no_descriptor_left_are_errors_for_people(monkeyp
         def refuse(*_: object, number: int = number, **__: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(client_module, "open_probe_socket", refuse)
+        monkeypatch.setattr(session_group_module, "open_probe_socket", refuse)
         with pytest.raises(UserError, match=text):
             await probed(NOBODY)

@@ -23,8 +23,8 @@ from affinity_tester.core.echo import ServerTotals
 from affinity_tester.errors import UserError
 from affinity_tester.net import workers
 from affinity_tester.net.addresses import bind_udp
-from affinity_tester.net.cpus import usable_cpus
-from affinity_tester.net.worker import Task, WorkerError
+from affinity_tester.net.limits import usable_cpus
+from affinity_tester.net.worker import WorkerConfig, WorkerError
 from affinity_tester.net.workers import WorkerPool
 from affinity_tester.settings import ServerSettings
 
@@ -170,7 +170,7 @@ async def test_a_worker_that_is_lost_again_within_a_minute_ends_the_server() -> 
         os.kill(again, signal.SIGKILL)
         with pytest.raises(UserError) as caught:
             async with asyncio.timeout(20):
-                await running.failure()
+                await running.wait_for_failure()
         assert str(caught.value) == (
             f"worker 1 of 2 (process {again}) was killed by SIGKILL, less than a minute after it took another's place:"
             " start the server again (out of memory?)"
@@ -190,20 +190,22 @@ async def test_signals_are_for_the_parent() -> None:
 
 
 async def test_a_worker_that_hangs_is_named_and_then_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "BEAT_S", 0.2)
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
     said: list[str] = []
     async with pool(warn=said.append) as running:
         await counts(running.addresses[0], 2)
         before = await running.totals()
-        assert running.trouble == ""
+        assert running.unhealthy_reason == ""
         hung = pids(running)[1]
         os.kill(hung, signal.SIGSTOP)
         async with asyncio.timeout(20):
-            while not running.trouble:  # noqa: ASYNC110 - it is asked, and tells nobody
+            while not running.unhealthy_reason:  # noqa: ASYNC110 - it is asked, and tells nobody
                 await asyncio.sleep(0.01)
-            assert re.fullmatch(rf"worker 2 of 2 \(process {hung}\) has not answered for \d s", running.trouble)
+            assert re.fullmatch(
+                rf"worker 2 of 2 \(process {hung}\) has not answered for \d s", running.unhealthy_reason
+            )
             assert await running.totals() == before
-            while running.trouble:  # noqa: ASYNC110 - as above
+            while running.unhealthy_reason:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
         assert not is_alive(hung)
         told = [await counts(running.addresses[0], 1) for _ in range(20)]
@@ -218,7 +220,7 @@ async def test_a_worker_that_hangs_is_named_and_then_replaced(monkeypatch: pytes
 
 
 async def test_a_worker_that_hangs_holds_up_the_end_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "END_S", 0.1)
+    monkeypatch.setattr(workers, "SHUTDOWN_TIMEOUT_S", 0.1)
     async with pool() as running:
         await counts(running.addresses[0], 2)
         before = await running.totals()
@@ -265,10 +267,10 @@ async def test_the_last_totals_have_every_answer() -> None:
 
 
 async def test_a_bug_in_a_worker_is_told_with_its_traceback() -> None:
-    worker = await workers._spawn("worker 1 of 1", Task([], "pod-a", None, "no digits", None, 1))
-    await worker.ask()
+    worker = await workers._spawn("worker 1 of 1", WorkerConfig([], "pod-a", None, "no digits", None, 1))
+    await worker.request_totals()
     with pytest.raises(WorkerError, match=r"Traceback .*\n(.*\n)*ValueError: non-hexadecimal number found"):
-        await worker.listening
+        await worker.reader_task
     await worker.end()
 
 
@@ -290,7 +292,7 @@ def test_cpus_are_bounded_by_the_quota(
 
 def test_the_counts_of_the_sixteenth_worker_in_a_place_fit_32_bits() -> None:
     """They were a `struct.error` for each reply."""
-    begins = [workers.counts_from(replaced) for replaced in range(40)]
-    assert begins[:2] == [0, workers.COUNTS_APART]
+    begins = [workers.count_offset(replaced) for replaced in range(40)]
+    assert begins[:2] == [0, workers.COUNT_OFFSET]
     assert max(begins) <= stun.MAX_COUNT
-    assert all(abs(a - b) >= workers.COUNTS_APART for a, b in itertools.pairwise(begins))
+    assert all(abs(a - b) >= workers.COUNT_OFFSET for a, b in itertools.pairwise(begins))

@@ -14,7 +14,7 @@ import pytest
 from running import MS, kernel_stamps, probed
 
 from affinity_tester import clock
-from affinity_tester.core import canaries, outages, stun
+from affinity_tester.core import canaries, stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -36,11 +36,12 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.tracker import SessionTracker
-from affinity_tester.net import client as client_module
+from affinity_tester.core.session import outages
+from affinity_tester.core.session.tracker import SessionTracker
+from affinity_tester.net import poller as poller_module
 from affinity_tester.net import probe_socket
-from affinity_tester.net import reader as reader_module
 from affinity_tester.net import session as session_module
+from affinity_tester.net import session_group as session_group_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.probe_socket import open_probe_socket
 from affinity_tester.net.session import Session
@@ -183,7 +184,7 @@ def test_a_server_on_a_wildcard_is_believed_to_be_one(bench: Bench, mark: str, *
     request = bench.probe()
     with bind_udp("127.0.0.2", 0) as other:
         other.sendto(bench.reply(request[8:20], bench.session.local, 1, len(request)), bench.session.local)
-    bench.session.read_empty()
+    bench.session.read_until_empty()
     (event,) = bench.told
     assert isinstance(event, WrongSource)
     assert event.wildcard is wildcard
@@ -192,14 +193,14 @@ def test_a_server_on_a_wildcard_is_believed_to_be_one(bench: Bench, mark: str, *
 def test_a_wrong_source_is_told_again_after_ten_seconds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with bind_udp("127.0.0.2", 0) as other:
         for again_ns, told in ((10 * NS_PER_S, 1), (0, 2), (0, 3), (10 * NS_PER_S, 3)):
-            monkeypatch.setattr(session_module, "TELL_AGAIN_NS", again_ns)
+            monkeypatch.setattr(session_module, "REPEAT_AFTER_NS", again_ns)
             request = bench.probe()
             other.sendto(bench.reply(request[8:20], bench.session.local, 1, len(request)), bench.session.local)
-            bench.session.read_empty()
+            bench.session.read_until_empty()
             assert len(bench.told) == told
     assert [event.seq for event in bench.told if isinstance(event, WrongSource)] == [0, 1, 2]
     assert bench.session.counts() == Counts(sent=4, pending=4, pairs=3, wrong_source=4)
-    assert bench.session.strayed_from == [str(bench.told[0].source)]  # type: ignore[attr-defined]
+    assert bench.session.wrong_sources == [str(bench.told[0].source)]  # type: ignore[attr-defined]
 
 
 async def test_a_connected_socket_takes_it_for_plain_loss() -> None:
@@ -333,7 +334,7 @@ def test_only_what_is_signed_is_cross_delivered(bench: Bench) -> None:
     for key in (None, b"another", b"secret"):
         reply = stun.ResponseEncoder("pod-a", None, bytes(8), key=key).encode
         bench.server.sendto(reply(request[8:20], owner.session.local, 1, len(request)), thief.session.local)
-    thief.session.read_empty()
+    thief.session.read_until_empty()
     assert thief.session.counts() == Counts(undecodable=2, cross_delivered=1)
     assert owner.session.counts() == Counts(sent=1, pending=1)
     for each in (owner, thief):
@@ -370,9 +371,9 @@ def test_a_reply_to_a_probe_that_is_long_forgotten_is_counted_and_not_told(bench
     sibling = Bench(bench.server, owners={7: bench.session}, token=8)
     with bind_udp("127.0.0.2", 0) as other:
         other.sendto(message, bench.session.local)
-        bench.session.read_empty()
+        bench.session.read_until_empty()
     bench.server.sendto(message, sibling.session.local)
-    sibling.session.read_empty()
+    sibling.session.read_until_empty()
     sibling.session.sock.close()
     assert (bench.told, sibling.told) == ([], [])
     assert bench.session.counts() == Counts(sent=2, lost=1, pending=1, wrong_source=1, stale=2)
@@ -518,7 +519,7 @@ def test_a_reply_that_a_flood_keeps_out_is_an_own_loss_and_no_more(bench: Bench)
     assert bench.session.counts().lost == 4
     assert bench.session.own_losses == 3
     bench.answer(bench.probe())
-    bench.session.read_empty()
+    bench.session.read_until_empty()
     assert bench.session.drops_since_reply() == 0
 
 
@@ -527,7 +528,7 @@ def test_a_flood_that_costs_no_reply_is_no_own_loss(bench: Bench) -> None:
     request = bench.probe()
     bench.answer(request)
     flood(bench)
-    bench.session.read_empty()
+    bench.session.read_until_empty()
     bench.session.check_drops()
     bench.probe()
     time.sleep(0.1)
@@ -548,7 +549,7 @@ async def test_an_outage_tells_how_many_replies_its_session_dropped_and_no_more(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         return sock
 
-    monkeypatch.setattr(client_module, "open_probe_socket", open_small)
+    monkeypatch.setattr(session_group_module, "open_probe_socket", open_small)
 
     def flood_one(server: ScriptedServer, probe: Probe) -> None:
         if probe.session != 1 or probe.seq < 10:
@@ -614,10 +615,10 @@ class Bench:
             sock,
             target,
             tracker,
-            stun.Conversation(token, (288,), key),
+            stun.ProbeCodec(token, (288,), key),
             emit=self.told.append,
             connected=False,
-            owners=owners or {},
+            sessions_by_token=owners or {},
         )
         self.reply = stun.ResponseEncoder("pod-a", None, bytes(8)).encode
 
@@ -648,7 +649,7 @@ def test_a_reply_that_waited_in_the_socket_is_timed_by_the_kernel(bench: Bench) 
 
 
 def test_what_a_flood_has_not_let_be_read_is_not_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "READ_BOUND", 10)
+    monkeypatch.setattr(session_module, "MAX_READS", 10)
     unanswered = bench.probe()
     answered = bench.probe()
     assert stun.unpack_transaction_id(unanswered[8:20])[1] == 0
@@ -686,7 +687,7 @@ def test_an_icmp_error_about_what_another_sent_from_the_same_port_is_none_of_our
     other = mine[:8] + bytes(8) + mine[16:]
     for datagram in (other, b"no probe at all, yet long enough", mine, b"short"):
         bench.session.sock.sendto(datagram, tuple(nobody))
-        bench.session.hear_errors(0)
+        bench.session.drain_error_queue(0)
     quoted = [(event.seq, event.error) for event in bench.told if isinstance(event, NetworkError)]
     assert quoted == [(0, "ECONNREFUSED")]  # what is too short to tell is the same error, told once
     assert bench.session.network_errors == 2
@@ -699,7 +700,7 @@ def test_a_spray_of_sources_is_told_in_bounds(bench: Bench) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind(("127.0.0.1", 0))
             other.sendto(message, bench.session.local)
-    bench.session.read_empty()
+    bench.session.read_until_empty()
     assert bench.session.wrong_source == 70
     assert 0 < len(bench.told) <= 64
     assert {type(event) for event in bench.told} == {WrongSource}
@@ -713,8 +714,8 @@ async def test_one_silent_session_costs_the_others_nothing() -> None:
     assert (total.lost, total.answered, total.pending) == (silent, total.sent - silent, 0)
 
 
-async def test_the_reader_without_epoll_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(reader_module.select, "epoll")
+async def test_the_poller_without_epoll_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(poller_module.select, "epoll")
     async with scripted(answer) as server:
         told = await probed(server.address, seconds=0.3, sessions=3)
     assert told.counts().answered == told.counts().sent > 3

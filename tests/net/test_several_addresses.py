@@ -24,9 +24,9 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import learn_source
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Destination, Target, resolve_target
-from affinity_tester.net.routes import Learn, Route, find_routes
+from affinity_tester.net.routes import Route, SourceFor, find_routes
 from affinity_tester.settings import NS_PER_S, ClientSettings
 from scripted import Probe, ScriptedServer, answer
 
@@ -34,13 +34,13 @@ A, B, C = (TransportAddress(f"192.0.2.{n}", 3478) for n in (1, 2, 3))
 V6 = TransportAddress("2001:db8::1", 3478)
 
 
-def knows(*unreachable: TransportAddress) -> Learn:
-    def learn(target: TransportAddress, scope_id: int) -> str:
+def knows(*unreachable: TransportAddress) -> SourceFor:
+    def source_for(target: TransportAddress, scope_id: int) -> str:
         if target in unreachable:
             raise UserError(f"no route from this machine to {target}")
         return f"10.0.0.{target.ip[-1]}%{scope_id}"
 
-    return learn
+    return source_for
 
 
 def test_each_address_has_its_own_source_and_what_is_not_probed_is_known() -> None:
@@ -75,10 +75,12 @@ async def zones(
             server.close()
 
 
-async def told_of(target: Target, *, seconds: float = 0.5, learn: Learn = learn_source, **settings: Any) -> Told:
+async def told_of(
+    target: Target, *, seconds: float = 0.5, source_for: SourceFor = local_source_for, **settings: Any
+) -> Told:
     told = Told()
     given = ClientSettings(interval_ns=20 * MS, duration_ns=int(seconds * NS_PER_S), **settings)
-    await run_client(given, target, told.append, asyncio.Event(), learn=learn)
+    await run_client(given, target, told.append, asyncio.Event(), source_for=source_for)
     return told
 
 
@@ -133,17 +135,17 @@ async def test_a_dead_address_is_seen_and_asked_by_its_own_canaries(monkeypatch:
 async def test_each_addresses_source_is_learnt_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: Counter[TransportAddress] = Counter()
 
-    def learn(target: TransportAddress, scope_id: int) -> str:
+    def source_for(target: TransportAddress, scope_id: int) -> str:
         asked[target] += 1
         moved = asked[target] > 1 and target.ip == "127.0.0.2"
-        return "127.0.0.9" if moved else learn_source(target, scope_id)
+        return "127.0.0.9" if moved else local_source_for(target, scope_id)
 
     def moves(server: ScriptedServer, probe: Probe) -> None:
         # Only sessions of the third address are moved; that the second one's source is another is seen all the same.
         server.reply(probe, "pod-b" if server.address.ip == "127.0.0.3" and probe.seq > 5 else "pod-a")
 
     async with zones(monkeypatch, moves) as (target, servers):
-        told = await told_of(target, sessions=3, learn=learn)
+        told = await told_of(target, sessions=3, source_for=source_for)
     of = {session.session: session.target for session in told.of(SessionStarted)}
     assert {of[change.session] for change in told.of(ChangeSeen)} == {servers[2].address}
     fault = told.only(ClientFault)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from affinity_tester.core.analysis import judge_again
 from affinity_tester.core.events import (
     ChangeJudged,
     Event,
@@ -21,6 +20,7 @@ from affinity_tester.core.events import (
     StrayJudged,
     Verdict,
 )
+from affinity_tester.core.replay import judge_again
 from affinity_tester.report.reason_text import reason_text
 from affinity_tester.report.record import read_record
 from commands import environment

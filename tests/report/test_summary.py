@@ -7,9 +7,10 @@ import pytest
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
+from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.logging import Tint, configure
-from affinity_tester.report.results import RunResults, Tally
+from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary, verdict_lines
 
 MS = 1_000_000
@@ -173,7 +174,7 @@ class TestTally:
         tally = Tally(limit=10)
         for number in range(1, 101):
             tally.add(self.judged(story, number, ev.Judgement.VIOLATION))
-        assert (tally.changes(ev.Judgement.VIOLATION), len(tally._latest)) == (100, 10)
+        assert (tally.changes(ev.Judgement.VIOLATION), len(tally._newest)) == (100, 10)
 
 
 def test_the_console_ends_with_the_summary(story):

@@ -1,4 +1,4 @@
-"""The command line: a table of commands, each imported only when it is used, and what happens to what they raise.
+"""The command line: a table of commands, each imported only when it is used, and the exit code of what a command raises.
 
 A command's return value is its exit code (None is 0). What it raises becomes an exit code and at most one line:
 
@@ -6,9 +6,9 @@ A command's return value is its exit code (None is 0). What it raises becomes an
           and an output that cannot be written (a full disk)
     70    any other exception: a bug; the line says where the traceback is
     130   Ctrl-C that the command does not handle itself
-    141   whoever read the output has gone (128 + SIGPIPE), which ends quietly
+    141   the reader of the output has gone (128 + SIGPIPE): the command ends quietly
 
-Where standard output or standard error was closed at start, what goes there is lost, and nothing else changes.
+Where standard output or standard error was closed at start, what is written there is lost, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ EXIT_INTERRUPTED = 130
 EXIT_OUTPUT_CLOSED = 141
 
 FRAMES = 8
-"""Of a traceback that no file has room for, so many of its last places are told."""
+"""How many of the innermost frames are printed where no file can be written for the traceback."""
 
 
 class OutputFailedError(OSError):
-    """Standard output cannot be written: of all that fails with an `OSError`, this alone is no bug of ours."""
+    """Standard output cannot be written. Every other `OSError` that reaches the top is a bug."""
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that tells its own errors apart from others."""
+    """Standard output that raises `OutputFailedError` for its own errors."""
 
     def write(self, text: str) -> int:
         try:
@@ -60,7 +60,7 @@ class _Output(io.TextIOWrapper):
 
 
 def guard_stdout() -> None:
-    """Let this process's standard output raise `OutputFailedError`."""
+    """Have this process's standard output raise `OutputFailedError`."""
     stdout = sys.stdout
     if type(stdout) is io.TextIOWrapper:
         encoding, errors = stdout.encoding, stdout.errors
@@ -71,12 +71,12 @@ def guard_stdout() -> None:
 
 
 class Entry(NamedTuple):
-    """A command that is not imported yet."""
+    """A command that is imported when it is used."""
 
     module: str
     attribute: str
     help: str
-    """Its line in `--help`, so that this needs no import."""
+    """Its line in `--help`, which therefore imports no command."""
 
 
 COMMANDS = {
@@ -95,14 +95,14 @@ COMMANDS = {
 
 
 class Program(click.Group):
-    """The group of `COMMANDS`."""
+    """The group of all `COMMANDS`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the table's order."""
+        """Return the names in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; None when there is none of this name."""
+        """Import a command and return it; None where there is none of this name."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
@@ -112,9 +112,9 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and warn of what looks like a setting in the environment and is none of any command's.
+        """Find the command, and warn about names in the environment that look like settings and that no command reads.
 
-        The context's object, if there is one, is called when all is imported: from then on Ctrl-C is the command's.
+        The context's object, if there is one, is called when all is imported: from then on the command handles Ctrl-C.
         """
         name, command, rest = super().resolve_command(ctx, args)
         if ctx.obj is not None:
@@ -124,18 +124,24 @@ class Program(click.Group):
         return name, command, rest
 
     def _warn_of_unread(self, ctx: click.Context, command: click.Command) -> None:
-        from affinity_tester.cli.environment import names_of, suspects, unread  # noqa: PLC0415 - `--help` needs it not
+        from affinity_tester.cli.environment import (  # noqa: PLC0415 - `--help` needs it not
+            likely_settings,
+            names_of,
+            unread_warnings,
+        )
 
         own = names_of(command)
-        if not (names := suspects(os.environ, own)):
+        if not (names := likely_settings(os.environ, own)):
             return
+
+        # What another command reads is no mistake. Only now: this imports them all.
         known = {name for each in COMMANDS for name in names_of(self.get_command(ctx, each) or command)}
         names = [name for name in names if name not in known]
-        for line in unread(os.environ, names, own, f"{ctx.command_path} {command.name}"):
+        for line in unread_warnings(os.environ, names, own, f"{ctx.command_path} {command.name}"):
             click.echo(f"warning: {line}", err=True)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the table, since click would import every command for its help."""
+        """Take the help from the table: click would import every command for it."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
@@ -147,22 +153,22 @@ class Program(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run a command line (by default the process's) and exit; click's two other settings have no use here."""
+        """Run a command line, by default that of the process, and exit. The other two arguments of click have no use here."""
         arguments = list(sys.argv[1:] if args is None else args)
         sys.exit(self._exit_code(arguments or ["--help"], prog_name or "affinity-tester", extra))
 
     def _exit_code(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
-        """Run, and turn what is raised into an exit code."""
+        """Run a command line, and turn what it raises into an exit code."""
         try:
             code = self._run(args, prog_name, extra)
             sys.stdout.flush()
         except click.UsageError as error:
             hint = f" (see: {error.ctx.command_path} --help)" if error.ctx else ""
-            return _tell(f"{error.format_message()}{hint}", EXIT_USAGE)
+            return _print_error(f"{error.format_message()}{hint}", EXIT_USAGE)
         except click.ClickException as error:
-            return _tell(error.format_message(), EXIT_USAGE)
+            return _print_error(error.format_message(), EXIT_USAGE)
         except UserError as error:
-            return _tell(str(error), EXIT_USAGE)
+            return _print_error(str(error), EXIT_USAGE)
         except (KeyboardInterrupt, click.Abort):
             return EXIT_INTERRUPTED
         except (BrokenPipeError, OutputFailedError) as error:
@@ -191,23 +197,23 @@ def main() -> None:
     """
 
 
-def _tell(message: str, code: int) -> int:
-    """One line on stderr, if that takes it: the exit code is told in any case."""
+def _print_error(message: str, code: int) -> int:
+    """Print one line to standard error, if it can be written, and return the exit code."""
     with contextlib.suppress(OSError):
         print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)  # noqa: T201 - this is the program's face
     return code
 
 
 def _is_output_closed(error: Exception) -> bool:
-    """Whether it is the log's `OutputClosed`; asked without importing the log, which `--help` does without."""
+    """True if it is the log's `OutputClosed`. This does not import the log, which `--help` does not need."""
     logging = sys.modules.get("affinity_tester.report.logging")
     return logging is not None and isinstance(error, logging.OutputClosed)
 
 
 def _output_closed(why: BaseException | None) -> int:
-    """Send what is still buffered to nowhere, so that Python's own flush at exit does not complain.
+    """Discard what is still buffered, and return the exit code; say what is wrong unless the reader has just gone.
 
-    A reader that has gone ends it quietly; a full disk, and whatever else keeps the output from being written, is said.
+    Python would complain about the buffer when it flushes it at exit.
     """
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -215,19 +221,20 @@ def _output_closed(why: BaseException | None) -> int:
         os.close(nowhere)
     except (OSError, ValueError):
         pass  # no descriptor under it (a test's), so nothing will be flushed either
+
     if not isinstance(why, OSError) or why.errno in {None, errno.EPIPE, errno.EIO}:  # EIO: a terminal that closed
         return EXIT_OUTPUT_CLOSED
     if why.errno == errno.ENOSPC:
-        return _tell(
+        return _print_error(
             "the output cannot be written, no space is left there: free some, or send it elsewhere", EXIT_USAGE
         )
-    return _tell(f"the output cannot be written, {why.strerror}: send it elsewhere", EXIT_USAGE)
+    return _print_error(f"the output cannot be written, {why.strerror}: send it elsewhere", EXIT_USAGE)
 
 
 def _internal_error(error: Exception) -> int:
-    """One line, and the traceback in a file: arguments are left out, since they may hold a key.
+    """Print one line, and write the traceback to a file, without the arguments: they may hold a key.
 
-    Where no file can be made (a pod's root is often read-only), the line has where it happened: else nobody could tell.
+    Where no file can be made (a pod's root is often read-only), the line itself says where it happened.
     """
     what = f"internal error, {type(error).__name__}: {error}"
     try:
@@ -237,15 +244,15 @@ def _internal_error(error: Exception) -> int:
             print(f"affinity-tester {__version__}, Python {sys.version}, {sys.platform}", file=file)
             traceback.print_exception(error, file=file)
     except OSError:
-        return _tell(
-            f"{what} (this is a bug; no file can be written for its traceback, which ends {_where(error)})",
+        return _print_error(
+            f"{what} (this is a bug; no file can be written for its traceback, which ends {_innermost_frames(error)})",
             EXIT_INTERNAL,
         )
-    return _tell(f"{what} (this is a bug; the traceback is in {file.name})", EXIT_INTERNAL)
+    return _print_error(f"{what} (this is a bug; the traceback is in {file.name})", EXIT_INTERNAL)
 
 
-def _where(error: Exception) -> str:
-    """The last places of the traceback, the innermost first: `net/client.py:210 in _tick < ...`."""
+def _innermost_frames(error: Exception) -> str:
+    """Return the end of the traceback, the innermost frame first: `net/client.py:210 in _tick < ...`."""
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     places = [f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} in {frame.name}" for frame in frames]
     return " < ".join(reversed(places))

@@ -11,17 +11,16 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
+from affinity_tester.app.client_run import run_against_target
+from affinity_tester.app.target import TargetOptions, WatchMode
+from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
-from affinity_tester.cli.conduct import EXIT_CODES, Pipeline, conduct, stop_on_signals
-from affinity_tester.cli.target import doubt, split_target
-from affinity_tester.cli.watching import Asked, WatchMode, look_out
+from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cluster.discover import Via, split_service
-from affinity_tester.core.analysis import Rules, RunAnalysis
-from affinity_tester.core.events import Outcome
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
-from affinity_tester.core.tracker import HISTORY_NS
 from affinity_tester.errors import UserError
-from affinity_tester.net.client import run_client
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import (
@@ -34,7 +33,7 @@ from affinity_tester.settings import (
 )
 
 MIN_INTERVAL_NS = 2_000_000
-"""At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.history)."""
+"""At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.session.probe_ring)."""
 
 MS = 1_000_000
 
@@ -81,7 +80,7 @@ StatsMode = Literal["auto", "session", "total"]
     "--target-port",
     type=options.PORT,
     default=DEFAULT_PORT,
-    callback=lambda context, option, value: value if _is_said(context, option) else None,
+    callback=lambda context, option, value: value if _is_explicit(context, option) else None,
     help="UDP port, where TARGET does not name one; of several UDP ports of --service, which one.",
 )
 @options.option(
@@ -185,7 +184,7 @@ def client(
     TARGET is the environment's TARGET_ADDR by default. Statistics are white; each change of pod or reflexive address
     between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
     """
-    sizes = _by_turns(sizes)
+    sizes = _effective_sizes(sizes)
     for each in sizes or (size,):
         _check_size("--sizes" if sizes else "--size", each, key)
     if max(sizes, default=size) < NAMING_SIZE:
@@ -194,14 +193,16 @@ def client(
             " x_address alone is tracked",
             err=True,
         )
+
     if service is not None:
-        split_service(service)
+        split_service(service)  # a wrong name is told before anything is looked up
     target = (target or "").strip() or None
     if target is not None:
         split_target(target)
-        via = _without_way(via)
-        if line := doubt(target):
+        via = _check_via(via)
+        if line := ambiguity_warning(target):
             click.echo(f"warning: {line}", err=True)
+
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -210,7 +211,7 @@ def client(
         loss_threshold_ns=loss_threshold,
         request_size=size,
         sizes=sizes,
-        every_session=stats == "session",
+        per_session_stats=stats == "session",
         connected=connected,
         key=key,
     )
@@ -221,15 +222,18 @@ def client(
         max_loss=None if max_loss is None else max_loss / 100,
         fail_on_avoidable=fail_on == "avoidable",
     )
-    asked = Asked(target=target, service=service, via=via, watch=watch, port=target_port)
+    target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
-    with Reporter.open(log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ) as to:
-        outcome = asyncio.run(_run(settings, rules, asked, to))
-    return EXIT_CODES[outcome]
+
+    with Reporter.open(
+        log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
+    ) as reporter:
+        verdict = asyncio.run(run_against_target(settings, rules, target_options, reporter))
+    return EXIT_CODES[verdict.outcome]
 
 
-def _is_said(context: click.Context, option: click.Parameter) -> bool:
+def _is_explicit(context: click.Context, option: click.Parameter) -> bool:
     assert option.name is not None, "an option has a name"
     return context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
 
@@ -241,10 +245,10 @@ def _read_sizes(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _by_turns(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes of --sizes, unless --size is meant: that on the command line goes before this in the environment.
+def _effective_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes of --sizes, or none where --size counts: the command line goes before the environment.
 
-    Raises `UserError` where neither goes before the other.
+    Raises `UserError` where both are given in the same way.
     """
     source = click.get_current_context().get_parameter_source
     if not sizes or source("size") is ParameterSource.DEFAULT:
@@ -256,10 +260,10 @@ def _by_turns(sizes: tuple[int, ...]) -> tuple[int, ...]:
     return sizes if source("sizes") is ParameterSource.COMMANDLINE else ()
 
 
-def _without_way(via: Via) -> Via:
-    """`auto`, for a TARGET that needs no way: one said on the command line goes before a way in the environment.
+def _check_via(via: Via) -> Via:
+    """Return `auto`: TARGET is an address already. One on the command line goes before a --via in the environment.
 
-    Raises `UserError` for a way that would be ignored otherwise.
+    Raises `UserError` for a --via that would be ignored otherwise.
     """
     source = click.get_current_context().get_parameter_source
     overruled = source("via") is not ParameterSource.COMMANDLINE and source("target") is ParameterSource.COMMANDLINE
@@ -276,14 +280,3 @@ def _check_size(option: str, size: int, key: bytes | None) -> None:
     if size % 4 or not least <= size <= most:
         possible = f"multiples of 4 from {least} to {most}{' with --key' if key else ''}"
         raise UserError(f"{option}: a probe cannot have {size} bytes: take {possible}")
-
-
-async def _run(settings: ClientSettings, rules: Rules, asked: Asked, reporter: Reporter) -> Outcome:
-    stop, abort = asyncio.Event(), asyncio.Event()
-    pipeline = Pipeline(RunAnalysis(rules), reporter.emit, reporter.advance)
-    with stop_on_signals(stop, abort, pipeline, to_the_end=True):
-        async with look_out(asked) as lookout:
-            await lookout.begin(pipeline.emit, demanded=asked.watch == "on", settle_ns=rules.settle_ns)
-            run = run_client(settings, lookout.target, lookout.explaining(pipeline.emit), stop, abort)
-            verdict = await conduct(pipeline, run, abort, rules.settle_ns, lookout.want)
-    return verdict.outcome

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
+from affinity_tester.app.lab_run import LabRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.lab_face import Face
-from affinity_tester.cli.staged import StagedRun
+from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import load, shipped
+from affinity_tester.lab.plan_file import builtin, load_file
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.settings import NS_PER_S
 
@@ -39,24 +39,24 @@ def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_
     The client's own verdict on this is FAIL, which is the point. The demo passes when the table at its end, injected /
     seen, agrees. Ctrl-C ends it early, with the table so far; a second one does not wait for the last replies.
     """
-    plan = load(plan_file) if plan_file is not None else shipped("demo")
+    plan = load_file(plan_file) if plan_file is not None else builtin("demo")
     if seed is not None:
         plan = replace(plan, seed=seed)
     if duration is not None:
-        plan = plan.lasting(duration)
-    return run_demo(plan, Face(log_format))
+        plan = plan.scaled_to(duration)
+    return run_demo(plan, LabOutput(log_format))
 
 
-def run_demo(plan: Plan, face: Face) -> int:
-    """Run a plan and show it; returns the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
-    with face:
-        return asyncio.run(_run(plan, face))
+def run_demo(plan: Plan, output: LabOutput) -> int:
+    """Run a plan and show it; return the exit code. On asyncio's own loop: uvloop crashes on the client's sockets."""
+    with output:
+        return asyncio.run(_run(plan, output))
 
 
-async def _run(plan: Plan, face: Face) -> int:
-    run = StagedRun(plan, face.emit, face.advance)
-    staged = await run.conducted()
-    face.findings(staged, plan.seed, "demo", interrupted=run.interrupted)
+async def _run(plan: Plan, output: LabOutput) -> int:
+    run = LabRun(plan, [output.emit], [output.advance])
+    result = await run.run()
+    output.show_result(result, plan.seed, "demo", interrupted=run.interrupted)
     if run.interrupted:
         return EXIT_INTERRUPTED
-    return 0 if staged.findings.passed else EXIT_NOT_SEEN
+    return 0 if result.findings.passed else EXIT_NOT_SEEN

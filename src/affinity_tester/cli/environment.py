@@ -1,4 +1,4 @@
-"""Names in the environment that look like settings and that nothing reads, which would otherwise be ignored in silence."""
+"""Finds names in the environment that look like settings and that nothing reads: silence about them would mislead."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import click
 
 PREFIX = "AFFINITY_"
 
-NOT_OURS = "AFFINITY_TESTS_"
-"""What the test suite is told by."""
+TESTS_PREFIX = "AFFINITY_TESTS_"
+"""Of the settings of the test suite."""
 
-LINK = "_SERVICE_HOST"
-"""How one of the variables ends that Kubernetes sets in pods for each Service; the others begin like it."""
+SERVICE_LINK_SUFFIX = "_SERVICE_HOST"
+"""The end of one of the variables that Kubernetes sets in pods for each Service; the others have the same beginning."""
 
 TARGET = "TARGET_ADDR"
 
-ALIKE = 0.85
-"""Of `difflib`, for a whole name: TARGET_ADR, TARGET_ADDRESS and AFINITY_SESSIONS are meant for us, TARGET_ARCH is not."""
+MIN_SIMILARITY = 0.85
+"""Of `difflib`, for a whole name: it takes TARGET_ADR, TARGET_ADDRESS and AFINITY_SESSIONS for ours, not TARGET_ARCH."""
 
 
 def names_of(command: click.Command) -> set[str]:
-    """The environment variables that a command reads."""
+    """Return the environment variables that a command reads."""
     names: set[str] = set()
     for parameter in command.params:
         said = parameter.envvar or ()
@@ -30,26 +30,31 @@ def names_of(command: click.Command) -> set[str]:
     return names
 
 
-def suspects(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
-    """What may be meant as a setting and is none of `known`; cheap, since each command asks it."""
-    links = tuple(name.removesuffix(LINK) + "_" for name in environ if name.endswith(LINK))
+def likely_settings(environ: Mapping[str, str], known: Iterable[str]) -> list[str]:
+    """Return the names that may be meant as settings and are not `known`; cheap, since every command asks this first."""
+    # Kubernetes sets AFFINITY_TESTER_SERVICE_HOST and more of its kind for a Service of our own name.
+    links = tuple(
+        name.removesuffix(SERVICE_LINK_SUFFIX) + "_" for name in environ if name.endswith(SERVICE_LINK_SUFFIX)
+    )
     begins = (PREFIX[:2], TARGET[:6])
     return [
         name
         for name in sorted(environ)
-        if name.upper().startswith(begins) and not name.startswith((NOT_OURS, *links)) and name not in known
+        if name.upper().startswith(begins) and not name.startswith((TESTS_PREFIX, *links)) and name not in known
     ]
 
 
-def unread(environ: Mapping[str, str], names: Iterable[str], own: set[str], help_of: str) -> Iterator[str]:
-    """A line for each of `names`, with the nearest one of the command's `own`, where it is meant as a setting."""
+def unread_warnings(environ: Mapping[str, str], names: Iterable[str], own: set[str], help_of: str) -> Iterator[str]:
+    """Yield a line for each of `names` that is meant as a setting, with the nearest one of the command's `own`."""
     candidates = [name for name in own if name.startswith(PREFIX) or (name == TARGET and not environ.get(TARGET))]
     for name in names:
         upper = name.upper()
-        near = difflib.get_close_matches(upper, candidates, 1, ALIKE)
+        near = difflib.get_close_matches(upper, candidates, 1, MIN_SIMILARITY)
         if upper in {PREFIX + "TARGET", PREFIX + TARGET}:  # the one setting without the prefix
             near = [TARGET]
+
         if upper.startswith(PREFIX):
+            # It is meant for us: a weaker likeness will do, of what follows the prefix.
             endings = [each.removeprefix(PREFIX) for each in candidates if each != TARGET]
             near = near or [PREFIX + each for each in difflib.get_close_matches(upper.removeprefix(PREFIX), endings, 1)]
         elif not near:

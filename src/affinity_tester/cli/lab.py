@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+from affinity_tester.app.lab_document import write_document
+from affinity_tester.app.lab_matrix import count_lines, run_all
+from affinity_tester.app.lab_run import LabRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
-from affinity_tester.cli.lab_all import run_all
-from affinity_tester.cli.lab_face import Face
-from affinity_tester.cli.staged import StagedRun
+from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.errors import UserError
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.plan import Plan
-from affinity_tester.lab.plan_file import found, shipped_names
+from affinity_tester.lab.plan_file import builtin_names, load_plan
 from affinity_tester.report.logging import LogFormat
 
 EXIT_NOT_AS_DECLARED = 1
 
 JOBS = 12
-"""Runs at a time: each takes about 8 % of a core, and a core that is full would make the client late."""
+"""Runs at a time: each takes about 8 % of a core, and a busy core would make the client late."""
 
 
 @click.command(
@@ -56,35 +58,52 @@ def lab(
     if listed:
         _list()
         return 0
+
     if everything and plan is not None:
         raise UserError("PLAN and --all both say what to run: give one of them")
     said = click.get_current_context().get_parameter_source
     for option in ("seeds", "jobs", "document"):
         if not everything and said(option) is ParameterSource.COMMANDLINE:
             raise UserError(f"--{option} goes with --all; for one run of a plan there is --seed")
+
     if everything:
-        return EXIT_NOT_AS_DECLARED if run_all(range(1, seeds + 1), jobs, document) else 0
+        return run_matrix(range(1, seeds + 1), jobs, document)
     if plan is None:
         raise UserError("no plan: name a file or a shipped plan (--list shows them), or run --all")
-    chosen = found(plan)
+    chosen = load_plan(plan)
     if seed is not None:
         chosen = replace(chosen, seed=seed)
-    return run_lab(chosen, Face(log_format))
+    return run_lab(chosen, LabOutput(log_format))
 
 
-def run_lab(plan: Plan, face: Face) -> int:
-    """Run a plan and show it; returns the exit code."""
-    with face:
-        return asyncio.run(_run(plan, face))
+def run_lab(plan: Plan, output: LabOutput) -> int:
+    """Run a plan and show it; return the exit code."""
+    with output:
+        return asyncio.run(_run(plan, output))
 
 
-async def _run(plan: Plan, face: Face) -> int:
-    run = StagedRun(plan, face.emit, face.advance)
-    staged = await run.conducted()
-    face.findings(staged, plan.seed, "lab", interrupted=run.interrupted)
+async def _run(plan: Plan, output: LabOutput) -> int:
+    run = LabRun(plan, [output.emit], [output.advance])
+    result = await run.run()
+    output.show_result(result, plan.seed, "lab", interrupted=run.interrupted)
     if run.interrupted:
         return EXIT_INTERRUPTED
-    return 0 if staged.findings.passed and not staged.misnamed else EXIT_NOT_AS_DECLARED
+    return 0 if result.findings.passed and not result.diagnosis_errors else EXIT_NOT_AS_DECLARED
+
+
+def run_matrix(seeds: Iterable[int], jobs: int, document: Path | None) -> int:
+    """Run every shipped plan over the seeds, and print what is not as declared and the counts; return the exit code."""
+    results = []
+    for result in run_all(seeds, jobs):
+        results.append(result)
+        for problem in result.problems:
+            click.echo(f"{result.plan}, seed {result.seed}: {problem}")
+
+    for line in count_lines(results):
+        click.echo(line)
+    if document is not None:
+        write_document(document, results)
+    return EXIT_NOT_AS_DECLARED if any(result.problems for result in results) else 0
 
 
 def _list() -> None:
@@ -93,6 +112,7 @@ def _list() -> None:
     for name, fault in FAULTS.items():
         text = (fault.__doc__ or "").splitlines()[0]
         click.echo(f"  {name:<{width}}  {'control: ' if fault.control else ''}{text}")
+
     click.echo("shipped plans:")
-    for name in shipped_names():
+    for name in builtin_names():
         click.echo(f"  {name}")

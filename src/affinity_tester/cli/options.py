@@ -1,4 +1,4 @@
-"""What options have in common: types for times, ports and addresses, and a help that names default and environment."""
+"""What options share: types for times, ports and addresses, and a help that names default and environment variable."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Whole(click.IntRange):
-    """A whole number in a range; what is none is refused in plain words."""
+    """A whole number in a range; the error for anything else is in plain words."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it, and check its range."""
+        """Parse the number, and check its range."""
         try:
             return int(super().convert(value, param, ctx))
         except click.BadParameter:
@@ -30,7 +30,7 @@ class Seed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
     name = "integer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it."""
+        """Parse the number."""
         try:
             return int(value)
         except ValueError:
@@ -44,7 +44,7 @@ class Percentage(click.FloatRange):
         super().__init__(0, 100)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it; nan, which lies in every range, is none."""
+        """Parse the number; nan, which click finds in every range, is refused."""
         try:
             percentage = float(super().convert(value, param, ctx))
         except click.BadParameter:
@@ -58,7 +58,7 @@ PORT = Whole(1, 65_535)
 """A UDP or TCP port."""
 
 PORT_OR_ZERO = Whole(0, 65_535)
-"""A port; what 0 means is the option's to say."""
+"""A port, or 0, whose meaning the option's help says."""
 
 _SHOWN_UNITS = (
     (3600 * NS_PER_S, "h"),
@@ -71,7 +71,7 @@ _SHOWN_UNITS = (
 
 
 def show_duration(ns: int) -> str:
-    """A time as `parse_duration` reads it, in the largest unit that keeps it whole: `100ms`, `5s`, `10m`."""
+    """Format a time for `parse_duration`, in the largest unit that keeps it whole: `100ms`, `5s`, `10m`."""
     if ns == 0:
         return "0s"
     size, unit = next((size, unit) for size, unit in _SHOWN_UNITS if ns % size == 0)
@@ -88,7 +88,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as a
         self._maximum_ns = maximum_ns
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it, and check its bounds."""
+        """Parse the time, and check its bounds."""
         try:
             ns = parse_duration(value)
         except (ValueError, OverflowError) as error:
@@ -105,21 +105,21 @@ DURATION = Duration()
 
 
 class AddressList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
-    """One numeric IP address of a repeatable option; the environment has them with commas, as the Downward API does."""
+    """One numeric IP address of a repeatable option; in the environment commas separate them, as in the Downward API."""
 
     name = "address"
     envvar_list_splitter = ","
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Without the blanks around it; whether it is one of this machine's shows when it is bound."""
+        """Strip the blanks around it. Binding shows whether it is an address of this machine."""
         return str(value).strip()
 
 
 def option(*names: str, help: str, env: str | list[str] | None = None, **settings: Any) -> Callable[[F], F]:  # noqa: A002
-    """`click.option` whose help says unit (in `help`), default and environment name.
+    """Return a `click.option` whose help names the unit (in `help`), the default and the environment variable.
 
-    The environment name is AFFINITY_<OPTION> unless `env` gives the customary one(s). A default of a `Duration` is in
-    nanoseconds. An empty environment value counts as unset.
+    The variable is AFFINITY_<OPTION>, or `env`, where another is customary. A default of a `Duration` is in nanoseconds.
+    An empty environment variable counts as unset.
     """
     long_name = next(name for name in names if name.startswith("--")).partition("/")[0]
     default = settings.get("default")
@@ -137,7 +137,7 @@ def option(*names: str, help: str, env: str | list[str] | None = None, **setting
 
 
 def log_format() -> Callable[[F], F]:
-    """`--log-format`."""
+    """Return the option `--log-format`."""
     return option(
         "--log-format",
         type=click.Choice(["console", "json"]),
@@ -147,7 +147,7 @@ def log_format() -> Callable[[F], F]:
 
 
 def key() -> Callable[[F], F]:
-    """`--key`, as bytes."""
+    """Return the option `--key`; its value is bytes, or None."""
     return option(
         "--key",
         metavar="TEXT",

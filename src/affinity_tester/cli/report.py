@@ -11,9 +11,9 @@ from typing import Any, Literal
 import click
 
 from affinity_tester.cli import options
-from affinity_tester.cli.conduct import EXIT_CODES
-from affinity_tester.core.analysis import judge_again
+from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.replay import judge_again
 from affinity_tester.errors import UserError
 from affinity_tester.report.archive import Archive, gather
 from affinity_tester.report.html import html_text
@@ -69,11 +69,14 @@ def report(
         "fail_on_avoidable": None if fail_on is None else fail_on == "avoidable",
     }
     changed = {name: value for name, value in changed.items() if value is not None}
+
     if output is not None and output.exists() and record.exists() and output.samefile(record):
         raise UserError(f"--output {output} is the record itself: name another file, or the record would be lost")
+
     events = read_record(record, on_truncated=_warn)
     if rejudge or changed:
         events = judge_again(events, lambda rules: replace(rules, **changed))
+
     archive = gather(events)
     if output is None:
         _show(archive, form)
@@ -84,12 +87,13 @@ def report(
             raise UserError(
                 f"cannot write the report {output}: {error.strerror}; name a file that can be written"
             ) from error
+
     verdict = archive.results.verdict
     return EXIT_CODES[Outcome.INCONCLUSIVE if verdict is None else verdict.outcome]
 
 
 def _show(archive: Archive, form: Format) -> None:
-    """Write to standard output, in colour where that is text on a terminal. May raise `OutputClosed`."""
+    """Write the report to standard output; text on a terminal is in colour. May raise `OutputClosed`."""
     log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
     if form == "text":
         for text, tint in text_lines(archive):

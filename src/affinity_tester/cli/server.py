@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
+from affinity_tester.app.serve import loop_factory, serve
 from affinity_tester.cli import options
-from affinity_tester.cli.signals import TERMINATING, handle_signals
-from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.core.stun import check_name
-from affinity_tester.net.cpus import usable_cpus
-from affinity_tester.net.run_server import run_server
-from affinity_tester.report.logging import LogFormat, OutputClosed
+from affinity_tester.net.limits import usable_cpus
+from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.server_log import ServerLog
 from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
 
-_MOST_PER_S = 100_000_000
-"""Datagrams: more than any machine reads."""
+_MAX_PER_S = 100_000_000
+"""Datagrams a second: more than any machine reads."""
 
 
 class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 alone
@@ -33,17 +29,17 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
     _numbers = options.Whole(1, 256)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it; `auto` looks at this machine."""
+        """Parse the number; `auto` is the number of CPUs that this process may use."""
         return usable_cpus() if value == "auto" else self._numbers.convert(value, param, ctx)
 
 
 class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
-    """A name that fits into a reply; empty: the default."""
+    """A name that fits into a reply; empty is the default."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check it."""
+        """Check the name."""
         try:
             check_name("it", value or "default")
         except ValueError as error:
@@ -95,7 +91,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
 )
 @options.option(
     "--rate-limit",
-    type=options.Whole(0, _MOST_PER_S),
+    type=options.Whole(0, _MAX_PER_S),
     metavar="N",
     default=0,
     help="Datagrams a second to read at most, over all workers, which share it evenly, so that one flow may get one"
@@ -103,7 +99,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
 )
 @options.option(
     "--rate-limit-prefix",
-    type=options.Whole(0, _MOST_PER_S),
+    type=options.Whole(0, _MAX_PER_S),
     metavar="N",
     default=0,
     help="As --rate-limit, from each source prefix (/24 of IPv4, /56 of IPv6). Under externalTrafficPolicy Cluster every"
@@ -147,35 +143,6 @@ def server(
     )
     with (
         ServerLog.open(sys.stdout, log_format, os.environ) as log,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
-        runner.run(_serve(settings, log.emit))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Windows' default loop reads no UDP sockets of ours (it lacks `add_reader`); its other one does."""
-    return asyncio.SelectorEventLoop if sys.platform == "win32" else None
-
-
-async def _serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) -> None:
-    stop, stop_now = asyncio.Event(), asyncio.Event()
-    closed: OutputClosed | None = None
-
-    def terminate() -> None:
-        (stop_now if stop.is_set() else stop).set()
-
-    def tell(event: ServerEvent) -> None:
-        """Log it. An output that closes ends the server, but for one that drains: its terminal may have closed."""
-        nonlocal closed
-        if closed is None:
-            try:
-                log(event)
-            except OutputClosed as error:
-                if not stop.is_set():
-                    raise
-                closed = error
-
-    with handle_signals({signal.SIGINT: stop_now.set, **dict.fromkeys(TERMINATING, terminate)}):
-        await run_server(settings, stop=stop, stop_now=stop_now, log=tell)
-    if closed is not None:
-        raise closed
+        runner.run(serve(settings, log.emit))

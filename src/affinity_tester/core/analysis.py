@@ -5,35 +5,28 @@ The live client, the demo and the offline report feed the same events to this on
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
-from typing import Self
 
-from affinity_tester.core.diagnosis import Facts, diagnose, diagnose_run
+from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
-    Change,
-    ChangeJudged,
-    ChangeSeen,
     ChangeWithdrawn,
     ClusterEvent,
     ClusterSubject,
     Event,
-    FirstAnswer,
     Incident,
     IncidentClosed,
     IncidentOngoing,
     Judgement,
     NearFact,
     NodeAddresses,
-    OutageJudged,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
-    RulesGiven,
     RunDiagnosed,
     RunEnded,
     RunStarted,
@@ -41,22 +34,18 @@ from affinity_tester.core.events import (
     SendingStopped,
     SessionEvent,
     StatsTick,
-    StrayJudged,
-    Verdict,
     WrongPool,
 )
-from affinity_tester.core.incidents import Incidents, Story
-from affinity_tester.core.judging.judge import Judge, Judged
+from affinity_tester.core.incidents import Incidents
+from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.judging.tally import AnyJudged, Tally
 from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
+from affinity_tester.core.judging.wrong_pool import UnknownPods
+from affinity_tester.core.open_incident import OpenIncident
 from affinity_tester.core.pool import EndpointChange
 from affinity_tester.core.pool_timeline import PoolTimeline, without
-
-_Key = tuple[str, str, int]
-_AnyJudged = Judged | OutageJudged
-
-_REVISABLE = 50_000
-"""Judgements that may be replaced: no storm makes so many within the 60 s in which a late reply still revises a change."""
 
 _ADVANCE_NS = 100_000_000
 """Judgements that time alone makes certain are looked for so often, by the time of the sessions' events."""
@@ -66,89 +55,6 @@ _PROVE_NS = 300_000_000_000
 
 _NEAR_EVENTS = 1_000
 """Cluster events remembered for the incidents they may be near to; older ones are long out of reach."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the operator asked to be judged by."""
-
-    settle_ns: int = 10_000_000_000
-    """How long before and after a change of the pool it still explains a change of a session: proxies take seconds."""
-    affinity_window_ns: int = 30_000_000_000
-    """A longer pause between sends excuses a change: the shortest common UDP conntrack timeout."""
-    max_loss: float | None = None
-    """Share of probes lost (0 to 1) above which the run fails; None: loss alone never fails."""
-    fail_on_avoidable: bool = False
-    """Explained changes whose old pod was still serving count as violations."""
-    balancer_check_ns: int = 35_000_000_000
-    """How long a balancer may keep sending to a dead node: three health checks of 10 s, and 5 s for what follows."""
-
-    @classmethod
-    def of(cls, given: RulesGiven) -> Self:
-        """The rules of a recorded run."""
-        return cls(
-            settle_ns=given.settle_ns,
-            affinity_window_ns=given.affinity_window_ns,
-            max_loss=given.max_loss,
-            fail_on_avoidable=given.fail_on_avoidable,
-            balancer_check_ns=given.balancer_check_ns,
-        )
-
-    def given(self, at_ns: int) -> RulesGiven:
-        """As an event."""
-        return RulesGiven(
-            at_ns,
-            self.settle_ns,
-            self.affinity_window_ns,
-            self.max_loss,
-            self.fail_on_avoidable,
-            self.balancer_check_ns,
-        )
-
-
-DERIVED = (
-    ChangeJudged,
-    OutageJudged,
-    StrayJudged,
-    IncidentOngoing,
-    IncidentClosed,
-    RunDiagnosed,
-    WrongPool,
-    Verdict,
-)
-"""What an analysis tells; all other events are observed."""
-
-
-def judge_again(
-    events: Iterable[Event], change_rules: Callable[[Rules], Rules] = lambda rules: rules
-) -> Iterator[Event]:
-    """A recorded run, judged anew by the rules it was given, or by what `change_rules` makes of them.
-
-    A record that breaks off (its run was killed) is ended where it breaks off; what was open then is unknown.
-    """
-    analysis: RunAnalysis | None = None
-    before: list[Event] = []
-    at_ns = 0
-    ended = False
-    for event in events:
-        if isinstance(event, DERIVED):
-            continue
-        at_ns = max(at_ns, event.at_ns)
-        ended = isinstance(event, RunEnded)
-        if analysis is None and not isinstance(event, RunStarted):
-            # The rules stand right after the start; a record of before they were recorded has none.
-            analysis = RunAnalysis(change_rules(Rules.of(event) if isinstance(event, RulesGiven) else Rules()))
-            for early in before:
-                yield from analysis.feed(early)
-        yield event
-        if analysis is None:
-            before.append(event)
-        else:
-            yield from analysis.feed(event)
-    if analysis is not None and not ended:
-        end = RunEnded(at_ns, aborted=True)
-        yield end
-        yield from analysis.feed(end)
 
 
 class RunAnalysis:
@@ -163,16 +69,13 @@ class RunAnalysis:
         )
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
-        self._facts = Facts(rules.settle_ns)
+        self._facts = RunHistory(rules.settle_ns)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, ClusterEvent | EndpointChange]] = deque(maxlen=_NEAR_EVENTS)
         """What happened in the cluster and in the pool, and when."""
-        self._judged: dict[_Key, tuple[Judgement, bool | None]] = {}
-        """The newest judgements, which a late reply may still replace."""
-        self._judged_for_good: Counter[tuple[Judgement, bool | None]] = Counter()
-        self._strangers: dict[str, int] = {}
-        """Pods that answered and are in no snapshot, with when they were first noticed."""
+        self._tally = Tally()
+        self._unknown_pods = UnknownPods(self._timeline, rules.settle_ns)
         self._advanced_ns = 0
         self._started_ns = 0
         self._stopped_ns = 0
@@ -184,7 +87,7 @@ class RunAnalysis:
     @property
     def open_count(self) -> int:
         """Judgements that are still to come, the one of whether the right pool is watched among them."""
-        return self._judge.open_count + self._outage_judge.open_count + bool(self._strangers)
+        return self._judge.open_count + self._outage_judge.open_count + bool(self._unknown_pods)
 
     @property
     def settled(self) -> bool:
@@ -194,9 +97,12 @@ class RunAnalysis:
     @property
     def wants_list_after_ns(self) -> int | None:
         """A list of the pool made later than this would settle or prove something; None: none is wanted."""
-        wanted = [met_ns + self.rules.settle_ns for met_ns in self._strangers.values()]
-        judges = (self._judge, self._outage_judge)
-        wanted += [after_ns for judge in judges if (after_ns := judge.wants_list_after_ns) is not None]
+        wants = (
+            self._unknown_pods.next_list_after_ns,
+            self._judge.wants_list_after_ns,
+            self._outage_judge.wants_list_after_ns,
+        )
+        wanted = [after_ns for after_ns in wants if after_ns is not None]
         if self._end_is_unproved:
             wanted.append(self._stopped_ns)
         listed_ns = self._timeline.confirmed_ns
@@ -218,17 +124,15 @@ class RunAnalysis:
         at_once = self._judge.feed(event)
         self._outage_judge.feed(event)
         self._facts.feed(event)
+        if self._judge.watched:
+            self._unknown_pods.feed(event)
         match event:
             case RunStarted():
                 self._started_ns = self._stopped_ns = event.at_ns
                 self._evidence.interval_ns = event.interval_ns
                 self._evidence.addresses = max(1, len(event.addresses)), len(event.unprobed)
-            case ChangeSeen(change=change):
-                self._meet(change, event.at_ns)
-            case ChangeWithdrawn(session=session, change=change):
-                self._judged.pop((session, "change", change.number), None)
-            case FirstAnswer(identity=who) if who.pod is not None:
-                self._meet_pod(who.pod, event.at_ns)
+            case ChangeWithdrawn():
+                self._tally.withdraw(event)
             case ClusterEvent(subject=subject):
                 if subject is not ClusterSubject.WATCH:  # what the client may not see happened to nobody
                     self._near.append((event.at_ns, event))
@@ -271,18 +175,18 @@ class RunAnalysis:
     def advance(self, now_ns: int) -> list[Event]:
         """Time passed; returns the judgements that have become certain."""
         self._advanced_ns = now_ns
-        told: list[Event] = [*self._look_at_strangers(now_ns)]
+        told: list[Event] = [*self._check_unknown_pods(now_ns)]
         told += self._judge_now(now_ns)
         told += [IncidentClosed(now_ns, self._told(story, now_ns)) for story in self._incidents.close(now_ns)]
         told += [IncidentOngoing(now_ns, self._told(story, now_ns)) for story in self._incidents.ongoing(now_ns)]
         return told
 
-    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[_AnyJudged]:
+    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[AnyJudged]:
         judged = chain(self._judge.judge(now_ns, last=last), self._outage_judge.judge(now_ns, last=last))
         return map(self._judged_so, judged)
 
-    def _judged_so(self, event: _AnyJudged) -> _AnyJudged:
-        self._remember(event)
+    def _judged_so(self, event: AnyJudged) -> AnyJudged:
+        self._tally.add(event)
         self._incidents.feed(event)
         return event
 
@@ -292,60 +196,27 @@ class RunAnalysis:
         empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
         self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
 
-    def _told(self, story: Story, now_ns: int) -> Incident:
+    def _told(self, story: OpenIncident, now_ns: int) -> Incident:
         """A story, with what was near it and what it may be; both count from when it first showed."""
-        reach_ns, shown_ns = self.rules.settle_ns, story.shown_ns
+        reach_ns, shown_ns = self.rules.settle_ns, story.first_effect_ns
         near = [
             _near_fact(at_ns, shown_ns, what)
             for at_ns, what in self._near
             if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
         ]
-        incident = story.tell(self._incidents.of)
+        incident = story.summarise(self._incidents.total_sessions)
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
         diagnoses = diagnose(story, now_ns, self._facts)
         self._facts.diagnosed(story.from_ns, diagnoses)
         return replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses)
 
-    def _remember(self, event: _AnyJudged) -> None:
-        """Keep the newest judgement of each change, outage and stray reply: a revised one replaces its own."""
-        match event:
-            case ChangeJudged():
-                self._judged[event.session, "change", event.change.number] = (event.judgement, event.avoidable)
-            case OutageJudged():
-                self._judged[event.session, "outage", event.since_seq] = (event.judgement, event.avoidable)
-            case _:
-                self._judged[event.session, event.stray.value, event.heard_ns] = (event.judgement, None)
-
-        while len(self._judged) > _REVISABLE:
-            self._judged_for_good[self._judged.pop(next(iter(self._judged)))] += 1
-
-    def _meet(self, change: Change, at_ns: int) -> None:
-        for sighting in (change.before, change.after):
-            if sighting.identity.pod is not None:
-                self._meet_pod(sighting.identity.pod, at_ns)
-
-    def _meet_pod(self, pod: str, at_ns: int) -> None:
-        if self._judge.watched and not self._is_known(pod):
-            self._strangers.setdefault(pod, at_ns)
-
-    def _is_known(self, pod: str) -> bool:
-        """Whether a pod was ever in the pool, or may have been: an endpoint that names no pod may be any."""
-        return self._timeline.ever_had(pod) or self._timeline.ever_had("")
-
-    def _look_at_strangers(self, now_ns: int) -> list[Event]:
-        """A pod that answers and is still in no snapshot when the watch had its time belongs to another pool."""
-        known = self._timeline.confirmed_ns
-        if not self._strangers or known is None:
+    def _check_unknown_pods(self, now_ns: int) -> list[Event]:
+        """Tell of a pod that belongs to another pool; from then on the pool counts as not watched."""
+        stranger = self._unknown_pods.find_stranger()
+        if stranger is None:
             return []
-        reach_ns = self.rules.settle_ns
-        for pod, met_ns in list(self._strangers.items()):
-            if self._is_known(pod) or self._timeline.blind_within(met_ns - reach_ns, met_ns + reach_ns) is not None:
-                del self._strangers[pod]  # it may also have come and gone while nobody looked
-            elif known > met_ns + self.rules.settle_ns:
-                self._judge.pool_trusted = self._outage_judge.pool_trusted = self._facts.pool_counts = False
-                self._strangers.clear()
-                return [WrongPool(now_ns, pod)]
-        return []
+        self._judge.pool_trusted = self._outage_judge.pool_trusted = self._facts.pool_counts = False
+        return [WrongPool(now_ns, stranger)]
 
     def _end(self, event: RunEnded) -> list[Event]:
         told: list[Event] = [*self._judge_now(event.at_ns, last=True)]
@@ -360,10 +231,8 @@ class RunAnalysis:
         if self._dark is not None:
             self._end_blackout(self._dark.since_ns, max(self._stopped_ns, self._dark.since_ns), at_end=True)
         evidence.watched = self._judge.watched
-        judged = self._judged_for_good + Counter(self._judged.values())
-        for (judgement, avoidable), count in judged.items():
-            evidence.judgements[judgement] = evidence.judgements.get(judgement, 0) + count
-            evidence.avoidable += count if avoidable else 0
+        evidence.judgements = {judgement: self._tally.cases(judgement) for judgement in Judgement}
+        evidence.avoidable = self._tally.avoidable
         cut = [(blackout.since_ns, blackout.until_ns) for blackout in evidence.blackouts]
         evidence.still_ns = without(self._started_ns, self._started_ns + evidence.duration_ns, cut)
         evidence.window_ns = self.rules.affinity_window_ns

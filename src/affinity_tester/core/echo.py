@@ -1,11 +1,11 @@
-"""What the echo server answers to one datagram, and what it counts: no socket, no clock.
+"""Makes the echo server's reply to each datagram, and counts; it uses no socket and no clock.
 
-The server is public, so it must be harmless (design, section 2): it answers Binding requests and nothing else, so that
-two servers can never keep each other busy (CVE-2024-2169), and what it remembers is bounded.
+The server is public, so it must be harmless (docs/protocol.md): it answers Binding requests only, so that two servers can
+never keep each other busy (CVE-2024-2169), and its memory is bounded.
 
-It remembers flows, each with its prepared reply. At the bound a new flow takes the place of an old one, chosen by the
-CLOCK algorithm: a scan passes over flows that were answered since the scan before, and evicts the first that was not.
-A packet then costs no reordering, and a long silent flow goes before an active one, unless very many are active
+It keeps flows, each with a prepared reply. At the bound, a new flow takes the place of an old one, chosen by the CLOCK
+algorithm: a scan passes over the flows that had a probe since the last scan, and removes the first that had none. So a
+probe costs no reordering, and a flow that has long been silent goes before an active one, unless very many are active
 (`MAX_EVICTION_SCAN`).
 """
 
@@ -27,57 +27,60 @@ from affinity_tester.core.stun import (
     decode_request,
     is_error_response,
     is_plain_probe,
-    plain_probe_marks,
+    plain_probe_template,
 )
 from affinity_tester.errors import StunError
 
 Source = tuple[Any, ...]
-"""A socket's peer: (IP address, port), and for IPv6 flow label and scope, which tell sources apart too."""
+"""A socket's peer: (IP address, port), and for IPv6 also flow label and scope."""
 
 MAX_EVICTION_SCAN = 1000
-"""Flows passed over for one new flow: about a millisecond, which a socket's receive buffer bridges."""
+"""The most flows that one scan passes over: about a millisecond of work, during which the receive buffer holds probes."""
 
 _TOKEN = slice(8, 16)
 """The session token in a request: the transaction id's first 8 bytes."""
 
-_NEVER = b""
-"""As the start of a request: no datagram's."""
+_NO_REQUEST = b""
+"""A request start that no datagram has."""
 
 
 @lru_cache(maxsize=256)
 def _unpacker(size: int) -> Callable[..., tuple[bytes, bytes, bytes]]:
-    """Reads a request of so many bytes, and no other: its first 16, sequence number, and 4 more if there are any."""
+    """Return what unpacks a request of `size` bytes: its first 16 bytes, its sequence number, and up to 4 bytes more.
+
+    It raises `struct.error` for a request of another size.
+    """
     more = min(size - HEADER_SIZE, 4)
     return struct.Struct(f"16s4s{more}s{size - HEADER_SIZE - more}x").unpack
 
 
 @lru_cache(maxsize=256)
 def _packer(mapped_size: int, rest_size: int, counted: bool) -> Callable[..., bytes]:
-    """Makes a reply of its first 16 bytes, sequence number, XOR-MAPPED-ADDRESS, the rest, and the count if there is one."""
+    """Return what packs a reply: first 16 bytes, sequence number, XOR-MAPPED-ADDRESS, rest, and the count if `counted`."""
     return struct.Struct(f">16s4s{mapped_size}s{rest_size}s{'I' if counted else ''}").pack
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTotals:
-    """What a server counted. `received == answered + refused + dropped` over all reasons."""
+    """A server's counters. `received == answered + refused + dropped`, summed over all reasons."""
 
     received: int = 0
-    """Datagrams."""
+    """Datagrams read."""
     answered: int = 0
     """Success responses."""
     refused: int = 0
     """420 error responses: an unknown comprehension-required attribute."""
     dropped: tuple[tuple[str, int], ...] = ()
-    """(reason, datagrams) in order of reason; a reason without a datagram is not there."""
+    """(reason, datagrams) for each reason with at least one datagram, sorted by reason."""
     flows: int = 0
-    """(session token, reflexive address) pairs remembered now."""
+    """(session token, reflexive address) pairs that are known now."""
     evicted: int = 0
-    """Flows forgotten for newer ones, since `--max-flows` was reached: their counts start again from 1."""
+    """Flows removed for newer ones when `--max-flows` was reached. If one returns, its count starts again from 1."""
     send_errors: int = 0
-    """Replies that the machine refused to send afterwards."""
+    """Replies counted above that the machine then refused to send."""
 
     def since(self, earlier: ServerTotals) -> ServerTotals:
-        """What was counted after `earlier`; `flows` stays the number of now."""
+        """Return what was counted after `earlier`; `flows` is the present number."""
         before = dict(earlier.dropped)
         dropped = ((reason, count - before.get(reason, 0)) for reason, count in self.dropped)
         return ServerTotals(
@@ -91,7 +94,7 @@ class ServerTotals:
         )
 
     def __add__(self, other: ServerTotals) -> ServerTotals:
-        """What two workers of one server counted."""
+        """Return the totals of two workers of one server together."""
         dropped = dict(self.dropped)
         for reason, count in other.dropped:
             dropped[reason] = dropped.get(reason, 0) + count
@@ -107,11 +110,11 @@ class ServerTotals:
 
 
 class _Flow:
-    """One (session token, source): how many probes, and the prepared reply to a plain one of their size.
+    """One (session token, source): the number of its probes, and a prepared reply.
 
-    The request that it is prepared for has `size` bytes: `start` (16, with the token), the sequence number, and `padding`
-    (its attribute's header, none in a bare one). Its reply is `pack(reply_head, sequence number, mapped, rest, count)`,
-    without the count where that does not fit (`counted`).
+    The reply is prepared for plain requests of `size` bytes, which consist of `start` (16 bytes, with the token), the
+    sequence number, and `padding` (the header of the padding attribute; empty in a bare request). The reply is
+    `pack(reply_head, sequence number, mapped, rest, count)`, without the count where it does not fit (`counted`).
     """
 
     __slots__ = (
@@ -134,14 +137,14 @@ class _Flow:
     def __init__(self, counted_before: int) -> None:
         self.count = counted_before
         self.scanned_count = counted_before + 1
-        """The count when a scan passed over it; before that, at its first probe."""
+        """The count when a scan last passed over this flow; before that, the count at its first probe."""
         self.size = -1
 
     def prepare(self, token: bytes, template: ReplyTemplate, size: int) -> None:
-        """Make it that for requests of `size` bytes."""
-        head, self.padding = plain_probe_marks(size)
+        """Prepare the reply to requests of `size` bytes."""
+        head, self.padding = plain_probe_template(size)
         self.size = size
-        self.start = head + token if template.key is None else _NEVER  # a keyed reply is never prepared
+        self.start = head + token if template.key is None else _NO_REQUEST  # a keyed reply cannot be prepared
         self.unpack = _unpacker(size)
 
         self.template = template
@@ -149,7 +152,7 @@ class _Flow:
         self.reply_head = template.head + token
         mapped = template.mapped(token + bytes(4))
         self.mapped: bytes | None = mapped
-        """XOR-MAPPED-ADDRESS; None for IPv6, whose last 4 bytes the sequence number hides."""
+        """XOR-MAPPED-ADDRESS; None for IPv6, whose last 4 bytes depend on the sequence number."""
         if template.hidden is not None:
             self.mapped = None
             self.mapped_start, self.mapped_end = mapped[:-4], int.from_bytes(mapped[-4:], "big")
@@ -157,12 +160,12 @@ class _Flow:
         self.pack = _packer(len(mapped), len(template.rest), template.counted)
 
     def mapped_for(self, seq: bytes) -> bytes:
-        """XOR-MAPPED-ADDRESS of IPv6 in the reply to a sequence number."""
+        """Return the XOR-MAPPED-ADDRESS of IPv6 in the reply to a sequence number."""
         return self.mapped_start + (self.mapped_end ^ int.from_bytes(seq, "big")).to_bytes(4, "big")
 
 
 class Responder:
-    """The answers of one server instance, for all its sockets."""
+    """Makes the replies of one server instance, for all its sockets, and counts."""
 
     def __init__(
         self,
@@ -173,7 +176,10 @@ class Responder:
         counted_before: int = 0,
         limit: RateLimit | None = None,
     ) -> None:
-        """A new flow's first probe is number `counted_before + 1`. Raise `ValueError` for a bound below 1."""
+        """Keep at most `max_flows` flows. Raise `ValueError` if that is less than 1.
+
+        The first probe of a new flow is number `counted_before + 1` in RECEIVED-COUNT.
+        """
         if max_flows < 1:
             raise ValueError(f"{max_flows} flows cannot be the bound: at least 1 is needed")
         self._encoder = encoder
@@ -181,11 +187,11 @@ class Responder:
         self._key = key
         self._counted_before = counted_before
         self.limit = limit
-        """What `respond_within_limit` asks first; None: nothing is asked."""
+        """The rate limit that `respond_within_limit` checks; None for no limit."""
         self._flows: OrderedDict[tuple[bytes, Source], _Flow] = OrderedDict()
-        """By token and source, in the order in which scans meet them."""
+        """By token and source, in the order in which scans come to them."""
         self._latest: dict[Source, _Flow] = {}
-        """By source, one of its flows: nearly always its only one, since a session has a socket of its own."""
+        """By source, its latest flow: nearly always the only one, since each session has a socket of its own."""
         self._latest_of = self._latest.get
         self._dropped: Counter[str] = Counter()
         self._answered = 0
@@ -194,11 +200,11 @@ class Responder:
         self._send_errors = 0
 
     def respond(self, data: bytes, source: Source) -> bytes | None:
-        """The reply to `data` from `source`; None when there is none, which is then counted.
+        """Return the reply to `data` from `source`; None if it is dropped, which is counted.
 
-        The hot path: nearly all datagrams are plain requests of their source's flow, of the size that it is prepared for.
-        One look-up and two comparisons tell, and one `pack` makes the reply. Attributes that are called are read into
-        locals first: CPython 3.11 calls those faster than attributes of slots.
+        This is the hot path. Nearly all datagrams are plain requests of the size that their source's flow is prepared for:
+        one look-up and two comparisons show that, and one `pack` makes the reply. Callables are read into locals first,
+        because CPython 3.11 calls a local faster than an attribute in a slot.
         """
         flow_of = self._latest_of
         flow = flow_of(source)
@@ -207,7 +213,7 @@ class Responder:
             try:
                 start, seq, padding = unpack(data)
             except struct.error:
-                return self._respond_to_any(data, source)
+                return self._respond_unprepared(data, source)
             if flow.start == start and flow.padding == padding:
                 flow.count = count = flow.count + 1
                 self._answered += 1
@@ -219,35 +225,35 @@ class Responder:
                 except struct.error:  # the count is past its 32 bits
                     flow.count = count & MAX_COUNT
                     return pack(flow.reply_head, seq, mapped, flow.rest, flow.count)
-        return self._respond_to_any(data, source)
+        return self._respond_unprepared(data, source)
 
     def respond_within_limit(self, data: bytes, source: Source, ip: bytes, now_ns: int) -> bytes | None:
-        """As `respond`, if the rate limit lets a datagram from `ip` (4 or 16 bytes) pass at `now_ns`."""
-        over = self.limit.refuse(ip, now_ns) if self.limit is not None else None
-        if over is not None:
-            self._dropped[over] += 1
+        """Return what `respond` does, or None if a datagram from `ip` (4 or 16 bytes) is over the rate limit at `now_ns`."""
+        reason = self.limit.check(ip, now_ns) if self.limit is not None else None
+        if reason is not None:
+            self._dropped[reason] += 1
             return None
         return self.respond(data, source)
 
-    def unsent(self, reply: bytes) -> None:
-        """Count a reply that found no room in the socket's send buffer: its request was dropped after all."""
+    def count_unsent(self, reply: bytes) -> None:
+        """Count the request of this reply as dropped after all: the socket's send buffer was full."""
         if is_error_response(reply):
             self._refused -= 1
         else:
             self._answered -= 1
         self._dropped["send-buffer-full"] += 1
 
-    def send_failed(self) -> None:
+    def count_send_error(self) -> None:
         """Count a reply that the machine refused to send."""
         self._send_errors += 1
 
     def forget_flows(self) -> None:
-        """Every count starts again."""
+        """Remove all flows, so that every count starts again."""
         self._flows.clear()
         self._latest.clear()
 
     def totals(self) -> ServerTotals:
-        """What was counted so far."""
+        """Return what was counted so far."""
         return ServerTotals(
             received=self._answered + self._refused + self._dropped.total(),
             answered=self._answered,
@@ -258,10 +264,12 @@ class Responder:
             send_errors=self._send_errors,
         )
 
-    def _respond_to_any(self, data: bytes, source: Source) -> bytes | None:
+    def _respond_unprepared(self, data: bytes, source: Source) -> bytes | None:
+        """Return the reply to any datagram, also to one that no flow is prepared for."""
         if not source[1]:
-            self._dropped["source-port-0"] += 1  # nothing can be sent there
+            self._dropped["source-port-0"] += 1  # no reply can be sent there
             return None
+
         if self._key is None and is_plain_probe(data):
             transaction_id = data[8:HEADER_SIZE]
         else:
@@ -280,7 +288,7 @@ class Responder:
         return flow.template.render(transaction_id, flow.count)
 
     def _flow_for(self, token: bytes, source: Source, size: int) -> _Flow:
-        """The flow of a token and a source, prepared for requests of `size` bytes; a new one if it is not known."""
+        """Return the flow of a token and a source, prepared for requests of `size` bytes; add it if it is new."""
         flow_key = (token, source)
         flow = self._flows.get(flow_key)
         if flow is None:
@@ -289,7 +297,8 @@ class Responder:
             flow = self._flows[flow_key] = _Flow(self._counted_before)
 
         if flow.size != size:
-            # A STUN client draws a transaction id for each request, so that its source comes again with another token.
+            # Other STUN clients draw a whole transaction id for each request, so each has another token: their source's
+            # latest flow has a template that fits.
             latest = self._latest.get(source)
             if latest is not None and latest.size == size:
                 template = latest.template
@@ -300,6 +309,7 @@ class Responder:
         return flow
 
     def _refuse(self, transaction_id: bytes, unknown: tuple[int, ...], limit: int) -> bytes | None:
+        """Return the 420 error response that lists the unknown attributes; None if it is longer than `limit` bytes."""
         reply = self._encoder.encode_unknown(transaction_id, unknown, limit)
         if reply is None:
             self._dropped["unknown-attribute"] += 1
@@ -308,13 +318,14 @@ class Responder:
         return reply
 
     def _evict(self) -> None:
-        """Remove the first flow that was not answered since the last scan, but scan no more than probes can wait for."""
+        """Remove the first flow without a probe since the last scan, or the next one if the scan has taken long enough."""
         for _ in range(MAX_EVICTION_SCAN):
             flow_key, flow = next(iter(self._flows.items()))
             if flow.count == flow.scanned_count:
                 break
             flow.scanned_count = flow.count
             self._flows.move_to_end(flow_key)
+
         (_, source), flow = self._flows.popitem(last=False)
         if self._latest.get(source) is flow:
             del self._latest[source]

@@ -199,7 +199,7 @@ class ProbesLost(SessionEvent):
 class LossDirected(SessionEvent):
     """A gap of lost probes was closed by a reply of the same (instance, reflexive address): its counts tell which way.
 
-    Told for the gap alone, as evidence of an incident; the session's totals rest on whole spans (core.spans).
+    Told for the gap alone, as evidence of an incident; the session's totals rest on whole spans (core.session).
     """
 
     first_seq: int

@@ -1,10 +1,10 @@
-"""A limit of the datagrams that a server reads: a token bucket over all, and one for each source prefix.
+"""Limits the rate of datagrams that a server answers: one token bucket for all, and one for each source prefix.
 
-Each bucket holds what one second gives, so that a burst of so many passes. A datagram needs a token of both buckets,
-and takes none when it lacks one, so that a source that floods spends its own prefix's tokens and not everybody's.
+Each bucket holds the tokens of one second, so a burst of that size passes. A datagram needs a token from both buckets and
+takes none where one is missing. So a source that floods the server uses up its own prefix's tokens, not everybody's.
 
-A prefix is what one site has, since whoever can send from one of its addresses can send from all, and a forger aims
-at a whole site: /24 of IPv4, /56 of IPv6 (as response rate limiting of DNS servers has it).
+A prefix stands for one site: /24 for IPv4, /56 for IPv6 (as in DNS response rate limiting). Whoever can send from one
+address of a site can send from all of them, and forged requests are aimed at whole sites.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections import OrderedDict
 from typing import Self
 
 MAX_PREFIXES = 16_384
-"""Prefixes whose buckets are kept, some 4 MB; the one longest unheard is forgotten first, and is then full again.
+"""Prefixes whose buckets are kept, some 4 MB. The least recently used is removed first, and starts full when it returns.
 
-A forger who sends from more of them passes the limits by prefix: that over all is what holds then.
+Datagrams forged from more prefixes than this pass the limit for each prefix; the limit over all still holds.
 """
 
 IPV4_PREFIX_BYTES = 3
@@ -25,11 +25,11 @@ _IPV4_BYTES = 4
 _NS_PER_S = 1_000_000_000
 
 _MAPPED = bytes(10) + b"\xff\xff"
-"""How an IPv4 address starts that is written as one of IPv6 (RFC 4291 section 2.5.5.2)."""
+"""The first 12 bytes of an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2)."""
 
 
 def source_prefix(address: bytes) -> bytes:
-    """The prefix of an IP address of 4 or 16 bytes."""
+    """Return the prefix of an IP address, given as 4 or 16 bytes."""
     if len(address) == _IPV4_BYTES:
         return address[:IPV4_PREFIX_BYTES]
     if address.startswith(_MAPPED):
@@ -38,78 +38,87 @@ def source_prefix(address: bytes) -> bytes:
 
 
 class _Rate:
-    """How many tokens a bucket gets: `per_s / shares` a second, counted in the 10^9 * shares-th part of one."""
+    """The rate of a bucket: `per_s / shares` tokens a second, in integers.
 
-    __slots__ = ("cost", "per_ns", "room")
+    A token is counted in parts of `1 / (10^9 * shares)`, so that a nanosecond adds exactly `per_s` parts.
+    """
+
+    __slots__ = ("capacity", "cost", "per_ns")
 
     def __init__(self, per_s: int, shares: int) -> None:
         self.per_ns = per_s
-        """Parts a nanosecond."""
+        """Parts that a nanosecond adds."""
         self.cost = _NS_PER_S * shares
-        """Parts of a token."""
-        self.room = max(per_s * _NS_PER_S, self.cost)
-        """Parts that one second gives, but a whole token at least."""
+        """Parts of one token."""
+        self.capacity = max(per_s * _NS_PER_S, self.cost)
+        """Parts of a full bucket: what one second adds, and one token at least."""
 
 
 class _Bucket:
-    """Full at first."""
+    """A token bucket, full at first."""
 
-    __slots__ = ("_at_ns", "_level", "_rate")
+    __slots__ = ("_filled_ns", "_level", "_rate")
 
     def __init__(self, rate: _Rate, now_ns: int) -> None:
         self._rate = rate
-        self._level = rate.room
-        self._at_ns = now_ns
+        self._level = rate.capacity
+        self._filled_ns = now_ns
 
     def has_token(self, now_ns: int) -> bool:
-        """Fill it up to now; whether a token is there."""
+        """Add what the time since the last call gives; True if there is a token then."""
         rate = self._rate
-        self._level = min(rate.room, self._level + (now_ns - self._at_ns) * rate.per_ns)
-        self._at_ns = now_ns
+        self._level = min(rate.capacity, self._level + (now_ns - self._filled_ns) * rate.per_ns)
+        self._filled_ns = now_ns
         return self._level >= rate.cost
 
     def take(self) -> None:
-        """Take a token that is there."""
+        """Take one token; `has_token` must have been True."""
         self._level -= self._rate.cost
 
 
 class RateLimit:
-    """The buckets of one process; `shares` processes have the rates together, each an equal part."""
+    """The limits of one server process. `shares` processes share the rates, each with an equal part."""
 
     def __init__(
         self, per_s: int, prefix_per_s: int, now_ns: int, *, shares: int = 1, max_prefixes: int = MAX_PREFIXES
     ) -> None:
-        """Limit to `per_s` datagrams a second over all, and `prefix_per_s` of each prefix; 0 is no limit.
+        """Allow `per_s` datagrams a second in all, and `prefix_per_s` from each prefix; 0 means no limit.
 
-        Times are of any clock that does not run backwards.
+        Times may come from any clock that never runs backwards.
         """
         self._all = _Bucket(_Rate(per_s, shares), now_ns) if per_s else None
         self._prefix_rate = _Rate(prefix_per_s, shares) if prefix_per_s else None
         self._max_prefixes = max_prefixes
         self._prefixes: OrderedDict[bytes, _Bucket] = OrderedDict()
-        """The longest unheard first."""
+        """Least recently used first."""
 
     @classmethod
     def of(cls, per_s: int, prefix_per_s: int, now_ns: int, *, shares: int = 1) -> Self | None:
-        """That of these rates; None where both are off, so that nothing is asked."""
+        """Return a limit with these rates; None if both are 0, so that datagrams need no check."""
         return cls(per_s, prefix_per_s, now_ns, shares=shares) if per_s or prefix_per_s else None
 
     @property
     def prefixes(self) -> int:
-        """How many are remembered."""
+        """The number of prefixes that have a bucket."""
         return len(self._prefixes)
 
-    def refuse(self, address: bytes, now_ns: int) -> str | None:
-        """Why a datagram from an IP address of 4 or 16 bytes is over a limit; None for one that is not, which counts."""
+    def check(self, address: bytes, now_ns: int) -> str | None:
+        """Count a datagram from an IP address (4 or 16 bytes); return the reason to drop it, or None to let it pass.
+
+        A datagram that is dropped takes no tokens.
+        """
         own = None
         if self._prefix_rate is not None:
             own = self._bucket_of(source_prefix(address), self._prefix_rate, now_ns)
             if not own.has_token(now_ns):
                 return "rate-limit-prefix"
+
         if self._all is not None:
             if not self._all.has_token(now_ns):
                 return "rate-limit"
             self._all.take()
+
+        # Only now: the datagram passed both limits.
         if own is not None:
             own.take()
         return None
@@ -119,6 +128,7 @@ class RateLimit:
         if bucket is not None:
             self._prefixes.move_to_end(prefix)
             return bucket
+
         if len(self._prefixes) >= self._max_prefixes:
             self._prefixes.popitem(last=False)
         bucket = self._prefixes[prefix] = _Bucket(rate, now_ns)

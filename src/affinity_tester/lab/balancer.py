@@ -19,9 +19,9 @@ from typing import Self
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Direction, Dropped
-from affinity_tester.lab.mangle import Mangler
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.network import NetworkModel
+from affinity_tester.lab.packet_log import Direction, Dropped
 from affinity_tester.settings import NS_PER_S
 
 MAX_DATAGRAM = 65_535
@@ -93,8 +93,8 @@ class Balancer:
     def __init__(
         self,
         front: socket.socket,
-        path: NetworkPath,
-        mangler: Mangler,
+        network: NetworkModel,
+        impairments: Impairments,
         sources: Sources,
         pod_socket: Callable[[TransportAddress], socket.socket],
     ) -> None:
@@ -102,18 +102,18 @@ class Balancer:
 
         `pod_socket` is the socket of the pod at an address, for what leaves from there.
         """
-        self.path = path
-        self.mangler = mangler
-        self._record = mangler.record
+        self.network = network
+        self.impairments = impairments
+        self._log = impairments.log
         self.refused = 0
         """Datagrams that the machine did not let pass: losses that nobody wanted, so the run is worth nothing."""
         self.refusal = ""
         """Why, in the machine's words."""
-        self.strays = 0
+        self.unclaimed = 0
         """Datagrams that reached a source socket and belong to no flow."""
-        self.astray: set[TransportAddress] = set()
+        self.wrong_source: set[TransportAddress] = set()
         """Clients whose replies leave from another address than the service's."""
-        self.diverted: dict[TransportAddress, Diversion] = {}
+        self.diversions: dict[TransportAddress, Diversion] = {}
         """Clients of whose replies some are delivered to another client."""
         self.holding: set[TransportAddress] = set()
         """Clients whose replies wait for `flood`."""
@@ -133,8 +133,8 @@ class Balancer:
     @classmethod
     def start(
         cls,
-        path: NetworkPath,
-        mangler: Mangler,
+        network: NetworkModel,
+        impairments: Impairments,
         sources: Sources,
         front: TransportAddress,
         pod_socket: Callable[[TransportAddress], socket.socket] = _no_pod_socket,
@@ -147,7 +147,7 @@ class Balancer:
         except OSError:
             sock.close()
             raise
-        return cls(sock, path, mangler, sources, pod_socket)
+        return cls(sock, network, impairments, sources, pod_socket)
 
     @property
     def address(self) -> TransportAddress:
@@ -180,18 +180,18 @@ class Balancer:
         self._loop.add_reader(sock, partial(self._source_readable, source, sock))
 
     def _sweep(self) -> None:
-        for sock in self._sources.release(self.path.expire(clock.now_ns())):
+        for sock in self._sources.release(self.network.expire(clock.now_ns())):
             self._close(sock)
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _front_readable(self) -> None:
         for data, client in _received(self._front):
-            for delay_ns in self.mangler.fates(Direction.UP, client, clock.now_ns(), len(data)):
+            for delay_ns in self.impairments.delays(Direction.UP, client, clock.now_ns(), len(data)):
                 self._after(delay_ns, partial(self._forward, data, client))
 
     def _forward(self, data: bytes, client: TransportAddress) -> None:
         try:
-            entry = self.path.forward(client, clock.now_ns())
+            entry = self.network.forward(client, clock.now_ns())
         except OSError as error:
             self._refuse(error)
             return
@@ -202,30 +202,30 @@ class Balancer:
     def _source_readable(self, source: TransportAddress, sock: socket.socket) -> None:
         for data, sender in _received(sock):
             now_ns = clock.now_ns()
-            client = self.path.reverse(source, sender, now_ns)
+            client = self.network.reverse(source, sender, now_ns)
             if client is None:
-                self.strays += 1
+                self.unclaimed += 1
                 continue
             owner = self._owners.get(data[_TOKEN], client)
-            if source in self.path.shared and owner != client:
-                self._record(Dropped(owner, now_ns, Direction.DOWN, "snat-collision"))
+            if source in self.network.shared_sources and owner != client:
+                self._log(Dropped(owner, now_ns, Direction.DOWN, "snat-collision"))
                 self._send(self._front, data, client)
                 continue
             if owner != client:
                 client = owner  # it was on its way when the two flows parted
-            for delay_ns in self.mangler.fates(Direction.DOWN, client, now_ns, len(data)):
+            for delay_ns in self.impairments.delays(Direction.DOWN, client, now_ns, len(data)):
                 self._after(delay_ns, partial(self._reply, data, client, source, sender))
 
     def _reply(self, data: bytes, client: TransportAddress, source: TransportAddress, sender: TransportAddress) -> None:
-        diversion = self.diverted.get(client)
-        if self.path.is_direct(source, sender):
-            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
+        diversion = self.diversions.get(client)
+        if self.network.is_direct(source, sender):
+            self._log(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
             self._send(self._pod_socket(sender), data, client)
         elif diversion is not None and diversion.rng.random() < diversion.share:
-            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "cross-delivery"))
+            self._log(Dropped(client, clock.now_ns(), Direction.DOWN, "cross-delivery"))
             self._send(self._front, data, diversion.to)
-        elif client in self.astray:
-            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
+        elif client in self.wrong_source:
+            self._log(Dropped(client, clock.now_ns(), Direction.DOWN, "wrong-source"))
             self._send(self._other, data, client)
         elif client in self.holding:
             self._held.append((data, client))
@@ -242,7 +242,7 @@ class Balancer:
             for _ in range(count):
                 self._send(self._front, bytes(FLOOD_SIZE), client)
         for data, client in self._held:
-            self._record(Dropped(client, clock.now_ns(), Direction.DOWN, "full-buffer"))
+            self._log(Dropped(client, clock.now_ns(), Direction.DOWN, "full-buffer"))
             self._send(self._front, data, client)
         self._held.clear()
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Change, SessionSummary
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Deed, Delayed, Direction, Dropped, Duplicated, Rerouted, differing
-from affinity_tester.lab.fault import LOST, Deal, Effect, Sign, counted
-from affinity_tester.lab.judged import JudgementCheck, Problem, of_run, words
-from affinity_tester.lab.ledger import Injection, Ledger, Seen
-from affinity_tester.lab.sighted import LAG_NS, REDS, caused_ns, effort, seen_words, straddles, within
+from affinity_tester.lab.check_judgements import JudgementCheck, Problem, of_run, words
+from affinity_tester.lab.evidence import ALERTS, LAG_NS, cause_ns, describe, is_active_at, missing_effects, overlaps
+from affinity_tester.lab.fault import LOST, Effect, Injection, Symptom, counted
+from affinity_tester.lab.lab_record import LabRecord, SessionRecord
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted, differing
 from affinity_tester.settings import NS_PER_S
 
 SPAN_NS = NS_PER_S
@@ -61,49 +61,49 @@ class Findings:
         return not self.unexpected and not any(row.problems for row in self.rows)
 
 
-def compare(ledger: Ledger) -> Findings:
+def compare(record: LabRecord) -> Findings:
     """Compare the accounts; for after the client's last event."""
     problems: defaultdict[int, list[str]] = defaultdict(list)
-    unexpected = list(ledger.complaints)
-    for session in ledger.sessions.values():
-        for number, text in _Check(ledger, session).problems():
+    unexpected = list(record.invalid_reasons)
+    for session in record.sessions.values():
+        for number, text in _Check(record, session).problems():
             (unexpected if number is None else problems[number]).append(f"{session.name}: {text}")
-    for number, text in of_run(ledger):
+    for number, text in of_run(record):
         (unexpected if number is None else problems[number]).append(text)
     rows = []
-    for number, fault in enumerate(ledger.planned, 1):
-        injection = ledger.injections.get(number)
+    for number, fault in enumerate(record.planned, 1):
+        injection = record.injections.get(number)
         if injection is None:
             rows.append(Row(number, fault.name, "nothing", fault.expects, "nothing", ("it was not injected",)))
             continue
-        found = (*problems[number], *effort(ledger, injection))
-        rows.append(Row(number, fault.name, injection.deal.text, fault.expects, seen_words(ledger, injection), found))
+        found = (*problems[number], *missing_effects(record, injection))
+        rows.append(Row(number, fault.name, injection.text, fault.expects, describe(record, injection), found))
     return Findings(tuple(rows), tuple(unexpected))
 
 
 class _Check:
     """The comparison for one session."""
 
-    def __init__(self, ledger: Ledger, session: Seen) -> None:
-        self._ledger = ledger
+    def __init__(self, record: LabRecord, session: SessionRecord) -> None:
+        self._record = record
         self._session = session
-        self._deeds: Sequence[Deed] = ledger.deeds.get(session.flow, ())
+        self._deeds: Sequence[PacketEvent] = record.packets.get(session.flow, ())
         self._effects = [
             (injection, effect)
-            for injection in sorted(ledger.injections.values(), key=lambda injection: injection.at_ns)
-            for effect in (*injection.deal.effects, *_common(injection.deal, session.flow))
+            for injection in sorted(record.injections.values(), key=lambda injection: injection.at_ns)
+            for effect in (*injection.effects, *_common(injection, session.flow))
             if effect.flow == session.flow
         ]
         """In the order of injection."""
-        self._judgements = JudgementCheck(ledger, session, self._effects)
+        self._judgements = JudgementCheck(record, session, self._effects)
 
     def problems(self) -> Iterator[Problem]:
         """What is wrong with it."""
         yield from self._changes()
         yield from self._reds()
-        if self._ledger.verdict is not None:
+        if self._record.verdict is not None:
             yield from self._judgements.outages()
-            yield from self._judgements.strays()
+            yield from self._judgements.stray_replies()
         summary = self._session.summary
         if summary is None:
             yield (None, "it has no summary")
@@ -111,11 +111,11 @@ class _Check:
         yield from self._losses(summary)
         yield from self._copies(summary)
 
-    def _allowing(self, *what: Kind | Sign) -> Iterator[tuple[Injection, Effect]]:
+    def _allowing(self, *what: Kind | Symptom) -> Iterator[tuple[Injection, Effect]]:
         return ((injection, effect) for injection, effect in self._effects if effect.allowed & set(what))
 
     def _changes(self) -> Iterator[Problem]:
-        moves = [deed for deed in self._deeds if isinstance(deed, Rerouted)]
+        moves = [packet for packet in self._deeds if isinstance(packet, Rerouted)]
         causes = [self._cause(move) for move in moves]
         for move, cause in zip(moves, causes, strict=True):
             if cause is None:
@@ -134,9 +134,9 @@ class _Check:
                 yield (None, f"it saw a change of {words(change.kinds)} that was not made, or not like that")
                 continue
             for cause in causes[position:end]:
-                if cause is not None and not straddles(change, cause):
+                if cause is not None and not overlaps(change, cause):
                     yield (cause.number, "the change that it saw does not lie around the time of the fault")
-            if self._ledger.verdict is not None:
+            if self._record.verdict is not None:
                 yield from self._judgements.change(
                     change, [cause for cause in causes[position:end] if cause is not None]
                 )
@@ -154,54 +154,62 @@ class _Check:
         return causes[-1] if causes else None
 
     def _reds(self) -> Iterator[Problem]:
-        reds = [(REDS[type(event)], caused_ns(event)) for event in self._session.reds if type(event) in REDS]
-        for sign, at_ns in reds:
-            if not any(within(injection, at_ns) for injection, _ in self._allowing(sign)):
-                yield (None, f"it told of {sign.value}, which nothing caused")
+        alerts = [(ALERTS[type(event)], cause_ns(event)) for event in self._session.alerts if type(event) in ALERTS]
+        for symptom, at_ns in alerts:
+            if not any(is_active_at(injection, at_ns) for injection, _ in self._allowing(symptom)):
+                yield (None, f"it told of {symptom.value}, which nothing caused")
         for injection, effect in self._effects:
-            told = {sign for sign, at_ns in reds if within(injection, at_ns)}
-            for sign in REDS.values():
-                if sign in effect.must - told:
-                    yield (injection.number, f"it told of no {sign.value}")
+            told = {symptom for symptom, at_ns in alerts if is_active_at(injection, at_ns)}
+            for symptom in ALERTS.values():
+                if symptom in effect.must - told:
+                    yield (injection.number, f"it told of no {symptom.value}")
 
     def _losses(self, summary: SessionSummary) -> Iterator[Problem]:
-        drops = [deed for deed in self._deeds if isinstance(deed, Dropped)]
+        drops = [packet for packet in self._deeds if isinstance(packet, Dropped)]
         up = sum(drop.direction is Direction.UP for drop in drops)
         down = len(drops) - up
         causes = [injection for injection, _ in self._allowing(*LOST)]
         seen = summary.losses
         blurred = any(
-            isinstance(deed, Duplicated)
-            or (isinstance(deed, Rerouted) and any(abs(deed.at_ns - drop.at_ns) <= SPAN_NS for drop in drops))
-            for deed in self._deeds
+            isinstance(packet, Duplicated)
+            or (isinstance(packet, Rerouted) and any(abs(packet.at_ns - drop.at_ns) <= SPAN_NS for drop in drops))
+            for packet in self._deeds
         )
-        blurred = blurred or any(self._allowing(Sign.LOSS_UNTOLD))
+        blurred = blurred or any(self._allowing(Symptom.LOSS_UNTOLD))
         fits = seen.total == len(drops) and seen.up <= up and seen.down <= down and (blurred or not seen.unknown)
         if not fits:
             text = f"it lost {seen.up} up, {seen.down} down, {seen.unknown} unknown; dropped were {up} up, {down} down"
             yield (causes[0].number if causes else None, text)
         for lost in self._session.lost:
-            if not any(within(cause, lost.first_sent_ns) and within(cause, lost.last_sent_ns) for cause in causes):
+            if not any(
+                is_active_at(cause, lost.first_sent_ns) and is_active_at(cause, lost.last_sent_ns) for cause in causes
+            ):
                 yield (None, f"it lost {counted(lost.count, 'probe')} at a time when no fault dropped any")
 
     def _copies(self, summary: SessionSummary) -> Iterator[Problem]:
-        duplicated = sum(isinstance(deed, Duplicated) for deed in self._deeds)
-        delayed = sum(isinstance(deed, Delayed) for deed in self._deeds)
-        causes = [injection for injection, _ in self._allowing(Sign.DUPLICATES, Sign.REORDERING)]
+        duplicated = sum(isinstance(packet, Duplicated) for packet in self._deeds)
+        delayed = sum(isinstance(packet, Delayed) for packet in self._deeds)
+        causes = [injection for injection, _ in self._allowing(Symptom.DUPLICATES, Symptom.REORDERING)]
         number = causes[0].number if causes else None
         counts = summary.total
         if counts.duplicate != duplicated:
             yield (number, f"it counted {counted(counts.duplicate, 'duplicate')}; there were {duplicated}")
         # On a busy machine the next packet of a flow that takes another way may overtake the one before.
-        turns = sum(isinstance(deed, Rerouted) for deed in self._deeds)
+        turns = sum(isinstance(packet, Rerouted) for packet in self._deeds)
         if counts.reordered > delayed + turns:
             yield (number, f"it counted {counts.reordered} reordered; only {delayed} were held back")
 
 
-def _common(deal: Deal, flow: TransportAddress) -> Iterator[Effect]:
+def _common(injection: Injection, flow: TransportAddress) -> Iterator[Effect]:
     """What any session may see of a fault that hits whom it hits."""
-    if deal.some or deal.may:
-        yield Effect(flow, frozenset(), deal.some | deal.may, deal.judged, deal.silent)
+    if injection.must_somewhere or injection.may:
+        yield Effect(
+            flow,
+            frozenset(),
+            injection.must_somewhere | injection.may,
+            injection.changes_judged,
+            injection.outages_judged,
+        )
 
 
 def _explaining(moves: Sequence[Rerouted], start: int, change: Change) -> int | None:

@@ -31,8 +31,8 @@ from affinity_tester.core.events import (
     PoolObserved,
     PoolUnobserved,
 )
-from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.core.pool import PoolSnapshot, differences
+from affinity_tester.lab.network import NetworkModel
 
 CONFIRM_NS = 500_000_000
 """How long after one whole list was heard the next is asked for."""
@@ -80,7 +80,7 @@ class ControlPlane:
 
     def __init__(
         self,
-        path: NetworkPath,
+        network: NetworkModel,
         emit: Callable[[Event], None],
         *,
         one_item_ns: int,
@@ -92,7 +92,7 @@ class ControlPlane:
         A list of one item is asked for `one_item_ns` after the one before; `changed` is told the truth: when the pool
         changed.
         """
-        self._path = path
+        self._network = network
         self._emit = emit
         self._watch_ns = watch_ns
         self._changed = changed
@@ -112,21 +112,21 @@ class ControlPlane:
 
     # --- the cluster's side ------------------------------------------------------------------------------------------
 
-    def tell(self, event: ClusterEvent) -> None:
+    def add_cluster_event(self, event: ClusterEvent) -> None:
         """Something happened in the cluster; the next look writes it down, and it is told when the watch hears of it."""
         self._happened.append(event)
 
-    def begin(self, now_ns: int) -> None:
+    def start_watch(self, now_ns: int) -> None:
         """The client's first lists: what there is."""
         self._nodes = self._node_addresses()
         self._emit(NodeAddresses(now_ns, self._nodes))
-        self._stored = self._known = _Stored(1, self._snapshot())
+        self._stored = self._known = _Stored(1, self._network.pool())
         self._listed_ns = now_ns
         for listing in self._lists:
             listing.next_ns = now_ns + listing.every_ns
         self._emit(PoolObserved(now_ns, now_ns, now_ns, self._known.pool, asked_ns=now_ns))
 
-    def look(self, now_ns: int) -> None:
+    def publish(self, now_ns: int) -> None:
         """Write down what is new, and let the client hear of it if the watch is that fast."""
         self.write(now_ns)
         self.advance(now_ns)
@@ -136,7 +136,7 @@ class ControlPlane:
         happened, self._happened = self._happened, []
         if self._stored is None:
             return
-        pool = self._snapshot()
+        pool = self._network.pool()
         stored = None
         if pool != self._stored.pool:
             stored = self._stored = _Stored(self._stored.version + 1, pool)
@@ -156,18 +156,18 @@ class ControlPlane:
         self.advance(now_ns)
         self._stalled_until_ns = now_ns + for_ns
 
-    def leave(self, now_ns: int) -> None:
+    def disconnect(self, now_ns: int) -> None:
         """The API server is gone: the watch breaks, and what was under way is lost."""
-        self.look(now_ns)
+        self.publish(now_ns)
         self._gone = True
         self._news.clear()
         for listing in self._lists:
             listing.asked_ns = None
         self._emit(PoolUnobserved(now_ns, self._listed_ns, "the API server does not answer"))
 
-    def come_back(self, now_ns: int) -> None:
+    def reconnect(self, now_ns: int) -> None:
         """The API server is back, restarted: the watch begins anew with a whole list, which may miss what came and went."""
-        self.look(now_ns)
+        self.publish(now_ns)
         self._gone = False
         assert self._stored is not None, "it was there before"
         assert self._known is not None, "the client has begun"
@@ -178,7 +178,7 @@ class ControlPlane:
         for listing in self._lists:
             listing.next_ns = now_ns + listing.every_ns
         self._emit(PoolObserved(now_ns, since_ns, now_ns, self._known.pool, now_ns, changes))
-        self.look(now_ns)  # the nodes, which are told by name
+        self.publish(now_ns)  # the nodes, which are told by name
 
     # --- the client's side -------------------------------------------------------------------------------------------
 
@@ -243,26 +243,7 @@ class ControlPlane:
     # --- the truth ---------------------------------------------------------------------------------------------------
 
     def _node_addresses(self) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted((node.ip, node.name) for node in self._path.nodes.values()))
-
-    def _snapshot(self) -> PoolSnapshot:
-        endpoints = frozenset(
-            Endpoint(
-                uid=f"uid-{pod.name}",
-                pod=pod.name,
-                address=pod.address.ip,
-                node=pod.node,
-                ready=pod.ready,
-                serving=pod.serving,
-                terminating=pod.terminating,
-            )
-            for pod in self._path.pods.values()
-        )
-        spec = (
-            ("externalTrafficPolicy", self._path.policy.value),
-            ("sessionAffinity", self._path.affinity.value),
-        )
-        return PoolSnapshot(endpoints, spec)
+        return tuple(sorted((node.ip, node.name) for node in self._network.nodes.values()))
 
 
 def _told(event: ClusterEvent, at_ns: int) -> Event:

@@ -1,10 +1,16 @@
-"""What a fault is: its parameters, what it acts on, and what it declares that the client will see."""
+"""What a fault is: its parameters, what it acts on, and what the client must see of it.
+
+A plan's fault (`Fault`) acts on the running lab through a `FaultContext` and returns an `Injection`: what it did, and for
+each flow the `Effect` that the client must, or may, notice.
+"""
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar, NamedTuple, Self
@@ -13,11 +19,11 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.mangle import Mangler
-from affinity_tester.lab.parameter import TIME, parameter, read_time
-from affinity_tester.lab.parts import Affinity, Policy
-from affinity_tester.lab.path import NetworkPath
-from affinity_tester.lab.stage import Stage
+from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.model import Affinity, Policy
+from affinity_tester.lab.network import NetworkModel
+from affinity_tester.lab.parameter import Parameters, time_parameter
+from affinity_tester.lab.runtime import LabRuntime
 
 FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""
@@ -26,7 +32,7 @@ OUTAGE_NS = 7_000_000_000
 """A silence that is longer is surely told: it is at 5 to 7 s (design, section 4.2)."""
 
 
-class Sign(StrEnum):
+class Symptom(StrEnum):
     """What a client can notice besides changes of a `Kind`."""
 
     LOSS_UP = "loss_up"
@@ -41,6 +47,10 @@ class Sign(StrEnum):
     NETWORK_ERROR = "network_error"
     DUPLICATE_DIFFERS = "duplicate_differs"
     CLIENT_FAULT = "client_fault"
+
+
+Observable = Kind | Symptom
+"""What a session can be seen to notice."""
 
 
 class Judged(NamedTuple):
@@ -59,12 +69,15 @@ AVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=True)
 UNAVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=False)
 EXPLAINED = Judged(Judgement.EXPLAINED)
 
+EXCUSED = frozenset({Judgement.EXPLAINED})
+"""How an outage is judged that a change of the pool explains."""
+
 BROKEN = frozenset({Judgement.VIOLATION})
 """What a break of the network is judged that no change of the pool explains."""
 
-MOVED: frozenset[Kind | Sign] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
+MOVED: frozenset[Observable] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
 """All that can change when a flow takes another way."""
-LOST: frozenset[Kind | Sign] = frozenset({Sign.LOSS_UP, Sign.LOSS_DOWN, Sign.LOSS_UNTOLD})
+LOST: frozenset[Observable] = frozenset({Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,96 +85,141 @@ class Effect:
     """What a fault means for one flow."""
 
     flow: TransportAddress
-    must: frozenset[Kind | Sign]
+    must: frozenset[Observable]
     """Each of these is to be seen."""
-    may: frozenset[Kind | Sign] = frozenset()
+    may: frozenset[Observable] = frozenset()
     """These may be seen as well; nothing else may."""
-    judged: Judged | None = None
+    changes_judged: Judged | None = None
     """What its changes are judged; None: any way."""
-    silent: frozenset[Judgement] = frozenset()
+    outages_judged: frozenset[Judgement] = frozenset()
     """What its outages are judged in the end, one of these; empty: any way."""
-    strays: frozenset[Judgement] = frozenset()
+    strays_judged: frozenset[Judgement] = frozenset()
     """What the replies are judged that reach it from elsewhere or for another, one of these; empty: any way."""
 
     @property
-    def allowed(self) -> frozenset[Kind | Sign]:
+    def allowed(self) -> frozenset[Observable]:
         """Everything that may be seen."""
         return self.must | self.may
 
 
 @dataclass(frozen=True, slots=True)
-class Deal:
+class Injection:
     """What an injected fault did."""
 
+    number: int
+    """The place of its fault in the plan, from 1."""
+    at_ns: int
     text: str
     """In words."""
     until_ns: int
     """When its cause ends; the time of injection for what is done at once."""
     effects: tuple[Effect, ...] = ()
     """On the flows that are known when it is done."""
-    some: frozenset[Kind | Sign] = frozenset()
+    must_somewhere: frozenset[Observable] = frozenset()
     """Each of these is to be seen by at least one session, whichever it hits."""
-    may: frozenset[Kind | Sign] = frozenset()
+    may: frozenset[Observable] = frozenset()
     """These may be seen by any session."""
-    judged: Judged | None = None
+    changes_judged: Judged | None = None
     """What the changes of those are judged; None: any way."""
-    silent: frozenset[Judgement] = frozenset()
+    outages_judged: frozenset[Judgement] = frozenset()
     """What the outages of those are judged in the end, one of these; empty: any way."""
-    dark_ns: int = 0
+    blackout_ns: int = 0
     """So long all sessions and canaries are unanswered, from its injection on; 0: not all are."""
-    quiet: bool = False
+    unobservable: bool = False
     """No session sees anything of it."""
 
 
 class Family(StrEnum):
     """Faults of one family are spread over different flows as long as there are any, so that effects stay apart."""
 
-    WAY = "way"
+    ROUTING = "way"
     PACKETS = "packets"
 
 
-class Bench:
-    """What faults act on, and how they choose their victims."""
+class FaultContext:
+    """What faults act on, and how they choose the flows that they hit."""
 
-    def __init__(self, path: NetworkPath, mangler: Mangler, seed: int, stage: Stage | None = None) -> None:
-        """The path and the mangler of the run; the seed decides every choice. Without a stage nothing can take time."""
-        self.path = path
-        self.mangler = mangler
+    def __init__(
+        self, network: NetworkModel, impairments: Impairments, seed: int, runtime: LabRuntime | None = None
+    ) -> None:
+        """Act on this network and these impairments. The seed decides every choice.
+
+        Without a runtime (in tests) only faults work that do everything at once.
+        """
+        self.network = network
+        self.impairments = impairments
         self.clients: set[TransportAddress] = set()
         """The sessions' addresses; empty: every flow is a session's. The client's canaries are flows too."""
+        self.number = 0
+        """The place of the fault in the plan, from 1."""
+        self.at_ns = 0
+        """When the fault is injected."""
+        self.purpose: tuple[object, ...] = ()
+        """What keeps the random numbers of one fault apart from those of the others."""
         self._seed = seed
-        self._stage = stage
-        self._touched: dict[Family, set[TransportAddress]] = {family: set() for family in Family}
+        self._runtime = runtime
+        self._used: dict[Family, set[TransportAddress]] = {family: set() for family in Family}
 
-    def rng(self, *purpose: object) -> random.Random:
-        """The random numbers of one purpose."""
-        return random.Random("/".join(map(str, (self._seed, *purpose))))  # noqa: S311 - repeatable, not secret
+    def of(self, fault: Fault, number: int, at_ns: int) -> Self:
+        """Return the context of one injection; all of a run know which flows the others use."""
+        context = copy(self)
+        context.number, context.at_ns, context.purpose = number, at_ns, (fault.name, number)
+        return context
+
+    def injection(
+        self,
+        text: str,
+        until_ns: int,
+        effects: tuple[Effect, ...] = (),
+        *,
+        must_somewhere: frozenset[Observable] = frozenset(),
+        may: frozenset[Observable] = frozenset(),
+        outages_judged: frozenset[Judgement] = frozenset(),
+        blackout_ns: int = 0,
+        unobservable: bool = False,
+    ) -> Injection:
+        """Return what this fault did, in the words of `Injection`."""
+        return Injection(
+            self.number,
+            self.at_ns,
+            text,
+            until_ns,
+            effects,
+            must_somewhere=must_somewhere,
+            may=may,
+            outages_judged=outages_judged,
+            blackout_ns=blackout_ns,
+            unobservable=unobservable,
+        )
 
     @property
-    def stage(self) -> Stage:
-        """The running lab."""
-        assert self._stage is not None, "a fault that takes time needs a running lab"
-        return self._stage
+    def runtime(self) -> LabRuntime:
+        """Return the running lab."""
+        assert self._runtime is not None, "a fault that takes time needs a running lab"
+        return self._runtime
 
-    @property
-    def flows(self) -> tuple[TransportAddress, ...]:
-        """The sessions' flows, in order of first appearance."""
-        return tuple(flow for flow in self.path.flows if not self.clients or flow in self.clients)
+    def after(self, delay_ns: int, action: Callable[[], object]) -> None:
+        """Call `action` once when this time has passed."""
+        runtime = self.runtime
 
-    def flows_by_pod(self) -> dict[str, list[TransportAddress]]:
-        """The sessions' flows by the name of the pod that their newest packet went to."""
-        held: dict[str, list[TransportAddress]] = {}
-        for flow in self.flows:
-            entry = self.path.flows[flow].entry
-            if entry is not None:
-                held.setdefault(entry.pod.name, []).append(flow)
-        return held
+        async def act() -> None:
+            await runtime.wait(delay_ns)
+            action()
+
+        runtime.spawn(act())
 
     def now_ns(self) -> int:
-        """The time of the run."""
+        """Return the time of the run."""
         return clock.now_ns()
 
-    def tell(
+    def rng(self, *purpose: object) -> random.Random:
+        """Return random numbers that no other fault and no other purpose has."""
+        return self._random(*self.purpose, *purpose)
+
+    def _random(self, *purpose: object) -> random.Random:
+        return random.Random("/".join(map(str, (self._seed, *purpose))))  # noqa: S311 - repeatable, not secret
+
+    def add_cluster_event(
         self,
         subject: ClusterSubject,
         name: str,
@@ -170,37 +228,70 @@ class Bench:
         node: str = "",
         fields: tuple[str, ...] = (),
     ) -> None:
-        """Something happened in the cluster; it is told after the fault itself."""
-        if self._stage is not None:
+        """Let the watch tell of something in the cluster, after the fault itself."""
+        if self._runtime is not None:
             event = ClusterEvent(self.now_ns(), subject, name, action, node=node, fields=fields)
-            self._stage.control.tell(event)
+            self._runtime.control.add_cluster_event(event)
 
-    def choose(self, count: int, family: Family, *purpose: object) -> tuple[TransportAddress, ...]:
-        """Choose up to `count` flows at random, those first that no fault of this family has touched."""
+    # --- the choice of flows -----------------------------------------------------------------------------------------
+
+    @property
+    def flows(self) -> tuple[TransportAddress, ...]:
+        """Return the sessions' flows, in order of first appearance."""
+        return tuple(flow for flow in self.network.flows if not self.clients or flow in self.clients)
+
+    def flows_by_pod(self) -> dict[str, list[TransportAddress]]:
+        """Return the sessions' flows by the name of the pod to which their newest packet went."""
+        held: dict[str, list[TransportAddress]] = {}
+        for flow in self.flows:
+            entry = self.network.flows[flow].entry
+            if entry is not None:
+                held.setdefault(entry.pod.name, []).append(flow)
+        return held
+
+    def flows_by_node(self) -> dict[str, list[TransportAddress]]:
+        """Return the sessions' flows by the name of the node to which their next packet goes; every node is there."""
+        held: dict[str, list[TransportAddress]] = {name: [] for name in self.network.nodes}
+        for flow in self.flows:
+            if (node := self.network.ingress.node_of(flow)) is not None:
+                held[node].append(flow)
+        return held
+
+    def choose(self, count: int, family: Family) -> tuple[TransportAddress, ...]:
+        """Choose up to `count` flows at random, first those that no fault of this family has used."""
         flows = list(self.flows)
-        self.rng("choose", *purpose).shuffle(flows)
-        chosen = sorted(flows, key=lambda flow: flow in self._touched[family])[:count]
-        self.touch(chosen, family)
+        self._random("choose", *self.purpose).shuffle(flows)
+        chosen = sorted(flows, key=lambda flow: flow in self._used[family])[:count]
+        self.mark_used(chosen, family)
         return tuple(chosen)
 
-    def touch(self, flows: Iterable[TransportAddress], family: Family) -> None:
-        """Remember that a fault of this family touched these flows."""
-        self._touched[family].update(flows)
+    def mark_used(self, flows: Iterable[TransportAddress], family: Family) -> None:
+        """Remember that a fault of this family hits these flows."""
+        self._used[family].update(flows)
 
 
-def marks(*what: Kind | Sign) -> frozenset[Kind | Sign]:
-    """What is to be seen, or may be."""
-    return frozenset(what)
+def effects_on(
+    flows: Iterable[TransportAddress],
+    must: AbstractSet[Observable],
+    may: AbstractSet[Observable] = frozenset(),
+    changes_judged: Judged | None = None,
+    *,
+    outages_judged: frozenset[Judgement] = frozenset(),
+    strays_judged: frozenset[Judgement] = frozenset(),
+) -> tuple[Effect, ...]:
+    """Return the same effect for each of these flows."""
+    return tuple(
+        Effect(flow, frozenset(must), frozenset(may), changes_judged, outages_judged, strays_judged) for flow in flows
+    )
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 flow`, `3 flows`."""
+    """Return `1 flow`, `3 flows`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault(ABC):
-    """One fault of a plan."""
+class Fault(Parameters, ABC):
+    """One fault of a plan. A subclass is a frozen dataclass of its parameters without saying so."""
 
     name: ClassVar[str]
     """In plans and reports."""
@@ -208,47 +299,48 @@ class Fault(ABC):
     """What the client must see, in words."""
 
     policies: ClassVar[frozenset[Policy]] = frozenset(Policy)
-    """Under which it does what it says."""
+    """The traffic policies under which it does what it says."""
     why_policy: ClassVar[str] = ""
-    """Why not under the others, in words."""
-
+    """Why it does not under the others, in words."""
     affinities: ClassVar[frozenset[Affinity]] = frozenset(Affinity)
-    """Under which it does what it says."""
-    control: ClassVar[bool] = False
-    """Whether it is no fault: something that must not be called one."""
-    catalogued: ClassVar[str] = ""
-    """Its name in the catalogue, where that is another."""
-    also: ClassVar[frozenset[str]] = frozenset()
-    """Names of the catalogue that are as true of it as its own."""
-    from_start: ClassVar[bool] = False
-    """Whether it is there before the first probe."""
-    moves_pool: ClassVar[bool] = False
-    """Whether the pool changes with it."""
+    """The session affinities under which it does what it says."""
 
-    at_ns: int = parameter(read_time, TIME, "when, from the start of the run", key="at")
+    control: ClassVar[bool] = False
+    """True for ordinary life, which the diagnosis must not call a fault."""
+    alias: ClassVar[str] = ""
+    """Its name in the catalogue, where that is another."""
+    also_correct: ClassVar[frozenset[str]] = frozenset()
+    """Names of the catalogue that are as true of it as its own."""
+
+    from_start: ClassVar[bool] = False
+    """True if it is there before the first probe."""
+    moves_pool: ClassVar[bool] = False
+    """True if the pool changes with it."""
+
+    at_ns: int = time_parameter("when, from the start of the run", key="at")
 
     @property
-    def known_as(self) -> str:
-        """What the diagnosis must call it."""
-        return self.catalogued or self.name
+    def diagnosis_name(self) -> str:
+        """Return what the diagnosis must call it."""
+        return self.alias or self.name
 
     @property
     def lasts_ns(self) -> int:
-        """How long its cause lasts: its parameter `for`, where it has one; 0 for what is done at once."""
+        """Return how long its cause lasts: its parameter `for`, where it has one; 0 for what is done at once."""
         return int(getattr(self, "for_ns", 0))
 
     @property
-    def victims(self) -> int:
-        """How many sessions it asks for: its parameter `sessions`, where it has one."""
+    def session_count(self) -> int:
+        """Return how many sessions it needs: its parameter `sessions`, where it has one."""
         return int(getattr(self, "sessions", 1))
 
     @property
-    def held_ns(self) -> int:
-        """How long it holds single packets back; 0 when it does not."""
+    def reorder_delay_ns(self) -> int:
+        """Return how long it holds single packets back; 0 when it does not."""
         return 0
 
     def scaled(self, numerator: int, denominator: int) -> Self:
-        """The same fault in a run whose times are multiplied by this fraction; what its network takes stays as it is."""
+        """Return the fault of a run whose times are multiplied by this fraction; what its network takes stays as it is."""
         times = {
             name: getattr(self, name)
             for name in ("at_ns", "for_ns", "every_ns", "notice_ns", "drain_ns")
@@ -257,5 +349,13 @@ class Fault(ABC):
         return replace(self, **{name: value * numerator // denominator for name, value in times.items()})
 
     @abstractmethod
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Do it now; `number` is its place in the plan."""
+    def inject(self, context: FaultContext) -> Injection:
+        """Do it now, and return what was done."""
+
+
+class StandingFault(Fault):
+    """A fault that is there before the first probe."""
+
+    from_start = True
+
+    at_ns: int = time_parameter("nothing: it is there from the start", key="at", default=0)

@@ -9,8 +9,8 @@ from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Outcome
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.parameter import TIME, TIME_OR_0, YES, parameter, read_count, read_time, read_yes
-from affinity_tester.lab.parts import Affinity, Policy
 from affinity_tester.settings import (
     DEFAULT_REQUEST_SIZE,
     MAX_REQUEST_SIZE,
@@ -144,7 +144,7 @@ class Plan:
         """Time that the first and the last effect need between the run's start and its end: some probes each."""
         return NS_PER_S // 2 + 3 * self.interval_ns
 
-    def lasting(self, duration_ns: int) -> Plan:
+    def scaled_to(self, duration_ns: int) -> Plan:
         """The same plan in another time: all times of its faults scale. Raises `UserError` when they no longer fit."""
         faults = tuple(fault.scaled(duration_ns, self.duration_ns) for fault in self.faults)
         plan = replace(self, duration_ns=duration_ns, faults=faults)
@@ -174,11 +174,11 @@ class Plan:
                 yield f"{fault.name} is made for policy {' or '.join(sorted(fault.policies))}: {fault.why_policy}"
             if self.affinity not in fault.affinities:
                 yield f"{fault.name} is made for affinity {' or '.join(sorted(fault.affinities))}"
-            if (wanted := fault.victims) > self.sessions:
+            if (wanted := fault.session_count) > self.sessions:
                 yield f"{fault.name} is to hit {wanted} sessions, and the plan has {self.sessions}"
-            if fault.held_ns and not self.interval_ns < fault.held_ns < MAX_HELD_NS:
+            if fault.reorder_delay_ns and not self.interval_ns < fault.reorder_delay_ns < MAX_HELD_NS:
                 yield (
-                    f"{fault.name} holds replies back for {format_duration(fault.held_ns)}: more than the interval "
+                    f"{fault.name} holds replies back for {format_duration(fault.reorder_delay_ns)}: more than the interval "
                     f"({format_duration(self.interval_ns)}) and less than {format_duration(MAX_HELD_NS)} is possible, "
                     "else nothing is reordered, or replies count as lost"
                 )

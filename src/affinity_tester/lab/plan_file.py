@@ -33,40 +33,40 @@ DEEPEST = 16
 """Levels; a plan has three."""
 
 
-def shipped_names() -> tuple[str, ...]:
+def builtin_names() -> tuple[str, ...]:
     """The plans that come with the package, in order of their names."""
     files = resources.files(__package__).joinpath("plans").iterdir()
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
 
 
-def found(name: str) -> Plan:
+def load_plan(name: str) -> Plan:
     """A shipped plan by its name, else a file's. Raises `UserError`."""
-    if name in shipped_names():
-        return shipped(name)
+    if name in builtin_names():
+        return builtin(name)
     if not Path(name).exists() and not name.endswith((".yaml", ".yml")):
-        like = sorted(each for each in shipped_names() if name in each) or get_close_matches(name, shipped_names())
+        like = sorted(each for each in builtin_names() if name in each) or get_close_matches(name, builtin_names())
         hint = f"did you mean {' or '.join(like[:3])}? " if like else ""
         raise UserError(
             f"there is no plan {name!r}, neither a file nor a shipped one: {hint}`affinity-tester lab --list` shows them"
         )
-    return load(Path(name))
+    return load_file(Path(name))
 
 
-def shipped(name: str) -> Plan:
+def builtin(name: str) -> Plan:
     """A plan that comes with the package."""
-    return parse(_shipped_text(name), f"{name}.yaml")
+    return parse(_builtin_text(name), f"{name}.yaml")
 
 
-def shipped_comment(name: str) -> str:
+def builtin_comment(name: str) -> str:
     """What a shipped plan says of itself in its first line."""
-    return _shipped_text(name).splitlines()[0].removeprefix("# ")
+    return _builtin_text(name).splitlines()[0].removeprefix("# ")
 
 
-def _shipped_text(name: str) -> str:
+def _builtin_text(name: str) -> str:
     return resources.files(__package__).joinpath("plans", f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def load(path: Path) -> Plan:
+def load_file(path: Path) -> Plan:
     """Read a plan; raises `UserError`."""
     try:
         with path.open(encoding="utf-8") as file:

@@ -6,8 +6,8 @@ import secrets
 import socket
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.lab.model import Pod
 from affinity_tester.lab.names import pod_ip, pod_name
-from affinity_tester.lab.parts import Pod
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.server import EchoServer
 from affinity_tester.settings import DEFAULT_MAX_FLOWS

@@ -1,4 +1,4 @@
-"""Runs a plan: pods, balancer and client in one event loop on loopback, faults on time, and the comparison at the end."""
+"""Run a plan: pods, balancer and client in one event loop on loopback, and the faults on time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, RunStarted, SendingStopped, SessionStarted
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
-from affinity_tester.lab.fault import Bench
-from affinity_tester.lab.ledger import Ledger
-from affinity_tester.lab.mangle import Mangler
+from affinity_tester.lab.fault import FaultContext
+from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.lab.names import node_ip, node_name
-from affinity_tester.lab.path import NetworkPath
+from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.pods import PodHost
-from affinity_tester.lab.stage import Stage
+from affinity_tester.lab.runtime import LabRuntime
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import learn_source
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.settings import NS_PER_S, ClientSettings
 
@@ -31,46 +31,39 @@ ADVANCE_S = 0.02
 """How often the lab's control plane looks what has arrived."""
 
 
-async def run_plan(
-    plan: Plan, ledger: Ledger, emit: Callable[[Event], None], stop: asyncio.Event, abort: asyncio.Event
-) -> None:
-    """Run a plan until its time is over, and take everything down."""
-    async with open_lab(plan, ledger, emit) as lab:
-        await lab.run(stop, abort)
-
-
 @asynccontextmanager
-async def open_lab(plan: Plan, ledger: Ledger, emit: Callable[[Event], None]) -> AsyncIterator[Lab]:
-    """The plan's pods and balancer, running; the control plane goes on after the client's run, until this ends.
+async def open_lab(plan: Plan, record: LabRecord, emit: Callable[[Event], None]) -> AsyncIterator[Lab]:
+    """Run the plan's pods and its balancer; the control plane goes on after the client's run, until the context ends.
 
-    Every event of client, lab and control plane goes to `emit` as it happens. Raises `UserError`, and what `emit` raises.
+    Every event of client, lab and control plane goes to `emit` as it happens, which feeds the record: the events that the
+    analysis derives from them belong there too. Raises `UserError`, and what `emit` raises.
     """
     sources = Sources()
-    path = NetworkPath(
+    network = NetworkModel(
         seed=plan.seed,
-        record=ledger.record,
+        log=record.log_packet,
         claim=sources.claim,
         policy=plan.policy,
         affinity=plan.affinity,
         idle_ns=plan.idle_ns,
     )
     hosted = PodHost(plan.seed)
-    balancer = stage = None
+    balancer = runtime = None
     try:
         for position in range(1, plan.nodes + plan.outside + 1):
-            path.add_node(node_name(position), node_ip(position), hashed=position <= plan.nodes)
-        path.vip = node_name(1) if plan.vip else None
+            network.ingress.add_node(node_name(position), node_ip(position), hashed=position <= plan.nodes)
+        network.ingress.vip = node_name(1) if plan.vip else None
         for position in range(plan.pods):
-            path.add_pod(await hosted.start(node_name(position % len(path.nodes) + 1)))
-        balancer = Balancer.start(path, Mangler(ledger.record), sources, FRONT, hosted.socket_at)
+            network.add_pod(await hosted.start(node_name(position % len(network.nodes) + 1)))
+        balancer = Balancer.start(network, Impairments(record.log_packet), sources, FRONT, hosted.socket_at)
         control = ControlPlane(
-            path, emit, one_item_ns=plan.settle_ns // 2, watch_ns=plan.late_ns, changed=ledger.pool_changed
+            network, emit, one_item_ns=plan.settle_ns // 2, watch_ns=plan.late_ns, changed=record.pool_changed
         )
-        stage = Stage(balancer, hosted, control)
-        yield Lab(plan, ledger, emit, stage)
+        runtime = LabRuntime(balancer, hosted, control)
+        yield Lab(plan, record, emit, runtime)
     finally:
-        if stage is not None:
-            await stage.close()
+        if runtime is not None:
+            await runtime.close()
         if balancer is not None:
             balancer.close()
         await hosted.close()
@@ -79,12 +72,12 @@ async def open_lab(plan: Plan, ledger: Ledger, emit: Callable[[Event], None]) ->
 class Lab:
     """A running lab, for one run of the client."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, emit: Callable[[Event], None], stage: Stage) -> None:
+    def __init__(self, plan: Plan, record: LabRecord, emit: Callable[[Event], None], runtime: LabRuntime) -> None:
         self._plan = plan
-        self._ledger = ledger
+        self._record = record
         self._emit = emit
-        self._stage = stage
-        self._bench = Bench(stage.path, stage.balancer.mangler, plan.seed, stage)
+        self._runtime = runtime
+        self._context = FaultContext(runtime.network, runtime.balancer.impairments, plan.seed, runtime)
         self._started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event, abort: asyncio.Event) -> None:
@@ -92,9 +85,9 @@ class Lab:
 
         Everything that was injected, done and seen goes into the ledger, for `compare`.
         """
-        plan, stage = self._plan, self._stage
+        plan, runtime = self._plan, self._runtime
         schedule = asyncio.create_task(self._inject())
-        watch = asyncio.create_task(stage.failure())
+        watch = asyncio.create_task(runtime.failure())
         settings = ClientSettings(
             sessions=plan.sessions,
             interval_ns=plan.interval_ns,
@@ -102,14 +95,14 @@ class Lab:
             request_size=plan.size,
             sizes=plan.sizes,
         )
-        target = Target(stage.balancer.address, "the lab's load balancer")
+        target = Target(runtime.balancer.address, "the lab's load balancer")
 
         def observe(event: Event) -> None:
             if isinstance(event, SendingStopped):
                 schedule.cancel()
             self._observe(event)
 
-        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, learn=self._learn))
+        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._learn))
         try:
             # Whichever fails ends the others: a lab without its faults, or without a client, shows nothing.
             await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
@@ -123,24 +116,23 @@ class Lab:
             for task in (client, schedule, watch):
                 task.cancel()
             await asyncio.gather(client, schedule, watch, return_exceptions=True)
-        if stage.balancer.refused:
-            self._ledger.complain(
-                f"the machine refused {stage.balancer.refused} of the lab's own packets: {stage.balancer.refusal}"
+        if runtime.balancer.refused:
+            self._record.invalidate(
+                f"the machine refused {runtime.balancer.refused} of the lab's own packets: {runtime.balancer.refusal}"
             )
 
     def _observe(self, event: Event) -> None:
-        self._ledger.observe(event)
         self._emit(event)
         if isinstance(event, RunStarted):
-            self._stage.control.begin(event.at_ns)
-            self._stage.play(self._listen())
+            self._runtime.control.start_watch(event.at_ns)
+            self._runtime.spawn(self._listen())
             self._start(event.at_ns)
         elif isinstance(event, SessionStarted):
-            self._bench.clients.add(event.local)
+            self._context.clients.add(event.local)
 
     def _learn(self, target: TransportAddress, scope_id: int) -> str:
         """The client's own address: what the system says, until a fault says otherwise."""
-        return self._stage.client_ip or learn_source(target, scope_id)
+        return self._runtime.client_ip or local_source_for(target, scope_id)
 
     def _start(self, at_ns: int) -> None:
         """What is there from the start is injected before the first probe."""
@@ -157,12 +149,13 @@ class Lab:
                 self._inject_now(number, clock.now_ns())
 
     def _inject_now(self, number: int, now_ns: int) -> None:
-        deal = self._plan.faults[number - 1].inject(self._bench, number, now_ns)
-        self._emit(self._ledger.inject(number, now_ns, deal))
-        self._stage.look()
+        fault = self._plan.faults[number - 1]
+        injection = fault.inject(self._context.of(fault, number, now_ns))
+        self._emit(self._record.inject(injection))
+        self._runtime.publish()
 
     async def _listen(self) -> None:
         """Let the control plane's news and lists arrive."""
         while True:
             await asyncio.sleep(ADVANCE_S)
-            self._stage.control.advance(clock.now_ns())
+            self._runtime.control.advance(clock.now_ns())

@@ -1,1 +1,1 @@
-"""asyncio: the echo server, the client's sessions, the runner, the health port."""
+"""asyncio and sockets: the echo server, the client's sessions, the health port."""

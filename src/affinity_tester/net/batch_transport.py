@@ -1,8 +1,8 @@
-"""A datagram transport that moves up to 64 datagrams per system call (recvmmsg, sendmmsg).
+"""A datagram transport that moves up to 64 datagrams in each system call (recvmmsg, sendmmsg).
 
-It feeds an ordinary `asyncio.DatagramProtocol`: one `datagram_received` a datagram, and what the protocol sends in reply
-leaves at the end of the batch. The protocol cannot tell it from asyncio's own transport, but for one thing: datagrams
-never wait in memory. What finds no room in the socket's send buffer goes to `error_received`, one `NoRoomError` each.
+It works with any `asyncio.DatagramProtocol`: it calls `datagram_received` for each datagram, and sends the replies at the end
+of the batch. It differs from asyncio's own transport in one thing: datagrams never wait in memory. For each that finds no
+room in the socket's send buffer, it calls `error_received` with a `SendBufferFullError`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import os
 import socket
 from typing import Any
 
-from affinity_tester.net.mmsg import SIZE, Batch
+from affinity_tester.net.mmsg import BATCH_SIZE, Batch
 
 MAX_BATCHES = 4
-"""Batches read at one wake-up: about a millisecond's work, then the other sockets and the health port have their turn."""
+"""Batches read in one turn of the event loop, about a millisecond of work; then other sockets have their turn."""
 
-_NOBODY = object()
-"""No address: no datagram is in hand."""
+_NO_ADDRESS = object()
+"""Stands for the address while no datagram is being delivered."""
 
 
-class NoRoomError(BlockingIOError):
-    """A datagram found no room in the socket's send buffer, and is dropped."""
+class SendBufferFullError(BlockingIOError):
+    """A datagram was dropped because the socket's send buffer is full."""
 
     def __init__(self, datagram: bytes) -> None:
         super().__init__(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -31,7 +31,7 @@ class NoRoomError(BlockingIOError):
 
 
 class BatchTransport(asyncio.DatagramTransport):
-    """For an unconnected, non-blocking socket, which it closes in the end."""
+    """A transport on an unconnected, non-blocking socket. It closes the socket when it is closed itself."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class BatchTransport(asyncio.DatagramTransport):
         protocol: asyncio.DatagramProtocol,
         batch: Batch,
     ) -> None:
-        """Start to read. Transports of one thread may share a batch: its content does not outlive a wake-up."""
+        """Start reading. Transports of one thread may share `batch`, since it is empty again after each callback."""
         super().__init__({"socket": sock, "sockname": sock.getsockname(), "peername": None})
         self._loop = loop
         self._sock = sock
@@ -48,34 +48,37 @@ class BatchTransport(asyncio.DatagramTransport):
         self._protocol = protocol
         self._batch = batch
         self._closing = False
-        self._address: object = _NOBODY
-        """The source of the datagram that the protocol has in hand, until it replies."""
+        self._address: object = _NO_ADDRESS
+        """The source of the datagram that is being delivered, until the protocol replies to it."""
         self._peer = b""
-        """Its sockaddr."""
+        """The sockaddr of that source."""
         self._peers: list[bytes] = []
-        """Where the replies of this batch go."""
+        """The sockaddrs that the replies of this batch go to."""
         self._replies: list[bytes | bytearray | memoryview] = []
+        """The replies of this batch, one for each of `_peers`."""
         protocol.connection_made(self)
         loop.add_reader(self._fd, self._read_ready)
 
     def _read_ready(self) -> None:
-        """Deliver what is queued; a full batch means that there may be more."""
+        """Deliver the datagrams that are queued at the socket; after a full batch there may be more."""
         for _ in range(MAX_BATCHES):
             try:
                 count = self._batch.receive(self._fd)
             except BlockingIOError:
                 return
             except OSError as error:
-                self._protocol.error_received(error)  # an ICMP error, which an earlier reply met
+                self._protocol.error_received(error)  # an ICMP error about an earlier reply
                 return
+
             self._deliver(count)
-            if count < SIZE or self._closing:
+            if count < BATCH_SIZE or self._closing:
                 return
 
     def _deliver(self, count: int) -> None:
         """Give the protocol each datagram of the batch, then send its replies."""
         address_of, decode = self._batch.addresses.get, self._batch.decode
         receive = self._protocol.datagram_received
+
         for peer, data in self._batch.received(count):
             address = address_of(peer)
             if address is None:
@@ -85,76 +88,82 @@ class BatchTransport(asyncio.DatagramTransport):
             try:
                 receive(data, address)
             except Exception as error:
-                self._report(error)
-        self._address = _NOBODY
+                self._report_error(error)
+
+        self._address = _NO_ADDRESS
         self._flush()
 
     def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None:
-        """Send at the end of the batch if it is the reply to the datagram in hand, else at once.
+        """Send at the end of the batch if this is the reply to the datagram being delivered, else at once.
 
-        Until then `data` is not copied (as in uvloop's transport), so a buffer may not change in between.
+        `data` is not copied before it is sent (as in uvloop's transport), so a buffer must not change until then.
         """
+        # The very object that was delivered, which needs no comparison of its parts.
         if addr is self._address:
-            self._address = _NOBODY  # a second reply goes the other way: a batch has no room for more than it received
+            self._address = _NO_ADDRESS  # a second reply is sent at once: there is room for one to each datagram
             self._peers.append(self._peer)
             self._replies.append(data)
             return
+
+        # Earlier replies first, so that datagrams leave in the order in which the protocol sent them.
         self._flush()
         try:
             self._sock.sendto(data, addr)
         except BlockingIOError:
-            self._protocol.error_received(NoRoomError(bytes(data)))
+            self._protocol.error_received(SendBufferFullError(bytes(data)))
         except OSError as error:
             self._protocol.error_received(error)
 
     def _flush(self) -> None:
-        """Send the replies. One that fails is passed over; a full buffer fails all the rest."""
+        """Send the replies of the batch. One that fails is left out; a full send buffer drops all that remain."""
         replies = self._replies
         if not replies:
             return
+
         batch, ready, sent = self._batch, len(replies), 0
-        batch.put(self._peers, replies)
+        batch.load(self._peers, replies)
         self._peers.clear()
         self._replies = []
+
         while sent < ready:
             try:
                 sent += batch.send(self._fd, sent, ready)
             except BlockingIOError:
                 for reply in replies[sent:]:
-                    self._protocol.error_received(NoRoomError(bytes(reply)))
+                    self._protocol.error_received(SendBufferFullError(bytes(reply)))
                 return
             except OSError as error:
                 self._protocol.error_received(error)
                 sent += 1
 
-    def _report(self, error: Exception) -> None:
+    def _report_error(self, error: Exception) -> None:
         context = {"message": "datagram_received failed", "exception": error, "transport": self}
         self._loop.call_exception_handler(context | {"protocol": self._protocol})
 
     def get_write_buffer_size(self) -> int:
-        """Nothing waits here."""
+        """Return 0: no datagram ever waits in memory."""
         return 0
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """What it feeds."""
+        """Return the protocol that gets the datagrams."""
         return self._protocol
 
     def is_closing(self) -> bool:
-        """Whether it was closed."""
+        """True if `close` was called."""
         return self._closing
 
     def close(self) -> None:
-        """Read no more; the socket is closed after the loop's next turn."""
+        """Stop reading now; the socket is closed in the event loop's next turn."""
         if not self._closing:
             self._closing = True
             self._loop.remove_reader(self._fd)
-            self._loop.call_soon(self._lose)
+            self._loop.call_soon(self._connection_lost)
 
     def abort(self) -> None:
-        """As `close`: nothing waits here."""
+        """Close as `close` does: no datagram waits to be sent."""
         self.close()
 
-    def _lose(self) -> None:
+    def _connection_lost(self) -> None:
         try:
             self._protocol.connection_lost(None)
         finally:

@@ -1,4 +1,4 @@
-"""The sockets of canaries: each is a short-lived session on a fresh port. `core.canaries` says when, and about whom."""
+"""The sockets of canaries: each canary is a short-lived session on a fresh port, as `core.canaries` plans them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from affinity_tester.core.identity import Identity
 from affinity_tester.net.session import Session
 
 PROBES = 3
-"""So many probes, one each sweep: one lost packet is not to look like a dead target."""
+"""Probes of one canary, one each sweep, so that one lost packet does not look like a dead target."""
 
-_KEPT = 64
-"""Answers remembered: more than one silence has canaries."""
+_MAX_KEPT = 64
+"""Canary results that are kept: more than the canaries of one outage."""
 
 
 class CanaryAnswer(NamedTuple):
@@ -29,11 +29,11 @@ class CanaryAnswer(NamedTuple):
     """When the first reply was received."""
     identity: Identity
     target: TransportAddress
-    """Where it was sent to."""
+    """The address that it was sent to."""
 
 
 class _Canary:
-    """One that is out."""
+    """A canary that waits for an answer."""
 
     def __init__(self, about: Session, now_ns: int) -> None:
         self.about = about.name
@@ -47,7 +47,7 @@ class _Canary:
 
 
 class Canaries:
-    """Sends them when they are due, and tells what became of each."""
+    """Sends canaries when they are due, and emits the result of each."""
 
     def __init__(
         self,
@@ -58,63 +58,70 @@ class Canaries:
         interval_ns: int,
         wait_ns: int,
     ) -> None:
-        """A canary unanswered after `wait_ns` (the loss threshold) is dead; `interval_ns` is the sessions'.
+        """Start with no canaries.
 
-        `open_session` may raise `OSError`.
+        `open_session(name, target, emit)` opens a session on a fresh port, and may raise `OSError`. A canary is unanswered
+        once `wait_ns` (the loss threshold) has passed. `interval_ns` is the sessions' interval.
         """
         self._open_session = open_session
         self._close_session = close_session
         self._emit = emit
         self._wait_ns = wait_ns
         self._plan = CanaryPlan(interval_ns)
-        self._out: list[_Canary] = []
-        self.answered: deque[CanaryAnswer] = deque(maxlen=_KEPT)
-        """Those last answered, in the order in which they were."""
-        self._unanswered_ns: deque[int] = deque(maxlen=_KEPT)
+        self._waiting: list[_Canary] = []
+        self.answered: deque[CanaryAnswer] = deque(maxlen=_MAX_KEPT)
+        """The last answered canaries, in the order of their answers."""
+        self._unanswered_ns: deque[int] = deque(maxlen=_MAX_KEPT)
 
     @property
     def unanswered_ns(self) -> list[int]:
-        """When those were sent that nobody has answered, those that are still out too."""
-        return [*self._unanswered_ns, *(canary.sent_ns for canary in self._out if canary.answer is None)]
+        """When each canary without an answer was sent, including those that still wait for one."""
+        return [*self._unanswered_ns, *(canary.sent_ns for canary in self._waiting if canary.answer is None)]
 
     @property
     def answer_times(self) -> list[tuple[int, int]]:
-        """When those were sent that were answered last, and when they were answered."""
+        """(sent, answered) times of the last answered canaries."""
         return [answer[:2] for answer in self.answered]
 
     def sweep(
         self,
         now_ns: int,
-        behind: Iterable[Session],
+        sessions: Iterable[Session],
         unanswered: Iterable[tuple[str, int]],
         resumed_ns: int = 0,
     ) -> None:
-        """Look after those that are out, and send those that are due: see `CanaryPlan.due`; `behind` are its sessions."""
-        for canary in list(self._out):
-            self._look_after(canary, now_ns)
+        """Check the canaries that wait for an answer, and send those that are due (see `CanaryPlan.due`).
+
+        `sessions` has all that `unanswered` names.
+        """
+        for canary in list(self._waiting):
+            self._check(canary, now_ns)
+
         if due := self._plan.due(now_ns, unanswered, resumed_ns):
-            sessions = {session.name: session for session in behind}
+            by_name = {session.name: session for session in sessions}
             for name in due:
-                self._send(sessions[name], now_ns)
+                self._send(by_name[name], now_ns)
 
     def close(self) -> None:
-        """End those that are out; what they would have shown is not known."""
-        while self._out:
-            self._end(self._out[0])
+        """Close the canaries that still wait for an answer, without a result."""
+        while self._waiting:
+            self._close(self._waiting[0])
 
     def _send(self, about: Session, now_ns: int) -> None:
         canary = _Canary(about, now_ns)
         try:
             canary.session = self._open_session(f"CANARY-{about.name}", about.target, canary.observe)
         except OSError:
-            return  # no descriptor or port left: the evidence is missing, the run goes on
-        self._out.append(canary)
+            return  # no descriptor or port left: this evidence is missing, and the run goes on
+        self._waiting.append(canary)
         canary.session.send()
 
-    def _look_after(self, canary: _Canary, now_ns: int) -> None:
+    def _check(self, canary: _Canary, now_ns: int) -> None:
+        """Emit a canary's result and close it, or send its next probe."""
         session = canary.session
         assert session is not None
-        session.read_empty()
+        session.read_until_empty()
+
         if canary.answer is not None:
             answer = CanaryAnswer(canary.sent_ns, canary.answer.at_ns, canary.answer.identity, session.target)
             self.answered.append(answer)
@@ -122,14 +129,16 @@ class Canaries:
             if session.tracker.sent_count < PROBES:
                 session.send()
             return
-        if session.tracker.sent_count:  # else this machine refused all its probes, which says nothing of the target
+
+        # Without a probe sent there is no result: this machine refused them all, which says nothing about the target.
+        if session.tracker.sent_count:
             identity = None if canary.answer is None else canary.answer.identity
             if identity is None:
                 self._unanswered_ns.append(canary.sent_ns)
             self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, identity))
-        self._end(canary)
+        self._close(canary)
 
-    def _end(self, canary: _Canary) -> None:
+    def _close(self, canary: _Canary) -> None:
         assert canary.session is not None
-        self._out.remove(canary)
+        self._waiting.remove(canary)
         self._close_session(canary.session)

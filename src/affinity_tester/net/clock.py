@@ -1,4 +1,4 @@
-"""The two clocks: packets are stamped by the wall clock, and everything here is counted by the clock of the run."""
+"""Converts between the wall clock, which the kernel stamps packets with, and the clock of the run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from time import time_ns
 from affinity_tester import clock
 
 _CLOSE_NS = 2_000
-"""Two readings so near each other are one moment, for round-trip times in microseconds."""
+"""Two readings this close count as one moment, since round-trip times are given in microseconds."""
 
 
 def wall_to_run_ns() -> int:
-    """What to add to a wall-clock time of now to have it on the clock of the run, in nanoseconds.
+    """Return what to add to a wall-clock time of now to get the run's time, in nanoseconds.
 
-    Sampled at each reading of packets, so a step of the wall clock harms at most the packets queued then. (After a sleep of
-    the machine both clocks have gone on.) A sample that was interrupted is taken again, at most twice.
+    It is sampled whenever packets are read, so a step of the wall clock affects at most the packets that are queued then.
+    (While the machine sleeps, both clocks go on.) A sample that was interrupted is taken again, at most twice.
     """
     for _ in range(3):
         before_ns = clock.now_ns()

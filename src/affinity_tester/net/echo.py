@@ -1,4 +1,4 @@
-"""The echo server's protocol: it answers each datagram with what the `Responder` makes of it."""
+"""The echo server's asyncio protocol: it sends the reply that `Responder` makes to each datagram."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, cast
 
 from affinity_tester import clock
 from affinity_tester.core.echo import Responder
-from affinity_tester.net.batch_transport import NoRoomError
+from affinity_tester.net.batch_transport import SendBufferFullError
 
 
 class EchoProtocol(asyncio.DatagramProtocol):
-    """For any datagram transport. Several, each on a socket of its own, may share one `Responder`."""
+    """Works on any datagram transport. Protocols of several sockets may share one `Responder`."""
 
     def __init__(self, responder: Responder) -> None:
         self._responder = responder
         self._respond = responder.respond if responder.limit is None else self._respond_within_limit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the replies there."""
+        """Send replies through this transport."""
         self._transport = cast("asyncio.DatagramTransport", transport)
         self._send: Callable[[bytes, tuple[Any, ...]], None] = self._transport.sendto
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """Answer."""
+        """Send the reply to a datagram, if it has one."""
         respond = self._respond
         reply = respond(data, addr)
         if reply is not None:
@@ -34,22 +34,22 @@ class EchoProtocol(asyncio.DatagramProtocol):
             send(reply, addr)
 
     def error_received(self, exc: Exception) -> None:
-        """Count a reply that could not be sent, or the ICMP error that an earlier one met."""
-        if isinstance(exc, NoRoomError):
-            self._responder.unsent(exc.datagram)
+        """Count a reply that could not be sent, or an ICMP error about an earlier one."""
+        if isinstance(exc, SendBufferFullError):
+            self._responder.count_unsent(exc.datagram)
         else:
-            self._responder.send_failed()
+            self._responder.count_send_error()
 
     def pause_writing(self) -> None:
-        """Drop what would only wait in memory: asyncio's own transport keeps what finds no room in the socket's buffer."""
+        """Drop replies from now on. asyncio's own transport would keep them in memory until the send buffer has room."""
         self._send = self._drop
 
     def resume_writing(self) -> None:
-        """Send again."""
+        """Send replies again."""
         self._send = self._transport.sendto
 
     def _drop(self, reply: bytes, _addr: tuple[Any, ...]) -> None:
-        self._responder.unsent(reply)
+        self._responder.count_unsent(reply)
 
     def _respond_within_limit(self, data: bytes, addr: tuple[Any, ...]) -> bytes | None:
         return self._responder.respond_within_limit(data, addr, packed_ip(addr[0]), clock.now_ns())
@@ -57,5 +57,5 @@ class EchoProtocol(asyncio.DatagramProtocol):
 
 @lru_cache(maxsize=4096)
 def packed_ip(ip: str) -> bytes:
-    """The bytes of an IP address in text, with or without a scope."""
+    """Return the bytes of an IP address given as text, with or without a scope."""
     return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip.partition("%")[0])

@@ -1,13 +1,13 @@
-"""Datagrams by the batch: recvmmsg(2) and sendmmsg(2), which Python's sockets lack, through ctypes.
+"""Sends and receives datagrams in batches with recvmmsg(2) and sendmmsg(2), which Python's sockets lack, through ctypes.
 
-One system call for up to 64 datagrams saves the server about a fifth of its CPU per reply beside `recvfrom` and
-`sendto` (docs/performance.md). 64-bit Linux alone; `is_available` says whether it works here.
+One system call for up to 64 datagrams saves the server about a fifth of its CPU time per reply, compared with `recvfrom` and
+`sendto` (docs/performance.md). It works on 64-bit Linux only; `is_available` checks that.
 
-A received datagram lies in a slot of its own, with its peer before it:
+Each received datagram has a slot of its own, with its peer's sockaddr first:
 
     sockaddr_in (16 bytes) or sockaddr_in6 (28)  ||  datagram (up to 65,507 bytes)
 
-Those to send lie one after the other, and so do their peers.
+Datagrams to send lie one after the other, and so do their peers' sockaddrs.
 """
 
 from __future__ import annotations
@@ -25,33 +25,36 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
-SIZE = 64
-"""Datagrams of one batch: past it a system call's own cost no longer shows."""
+BATCH_SIZE = 64
+"""The most datagrams of one batch. With more, a system call's share of the cost is no longer measurable."""
 
-_STRIDE = 65_536 + 512
-"""Bytes of a slot: any datagram fits. Not a power of two, or the slots' first lines would share one set of the caches."""
+_SLOT_SIZE = 65_536 + 512
+"""Bytes of a slot, which fits any datagram.
 
-_LARGEST = 65_535
-"""Bytes of a UDP datagram at most."""
+With a power of two, the first bytes of all slots would fall into the same cache set.
+"""
+
+_MAX_DATAGRAM = 65_535
+"""The largest UDP datagram, in bytes."""
 
 _NAME_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 
 _IOVEC = struct.Struct("@PN")
 _MMSGHDR = struct.Struct("@PI4xPNPNi4xI4x")
-"""struct msghdr (name, its length, iovec, their number, control, its length, flags) and the datagram's length."""
+"""struct mmsghdr: a msghdr (name, namelen, iov, iovlen, control, controllen, flags) and the datagram's length."""
 
-_LENGTHS = tuple(struct.Struct("@" + "56xI4x" * count) for count in range(SIZE + 1))
-"""So many of `_MMSGHDR`, of which the lengths alone count."""
+_LENGTHS = tuple(struct.Struct("@" + "56xI4x" * count) for count in range(BATCH_SIZE + 1))
+"""Read only the datagrams' lengths out of an array of mmsghdr, by the number of its elements."""
 
 Address = tuple[Any, ...]
-"""(IP address, port), and for IPv6 flow label and scope."""
+"""(IP address, port), and for IPv6 also flow label and scope."""
 
 Datagram = tuple[bytes, bytes]
-"""A peer (its sockaddr) and what came from there."""
+"""A peer's sockaddr, and the datagram that came from it."""
 
 
 def is_available() -> bool:
-    """Whether this system has the calls, and lets them be made (a sandbox's filter may not)."""
+    """True if this system has the calls and permits them (a sandbox may not)."""
     if sys.platform != "linux" or struct.calcsize("P") != 8:  # noqa: PLR2004 - the structs here are those of 64 bits
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -60,7 +63,7 @@ def is_available() -> bool:
         try:
             batch.send(sock.fileno(), 0, 0)
             batch.receive(sock.fileno())
-        except BlockingIOError:  # as it must be: nothing was sent there
+        except BlockingIOError:  # as expected, since nothing was sent to the socket
             return True
         except (OSError, AttributeError):
             return False
@@ -69,7 +72,7 @@ def is_available() -> bool:
 
 @functools.cache
 def _functions() -> tuple[Any, Any]:
-    """The C library's recvmmsg and sendmmsg. Raises `AttributeError` where it lacks them."""
+    """Return the C library's recvmmsg and sendmmsg. Raise `AttributeError` if it has none."""
     library = ctypes.CDLL(None, use_errno=True)
     receive, send = library.recvmmsg, library.sendmmsg
     receive.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
@@ -78,7 +81,7 @@ def _functions() -> tuple[Any, Any]:
 
 
 def _checked(result: int) -> int:
-    """A system call's result. Raises `OSError` for a negative one."""
+    """Return a system call's result. Raise `OSError` if it is negative."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -86,24 +89,25 @@ def _checked(result: int) -> int:
 
 
 def _address(buffer: bytearray | mmap.mmap) -> int:
-    """Where a buffer is in memory; it stays there while the buffer lives, since it can then not be resized."""
+    """Return a buffer's address in memory. It never moves, since a buffer that ctypes has exported cannot be resized."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 class _Headers:
-    """The message headers and iovecs of one direction, which describe a batch to the kernel."""
+    """The mmsghdrs and iovecs of one direction, which describe a batch to the kernel."""
 
     def __init__(self, name_size: int, first_name: int, name_stride: int) -> None:
-        self.iovecs = bytearray(SIZE * _IOVEC.size)
-        self.headers = bytearray(SIZE * _MMSGHDR.size)
+        self.iovecs = bytearray(BATCH_SIZE * _IOVEC.size)
+        self.headers = bytearray(BATCH_SIZE * _MMSGHDR.size)
         self.address = _address(self.headers)
         iovecs = _address(self.iovecs)
-        for index in range(SIZE):
+
+        for index in range(BATCH_SIZE):
             header = (first_name + index * name_stride, name_size, iovecs + index * _IOVEC.size, 1, 0, 0, 0, 0)
             _MMSGHDR.pack_into(self.headers, index * _MMSGHDR.size, *header)
 
-    def place(self, first: int, lengths: Iterable[int]) -> None:
-        """Say that datagrams of these lengths lie one after the other from an address on."""
+    def describe(self, first: int, lengths: Iterable[int]) -> None:
+        """Describe datagrams of these lengths that lie one after the other, the first at the address `first`."""
         lengths = tuple(lengths)
         pairs = zip(accumulate(lengths, initial=first), lengths, strict=False)
         packed = array("Q", chain.from_iterable(pairs)).tobytes()
@@ -111,79 +115,85 @@ class _Headers:
 
 
 class Batch:
-    """Room for one batch in each direction, for the sockets of one address family. Not for two threads at once."""
+    """Buffers for one batch in each direction, for sockets of one address family. Not thread-safe."""
 
     def __init__(self, family: int, max_peers: int) -> None:
-        """Keep the addresses of so many peers decoded; one takes some 300 bytes."""
+        """Keep the decoded addresses of up to `max_peers` peers, some 300 bytes each."""
         self._max_peers = max_peers
         self.addresses: OrderedDict[bytes, Address] = OrderedDict()
-        """By sockaddr, as Python's sockets have them; `decode` adds to them."""
+        """Decoded addresses by sockaddr, in the form of Python's socket module. `decode` adds to them."""
         self._recvmmsg, self._sendmmsg = _functions()
         self.name_size = _NAME_SIZES[socket.AddressFamily(family)]
-        """Bytes of a peer."""
-        # Anonymous memory: pages that no datagram reaches are never there.
-        self._slots = mmap.mmap(-1, SIZE * _STRIDE)
+        """Bytes of a sockaddr of this family."""
+        # Anonymous memory: pages that no datagram ever reaches take no memory.
+        self._slots = mmap.mmap(-1, BATCH_SIZE * _SLOT_SIZE)
         self._view = memoryview(self._slots)
+
         slots = _address(self._slots)
-        self._in = _Headers(self.name_size, slots, _STRIDE)
-        room = _STRIDE - self.name_size
-        self._in.iovecs[:] = array(
-            "Q", chain.from_iterable((slots + index * _STRIDE + self.name_size, room) for index in range(SIZE))
+        self._receive_headers = _Headers(self.name_size, slots, _SLOT_SIZE)
+        room = _SLOT_SIZE - self.name_size
+        self._receive_headers.iovecs[:] = array(
+            "Q", chain.from_iterable((slots + index * _SLOT_SIZE + self.name_size, room) for index in range(BATCH_SIZE))
         ).tobytes()
-        self._names = bytearray(SIZE * self.name_size)
-        self._out = mmap.mmap(-1, SIZE * (_LARGEST + 1))
-        self._out_address = _address(self._out)
-        self._headers = _Headers(self.name_size, _address(self._names), self.name_size)
-        self._placed_size = -1
-        """The size of all datagrams to send for which the headers are right; -1 when the sizes differ."""
-        self._reader_of: Callable[[int], struct.Struct] = functools.lru_cache(maxsize=256)(self._reader)
+
+        self._send_names = bytearray(BATCH_SIZE * self.name_size)
+        self._send_data = mmap.mmap(-1, BATCH_SIZE * (_MAX_DATAGRAM + 1))
+        self._send_data_address = _address(self._send_data)
+        self._send_headers = _Headers(self.name_size, _address(self._send_names), self.name_size)
+        self._equal_size = -1
+        """The size that the send headers describe for all datagrams; -1 if they describe datagrams of several sizes."""
+        self._unpacker_of: Callable[[int], struct.Struct] = functools.lru_cache(maxsize=256)(self._unpacker)
 
     def receive(self, fd: int) -> int:
-        """Receive what is queued at a non-blocking socket; returns how many datagrams. Raises `OSError`."""
-        return _checked(self._recvmmsg(fd, self._in.address, SIZE, 0, None))
+        """Receive the datagrams queued at a non-blocking socket; return how many they are. Raise `OSError`."""
+        return _checked(self._recvmmsg(fd, self._receive_headers.address, BATCH_SIZE, 0, None))
 
     def received(self, count: int) -> Iterable[Datagram]:
-        """The datagrams just received; where all are of one size it takes a single pass in C."""
-        lengths = _LENGTHS[count].unpack_from(self._in.headers)
+        """Return the datagrams just received."""
+        lengths = _LENGTHS[count].unpack_from(self._receive_headers.headers)
         size = lengths[0]
+        # Nearly always all are of one size: then a single pass in C unpacks them.
         if lengths.count(size) == count:
-            return self._reader_of(size).iter_unpack(self._view[: count * _STRIDE])
-        reader_of, view = self._reader_of, self._view
-        starts = range(0, count * _STRIDE, _STRIDE)
-        return [reader_of(size).unpack_from(view, at) for size, at in zip(lengths, starts, strict=True)]
+            return self._unpacker_of(size).iter_unpack(self._view[: count * _SLOT_SIZE])
+
+        unpacker_of, view = self._unpacker_of, self._view
+        starts = range(0, count * _SLOT_SIZE, _SLOT_SIZE)
+        return [unpacker_of(size).unpack_from(view, at) for size, at in zip(lengths, starts, strict=True)]
 
     def decode(self, peer: bytes) -> Address:
-        """The address of a peer that is not among `addresses`; it takes the place of the oldest one there."""
+        """Decode the address of a peer that is not in `addresses`, and add it there in place of the oldest one."""
         if len(self.addresses) >= self._max_peers:
             self.addresses.popitem(last=False)
         address = self.addresses[peer] = peer_address(peer)
         return address
 
-    def put(self, peers: Sequence[bytes], datagrams: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Take up to 64 datagrams to send."""
-        self._names[: len(peers) * self.name_size] = b"".join(peers)
+    def load(self, peers: Sequence[bytes], datagrams: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Copy up to 64 datagrams and their peers into the send buffers."""
+        self._send_names[: len(peers) * self.name_size] = b"".join(peers)
         data = b"".join(datagrams)
-        self._out[: len(data)] = data
+        self._send_data[: len(data)] = data
+
+        # The headers are only written where the sizes have changed since the last batch.
         size = len(datagrams[0])
         lengths = list(map(len, datagrams))
         if lengths.count(size) != len(lengths):
-            self._headers.place(self._out_address, lengths)
-            self._placed_size = -1
-        elif self._placed_size != size:
-            self._headers.place(self._out_address, (size,) * SIZE)
-            self._placed_size = size
+            self._send_headers.describe(self._send_data_address, lengths)
+            self._equal_size = -1
+        elif self._equal_size != size:
+            self._send_headers.describe(self._send_data_address, (size,) * BATCH_SIZE)
+            self._equal_size = size
 
     def send(self, fd: int, first: int, end: int) -> int:
-        """Send those from `first` to before `end`; returns how many went. Raises `OSError` when the first one failed."""
-        return _checked(self._sendmmsg(fd, self._headers.address + first * _MMSGHDR.size, end - first, 0))
+        """Send the datagrams from `first` to before `end`; return how many were sent. Raise `OSError` if the first failed."""
+        return _checked(self._sendmmsg(fd, self._send_headers.address + first * _MMSGHDR.size, end - first, 0))
 
-    def _reader(self, size: int) -> struct.Struct:
-        """Reads (peer, datagram) of so many bytes from a slot."""
-        return struct.Struct(f"={self.name_size}s{size}s{_STRIDE - self.name_size - size}x")
+    def _unpacker(self, size: int) -> struct.Struct:
+        """Return the struct that unpacks (sockaddr, datagram of `size` bytes) from a slot."""
+        return struct.Struct(f"={self.name_size}s{size}s{_SLOT_SIZE - self.name_size - size}x")
 
 
 def peer_address(peer: bytes) -> Address:
-    """A sockaddr_in's (IP address, port), or a sockaddr_in6's (IP address, port, flow label, scope), as Python's sockets."""
+    """Decode a sockaddr_in to (IP address, port), or a sockaddr_in6 to (IP address, port, flow label, scope)."""
     port = int.from_bytes(peer[2:4], "big")
     if len(peer) == _NAME_SIZES[socket.AF_INET]:
         return socket.inet_ntop(socket.AF_INET, peer[4:8]), port

@@ -1,7 +1,7 @@
-"""The client's UDP sockets: what the platform can do for them, and how its answers are read.
+"""The client's UDP sockets: how they are opened, read, and asked for errors and drops.
 
-On Linux each reply carries the kernel's receive time, the socket tells how many replies it dropped, and ICMP errors are
-heard on an unconnected socket. Elsewhere the client runs without, and says so at start.
+On Linux, each reply carries the kernel's receive time, the socket counts the replies that it dropped, and an unconnected
+socket reports ICMP errors. On other systems the client runs without these, and says so at start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from affinity_tester.errors import UserError
 
 LINUX = sys.platform == "linux"
 
-# Python names none of these; the numbers are asm-generic's (uapi/asm-generic/socket.h, uapi/linux/in.h, in6.h).
+# Python has no names for these; the numbers are those of uapi/asm-generic/socket.h, uapi/linux/in.h and in6.h.
 _SO_TIMESTAMPNS = 35
 _SO_MEMINFO = 55
 _MEMINFO_WORDS = 9
@@ -27,35 +27,35 @@ _IP_RECVERR = 11
 _IPV6_RECVERR = 25
 _ERRQUEUE_LEVELS = ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR))
 _EXTENDED_ERR = struct.Struct("=IBBBBII")
-"""struct sock_extended_err: errno, origin, type, code, pad, info, data; the offender's sockaddr follows."""
+"""struct sock_extended_err: errno, origin, type, code, pad, info, data. The sockaddr of the sender follows it."""
 _TIMESPEC = struct.Struct("@ll")
 
 RECEIVE_BUFFER = 1 << 18
-"""Bytes asked for: a session's replies of seconds. The kernel caps it at net.core.rmem_max."""
+"""Bytes to ask for: room for seconds of a session's replies. The kernel grants at most net.core.rmem_max."""
 
 _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size) if LINUX else 0
 _ANCILLARY_ERROR = 512
 
 LOCAL_ERRNOS = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.EAGAIN, errno.EACCES})
-"""A send that fails with one of these was refused by this machine (full queue, conntrack, a local filter)."""
+"""Errors of a send that this machine refused (full queue, conntrack, a local packet filter)."""
 
 ADDRESS_ERRNOS = frozenset({errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENETDOWN, errno.ECONNABORTED})
-"""A send that fails with one of these has lost its own address or interface."""
+"""Errors of a send whose local address or interface is gone."""
 
 
 class IcmpError(NamedTuple):
-    """One entry of a socket's error queue."""
+    """One ICMP error, from a socket's error queue."""
 
     error: str
-    """The errno's name."""
+    """The name of its errno, such as ECONNREFUSED."""
     offender: str | None
-    """Who sent the ICMP error."""
+    """The IP address that sent the ICMP error; None if unknown."""
     probe: bytes
-    """The start of the datagram it quotes; may be empty."""
+    """The start of the datagram that it quotes; may be empty."""
 
 
-def lost_guarantees() -> tuple[str, ...]:
-    """What this platform cannot do for the client, in words."""
+def missing_capabilities() -> tuple[str, ...]:
+    """Return what this platform cannot do for the client, as texts for the log."""
     if LINUX:
         return ()
     return (
@@ -65,8 +65,11 @@ def lost_guarantees() -> tuple[str, ...]:
     )
 
 
-def learn_source(target: TransportAddress, scope_id: int = 0) -> str:
-    """The source address this machine uses towards the target, from a throw-away connected socket. Raises `UserError`."""
+def local_source_for(target: TransportAddress, scope_id: int = 0) -> str:
+    """Return the source address that this machine uses towards the target. Raise `UserError` if there is no route.
+
+    The kernel chooses it when a socket is connected; no packet is sent.
+    """
     try:
         with socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(socket_address(target, scope_id))
@@ -79,12 +82,12 @@ def learn_source(target: TransportAddress, scope_id: int = 0) -> str:
 
 @lru_cache(maxsize=64)
 def socket_address(target: TransportAddress, scope_id: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
-    """The address as the socket module wants it, and gives it; all sessions share it."""
+    """Return an address in the socket module's form; it is cached, so that all sessions share one object."""
     return (target.ip, target.port, 0, scope_id) if target.is_ipv6 else (target.ip, target.port)
 
 
 def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, connected: bool) -> socket.socket:
-    """A non-blocking UDP socket on a port of its own at `source`, with all that this platform can tell switched on.
+    """Return a non-blocking UDP socket on a free port at `source`, with receive timestamps and ICMP errors switched on.
 
     Raises `OSError` (no descriptor left, no such address).
     """
@@ -93,6 +96,7 @@ def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, c
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        # Receive timestamps and ICMP errors need Linux; see `missing_capabilities`.
         if LINUX:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             sock.setsockopt(*_ERRQUEUE_LEVELS[target.is_ipv6], 1)
@@ -106,16 +110,17 @@ def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, c
 
 
 def receive(sock: socket.socket, buffers: tuple[bytearray]) -> tuple[int, int | None, tuple[str, int]]:
-    """Read one datagram into the buffer, which has room for any.
+    """Read one datagram into the buffer, which must have room for any.
 
-    Returns its size, the kernel's receive time (by the wall clock, in ns; None without one) and its source. Raises
-    `BlockingIOError` when there is none, and `OSError`.
+    Return its size, the kernel's receive time (of the wall clock, in ns; None if it has none) and its source. Raises
+    `BlockingIOError` if the socket is empty, or `OSError`.
     """
     if not LINUX:
         size, source = sock.recvfrom_into(buffers[0])
         return size, None, source
+
     size, ancillary, _flags, source = sock.recvmsg_into(buffers, _ANCILLARY)
-    for _level, kind, data in ancillary:  # of what was switched on, this is all that comes with a datagram
+    for _level, kind, data in ancillary:  # with the options that are set, a timestamp is all that comes with a datagram
         if kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
             return size, seconds * 1_000_000_000 + nanoseconds, source
@@ -123,12 +128,12 @@ def receive(sock: socket.socket, buffers: tuple[bytearray]) -> tuple[int, int | 
 
 
 def read_error_queue(sock: socket.socket) -> list[IcmpError]:
-    """Empty the socket's error queue, and its pending error with it (Linux; elsewhere there is none)."""
+    """Read all ICMP errors from the socket's error queue, and clear its pending error (only Linux has these)."""
     errors: list[IcmpError] = []
     while LINUX:
         try:
             payload, ancillary, _flags, _address = sock.recvmsg(2048, _ANCILLARY_ERROR, socket.MSG_ERRQUEUE)
-        except OSError:  # empty (EAGAIN), or the pending error itself: reading it clears it
+        except OSError:  # the queue is empty (EAGAIN), or this is the pending error, which is cleared by that
             break
         errors += [
             _extended_error(data, payload)
@@ -153,7 +158,7 @@ def _extended_error(data: bytes, payload: bytes) -> IcmpError:
 
 
 def drop_count(sock: socket.socket) -> int:
-    """How many datagrams the socket's full receive buffer has cost so far; 0 where the system does not tell."""
+    """Return how many datagrams were dropped because the receive buffer was full; 0 if the system does not count them."""
     if not LINUX:
         return 0
     words = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * _MEMINFO_WORDS)

@@ -1,4 +1,4 @@
-"""A target as the user wrote it, resolved once for the whole run."""
+"""Resolves the target that the user wrote, once for the whole run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Destination(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where probes go."""
+    """What a run probes: one address or several."""
 
     address: TransportAddress
     name: str
@@ -27,27 +27,28 @@ class Target(NamedTuple):
     scope_id: int = 0
     """The interface of a link-local IPv6 address; else 0."""
     more: tuple[Destination, ...] = ()
-    """Further addresses of the same name, to be probed as well."""
+    """Further addresses of the same name, which are probed too."""
     unprobed: tuple[TransportAddress, ...] = ()
-    """Addresses of the same name that are not to be probed: of the other family, or such as nothing can be sent to."""
+    """Addresses of the same name that are not probed: those of the other family, and those no probe can be sent to."""
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
-        """All that are to be probed, the first first."""
+        """All addresses to probe, starting with `address`."""
         return (Destination(self.address, self.scope_id), *self.more)
 
 
 async def resolve_target(text: str, default_port: int) -> Target:
-    """Read `host`, `host:port`, an IPv4 or IPv6 address with or without port; a name is resolved now, once.
+    """Parse `host`, `host:port`, or an IPv4 or IPv6 address with or without a port; resolve a name once.
 
-    All addresses of a name are taken that are of its first address's family, which is the one that the system prefers.
-    Raises `UserError` when the text is malformed, does not resolve, or has no address that probes can be sent to.
+    Of a name's addresses, those in the family of the first one are probed, since that is the family the system prefers.
+    Raises `UserError` if the text is malformed, does not resolve, or has no address that probes can be sent to.
     """
     try:
         host, port = split_host_port(text)
     except ValueError as error:
         raise UserError(f"the target is wrong: {error}") from error
     port = default_port if port is None else port
+
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (socket.gaierror, UnicodeError) as error:
@@ -55,6 +56,7 @@ async def resolve_target(text: str, default_port: int) -> Target:
         raise UserError(
             f"the target {host!r} does not resolve ({reason}): check the name, or give an address"
         ) from error
+
     usable: dict[TransportAddress, Destination] = {}
     unprobed: dict[TransportAddress, None] = {}
     failure: UserError | None = None
@@ -66,9 +68,11 @@ async def resolve_target(text: str, default_port: int) -> Target:
             unprobed[_address(sockaddr, port)] = None
         else:
             usable.setdefault(destination.address, destination)
+
     if not usable:
         assert failure is not None, "a name that resolves has an address"
         raise failure
+
     first, *others = usable.values()
     more = tuple(other for other in others if other.address.is_ipv6 == first.address.is_ipv6)
     unprobed |= dict.fromkeys(other.address for other in others if other not in more)
@@ -80,7 +84,7 @@ def _address(sockaddr: tuple[Any, ...], port: int) -> TransportAddress:
 
 
 def _destination(sockaddr: tuple[Any, ...], port: int) -> Destination:
-    """An address as the resolver gave it. Raises `UserError` where no probe can be sent to it."""
+    """Return the destination of an address from the resolver. Raise `UserError` if no probe can be sent to it."""
     address = parse_ip(str(sockaddr[0]).partition("%")[0])
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
         raise UserError(f"the target {address} is no unicast address: give the address of the Service")

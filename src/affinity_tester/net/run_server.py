@@ -1,4 +1,4 @@
-"""The life of `affinity-tester server`: it starts, tells its totals, drains and ends; in one process or several."""
+"""Runs `affinity-tester server` from start to end, in one process or several: statistics, draining, the health port."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ async def run_server(
     stop_now: asyncio.Event,
     log: Callable[[ServerEvent], None],
 ) -> None:
-    """Serve until `stop` is set and the drain time is over, or until `stop_now` is set. Raises `UserError`.
+    """Serve until `stop` is set and the drain time is over, or until `stop_now` is set. Raise `UserError`.
 
-    While it drains it answers as before and stays ready: deletion itself clears an endpoint's `ready`, and a failing
-    probe would make the proxy flush live flows (kubernetes/kubernetes 137986), a fault of our own making. What `log`
-    raises ends the server and is raised again.
+    While the server drains it answers as before and stays ready. Deleting a pod clears its endpoint's `ready` anyway, and a
+    failing readiness probe would make the proxy flush live flows (kubernetes/kubernetes 137986), a fault of our own making.
+    An exception from `log` ends the server and is raised here.
     """
     hosts = settings.hosts or local_addresses()
     warnings: asyncio.Queue[ServerWarning] = asyncio.Queue()
@@ -48,7 +48,7 @@ async def run_server(
     health = None
     try:
         if settings.health_port:
-            health = await HealthServer.start(hosts, settings.health_port, lambda: server.trouble, warn)
+            health = await HealthServer.start(hosts, settings.health_port, lambda: server.unhealthy_reason, warn)
         started_ns = clock.now_ns()
         log(
             ServerStarted(
@@ -65,22 +65,25 @@ async def run_server(
                 workers=settings.workers,
             )
         )
+
         for host in filter(is_wildcard, hosts):
             warn(f"{host} is a wildcard: replies may leave from another address than the probe was sent to")
-        side = (
-            asyncio.create_task(_tell(server, settings.stats_interval_ns, log)),
-            asyncio.create_task(_pass_on(warnings, log)),
-            asyncio.create_task(server.failure()),
+
+        background = (
+            asyncio.create_task(_log_stats(server, settings.stats_interval_ns, log)),
+            asyncio.create_task(_log_warnings(warnings, log)),
+            asyncio.create_task(server.wait_for_failure()),
         )
         try:
-            await _until(stop, stop_now, or_failure_of=side)
+            await _wait_for(stop, stop_now, or_failure_of=background)
             if not stop_now.is_set() and settings.drain_ns:
                 log(ServerDraining(clock.now_ns(), settings.drain_ns))
-                await _until(stop_now, within_ns=settings.drain_ns, or_failure_of=side)
+                await _wait_for(stop_now, within_ns=settings.drain_ns, or_failure_of=background)
         finally:
-            for task in side:
+            for task in background:
                 task.cancel()
-            await asyncio.gather(*side, return_exceptions=True)
+            await asyncio.gather(*background, return_exceptions=True)
+
         total = await server.close()
         while not warnings.empty():
             log(warnings.get_nowait())
@@ -93,7 +96,7 @@ async def run_server(
 
 
 async def _start(hosts: Sequence[str], settings: ServerSettings, warn: Callable[[str], None]) -> Server:
-    """One worker is this process; more are processes of their own."""
+    """Start the server: in this process for one worker, in processes of their own for several."""
     if settings.workers > 1:
         return await WorkerPool.start(hosts, settings, warn)
     return await EchoServer.start(
@@ -107,10 +110,10 @@ async def _start(hosts: Sequence[str], settings: ServerSettings, warn: Callable[
     )
 
 
-async def _until(
+async def _wait_for(
     *events: asyncio.Event, within_ns: int | None = None, or_failure_of: Sequence[asyncio.Task[None]]
 ) -> None:
-    """Wait until one of the events is set, or the time is over; a task that fails meanwhile fails this too."""
+    """Wait until one of the events is set, or the time is over; raise what a background task raises meanwhile."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     timeout_s = None if within_ns is None else within_ns / NS_PER_S
     try:
@@ -123,18 +126,20 @@ async def _until(
             wait.cancel()
 
 
-async def _pass_on(warnings: asyncio.Queue[ServerWarning], log: Callable[[ServerEvent], None]) -> None:
-    """Log what comes from where nothing may be raised."""
+async def _log_warnings(warnings: asyncio.Queue[ServerWarning], log: Callable[[ServerEvent], None]) -> None:
+    """Log the warnings of callbacks, which must not raise what `log` may raise."""
     while True:
         log(await warnings.get())
 
 
-async def _tell(server: Server, interval_ns: int, log: Callable[[ServerEvent], None]) -> None:
-    """A line of totals at each interval, counted from the start."""
+async def _log_stats(server: Server, interval_ns: int, log: Callable[[ServerEvent], None]) -> None:
+    """Log the totals at each interval, counted from the start."""
     loop = asyncio.get_running_loop()
     due_s = loop.time()
     before = await server.totals()
+
     while True:
+        # From the time it was due, not from now, so that intervals do not drift.
         due_s += interval_ns / NS_PER_S
         await asyncio.sleep(max(0.0, due_s - loop.time()))
         total = await server.totals()

@@ -22,9 +22,9 @@ from affinity_tester.settings import DEFAULT_MAX_FLOWS
 
 
 class EchoServer:
-    """A running echo server: one instance id, one set of counts, any number of sockets.
+    """A running echo server: one INSTANCE-ID, one set of counters, any number of sockets.
 
-    Several may run in one process, each as a pod of its own (the lab does so). It runs until `close`.
+    Several may run in one process, each as a pod of its own (the lab does so). It runs until `close` is called.
     """
 
     def __init__(self, instance_id: bytes) -> None:
@@ -32,9 +32,9 @@ class EchoServer:
         self._sockets: list[socket.socket] = []
         self._transports: list[asyncio.DatagramTransport] = []
         self.instance_id = instance_id
-        """INSTANCE-ID of every reply."""
+        """The INSTANCE-ID of every reply."""
         self.addresses: tuple[TransportAddress, ...] = ()
-        """Where it answers, in the order of `hosts`."""
+        """The addresses that it answers at, in the order of `hosts`."""
 
     @classmethod
     async def start(
@@ -49,10 +49,10 @@ class EchoServer:
         max_flows: int = DEFAULT_MAX_FLOWS,
         limit: RateLimit | None = None,
     ) -> Self:
-        """Bind one socket on each numeric address and answer there; port 0 gives each a free one.
+        """Bind one socket on each numeric address and answer there; with port 0 each gets a free port.
 
-        Without an `instance_id` one is drawn. Raises `UserError` for an address that cannot be bound or a name that a
-        reply cannot carry.
+        Without an `instance_id`, a random one is used. Raises `UserError` for an address that cannot be bound, or a name
+        that a reply cannot carry.
         """
         instance_id = secrets.token_bytes(8) if instance_id is None else instance_id
         names = (pod_name, node_name, instance_id)
@@ -73,19 +73,23 @@ class EchoServer:
         counted_before: int = 0,
         limit: RateLimit | None = None,
     ) -> Self:
-        """Answer at non-blocking sockets, and close them in the end. Raises `UserError` as `start` does."""
+        """Answer at these bound, non-blocking sockets, which `close` closes. Raise `UserError` as `start` does.
+
+        The first probe of a new flow is number `counted_before + 1` in RECEIVED-COUNT.
+        """
         self = cls(instance_id)
         try:
             for sock in sockets:
                 self._sockets.append(sock)
                 self.addresses += (bound_address(sock),)
+
             wildcard = any(is_wildcard(address.ip) for address in self.addresses)
             software = WILDCARD_SOFTWARE if wildcard else SERVER_SOFTWARE
             encoder = ResponseEncoder(pod_name, node_name, instance_id, software, key)
             self._responder = Responder(
                 encoder, max_flows=max_flows, key=key, counted_before=counted_before, limit=limit
             )
-            await self._answer(max_flows)
+            await self._open_endpoints(max_flows)
         except ValueError as error:
             self._close()
             raise UserError(str(error)) from error
@@ -94,9 +98,9 @@ class EchoServer:
             raise
         return self
 
-    async def _answer(self, max_peers: int) -> None:
-        """Answer at all sockets, by the batch where this system can."""
-        # One for each address family, which its sockets share.
+    async def _open_endpoints(self, max_peers: int) -> None:
+        """Answer at all sockets, in batches where the system has the calls for that."""
+        # All sockets of an address family share one batch.
         batch_of = functools.cache(lambda family: Batch(family, max_peers)) if _has_batches() else None
         for sock in self._sockets:
             batch = None if batch_of is None else batch_of(sock.family)
@@ -104,27 +108,27 @@ class EchoServer:
 
     @property
     def counters(self) -> ServerTotals:
-        """What it counted so far."""
+        """The totals so far."""
         return self._responder.totals()
 
     async def totals(self) -> ServerTotals:
-        """As `counters`, in the form that `WorkerPool` has too."""
+        """Return `counters`; awaitable, as in `WorkerPool`."""
         return self.counters
 
     @property
-    def trouble(self) -> str:
-        """As that of `WorkerPool`: it has none."""
+    def unhealthy_reason(self) -> str:
+        """Always empty; `WorkerPool` names workers that do not answer."""
         return ""
 
-    async def failure(self) -> NoReturn:
-        """Wait for the failure that ends it: there is none."""
+    async def wait_for_failure(self) -> NoReturn:
+        """Wait for ever; `WorkerPool` raises here when a worker cannot be replaced."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
     async def close(self) -> ServerTotals:
-        """Close the sockets; it is silent when this returns what it has counted."""
+        """Close the sockets and return the final totals. No probe is answered after that."""
         self._close()
-        await asyncio.sleep(0)  # transports close their sockets at the loop's next turn
+        await asyncio.sleep(0)  # transports close their sockets in the event loop's next turn
         return self.counters
 
     def _close(self) -> None:
@@ -142,11 +146,12 @@ _has_batches = functools.cache(is_available)
 async def open_endpoint(
     sock: socket.socket, protocol: asyncio.DatagramProtocol, batch: Batch | None
 ) -> asyncio.DatagramTransport:
-    """Feed a protocol from a socket: by the batch, or without one by asyncio's own transport, which all systems have."""
+    """Connect a protocol to a socket: through `BatchTransport`, or through asyncio's own transport if `batch` is None."""
     loop = asyncio.get_running_loop()
     if batch is not None:
         return BatchTransport(loop, sock, protocol, batch)
+
     transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
-    # At most one datagram that finds no room in the socket's buffer waits in memory; then the protocol is told to pause.
+    # asyncio calls `pause_writing` as soon as one reply waits in memory because the send buffer is full.
     cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=0)
     return transport

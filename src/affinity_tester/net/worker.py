@@ -1,8 +1,13 @@
-"""A worker of `WorkerPool`, run as `python -m affinity_tester.net.worker`: an echo server that its parent leads.
+"""One worker process of `WorkerPool`: an echo server that its parent controls through pipes.
 
-stdin has one line of JSON (`Task`), then an empty line for each time that the totals are asked for; its end, which the
-parent's end brings about too, ends the worker. stdout has one line of JSON for each: the totals, and those of the end,
-when it answers no more. Signals are for the parent alone.
+The parent runs it as `python -m affinity_tester.net.worker`:
+
+- stdin: one line of JSON (`WorkerConfig`), then an empty line each time the parent wants the totals. When stdin ends, by
+  the parent's wish or because the parent ended, the worker ends.
+- stdout: one line of JSON with the totals for each empty line, and one with the final totals, once it answers no more
+  probes. A failure is one line with the traceback.
+
+The worker ignores the signals that end the parent.
 """
 
 from __future__ import annotations
@@ -22,81 +27,85 @@ from affinity_tester.net.server import EchoServer
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What a worker is told at its start."""
+class WorkerConfig:
+    """What a worker needs to know to start."""
 
     fds: list[int]
-    """Its bound sockets, inherited."""
+    """File descriptors of its bound sockets, which it inherits."""
     pod_name: str
     node_name: str | None
     instance_id: str
-    """As hexadecimal digits."""
+    """In hexadecimal digits."""
     key: str | None
-    """As hexadecimal digits."""
+    """In hexadecimal digits; None without a key."""
     max_flows: int
     rate_limit: int = 0
-    """Datagrams a second over all workers; 0: any number."""
+    """Datagrams a second for all workers together; 0 means no limit."""
     rate_limit_prefix: int = 0
-    """As that, of one source prefix."""
+    """Datagrams a second from one source prefix, for all workers together; 0 means no limit."""
     shares: int = 1
-    """Workers that have these rates together."""
+    """The number of workers that share these rates."""
     counted_before: int = 0
-    """RECEIVED-COUNT of a new flow begins above this."""
+    """RECEIVED-COUNT of a new flow's first probe is one more than this."""
 
 
 class WorkerError(Exception):
-    """A worker failed; the text is its traceback."""
+    """A worker failed with an exception; the text is its traceback."""
 
 
 def write_totals(totals: ServerTotals) -> str:
-    """Totals as a worker tells them."""
+    """Return the line in which a worker reports its totals."""
     return json.dumps({"totals": asdict(totals)})
 
 
 def read_totals(line: bytes) -> ServerTotals:
-    """What a worker told. Raises `WorkerError` for its failure."""
-    told = json.loads(line)
-    if "error" in told:
-        raise WorkerError(told["error"])
-    totals = told["totals"]
+    """Return the totals of a line from a worker. Raise `WorkerError` if the line reports a failure."""
+    message = json.loads(line)
+    if "error" in message:
+        raise WorkerError(message["error"])
+    totals = message["totals"]
     return ServerTotals(**totals | {"dropped": tuple((reason, count) for reason, count in totals["dropped"])})
 
 
 async def _work() -> None:
     loop = asyncio.get_running_loop()
-    asked = asyncio.StreamReader()
-    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asked), sys.stdin)
-    line = await asked.readline()
+    requests = asyncio.StreamReader()
+    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
+
+    line = await requests.readline()
     if line:
-        task = Task(**json.loads(line))
-        sockets = [socket.socket(fileno=fd) for fd in task.fds]
+        config = WorkerConfig(**json.loads(line))
+        sockets = [socket.socket(fileno=fd) for fd in config.fds]
         for sock in sockets:
             sock.setblocking(False)
+
         server = await EchoServer.serve(
             sockets,
-            task.pod_name,
-            task.node_name,
-            bytes.fromhex(task.instance_id),
-            key=None if task.key is None else bytes.fromhex(task.key),
-            max_flows=task.max_flows,
-            counted_before=task.counted_before,
-            limit=RateLimit.of(task.rate_limit, task.rate_limit_prefix, clock.now_ns(), shares=task.shares),
+            config.pod_name,
+            config.node_name,
+            bytes.fromhex(config.instance_id),
+            key=None if config.key is None else bytes.fromhex(config.key),
+            max_flows=config.max_flows,
+            counted_before=config.counted_before,
+            limit=RateLimit.of(config.rate_limit, config.rate_limit_prefix, clock.now_ns(), shares=config.shares),
         )
-        while await asked.readline():
+
+        while await requests.readline():
             print(write_totals(server.counters), flush=True)  # noqa: T201 - to the parent
         print(write_totals(await server.close()), flush=True)  # noqa: T201 - to the parent
     pipe.close()
 
 
 def main() -> None:
-    """Work until the parent closes the pipe, or ends."""
+    """Run the worker until the parent closes the pipe or ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
     try:
         asyncio.run(_work())
     except BrokenPipeError:
-        return  # the parent is gone
-    except Exception:  # told to the parent, who knows what to do with it
+        return  # the parent has ended
+    except Exception:  # the parent decides what to do about it
         print(json.dumps({"error": traceback.format_exc()}), flush=True)  # noqa: T201 - to the parent
 
 

@@ -3,77 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from affinity_tester.core import events as ev
-
-REVISABLE = 100_000
-"""Judgements remembered one by one, as a later one for the same change replaces the earlier. Only changes of the last
-minute (the kept history) can be judged again, so the oldest may be forgotten; their counts stay."""
-
-AnyJudged = ev.ChangeJudged | ev.OutageJudged | ev.StrayJudged
-
-_Key = tuple[str, str, int]
-"""Session, what is judged, and its number: a change's, an outage's first probe, or when a reply was heard."""
-
-
-class Tally:
-    """Counts judgements by class, each change, outage and stray reply once, in bounded memory."""
-
-    def __init__(self, limit: int = REVISABLE) -> None:
-        self._limit = limit
-        self._latest: OrderedDict[_Key, AnyJudged] = OrderedDict()
-        self._counts: Counter[tuple[str, ev.Judgement]] = Counter()
-        self.avoidable = 0
-        """Explained ones whose old pod was still serving."""
-
-    def add(self, judged: AnyJudged) -> None:
-        """Count it in place of an earlier judgement of the same."""
-        key = judged_key(judged)
-        self._forget(key)
-        self._counts[key[1], judged.judgement] += 1
-        self.avoidable += _is_avoidable(judged)
-        self._latest[key] = judged
-        if len(self._latest) > self._limit:
-            self._latest.popitem(last=False)
-
-    def withdraw(self, event: ev.ChangeWithdrawn) -> None:
-        """Count this change no more: another one tells it."""
-        self._forget((event.session, "change", event.change.number))
-
-    def _forget(self, key: _Key) -> None:
-        replaced = self._latest.pop(key, None)
-        if replaced is not None:
-            self._counts[key[1], replaced.judgement] -= 1
-            self.avoidable -= _is_avoidable(replaced)
-
-    def changes(self, judgement: ev.Judgement) -> int:
-        """How many changes are of this class."""
-        return self._counts["change", judgement]
-
-    def outages(self, judgement: ev.Judgement) -> int:
-        """How many outages are of this class."""
-        return self._counts["outage", judgement]
-
-    def strays(self, judgement: ev.Judgement) -> int:
-        """How many replies that arrived elsewhere are of this class."""
-        return self._counts["stray", judgement]
-
-
-def judged_key(judged: AnyJudged) -> _Key:
-    """What a judgement is about."""
-    match judged:
-        case ev.ChangeJudged():
-            return judged.session, "change", judged.change.number
-        case ev.OutageJudged():
-            return judged.session, "outage", judged.since_seq
-        case ev.StrayJudged():
-            return judged.session, "stray", judged.heard_ns
-
-
-def _is_avoidable(judged: AnyJudged) -> bool:
-    return not isinstance(judged, ev.StrayJudged) and judged.avoidable is True
+from affinity_tester.core.judging.tally import Tally
 
 
 @dataclass(slots=True)

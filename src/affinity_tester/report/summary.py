@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
+from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report import words
 from affinity_tester.report.logging import Tint
-from affinity_tester.report.results import RunResults, Tally
+from affinity_tester.report.results import RunResults
 from affinity_tester.settings import format_duration
 
 MOST_ROWS = 20

@@ -1,15 +1,15 @@
-"""Naming the fault: incidents and evidence in, diagnoses from the catalogue out (failure-modes.md, issue 4)."""
+"""Diagnose faults: incidents and their evidence in, diagnoses of the catalogue out (failure-modes.md, issue 4)."""
 
 from affinity_tester.core.diagnosis.catalogue import CATALOGUE, EQUIVALENCES, Entry, Equivalence, equivalents
-from affinity_tester.core.diagnosis.facts import Facts
 from affinity_tester.core.diagnosis.rules import diagnose, diagnose_run
+from affinity_tester.core.diagnosis.run_history import RunHistory
 
 __all__ = [
     "CATALOGUE",
     "EQUIVALENCES",
     "Entry",
     "Equivalence",
-    "Facts",
+    "RunHistory",
     "diagnose",
     "diagnose_run",
     "equivalents",

@@ -1,6 +1,6 @@
 """The catalogue of faults: what each is, what to try, where it is known, and which of them no client can tell apart.
 
-Rules name faults only from here. References are issues as `owner/repository#number`, clouds' own pages by name.
+The rules diagnose no other faults. References are issues as `owner/repository#number`, clouds' own pages by name.
 """
 
 from __future__ import annotations
@@ -231,9 +231,9 @@ EQUIVALENCES = (
         "the nodes' addresses: run with cluster access",
     ),
 )
-"""Declared only where the evidence at hand, not this tool's effort, is the limit."""
+"""Only those that no client could tell apart with the evidence at hand, whatever its rules."""
 
 
 def equivalents(name: str) -> frozenset[str]:
-    """A fault and all that, under some declared condition, no client can tell from it."""
+    """Return a fault and all faults that no client can tell from it under some declared condition."""
     return frozenset({name}).union(*(each.names for each in EQUIVALENCES if name in each.names))

@@ -1,140 +1,145 @@
-"""From an incident, or a whole run, to its diagnoses: which rules are asked, and in which order their answers stand.
+"""Diagnose an incident, or a whole run: which rules are tried, and in which order their diagnoses are given.
 
-What a change of the pool explains is not accused: of it only those faults are named that show by themselves.
+What a change of the pool explains is no fault: of it only those faults are diagnosed that have evidence of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.core.diagnosis import flows, moves, own, silences, whole
-from affinity_tester.core.diagnosis.case import Case
+from affinity_tester.core.diagnosis import address_rules, blackhole_rules, client_rules, conntrack_rules, run_rules
 from affinity_tester.core.diagnosis.catalogue import equivalents
-from affinity_tester.core.diagnosis.facts import Facts
-from affinity_tester.core.diagnosis.sorting import sort
-from affinity_tester.core.diagnosis.wording import NO_CLUSTER, cannot_tell, count, was
+from affinity_tester.core.diagnosis.classify import classify
+from affinity_tester.core.diagnosis.incident_view import IncidentView
+from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, count, was
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
-from affinity_tester.core.incidents import Member, Story
+from affinity_tester.core.open_incident import Member, OpenIncident
 
 _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 
 
-def diagnose(story: Story, now_ns: int, facts: Facts) -> tuple[Diagnosis, ...]:
-    """What an incident told now may be, the best first; empty where a change of the pool explains all of it."""
+def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[Diagnosis, ...]:
+    """Return the diagnoses of an incident reported now, the best first; none where a change of the pool explains it all."""
     explained: list[Member] = []
-    mute: list[Member] = []
+    silent_pods: list[Member] = []
     rest: list[Member] = []
-    for member in story.members.values():
+    for member in incident.members.values():
         if member.judgement is Judgement.POD_SILENT:
-            mute.append(member)
+            silent_pods.append(member)
         elif member.judgement is not Judgement.INFORMATION:
-            (explained if _explained(member, facts) else rest).append(member)
+            (explained if _explained(member, history) else rest).append(member)
+
     found: list[Diagnosis] = []
-    if mute:
-        found.append(silences.pod_silent(Case(mute, story, now_ns, facts)))
+    if silent_pods:
+        found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
     if rest:
-        case = Case(rest, story, now_ns, facts)
-        found += _unexplained(case) or [_cannot_tell(case)]
+        view = IncidentView(rest, incident, now_ns, history)
+        found += _unexplained(view) or [_cannot_tell(view)]
     if explained:
-        found += _shows_by_itself(Case(explained, story, now_ns, facts))
+        found += _evident(IncidentView(explained, incident, now_ns, history))
     return _ranked(found)
 
 
-def diagnose_run(facts: Facts) -> tuple[Diagnosis, ...]:
-    """What the run as a whole shows, the best first; empty: nothing."""
-    return _ranked(found for rule in whole.RULES if (found := rule(facts)) is not None)
+def diagnose_run(history: RunHistory) -> tuple[Diagnosis, ...]:
+    """Return the diagnoses of the whole run, the best first; there may be none."""
+    return _ranked(found for rule in run_rules.RULES if (found := rule(history)) is not None)
 
 
-def _explained(member: Member, facts: Facts) -> bool:
-    """Whether a change of the pool explains it. A burst is not judged: one near a change of the pool counts as explained."""
+def _explained(member: Member, history: RunHistory) -> bool:
+    """True if a change of the pool explains a member. A burst is not judged: one near a change of the pool is explained."""
     if member.judgement is None:
-        return facts.pool_changed(member.from_ns - facts.settle_ns, member.to_ns + facts.settle_ns)
+        return history.pool_changed(member.from_ns - history.settle_ns, member.to_ns + history.settle_ns)
     return member.judgement is Judgement.EXPLAINED
 
 
-def _unexplained(case: Case) -> list[Diagnosis]:
-    """All rules, the most telling first."""
-    socket = own.client_socket(case)
+def _unexplained(view: IncidentView) -> list[Diagnosis]:
+    """Try all rules; return what they find, the most specific first."""
+    socket = client_rules.client_socket(view)
     if socket is not None and not socket.missing:
-        return [socket]  # from another address every flow is another one: nothing that follows is the path's
-    groups = sort(case)
-    at_home = [own.wrong_source(case), own.too_big(case), own.self_inflicted(case)]
+        return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
+
+    groups = classify(view)
+    # Checked here, since what they find explains the silences below, too.
+    client_side = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
     found = [
         socket,
-        moves.spray(case, groups),  # where each packet goes elsewhere, replies from elsewhere are what follows
-        *at_home[:2],
-        moves.sent_by_size(case, groups),
-        moves.pod_restart(case, groups),
-        moves.idle_expiry(case, groups),
-        moves.client_nat(case, groups),
-        moves.vip_failover(case, groups),
-        moves.node_rehash(case, groups),
-        moves.local_rehash(case, groups),
-        flows.early_flush(case, groups),
-        flows.snat_collision(case, groups),
-        flows.cross_delivered(case),
-        flows.flow_wipe(case, groups),
-        flows.port_rewrite(case, groups),
-        at_home[2],
+        address_rules.spray(view, groups),  # first: spread packets cause replies from elsewhere, too
+        *client_side[:2],
+        address_rules.sent_by_size(view, groups),
+        address_rules.pod_restart(view, groups),
+        address_rules.idle_expiry(view, groups),
+        address_rules.client_nat(view, groups),
+        address_rules.vip_failover(view, groups),
+        address_rules.node_rehash(view, groups),
+        address_rules.local_rehash(view, groups),
+        conntrack_rules.early_flush(view, groups),
+        conntrack_rules.snat_collision(view, groups),
+        conntrack_rules.cross_delivered(view),
+        conntrack_rules.flow_wipe(view, groups),
+        conntrack_rules.port_rewrite(view, groups),
+        client_side[2],
     ]
-    if not any(at_home):
-        blocked = silences.held(case)
+
+    if not any(client_side):
+        blocked = blackhole_rules.blackholed(view)
         found += [
-            silences.terminating_backend(case, blocked),
-            silences.local_policy(case),
-            silences.stale_flow(case, blocked),
-            silences.dead_target(case, blocked),
-            silences.lb_churn(case),
+            blackhole_rules.terminating_backend(view, blocked),
+            blackhole_rules.local_policy(view),
+            blackhole_rules.stale_flow(view, blocked),
+            blackhole_rules.dead_target(view, blocked),
+            blackhole_rules.lb_churn(view),
         ]
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
 
-def _shows_by_itself(case: Case) -> list[Diagnosis]:
-    """The faults that show although the pool changed."""
-    groups = sort(case)
-    blocked = silences.held(case)
+def _evident(view: IncidentView) -> list[Diagnosis]:
+    """Return the faults that are evident although the pool changed."""
+    groups = classify(view)
+    blocked = blackhole_rules.blackholed(view)
     found = (
-        own.client_socket(case),
-        own.wrong_source(case),
-        own.self_inflicted(case),
-        moves.pod_restart(case, groups),
-        flows.early_flush(case, groups),
-        silences.terminating_backend(case, blocked),
-        silences.stale_flow(case, blocked),
+        client_rules.client_socket(view),
+        client_rules.wrong_source(view),
+        client_rules.self_inflicted(view),
+        address_rules.pod_restart(view, groups),
+        conntrack_rules.early_flush(view, groups),
+        blackhole_rules.terminating_backend(view, blocked),
+        blackhole_rules.stale_flow(view, blocked),
     )
     return [diagnosis for diagnosis in found if diagnosis is not None and diagnosis.certainty is Certainty.LIKELY]
 
 
-def _cannot_tell(case: Case) -> Diagnosis:
-    """Nothing fits: what was seen, and what would settle it."""
+def _cannot_tell(view: IncidentView) -> Diagnosis:
+    """Return what was seen where no rule fits, and what would settle it."""
     evidence = []
-    if case.moves:
-        changed = sum(len(move.changes) for move in case.moves)
-        evidence.append(f"{case.share(move.session for move in case.moves)}, {count(changed, 'change')}")
-    if case.silences:
-        names = {silence.session for silence in case.silences}
-        lost = sum(silence.lost for silence in case.silences)
-        evidence.append(f"{case.share(names)} lost {count(lost, 'probe')} in a row or in several")
-        gaps = [gap for gap in case.facts.directed if gap.session in names and case.during(gap.at_ns)]
+    if view.moves:
+        changed = sum(len(move.changes) for move in view.moves)
+        evidence.append(f"{view.share(move.session for move in view.moves)}, {count(changed, 'change')}")
+    if view.unanswered_spans:
+        names = {span.session for span in view.unanswered_spans}
+        lost = sum(span.lost for span in view.unanswered_spans)
+        evidence.append(f"{view.share(names)} lost {count(lost, 'probe')} in a row or in several")
+        gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
             evidence.append(
                 f"in gaps of any length, {up:,} {was(up)} lost on the way to the pod and {down:,} on the way back"
             )
-        evidence += silences.dead_address(case)
-        evidence += _how_they_ended(case)
-        evidence += case.canary_words(case.canaries)
-        evidence += case.icmp(names)
+        evidence += blackhole_rules.dead_address(view)
+        evidence += _how_they_ended(view)
+        evidence += view.canary_text(view.canaries)
+        evidence += view.icmp_text(names)
+
     settle = "a capture on the pod's node, and the proxy's log beside it"
-    return cannot_tell(evidence, settle if case.facts.watched else f"{NO_CLUSTER}; else {settle}")
+    return cannot_tell(evidence, settle if view.history.watched else f"{NO_CLUSTER}; else {settle}")
 
 
-def _how_they_ended(case: Case) -> list[str]:
-    """How many silences ended, and of those how many where they had begun; nothing where that can't be said of any."""
-    ended = [silence for silence in case.silences if silence.ended and silence.old is not None]
+def _how_they_ended(view: IncidentView) -> list[str]:
+    """Say how many unanswered spans ended, and how many of these at the pod and address where they began."""
+    ended = [span for span in view.unanswered_spans if span.ended and span.old is not None]
     if not ended:
         return []
-    same = sum(silence.change is None for silence in ended)
+    same = sum(span.change is None for span in ended)
     went_on = f"{count(len(ended), 'session')} then went on"
     if same == len(ended):
         return [f"{went_on} at the same pod and address"]
@@ -144,7 +149,7 @@ def _how_they_ended(case: Case) -> list[str]:
 
 
 def _ranked(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Likely ones first, each name once; beside a likely one only those stay that no client could tell from it."""
+    """Return the likely ones first, each name once. Beside a likely one only those stay that no client can tell from it."""
     ranked: dict[str, Diagnosis] = {}
     for diagnosis in sorted(found, key=lambda diagnosis: _ORDER[diagnosis.certainty]):
         ranked.setdefault(diagnosis.name, diagnosis)

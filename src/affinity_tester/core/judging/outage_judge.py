@@ -77,8 +77,8 @@ from affinity_tester.core.judging.reasons import (
     RepliesDropped,
     ServingPodUnknown,
 )
-from affinity_tester.core.outages import OUTAGE_NS, OUTAGE_PROBES
 from affinity_tester.core.pool_timeline import PoolTimeline, Span
+from affinity_tester.core.session.outages import OUTAGE_NS, OUTAGE_PROBES
 
 _S = 1_000_000_000
 

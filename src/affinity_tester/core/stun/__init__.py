@@ -30,19 +30,19 @@ Bytes in, values out; no socket and no clock. The one error a decoder raises is 
 """
 
 from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
-from affinity_tester.core.stun.conversation import Conversation, token_in
 from affinity_tester.core.stun.message import (
     HEADER_SIZE,
     MAX_WALKED_SIZE,
     pack_transaction_id,
     unpack_transaction_id,
 )
+from affinity_tester.core.stun.probe_codec import ProbeCodec, token_in
 from affinity_tester.core.stun.request import (
     BindingRequest,
     decode_request,
     is_plain_probe,
     new_request,
-    plain_probe_marks,
+    plain_probe_template,
 )
 from affinity_tester.core.stun.response import (
     MAX_COUNT,
@@ -65,7 +65,7 @@ __all__ = [
     "WILDCARD_SOFTWARE",
     "BindingRequest",
     "BindingResponse",
-    "Conversation",
+    "ProbeCodec",
     "ReplyTemplate",
     "ResponseEncoder",
     "check_name",
@@ -76,7 +76,7 @@ __all__ = [
     "listens_on_wildcard",
     "new_request",
     "pack_transaction_id",
-    "plain_probe_marks",
+    "plain_probe_template",
     "token_in",
     "unpack_transaction_id",
 ]

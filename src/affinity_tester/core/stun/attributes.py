@@ -1,6 +1,6 @@
 """The attributes: one table of type, RFC name, pack and unpack (RFC 8489 section 14; own ones: design, section 2).
 
-`pack` and `unpack` take the message's transaction id too, since an XOR-MAPPED-ADDRESS of IPv6 is hidden behind it.
+`pack` and `unpack` take the message's transaction id too, since an XOR-MAPPED-ADDRESS of IPv6 is XORed with it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from affinity_tester.core.address import TransportAddress, parse_ip
 from affinity_tester.errors import StunError
 
 MAGIC_COOKIE = 0x2112A442
-"""Every message's bytes 4 to 8 (RFC 8489 section 5)."""
+"""The bytes 4 to 8 of every message (RFC 8489 section 5)."""
 
 COMPREHENSION_OPTIONAL = 0x8000
-"""Types from here on may be ignored by who does not know them (section 14)."""
+"""Types from here on may be ignored by a reader that does not know them (section 14)."""
 
 MAX_NAME_BYTES = 253
 """The longest DNS subdomain name, so the longest name of a pod or node in Kubernetes."""
 
 _MAX_SOFTWARE_BYTES = 763
-"""128 characters of six bytes less what never fits (section 14.14)."""
+"""The limit of section 14.14 for a reader."""
 
 _FAMILY_IPV4, _FAMILY_IPV6 = 1, 2
 _IPV4_VALUE_SIZE, _IPV6_VALUE_SIZE = 8, 20
@@ -54,7 +54,7 @@ class Attribute(Generic[T]):
     """(the value's bytes, transaction id) -> value."""
 
     def encode(self, value: T, transaction_id: bytes = b"") -> bytes:
-        """The whole attribute: type, length, value, zeros up to a multiple of 4."""
+        """Return the whole attribute: type, length, value, zeros up to a multiple of 4."""
         packed = self.pack(value, transaction_id)
         return b"".join(
             (self.type.to_bytes(2, "big"), len(packed).to_bytes(2, "big"), packed, bytes(-len(packed) % 4)),
@@ -62,12 +62,12 @@ class Attribute(Generic[T]):
 
 
 def malformed(name: str, detail: str) -> StunError:
-    """The error for an attribute whose value is not what its type demands."""
+    """Return the error for an attribute whose value is not what its type demands."""
     return StunError("malformed-attribute", f"{name} {detail}")
 
 
 def check_name(what: str, name: str) -> bytes:
-    """The UTF-8 of a pod's or node's name; raise `ValueError` for one that a reply cannot carry.
+    """Return the UTF-8 of a pod's or node's name. Raises `ValueError` for one that a reply cannot carry.
 
     Names are printed on people's terminals, so control characters are refused by encoder and decoder alike.
     """
@@ -94,14 +94,14 @@ def _unpack_raw(value: bytes, _transaction_id: bytes) -> bytes:
 
 
 def ipv6_mask(transaction_id: bytes) -> int:
-    """What an IPv6 address is XORed with: magic cookie || transaction id (section 14.2)."""
+    """Return what an IPv6 address is XORed with: magic cookie || transaction id (section 14.2)."""
     return MAGIC_COOKIE << 96 | int.from_bytes(transaction_id, "big")
 
 
 def _pack_xor_address(value: TransportAddress, transaction_id: bytes) -> bytes:
     port = (value.port ^ _PORT_MASK).to_bytes(2, "big")
     if not value.is_ipv6:
-        # A server does this for each new flow: with `parse_ip` it took four times as long.
+        # A server does this for each new flow; `parse_ip` takes four times as long.
         first, second, third, fourth = map(int, value.ip.split("."))
         packed = int.from_bytes(bytes((first, second, third, fourth)), "big")
         return b"\x00\x01" + port + (packed ^ MAGIC_COOKIE).to_bytes(4, "big")
@@ -123,7 +123,7 @@ def _unpack_xor_address(value: bytes, transaction_id: bytes) -> TransportAddress
 
 
 def _text(name: str) -> tuple[Callable[[str, bytes], bytes], Callable[[bytes, bytes], str]]:
-    """The two functions of a name's attribute: UTF-8 of 1 to 253 printable bytes."""
+    """Return `pack` and `unpack` of an attribute that holds a name: UTF-8 of 1 to 253 printable bytes."""
 
     def pack(value: str, _transaction_id: bytes) -> bytes:
         return check_name(name, value)
@@ -146,7 +146,7 @@ def _pack_software(value: str, _transaction_id: bytes) -> bytes:
 
 
 def _unpack_software(value: bytes, _transaction_id: bytes) -> str:
-    """Any server's description of itself: a mere remark, so what cannot be shown is replaced, not refused."""
+    """Read a server's description of itself. Nothing depends on it, so what cannot be shown is replaced, not refused."""
     if len(value) > _MAX_SOFTWARE_BYTES:
         raise malformed("SOFTWARE", f"has {len(value)} bytes: at most {_MAX_SOFTWARE_BYTES} are possible")
     text = value.decode(errors="replace").rstrip("\0")  # some servers send C's end of string too
@@ -243,4 +243,4 @@ _TABLE: tuple[Attribute[Any], ...] = (
 )
 
 ATTRIBUTES = {row.type: row for row in _TABLE}
-"""By type: what this codec understands."""
+"""By type: the attributes that this codec understands."""

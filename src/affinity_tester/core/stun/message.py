@@ -1,4 +1,4 @@
-"""What requests and responses share: header, walk over the attributes, FINGERPRINT, integrity, transaction ids."""
+"""What requests and responses share: header, attributes, FINGERPRINT, integrity, transaction ids."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ INTEGRITY_SIZE = 36
 """Bytes of a whole MESSAGE-INTEGRITY-SHA256."""
 
 MAX_WALKED_SIZE = 2048
-"""Bytes of a message whose attributes are read: more than any path's usual MTU, so more than section 6.1 lets one have.
+"""The longest message whose attributes are read: longer than the usual MTU, which section 6.1 makes the limit.
 
-It bounds what a datagram of anybody's costs: a walk, a CRC-32 and an HMAC. A plain probe is not walked, and may be longer.
+It bounds what anybody's datagram can cost: reading the attributes, a CRC-32 and an HMAC. A plain probe may be longer, since
+its attributes are not read.
 """
 
 MAX_WALKED_ATTRIBUTES = 32
-"""Attributes of a message that is read: RFC 8489 has 20 in all, and a message has few of them."""
+"""The most attributes that a message may have: RFC 8489 knows 20 in all, and a message has few of them."""
 
 _FINGERPRINT_MASK = 0x5354554E
-"""Section 14.7: tells it from the CRC-32 of an inner protocol."""
+"""XORed with the CRC-32 (section 14.7), so that it differs from one of an inner protocol."""
 
 _HEADER = struct.Struct("!HHI")
 _ATTRIBUTE = struct.Struct("!HH")
@@ -48,11 +49,11 @@ _TRANSACTION_ID = struct.Struct("!QI")
 _TOP_BITS = 0xC000
 _FINGERPRINT = FINGERPRINT.type
 _BOTH_INTEGRITIES = (MESSAGE_INTEGRITY.type, MESSAGE_INTEGRITY_SHA256.type)
-"""In the only order that they may follow each other in (section 14.6)."""
+"""In the order in which a message may have both (section 14.6)."""
 
 
 def pack_transaction_id(token: int, seq: int) -> bytes:
-    """12 bytes: session token (64 bits) || sequence number (32 bits). `ValueError` for a number that does not fit."""
+    """Return 12 bytes: session token (64 bits) || sequence number (32 bits). Raises `ValueError` if one does not fit."""
     try:
         return _TRANSACTION_ID.pack(token, seq)
     except struct.error:
@@ -60,7 +61,7 @@ def pack_transaction_id(token: int, seq: int) -> bytes:
 
 
 def unpack_transaction_id(transaction_id: bytes) -> tuple[int, int]:
-    """(session token, sequence number) of 12 bytes; `ValueError` for another length."""
+    """Return (session token, sequence number) of 12 bytes. Raises `ValueError` for another length."""
     try:
         return _TRANSACTION_ID.unpack(transaction_id)
     except struct.error:
@@ -68,7 +69,7 @@ def unpack_transaction_id(transaction_id: bytes) -> tuple[int, int]:
 
 
 def pack_header(message_type: int, length: int) -> bytes:
-    """The header's first eight bytes; the transaction id follows. `length` counts the bytes after the header."""
+    """Return the header's first eight bytes; the transaction id follows. `length` counts the bytes after the header."""
     return _HEADER.pack(message_type, length, MAGIC_COOKIE)
 
 
@@ -88,19 +89,19 @@ def read_type(data: bytes) -> int:
 
 
 class Attributes(NamedTuple):
-    """A message's attributes that count: the first of each type, and none after the integrity but FINGERPRINT."""
+    """The attributes of a message: the first of each type, none after the integrity (sections 14.5 and 14.6)."""
 
     transaction_id: bytes
     values: dict[int, tuple[int, bytes]]
     """Type -> (where the value starts in the datagram, the value), in wire order."""
 
     def get(self, attribute: Attribute[T]) -> T | None:
-        """The attribute's value; None when the message lacks it. Raises `StunError` for a malformed one."""
+        """Return the attribute's value; None when the message lacks it. Raises `StunError` for a malformed one."""
         found = self.values.get(attribute.type)
         return None if found is None else attribute.unpack(found[1], self.transaction_id)
 
     def unknown_required(self, also_known: frozenset[int] = frozenset()) -> tuple[int, ...]:
-        """The comprehension-required types that the table does not have, in wire order."""
+        """Return the comprehension-required types that are neither in the table nor `also_known`, in wire order."""
         return tuple(
             kind
             for kind in self.values
@@ -109,7 +110,7 @@ class Attributes(NamedTuple):
 
 
 def read_attributes(data: bytes) -> Attributes:
-    """Walk over the attributes of a datagram whose header `read_type` has checked. Raises `StunError`."""
+    """Read the attributes of a datagram whose header `read_type` has checked. Raises `StunError`."""
     end = len(data)
     if end > MAX_WALKED_SIZE:
         raise StunError("too-long", f"{end} bytes, and at most {MAX_WALKED_SIZE} are read")
@@ -121,11 +122,13 @@ def read_attributes(data: bytes) -> Attributes:
         if not left:
             raise StunError("too-many-attributes", f"more than {MAX_WALKED_ATTRIBUTES}")
         left -= 1
+
         kind, length = _ATTRIBUTE.unpack_from(data, offset)
         start = offset + 4
         offset = start + length + (-length & 3)
         if offset > end:
             raise malformed(f"attribute 0x{kind:04X}", "runs past the end of the message")
+
         if kind == _FINGERPRINT:
             _check_fingerprint(data, start, length)
         elif sealed_by and (sealed_by, kind) != _BOTH_INTEGRITIES:
@@ -138,7 +141,7 @@ def read_attributes(data: bytes) -> Attributes:
 
 
 def _check_fingerprint(data: bytes, start: int, length: int) -> None:
-    """Section 14.7: the CRC-32 of all before it, and nothing after it."""
+    """Raise `StunError` unless FINGERPRINT is the last attribute and has the CRC-32 of all before it (section 14.7)."""
     if length != 4 or start + length != len(data):  # noqa: PLR2004 - a CRC-32
         raise malformed("FINGERPRINT", "is not the last attribute, or not of 4 bytes")
     if zlib.crc32(data[: start - 4]) ^ _FINGERPRINT_MASK != int.from_bytes(data[start:], "big"):
@@ -146,7 +149,7 @@ def _check_fingerprint(data: bytes, start: int, length: int) -> None:
 
 
 def add_integrity(message: bytes, key: bytes) -> bytes:
-    """The message with MESSAGE-INTEGRITY-SHA256 at its end, its length covering it (section 14.6)."""
+    """Return the message with a MESSAGE-INTEGRITY-SHA256 at its end, which its length includes (section 14.6)."""
     length = len(message) - HEADER_SIZE + INTEGRITY_SIZE
     covered = message[:2] + length.to_bytes(2, "big") + message[4:]
     return covered + MESSAGE_INTEGRITY_SHA256.encode(hmac.digest(key, covered, "sha256"))
@@ -157,8 +160,9 @@ def check_integrity(data: bytes, attributes: Attributes, key: bytes) -> None:
     value = attributes.get(MESSAGE_INTEGRITY_SHA256)
     if value is None:
         raise StunError("no-integrity")
+
     start = attributes.values[MESSAGE_INTEGRITY_SHA256.type][0]
-    # The length then pointed to the end of this attribute: a FINGERPRINT after it was not there yet.
+    # It was made over a header whose length ends with this attribute: a FINGERPRINT after it was not there yet.
     covered = data[:2] + (start + len(value) - HEADER_SIZE).to_bytes(2, "big") + data[4 : start - 4]
     if not hmac.compare_digest(value, hmac.digest(key, covered, "sha256")):
         raise StunError("bad-integrity")

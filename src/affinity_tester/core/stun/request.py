@@ -36,10 +36,10 @@ class BindingRequest(NamedTuple):
 
 
 def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None) -> bytes:
-    """A probe of exactly `size` bytes, with MESSAGE-INTEGRITY-SHA256 when there is a key.
+    """Return a probe of exactly `size` bytes, with MESSAGE-INTEGRITY-SHA256 when there is a key.
 
-    STUN messages are multiples of 4 bytes long, so `size` is never rounded: `ValueError` for one that cannot be.
-    Possible are the multiples of 4 from 20 (a bare header) to 65,504; with a key from 56 to 2,048, which is what is read.
+    `size` is never rounded. Possible are the multiples of 4 from 20 (a bare header) to 65,504; with a key from 56 to 2,048,
+    the most that a server reads. Raises `ValueError` for any other.
     """
     if len(transaction_id) != TRANSACTION_ID_SIZE:
         raise ValueError(f"a transaction id has 12 bytes, not {len(transaction_id)}")
@@ -50,7 +50,7 @@ def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None
 
 @lru_cache(maxsize=64)
 def _parts(size: int, reserved: int) -> tuple[bytes, bytes]:
-    """What stands before and after the transaction id of a probe, without the `reserved` bytes at its end."""
+    """Return the bytes before and after the transaction id of a probe, without the `reserved` ones at its end."""
     smallest, largest = HEADER_SIZE + reserved, MAX_WALKED_SIZE if reserved else MAX_SIZE
     if size % 4 or not smallest <= size <= largest:
         raise ValueError(f"a probe cannot have {size} bytes: a multiple of 4 from {smallest} to {largest} can be")
@@ -59,10 +59,10 @@ def _parts(size: int, reserved: int) -> tuple[bytes, bytes]:
 
 
 @lru_cache(maxsize=64)
-def plain_probe_marks(size: int) -> tuple[bytes, bytes]:
-    """The header's first 8 bytes, and the 4 after it (none in a bare one), of a keyless probe of `size` bytes.
+def plain_probe_template(size: int) -> tuple[bytes, bytes]:
+    """Return the header's first 8 bytes, and the 4 after the header (none in a bare one), of a keyless probe of `size` bytes.
 
-    A length that no probe has gives marks that no datagram of that length has.
+    For a size that no probe can have, return bytes that no STUN message starts with.
     """
     if size % 4 or not HEADER_SIZE <= size <= MAX_SIZE:
         return b"\xff" * 8, b""
@@ -71,18 +71,19 @@ def plain_probe_marks(size: int) -> tuple[bytes, bytes]:
 
 
 def is_plain_probe(data: bytes) -> bool:
-    """Whether `data` is a keyless probe: a header, and one PROBE-PADDING that fills any rest. The server's quick pass.
+    """True if `data` is a keyless probe: a header, and one PROBE-PADDING that fills any rest.
 
-    True implies that `decode_request(data)` succeeds, with transaction id `data[8:20]` and nothing unknown.
+    The server asks this first, since it is quick. True implies that `decode_request(data)` succeeds, with transaction id
+    `data[8:20]` and nothing unknown.
     """
-    head, padding = plain_probe_marks(len(data))
+    head, padding = plain_probe_template(len(data))
     return data.startswith(head) and data.startswith(padding, HEADER_SIZE)
 
 
 def decode_request(data: bytes, key: bytes | None = None) -> BindingRequest:
     """Read a Binding request; with a key it must carry a valid MESSAGE-INTEGRITY-SHA256. Raises `StunError`.
 
-    Anybody may send one, so what it costs is bounded: a walk over few attributes, then the key, then what they mean.
+    Anybody may send one, so its cost is bounded: few attributes are read, and their values only after the key is checked.
     """
     if key is None and is_plain_probe(data):
         return BindingRequest(data[8:HEADER_SIZE], len(data), ())

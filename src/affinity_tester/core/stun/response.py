@@ -35,10 +35,10 @@ from affinity_tester.errors import StunError
 SERVER_SOFTWARE = f"affinity-tester/{__version__}"
 
 WILDCARD_SOFTWARE = f"{SERVER_SOFTWARE} wildcard"
-"""The SOFTWARE of a server that listens on a wildcard: its replies may leave from another address than it was asked at."""
+"""The SOFTWARE of a server that listens on a wildcard: its replies may leave from another address than requests came to."""
 
 _RFC3489_RESPONSE_TYPES = frozenset({0x0004, 0x0005})
-"""SOURCE-ADDRESS and CHANGED-ADDRESS: servers that speak RFC 3489 too add them to each answer; nothing needs them."""
+"""SOURCE-ADDRESS and CHANGED-ADDRESS: servers that speak RFC 3489 too add them to each reply. They are ignored."""
 
 _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 """How an XOR-MAPPED-ADDRESS of IPv6 starts: type, length, reserved byte, family."""
@@ -46,17 +46,17 @@ _IPV6_REFLEXIVE = bytes.fromhex("002000140002")
 _ERROR_TYPE = BINDING_ERROR.to_bytes(2, "big")
 
 MAX_COUNT = 0xFFFF_FFFF
-"""What RECEIVED-COUNT's 32 bits hold; after it comes 0."""
+"""The largest RECEIVED-COUNT, which has 32 bits; 0 follows it."""
 
 
 def listens_on_wildcard(software: str | None) -> bool:
-    """Whether a server's SOFTWARE says so, of whatever version it is; one of another make does not say."""
+    """True if the SOFTWARE is that of our server, of any version, listening on a wildcard."""
     make, _, rest = (software or "").partition("/")
     return make == "affinity-tester" and rest.endswith(" wildcard")
 
 
 def is_error_response(message: bytes) -> bool:
-    """Whether a message of `ResponseEncoder` is the 420 error response."""
+    """True if a message of `ResponseEncoder` is the 420 error response."""
     return message.startswith(_ERROR_TYPE)
 
 
@@ -67,17 +67,18 @@ class BindingResponse(NamedTuple):
     """12 bytes."""
     identity: Identity
     received_count: int | None
-    """RECEIVED-COUNT; None when the reply did not say."""
+    """RECEIVED-COUNT; None when the reply has none."""
 
 
 def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
     """Read a Binding success response; with a key it must carry a valid MESSAGE-INTEGRITY-SHA256. Raises `StunError`.
 
-    One without XOR-MAPPED-ADDRESS is read, with the reflexive address None.
+    The reflexive address of one without XOR-MAPPED-ADDRESS is None.
     """
     message_type = read_type(data)
     if message_type not in (BINDING_SUCCESS, BINDING_ERROR):
         raise StunError("wrong-type", f"0x{message_type:04X}")
+
     attributes = read_attributes(data)
     if message_type == BINDING_ERROR:
         error = attributes.get(ERROR_CODE)
@@ -87,6 +88,7 @@ def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
     unknown = attributes.unknown_required(_RFC3489_RESPONSE_TYPES)
     if unknown:
         raise StunError("unknown-attribute", ", ".join(f"0x{kind:04X}" for kind in unknown))
+
     identity = Identity(
         reflexive=attributes.get(XOR_MAPPED_ADDRESS),
         pod=attributes.get(POD_NAME),
@@ -98,27 +100,27 @@ def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
 
 
 class ReplyTemplate(NamedTuple):
-    """The reply to one source and one request size, but for the transaction id and the count."""
+    """The reply to one source and one request size, without the transaction id and the count."""
 
     head: bytes
     """The header's first 8 bytes."""
     address: bytes
-    """XOR-MAPPED-ADDRESS, up to what the transaction id hides."""
+    """XOR-MAPPED-ADDRESS, up to what is XORed with the transaction id."""
     hidden: int | None
-    """The IPv6 address, XORed with all but the transaction id; None for IPv4, which does not depend on that."""
+    """The IPv6 address, XORed with all but the transaction id; None for IPv4, which is not XORed with that."""
     rest: bytes
     counted: bool
-    """Whether a RECEIVED-COUNT's value follows."""
+    """True if a RECEIVED-COUNT's value follows."""
     key: bytes | None
 
     def mapped(self, transaction_id: bytes) -> bytes:
-        """XOR-MAPPED-ADDRESS: for IPv4 the same for each transaction."""
+        """Return XOR-MAPPED-ADDRESS; for IPv4 it is the same for each transaction."""
         if self.hidden is None:
             return self.address
         return self.address + (self.hidden ^ int.from_bytes(transaction_id, "big")).to_bytes(16, "big")
 
     def render(self, transaction_id: bytes, count: int) -> bytes:
-        """The datagram to send."""
+        """Return the datagram to send."""
         message = self.head + transaction_id + self.mapped(transaction_id) + self.rest
         if self.counted:
             message += (count & MAX_COUNT).to_bytes(4, "big")
@@ -126,11 +128,11 @@ class ReplyTemplate(NamedTuple):
 
 
 class ResponseEncoder:
-    """What one server says of itself, and how replies are made of it.
+    """Makes the replies of one server, with what it says of itself.
 
     A reply with identity is never longer than its request: what does not fit is left out, in the order NODE-NAME,
     SOFTWARE, RECEIVED-COUNT, INSTANCE-ID, POD-NAME. XOR-MAPPED-ADDRESS (and, when keyed, the integrity) is in every
-    reply, since STUN demands it: alone it is 32 bytes, 44 for IPv6, and may so exceed the shortest requests.
+    reply, since STUN demands it: such a reply has 32 bytes, 44 for IPv6, and so may exceed the shortest requests.
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class ResponseEncoder:
         self._fitting = lru_cache(maxsize=256)(self._fit)
 
     def _fit(self, room: int) -> tuple[bytes, bool]:
-        """The attributes after XOR-MAPPED-ADDRESS that fit into `room` bytes, and whether a count's value ends them."""
+        """Return the attributes after XOR-MAPPED-ADDRESS that fit into `room` bytes, and whether a count's value follows."""
         kept = dict(self._optional)
         for kind in (NODE_NAME.type, SOFTWARE.type, RECEIVED_COUNT.type, INSTANCE_ID.type, POD_NAME.type):
             if sum(map(len, kept.values())) + 4 * (RECEIVED_COUNT.type in kept) <= room:
@@ -165,25 +167,26 @@ class ResponseEncoder:
         return b"".join(kept.values()), RECEIVED_COUNT.type in kept
 
     def template(self, source: tuple[str, int], limit: int) -> ReplyTemplate:
-        """The reply to `source` for a request of `limit` bytes; it is worth keeping as long as the flow lives."""
+        """Return the reply to `source` for a request of `limit` bytes; it stays the same as long as the flow lives."""
         reflexive = TransportAddress(source[0].partition("%")[0], source[1])
         address = XOR_MAPPED_ADDRESS.encode(reflexive, bytes(12))
         integrity = 0 if self._key is None else INTEGRITY_SIZE
         rest, counted = self._fitting(max(0, limit - HEADER_SIZE - len(address) - integrity))
         head = pack_header(BINDING_SUCCESS, len(address) + len(rest) + 4 * counted)
+
         if not address.startswith(_IPV6_REFLEXIVE):
             return ReplyTemplate(head, address, None, rest, counted, self._key)
         # Encoded with a transaction id of zeros, so what is hidden lacks that XOR alone.
         return ReplyTemplate(head, address[:8], int.from_bytes(address[8:], "big"), rest, counted, self._key)
 
     def encode(self, transaction_id: bytes, source: tuple[str, int], count: int, limit: int) -> bytes:
-        """The success response to a request of `limit` bytes that came from `source` (IP address, port)."""
+        """Return the success response to a request of `limit` bytes that came from `source` (IP address, port)."""
         return self.template(source, limit).render(transaction_id, count)
 
     def encode_unknown(self, transaction_id: bytes, unknown: tuple[int, ...], limit: int) -> bytes | None:
-        """The 420 error response (section 6.3.1), with its words if they fit; None if it would exceed `limit` bytes."""
-        for words in ("Unknown Attribute", ""):
-            body = ERROR_CODE.encode(ErrorCode(420, words)) + UNKNOWN_ATTRIBUTES.encode(unknown)
+        """Return the 420 error response (section 6.3.1), with a reason phrase if that fits; None if it is too long."""
+        for reason in ("Unknown Attribute", ""):
+            body = ERROR_CODE.encode(ErrorCode(420, reason)) + UNKNOWN_ATTRIBUTES.encode(unknown)
             message = pack_header(BINDING_ERROR, len(body)) + transaction_id + body
             if self._key is not None:
                 message = add_integrity(message, self._key)

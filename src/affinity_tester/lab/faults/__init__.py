@@ -1,13 +1,15 @@
-"""The faults by name: what each does to the path, and what the client must see of it.
+"""The faults by name: what each does to the network, and what the client must see of it.
 
-To add one: write the class (a frozen dataclass of its parameters, with `inject`) into the module of what it acts on, and
-put it into `FAULTS`; plans, the ledger and the commands find it there. The catalogue is `failure-modes.md`; a few are no
-faults but controls, which nothing may call one.
+To add one: write the class (its parameters, and `inject`) into the module of what it acts on, and put it into `FAULTS`;
+plans, the record and the commands find it there. The catalogue is `failure-modes.md`; a few are no faults but controls,
+which nothing may call one.
 """
 
 from affinity_tester.lab.fault import Fault
-from affinity_tester.lab.faults.api import ApiGone, ApiStalled
+from affinity_tester.lab.faults.balancer import Blackout, ClientIpSpread, LbChurn, LocalPolicy, VipFailover
 from affinity_tester.lab.faults.client import (
+    ApiGone,
+    ApiStalled,
     BusyCore,
     ClientNat,
     ClientSocket,
@@ -24,15 +26,7 @@ from affinity_tester.lab.faults.flows import (
     SnatCollision,
     StuckFlows,
 )
-from affinity_tester.lab.faults.nodes import (
-    Blackout,
-    ClientIpSpread,
-    DeadTarget,
-    LbChurn,
-    LocalPolicy,
-    NodeRehash,
-    VipFailover,
-)
+from affinity_tester.lab.faults.nodes import DeadTarget, LateCheck, NodeDown, NodeRehash
 from affinity_tester.lab.faults.packets import (
     CountReset,
     DuplicateReorder,
@@ -40,17 +34,10 @@ from affinity_tester.lab.faults.packets import (
     LossDown,
     LossUp,
     Mtu,
+    RepliesHeld,
 )
-from affinity_tester.lab.faults.pods import (
-    EarlyFlush,
-    PodAdded,
-    PodDeleted,
-    PodRestart,
-    RollingUpdate,
-    StaleFlow,
-    TerminatingBackend,
-)
-from affinity_tester.lab.faults.silences import HungPod, LateCheck, NodeDown, RepliesHeld, ScaledToZero
+from affinity_tester.lab.faults.pods import EarlyFlush, HungPod, PodRestart, StaleFlow, TerminatingBackend
+from affinity_tester.lab.faults.rollouts import PodAdded, PodDeleted, RollingUpdate, ScaledToZero
 from affinity_tester.lab.faults.strays import CrossDelivery, OnePacket, WrongSource
 
 FAULTS: dict[str, type[Fault]] = {

@@ -1,10 +1,9 @@
-"""What is wrong at the client's side of the path: its machine, its address, its NAT, its view of the cluster."""
+"""Faults at the client's side of the path: its machine, its address, its NAT, and its view of the cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
@@ -15,19 +14,18 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     VIOLATION,
-    Bench,
-    Deal,
-    Effect,
     Family,
     Fault,
+    FaultContext,
+    Injection,
     Judged,
-    Sign,
+    Symptom,
     counted,
-    marks,
+    effects_on,
 )
 from affinity_tester.lab.faults.pods import busiest_pod
-from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.lab.parts import Policy
+from affinity_tester.lab.model import Policy
+from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
 from affinity_tester.settings import NS_PER_S, format_duration
 
 NAT_IP = "127.4.0.1"
@@ -40,7 +38,6 @@ READ_NS = 300_000_000
 """Time in which the client reads its buffers empty."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientNat(Fault):
     """The client's own NAT moves to another address."""
 
@@ -49,18 +46,17 @@ class ClientNat(Fault):
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Give every flow a source at the new address."""
-        flows = _renumber(bench, now_ns)
-        must = marks(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)
-        return Deal(
+        flows = _renumber(context)
+
+        return context.injection(
             f"the client's NAT moves to {NAT_IP}: {counted(len(flows), 'flow')}",
-            now_ns,
-            tuple(Effect(flow, must, judged=VIOLATION) for flow in flows),
+            context.at_ns,
+            effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, changes_judged=VIOLATION),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSocket(Fault):
     """The client's machine gets another address: its packets come from there, and it says so when it is asked again."""
 
@@ -69,87 +65,85 @@ class ClientSocket(Fault):
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """As `client-nat`, and the client's own view changes with it."""
-        flows = _renumber(bench, now_ns)
-        bench.stage.client_ip = NAT_IP
-        must = marks(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)
-        return Deal(
+    def inject(self, context: FaultContext) -> Injection:
+        """Do as `client-nat`, and let the client see its new address too."""
+        flows = _renumber(context)
+        context.runtime.client_ip = NAT_IP
+
+        return context.injection(
             f"the client's machine has another address now, {NAT_IP}: {counted(len(flows), 'flow')}",
-            now_ns,
-            tuple(Effect(flow, must, marks(Sign.CLIENT_FAULT), VIOLATION) for flow in flows),
+            context.at_ns,
+            effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, {Symptom.CLIENT_FAULT}, VIOLATION),
         )
 
 
-def _renumber(bench: Bench, now_ns: int) -> tuple[TransportAddress, ...]:
-    flows = tuple(flow for flow in bench.flows if bench.path.rewrite_source(flow, NAT_IP, now_ns))
-    bench.touch(flows, Family.WAY)
+def _renumber(context: FaultContext) -> tuple[TransportAddress, ...]:
+    flows = tuple(flow for flow in context.flows if context.network.rewrite_source(flow, NAT_IP, context.at_ns))
+    context.mark_used(flows, Family.ROUTING)
     return flows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SelfInflicted(Fault):
     """Replies wait until the client's receive buffers are full, and meet them: the client's own kernel drops them."""
 
     name = "self-inflicted"
     expects = "the chosen flows: loss, and as many drops counted at the client's own sockets; no change"
 
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
-    for_ns: int = parameter(read_time, TIME, "how long replies wait", key="for", default=800_000_000)
+    sessions: int = count_parameter("how many flows", default=3)
+    for_ns: int = time_parameter("how long replies wait", key="for", default=800_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Hold the replies, then flood the sockets."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        bench.stage.balancer.holding.update(flows)
-        bench.stage.play(self._flood(bench))
-        must = marks(Sign.CLIENT_FAULT, Sign.LOSS_DOWN)
-        return Deal(
+        flows = context.choose(self.sessions, Family.PACKETS)
+        context.runtime.balancer.holding.update(flows)
+        context.runtime.spawn(self._flood(context))
+
+        return context.injection(
             f"{counted(len(flows), 'socket')} of the client are flooded, and replies of {format_duration(self.for_ns)} "
             "find them full",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, LOST) for flow in flows),
+            context.at_ns + self.for_ns,
+            effects_on(flows, {Symptom.CLIENT_FAULT, Symptom.LOSS_DOWN}, LOST),
         )
 
-    async def _flood(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.stage.balancer.flood(FLOOD)
-        await bench.stage.wait(READ_NS)
-        bench.stage.balancer.release()
+    async def _flood(self, context: FaultContext) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.runtime.balancer.flood(FLOOD)
+        await context.runtime.wait(READ_NS)
+        context.runtime.balancer.release()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BusyCore(Fault):
     """Something else takes the client's core in slices: it sends and reads late."""
 
     name = "busy-core"
     expects = "nothing but late sends: no loss, no change"
     control = True
-    also = frozenset({"self-inflicted"})
+    also_correct = frozenset({"self-inflicted"})
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
-    slice_ns: int = parameter(read_time, TIME, "how long each slice is", key="slice", default=40_000_000)
-    share: float = parameter(read_share, SHARE, "share of the time that is taken", default=0.5)
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+    slice_ns: int = time_parameter("how long each slice is", key="slice", default=40_000_000)
+    share: float = share_parameter("share of the time that is taken", default=0.5)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Take slices of the loop."""
-        bench.stage.play(self._burn(bench, now_ns + self.for_ns))
-        return Deal(
+        context.runtime.spawn(self._burn(context, context.at_ns + self.for_ns))
+
+        return context.injection(
             f"{100 * self.share:.3g} % of the client's core is taken, {format_duration(self.slice_ns)} at a time, "
             f"for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
-            quiet=True,
+            context.at_ns + self.for_ns,
+            unobservable=True,
         )
 
-    async def _burn(self, bench: Bench, until_ns: int) -> None:
+    async def _burn(self, context: FaultContext, until_ns: int) -> None:
         while clock.now_ns() < until_ns:
             end_ns = clock.now_ns() + self.slice_ns
             while clock.now_ns() < end_ns:
                 pass
-            await bench.stage.wait(round(self.slice_ns * (1 / self.share - 1)))
+            await context.runtime.wait(round(self.slice_ns * (1 / self.share - 1)))
             await asyncio.sleep(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSuspended(Fault):
     """The client stands still for a time, as if suspended, while a pod leaves the pool and its flows move.
 
@@ -159,32 +153,32 @@ class ClientSuspended(Fault):
     name = "client-suspended"
     expects = "the flows of the pod: another pod, with the news of it read late; no loss"
     control = True
-    also = frozenset({"self-inflicted"})
+    also_correct = frozenset({"self-inflicted"})
     moves_pool = True
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Stand still as soon as what is under way has arrived, and remove the pod with the most flows in the midst."""
-        name, flows = busiest_pod(bench)
-        bench.stage.play(self._suspend(bench, name))
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.runtime.spawn(self._suspend(context, name))
+
+        return context.injection(
             f'the client stands still for {format_duration(self.for_ns)}, and pod "{name}" leaves the pool meanwhile: '
             f"{counted(len(flows), 'flow')}",
-            now_ns + self.for_ns + READ_NS,
-            tuple(Effect(flow, marks(Kind.POD), MOVED, EXPLAINED) for flow in flows),
+            context.at_ns + self.for_ns + READ_NS,
+            effects_on(flows, {Kind.POD}, MOVED, EXPLAINED),
         )
 
-    async def _suspend(self, bench: Bench, name: str) -> None:
-        await bench.stage.drained()
+    async def _suspend(self, context: FaultContext, name: str) -> None:
+        await context.runtime.wait_until_idle()
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - it stands still on purpose
-        bench.path.remove_pod(name)
-        bench.stage.control.write(bench.now_ns())
+        context.network.remove_pod(name)
+        context.runtime.control.write(context.now_ns())
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
-        await bench.stage.kill_pod(name)
+        await context.runtime.kill_pod(name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LaptopAsleep(Fault):
     """The client's machine sleeps, and the nodes forget its flows meanwhile.
 
@@ -195,26 +189,76 @@ class LaptopAsleep(Fault):
     name = "laptop-asleep"
     expects = "all flows: a new reflexive port at the first probe after it, of some also a new pod; no loss"
     control = True
-    also = frozenset({"idle-expiry", "self-inflicted"})
+    also_correct = frozenset({"idle-expiry", "self-inflicted"})
     policies = frozenset({Policy.CLUSTER})
     why_policy = "under policy Local a forgotten flow keeps its address, and mostly its pod: there is little to see"
 
-    for_ns: int = parameter(
-        read_time, TIME, "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
+    for_ns: int = time_parameter(
+        "how long: longer than nodes remember a flow; it takes none", key="for", default=60 * NS_PER_S
     )
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Fall asleep as soon as what is under way has arrived."""
-        flows = bench.flows
-        bench.touch(flows, Family.WAY)
-        bench.stage.play(self._sleep(bench))
-        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        return Deal(
+        flows = context.flows
+        context.mark_used(flows, Family.ROUTING)
+        context.runtime.spawn(self._sleep(context))
+        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+
+        return context.injection(
             f"the client's machine sleeps for {format_duration(self.for_ns)}: {counted(len(flows), 'flow')}",
-            now_ns + self.for_ns + READ_NS,
-            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in flows),
+            context.at_ns + self.for_ns + READ_NS,
+            effects_on(flows, must, may, Judged(Judgement.IDLE)),
         )
 
-    async def _sleep(self, bench: Bench) -> None:
-        await bench.stage.drained()
-        bench.stage.sleep_machine(self.for_ns)
+    async def _sleep(self, context: FaultContext) -> None:
+        await context.runtime.wait_until_idle()
+        context.runtime.suspend_clock(self.for_ns)
+
+
+class ApiStalled(Fault):
+    """The API server stalls: requests hang for a time and are answered then, and the watch tells nothing meanwhile.
+
+    An overloaded etcd or API server does so, and a network that holds packets back and then delivers them: no connection
+    breaks, so nothing says that what is known of the pool is old.
+    """
+
+    name = "api-stalled"
+    expects = "nothing; what changed of the pool meanwhile is told late, with the time in which it may have happened"
+    control = True
+
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Hold back every answer and the watch's news."""
+        context.runtime.control.stall(context.at_ns, self.for_ns)
+
+        return context.injection(
+            f"the API server stalls for {format_duration(self.for_ns)}",
+            context.at_ns + self.for_ns,
+            unobservable=True,
+        )
+
+
+class ApiGone(Fault):
+    """The API server does not answer for a time: the pool is not known then.
+
+    It comes back restarted: what it could prove of the time before is forgotten.
+    """
+
+    name = "api-gone"
+    expects = "nothing; what changed meanwhile could not be judged"
+    control = True
+
+    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Break the watch."""
+        control = context.runtime.control
+        control.disconnect(context.at_ns)
+        context.after(self.for_ns, lambda: control.reconnect(clock.now_ns()))
+
+        return context.injection(
+            f"the API server does not answer for {format_duration(self.for_ns)}",
+            context.at_ns + self.for_ns,
+            unobservable=True,
+        )

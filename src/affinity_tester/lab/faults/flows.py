@@ -1,8 +1,7 @@
-"""Faults of flow tables: entries wiped, expired, rewritten or shared, and no affinity at all."""
+"""Faults of flow tables: entries wiped, expired, rewritten, shared or stale, and no affinity at all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 
 from affinity_tester.core.address import TransportAddress
@@ -14,75 +13,76 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     VIOLATION,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
+    FaultContext,
+    Injection,
     Judged,
-    Sign,
+    Observable,
+    StandingFault,
+    Symptom,
     counted,
-    marks,
+    effects_on,
 )
-from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
-from affinity_tester.lab.parts import Policy
+from affinity_tester.lab.model import Policy
+from affinity_tester.lab.parameter import count_parameter, time_parameter
 from affinity_tester.settings import format_duration
 
 PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})
 """A dead flow is proved by what shows that its pod lives; where all flows are dead, only a canary that meets it does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowWipe(Fault):
     """The proxies of some nodes drop every live flow, once or periodically, though the pool is unchanged."""
 
     name = "flow-wipe"
     expects = "the flows of the wiped nodes: a new reflexive port, and of some a new pod (affinity None); no loss"
 
-    nodes: int = parameter(read_count, COUNT, "how many nodes, those with the most flows first", default=1)
-    times: int = parameter(read_count, COUNT, "how often", default=1)
-    every_ns: int = parameter(
-        read_time, TIME, "the time between, when it is more than once", key="every", default=5 * 10**9
-    )
+    nodes: int = count_parameter("how many nodes, those with the most flows first", default=1)
+    times: int = count_parameter("how often", default=1)
+    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=5 * 10**9)
 
     @property
     def lasts_ns(self) -> int:
-        """Until the last wipe."""
+        """Return the time until the last wipe."""
         return self.every_ns * (self.times - 1)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Wipe now, and let the play do the further ones."""
-        path = bench.path
-        homes = {name: [flow for flow in bench.flows if path.node_of(flow) == name] for name in path.nodes}
+    def inject(self, context: FaultContext) -> Injection:
+        """Wipe now, and the further times in the background."""
+        network = context.network
+        homes = {
+            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
+        }
         names = sorted(homes, key=lambda name: -len(homes[name]))[: self.nodes]
-        self._wipe(bench, names)
+        self._wipe(context, names)
         if self.times > 1:
-            bench.stage.play(self._again(bench, names))
+            context.runtime.spawn(self._again(context, names))
         flows = [flow for name in names for flow in homes[name]]
-        bench.touch(flows, Family.WAY)
-        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        if path.policy is Policy.LOCAL:
-            must = marks()
+        context.mark_used(flows, Family.ROUTING)
+        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+        if network.policy is Policy.LOCAL:
+            must = frozenset()
         again = f", {self.times} times, every {format_duration(self.every_ns)}" if self.times > 1 else ""
-        return Deal(
+
+        return context.injection(
             f"the proxy of {' and '.join(names)} drops its {counted(len(flows), 'flow')}{again}",
-            now_ns + self.lasts_ns,
-            tuple(Effect(flow, must, may, VIOLATION) for flow in flows),
+            context.at_ns + self.lasts_ns,
+            effects_on(flows, must, may, VIOLATION),
         )
 
-    def _wipe(self, bench: Bench, names: list[str]) -> None:
+    def _wipe(self, context: FaultContext, names: list[str]) -> None:
         for name in names:
-            bench.path.flush_flows(name)
-            bench.tell(ClusterSubject.PROXY, f"kube-proxy-{name}", ClusterAction.RESTARTED, node=name)
+            context.network.flush_flows(name)
+            context.add_cluster_event(ClusterSubject.PROXY, f"kube-proxy-{name}", ClusterAction.RESTARTED, node=name)
 
-    async def _again(self, bench: Bench, names: list[str]) -> None:
+    async def _again(self, context: FaultContext, names: list[str]) -> None:
         for _ in range(self.times - 1):
-            await bench.stage.wait(self.every_ns)
-            self._wipe(bench, names)
-            bench.stage.look()
+            await context.runtime.wait(self.every_ns)
+            self._wipe(context, names)
+            context.runtime.publish()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class IdleExpiry(Fault):
     """The nodes forget flows after a time that is shorter than the client's pauses."""
 
@@ -91,60 +91,56 @@ class IdleExpiry(Fault):
         "every probe after a silence longer than the timeout: a new reflexive port, of some also a new pod; no loss"
     )
 
-    timeout_ns: int = parameter(read_time, TIME, "after which an idle flow is forgotten", key="timeout")
+    timeout_ns: int = time_parameter("after which an idle flow is forgotten", key="timeout")
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Shorten the timeout from now on."""
-        bench.path.idle_ns = self.timeout_ns
-        must, may = marks(Kind.REFLEXIVE_PORT), marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        return Deal(
+        context.network.idle_ns = self.timeout_ns
+        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+
+        return context.injection(
             f"nodes forget flows that are idle for {format_duration(self.timeout_ns)}",
             FOREVER_NS,
-            tuple(Effect(flow, must, may, Judged(Judgement.IDLE)) for flow in bench.flows),
+            effects_on(context.flows, must, may, Judged(Judgement.IDLE)),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PortRewrite(Fault):
     """The node gives some flows another source port in mid-session."""
 
     name = "port-rewrite"
     expects = "the chosen flows: a new reflexive port, the same IP and pod; no loss"
 
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=1)
+    sessions: int = count_parameter("how many flows", default=1)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Rewrite the ports."""
-        chosen = bench.choose(self.sessions, Family.WAY, self.name, number)
-        rewritten = tuple(flow for flow in chosen if bench.path.rewrite_port(flow, now_ns))
-        must = marks(Kind.REFLEXIVE_PORT)
-        return Deal(
+        chosen = context.choose(self.sessions, Family.ROUTING)
+        rewritten = tuple(flow for flow in chosen if context.network.rewrite_port(flow, context.at_ns))
+
+        return context.injection(
             f"the source port of {counted(len(rewritten), 'flow')} is rewritten",
-            now_ns,
-            tuple(Effect(flow, must, judged=VIOLATION) for flow in rewritten),
+            context.at_ns,
+            effects_on(rewritten, {Kind.REFLEXIVE_PORT}, changes_judged=VIOLATION),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortsRewritten(Fault):
+class PortsRewritten(StandingFault):
     """Something on the way gives every flow another source port, from its first packet on."""
 
     name = "ports-rewritten"
-    catalogued = "port-rewrite"
+    alias = "port-rewrite"
     expects = "each flow: the client's own IP with another port, from the first reply on; no loss, no change"
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster every flow is masqueraded, so its port says nothing"
-    from_start = True
 
-    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Let flows begin with another port."""
-        bench.path.rewrites_ports = True
-        return Deal("every flow begins with another source port", FOREVER_NS, quiet=True)
+        context.network.sources.rewrites_ports = True
+
+        return context.injection("every flow begins with another source port", FOREVER_NS, unobservable=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SnatCollision(Fault):
     """Two flows come to share one entry of the NAT table: replies to both reach one of them."""
 
@@ -153,73 +149,66 @@ class SnatCollision(Fault):
         "one flow: downstream loss; another: the first one's replies and reflexive address, then its own port again"
     )
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=800_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=800_000_000)
 
     @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
+    def session_count(self) -> int:
+        """Return how many sessions it needs."""
         return 2
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Choose two flows that meet at a pod and a node, and let one take the other's source address."""
-        path = bench.path
-        pairs = [pair for pair in combinations(bench.flows, 2) if self._meet(bench, *pair)]
+        network = context.network
+        pairs = [pair for pair in combinations(context.flows, 2) if self._meet(context, *pair)]
         if not pairs:
-            return Deal("no two flows meet at one pod and node: nothing was done", now_ns)
-        thief, victim = bench.rng(self.name, number).choice(pairs)
-        path.share_source(thief, victim, now_ns)
-        bench.stage.play(self._part(bench, thief, victim))
-        must = marks(Kind.REFLEXIVE_PORT, Sign.CROSS_DELIVERED)
-        moved = Effect(thief, must, judged=VIOLATION, strays=BROKEN)
-        lost = Effect(victim, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD))
-        return Deal(
+            return context.injection("no two flows meet at one pod and node: nothing was done", context.at_ns)
+        taker, owner = context.rng().choice(pairs)
+        network.share_source(taker, owner, context.at_ns)
+        context.after(self.for_ns, lambda: network.part_source(taker, owner, context.now_ns()))
+        must: frozenset[Observable] = frozenset({Kind.REFLEXIVE_PORT, Symptom.CROSS_DELIVERED})
+        moved = Effect(taker, must, changes_judged=VIOLATION, strays_judged=BROKEN)
+        lost = Effect(owner, frozenset({Symptom.LOSS_DOWN}), frozenset({Symptom.LOSS_UNTOLD}))
+
+        return context.injection(
             f"two flows share one source address for {format_duration(self.for_ns)}, and replies to both reach one",
-            now_ns + self.for_ns,
+            context.at_ns + self.for_ns,
             (moved, lost),
         )
 
-    def _meet(self, bench: Bench, first: TransportAddress, second: TransportAddress) -> bool:
-        path = bench.path
-        mine, theirs = path.entry_of(first), path.entry_of(second)
+    def _meet(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:
+        network = context.network
+        mine, theirs = network.entry_of(first), network.entry_of(second)
         return (
             mine is not None
             and theirs is not None
             and mine.pod.name == theirs.pod.name
-            and path.node_of(first) == path.node_of(second)
+            and network.ingress.node_of(first) == network.ingress.node_of(second)
         )
 
-    async def _part(self, bench: Bench, thief: TransportAddress, victim: TransportAddress) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.part_source(thief, victim, bench.now_ns())
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PacketSpray(Fault):
     """The balancer sends each packet to any node."""
 
     name = "packet-spray"
     expects = "most flows: another pod from packet to packet (policy Cluster: another reflexive IP too); no loss"
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=2_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Spray for a time."""
-        bench.path.spray = True
-        bench.stage.play(self._end(bench))
-        cluster = bench.path.policy is Policy.CLUSTER
-        must = marks(Kind.REFLEXIVE_IP if cluster else Kind.POD)
-        return Deal(
+        network = context.network
+        network.ingress.spray = True
+        context.after(self.for_ns, lambda: setattr(network.ingress, "spray", False))
+
+        cluster = network.policy is Policy.CLUSTER
+
+        return context.injection(
             f"the balancer sends each packet to any node for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, MOVED, VIOLATION) for flow in bench.flows),
+            context.at_ns + self.for_ns,
+            effects_on(context.flows, {Kind.REFLEXIVE_IP if cluster else Kind.POD}, MOVED, VIOLATION),
         )
 
-    async def _end(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.spray = False
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StuckFlows(Fault):
     """A node or a NAT that took over has stale entries of flows, and they lead nowhere; fresh source ports pass.
 
@@ -228,24 +217,24 @@ class StuckFlows(Fault):
     """
 
     name = "stuck-flows"
-    catalogued = "stale-flow"
-    also = frozenset({"dead-target"})
+    alias = "stale-flow"
+    also_correct = frozenset({"dead-target"})
     expects = "the chosen flows: all probes lost from then on, while a fresh source port is answered"
 
-    sessions: int = parameter(read_count, COUNT, "how many flows; left out: all", default=0)
+    sessions: int = count_parameter("how many flows; left out: all", default=0)
 
     @property
-    def victims(self) -> int:
-        """How many sessions it asks for."""
+    def session_count(self) -> int:
+        """Return how many sessions it needs."""
         return self.sessions or 1
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Let the entries of the chosen flows lead nowhere."""
-        flows = bench.choose(self.sessions or len(bench.flows), Family.WAY, self.name, number)
-        bench.path.stuck.update(flows)
-        must = marks(Sign.OUTAGE, Sign.LOSS_UP)
-        return Deal(
-            f"{counted(len(flows), 'flow')} of {len(bench.flows)} have a stale entry that leads nowhere",
+        flows = context.choose(self.sessions or len(context.flows), Family.ROUTING)
+        context.network.stuck_flows.update(flows)
+
+        return context.injection(
+            f"{counted(len(flows), 'flow')} of {len(context.flows)} have a stale entry that leads nowhere",
             FOREVER_NS,
-            tuple(Effect(flow, must, LOST, silent=PROVED_OR_NOT) for flow in flows),
+            effects_on(flows, {Symptom.OUTAGE, Symptom.LOSS_UP}, LOST, outages_judged=PROVED_OR_NOT),
         )

@@ -1,241 +1,261 @@
-"""Faults between the client and the nodes: the balancer's hash, its targets, its address, and the Service's policies."""
+"""Faults of the nodes behind the balancer: they join its hash, die, lose power or their last pod."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from affinity_tester.core.events import ClusterAction, ClusterSubject
+from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     BROKEN,
-    FOREVER_NS,
+    EXCUSED,
+    EXPLAINED,
     LOST,
     MOVED,
+    OUTAGE_NS,
     VIOLATION,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    Observable,
+    Symptom,
     counted,
-    marks,
+    effects_on,
 )
-from affinity_tester.lab.mangle import Rule
+from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.model import Policy
 from affinity_tester.lab.names import node_ip, node_name
-from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.lab.parts import Affinity, Policy
+from affinity_tester.lab.parameter import share_parameter, time_parameter
 from affinity_tester.settings import format_duration
 
-SERVICE = "lab/affinity-tester"
-"""The name of the lab's Service in cluster events."""
+GONE = frozenset({Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN})
+"""The same, of a pod that leaves the pool later."""
+
+LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
+"""The same, of a flow whose pod lives and whose way is dead: a break, unless the pool's change explains it."""
+
+SYNC_NS = 300_000_000
+"""From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (failure-modes.md)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRehash(Fault):
     """A node joins the balancer's hash and takes a fraction of the flows; there they begin as new."""
 
     name = "node-rehash"
     expects = "the moved flows: a new reflexive IP, of some also a new pod (policy Local: only a new pod); no loss"
 
-    fraction: float = parameter(read_share, SHARE, "share of the flows that move to the new node", default=0.5)
+    fraction: float = share_parameter("share of the flows that move to the new node", default=0.5)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Let a node that is outside the hash join it, or add one, with just the weight that takes the fraction."""
-        path = bench.path
-        waiting = [node for node in path.nodes.values() if not node.hashed]
-        position = 1 + max(int(node.ip.rpartition(".")[2]) for node in path.nodes.values())
+        network = context.network
+        waiting = [node for node in network.nodes.values() if not node.hashed]
+        position = 1 + max(int(node.ip.rpartition(".")[2]) for node in network.nodes.values())
         name, ip = (waiting[0].name, waiting[0].ip) if waiting else (node_name(position), node_ip(position))
-        before = {flow: path.node_of(flow) for flow in bench.flows}
+        before = {flow: network.ingress.node_of(flow) for flow in context.flows}
         count = min(len(before), max(1, math.floor(self.fraction * len(before) + 0.5)))
-        weight = path.weight_to_move(name, count, before)
+        weight = network.ingress.weight_to_move(name, count, before)
         if waiting:
-            path.join_hash(name, weight)
+            network.ingress.join_hash(name, weight)
         else:
-            path.add_node(name, ip, weight)
-            bench.tell(ClusterSubject.NODE, name, ClusterAction.ADDED)
-        bench.tell(ClusterSubject.NODE, name, ClusterAction.READY)
-        moved = tuple(flow for flow, node in before.items() if path.node_of(flow) != node)
-        bench.touch(moved, Family.WAY)
-        must = marks(Kind.REFLEXIVE_IP if path.policy is Policy.CLUSTER else Kind.NODE)
-        may = MOVED if path.policy is Policy.CLUSTER else marks(Kind.POD, Kind.NODE, Kind.INSTANCE)
-        return Deal(
+            network.ingress.add_node(name, ip, weight)
+            context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.ADDED)
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.READY)
+        moved = tuple(flow for flow, node in before.items() if network.ingress.node_of(flow) != node)
+        context.mark_used(moved, Family.ROUTING)
+        must = frozenset({Kind.REFLEXIVE_IP if network.policy is Policy.CLUSTER else Kind.NODE})
+        may = MOVED if network.policy is Policy.CLUSTER else frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+
+        return context.injection(
             f'node "{name}" ({ip}) joins the balancer: {len(moved)} of {counted(len(before), "flow")} rehashed to it',
-            now_ns,
-            tuple(Effect(flow, must, may - must, VIOLATION) for flow in moved),
+            context.at_ns,
+            effects_on(moved, must, may - must, VIOLATION),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadTarget(Fault):
     """A node dies, and the balancer stays pinned to it until it drains; new flows go elsewhere."""
 
     name = "dead-target"
     expects = "the flows of one node: an outage, then a new reflexive IP; a fresh source port is answered all the while"
 
-    for_ns: int = parameter(read_time, TIME, "until the balancer drains it", key="for", default=7_000_000_000)
+    for_ns: int = time_parameter("until the balancer drains it", key="for", default=7_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
-        path = bench.path
-        hosts = {pod.node for pod in path.pods.values()}
-        homes = {name: [flow for flow in bench.flows if path.node_of(flow) == name] for name in path.nodes}
+        network = context.network
+        hosts = {pod.node for pod in network.pods.values()}
+        homes = {
+            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
+        }
         name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
         if name is None:
-            return Deal("every node has a pod: none can die without the pool", now_ns)
-        path.unhealthy.add(name)
-        bench.tell(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
-        bench.stage.play(self._drain(bench, name))
-        must = marks(Sign.OUTAGE, Sign.LOSS_UP, Kind.REFLEXIVE_IP)
-        return Deal(
+            return context.injection("every node has a pod: none can die without the pool", context.at_ns)
+        network.ingress.dead_nodes.add(name)
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
+        context.runtime.spawn(self._drain(context, name))
+
+        return context.injection(
             f'node "{name}" is dead, and the balancer pins {counted(len(homes[name]), "flow")} to it '
             f"for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, MOVED | LOST, VIOLATION, BROKEN) for flow in homes[name]),
+            context.at_ns + self.for_ns,
+            effects_on(
+                homes[name],
+                {Symptom.OUTAGE, Symptom.LOSS_UP, Kind.REFLEXIVE_IP},
+                MOVED | LOST,
+                VIOLATION,
+                outages_judged=BROKEN,
+            ),
         )
 
-    async def _drain(self, bench: Bench, name: str) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.remove_node(name)
-        bench.tell(ClusterSubject.NODE, name, ClusterAction.REMOVED)
-        bench.stage.look()
+    async def _drain(self, context: FaultContext, name: str) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.ingress.remove_node(name)
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.REMOVED)
+        context.runtime.publish()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VipFailover(Fault):
-    """The service's address moves to another node, once or to and fro."""
+class NodeDown(Fault):
+    """A node with pods loses its power; the API server notices late, and the balancer in its own time.
 
-    name = "vip-failover"
-    expects = "all flows: loss together, then one new reflexive IP for all"
+    The node controller calls a dead node NotReady only after 40 to 50 s (`--node-monitor-grace-period`), and its pods'
+    endpoints lose ready and serving with it; then the proxies of the other nodes clean their entries. The balancer sends to
+    the node until its check has failed three times, and to no end of the run again: the check needs long to pass.
+    """
 
-    gap_ns: int = parameter(read_time, TIME, "how long no node holds the address", key="gap", default=1_500_000_000)
-    times: int = parameter(read_count, COUNT, "how often it moves; more than once is a flip-flop", default=1)
-    every_ns: int = parameter(
-        read_time, TIME, "the time between, when it is more than once", key="every", default=2 * 10**9
-    )
+    name = "node-down"
+    expects = "the flows of its pods and those that enter by it: an outage, then another pod, or another node, or both"
+    control = True
+    also_correct = frozenset({"pod-silent", "dead-target"})
+    moves_pool = True
+
+    for_ns: int = time_parameter("how long the node is off", key="for", default=60 * 10**9)
+    notice_ns: int = time_parameter("after which its endpoints are no longer ready", key="notice", default=50 * 10**9)
+    drain_ns: int = time_parameter("after which the balancer leaves it out", key="drain", default=35 * 10**9)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Take the power from a node with pods: one that is no ingress where there is such a one, else the busiest."""
+        network = context.network
+        held = context.flows_by_pod()
+        hosts = {node: [pod.name for pod in network.pods.values() if pod.node == node] for node in network.nodes}
+        able = [name for name, pods in hosts.items() if pods]
+        outside = [name for name in able if not network.nodes[name].hashed]
+        name = max(outside or able, key=lambda node: sum(len(held.get(pod, ())) for pod in hosts[node]))
+        pods = hosts[name]
+        served = [flow for pod in pods for flow in held.get(pod, ())]
+        entering = [flow for flow in context.flows if network.ingress.node_of(flow) == name and flow not in served]
+        context.mark_used([*served, *entering], Family.ROUTING)
+        network.ingress.powered_off.add(name)
+        network.dead_pods.update(pods)
+        context.runtime.spawn(self._go_on(context, name, pods))
+        must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
+        may = MOVED | LOST
+
+        return context.injection(
+            f'node "{name}" is off for {format_duration(self.for_ns)}: {counted(len(pods), "pod")} with '
+            f"{counted(len(served), 'flow')}, and {counted(len(entering), 'flow')} more that enter by it",
+            context.at_ns + self.for_ns,
+            (
+                *(Effect(flow, must, may, outages_judged=GONE) for flow in served),
+                *(
+                    Effect(flow, frozenset({Symptom.LOSS_UP}), may | {Symptom.OUTAGE}, outages_judged=LIVES)
+                    for flow in entering
+                ),
+            ),
+        )
+
+    async def _go_on(self, context: FaultContext, name: str, pods: list[str]) -> None:
+        runtime = context.runtime
+        for pod in pods:
+            await runtime.kill_pod(pod)
+        steps = sorted(
+            [(self.drain_ns, self._drain), (self.notice_ns, self._notice), (self.for_ns, self._restore)],
+            key=lambda step: step[0],
+        )
+        passed_ns = 0
+        for at_ns, step in steps:
+            await runtime.wait(at_ns - passed_ns)
+            passed_ns = at_ns
+            await step(context, name, pods)
+
+    async def _drain(self, context: FaultContext, name: str, _pods: list[str]) -> None:
+        if context.network.nodes[name].hashed:
+            context.network.ingress.leave_hash(name)
+
+    async def _notice(self, context: FaultContext, name: str, pods: list[str]) -> None:
+        for pod in pods:
+            context.network.set_conditions(pod, ready=False, serving=False)
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
+        context.runtime.publish()
+        await context.runtime.wait(SYNC_NS)
+        for pod in pods:
+            context.network.flush_pod(pod)
+
+    async def _restore(self, context: FaultContext, name: str, pods: list[str]) -> None:
+        for node_pod in pods:
+            await context.runtime.restart_pod(node_pod)
+            context.network.set_conditions(node_pod, ready=True, serving=True)
+        context.network.flush_flows(name)
+        context.network.ingress.powered_off.discard(name)
+        context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.READY)
+        context.runtime.publish()
+
+
+class LateCheck(Fault):
+    """Policy Local: a node's last pod leaves, and the balancer sends to the node until its check has failed three times.
+
+    The service's health check node port fails as soon as the node has no ready pod (pkg/proxy/healthcheck); a cloud's
+    balancer asks every 10 s or so, and believes the third failure. To a client it looks like a flow entry that has stayed.
+    """
+
+    name = "late-check"
+    expects = "the flows of the node: an outage until the balancer leaves the node out, then another pod and node"
+    control = True
+    also_correct = frozenset({"local-policy", "stale-flow"})
+    policies = frozenset({Policy.LOCAL})
+    why_policy = "under policy Cluster a node without a pod sends to another's"
+    moves_pool = True
+
+    drain_ns: int = time_parameter("after which the balancer leaves the node out", key="drain", default=30 * 10**9)
 
     @property
     def lasts_ns(self) -> int:
-        """Until it has moved for the last time."""
-        return self.gap_ns + self.every_ns * (self.times - 1)
+        """Return the time until the balancer leaves the node out."""
+        return self.drain_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Take the address from its node for a while, and give it to another."""
-        path = bench.path
-        old = path.vip or next(iter(path.nodes))
-        new = next(name for name in path.nodes if name != old)
-        bench.mangler.add(_black_hole(bench, now_ns + self.gap_ns, "no-vip"))
-        path.vip = new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
-        if self.times > 1:
-            bench.stage.play(self._fight(bench, old, new))
-        must = marks(Kind.REFLEXIVE_IP, Sign.LOSS_UP)
-        again = f", and to and fro {self.times} times" if self.times > 1 else ""
-        return Deal(
-            f'the service\'s address moves from node "{old}" to node "{new}" in {format_duration(self.gap_ns)}{again}',
-            now_ns + self.lasts_ns,
-            tuple(Effect(flow, must, MOVED | LOST, VIOLATION) for flow in bench.flows),
+    def inject(self, context: FaultContext) -> Injection:
+        """Delete all pods of the node whose pod has the most flows."""
+        network = context.network
+        busiest, _ = busiest_pod(context)
+        node = network.pods[busiest].node
+        pods = [pod.name for pod in network.pods.values() if pod.node == node]
+        flows = [flow for flow in context.flows if network.ingress.node_of(flow) == node]
+        context.mark_used(flows, Family.ROUTING)
+        for name in pods:
+            network.dead_pods.add(name)
+            network.remove_pod(name)
+        context.runtime.spawn(self._end(context, node, pods))
+        must: set[Observable] = {Symptom.LOSS_UP, Kind.POD}
+        if self.drain_ns > OUTAGE_NS:
+            must.add(Symptom.OUTAGE)
+
+        return context.injection(
+            f'{counted(len(pods), "pod")} of node "{node}" leave the pool, and the balancer sends '
+            f"{counted(len(flows), 'flow')} there for {format_duration(self.drain_ns)}",
+            context.at_ns + self.drain_ns,
+            effects_on(
+                flows,
+                must,
+                MOVED | LOST | {Symptom.OUTAGE},
+                EXPLAINED,
+                outages_judged=EXCUSED,
+            ),
         )
 
-    async def _fight(self, bench: Bench, old: str, new: str) -> None:
-        await bench.stage.wait(self.gap_ns)
-        for turn in range(1, self.times):
-            await bench.stage.wait(self.every_ns)
-            bench.path.vip = old if turn % 2 else new
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LbChurn(Fault):
-    """The balancer's object is made anew: nothing passes meanwhile."""
-
-    name = "lb-churn"
-    expects = "all flows: loss together, the same pod and address after"
-
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Drop everything for a time."""
-        bench.mangler.add(_black_hole(bench, now_ns + self.for_ns, "no-balancer"))
-        bench.tell(ClusterSubject.SERVICE, SERVICE, ClusterAction.FIELDS_CHANGED, fields=("annotations",))
-        must = marks(Sign.LOSS_UP)
-        return Deal(
-            f"the balancer is made anew: nothing passes for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalPolicy(Fault):
-    """externalTrafficPolicy Local, and the balancer sends to nodes without a pod; what the plan's `pods` leave empty."""
-
-    name = "local-policy"
-    expects = "some flows: unanswered from sequence 0; the others fine"
-    policies = frozenset({Policy.LOCAL})
-    why_policy = "under policy Cluster a node without a pod sends to another's"
-    from_start = True
-
-    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Nothing is to be done: the nodes without a pod are there."""
-        hosts = {pod.node for pod in bench.path.pods.values()}
-        empty = [name for name in bench.path.nodes if name not in hosts]
-        return Deal(
-            f"policy Local, and {counted(len(empty), 'node')} without a pod in the balancer",
-            FOREVER_NS,
-            some=marks(Sign.OUTAGE),
-            may=LOST | {Sign.OUTAGE},
-            silent=BROKEN,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientIpSpread(Fault):
-    """sessionAffinity ClientIP, which each node keeps on its own: the balancer spreads one client over nodes."""
-
-    name = "client-ip-spread"
-    expects = "each session stable, and one client IP served by two pods or more"
-    affinities = frozenset({Affinity.CLIENT_IP})
-    from_start = True
-
-    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Nothing is to be done: nodes do not share their affinity."""
-        return Deal(
-            "affinity ClientIP is kept per node, and the balancer hashes one client over nodes", FOREVER_NS, quiet=True
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blackout(Fault):
-    """Nothing passes in either direction, canaries neither: the client's own link is down, or all of the path is.
-
-    With a cable pulled or Wi-Fi lost Linux queues or drops what is sent without a word as long as the address stays.
-    """
-
-    name = "blackout"
-    expects = "all sessions and canaries unanswered together, and then the same pods and addresses as before"
-    control = True
-    also = frozenset({"lb-churn"})
-
-    for_ns: int = parameter(read_time, TIME, "how long; left out: to the end of the run", key="for", default=0)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Drop everything for a time."""
-        until_ns = now_ns + self.for_ns if self.for_ns else FOREVER_NS
-        bench.mangler.add(_black_hole(bench, until_ns, "no-link"))
-        how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
-        return Deal(
-            f"nothing passes {how_long}",
-            until_ns,
-            tuple(Effect(flow, marks(Sign.LOSS_UP), marks(Sign.LOSS_UNTOLD)) for flow in bench.flows),
-            dark_ns=until_ns - now_ns,
-        )
-
-
-def _black_hole(bench: Bench, until_ns: int, reason: str) -> Rule:
-    """Every packet to the pods is dropped for a while."""
-    return Rule(direction=Direction.UP, flows=None, until_ns=until_ns, rng=bench.rng(reason), drop=1.0, reason=reason)
+    async def _end(self, context: FaultContext, node: str, pods: list[str]) -> None:
+        for name in pods:
+            await context.runtime.kill_pod(name)
+        await context.runtime.wait(self.drain_ns)
+        context.network.ingress.leave_hash(node)

@@ -1,51 +1,53 @@
-"""Faults of single packets: loss, duplication, reordering, too large ones, first ones, replies from elsewhere."""
+"""Faults of single packets: loss, duplication, reordering, too large ones, first ones, and replies that wait."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.deeds import Direction
 from affinity_tester.lab.fault import (
     FOREVER_NS,
     LOST,
-    Bench,
-    Deal,
-    Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    StandingFault,
+    Symptom,
     counted,
-    marks,
+    effects_on,
 )
-from affinity_tester.lab.mangle import Rule
-from affinity_tester.lab.parameter import COUNT, SHARE, TIME, parameter, read_count, read_share, read_time
-from affinity_tester.settings import format_duration
+from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.packet_log import Direction
+from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PacketFault(Fault):
     """Something happens to packets of some flows for a time."""
 
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=1)
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=1_000_000_000)
-    probability: float = parameter(read_share, SHARE, "share of their packets that are hit", default=1.0)
+    sessions: int = count_parameter("how many flows", default=1)
+    for_ns: int = time_parameter("how long", key="for", default=1_000_000_000)
+    probability: float = share_parameter("share of their packets that are hit", default=1.0)
 
     @property
     def share(self) -> str:
-        """The probability, in words."""
+        """Return the probability in words."""
         return f"{100 * self.probability:.3g} %"
 
     def _drop(
-        self, bench: Bench, number: int, flows: tuple[TransportAddress, ...], direction: Direction, until_ns: int
+        self,
+        context: FaultContext,
+        flows: tuple[TransportAddress, ...],
+        direction: Direction,
+        until_ns: int,
     ) -> None:
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=direction,
                 flows=frozenset(flows),
                 until_ns=until_ns,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(),
                 drop=self.probability,
             )
         )
@@ -54,49 +56,46 @@ class PacketFault(Fault):
 class Loss(PacketFault):
     """A burst of loss in one direction."""
 
-    __slots__ = ()
     direction: ClassVar[Direction]
-    sign: ClassVar[Sign]
+    symptom: ClassVar[Symptom]
     what: ClassVar[str]
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop packets of the chosen flows for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        until_ns = now_ns + self.for_ns
-        self._drop(bench, number, flows, self.direction, until_ns)
-        return Deal(
+        flows = context.choose(self.sessions, Family.PACKETS)
+        until_ns = context.at_ns + self.for_ns
+        self._drop(context, flows, self.direction, until_ns)
+
+        return context.injection(
             f"{self.share} of the {self.what} of {counted(len(flows), 'flow')} are dropped "
             f"for {format_duration(self.for_ns)}",
             until_ns,
-            tuple(Effect(flow, frozenset({self.sign}), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+            effects_on(flows, {self.symptom}, {Symptom.LOSS_UNTOLD}),
         )
 
 
 class LossUp(Loss):
     """A loss burst on the way to the pod."""
 
-    __slots__ = ()
     control = True
     name = "loss-up"
     expects = "the chosen flows: as many probes lost as were dropped, all upstream; no change"
     direction = Direction.UP
-    sign = Sign.LOSS_UP
+    symptom = Symptom.LOSS_UP
     what = "probes"
 
 
 class LossDown(Loss):
     """A loss burst on the way back to the client."""
 
-    __slots__ = ()
     control = True
     name = "loss-down"
     expects = "the chosen flows: as many probes lost as replies were dropped, all downstream; no change"
     direction = Direction.DOWN
-    sign = Sign.LOSS_DOWN
+    symptom = Symptom.LOSS_DOWN
     what = "replies"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CountReset(PacketFault):
     """Replies of some flows are lost, and in the midst of it every pod forgets its flows: the counts begin again.
 
@@ -107,25 +106,21 @@ class CountReset(PacketFault):
     control = True
     expects = "the chosen flows: as many probes lost as replies were dropped, none of them upstream; no change"
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop replies of the chosen flows for a time, and forget the flows at half of it."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        until_ns = now_ns + self.for_ns
-        self._drop(bench, number, flows, Direction.DOWN, until_ns)
-        bench.stage.play(self._forget(bench))
-        return Deal(
+        flows = context.choose(self.sessions, Family.PACKETS)
+        until_ns = context.at_ns + self.for_ns
+        self._drop(context, flows, Direction.DOWN, until_ns)
+        context.after(self.for_ns // 2, context.runtime.forget_flows)
+
+        return context.injection(
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are dropped for "
             f"{format_duration(self.for_ns)}, and the pods forget all flows in the midst of it",
             until_ns,
-            tuple(Effect(flow, marks(Sign.LOSS_DOWN), marks(Sign.LOSS_UNTOLD)) for flow in flows),
+            effects_on(flows, {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD}),
         )
 
-    async def _forget(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns // 2)
-        bench.stage.forget_flows()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicateReorder(PacketFault):
     """Replies are duplicated, and some copies held back so that later replies overtake them."""
 
@@ -133,96 +128,131 @@ class DuplicateReorder(PacketFault):
     control = True
     expects = "the chosen flows: duplicates and reordering counted; no loss, no change"
 
-    delay_ns: int = parameter(
-        read_time, TIME, "how long copies are held back: more than the interval", key="delay", default=250_000_000
+    delay_ns: int = time_parameter(
+        "how long copies are held back: more than the interval", key="delay", default=250_000_000
     )
 
     @property
-    def held_ns(self) -> int:
-        """How long copies are held back."""
+    def reorder_delay_ns(self) -> int:
+        """Return how long copies are held back."""
         return self.delay_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Duplicate and delay replies of the chosen flows for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        until_ns = now_ns + self.for_ns
-        bench.mangler.add(
-            Rule(
+        flows = context.choose(self.sessions, Family.PACKETS)
+        until_ns = context.at_ns + self.for_ns
+        context.impairments.add(
+            Impairment(
                 direction=Direction.DOWN,
                 flows=frozenset(flows),
                 until_ns=until_ns,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(),
                 duplicate=self.probability,
                 delay=self.probability,
                 delay_ns=self.delay_ns,
             )
         )
-        must = marks(Sign.DUPLICATES, Sign.REORDERING)
-        return Deal(
+
+        return context.injection(
             f"{self.share} of the replies of {counted(len(flows), 'flow')} are duplicated, and {self.share} of the copies "
             f"are held back by {format_duration(self.delay_ns)}, for {format_duration(self.for_ns)}",
             until_ns,
-            tuple(Effect(flow, must) for flow in flows),
+            effects_on(flows, {Symptom.DUPLICATES, Symptom.REORDERING}),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Mtu(Fault):
     """A hop drops what is larger than its MTU, without a word."""
 
     name = "mtu"
     expects = "probes above the limit lost upstream, by their size alone; the others answered; no change"
 
-    limit: int = parameter(read_count, COUNT, "the largest payload that passes, in bytes", default=1200)
+    limit: int = count_parameter("the largest payload that passes, in bytes", default=1200)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop what is too large from now on."""
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=Direction.UP,
                 flows=None,
                 until_ns=FOREVER_NS,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(),
                 drop=1.0,
                 larger_than=self.limit,
                 reason="mtu",
             )
         )
-        return Deal(
+
+        return context.injection(
             f"a hop drops datagrams of more than {self.limit} bytes of payload",
             FOREVER_NS,
-            some=marks(Sign.LOSS_UP),
-            may=LOST | {Sign.OUTAGE},
+            must_somewhere=frozenset({Symptom.LOSS_UP}),
+            may=LOST | {Symptom.OUTAGE},
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstPacketRace(Fault):
+class FirstPacketRace(StandingFault):
     """The first packet of new flows is lost, as when two inserts into conntrack race."""
 
     name = "first-packet-race"
     expects = "some sessions: their first probe lost; no other loss, no change"
-    from_start = True
+    probability: float = share_parameter("share of the flows whose first packet is lost", default=0.5)
 
-    at_ns: int = parameter(read_time, TIME, "nothing: it is there from the start", key="at", default=0)
-    probability: float = parameter(read_share, SHARE, "share of the flows whose first packet is lost", default=0.5)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Drop first packets."""
-        bench.mangler.add(
-            Rule(
+        context.impairments.add(
+            Impairment(
                 direction=Direction.UP,
                 flows=None,
                 until_ns=FOREVER_NS,
-                rng=bench.rng(self.name, number),
+                rng=context.rng(),
                 drop=self.probability,
                 first_only=True,
                 reason="insert-race",
             )
         )
-        return Deal(
+
+        return context.injection(
             f"{100 * self.probability:.3g} % of the flows lose their first packet",
             FOREVER_NS,
-            some=marks(Sign.LOSS_UNTOLD),
+            must_somewhere=frozenset({Symptom.LOSS_UNTOLD}),
             may=LOST,
+        )
+
+
+class RepliesHeld(Fault):
+    """All replies wait, canaries' too, and then they come all at once: late ones, and behind them those in time.
+
+    Pods that are frozen and thawed do so (the cgroup freezer of `docker pause`, a virtual machine that stands still in its
+    live migration): the kernel keeps what arrives at the socket; so does a radio link that buffers while it has no signal.
+    """
+
+    name = "replies-held"
+    expects = (
+        "all sessions and canaries unanswered together; then late replies, and the same pods and addresses as before"
+    )
+    control = True
+    also_correct = frozenset({"lb-churn"})
+
+    for_ns: int = time_parameter("how long", key="for", default=8 * 10**9)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Hold back every reply for a time."""
+        until_ns = context.at_ns + self.for_ns
+        context.impairments.add(
+            Impairment(
+                direction=Direction.DOWN,
+                flows=None,
+                until_ns=until_ns,
+                rng=context.rng(),
+                hold=True,
+                reason="held-back",
+            )
+        )
+
+        return context.injection(
+            f"all replies wait for {format_duration(self.for_ns)}, and come at once then",
+            until_ns,
+            effects_on(context.flows, {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD, Symptom.REORDERING}),
+            blackout_ns=max(0, self.for_ns - DEFAULT_LOSS_THRESHOLD_NS),
         )

@@ -1,9 +1,9 @@
-"""Faults and ordinary life of pods: deleted, terminating, restarted, added, rolled."""
+"""Faults of pods: stale entries, termination, restarts, and a pod that hangs.
+
+No affinity keeps a flow on a dead pod: no session of a silent pod may be called a violation.
+"""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
@@ -11,48 +11,37 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.lab.fault import (
     AVOIDABLE,
     BROKEN,
+    EXCUSED,
     EXPLAINED,
     FOREVER_NS,
     LOST,
     MOVED,
-    UNAVOIDABLE,
-    Bench,
-    Deal,
-    Effect,
+    OUTAGE_NS,
     Family,
     Fault,
+    FaultContext,
+    Injection,
     Judged,
-    Sign,
+    Symptom,
     counted,
-    marks,
+    effects_on,
 )
-from affinity_tester.lab.parameter import (
-    COUNT,
-    SHARE_OR_0,
-    TIME,
-    YES,
-    parameter,
-    read_count,
-    read_share_or_0,
-    read_time,
-    read_yes,
-)
+from affinity_tester.lab.parameter import time_parameter
 from affinity_tester.settings import format_duration
 
-SHORTEST_SYNC_NS, LONGEST_SYNC_NS = 300_000_000, 1_600_000_000
-"""From an endpoint's leaving until a node's proxy has cleaned its entries, as measured."""
+SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
+"""What the outages of a pod in the pool that answers nobody are judged."""
 
 
-def busiest_pod(bench: Bench) -> tuple[str, list[TransportAddress]]:
-    """The pod with the most flows, and these."""
-    held = bench.flows_by_pod()
-    name = max(bench.path.pods, key=lambda name: len(held.get(name, ())))
+def busiest_pod(context: FaultContext) -> tuple[str, list[TransportAddress]]:
+    """Return the pod with the most flows, and these flows; they count as used."""
+    held = context.flows_by_pod()
+    name = max(context.network.pods, key=lambda name: len(held.get(name, ())))
     flows = held.get(name, [])
-    bench.touch(flows, Family.WAY)
+    context.mark_used(flows, Family.ROUTING)
     return name, flows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StaleFlow(Fault):
     """A pod is deleted, and the proxies keep the entries of its flows.
 
@@ -63,20 +52,20 @@ class StaleFlow(Fault):
     expects = "the flows of the deleted pod: all probes lost from then on, while a fresh source port is answered"
     moves_pool = True
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Delete the pod with the most flows, and flush nothing."""
-        name, flows = busiest_pod(bench)
-        bench.path.remove_pod(name, flush=False)
-        bench.stage.play(bench.stage.kill_pod(name))
-        bench.path.dead.add(name)
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.remove_pod(name, flush=False)
+        context.runtime.spawn(context.runtime.kill_pod(name))
+        context.network.dead_pods.add(name)
+
+        return context.injection(
             f'pod "{name}" is deleted, and the entries of {counted(len(flows), "flow")} stay',
             FOREVER_NS,
-            tuple(Effect(flow, marks(Sign.OUTAGE, Sign.LOSS_UP), LOST, silent=BROKEN) for flow in flows),
+            effects_on(flows, {Symptom.OUTAGE, Symptom.LOSS_UP}, LOST, outages_judged=BROKEN),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TerminatingBackend(Fault):
     """A pod terminates and closes its socket, and traffic goes on to it until it leaves the pool."""
 
@@ -84,33 +73,31 @@ class TerminatingBackend(Fault):
     expects = "the flows of the terminating pod: upstream loss until it leaves the pool, then another pod"
     moves_pool = True
 
-    for_ns: int = parameter(read_time, TIME, "from the closed socket to the removal", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("from the closed socket to the removal", key="for", default=3_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Let the pod with the most flows terminate."""
-        name, flows = busiest_pod(bench)
-        bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
-        bench.path.dead.add(name)
-        bench.stage.play(self._end(bench, name))
-        must = marks(Sign.LOSS_UP, Kind.POD)
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.set_conditions(name, ready=False, serving=True, terminating=True)
+        context.network.dead_pods.add(name)
+        context.runtime.spawn(self._end(context, name))
+
+        return context.injection(
             f'pod "{name}" terminates and closes its socket {format_duration(self.for_ns)} before it leaves the pool: '
             f"{counted(len(flows), 'flow')}",
-            now_ns + self.for_ns,
-            tuple(
-                Effect(flow, must, MOVED | LOST | {Sign.OUTAGE}, EXPLAINED, frozenset({Judgement.EXPLAINED}))
-                for flow in flows
+            context.at_ns + self.for_ns,
+            effects_on(
+                flows, {Symptom.LOSS_UP, Kind.POD}, MOVED | LOST | {Symptom.OUTAGE}, EXPLAINED, outages_judged=EXCUSED
             ),
         )
 
-    async def _end(self, bench: Bench, name: str) -> None:
-        await bench.stage.kill_pod(name)
-        await bench.stage.wait(self.for_ns)
-        bench.path.remove_pod(name)
-        bench.stage.look()
+    async def _end(self, context: FaultContext, name: str) -> None:
+        await context.runtime.kill_pod(name)
+        await context.runtime.wait(self.for_ns)
+        context.network.remove_pod(name)
+        context.runtime.publish()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyFlush(Fault):
     """Flows are taken from a pod that terminates and still serves."""
 
@@ -118,184 +105,89 @@ class EarlyFlush(Fault):
     expects = "the flows of the terminating pod: another pod at once, though it still serves; no loss"
     moves_pool = True
 
-    for_ns: int = parameter(read_time, TIME, "how long the pod still serves", key="for", default=5_000_000_000)
+    for_ns: int = time_parameter("how long the pod still serves", key="for", default=5_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Let the pod with the most flows terminate, and flush its entries."""
-        name, flows = busiest_pod(bench)
-        bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
-        bench.path.flush_pod(name)
-        bench.stage.play(self._end(bench, name))
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.set_conditions(name, ready=False, serving=True, terminating=True)
+        context.network.flush_pod(name)
+        context.runtime.spawn(self._end(context, name))
+
+        return context.injection(
             f'pod "{name}" terminates, still serving, and {counted(len(flows), "flow")} are taken from it',
-            now_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED, AVOIDABLE) for flow in flows),
+            context.at_ns,
+            effects_on(flows, {Kind.POD}, MOVED, AVOIDABLE),
         )
 
-    async def _end(self, bench: Bench, name: str) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.remove_pod(name)
-        bench.stage.look()
-        await bench.stage.kill_pod(name)
+    async def _end(self, context: FaultContext, name: str) -> None:
+        await context.runtime.wait(self.for_ns)
+        context.network.remove_pod(name)
+        context.runtime.publish()
+        await context.runtime.kill_pod(name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PodRestart(Fault):
     """A pod's container ends and starts again under the same name and address."""
 
     name = "pod-restart"
     expects = "the flows of the pod: some loss, then the same pod with a new instance"
 
-    gap_ns: int = parameter(read_time, TIME, "how long its socket is closed", key="gap", default=500_000_000)
+    gap_ns: int = time_parameter("how long its socket is closed", key="gap", default=500_000_000)
 
     @property
     def lasts_ns(self) -> int:
-        """Until it answers again."""
+        """Return the time until it answers again."""
         return self.gap_ns
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Restart the pod with the most flows."""
-        name, flows = busiest_pod(bench)
-        bench.path.dead.add(name)
-        bench.stage.play(self._again(bench, name))
-        judged = Judged(Judgement.POD_RESTART)
-        return Deal(
+        name, flows = busiest_pod(context)
+        context.network.dead_pods.add(name)
+        context.runtime.spawn(self._again(context, name))
+
+        return context.injection(
             f'the container of pod "{name}" restarts within {format_duration(self.gap_ns)}: {counted(len(flows), "flow")}',
-            now_ns + self.gap_ns,
-            tuple(Effect(flow, marks(Kind.INSTANCE, Sign.LOSS_UP), LOST, judged) for flow in flows),
+            context.at_ns + self.gap_ns,
+            effects_on(flows, {Kind.INSTANCE, Symptom.LOSS_UP}, LOST, Judged(Judgement.POD_RESTART)),
         )
 
-    async def _again(self, bench: Bench, name: str) -> None:
-        stage = bench.stage
-        await stage.kill_pod(name)
-        await stage.wait(self.gap_ns)
-        await stage.restart_pod(name)
-        bench.tell(ClusterSubject.POD, name, ClusterAction.RESTARTED, node=bench.path.pods[name].node)
-        stage.look()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodAdded(Fault):
-    """A pod joins the pool; a proxy that hashes over pods (as IPVS or Maglev do) moves a share of the flows to it."""
-
-    name = "pod-added"
-    expects = "the moved flows: the new pod (kube-proxy moves none); no loss"
-    control = True
-    moves_pool = True
-
-    fraction: float = parameter(read_share_or_0, SHARE_OR_0, "share of the flows that move to it", default=0.0)
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Start a pod, and move flows to it when it is there."""
-        count = math.floor(self.fraction * len(bench.flows) + 0.5)
-        flows = bench.choose(count, Family.WAY, self.name, number) if count else ()
-        hosts = [pod.node for pod in bench.path.pods.values()]
-        node = min((node.name for node in bench.path.nodes.values() if node.hashed), key=hosts.count)
-        bench.stage.play(self._join(bench, node, flows))
-        must = marks(Kind.POD, Kind.INSTANCE)
-        return Deal(
-            f'a pod joins the pool on node "{node}", and {counted(len(flows), "flow")} move to it',
-            now_ns,
-            tuple(Effect(flow, must, MOVED, AVOIDABLE) for flow in flows),
-            quiet=not flows,
+    async def _again(self, context: FaultContext, name: str) -> None:
+        runtime = context.runtime
+        await runtime.kill_pod(name)
+        await runtime.wait(self.gap_ns)
+        await runtime.restart_pod(name)
+        context.add_cluster_event(
+            ClusterSubject.POD, name, ClusterAction.RESTARTED, node=context.network.pods[name].node
         )
-
-    async def _join(self, bench: Bench, node: str, flows: tuple[TransportAddress, ...]) -> None:
-        pod = await bench.stage.start_pod(node)
-        for flow in flows:
-            bench.path.send_to(flow, pod, bench.now_ns())
+        runtime.publish()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodDeleted(Fault):
-    """A pod is deleted: it terminates and leaves the pool, and its flows move, after the loss that real proxies cause."""
+class HungPod(Fault):
+    """A pod hangs: its socket is open and answers nobody, and its endpoint is ready all the while.
 
-    name = "pod-deleted"
-    expects = "the flows of the pod: some loss, then another pod"
-    control = True
-    also = frozenset({"terminating-backend"})
-    moves_pool = True
-
-    gap_ns: int = parameter(
-        read_time, TIME, "from the closed socket until its flows move", key="gap", default=1_200_000_000
-    )
-
-    @property
-    def lasts_ns(self) -> int:
-        """Until its flows move."""
-        return self.gap_ns
-
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Delete the pod with the most flows."""
-        name, flows = busiest_pod(bench)
-        bench.path.set_conditions(name, ready=False, serving=False, terminating=True)
-        bench.path.dead.add(name)
-        bench.stage.play(self._end(bench, name))
-        return Deal(
-            f'pod "{name}" is deleted, and {counted(len(flows), "flow")} move {format_duration(self.gap_ns)} later',
-            now_ns + self.gap_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED | LOST, UNAVOIDABLE) for flow in flows),
-        )
-
-    async def _end(self, bench: Bench, name: str) -> None:
-        await bench.stage.kill_pod(name)
-        await bench.stage.wait(self.gap_ns)
-        bench.path.remove_pod(name)
-        bench.stage.look()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RollingUpdate(Fault):
-    """Every pod is replaced, one after the other: a new one joins, then an old one drains and leaves.
-
-    Flows on a terminating pod stay until its endpoint leaves, and then lose 0.3 to 1.6 s, until the proxy of their node has
-    cleaned its entries (failure-modes.md, measured on kube-proxy 1.36).
+    A readiness probe of another port, or none, does not notice a hung UDP server; no proxy takes the flows from it.
     """
 
-    name = "rolling-update"
-    expects = "every flow: other pods, as old ones leave; no loss, or some until the proxies have followed"
+    name = "hung-pod"
+    alias = "pod-silent"
+    expects = "the flows of the pod: an outage, while canaries meet other pods; the same pod again if it recovers"
     control = True
-    also = frozenset({"terminating-backend"})
-    moves_pool = True
 
-    every_ns: int = parameter(read_time, TIME, "from one pod to the next", key="every", default=1_000_000_000)
-    pods: int = parameter(read_count, COUNT, "how many pods the plan has", default=3)
-    lossy: bool = parameter(read_yes, YES, "whether each proxy takes its time to follow, 0.3 to 1.6 s", default=False)
+    for_ns: int = time_parameter("how long; left out: to the end of the run", key="for", default=0)
 
-    @property
-    def lasts_ns(self) -> int:
-        """Until the last old pod left, and the last proxy followed."""
-        return self.every_ns * self.pods + (LONGEST_SYNC_NS if self.lossy else 0)
+    def inject(self, context: FaultContext) -> Injection:
+        """Let the pod with the most flows hang."""
+        name, flows = busiest_pod(context)
+        context.network.dead_pods.add(name)
+        if self.for_ns:
+            context.after(self.for_ns, lambda: context.network.dead_pods.discard(name))
+        told = frozenset({Symptom.OUTAGE}) if not self.for_ns or self.for_ns > OUTAGE_NS else frozenset()
+        may = LOST | {Symptom.OUTAGE}
+        how_long = f"for {format_duration(self.for_ns)}" if self.for_ns else "from now on"
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
-        """Begin to roll."""
-        names = list(bench.path.pods)
-        bench.stage.play(self._roll(bench, names, number))
-        losses = LOST if self.lossy else marks()
-        return Deal(
-            f"{counted(len(names), 'pod')} are replaced, one every {format_duration(self.every_ns)}"
-            + (", and each proxy follows after 0.3 to 1.6 s" if self.lossy else ""),
-            now_ns + self.lasts_ns,
-            tuple(Effect(flow, marks(Kind.POD), MOVED | losses, EXPLAINED) for flow in bench.flows),
+        return context.injection(
+            f'pod "{name}" hangs {how_long}, and its endpoint stays ready: {counted(len(flows), "flow")}',
+            context.at_ns + self.for_ns if self.for_ns else FOREVER_NS,
+            effects_on(flows, told | {Symptom.LOSS_UP}, may, outages_judged=SILENT),
         )
-
-    async def _roll(self, bench: Bench, names: list[str], number: int) -> None:
-        stage = bench.stage
-        for name in names:
-            await stage.start_pod(bench.path.pods[name].node)
-            bench.path.set_conditions(name, ready=False, serving=True, terminating=True)
-            stage.look()
-            await stage.wait(self.every_ns)
-            if self.lossy:
-                bench.path.dead.add(name)
-            bench.path.remove_pod(name, flush=not self.lossy)
-            stage.look()
-            await stage.kill_pod(name)
-            if self.lossy:
-                rng = bench.rng(self.name, number, name)
-                for node in bench.path.nodes:
-                    stage.play(self._follow(bench, node, name, rng.randint(SHORTEST_SYNC_NS, LONGEST_SYNC_NS)))
-
-    async def _follow(self, bench: Bench, node: str, name: str, after_ns: int) -> None:
-        await bench.stage.wait(after_ns)
-        bench.path.flush_pod(name, at=node)

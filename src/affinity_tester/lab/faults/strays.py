@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.balancer import Diversion
@@ -12,49 +10,44 @@ from affinity_tester.lab.fault import (
     MOVED,
     OUTAGE_NS,
     VIOLATION,
-    Bench,
-    Deal,
     Effect,
     Family,
     Fault,
-    Sign,
+    FaultContext,
+    Injection,
+    Symptom,
     counted,
-    marks,
+    effects_on,
 )
 from affinity_tester.lab.faults.packets import PacketFault
-from affinity_tester.lab.parameter import COUNT, TIME, parameter, read_count, read_time
-from affinity_tester.lab.parts import Policy
+from affinity_tester.lab.model import Policy
+from affinity_tester.lab.parameter import count_parameter, time_parameter
 from affinity_tester.settings import format_duration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WrongSource(Fault):
     """Replies of some flows leave from another address than the service's: something on the way back is not undone."""
 
     name = "wrong-source"
     expects = "the chosen flows: replies from an unexpected source, and their probes lost downstream; no change"
 
-    sessions: int = parameter(read_count, COUNT, "how many flows", default=3)
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=2_000_000_000)
+    sessions: int = count_parameter("how many flows", default=3)
+    for_ns: int = time_parameter("how long", key="for", default=2_000_000_000)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Let the chosen flows' replies leave from another socket for a time."""
-        flows = bench.choose(self.sessions, Family.PACKETS, self.name, number)
-        bench.stage.balancer.astray.update(flows)
-        bench.stage.play(self._end(bench, flows))
-        must = marks(Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
-        return Deal(
+        flows = context.choose(self.sessions, Family.PACKETS)
+        wrong_source = context.runtime.balancer.wrong_source
+        wrong_source.update(flows)
+        context.after(self.for_ns, lambda: wrong_source.difference_update(flows))
+
+        return context.injection(
             f"replies to {counted(len(flows), 'flow')} leave from another address for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, marks(Sign.LOSS_UNTOLD), strays=BROKEN) for flow in flows),
+            context.at_ns + self.for_ns,
+            effects_on(flows, {Symptom.WRONG_SOURCE, Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD}, strays_judged=BROKEN),
         )
 
-    async def _end(self, bench: Bench, flows: tuple[TransportAddress, ...]) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.stage.balancer.astray.difference_update(flows)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CrossDelivery(PacketFault):
     """Some replies to one flow are delivered to another flow of the same client.
 
@@ -62,45 +55,45 @@ class CrossDelivery(PacketFault):
     """
 
     name = "cross-delivery"
-    catalogued = "snat-collision"
+    alias = "snat-collision"
     expects = "one flow: replies to another's probes; the other: these lost downstream; no change"
 
     @property
-    def victims(self) -> int:
-        """How many sessions it asks for: who loses replies, and who gets them."""
+    def session_count(self) -> int:
+        """Return how many sessions it needs: those that lose replies, and those that get them."""
         return 2 * self.sessions
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Choose pairs of flows, and deliver replies of the one to the other for a time."""
-        flows = bench.choose(self.victims, Family.PACKETS, self.name, number)
+        flows = context.choose(self.session_count, Family.PACKETS)
         owners, getters = flows[: self.sessions], flows[self.sessions :]
-        rng = bench.rng(self.name, number)
-        diverted = bench.stage.balancer.diverted
-        diverted.update(
+        rng = context.rng()
+        diversions = context.runtime.balancer.diversions
+        diversions.update(
             (owner, Diversion(getter, self.probability, rng)) for owner, getter in zip(owners, getters, strict=True)
         )
-        bench.stage.play(self._end(bench, owners))
+        context.runtime.spawn(self._end(context, owners))
         # Where each reply is, its session is silent as in an outage; that is the same fault.
-        whole = marks(Sign.OUTAGE) if self.probability == 1 and self.for_ns > OUTAGE_NS else marks()
-        lost = marks(Sign.LOSS_DOWN)
-        may = marks(Sign.LOSS_UNTOLD) | (marks(Sign.OUTAGE) if self.probability == 1 else marks())
-        return Deal(
+        whole = frozenset({Symptom.OUTAGE}) if self.probability == 1 and self.for_ns > OUTAGE_NS else frozenset()
+        lost = frozenset({Symptom.LOSS_DOWN})
+        may = frozenset({Symptom.LOSS_UNTOLD}) | (frozenset({Symptom.OUTAGE}) if self.probability == 1 else frozenset())
+
+        return context.injection(
             f"{self.share} of the replies of {counted(len(owners), 'flow')} are delivered to another flow each, "
             f"for {format_duration(self.for_ns)}",
-            now_ns + self.for_ns,
+            context.at_ns + self.for_ns,
             (
-                *(Effect(flow, lost | whole, may, silent=BROKEN) for flow in owners),
-                *(Effect(flow, marks(Sign.CROSS_DELIVERED), strays=BROKEN) for flow in getters),
+                *(Effect(flow, lost | whole, may, outages_judged=BROKEN) for flow in owners),
+                *(Effect(flow, frozenset({Symptom.CROSS_DELIVERED}), strays_judged=BROKEN) for flow in getters),
             ),
         )
 
-    async def _end(self, bench: Bench, owners: tuple[TransportAddress, ...]) -> None:
-        await bench.stage.wait(self.for_ns)
+    async def _end(self, context: FaultContext, owners: tuple[TransportAddress, ...]) -> None:
+        await context.runtime.wait(self.for_ns)
         for owner in owners:
-            del bench.stage.balancer.diverted[owner]
+            del context.runtime.balancer.diversions[owner]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OnePacket(Fault):
     """Each packet is sent to any pod, and only the pod of the flow's own entry answers through the node.
 
@@ -109,26 +102,30 @@ class OnePacket(Fault):
     """
 
     name = "one-packet"
-    catalogued = "packet-spray"
-    also = frozenset({"wrong-source"})
+    alias = "packet-spray"
+    also_correct = frozenset({"wrong-source"})
     expects = "most flows: another pod from packet to packet, mostly from the pods' own addresses; no loss upstream"
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster the masquerade brings the replies back to the node"
 
-    for_ns: int = parameter(read_time, TIME, "how long", key="for", default=3 * 10**9)
+    for_ns: int = time_parameter("how long", key="for", default=3 * 10**9)
 
-    def inject(self, bench: Bench, number: int, now_ns: int) -> Deal:
+    def inject(self, context: FaultContext) -> Injection:
         """Send each packet to any pod for a time."""
-        bench.path.one_packet = True
-        bench.stage.play(self._end(bench))
-        must = marks(Kind.POD, Sign.WRONG_SOURCE, Sign.LOSS_DOWN)
-        may = MOVED | marks(Sign.LOSS_UNTOLD, Sign.OUTAGE)
-        return Deal(
-            f"nodes send each packet to any pod for {format_duration(self.for_ns)}, and most pods answer past them",
-            now_ns + self.for_ns,
-            tuple(Effect(flow, must, may, VIOLATION, BROKEN, BROKEN) for flow in bench.flows),
-        )
+        context.network.one_packet = True
+        context.after(self.for_ns, lambda: setattr(context.network, "one_packet", False))
 
-    async def _end(self, bench: Bench) -> None:
-        await bench.stage.wait(self.for_ns)
-        bench.path.one_packet = False
+        may = MOVED | frozenset({Symptom.LOSS_UNTOLD, Symptom.OUTAGE})
+
+        return context.injection(
+            f"nodes send each packet to any pod for {format_duration(self.for_ns)}, and most pods answer past them",
+            context.at_ns + self.for_ns,
+            effects_on(
+                context.flows,
+                {Kind.POD, Symptom.WRONG_SOURCE, Symptom.LOSS_DOWN},
+                may,
+                VIOLATION,
+                outages_judged=BROKEN,
+                strays_judged=BROKEN,
+            ),
+        )

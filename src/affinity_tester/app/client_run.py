@@ -1,0 +1,34 @@
+"""Runs the client against its target, with the cluster beside it where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from affinity_tester.app.dispatcher import Dispatcher
+from affinity_tester.app.run import run_to_verdict, stop_on_signals
+from affinity_tester.app.target import TargetOptions, open_target
+from affinity_tester.core.analysis import RunAnalysis
+from affinity_tester.core.events import NothingAnswered, Verdict
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.net.client import run_client
+from affinity_tester.report.reporter import Reporter
+from affinity_tester.settings import ClientSettings
+
+
+async def run_against_target(
+    settings: ClientSettings, rules: Rules, options: TargetOptions, reporter: Reporter
+) -> Verdict:
+    """Probe until a signal or the settings' duration ends it, and wait for the verdict.
+
+    Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
+    """
+    stop, abort = asyncio.Event(), asyncio.Event()
+    dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
+    with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
+        async with open_target(options) as context:
+            if context.has_service:
+                dispatcher.enrich(NothingAnswered, context.with_cluster_reason)
+            await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
+
+            client = run_client(settings, context.target, dispatcher.emit, stop, abort)
+            return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)

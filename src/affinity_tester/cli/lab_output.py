@@ -1,0 +1,125 @@
+"""Shows what `demo` and `lab` do: the client's log as always, and after it the table injected / seen / named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Self
+
+from affinity_tester.app.lab_run import LabResult
+from affinity_tester.core.events import Event, Outcome, RunStarted
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.console import ConsoleReport
+from affinity_tester.report.jsonlog import JsonReport
+from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
+from affinity_tester.report.reporter import drain, patient_stream
+
+LAB = "lab"
+"""The command for which the diagnoses must be right too; a demo's plan may put faults so close that they are one incident."""
+
+
+class LabOutput:
+    """Writes to stdout from a thread: a slow reader must not make the client late.
+
+    A context manager, whose end waits until all is written. Every call, and the end, may raise `OutputClosed`.
+    """
+
+    def __init__(self, log_format: LogFormat) -> None:
+        """Write lines for people, or JSON."""
+        self._patient = patient_stream(sys.stdout)
+        stream = self._patient or sys.stdout
+        self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
+        self._json = log_format == "json"
+        self._report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
+        self._clock: RunClock | None = None
+        self._last_ns = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._patient is not None:
+            drain(self._patient)
+
+    def advance(self, now_ns: int) -> None:
+        """Show what was held back and is due by now."""
+        self._report.advance(now_ns)
+
+    def emit(self, event: Event) -> None:
+        """Show an event of the run."""
+        if isinstance(event, RunStarted):
+            self._clock = RunClock.of(event)
+        self._last_ns = event.at_ns
+        self._report.emit(event)
+
+    def show_result(self, result: LabResult, seed: int, command: str, *, interrupted: bool) -> None:
+        """Show what was injected, what was seen, and what it was named."""
+        if not self._json:
+            for text, tint in table(result, seed, command, interrupted=interrupted):
+                self._log.text(text, tint)
+        elif self._clock is not None:
+            time = self._clock.rfc3339(self._last_ns)
+            names = {each.number: each.words for each in result.named}
+            for row in result.findings.rows:
+                name = names.get(row.number, "nothing")
+                self._log.line("error" if row.problems else "info", "lab.fault", time=time, **asdict(row), named=name)
+            self._log.line(
+                "info" if result.findings.passed else "error",
+                "lab.findings",
+                time=time,
+                passed=result.findings.passed,
+                seed=seed,
+                interrupted=interrupted,
+                unexpected=result.findings.unexpected,
+                misnamed=result.diagnosis_errors,
+            )
+        self._log.flush()
+
+
+def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
+    """Yield the table injected / seen / named, line by line with its colour, and under it the result.
+
+    Where the client's own verdict is FAIL, the last line says that this is no failure of the command.
+    """
+    findings = result.findings
+    names = {each.number: each for each in result.named}
+
+    yield "", None
+    yield f"injected / seen / named (seed {seed})", None
+    for row in findings.rows:
+        yield f"{row.number:>3}  {row.fault}: {'NOT OK' if row.problems else 'ok'}", _good(not row.problems)
+        yield f"     injected  {row.injected}", None
+        yield f"     expected  {row.expected}", None
+        yield f"     seen      {row.seen}", None
+        if row.number in names:
+            yield f"     named     {names[row.number].words}", None
+        for problem in row.problems:
+            yield f"     problem   {problem}", Tint.VIOLATION
+
+    yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
+    for problem in findings.unexpected:
+        yield f"     problem   {problem}", Tint.VIOLATION
+    errors = result.diagnosis_errors if command == LAB else ()
+    for problem in errors:
+        yield f"     problem   {problem}", Tint.VIOLATION
+
+    if interrupted:
+        end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
+        yield end, Tint.DOUBTFUL
+    elif findings.passed and errors:
+        yield f"{command} NOT OK: a fault was not named as it should be", Tint.VIOLATION
+    elif findings.passed:
+        failed = result.verdict.outcome is Outcome.FAIL
+        aside = " (the client's FAIL above is what the faults are for)" if failed else ""
+        yield (
+            f"{command} ok: every fault was seen, each by the right sessions, and nothing else turned red{aside}",
+            Tint.GOOD,
+        )
+    else:
+        yield f"{command} NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION
+
+
+def _good(good: bool) -> Tint:
+    return Tint.GOOD if good else Tint.VIOLATION

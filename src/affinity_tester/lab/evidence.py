@@ -1,0 +1,163 @@
+"""What a fault's sessions saw of it: in words, and whether it did and showed anything at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    Change,
+    ClientFault,
+    ClientFaultKind,
+    CrossDelivered,
+    DuplicateDiffers,
+    NetworkError,
+    OutageStarted,
+    SessionEvent,
+    WrongSource,
+)
+from affinity_tester.core.identity import Kind
+from affinity_tester.lab.fault import LOST, Injection, Judged, Observable, Symptom, counted
+from affinity_tester.lab.lab_record import LabRecord, SessionRecord
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
+from affinity_tester.settings import NS_PER_S
+
+LAG_NS = NS_PER_S
+"""How far from its cause an effect may be timed: a busy machine holds packets in queues that long at worst."""
+
+LOSS_NS = 2 * NS_PER_S
+"""The client's loss threshold."""
+
+ALERTS: Mapping[type[SessionEvent], Symptom] = {
+    OutageStarted: Symptom.OUTAGE,
+    WrongSource: Symptom.WRONG_SOURCE,
+    CrossDelivered: Symptom.CROSS_DELIVERED,
+    NetworkError: Symptom.NETWORK_ERROR,
+    DuplicateDiffers: Symptom.DUPLICATE_DIFFERS,
+    ClientFault: Symptom.CLIENT_FAULT,
+}
+"""Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
+
+STRAYS: frozenset[Observable] = frozenset({Symptom.WRONG_SOURCE, Symptom.CROSS_DELIVERED})
+"""Replies that arrived elsewhere than they should have."""
+
+_WAYS = (Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD)
+
+PACKET_CAUSES: Mapping[Symptom, Callable[[PacketEvent], bool]] = {
+    Symptom.LOSS_UP: lambda packet: isinstance(packet, Dropped) and packet.direction is Direction.UP,
+    Symptom.LOSS_DOWN: lambda packet: isinstance(packet, Dropped) and packet.direction is Direction.DOWN,
+    Symptom.DUPLICATES: lambda packet: isinstance(packet, Duplicated),
+    Symptom.REORDERING: lambda packet: isinstance(packet, Delayed),
+}
+"""The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
+
+
+def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
+    """Whether a fault touched any session at all, and did what is left to chance at least once."""
+    sessions = list(_affected_sessions(record, injection))
+    if injection.unobservable:
+        return
+    if injection.must_somewhere:
+        yield from _somewhere(record, injection)
+        return
+    if not sessions:
+        yield "it touched no session"
+        return
+    packets = [
+        packet
+        for session in sessions
+        for packet in record.packets.get(session.flow, ())
+        if is_active_at(injection, packet.at_ns)
+    ]
+    wanted = {symptom for effect in injection.effects for symptom in effect.must}
+    for symptom, causes in PACKET_CAUSES.items():
+        if symptom in wanted and not any(map(causes, packets)):
+            yield f"the lab did nothing that makes {symptom.value}: too short a time, or chance (try another seed)"
+    if Symptom.REORDERING in wanted and not any(
+        session.summary and session.summary.total.reordered for session in sessions
+    ):
+        yield "no session counted a reordered reply"
+
+
+def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
+    """What is to be seen by at least one session, and was by none."""
+    told: set[Kind | Symptom] = set()
+    for session in record.sessions.values():
+        told |= {kind for change in session.changes.values() if overlaps(change, injection) for kind in change.kinds}
+        told |= {ALERTS[type(event)] for event in session.alerts if type(event) in ALERTS}
+        if session.summary is not None:
+            losses = session.summary.losses
+            told |= {
+                symptom for symptom, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count
+            }
+    for what in sorted(injection.must_somewhere - told):
+        yield f"no session saw {what.value}"
+
+
+def describe(record: LabRecord, injection: Injection) -> str:
+    """What the fault's sessions saw of it, in words."""
+    wanted = (
+        {what for effect in injection.effects for what in effect.allowed} | injection.must_somewhere | injection.may
+    )
+    seen: Counter[str] = Counter()
+    noticed = 0
+    for session in _affected_sessions(record, injection):
+        mine: Counter[str] = Counter()
+        changes = [change for change in session.changes.values() if overlaps(change, injection)]
+        kinds = {kind for change in changes for kind in change.kinds}
+        mine.update(kind.value for kind in Kind if kind in kinds & wanted)
+        if session.summary is not None and wanted & LOST:
+            losses = session.summary.losses
+            mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
+        if session.summary is not None and wanted & {Symptom.DUPLICATES, Symptom.REORDERING}:
+            total = session.summary.total
+            mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
+        mine.update(
+            ALERTS[type(event)].value
+            for event in session.alerts
+            if ALERTS.get(type(event)) in wanted and is_active_at(injection, cause_ns(event))
+        )
+        given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
+        mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
+        mine.update(
+            f"outage judged {Judged(outage.judgement, outage.avoidable)}"
+            for outage in session.outages_judged.values()
+            if Symptom.OUTAGE in wanted and is_active(injection, outage.since_ns, outage.at_ns)
+        )
+        mine.update(
+            f"{stray.stray.value} judged {stray.judgement.value}"
+            for stray in session.strays_judged.values()
+            if wanted & STRAYS and is_active_at(injection, stray.heard_ns)
+        )
+        noticed += mine.total() > 0
+        seen.update(mine)
+    parts = [f"{what} {count}" for what, count in seen.items() if count]
+    return f"{counted(noticed, 'session')}: {', '.join(parts)}" if parts else "nothing"
+
+
+def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[SessionRecord]:
+    flows: set[TransportAddress] = {effect.flow for effect in injection.effects}
+    anybody = bool(injection.must_somewhere or injection.may)
+    return (session for session in record.sessions.values() if anybody or session.flow in flows)
+
+
+def cause_ns(event: SessionEvent) -> int:
+    """About when what this tells happened: drops are counted when the losses that they made are."""
+    drops = isinstance(event, ClientFault) and event.fault is ClientFaultKind.SOCKET_DROPS
+    return event.at_ns - LOSS_NS if drops else event.at_ns
+
+
+def is_active_at(injection: Injection, at_ns: int) -> bool:
+    """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
+    return injection.at_ns - LAG_NS <= at_ns <= injection.until_ns + LAG_NS
+
+
+def is_active(injection: Injection, from_ns: int, to_ns: int) -> bool:
+    """Whether the fault's cause lasted at some time from then to then."""
+    return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.until_ns + LAG_NS
+
+
+def overlaps(change: Change, injection: Injection) -> bool:
+    """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
+    return change.before.sent_ns <= injection.until_ns + LAG_NS and injection.at_ns <= change.seen_ns

@@ -1,0 +1,104 @@
+"""The client's statistics: counts at each interval, and the summaries at the end of a run."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from operator import sub
+
+from affinity_tester import clock
+from affinity_tester.core.events import Counts, Event, Losses, RunSummary, SessionStats, StatsTick
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.session.rtt import RttHistogram
+from affinity_tester.net.session import Session, counters
+
+MAX_SESSION_LINES = 20
+"""Up to so many sessions, each has statistics of its own; beyond, only the worst have."""
+
+WORST_SESSIONS = 3
+"""The number of sessions that count as the worst."""
+
+_LOST, _CHANGES = Counts.__slots__.index("lost"), Counts.__slots__.index("changes")
+
+
+class IntervalStats:
+    """Emits the statistics of all sessions at each interval.
+
+    Counts are kept in columns, one array for each counter with a value for each session, so that 10,000 sessions are added
+    up between two probes.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[Session],
+        emit: Callable[[Event], None],
+        *,
+        start_ns: int,
+        interval_ns: int,
+        per_session_stats: bool,
+    ) -> None:
+        """The first statistics are due one interval after `start_ns`. `per_session_stats` includes all, however many."""
+        self._sessions = sessions
+        self._emit = emit
+        self._interval_ns = interval_ns
+        self._next_ns = start_ns + interval_ns
+        self._only_worst = not per_session_stats and len(sessions) > MAX_SESSION_LINES
+        self._reported = [array("Q", bytes(8 * len(sessions))) for _ in Counts.__slots__]
+        """The columns of the last statistics."""
+
+    def emit_if_due(self, now_ns: int) -> None:
+        """Emit the statistics if their time has come; an interval that was missed is skipped."""
+        if now_ns < self._next_ns:
+            return
+        self._next_ns += self._interval_ns * ((now_ns - self._next_ns) // self._interval_ns + 1)
+
+        # Where probes were lost, read the drop count now, so that the statistics have the drops along with the losses.
+        sessions = self._sessions
+        for session, lost in zip(sessions, self._reported[_LOST], strict=True):
+            if session.tracker.lost != lost:
+                session.check_drops()
+
+        columns = [array("Q", column) for column in zip(*map(counters, sessions), strict=True)]
+        earlier, self._reported = self._reported, columns
+
+        for at in self._worst(columns, earlier) if self._only_worst else range(len(sessions)):
+            counts = Counts(*(column[at] for column in columns))
+            delta = counts - Counts(*(column[at] for column in earlier))
+            self._emit(SessionStats(now_ns, sessions[at].name, delta, counts, sessions[at].tracker.serving))
+
+        total = Counts(*map(sum, columns))
+        delta = total - Counts(*map(sum, earlier))
+        self._emit(StatsTick(now_ns, len(sessions), delta, total))
+
+    @staticmethod
+    def _worst(columns: Sequence[array[int]], earlier: Sequence[array[int]]) -> list[int]:
+        """Return the indexes of the sessions that lost or changed most since the last statistics, the worst first."""
+        lost = map(sub, columns[_LOST], earlier[_LOST])
+        changes = map(sub, columns[_CHANGES], earlier[_CHANGES])
+        ranked = sorted((-more, -changed, at) for at, (more, changed) in enumerate(zip(lost, changes, strict=True)))
+        return [at for more, changed, at in ranked[:WORST_SESSIONS] if more or changed]
+
+
+def emit_summaries(sessions: Iterable[Session], emit: Callable[[Event], None], sending_ns: int) -> None:
+    """Emit the summary of each session and of the run, which sent probes for `sending_ns`."""
+    now_ns = clock.now_ns()
+    total, losses, kinds, gap_ns = Counts(), Losses(), dict.fromkeys(Kind, 0), 0
+    rtts = []
+
+    for session in sessions:
+        session.read_until_empty()  # datagrams after the last answer count too: duplicates, and forged replies
+        session.expire()
+        session.check_drops()
+
+        summary = session.summary(now_ns)
+        emit(summary)
+        total += summary.total
+        losses += summary.losses
+        gap_ns = max(gap_ns, summary.longest_gap_ns)
+        for kind, count in summary.kinds:
+            kinds[kind] += count
+        rtts.append(session.tracker.rtt)
+
+    rtt = RttHistogram.merged(rtts).stats()
+    changed = tuple((kind, count) for kind, count in kinds.items() if count)
+    emit(RunSummary(now_ns, sending_ns, total, losses, rtt, changed, gap_ns))
