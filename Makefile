@@ -32,7 +32,7 @@ SELECTOR := app.kubernetes.io/name=affinity-tester
 KUBE := $(KUBECTL) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test lint mutants bench client image context apply-deployment apply-service apply-rbac node-scaleup clean
+.PHONY: help venv demo lab docs test lint mutants bench client image context apply-deployment apply-service apply-rbac node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -46,6 +46,9 @@ demo: $(VENV)/.installed ## see it work: three pods, a load balancer and faults,
 
 lab: $(VENV)/.installed ## make every known fault over 20 seeds, prove that each is named, and write docs/diagnosis.md
 	@exec $(VENV)/bin/affinity-tester lab --all --seeds $(SEEDS) --document docs/diagnosis.md $(ARGS)
+
+docs: $(VENV)/.installed ## write what docs/failure-modes.md and docs/record.md have from the code
+	@$(VENV)/bin/python tests/documents docs
 
 # The core's own tests must cover every branch of it; the rest runs without the cost of measuring, two at a time, since most
 # of them wait for a socket, a process or the cluster's client to load.

@@ -1,4 +1,4 @@
-"""The layers of design section 5 hold (`[tool.importlinter]` in pyproject.toml), and a breach would be seen."""
+"""The layers of docs/architecture.md hold (`[tool.importlinter]` in pyproject.toml), and a breach would be seen."""
 
 import os
 import shutil

@@ -46,8 +46,8 @@ from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.core.session.tracker import SessionTracker
-from affinity_tester.lab.fault import FOREVER_NS
 from affinity_tester.lab.impairment import Impairment, Impairments
+from affinity_tester.lab.injection import FOREVER_NS
 from affinity_tester.lab.model import Affinity, Pod, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.packet_log import Direction, PacketEvent

@@ -2,7 +2,7 @@
 
 The API answers every list with the pool as it was at one moment between the asking and the answer, and a watch with every
 change, in order. Both may be late by any time, and stall together or each for itself. The client may stand still (suspended,
-or asleep with its machine): nothing is heard or asked then. What the client makes of it follows the design, section 4,
+or asleep with its machine): nothing is heard or asked then. What the client makes of it follows docs/judging.md,
 written here once more and apart from `cluster`: a change with version r that is heard at h happened in
 (asked(A), min(first page of B heard, h)], A the newest list with a version below r, B one with r or above.
 """

@@ -103,11 +103,17 @@ def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> N
         PoolObserved(12 * S, 12 * S, 12 * S, PoolSnapshot(frozenset()), 12 * S),
         ClusterEvent(40 * S, ClusterSubject.NODE, "too late", ClusterAction.ADDED),
     )
-    added = ClusterEvent(8_000 * MS, ClusterSubject.NODE, "pool1-3", ClusterAction.ADDED)
-    left = EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.0.0.1"))
     assert incident.near == (
-        NearFact(8_000 * MS, -3_100 * MS, event=added),
-        NearFact(12 * S, 900 * MS, change=left),
+        NearFact(
+            8_000 * MS,
+            -3_100 * MS,
+            event=ClusterEvent(8_000 * MS, ClusterSubject.NODE, "pool1-3", ClusterAction.ADDED),
+        ),
+        NearFact(
+            12 * S,
+            900 * MS,
+            change=EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.0.0.1")),
+        ),
     )
 
 
@@ -238,12 +244,12 @@ def test_an_incident_that_lasts_and_is_judged_is_told_when_it_has_been_quiet() -
     incidents.feed(lasting())
     incidents.feed(OutageJudged(16 * S, "CLIENT-0", 10, 10 * S, Judgement.VIOLATION, None, ()))
     assert incidents.close(17 * S) == incidents.ongoing(18 * S) == []
-    assert [story.number for story in incidents.ongoing(18 * S + 1)] == [1]
+    assert [incident.number for incident in incidents.ongoing(18 * S + 1)] == [1]
     assert incidents.ongoing(60 * S) == []
     assert incidents.close(300 * S) == []
 
 
-def test_a_change_over_an_outage_belongs_to_the_outage_s_story() -> None:
+def test_a_change_over_an_outage_belongs_to_the_outage_s_incident() -> None:
     told = run(
         lasting(),
         lasting("CLIENT-1"),
@@ -256,7 +262,7 @@ def test_a_change_over_an_outage_belongs_to_the_outage_s_story() -> None:
 
 
 def test_a_change_that_does_not_lie_over_the_outage_is_another_incident() -> None:
-    """Neither one that comes after it, nor one that lies over it and is told when its story is over."""
+    """It comes after the outage, or lies over it and is told when the outage's incident is closed: it is one of its own."""
     after = replace(over_it("CLIENT-0", 97 * S, 900).change, before=Sighting(860, 96_900 * MS, who("a")))
     late = replace(over_it("CLIENT-0", 200 * S, 880).change, number=2)
     told = run(
@@ -319,7 +325,7 @@ def test_a_revised_member_stays_and_a_withdrawn_one_leaves() -> None:
     assert len(run(wide, ChangeWithdrawn(300 * S, "CLIENT-5", elsewhere, 1))) == 1
 
 
-def test_a_long_story_is_cut_and_says_that_it_goes_on() -> None:
+def test_a_long_incident_is_cut_and_says_that_it_goes_on() -> None:
     storm = [seen("CLIENT-0", 10 * S + n * 500 * MS, number=n) for n in range(140)]
     one, two = run(*storm)
     assert (one.continuing, two.continuing) == (True, False)
@@ -327,7 +333,7 @@ def test_a_long_story_is_cut_and_says_that_it_goes_on() -> None:
     assert one.to_ns - one.from_ns >= 60 * S
 
 
-def test_a_story_with_too_many_members_is_cut_as_well() -> None:
+def test_an_incident_with_too_many_members_is_cut_as_well() -> None:
     incidents = Incidents()
     for number in range(MAX_MEMBERS + 1):
         incidents.feed(seen("CLIENT-0", 10 * S, number=number))
@@ -342,6 +348,6 @@ def test_an_incident_waits_for_its_judgements() -> None:
     assert incidents.close(12_900 * MS) == []
     assert incidents.close(20 * S) == []
     incidents.feed(ChangeJudged(20 * S, "CLIENT-0", event.change, Judgement.IDLE, None, ()))
-    (story,) = incidents.close(20 * S)
-    assert story.sessions() == {"CLIENT-0"}
+    (incident,) = incidents.close(20 * S)
+    assert incident.sessions() == {"CLIENT-0"}
     assert incidents.open_count == 0

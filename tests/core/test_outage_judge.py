@@ -1,4 +1,4 @@
-"""Outages by example: each row of the table of design 4.2, at its boundaries, through the door of a run's analysis.
+"""Outages by example: each row of docs/judging.md#outages, at its boundaries, through the door of a run's analysis.
 
 Unless a test says otherwise: sessions send each 100 ms, fall silent at 100 s, settle is 10 s, the balancer's check 35 s;
 pods "a", "b" and "c" are in the pool; a list is made each 5 s; pod "b" and the session's ingress answer others.

@@ -6,6 +6,7 @@ import pytest
 
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot, differences
 from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline, Span, without
+from affinity_tester.report.reason_text import endpoint_change_text
 from pools import observe
 
 A = Endpoint("uid-a", "a", "10.0.0.1", "n1")
@@ -66,7 +67,7 @@ def test_differences_are_told_in_words(
 ) -> None:
     found = differences(before, after)
     assert ", ".join(change.action for change in found) == actions
-    assert tuple(change.text for change in found) == said
+    assert tuple(endpoint_change_text(change) for change in found) == said
 
 
 def test_causes_stand_before_consequences() -> None:
@@ -110,7 +111,7 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     assert timeline.first_ns == 10
     joined = observe(timeline, 50, 50, pool(A, B), 50)
     assert joined == PoolChange(50, 50, (EndpointChange(EndpointAction.JOINED, B),))
-    assert joined.what == ('pod "b" joined the pool',)
+    assert joined.changes == (EndpointChange(EndpointAction.JOINED, B),)
     assert timeline.confirmed_ns == 50
     timeline.confirmed(40)
     assert timeline.confirmed_ns == 50

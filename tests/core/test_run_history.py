@@ -1,4 +1,4 @@
-"""What single facts change in a diagnosis: replies without names, the watch's gaps, what was heard or told meanwhile."""
+"""What one fact more or less changes in a diagnosis: names in replies, gaps of the watch, what was heard meanwhile."""
 
 from __future__ import annotations
 

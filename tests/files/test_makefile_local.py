@@ -31,6 +31,7 @@ def test_make_alone_lists_the_targets(tree):
         "help",
         "demo",
         "lab",
+        "docs",
         "test",
         "lint",
         "mutants",

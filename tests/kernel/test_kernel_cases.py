@@ -1,4 +1,4 @@
-"""Faults of the catalogue (failure-modes.md), made with the kernel's own means, leave the signature it says.
+"""Faults of the catalogue (docs/failure-modes.md), made with the kernel's own means, leave the signature it says.
 
 Each case does one thing to a lab while the installed client runs, asserts what the client observed, and names all that its
 diagnosis must call likely, and all that it must call possible, the fault itself among them: no cluster is watched, so what

@@ -281,14 +281,14 @@ async def test_replies_to_a_shared_source_reach_the_thief_alone(lab: Lab) -> Non
         lab.network.add_pod(Pod(name="only", node="node-1", address=address, instance=bytes(8)))
         lab.network.ingress.vip = "node-1"
         owner, taker = lab.client(), lab.client()
-        for client, token in ((owner, b"victim__"), (taker, b"thief___")):
+        for client, token in ((owner, b"owner___"), (taker, b"taker___")):
             client.sock.sendto(probe(token), client.target)
             assert await answered(client) == probe(token)
         lab.network.share_source(taker.address, owner.address, 0)
-        owner.sock.sendto(probe(b"victim__"), owner.target)
-        assert await answered(taker) == probe(b"victim__")
-        taker.sock.sendto(probe(b"thief___"), taker.target)
-        assert await answered(taker) == probe(b"thief___")
+        owner.sock.sendto(probe(b"owner___"), owner.target)
+        assert await answered(taker) == probe(b"owner___")
+        taker.sock.sendto(probe(b"taker___"), taker.target)
+        assert await answered(taker) == probe(b"taker___")
         (drop,) = [packet for packet in lab.packets if isinstance(packet, Dropped)]
         assert (drop.flow, drop.direction, drop.reason) == (owner.address, Direction.DOWN, "snat-collision")
     finally:

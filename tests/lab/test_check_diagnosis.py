@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident, IncidentClosed, RunDiagnosed
 from affinity_tester.lab.check_diagnosis import NamedFault, name_faults, unexpected
-from affinity_tester.lab.fault import Fault, Injection
+from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import LossUp, PodDeleted, PortRewrite, PortsRewritten
+from affinity_tester.lab.injection import Injection
 from affinity_tester.lab.lab_record import LabRecord
 
 S = 1_000_000_000

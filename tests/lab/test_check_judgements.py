@@ -35,23 +35,14 @@ from affinity_tester.core.events import (
     Verdict,
     WrongSource,
 )
-from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.lab.compare import Findings, compare
-from affinity_tester.lab.fault import (
-    BROKEN,
-    FOREVER_NS,
-    LOST,
-    UNAVOIDABLE,
-    VIOLATION,
-    Effect,
-    Fault,
-    Injection,
-    Symptom,
-)
+from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import Blackout, CrossDelivery, PodAdded, PortRewrite, StuckFlows
+from affinity_tester.lab.injection import BROKEN, FOREVER_NS, LOST, UNAVOIDABLE, VIOLATION, Effect, Injection, Symptom
 from affinity_tester.lab.lab_record import LabRecord
-from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted, differing
+from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -74,11 +65,11 @@ class Run:
     truth: tuple[int, ...] = ()
     told: tuple[tuple[int, int], ...] = ((0, 0),)
     move_ns: int = 2 * S
-    wanted: frozenset[Outcome] = frozenset(Outcome)
+    expected_outcomes: frozenset[Outcome] = frozenset(Outcome)
     verdict: Outcome | None = Outcome.FAIL
 
     def findings(self) -> Findings:
-        record = LabRecord([self.fault], 2 * S, self.move_ns, self.wanted)
+        record = LabRecord([self.fault], 2 * S, self.move_ns, self.expected_outcomes)
         record.feed(SessionStarted(0, "B", FLOW))
         record.inject(self.injection)
         for at_ns in self.truth:
@@ -379,12 +370,12 @@ def test_the_clients_verdict_is_held_to_what_the_plan_wants() -> None:
     run = Run(
         Injection(1, 10 * S, "a pod joins", 10 * S, unobservable=True),
         PodAdded(at_ns=10 * S),
-        wanted=frozenset({Outcome.FAIL}),
+        expected_outcomes=frozenset({Outcome.FAIL}),
     )
     assert run.problems() == []
     run.verdict = Outcome.PASS
     assert run.problems() == ["the client's verdict was PASS, not FAIL"]
-    run.wanted = frozenset({Outcome.FAIL, Outcome.INCONCLUSIVE})
+    run.expected_outcomes = frozenset({Outcome.FAIL, Outcome.INCONCLUSIVE})
     assert run.problems() == ["the client's verdict was PASS, not FAIL or INCONCLUSIVE"]
     run.verdict = None
     assert run.problems() == []

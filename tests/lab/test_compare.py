@@ -1,4 +1,4 @@
-"""The ledger's comparison: it passes when everything agrees, and fails for every way in which it may not."""
+"""The comparison of a run's accounts: it passes when everything agrees, and fails for every way in which it may not."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from affinity_tester.core.events import (
     Sighting,
     WrongSource,
 )
-from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.lab.compare import Findings, Row, compare
-from affinity_tester.lab.fault import LOST, Effect, Fault, Injection, Symptom
+from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.faults import DuplicateReorder, LossDown, LossUp, Mtu, NodeRehash, PodAdded, PortRewrite
+from affinity_tester.lab.injection import LOST, Effect, Injection, Symptom
 from affinity_tester.lab.lab_record import LabRecord
-from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted, differing
+from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -353,7 +354,7 @@ def spoil_complaint(run: Run) -> None:
     run.invalid_reason = "the machine is out of sockets"
 
 
-def spoil_no_session_touched(run: Run) -> None:
+def spoil_no_session_hit(run: Run) -> None:
     run.injections[3] = Injection(3, 15 * S, "probes are dropped", 16 * S, ())
     del run.packets[2:4]
     without(run, "C")
@@ -438,7 +439,7 @@ SPOILT: list[tuple[Callable[[Run], None], dict[int, list[str]], list[str]]] = [
     (spoil_nothing_answered, {}, ["no session was answered"]),
     (spoil_foreign_server, {}, ["the pods' replies name no pod"]),
     (spoil_complaint, {}, ["the machine is out of sockets"]),
-    (spoil_no_session_touched, {3: ["it touched no session"]}, []),
+    (spoil_no_session_hit, {3: ["it touched no session"]}, []),
     (spoil_red_not_seen, {3: ["C: it told of no outage"]}, []),
 ]
 
@@ -511,7 +512,7 @@ def test_losses_may_be_of_unknown_direction_where_the_address_changes() -> None:
     assert run.findings().passed
 
 
-def test_a_wanted_red_is_no_flaw() -> None:
+def test_an_expected_alert_is_no_flaw() -> None:
     run = Run()
     run.injections[3] = Injection(
         3, 15 * S, "a pod dies", 16 * S, (Effect(FLOWS["C"], frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})),)

@@ -41,7 +41,7 @@ class Lab:
         self.told: list[Event] = []
         self.changes = ChangesChecker()
         self.changed: list[int] = []
-        self.network = NetworkModel(seed=1, log=lambda _deed: None)
+        self.network = NetworkModel(seed=1, log=lambda _packet: None)
         self.network.ingress.add_node("node-1", "127.1.0.1")
         self.network.add_pod(POD)
         self.control = ControlPlane(

@@ -1,4 +1,4 @@
-"""What each fault does to path and mangler, and what it declares."""
+"""What each fault does to the network and to packets, and what it declares."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ import pytest
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
-    FOREVER_NS,
-    VIOLATION,
-    Effect,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    Judged,
-    Symptom,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext
 from affinity_tester.lab.faults import (
     FAULTS,
     Blackout,
@@ -38,6 +28,7 @@ from affinity_tester.lab.faults import (
     StuckFlows,
 )
 from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.injection import FOREVER_NS, VIOLATION, Effect, Injection, Judged, Symptom
 from affinity_tester.lab.model import Affinity, Pod, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.packet_log import Direction, Dropped, Duplicated, PacketEvent, Rerouted
@@ -135,15 +126,15 @@ def test_a_loss_burst_drops_one_way_for_its_time(
 ) -> None:
     lab = Lab()
     injection = lab.inject(kind(at_ns=S, sessions=2, for_ns=S // 2), 1, S)
-    session_count = {effect.flow for effect in injection.effects}
+    hit = {effect.flow for effect in injection.effects}
     assert (injection.text, injection.until_ns) == (text, S + S // 2)
     assert [effect.must for effect in injection.effects] == [{symptom}] * 2
     for client in CLIENTS:
         assert {way: lab.impairments.delays(way, client, S) for way in Direction} == {
-            way: () if way is direction and client in session_count else (0,) for way in Direction
+            way: () if way is direction and client in hit else (0,) for way in Direction
         }
     assert {lab.impairments.delays(direction, client, injection.until_ns) for client in CLIENTS} == {(0,)}
-    assert lab.packets == [Dropped(client, S, direction, "fault") for client in CLIENTS if client in session_count]
+    assert lab.packets == [Dropped(client, S, direction, "fault") for client in CLIENTS if client in hit]
 
 
 def test_replies_are_duplicated_and_held_back() -> None:
@@ -184,17 +175,17 @@ def test_a_wipe_hits_the_flows_of_one_node_as_real_proxies_were_measured_to(
     lab = Lab(policy=policy, affinity=affinity)
     injection = lab.inject(FlowWipe(at_ns=S), 1, S)
     lab.send(2 * S)
-    session_count = {effect.flow for effect in injection.effects}
+    hit = {effect.flow for effect in injection.effects}
     homes = {flow: lab.network.ingress.node_of(flow) for flow in CLIENTS}
-    assert len({homes[flow] for flow in session_count}) == 1
-    assert session_count == {flow for flow, node in homes.items() if node == homes[next(iter(session_count))]}
+    assert len({homes[flow] for flow in hit}) == 1
+    assert hit == {flow for flow, node in homes.items() if node == homes[next(iter(hit))]}
     assert all(effect.must == must for effect in injection.effects)
     assert all(
         set(kinds) <= effect.allowed for effect in injection.effects for kinds in [lab.moved().get(effect.flow, ())]
     )
     kinds = {kind for moved in lab.moved().values() for kind in moved} - {Kind.NODE, Kind.INSTANCE}
     assert kinds == seen
-    assert set(lab.moved()) == (session_count if must else set())
+    assert set(lab.moved()) == (hit if must else set())
 
 
 def test_a_waiting_node_joins_under_policy_local_and_the_address_stays() -> None:
@@ -242,7 +233,7 @@ def test_first_packets_race_from_the_start() -> None:
     assert [lab.impairments.delays(Direction.UP, CLIENTS[0], S) for _ in range(2)] == [(), (0,)]
 
 
-def test_victims_are_sessions_and_never_the_clients_canaries() -> None:
+def test_only_sessions_are_hit_and_never_the_clients_canaries() -> None:
     lab = Lab()
     lab.context.clients.update(CLIENTS[:3])
     assert set(lab.choose(10, Family.ROUTING, 1)) == set(CLIENTS[:3])
@@ -290,10 +281,10 @@ def test_stuck_flows_are_lost_and_fresh_ports_pass() -> None:
     lab = Lab()
     injection = lab.inject(StuckFlows(at_ns=S, sessions=4), 1, S)
     lab.send(2 * S)
-    session_count = {effect.flow for effect in injection.effects}
+    hit = {effect.flow for effect in injection.effects}
     assert injection.text == "4 flows of 10 have a stale entry that leads nowhere"
-    assert drops(lab) == {(flow, "stale-entry") for flow in session_count}
-    assert len(session_count) == 4
+    assert drops(lab) == {(flow, "stale-entry") for flow in hit}
+    assert len(hit) == 4
     assert lab.network.forward(TransportAddress("127.0.0.1", 50_000), 2 * S) is not None
     lab = Lab()
     everything = lab.inject(StuckFlows(at_ns=S), 1, S)

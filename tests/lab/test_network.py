@@ -1,4 +1,4 @@
-"""The path model: where packets go, and what commands change."""
+"""The network model: where packets go, and what commands change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pod(number: int, *, ready: bool = True, serving: bool = True, terminating: b
 
 
 class Lab:
-    """A path with three nodes, some pods, and what it recorded."""
+    """A network with three nodes, some pods, and its packet log."""
 
     def __init__(
         self, seed: int = 1, policy: Policy = Policy.CLUSTER, affinity: Affinity = Affinity.NONE, pods: int = PODS
@@ -227,14 +227,14 @@ def test_policy_local_takes_another_port_when_the_clients_own_is_not_free() -> N
 
 def test_an_idle_flow_is_new_again_and_replies_keep_it_alive() -> None:
     lab = Lab()
-    (unobservable, kept) = lab.send(2)
-    assert unobservable is not None
+    (idle, kept) = lab.send(2)
+    assert idle is not None
     assert kept is not None
     assert lab.network.reverse(kept.source, kept.pod.address, 20 * S) == client(1)
     (new, still) = lab.send(2, 31 * S)
     assert still is kept
     assert new is not None
-    assert new.source != unobservable.source
+    assert new.source != idle.source
     assert [type(packet) for packet in lab.packets] == [Rerouted]
 
 
@@ -260,13 +260,13 @@ def test_a_removed_pod_loses_its_flows_or_keeps_them_stale() -> None:
     stale.send(20)
     flushed.network.remove_pod("pod-1")
     stale.network.remove_pod("pod-1", flush=False)
-    for old, new, dead_pods in zip(before, flushed.send(20, S), stale.send(20, S), strict=True):
+    for old, new, dead in zip(before, flushed.send(20, S), stale.send(20, S), strict=True):
         assert old is not None
         assert new is not None
-        assert dead_pods is not None
+        assert dead is not None
         assert (new is old) == (old.pod.name != "pod-1")
         assert new.pod.name != "pod-1"
-        assert dead_pods.pod.name == old.pod.name
+        assert dead.pod.name == old.pod.name
 
 
 def test_new_flows_go_to_ready_pods_then_to_terminating_ones_that_serve() -> None:
@@ -390,18 +390,18 @@ def test_a_restarted_pod_answers_on_the_same_way_with_another_instance() -> None
 def test_two_flows_share_a_source_and_part_again() -> None:
     lab = Lab(pods=1)
     lab.network.ingress.vip = "node-1"
-    session_count, taker = lab.send(2)
-    assert session_count is not None
+    owner, taker = lab.send(2)
+    assert owner is not None
     assert taker is not None
-    pods = session_count.pod.address
+    pods = owner.pod.address
     lab.network.share_source(client(1), client(0), S)
-    assert [source for _, source in lab.ways(2, S)] == [session_count.source] * 2
-    assert lab.network.shared_sources == {session_count.source}
-    assert lab.network.reverse(session_count.source, pods, S) == client(1), "the thief gets the replies to both"
+    assert [source for _, source in lab.ways(2, S)] == [owner.source] * 2
+    assert lab.network.shared_sources == {owner.source}
+    assert lab.network.reverse(owner.source, pods, S) == client(1), "the taker gets the replies to both"
     lab.network.part_source(client(1), client(0), 2 * S)
     mine, theirs = (source for _, source in lab.ways(2, 2 * S))
-    assert mine == session_count.source
-    assert theirs not in {session_count.source, taker.source}
+    assert mine == owner.source
+    assert theirs not in {owner.source, taker.source}
     assert lab.network.shared_sources == set()
     assert lab.network.reverse(mine, pods, 2 * S) == client(0)
 

@@ -1,4 +1,4 @@
-"""Pods that come and go while a plan runs, and plays that fail."""
+"""Pods that come and go while a plan runs, and background tasks that fail."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Lab:
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
     sources, told = Sources(), []
-    network = NetworkModel(seed=1, log=lambda _deed: None, claim=sources.claim)
+    network = NetworkModel(seed=1, log=lambda _packet: None, claim=sources.claim)
     network.ingress.add_node("node-1", "127.1.0.1")
     hosted = PodHost(1)
-    balancer = Balancer.start(network, Impairments(lambda _deed: None), sources, TransportAddress("127.0.0.1", 0))
+    balancer = Balancer.start(network, Impairments(lambda _packet: None), sources, TransportAddress("127.0.0.1", 0))
     control = ControlPlane(network, told.append, one_item_ns=10**9)
     control.start_watch(0)
     told.clear()
@@ -72,7 +72,7 @@ async def test_two_pods_of_a_lab_have_names_and_addresses_of_their_own(lab: Lab)
     assert (first.address.ip, second.address.ip) == ("127.2.0.1", "127.2.0.2")
 
 
-async def test_what_a_play_raises_is_told(lab: Lab) -> None:
+async def test_what_a_background_task_raises_is_raised(lab: Lab) -> None:
     async def fails() -> None:
         raise UserError("cannot bind")
 
@@ -81,7 +81,7 @@ async def test_what_a_play_raises_is_told(lab: Lab) -> None:
         await asyncio.wait_for(lab.runtime.failure(), 10)
 
 
-async def test_plays_end_with_the_lab(lab: Lab) -> None:
+async def test_background_tasks_end_with_the_lab(lab: Lab) -> None:
     ended = asyncio.Event()
 
     async def waits() -> None:
@@ -123,7 +123,7 @@ async def test_a_pods_socket_is_known_by_its_address_while_it_lives(lab: Lab) ->
         lab.hosted.socket_at(pod.address)
 
 
-async def test_what_is_under_way_has_arrived_when_it_is_drained(lab: Lab) -> None:
+async def test_what_is_under_way_has_arrived_when_the_lab_is_idle(lab: Lab) -> None:
     """Each of some packets is sent in a turn of its own, with turns between as long as a packet's way."""
     pod = await lab.runtime.start_pod("node-1")
     front = lab.runtime.balancer.address

@@ -1,7 +1,7 @@
 """Which silent session gets a canary, and when: a few for each silence, however many sessions it takes.
 
 A canary asks the session's target from a fresh source port. Answered, the target lives and only the old flows are dead;
-unanswered, the path or the target is (failure-modes.md). The rules:
+unanswered, the path or the target is (docs/judging.md#canaries). The rules:
 
 - Sessions whose silences began close together are silent for one reason: they are one group.
 - A group gets a canary when it has been silent for 2 s, then one each 2 s, each about another session while there is one.

@@ -541,7 +541,7 @@ class WatchMissing(Event):
 class PoolObserved(Event):
     """What the pool is: a list, or a change that the watch told.
 
-    What differs from the snapshot before happened in (since_ns, until_ns] (design, section 4).
+    What differs from the snapshot before happened in (since_ns, until_ns] (docs/judging.md#dating).
     """
 
     since_ns: int
@@ -684,7 +684,7 @@ class RulesGiven(Event):
 
 
 class Judgement(StrEnum):
-    """The class of a change or an outage (design, section 4); the first that matches wins."""
+    """The class of a change or an outage (docs/judging.md); the first that matches wins."""
 
     POD_RESTART = "pod-restart"
     EXPLAINED = "explained"
@@ -755,7 +755,7 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A fault of the catalogue (failure-modes.md), and why it is thought to be it."""
+    """A fault of the catalogue (docs/failure-modes.md), and why it is thought to be it."""
 
     name: str
     """The catalogue's name; empty for `cannot tell`."""
@@ -882,7 +882,7 @@ class Injected(Event):
     number: int
     """Of the plan's faults, from 1."""
     fault: str
-    """Its name in the plan (`failure-modes.md`), such as `node-rehash`."""
+    """Its name in the plan (docs/failure-modes.md), such as `node-rehash`."""
     text: str
     """What was done, in words, such as `node "node-4" (127.1.0.4) joins the balancer: 5 of 10 flows move to it`."""
     sessions: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Incidents: what happened to many sessions at about the same time is one incident (design, section 4).
+"""Incidents: what happened to many sessions at about the same time is one incident (docs/judging.md).
 
 Members are changes, outages, loss bursts and replies that arrived elsewhere. They join when their [sent P, sent Q] brackets
 lie within a second of each other. An incident closes after the loss threshold plus a second of quiet, when every member is

@@ -1,4 +1,4 @@
-"""An incident while it happens: its members, how long it lasts, and its figures once it is reported (design, section 4)."""
+"""An incident while it happens: its members, how long it lasts, and its figures once it is reported (docs/judging.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The backend pool: what it is at a moment, and how two moments differ.
 
 The pool is the set of (pod, address, ready, serving, terminating) over the Service's EndpointSlices of one port and
-address family, with the Service's spec. Node events, repacked slices and hints do not change it (design, section 4).
+address family, with the Service's spec. Node events, repacked slices and hints do not change it (docs/judging.md#the-pool).
 """
 
 from __future__ import annotations
@@ -91,30 +91,6 @@ class EndpointChange:
     def pod(self) -> str:
         """The endpoint's pod; empty where there is none."""
         return self.endpoint.pod if self.endpoint is not None else ""
-
-    @property
-    def text(self) -> str:
-        """In words."""
-        if self.endpoint is None:
-            return f"the Service's {self.field} changed {self.old} -> {self.new}"
-        label, endpoint = self.endpoint.label, self.endpoint
-        match self.action:
-            case EndpointAction.LEFT:
-                return f"{label} left the pool"
-            case EndpointAction.JOINED:
-                return f"{label} joined the pool" + ("" if endpoint.ready else ", not ready")
-            case EndpointAction.TERMINATING:
-                return f"{label} is terminating" + (", still serving" if endpoint.serving else "")
-            case EndpointAction.READY:
-                return f"{label} became ready"
-            case EndpointAction.NOT_READY:
-                return f"{label} became not ready"
-            case EndpointAction.SERVES:
-                return f"{label} serves"
-            case EndpointAction.STOPPED_SERVING:
-                return f"{label} no longer serves"
-            case _:  # NOT_TERMINATING
-                return f"{label} is no longer terminating"
 
 
 def differences(before: PoolSnapshot, after: PoolSnapshot) -> tuple[EndpointChange, ...]:

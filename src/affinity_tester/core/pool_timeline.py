@@ -1,7 +1,7 @@
 """What is known of the pool over a run: its changes, when each may have happened, and where nothing is known.
 
 When a change happened is an interval: after the newest list that does not show it was asked for, and before anything that
-shows it was heard. So a change is surely within some reach, or perhaps, or not (design, section 4).
+shows it was heard. So a change is surely within some reach, or perhaps, or not (docs/judging.md#dating).
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ class PoolChange:
     from_ns: int
     to_ns: int
     changes: tuple[EndpointChange, ...]
-
-    @property
-    def what(self) -> tuple[str, ...]:
-        """In words."""
-        return tuple(change.text for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""The load balancer's sockets: it moves datagrams between clients and pods the way `NetworkPath` and `Mangler` say.
+"""The load balancer's sockets: it moves datagrams between clients and pods as `NetworkModel` and `Impairments` say.
 
-    client  <->  front socket  | Mangler, path |  source socket (node ip, port)  <->  pod
+    client  <->  front socket  | impairments, network |  source socket (node ip, port)  <->  pod
 
 Each flow has a source socket of its own on its node's address, so a pod sees there what it would see behind a node's
 masquerade. All of 127.0.0.0/8 can be bound on Linux, and no root is needed.
@@ -45,16 +45,16 @@ RECEIVE_BUFFER = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Diversion:
-    """Some replies of one client go to another."""
+    """Where some of one client's replies are delivered in place of the client."""
 
     to: TransportAddress
     share: float
-    """Of the replies (0 to 1)."""
+    """The share of the replies (0 to 1)."""
     rng: random.Random
 
 
 class Sources:
-    """The bound source sockets; `claim` is the path's way to a free port."""
+    """The bound source sockets; the network claims its addresses here."""
 
     def __init__(self) -> None:
         """Begin with no socket."""
@@ -72,18 +72,18 @@ class Sources:
         return True
 
     def __getitem__(self, source: TransportAddress) -> socket.socket:
-        """The socket of a claimed address."""
+        """Return the socket of a claimed address."""
         return self._sockets[source]
 
     def release(self, keep: frozenset[TransportAddress]) -> tuple[socket.socket, ...]:
-        """Let go of all sockets but those of these addresses; the caller closes what it gets."""
+        """Give up all sockets but those of these addresses, and return them for the caller to close."""
         gone = tuple(sock for source, sock in self._sockets.items() if source not in keep)
         self._sockets = {source: sock for source, sock in self._sockets.items() if source in keep}
         return gone
 
 
 def _no_pod_socket(address: TransportAddress) -> socket.socket:
-    """Where no pod is known by its socket, nothing can leave from there."""
+    """Find no pod's socket: nothing can leave from a pod then."""
     raise LookupError(address)
 
 
@@ -100,7 +100,7 @@ class Balancer:
     ) -> None:
         """Serve on this bound, non-blocking socket from now on; needs a running selector event loop.
 
-        `pod_socket` is the socket of the pod at an address, for what leaves from there.
+        `pod_socket` returns the socket of the pod at an address, for what leaves from there.
         """
         self.network = network
         self.impairments = impairments
@@ -119,7 +119,7 @@ class Balancer:
         """Clients whose replies wait for `flood`."""
         self._held: list[tuple[bytes, TransportAddress]] = []
         self._owners: dict[bytes, TransportAddress] = {}
-        """Whose a packet is, by what stands in each probe and its reply (the session token): two may share a source."""
+        """The client of each session token, which stands in each probe and its reply: two flows may share a source."""
         self._other = _other_socket(front)
         self._closed = False
         self._front = front
@@ -139,7 +139,7 @@ class Balancer:
         front: TransportAddress,
         pod_socket: Callable[[TransportAddress], socket.socket] = _no_pod_socket,
     ) -> Self:
-        """Listen at `front` (port 0: any). `sources` is where the path claims its addresses. Raises `OSError`."""
+        """Listen at `front` (port 0: any). `sources` is where the network claims its addresses. Raises `OSError`."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             sock.bind(front)
@@ -151,12 +151,12 @@ class Balancer:
 
     @property
     def address(self) -> TransportAddress:
-        """Where clients send to."""
+        """Return the address to which clients send."""
         return TransportAddress(*self._front.getsockname())
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a probe waits at the front socket to be read."""
+        """True if a probe waits at the front socket to be read."""
         try:
             self._front.recv(1, socket.MSG_PEEK)
         except OSError:
@@ -206,13 +206,15 @@ class Balancer:
             if client is None:
                 self.unclaimed += 1
                 continue
+
+            # The model knows addresses alone; the token tells whose reply it is where two flows share one.
             owner = self._owners.get(data[_TOKEN], client)
             if source in self.network.shared_sources and owner != client:
                 self._log(Dropped(owner, now_ns, Direction.DOWN, "snat-collision"))
                 self._send(self._front, data, client)
                 continue
-            if owner != client:
-                client = owner  # it was on its way when the two flows parted
+            client = owner  # where they differ, it was on its way when the two flows parted
+
             for delay_ns in self.impairments.delays(Direction.DOWN, client, now_ns, len(data)):
                 self._after(delay_ns, partial(self._reply, data, client, source, sender))
 
@@ -233,21 +235,22 @@ class Balancer:
             self._send(self._front, data, client)
 
     def flood(self, count: int) -> None:
-        """Send `count` datagrams of no meaning to each client whose replies are held, and the held replies behind them.
+        """Send `count` meaningless datagrams to each client whose replies are held, and the held replies behind them.
 
-        The client has no turn in between, so what its receive buffers cannot hold is dropped by the kernel, and counted.
-        Replies are held on until `release`, so that no other one meets a full buffer.
+        The client has no turn in between, so the kernel drops and counts what its receive buffers cannot hold. Replies
+        stay held until `release`, so that no other one meets a full buffer.
         """
         for client in self.holding:
             for _ in range(count):
                 self._send(self._front, bytes(FLOOD_SIZE), client)
+
         for data, client in self._held:
             self._log(Dropped(client, clock.now_ns(), Direction.DOWN, "full-buffer"))
             self._send(self._front, data, client)
         self._held.clear()
 
     def release(self) -> None:
-        """Hold no replies any more, and send those that are held."""
+        """Send the held replies, and hold none any more."""
         self.holding.clear()
         for data, client in self._held:
             self._send(self._front, data, client)
@@ -275,7 +278,7 @@ class Balancer:
 
 
 def _other_socket(front: socket.socket) -> socket.socket:
-    """A socket at the same IP address as the front, and another port."""
+    """Return a socket at the front's IP address, and another port."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     sock.bind((front.getsockname()[0], 0))
     return sock
@@ -294,7 +297,7 @@ def _bound_socket(address: TransportAddress) -> socket.socket | None:
 
 
 def _received(sock: socket.socket) -> list[tuple[bytes, TransportAddress]]:
-    """What is in the socket's queue, up to a batch."""
+    """Return what is in the socket's queue, up to a batch."""
     batch: list[tuple[bytes, TransportAddress]] = []
     try:
         while len(batch) < MAX_BATCH:

@@ -1,4 +1,4 @@
-"""Hold what the diagnosis named against what was injected: each fault first and `likely`, and nothing else `likely`."""
+"""Check what the diagnosis named against what was injected: each fault first and `likely`, and nothing else `likely`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident
-from affinity_tester.lab.fault import Injection
+from affinity_tester.lab.injection import Injection
 from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.settings import NS_PER_S
 
@@ -22,38 +22,38 @@ class NamedFault:
     """Its place in the plan, from 1."""
     fault: str
     control: bool
-    """It is no fault, and nothing needs to be named."""
-    wanted: frozenset[str]
+    """True for ordinary life: nothing needs to be named."""
+    correct: frozenset[str]
     """The names that are right: its own, and those that the plan declares to look alike."""
     first: tuple[Diagnosis, ...]
     """The first diagnosis of each incident at its time, then that of the run."""
 
     @property
     def right(self) -> Diagnosis | None:
-        """The first `likely` one with a right name; None without one."""
-        return next((each for each in self.first if _is_likely(each) and each.name in self.wanted), None)
+        """Return the first `likely` diagnosis with a right name; None without one."""
+        return next((each for each in self.first if _is_likely(each) and each.name in self.correct), None)
 
     @property
     def words(self) -> str:
-        """What was named, for people; each name once."""
+        """Return what was named, for people; each name once."""
         said = dict.fromkeys(f"{each.certainty.value} {each.name}".strip() for each in self.first)
         return ", ".join(said) or "nothing"
 
     @property
     def problem(self) -> str:
-        """What is wrong; empty where nothing is."""
+        """Return what is wrong; empty where nothing is."""
         if self.control or self.right is not None:
             return ""
-        return f"it was named {self.words}, not likely {' or '.join(sorted(self.wanted))}"
+        return f"it was named {self.words}, not likely {' or '.join(sorted(self.correct))}"
 
 
 def name_faults(record: LabRecord, alike: frozenset[str]) -> tuple[NamedFault, ...]:
-    """What each injected fault was named; `alike` are the names that the plan declares to be as right as a fault's own."""
+    """Return what each injected fault was named; `alike` are names that the plan declares to be as right as a fault's own."""
     return tuple(_name_fault(record, injection, alike) for _, injection in sorted(record.injections.items()))
 
 
 def unexpected(record: LabRecord, alike: frozenset[str]) -> tuple[str, ...]:
-    """What is `likely` anywhere in the run, and right for none of the plan's faults: the name, and the first evidence."""
+    """Return what is `likely` anywhere in the run and right for no fault of the plan: each name, and its first evidence."""
     right = alike.union(*({fault.diagnosis_name} | fault.also_correct for fault in record.planned))
     told = [diagnosis for incident in record.incidents for diagnosis in incident.diagnoses] + record.run_diagnoses
     wrong = {each.name: each for each in told if _is_likely(each) and each.name not in right}
@@ -79,7 +79,7 @@ def _first_of_incidents(incidents: list[Incident], injection: Injection) -> Iter
 
 
 def _first_of_run(record: LabRecord, name: str) -> Iterator[Diagnosis]:
-    """A run may have several facts, one beside the other: of a fault's own name, else the first."""
+    """Yield one of the run's diagnoses, which stand beside each other: that of the fault's own name, else the first."""
     own = [each for each in record.run_diagnoses if each.name == name]
     yield from (own or record.run_diagnoses)[:1]
 

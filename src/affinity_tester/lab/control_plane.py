@@ -1,18 +1,18 @@
-"""What the cluster's API server tells of the lab, and when: the same events that the cluster watch makes.
+"""A model of the API server: what a client's watch and lists tell of the lab's pool, and when.
 
-The truth is the path. `look` writes it into the server's store, where each state of the pool has a version; the client
-learns of it on two ways, as from a real API server:
+The truth is the network. `publish` stores it, where each state of the pool has a version; the client learns of it in two
+ways, as from a real API server, and gets the events that the cluster watch makes:
 
-- the watch, in order, `watch_ns` after it was written;
+- the watch, in order, `watch_ns` after a change was stored;
 - lists, asked for at one time and heard at another: whole ones (`CONFIRM_NS`), which show the pool, and lists of one item
   (each half settle time), which show the version alone.
 
-What the client can know of when a change happened is counted from that, never from the truth: after the newest list was
-asked for that does not show it, and before the first list that shows it, or the watch's news, was heard (design, section 4).
+When a change happened is counted from what the client can know, never from the truth: after the newest list was asked for
+that does not show it, and before the first list that shows it, or the watch event, was heard (docs/judging.md).
 
 A server that stalls answers nothing for a time: what was under way arrives at the end of it, and what is asked for
 meanwhile is looked up then. One that is gone breaks the watch; it comes back restarted, with no memory of what it could
-prove, so that a new list shows only what the pool is by then.
+prove, so a new list shows only what the pool is by then.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class _Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class _News:
-    """What the watch is about to tell."""
+class _WatchEvent:
+    """What the watch tells soon."""
 
     due_ns: int
     events: tuple[Callable[[int], Event], ...]
-    """Each of the time when it is heard."""
+    """Each is made for the time when it is heard."""
     stored: _Stored | None
-    """The pool, where that changed."""
+    """The pool, if it changed."""
 
 
 @dataclass(slots=True)
 class _Listing:
-    """Lists of one kind: at most one is under way."""
+    """Lists of one kind, at most one of which is under way."""
 
     every_ns: int
     whole: bool
@@ -72,11 +72,11 @@ class _Listing:
     """When the one under way was asked for; None: none is."""
     due_ns: int = 0
     shows: _Stored | None = None
-    """What it shows; None: the server has not looked yet."""
+    """What it shows; None: the server has not looked it up yet."""
 
 
 class ControlPlane:
-    """The API server, and what a client's watches and lists hear from it. `advance` lets time pass."""
+    """The API server, and what a client's watch and lists hear from it. `advance` lets time pass."""
 
     def __init__(
         self,
@@ -87,10 +87,9 @@ class ControlPlane:
         watch_ns: int = 0,
         changed: Callable[[int], None] = lambda _at_ns: None,
     ) -> None:
-        """Nothing is told before `begin`.
+        """Tell nothing before `start_watch`.
 
-        A list of one item is asked for `one_item_ns` after the one before; `changed` is told the truth: when the pool
-        changed.
+        A list of one item is asked for `one_item_ns` after the one before; `changed` is told when the pool truly changed.
         """
         self._network = network
         self._emit = emit
@@ -99,7 +98,7 @@ class ControlPlane:
         self._stored: _Stored | None = None
         self._nodes: tuple[tuple[str, str], ...] = ()
         self._happened: list[ClusterEvent] = []
-        self._news: deque[_News] = deque()
+        self._watch_queue: deque[_WatchEvent] = deque()
         self._lists = (_Listing(one_item_ns, whole=False), _Listing(CONFIRM_NS, whole=True))
         self._known: _Stored | None = None
         """What the client knows."""
@@ -113,11 +112,11 @@ class ControlPlane:
     # --- the cluster's side ------------------------------------------------------------------------------------------
 
     def add_cluster_event(self, event: ClusterEvent) -> None:
-        """Something happened in the cluster; the next look writes it down, and it is told when the watch hears of it."""
+        """Note what happened in the cluster: the next `publish` stores it, and it is told when the watch hears of it."""
         self._happened.append(event)
 
     def start_watch(self, now_ns: int) -> None:
-        """The client's first lists: what there is."""
+        """Answer the client's first lists: what there is."""
         self._nodes = self._node_addresses()
         self._emit(NodeAddresses(now_ns, self._nodes))
         self._stored = self._known = _Stored(1, self._network.pool())
@@ -127,15 +126,16 @@ class ControlPlane:
         self._emit(PoolObserved(now_ns, now_ns, now_ns, self._known.pool, asked_ns=now_ns))
 
     def publish(self, now_ns: int) -> None:
-        """Write down what is new, and let the client hear of it if the watch is that fast."""
-        self.write(now_ns)
+        """Store what is new, and let the client hear of it if the watch is that fast."""
+        self.store(now_ns)
         self.advance(now_ns)
 
-    def write(self, now_ns: int) -> None:
-        """Write down what is new; the client hears of it as soon as time passes for it. Nothing is news before `begin`."""
+    def store(self, now_ns: int) -> None:
+        """Store what is new; the client hears of it as soon as time passes. Nothing is new before `start_watch`."""
         happened, self._happened = self._happened, []
         if self._stored is None:
             return
+
         pool = self._network.pool()
         stored = None
         if pool != self._stored.pool:
@@ -149,7 +149,7 @@ class ControlPlane:
             self._nodes = nodes
             events.append(lambda at_ns: NodeAddresses(at_ns, nodes))
         if events or stored is not None:
-            self._news.append(_News(now_ns + self._watch_ns, tuple(events), stored))
+            self._watch_queue.append(_WatchEvent(now_ns + self._watch_ns, tuple(events), stored))
 
     def stall(self, now_ns: int, for_ns: int) -> None:
         """Answer nothing, and let the watch tell nothing, for a time."""
@@ -157,16 +157,16 @@ class ControlPlane:
         self._stalled_until_ns = now_ns + for_ns
 
     def disconnect(self, now_ns: int) -> None:
-        """The API server is gone: the watch breaks, and what was under way is lost."""
+        """Take the API server away: the watch breaks, and what was under way is lost."""
         self.publish(now_ns)
         self._gone = True
-        self._news.clear()
+        self._watch_queue.clear()
         for listing in self._lists:
             listing.asked_ns = None
         self._emit(PoolUnobserved(now_ns, self._listed_ns, "the API server does not answer"))
 
     def reconnect(self, now_ns: int) -> None:
-        """The API server is back, restarted: the watch begins anew with a whole list, which may miss what came and went."""
+        """Restart the API server: the watch begins anew with a whole list, which may miss what came and went."""
         self.publish(now_ns)
         self._gone = False
         assert self._stored is not None, "it was there before"
@@ -183,13 +183,14 @@ class ControlPlane:
     # --- the client's side -------------------------------------------------------------------------------------------
 
     def advance(self, now_ns: int) -> None:
-        """Time passed: tell what was heard by now, and ask for the lists that are due."""
+        """Let time pass: tell what was heard by now, and ask for the lists that are due."""
         if self._stored is None or self._gone:
             return
         answers = now_ns >= self._stalled_until_ns
         if answers:
-            while self._news and self._news[0].due_ns <= now_ns:
-                self._hear(self._news.popleft(), now_ns)
+            while self._watch_queue and self._watch_queue[0].due_ns <= now_ns:
+                self._deliver(self._watch_queue.popleft(), now_ns)
+
         for listing in self._lists:
             if answers and listing.asked_ns is not None:
                 if listing.shows is None:  # asked for in a stall: it is looked up when that is over
@@ -201,11 +202,11 @@ class ControlPlane:
                 listing.shows = self._stored if answers else None
                 listing.due_ns = now_ns + ANSWER_NS
 
-    def _hear(self, news: _News, now_ns: int) -> None:
-        for event in news.events:
+    def _deliver(self, told: _WatchEvent, now_ns: int) -> None:
+        for event in told.events:
             self._emit(event(now_ns))
-        if news.stored is not None:
-            self._learn(news.stored, now_ns, None)
+        if told.stored is not None:
+            self._observe(told.stored, now_ns, None)
 
     def _answer(self, listing: _Listing, now_ns: int) -> None:
         asked_ns, shown = listing.asked_ns, listing.shows
@@ -214,16 +215,17 @@ class ControlPlane:
         assert self._known is not None, "the client has begun"
         listing.asked_ns = listing.shows = None
         listing.next_ns = now_ns + listing.every_ns
+
         if not listing.whole:
             self._emit(ApiServerAnswered(now_ns, asked_ns))
         if shown.version > self._known.version and listing.whole:
-            self._learn(shown, now_ns, asked_ns)
+            self._observe(shown, now_ns, asked_ns)
         elif shown.version == self._known.version and listing.whole:
             self._emit(PoolConfirmed(now_ns, asked_ns))
         self._ahead.append((shown.version, asked_ns))
         self._count_lists()
 
-    def _learn(self, shown: _Stored, now_ns: int, asked_ns: int | None) -> None:
+    def _observe(self, shown: _Stored, now_ns: int, asked_ns: int | None) -> None:
         assert self._known is not None, "the client has begun"
         if shown.version <= self._known.version:
             return  # a list showed it before the watch told it
@@ -233,7 +235,7 @@ class ControlPlane:
         self._count_lists()
 
     def _count_lists(self) -> None:
-        """What comes next happened after all lists were asked for that show no more than is known."""
+        """Note that what comes next happened after all lists were asked for that show no more than is known."""
         assert self._known is not None, "the client has begun"
         for version, asked_ns in list(self._ahead):
             if version <= self._known.version:

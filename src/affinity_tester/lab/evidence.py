@@ -1,4 +1,4 @@
-"""What a fault's sessions saw of it: in words, and whether it did and showed anything at all."""
+"""What a fault's sessions saw of it: in words, and whether it had any effect at all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import LOST, Injection, Judged, Observable, Symptom, counted
+from affinity_tester.lab.fault import counted
+from affinity_tester.lab.injection import LOST, Injection, Judged, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
 from affinity_tester.settings import NS_PER_S
 
 LAG_NS = NS_PER_S
-"""How far from its cause an effect may be timed: a busy machine holds packets in queues that long at worst."""
+"""How far from its cause an effect may be timed: a busy machine holds packets in queues for that long at worst."""
 
 LOSS_NS = 2 * NS_PER_S
 """The client's loss threshold."""
@@ -37,10 +38,10 @@ ALERTS: Mapping[type[SessionEvent], Symptom] = {
     DuplicateDiffers: Symptom.DUPLICATE_DIFFERS,
     ClientFault: Symptom.CLIENT_FAULT,
 }
-"""Events that stand for themselves: each is wanted by a fault of its session, or it is a false alarm."""
+"""Events that stand for themselves: a fault of the session expects each, or it is a false alarm."""
 
 STRAYS: frozenset[Observable] = frozenset({Symptom.WRONG_SOURCE, Symptom.CROSS_DELIVERED})
-"""Replies that arrived elsewhere than they should have."""
+"""Replies that arrive elsewhere than they should."""
 
 _WAYS = (Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD)
 
@@ -50,11 +51,11 @@ PACKET_CAUSES: Mapping[Symptom, Callable[[PacketEvent], bool]] = {
     Symptom.DUPLICATES: lambda packet: isinstance(packet, Duplicated),
     Symptom.REORDERING: lambda packet: isinstance(packet, Delayed),
 }
-"""The deeds that make a sign. Chance has a part in them, so a session of the fault may be spared, but not all of them."""
+"""The packet events that cause a symptom. Chance may spare a session of the fault, but not all of them."""
 
 
 def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
-    """Whether a fault touched any session at all, and did what is left to chance at least once."""
+    """Yield what is missing of a fault: it must hit a session, and do what is left to chance at least once."""
     sessions = list(_affected_sessions(record, injection))
     if injection.unobservable:
         return
@@ -70,18 +71,18 @@ def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
         for packet in record.packets.get(session.flow, ())
         if is_active_at(injection, packet.at_ns)
     ]
-    wanted = {symptom for effect in injection.effects for symptom in effect.must}
+    expected = {symptom for effect in injection.effects for symptom in effect.must}
     for symptom, causes in PACKET_CAUSES.items():
-        if symptom in wanted and not any(map(causes, packets)):
+        if symptom in expected and not any(map(causes, packets)):
             yield f"the lab did nothing that makes {symptom.value}: too short a time, or chance (try another seed)"
-    if Symptom.REORDERING in wanted and not any(
+    if Symptom.REORDERING in expected and not any(
         session.summary and session.summary.total.reordered for session in sessions
     ):
         yield "no session counted a reordered reply"
 
 
 def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
-    """What is to be seen by at least one session, and was by none."""
+    """Yield what at least one session must see, and none did."""
     told: set[Kind | Symptom] = set()
     for session in record.sessions.values():
         told |= {kind for change in session.changes.values() if overlaps(change, injection) for kind in change.kinds}
@@ -96,8 +97,8 @@ def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
 
 
 def describe(record: LabRecord, injection: Injection) -> str:
-    """What the fault's sessions saw of it, in words."""
-    wanted = (
+    """Return what the fault's sessions saw of it, in words."""
+    expected = (
         {what for effect in injection.effects for what in effect.allowed} | injection.must_somewhere | injection.may
     )
     seen: Counter[str] = Counter()
@@ -106,29 +107,29 @@ def describe(record: LabRecord, injection: Injection) -> str:
         mine: Counter[str] = Counter()
         changes = [change for change in session.changes.values() if overlaps(change, injection)]
         kinds = {kind for change in changes for kind in change.kinds}
-        mine.update(kind.value for kind in Kind if kind in kinds & wanted)
-        if session.summary is not None and wanted & LOST:
+        mine.update(kind.value for kind in Kind if kind in kinds & expected)
+        if session.summary is not None and expected & LOST:
             losses = session.summary.losses
             mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
-        if session.summary is not None and wanted & {Symptom.DUPLICATES, Symptom.REORDERING}:
+        if session.summary is not None and expected & {Symptom.DUPLICATES, Symptom.REORDERING}:
             total = session.summary.total
             mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
         mine.update(
             ALERTS[type(event)].value
             for event in session.alerts
-            if ALERTS.get(type(event)) in wanted and is_active_at(injection, cause_ns(event))
+            if ALERTS.get(type(event)) in expected and is_active_at(injection, cause_ns(event))
         )
         given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
         mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
         mine.update(
             f"outage judged {Judged(outage.judgement, outage.avoidable)}"
             for outage in session.outages_judged.values()
-            if Symptom.OUTAGE in wanted and is_active(injection, outage.since_ns, outage.at_ns)
+            if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, outage.at_ns)
         )
         mine.update(
             f"{stray.stray.value} judged {stray.judgement.value}"
             for stray in session.strays_judged.values()
-            if wanted & STRAYS and is_active_at(injection, stray.heard_ns)
+            if expected & STRAYS and is_active_at(injection, stray.heard_ns)
         )
         noticed += mine.total() > 0
         seen.update(mine)
@@ -143,21 +144,21 @@ def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[Sess
 
 
 def cause_ns(event: SessionEvent) -> int:
-    """About when what this tells happened: drops are counted when the losses that they made are."""
+    """Return about when the cause of an alert was: drops are counted when the losses that they made are."""
     drops = isinstance(event, ClientFault) and event.fault is ClientFaultKind.SOCKET_DROPS
     return event.at_ns - LOSS_NS if drops else event.at_ns
 
 
 def is_active_at(injection: Injection, at_ns: int) -> bool:
-    """Whether something happened while the fault's cause lasted, as far as a busy machine keeps time."""
+    """True if the fault's cause lasted at this time, as far as a busy machine keeps time."""
     return injection.at_ns - LAG_NS <= at_ns <= injection.until_ns + LAG_NS
 
 
 def is_active(injection: Injection, from_ns: int, to_ns: int) -> bool:
-    """Whether the fault's cause lasted at some time from then to then."""
+    """True if the fault's cause lasted at some time between these."""
     return injection.at_ns - LAG_NS <= to_ns and from_ns <= injection.until_ns + LAG_NS
 
 
 def overlaps(change: Change, injection: Injection) -> bool:
-    """Whether P was sent before the fault's cause ended (or a busy machine let it end), and Q's reply came after it began."""
+    """True if P was sent before the fault's cause ended (late, on a busy machine), and Q's reply came after it began."""
     return change.before.sent_ns <= injection.until_ns + LAG_NS and injection.at_ns <= change.seen_ns

@@ -1,7 +1,7 @@
-"""What a fault is: its parameters, what it acts on, and what the client must see of it.
+"""What a fault is: its parameters, and what it acts on.
 
-A plan's fault (`Fault`) acts on the running lab through a `FaultContext` and returns an `Injection`: what it did, and for
-each flow the `Effect` that the client must, or may, notice.
+A plan's fault (`Fault`) acts on the running lab through a `FaultContext` and returns an `Injection`: what it did, and what
+the client must see of it.
 """
 
 from __future__ import annotations
@@ -9,130 +9,26 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from collections.abc import Set as AbstractSet
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, Judgement
-from affinity_tester.core.identity import Kind
 from affinity_tester.lab.impairment import Impairments
+from affinity_tester.lab.injection import Effect, Injection, Observable
 from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.parameter import Parameters, time_parameter
 from affinity_tester.lab.runtime import LabRuntime
 
-FOREVER_NS = 1 << 62
-"""The end of what does not end before the run does."""
-
-OUTAGE_NS = 7_000_000_000
-"""A silence that is longer is surely told: it is at 5 to 7 s (design, section 4.2)."""
-
-
-class Symptom(StrEnum):
-    """What a client can notice besides changes of a `Kind`."""
-
-    LOSS_UP = "loss_up"
-    LOSS_DOWN = "loss_down"
-    LOSS_UNTOLD = "loss_untold"
-    """Losses of which no count can tell the direction: the session was not answered again, or not at the same address."""
-    DUPLICATES = "duplicates"
-    REORDERING = "reordering"
-    OUTAGE = "outage"
-    WRONG_SOURCE = "wrong_source"
-    CROSS_DELIVERED = "cross_delivered"
-    NETWORK_ERROR = "network_error"
-    DUPLICATE_DIFFERS = "duplicate_differs"
-    CLIENT_FAULT = "client_fault"
-
-
-Observable = Kind | Symptom
-"""What a session can be seen to notice."""
-
-
-class Judged(NamedTuple):
-    """A judgement, and whether an explained change was avoidable (None: not asked)."""
-
-    judgement: Judgement
-    avoidable: bool | None = None
-
-    def __str__(self) -> str:
-        grade = {None: "", True: " (avoidable)", False: " (unavoidable)"}[self.avoidable]
-        return self.judgement.value + grade
-
-
-VIOLATION = Judged(Judgement.VIOLATION)
-AVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=True)
-UNAVOIDABLE = Judged(Judgement.EXPLAINED, avoidable=False)
-EXPLAINED = Judged(Judgement.EXPLAINED)
-
-EXCUSED = frozenset({Judgement.EXPLAINED})
-"""How an outage is judged that a change of the pool explains."""
-
-BROKEN = frozenset({Judgement.VIOLATION})
-"""What a break of the network is judged that no change of the pool explains."""
-
-MOVED: frozenset[Observable] = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE})
-"""All that can change when a flow takes another way."""
-LOST: frozenset[Observable] = frozenset({Symptom.LOSS_UP, Symptom.LOSS_DOWN, Symptom.LOSS_UNTOLD})
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What a fault means for one flow."""
-
-    flow: TransportAddress
-    must: frozenset[Observable]
-    """Each of these is to be seen."""
-    may: frozenset[Observable] = frozenset()
-    """These may be seen as well; nothing else may."""
-    changes_judged: Judged | None = None
-    """What its changes are judged; None: any way."""
-    outages_judged: frozenset[Judgement] = frozenset()
-    """What its outages are judged in the end, one of these; empty: any way."""
-    strays_judged: frozenset[Judgement] = frozenset()
-    """What the replies are judged that reach it from elsewhere or for another, one of these; empty: any way."""
-
-    @property
-    def allowed(self) -> frozenset[Observable]:
-        """Everything that may be seen."""
-        return self.must | self.may
-
-
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """What an injected fault did."""
-
-    number: int
-    """The place of its fault in the plan, from 1."""
-    at_ns: int
-    text: str
-    """In words."""
-    until_ns: int
-    """When its cause ends; the time of injection for what is done at once."""
-    effects: tuple[Effect, ...] = ()
-    """On the flows that are known when it is done."""
-    must_somewhere: frozenset[Observable] = frozenset()
-    """Each of these is to be seen by at least one session, whichever it hits."""
-    may: frozenset[Observable] = frozenset()
-    """These may be seen by any session."""
-    changes_judged: Judged | None = None
-    """What the changes of those are judged; None: any way."""
-    outages_judged: frozenset[Judgement] = frozenset()
-    """What the outages of those are judged in the end, one of these; empty: any way."""
-    blackout_ns: int = 0
-    """So long all sessions and canaries are unanswered, from its injection on; 0: not all are."""
-    unobservable: bool = False
-    """No session sees anything of it."""
-
 
 class Family(StrEnum):
-    """Faults of one family are spread over different flows as long as there are any, so that effects stay apart."""
+    """A family of faults, which are spread over different flows as long as there are any, so that effects stay apart."""
 
-    ROUTING = "way"
+    ROUTING = "routing"
     PACKETS = "packets"
 
 
@@ -230,7 +126,7 @@ class FaultContext:
     ) -> None:
         """Let the watch tell of something in the cluster, after the fault itself."""
         if self._runtime is not None:
-            event = ClusterEvent(self.now_ns(), subject, name, action, node=node, fields=fields)
+            event = ClusterEvent(self.at_ns, subject, name, action, node=node, fields=fields)
             self._runtime.control.add_cluster_event(event)
 
     # --- the choice of flows -----------------------------------------------------------------------------------------
@@ -268,21 +164,6 @@ class FaultContext:
     def mark_used(self, flows: Iterable[TransportAddress], family: Family) -> None:
         """Remember that a fault of this family hits these flows."""
         self._used[family].update(flows)
-
-
-def effects_on(
-    flows: Iterable[TransportAddress],
-    must: AbstractSet[Observable],
-    may: AbstractSet[Observable] = frozenset(),
-    changes_judged: Judged | None = None,
-    *,
-    outages_judged: frozenset[Judgement] = frozenset(),
-    strays_judged: frozenset[Judgement] = frozenset(),
-) -> tuple[Effect, ...]:
-    """Return the same effect for each of these flows."""
-    return tuple(
-        Effect(flow, frozenset(must), frozenset(may), changes_judged, outages_judged, strays_judged) for flow in flows
-    )
 
 
 def counted(count: int, noun: str) -> str:

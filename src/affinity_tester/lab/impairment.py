@@ -1,4 +1,4 @@
-"""What happens to single packets on their way: loss, duplication and delay, as rules that faults add at run time."""
+"""Impairments of single packets, as netem has them: loss, duplication and delay, which faults add at run time."""
 
 from __future__ import annotations
 
@@ -11,57 +11,58 @@ from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicat
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
 
 _DOUBT_NS = 60_000_000
-"""How much later than it should a held packet may come: shorter than most sessions' interval, so that few have a gap."""
+"""How late a held packet may come on a busy machine: shorter than most sessions' interval, so that few have a gap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impairment:
-    """For some time, packets of these flows in this direction are dropped, duplicated or delayed, each by chance."""
+    """Drop, duplicate or delay packets of some flows in one direction for some time, each by chance."""
 
     direction: Direction
     flows: frozenset[TransportAddress] | None
     """None: all."""
     until_ns: int
     rng: random.Random
-    """The rule's own: the chances of one fault do not depend on another's."""
+    """Its own, so that the chances of one fault do not depend on another's."""
     drop: float = 0.0
     """Chance (0 to 1) that a packet is dropped."""
     duplicate: float = 0.0
-    """Chance that a packet which is not dropped is delivered twice."""
+    """Chance that a packet that is not dropped is delivered twice."""
     delay: float = 0.0
-    """Chance that a copy which is not dropped is held back for `delay_ns`, so that later ones overtake it."""
+    """Chance that a copy is held back for `delay_ns`, so that later ones overtake it."""
     delay_ns: int = 0
     larger_than: int = -1
-    """Only datagrams with more bytes of payload than this."""
+    """Only datagrams with more bytes of payload than this are impaired."""
     first_only: bool = False
-    """Only the first packet of each flow."""
+    """Only the first packet of each flow is impaired."""
     hold: bool = False
-    """What is not dropped waits until the rule's time is over. What waits longer than the client does counts as dropped."""
+    """What is not dropped waits until `until_ns`. What waits longer than the client does counts as dropped."""
     reason: str = "fault"
-    """What drops are counted by."""
+    """The reason that the packet log gives for a drop."""
 
 
 class Impairments:
-    """The rules in force, in the order in which they were added; each works on what the one before left over."""
+    """The impairments in force, in the order in which they were added; each works on what the one before left over."""
 
     def __init__(self, log: Callable[[PacketEvent], None]) -> None:
-        """Begin with no rule."""
+        """Begin with none. `log` gets what is done to packets."""
         self._active: list[Impairment] = []
         self.log = log
-        """Where deeds are written down."""
-        self._met: set[TransportAddress] = set()
+        self._seen: set[TransportAddress] = set()
+        """Flows whose first packet has passed."""
 
     def add(self, impairment: Impairment) -> None:
-        """Put a rule into force until its time is over."""
+        """Put an impairment into force until its time is over."""
         self._active.append(impairment)
 
     def delays(self, direction: Direction, flow: TransportAddress, now_ns: int, size: int = 0) -> tuple[int, ...]:
-        """The delays, in nanoseconds, of the copies to deliver of this packet: `(0,)` untouched, `()` dropped."""
-        first = direction is Direction.UP and flow not in self._met
+        """Return the delay of each copy to deliver of this packet, in ns: `(0,)` unimpaired, `()` dropped."""
+        first = direction is Direction.UP and flow not in self._seen
         if first:
-            self._met.add(flow)
+            self._seen.add(flow)
         if not self._active:
             return (0,)
+
         self._active = [impairment for impairment in self._active if now_ns < impairment.until_ns]
         delays = [0]
         for impairment in self._active:
@@ -83,9 +84,12 @@ class Impairments:
             return []
         if impairment.hold:
             return self._hold(impairment, flow, now_ns, delays)
+
         if impairment.rng.random() < impairment.duplicate:
             self.log(Duplicated(flow, now_ns, impairment.direction))
             delays = [*delays, delays[-1]]
+
+        # Each copy is delayed by a chance of its own.
         for index, delay_ns in enumerate(delays):
             if impairment.rng.random() < impairment.delay:
                 self.log(Delayed(flow, now_ns, impairment.direction, impairment.delay_ns))

@@ -1,6 +1,7 @@
-"""The ledger keeps three accounts of a lab run: what was injected, what the lab did, and what the client saw.
+"""The record of a lab run: what was injected, what the lab did to packets, and what the client saw and judged.
 
-`compare` holds them against each other.
+The lab tells it what it does; whoever runs the lab feeds it the run's events, once and in order. `compare` holds the
+accounts against each other when the run is over.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ from affinity_tester.core.events import (
     Verdict,
     WrongSource,
 )
-from affinity_tester.lab.fault import Fault, Injection
+from affinity_tester.lab.fault import Fault
+from affinity_tester.lab.injection import Injection
 from affinity_tester.lab.packet_log import PacketEvent
 
 
@@ -60,39 +62,39 @@ class SessionRecord:
     flow: TransportAddress
     """Its source address."""
     changes: dict[int, Change] = field(default_factory=dict)
-    """The final ones, by number."""
+    """The final state of each change, by number."""
     changes_judged: dict[int, ChangeJudged] = field(default_factory=dict)
     """The newest judgement of each change, by number."""
     outages_judged: dict[int, OutageJudged] = field(default_factory=dict)
     """The newest judgement of each outage, by its first unanswered probe."""
     outage_ends: dict[int, int] = field(default_factory=dict)
-    """When the outages that ended did, by their first unanswered probe: the first probe that was answered was sent then."""
+    """When each ended outage ended, by its first unanswered probe: when the first probe that was answered was sent."""
     strays_judged: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
     """The judgement of each stray reply, by kind, probe and time."""
     lost: list[ProbesLost] = field(default_factory=list)
     alerts: list[SessionEvent] = field(default_factory=list)
-    """What else is told in red."""
+    """What else is reported in red."""
     summary: SessionSummary | None = None
 
 
 class LabRecord:
-    """The three accounts of one run."""
+    """The accounts of one run."""
 
     def __init__(
         self,
         planned: Sequence[Fault],
         settle_ns: int = 0,
         move_ns: int = 0,
-        wanted: frozenset[Outcome] = frozenset(Outcome),
+        expected_outcomes: frozenset[Outcome] = frozenset(Outcome),
     ) -> None:
-        """Begin with the plan's faults, in their order, and the settle time that the run is judged by.
+        """Begin with the plan's faults, in their order, and the settle time by which the run is judged.
 
-        `move_ns` is how long after a pod's end the flows may take to move; `wanted` are the verdicts that are right.
+        `move_ns` is how long after a pod's end the flows may take to move; `expected_outcomes` are the right verdicts.
         """
         self.planned = tuple(planned)
         self.settle_ns = settle_ns
         self.move_ns = move_ns
-        self.wanted = wanted
+        self.expected_outcomes = expected_outcomes
         self.injections: dict[int, Injection] = {}
         """By number."""
         self.packets: dict[TransportAddress, list[PacketEvent]] = {}
@@ -101,30 +103,30 @@ class LabRecord:
         """By name."""
         self.pool_ns: list[int] = []
         """When the pool changed, in truth."""
-        self.told_ns: list[tuple[int, int]] = []
-        """Between when and when the client could know that it changed; the first: when it first knew the pool."""
+        self.observed_ns: list[tuple[int, int]] = []
+        """Between when and when the client knows that each change was; the first: when it first knew the pool."""
         self.blackouts: list[BlackoutStarted] = []
         self.blackout_ends: dict[int, int] = {}
-        """Blackouts that ended: when each did, by when it began."""
+        """When each ended blackout ended, by when it began."""
         self.stopped_ns: int | None = None
         """When sending stopped."""
         self.blind_ns: list[tuple[int, int]] = []
-        """From when until when the pool was not observed."""
+        """From when to when the pool was not observed."""
         self._blind_since_ns: int | None = None
         self.incidents: list[Incident] = []
         self.run_diagnoses: list[Diagnosis] = []
-        """What the run as a whole was named."""
+        """What the diagnosis named the run as a whole."""
         self.verdict: Verdict | None = None
         """None: nobody judged this run."""
         self.total = Counts()
         """What the client counted in all."""
         self.aborted = False
-        """Judgements that were still open then are `unknown`."""
+        """True if judgements that were still open at the end are `unknown`."""
         self.invalid_reasons: list[str] = []
-        """What outside the accounts makes the run worthless."""
+        """What makes the run worthless, whatever the accounts say."""
 
     def inject(self, injection: Injection) -> Injected:
-        """The fault of this number was injected; returns the event that tells it."""
+        """Take in an injection, and return the event that tells of it."""
         self.injections[injection.number] = injection
         flows = {effect.flow for effect in injection.effects}
         names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
@@ -133,11 +135,11 @@ class LabRecord:
         )
 
     def pool_changed(self, at_ns: int) -> None:
-        """The pool changed, whoever knows of it."""
+        """Take in when the pool changed, whoever knows of it."""
         self.pool_ns.append(at_ns)
 
     def log_packet(self, packet: PacketEvent) -> None:
-        """The lab did something to a packet."""
+        """Take in what the lab did to a packet."""
         self.packets.setdefault(packet.flow, []).append(packet)
 
     def feed(self, event: Event) -> None:
@@ -172,7 +174,7 @@ class LabRecord:
             case ForeignServer():
                 self.invalidate("the pods' replies name no pod")
             case PoolObserved():
-                self.told_ns.append((event.since_ns, event.until_ns))
+                self.observed_ns.append((event.since_ns, event.until_ns))
                 if self._blind_since_ns is not None:
                     self.blind_ns.append((self._blind_since_ns, event.at_ns))
                     self._blind_since_ns = None
@@ -194,5 +196,5 @@ class LabRecord:
                 self.verdict = event
 
     def invalidate(self, problem: str) -> None:
-        """Note what makes the run worthless."""
+        """Take in what makes the run worthless."""
         self.invalid_reasons.append(problem)

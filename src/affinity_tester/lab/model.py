@@ -1,4 +1,4 @@
-"""What the lab's network is made of: pods, nodes with their tables, and flows."""
+"""The parts of the lab's network: pods, nodes with their tables, and flows."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Entry:
     last_ns: int
     """When a packet last used it, in either direction."""
     direct: bool = False
-    """Its replies do not come back through the node: they leave from the pod's own address."""
+    """True if its replies do not come back through the node, but leave from the pod's own address."""
 
     @property
     def identity(self) -> Identity:
-        """What replies to packets that go this way say."""
+        """Return what replies to packets that go this way say."""
         return Identity(reflexive=self.source, pod=self.pod.name, node=self.pod.node, instance=self.pod.instance)
 
 
@@ -66,7 +66,7 @@ class Node:
     weight: float = 1.0
     """In the balancer's hash."""
     hashed: bool = True
-    """Whether the balancer sends to it; False: it only hosts pods, until it joins."""
+    """True if the balancer sends to it; False: it only hosts pods, until it joins."""
     entries: dict[TransportAddress, Entry] = field(default_factory=dict)
     """By flow."""
     clients: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Node:
 
 @dataclass(slots=True)
 class Flow:
-    """What the lab itself knows of a flow; no node does."""
+    """What the model itself knows of a flow, and no node does."""
 
     number: int
     """In order of first appearance, from 1."""
@@ -84,6 +84,6 @@ class Flow:
     identity: Identity | None = None
     """What the reply to its newest packet says."""
     packets: int = 0
-    """How many came, whatever became of them."""
+    """How many packets came, whatever became of them."""
     draws: int = 0
     """How often a pod was drawn for it."""

@@ -1,4 +1,4 @@
-"""What the lab really did to flows, packet by packet: the ground truth that the ledger compares with what was seen.
+"""The events of the packet log: what the lab really did to flows, packet by packet. It is the ground truth of a run.
 
 A flow is named by the client's source address, as the balancer sees it. Times are nanoseconds of the clock of the run.
 """
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.identity import Identity, Kind, differing
 
 
 class Direction(StrEnum):
-    """Of a packet, as seen from the client."""
+    """The direction of a packet, as seen from the client."""
 
     UP = "up"
     """To the pod."""
@@ -23,7 +23,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PacketEvent:
-    """Something was done to a packet of a flow."""
+    """Something that was done to a packet of a flow."""
 
     flow: TransportAddress
     at_ns: int
@@ -31,7 +31,7 @@ class PacketEvent:
 
 @dataclass(frozen=True, slots=True)
 class Rerouted(PacketEvent):
-    """This packet of the flow went another way than the one before it."""
+    """A packet that went another way than the one before it."""
 
     before: Identity
     """What replies said until now: the reflexive address and the pod."""
@@ -40,13 +40,13 @@ class Rerouted(PacketEvent):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What differs, in the order of `Kind`."""
+        """Return what differs, in the order of `Kind`."""
         return differing(self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped(PacketEvent):
-    """This packet was thrown away."""
+    """A packet that was dropped."""
 
     direction: Direction
     reason: str
@@ -55,23 +55,14 @@ class Dropped(PacketEvent):
 
 @dataclass(frozen=True, slots=True)
 class Duplicated(PacketEvent):
-    """This packet was delivered twice."""
+    """A packet that was delivered twice."""
 
     direction: Direction
 
 
 @dataclass(frozen=True, slots=True)
 class Delayed(PacketEvent):
-    """This packet was held back."""
+    """A packet that was held back."""
 
     direction: Direction
     delay_ns: int
-
-
-def differing(before: Identity, after: Identity) -> tuple[Kind, ...]:
-    """The kinds that both replies carry and that differ, in the order of `Kind`."""
-    return tuple(
-        kind
-        for kind in Kind
-        if (old := before.value(kind)) is not None and (new := after.value(kind)) is not None and old != new
-    )

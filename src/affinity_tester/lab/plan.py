@@ -1,4 +1,4 @@
-"""What a fault plan is: one lab run, how long, with how many sessions, against what, and which faults when."""
+"""A fault plan: one lab run, how long, with how many sessions, against what, and which faults when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_RATE = 3000
 """Probes a second: pods, balancer and client share one core, and this is half of what one was seen to carry."""
 
 MAX_NODES = 100
-"""Of pods too: the last octet of their addresses, with room for those that faults add."""
+"""Of nodes and of pods: it is the last octet of their addresses, with room for those that faults add."""
 
 MAX_HELD_NS = NS_PER_S
 """Half the client's loss threshold: a busy machine adds to it."""
@@ -40,17 +40,17 @@ SIZES = f"{SIZE}, with commas between ('288,1400')"
 
 
 def read_sessions(text: str) -> int:
-    """From 1 to 1000."""
+    """Read a number of sessions, from 1 to 1000."""
     return _at_most(MAX_SESSIONS, text)
 
 
 def read_nodes(text: str) -> int:
-    """From 1 to 100."""
+    """Read a number of nodes or pods, from 1 to 100."""
     return _at_most(MAX_NODES, text)
 
 
 def read_size(text: str) -> int:
-    """A multiple of 4 from 20 on."""
+    """Read a probe's size, a multiple of 4 from 20 on."""
     size = int(text)
     if size % 4 or not MIN_REQUEST_SIZE <= size <= MAX_REQUEST_SIZE:
         raise ValueError(text)
@@ -58,17 +58,17 @@ def read_size(text: str) -> int:
 
 
 def read_sizes(text: str) -> tuple[int, ...]:
-    """Sizes with commas."""
+    """Read sizes with commas between."""
     return tuple(map(read_size, text.split(",")))
 
 
 def read_verdict(text: str) -> frozenset[Outcome]:
-    """Verdicts with commas."""
+    """Read verdicts with commas between."""
     return frozenset(map(Outcome, text.replace(" ", "").split(",")))
 
 
 def read_names(text: str) -> frozenset[str]:
-    """Names of the catalogue with commas."""
+    """Read names of the catalogue with commas between."""
     names = frozenset(text.replace(" ", "").split(","))
     if not names <= CATALOGUE.keys():
         raise ValueError(text)
@@ -141,11 +141,11 @@ class Plan:
 
     @property
     def margin_ns(self) -> int:
-        """Time that the first and the last effect need between the run's start and its end: some probes each."""
+        """Return the time that the first and the last effect need from the run's start and to its end: some probes each."""
         return NS_PER_S // 2 + 3 * self.interval_ns
 
     def scaled_to(self, duration_ns: int) -> Plan:
-        """The same plan in another time: all times of its faults scale. Raises `UserError` when they no longer fit."""
+        """Return the plan of another duration: all times of its faults scale. Raises `UserError` when they no longer fit."""
         faults = tuple(fault.scaled(duration_ns, self.duration_ns) for fault in self.faults)
         plan = replace(self, duration_ns=duration_ns, faults=faults)
         for problem in plan.problems():
@@ -153,12 +153,13 @@ class Plan:
         return plan
 
     def problems(self) -> Iterator[str]:
-        """What does not fit together."""
+        """Yield what does not fit together."""
         if self.sessions * NS_PER_S > MAX_RATE * self.interval_ns:
             yield (
                 f"{self.sessions} sessions with a probe every {format_duration(self.interval_ns)} are too much for one "
                 f"process: at most {MAX_RATE} probes/s"
             )
+
         for fault in self.faults:
             if fault.at_ns < self.margin_ns and not fault.from_start:
                 yield (

@@ -1,4 +1,4 @@
-"""Fault plans: a YAML file that says how long, with how many sessions, and which faults when.
+"""Fault plans as YAML files, which say how long, with how many sessions, and which faults when.
 
     seed: 7
     duration: 28s
@@ -27,20 +27,20 @@ from affinity_tester.lab.parameter import parameters
 from affinity_tester.lab.plan import Plan
 
 LONGEST_PLAN = 1 << 18
-"""Characters: thousands of faults. What is longer is no plan, and would take minutes to be read."""
+"""Characters of a plan: thousands of faults. What is longer is no plan, and would take minutes to read."""
 
 DEEPEST = 16
-"""Levels; a plan has three."""
+"""Levels of nesting that are read; a plan has three."""
 
 
 def builtin_names() -> tuple[str, ...]:
-    """The plans that come with the package, in order of their names."""
+    """Return the names of the plans that come with the package, in order."""
     files = resources.files(__package__).joinpath("plans").iterdir()
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
 
 
 def load_plan(name: str) -> Plan:
-    """A shipped plan by its name, else a file's. Raises `UserError`."""
+    """Return a built-in plan by its name, else a file's. Raises `UserError`."""
     if name in builtin_names():
         return builtin(name)
     if not Path(name).exists() and not name.endswith((".yaml", ".yml")):
@@ -53,12 +53,12 @@ def load_plan(name: str) -> Plan:
 
 
 def builtin(name: str) -> Plan:
-    """A plan that comes with the package."""
+    """Return a plan that comes with the package."""
     return parse(_builtin_text(name), f"{name}.yaml")
 
 
 def builtin_comment(name: str) -> str:
-    """What a shipped plan says of itself in its first line."""
+    """Return what a built-in plan says of itself in its first line."""
     return _builtin_text(name).splitlines()[0].removeprefix("# ")
 
 
@@ -102,7 +102,7 @@ def parse(text: str, source: str) -> Plan:
 
 
 def _check_depth(text: str, source: str) -> None:
-    """Raise `UserError` for what is nested too deeply, which would be read level by level; and `yaml.YAMLError`."""
+    """Raise `UserError` for what is nested too deeply: it would be read level by level. Raises `yaml.YAMLError` too."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -143,7 +143,7 @@ class _Reader:
     def values(
         self, kind: type[Any], given: Mapping[str, yaml.Node], node: yaml.Node, what: str, more: tuple[str, ...] = ()
     ) -> dict[str, Any]:
-        """The dataclass's arguments, each read by its parameter."""
+        """Return the dataclass's arguments, each read by its parameter."""
         known = parameters(kind)
         result = {}
         for key, value in given.items():

@@ -1,4 +1,4 @@
-"""The lab's pods: real echo servers on addresses of their own, started, killed and restarted while a plan runs."""
+"""The lab's pods: real echo servers on addresses of their own, which start, end and restart while a plan runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PodServer(EchoServer):
     """An echo server whose flows can be forgotten, as an overfull one forgets some (`--max-flows`)."""
 
     def forget(self) -> None:
-        """RECEIVED-COUNT starts again for every flow, under the same INSTANCE-ID."""
+        """Start RECEIVED-COUNT again for every flow, under the same INSTANCE-ID."""
         self._responder.forget_flows()
 
 
@@ -33,34 +33,34 @@ class PodHost:
         self._count = 0
 
     async def start(self, node: str) -> Pod:
-        """Start the next pod, on this node; it is in no pool yet. Raises `UserError` when its address cannot be bound."""
+        """Start the next pod on this node; it is in no pool yet. Raises `UserError` when its address cannot be bound."""
         self._count += 1
         name = pod_name(self._seed, self._count)
         server = await self._serve(pod_ip(self._count), 0, name, node)
         return Pod(name=name, node=node, address=server.addresses[0], instance=server.instance_id)
 
     async def kill(self, name: str) -> None:
-        """Close a pod's socket; it is silent when this returns."""
+        """Close a pod's socket; the pod is silent when this returns."""
         server = self._servers.pop(name)
         for address in server.addresses:
             del self._sockets[address]
         await server.close()
 
     async def restart(self, pod: Pod) -> bytes:
-        """Start a killed pod's container again, under its name and address; returns its new INSTANCE-ID."""
+        """Start a killed pod's container again, under its name and address; return its new INSTANCE-ID."""
         return (await self._serve(pod.address.ip, pod.address.port, pod.name, pod.node)).instance_id
 
     def forget(self) -> None:
-        """Every pod that runs forgets its flows."""
+        """Let every running pod forget its flows."""
         for server in self._servers.values():
             server.forget()
 
     def socket_at(self, address: TransportAddress) -> socket.socket:
-        """The socket of the pod that listens there: what it sends comes from the pod's own address."""
+        """Return the socket of the pod that listens there: what it sends comes from the pod's own address."""
         return self._sockets[address]
 
     async def close(self) -> None:
-        """Kill all that still run."""
+        """Kill all pods that still run."""
         for name in list(self._servers):
             await self.kill(name)
 

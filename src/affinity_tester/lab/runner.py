@@ -28,7 +28,7 @@ FRONT = TransportAddress("127.0.0.1", 0)
 """Where the balancer listens; the kernel chooses the port."""
 
 ADVANCE_S = 0.02
-"""How often the lab's control plane looks what has arrived."""
+"""How often time passes for the control plane."""
 
 
 @asynccontextmanager
@@ -81,10 +81,7 @@ class Lab:
         self._started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self, stop: asyncio.Event, abort: asyncio.Event) -> None:
-        """Run the client until the plan's time is over, or `stop` ends the sending, or `abort` the draining too.
-
-        Everything that was injected, done and seen goes into the ledger, for `compare`.
-        """
+        """Run the client until the plan's time is over, or `stop` ends the sending, or `abort` the draining too."""
         plan, runtime = self._plan, self._runtime
         schedule = asyncio.create_task(self._inject())
         watch = asyncio.create_task(runtime.failure())
@@ -131,11 +128,11 @@ class Lab:
             self._context.clients.add(event.local)
 
     def _learn(self, target: TransportAddress, scope_id: int) -> str:
-        """The client's own address: what the system says, until a fault says otherwise."""
+        """Return the client's own address: what the system says, until a fault says otherwise."""
         return self._runtime.client_ip or local_source_for(target, scope_id)
 
     def _start(self, at_ns: int) -> None:
-        """What is there from the start is injected before the first probe."""
+        """Inject the faults that are there from the start, before the first probe."""
         for number, fault in enumerate(self._plan.faults, 1):
             if fault.from_start:
                 self._inject_now(number, at_ns)
@@ -155,7 +152,7 @@ class Lab:
         self._runtime.publish()
 
     async def _listen(self) -> None:
-        """Let the control plane's news and lists arrive."""
+        """Let the control plane's watch and lists arrive."""
         while True:
             await asyncio.sleep(ADVANCE_S)
             self._runtime.control.advance(clock.now_ns())

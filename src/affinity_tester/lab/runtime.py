@@ -1,4 +1,4 @@
-"""What the faults that take time work with: the running pods and balancer, the control plane, and the loop's tasks."""
+"""The running lab, as faults that take time use it: pods, balancer, control plane, and background tasks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from affinity_tester.lab.pods import PodHost
 from affinity_tester.settings import NS_PER_S
 
 READ_S = 0.02
-"""Time in which a pod reads what is queued at its socket, before it is closed: every loss in the lab is a wanted one."""
+"""Time in which a pod reads what is queued at its socket before that is closed: every loss in the lab is a wanted one."""
 
-QUIET_TURNS = 12
+IDLE_TURNS = 12
 """Turns of the loop in which a packet goes from the client to the pod and back: it needs four."""
 
 MAX_TURNS = 20_000
@@ -24,10 +24,10 @@ MAX_TURNS = 20_000
 
 
 class LabRuntime:
-    """A running lab. What a play raises ends the run."""
+    """A running lab. What a background task raises ends the run."""
 
     def __init__(self, balancer: Balancer, pods: PodHost, control: ControlPlane) -> None:
-        """All of it is running already."""
+        """Hold what is running already."""
         self.balancer = balancer
         self.network = balancer.network
         self.control = control
@@ -39,17 +39,17 @@ class LabRuntime:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def spawn(self, steps: Coroutine[Any, Any, None]) -> None:
-        """Let a fault's steps run beside everything else."""
+        """Run a fault's further steps in the background."""
         task = asyncio.get_running_loop().create_task(steps)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
     async def failure(self) -> None:
-        """Return never; raise what a play raised."""
+        """Raise what a background task raised; never return."""
         await asyncio.shield(self._failed)
 
     async def close(self) -> None:
-        """End all plays."""
+        """End all background tasks, and wake the clock."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -62,22 +62,22 @@ class LabRuntime:
 
     async def wait_until_idle(self) -> None:
         """Return between two probes, when what is under way has arrived: nothing passed in some turns of the loop."""
-        unobservable, passed = 0, -1
+        idle, passed = 0, -1
         for _ in range(MAX_TURNS):
             await asyncio.sleep(0)
             before, passed = passed, sum(flow.packets for flow in self.network.flows.values())
             # What the client sent in this turn is at the front already, on loopback, and will be read in the next.
-            unobservable = unobservable + 1 if passed == before and not self.balancer.is_waiting else 0
-            if unobservable == QUIET_TURNS:
+            idle = idle + 1 if passed == before and not self.balancer.is_waiting else 0
+            if idle == IDLE_TURNS:
                 return
 
     def suspend_clock(self, ns: int) -> None:
-        """Let the clock of the run go on without anything happening, as while the machine sleeps; until `close`."""
+        """Let the clock of the run jump ahead, as while a machine sleeps, until `close`: nothing happens meanwhile."""
         awake = clock.now_ns
         clock.now_ns = lambda: awake() + ns
 
     def publish(self) -> None:
-        """Let the control plane tell what has changed."""
+        """Let the control plane store what has changed, and tell of it."""
         self.control.publish(clock.now_ns())
 
     async def start_pod(self, node: str) -> Pod:
@@ -94,7 +94,7 @@ class LabRuntime:
         await self._pods.kill(name)
 
     def forget_flows(self) -> None:
-        """Every pod forgets its flows, and goes on."""
+        """Let every pod forget its flows, and go on."""
         self._pods.forget()
 
     async def restart_pod(self, name: str) -> None:

@@ -1,6 +1,6 @@
 """What a run does about probes that are not answered: it sends more, and notices outages, blackouts and a dead target.
 
-`core.canaries`, `core.doubt` and `core.outages` have the rules. This module gives them the sessions' state at each sweep, and
+`core.canaries`, `core.doubt` and `core.session.outages` have the rules. This module gives them the sessions' state at each sweep, and
 sends what they want.
 """
 

@@ -1,4 +1,4 @@
-"""The log for people: which events become lines, when, and how many of them (design, section 6)."""
+"""The log for people: which events become lines, when, and how many of them (README.md#read-the-log)."""
 
 from __future__ import annotations
 

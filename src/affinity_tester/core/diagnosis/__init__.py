@@ -1,4 +1,4 @@
-"""Diagnose faults: incidents and their evidence in, diagnoses of the catalogue out (failure-modes.md, issue 4)."""
+"""Diagnose faults: incidents and their evidence in, diagnoses of the catalogue out (docs/failure-modes.md)."""
 
 from affinity_tester.core.diagnosis.catalogue import CATALOGUE, EQUIVALENCES, Entry, Equivalence, equivalents
 from affinity_tester.core.diagnosis.rules import diagnose, diagnose_run

@@ -12,7 +12,7 @@ _FEW = 100
 
 
 def canaries_needed(pods: int) -> int:
-    """So many canaries that met other pods show, with 95 % certainty, that one of `pods` answers nobody (design, 4.2)."""
+    """So many canaries at other pods show, at 95 %, that one of `pods` answers nobody (docs/judging.md#outages, row 7)."""
     if pods < 2:  # noqa: PLR2004 - of one pod there are no others
         return 1
     return math.ceil(math.log(DOUBT) / math.log(1 - 1 / pods))

@@ -1,4 +1,4 @@
-"""Each change, and each reply that arrived elsewhere, gets a class once it is certain (design, section 4.1).
+"""Each change, and each reply that arrived elsewhere, gets a class once it is certain (docs/judging.md#changes).
 
 The first that matches wins:
 

@@ -1,4 +1,4 @@
-"""Each outage gets a class, which is looked at again until the silence ends (design, section 4.2).
+"""Each outage gets a class, which is looked at again until the silence ends (docs/judging.md#outages).
 
     p        the pod and instance of the session's last answer
     f        when the first silent probe was sent; where a blackout lay on it, the time when that was over counts as onset too

@@ -1,4 +1,4 @@
-"""The end of a run: PASS with its strength, INCONCLUSIVE, or FAIL (design, section 4)."""
+"""The end of a run: PASS with its strength, INCONCLUSIVE, or FAIL (docs/judging.md#verdict)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sessions are in an outage, and whether all are silent together (design, section 3).
+"""Which sessions are in an outage, and whether all are silent together (docs/judging.md#silence).
 
 An outage is a session unanswered for 5 s, from sequence 0 too, while other sessions or a canary are answered. A blackout is
 all sessions and the canary unanswered for 5 s.
@@ -28,7 +28,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.session.tracker import SessionTracker
 
 OUTAGE_NS = 5_000_000_000
-"""Unanswered for so long (design, section 3): several loss thresholds, and less than a caller's patience."""
+"""Unanswered for so long (docs/judging.md#silence): several loss thresholds, and less than a caller's patience."""
 
 OUTAGE_PROBES = 5
 """At least so many unanswered probes: at 5 % loss five in a row are lost once in three million."""

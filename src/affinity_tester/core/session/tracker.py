@@ -1,6 +1,6 @@
 """One session's probes: what was sent, answered, lost, and what changed. All transitions of a session are in this file.
 
-Rules (design, section 3), which hold after every call:
+Rules (docs/judging.md#sessions), which hold after every call:
 
 1. `sent == answered + lost + pending`. The first copy of a reply is the answer; the caller feeds replies in the order of
    their kernel receive times.
@@ -56,7 +56,7 @@ PRUNE_NS = 1_000_000_000
 """Old probes are forgotten in batches of a second, which keeps it off the path of every send."""
 
 MAX_PROBES = 1 << 32
-"""Sequence numbers have 32 bits (design, section 2); a session ends there."""
+"""Sequence numbers have 32 bits (docs/protocol.md); a session ends there."""
 
 
 class SessionTracker:

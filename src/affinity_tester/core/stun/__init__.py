@@ -1,4 +1,4 @@
-"""The wire: STUN Binding requests and responses (RFC 8489), and this tool's own attributes (design, section 2).
+"""The wire: STUN Binding requests and responses (RFC 8489), and this tool's own attributes (docs/protocol.md).
 
     request   header(20)  transaction id = session token (64 random bits) || sequence number (32 bits, from 0)
               PROBE-PADDING             0xC5A0  so that the request is never shorter than its reply

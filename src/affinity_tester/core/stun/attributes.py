@@ -1,4 +1,4 @@
-"""The attributes: one table of type, RFC name, pack and unpack (RFC 8489 section 14; own ones: design, section 2).
+"""The attributes: one table of type, RFC name, pack and unpack (RFC 8489 section 14; own ones: docs/protocol.md).
 
 `pack` and `unpack` take the message's transaction id too, since an XOR-MAPPED-ADDRESS of IPv6 is XORed with it.
 """
@@ -47,7 +47,7 @@ class Attribute(Generic[T]):
 
     type: int
     name: str
-    """As the RFC (or the design) writes it."""
+    """As the RFC (or docs/protocol.md) writes it."""
     pack: Callable[[T, bytes], bytes]
     """(value, transaction id) -> the value's bytes, without padding."""
     unpack: Callable[[bytes, bytes], T]

@@ -144,7 +144,7 @@ class ResponseEncoder:
         key: bytes | None = None,
     ) -> None:
         """Raise `ValueError` for a name not of 1 to 253 printable UTF-8 bytes, or an instance id not of 8 bytes."""
-        if len(instance_id) != 8:  # noqa: PLR2004 - design, section 2
+        if len(instance_id) != 8:  # noqa: PLR2004 - docs/protocol.md
             raise ValueError(f"an instance id has 8 bytes, not {len(instance_id)}")
         self._key = key
         self._optional = {

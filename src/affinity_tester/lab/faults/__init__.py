@@ -1,7 +1,7 @@
 """The faults by name: what each does to the network, and what the client must see of it.
 
 To add one: write the class (its parameters, and `inject`) into the module of what it acts on, and put it into `FAULTS`;
-plans, the record and the commands find it there. The catalogue is `failure-modes.md`; a few are no faults but controls,
+plans, the record and the commands find it there. The catalogue is docs/failure-modes.md; a few are no faults but controls,
 which nothing may call one.
 """
 

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from affinity_tester.core.events import ClusterAction, ClusterSubject
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
-    BROKEN,
-    FOREVER_NS,
-    LOST,
-    MOVED,
-    VIOLATION,
-    Fault,
-    FaultContext,
-    Injection,
-    StandingFault,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Fault, FaultContext, StandingFault, counted
 from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.injection import BROKEN, FOREVER_NS, LOST, MOVED, VIOLATION, Injection, Symptom, effects_on
 from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import count_parameter, time_parameter
@@ -49,9 +37,8 @@ class VipFailover(Fault):
         old = network.ingress.vip or next(iter(network.nodes))
         new = next(name for name in network.nodes if name != old)
         context.impairments.add(_black_hole(context, context.at_ns + self.gap_ns, "no-vip"))
-        network.ingress.vip = (
-            new  # at once: in the gap nothing passes, and not one probe after it may reach the old node
-        )
+        # At once: in the gap nothing passes, and not one probe after it may reach the old node.
+        network.ingress.vip = new
         if self.times > 1:
             context.runtime.spawn(self._fight(context, old, new))
         again = f", and to and fro {self.times} times" if self.times > 1 else ""

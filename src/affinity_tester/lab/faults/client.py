@@ -1,4 +1,4 @@
-"""Faults at the client's side of the path: its machine, its address, its NAT, and its view of the cluster."""
+"""Faults at the client's side of the network: its machine, its address, its NAT, and its view of the cluster."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.injection import (
+    ANOTHER_POD,
     EXPLAINED,
     LOST,
     MOVED,
     VIOLATION,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Judged,
     Symptom,
-    counted,
     effects_on,
 )
-from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
 from affinity_tester.settings import NS_PER_S, format_duration
@@ -140,6 +138,7 @@ class BusyCore(Fault):
             end_ns = clock.now_ns() + self.slice_ns
             while clock.now_ns() < end_ns:
                 pass
+
             await context.runtime.wait(round(self.slice_ns * (1 / self.share - 1)))
             await asyncio.sleep(0)
 
@@ -172,9 +171,10 @@ class ClientSuspended(Fault):
 
     async def _suspend(self, context: FaultContext, name: str) -> None:
         await context.runtime.wait_until_idle()
+
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - it stands still on purpose
         context.network.remove_pod(name)
-        context.runtime.control.write(context.now_ns())
+        context.runtime.control.store(context.now_ns())
         time.sleep(self.for_ns / 2 / NS_PER_S)  # noqa: ASYNC251 - as above
         await context.runtime.kill_pod(name)
 
@@ -202,12 +202,11 @@ class LaptopAsleep(Fault):
         flows = context.flows
         context.mark_used(flows, Family.ROUTING)
         context.runtime.spawn(self._sleep(context))
-        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
 
         return context.injection(
             f"the client's machine sleeps for {format_duration(self.for_ns)}: {counted(len(flows), 'flow')}",
             context.at_ns + self.for_ns + READ_NS,
-            effects_on(flows, must, may, Judged(Judgement.IDLE)),
+            effects_on(flows, {Kind.REFLEXIVE_PORT}, ANOTHER_POD, Judged(Judgement.IDLE)),
         )
 
     async def _sleep(self, context: FaultContext) -> None:

@@ -7,22 +7,17 @@ from itertools import combinations
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, StandingFault, counted
+from affinity_tester.lab.injection import (
+    ANOTHER_POD,
     BROKEN,
     FOREVER_NS,
     LOST,
     MOVED,
     VIOLATION,
-    Effect,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Judged,
-    Observable,
-    StandingFault,
     Symptom,
-    counted,
     effects_on,
 )
 from affinity_tester.lab.model import Policy
@@ -50,25 +45,22 @@ class FlowWipe(Fault):
 
     def inject(self, context: FaultContext) -> Injection:
         """Wipe now, and the further times in the background."""
-        network = context.network
-        homes = {
-            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
-        }
+        homes = context.flows_by_node()
         names = sorted(homes, key=lambda name: -len(homes[name]))[: self.nodes]
         self._wipe(context, names)
         if self.times > 1:
             context.runtime.spawn(self._again(context, names))
+
         flows = [flow for name in names for flow in homes[name]]
         context.mark_used(flows, Family.ROUTING)
-        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
-        if network.policy is Policy.LOCAL:
-            must = frozenset()
+        # Under policy Local a flow that begins anew keeps the client's own address.
+        must = frozenset() if context.network.policy is Policy.LOCAL else frozenset({Kind.REFLEXIVE_PORT})
         again = f", {self.times} times, every {format_duration(self.every_ns)}" if self.times > 1 else ""
 
         return context.injection(
             f"the proxy of {' and '.join(names)} drops its {counted(len(flows), 'flow')}{again}",
             context.at_ns + self.lasts_ns,
-            effects_on(flows, must, may, VIOLATION),
+            effects_on(flows, must, ANOTHER_POD, VIOLATION),
         )
 
     def _wipe(self, context: FaultContext, names: list[str]) -> None:
@@ -96,12 +88,11 @@ class IdleExpiry(Fault):
     def inject(self, context: FaultContext) -> Injection:
         """Shorten the timeout from now on."""
         context.network.idle_ns = self.timeout_ns
-        must, may = frozenset({Kind.REFLEXIVE_PORT}), frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
 
         return context.injection(
             f"nodes forget flows that are idle for {format_duration(self.timeout_ns)}",
             FOREVER_NS,
-            effects_on(context.flows, must, may, Judged(Judgement.IDLE)),
+            effects_on(context.flows, {Kind.REFLEXIVE_PORT}, ANOTHER_POD, Judged(Judgement.IDLE)),
         )
 
 
@@ -162,17 +153,23 @@ class SnatCollision(Fault):
         pairs = [pair for pair in combinations(context.flows, 2) if self._meet(context, *pair)]
         if not pairs:
             return context.injection("no two flows meet at one pod and node: nothing was done", context.at_ns)
+
         taker, owner = context.rng().choice(pairs)
         network.share_source(taker, owner, context.at_ns)
         context.after(self.for_ns, lambda: network.part_source(taker, owner, context.now_ns()))
-        must: frozenset[Observable] = frozenset({Kind.REFLEXIVE_PORT, Symptom.CROSS_DELIVERED})
-        moved = Effect(taker, must, changes_judged=VIOLATION, strays_judged=BROKEN)
-        lost = Effect(owner, frozenset({Symptom.LOSS_DOWN}), frozenset({Symptom.LOSS_UNTOLD}))
 
         return context.injection(
             f"two flows share one source address for {format_duration(self.for_ns)}, and replies to both reach one",
             context.at_ns + self.for_ns,
-            (moved, lost),
+            (
+                *effects_on(
+                    [taker],
+                    {Kind.REFLEXIVE_PORT, Symptom.CROSS_DELIVERED},
+                    changes_judged=VIOLATION,
+                    strays_judged=BROKEN,
+                ),
+                *effects_on([owner], {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD}),
+            ),
         )
 
     def _meet(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:

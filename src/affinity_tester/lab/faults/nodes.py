@@ -6,7 +6,10 @@ import math
 
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.injection import (
+    ANOTHER_POD,
     BROKEN,
     EXCUSED,
     EXPLAINED,
@@ -14,30 +17,24 @@ from affinity_tester.lab.fault import (
     MOVED,
     OUTAGE_NS,
     VIOLATION,
-    Effect,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Observable,
     Symptom,
-    counted,
     effects_on,
 )
-from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.names import node_ip, node_name
 from affinity_tester.lab.parameter import share_parameter, time_parameter
 from affinity_tester.settings import format_duration
 
 GONE = frozenset({Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN})
-"""The same, of a pod that leaves the pool later."""
+"""How the outages of a silent pod are judged that leaves the pool later."""
 
 LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
-"""The same, of a flow whose pod lives and whose way is dead: a break, unless the pool's change explains it."""
+"""How the outages of a flow are judged whose pod lives and whose way is dead: a break, unless the pool explains it."""
 
 SYNC_NS = 300_000_000
-"""From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (failure-modes.md)."""
+"""From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (docs/failure-modes.md)."""
 
 
 class NodeRehash(Fault):
@@ -54,9 +51,11 @@ class NodeRehash(Fault):
         waiting = [node for node in network.nodes.values() if not node.hashed]
         position = 1 + max(int(node.ip.rpartition(".")[2]) for node in network.nodes.values())
         name, ip = (waiting[0].name, waiting[0].ip) if waiting else (node_name(position), node_ip(position))
+
         before = {flow: network.ingress.node_of(flow) for flow in context.flows}
         count = min(len(before), max(1, math.floor(self.fraction * len(before) + 0.5)))
         weight = network.ingress.weight_to_move(name, count, before)
+
         if waiting:
             network.ingress.join_hash(name, weight)
         else:
@@ -66,7 +65,7 @@ class NodeRehash(Fault):
         moved = tuple(flow for flow, node in before.items() if network.ingress.node_of(flow) != node)
         context.mark_used(moved, Family.ROUTING)
         must = frozenset({Kind.REFLEXIVE_IP if network.policy is Policy.CLUSTER else Kind.NODE})
-        may = MOVED if network.policy is Policy.CLUSTER else frozenset({Kind.POD, Kind.NODE, Kind.INSTANCE})
+        may = MOVED if network.policy is Policy.CLUSTER else ANOTHER_POD
 
         return context.injection(
             f'node "{name}" ({ip}) joins the balancer: {len(moved)} of {counted(len(before), "flow")} rehashed to it',
@@ -87,12 +86,11 @@ class DeadTarget(Fault):
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
         network = context.network
         hosts = {pod.node for pod in network.pods.values()}
-        homes = {
-            name: [flow for flow in context.flows if network.ingress.node_of(flow) == name] for name in network.nodes
-        }
+        homes = context.flows_by_node()
         name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
         if name is None:
             return context.injection("every node has a pod: none can die without the pool", context.at_ns)
+
         network.ingress.dead_nodes.add(name)
         context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
         context.runtime.spawn(self._drain(context, name))
@@ -144,13 +142,14 @@ class NodeDown(Fault):
         outside = [name for name in able if not network.nodes[name].hashed]
         name = max(outside or able, key=lambda node: sum(len(held.get(pod, ())) for pod in hosts[node]))
         pods = hosts[name]
+
         served = [flow for pod in pods for flow in held.get(pod, ())]
         entering = [flow for flow in context.flows if network.ingress.node_of(flow) == name and flow not in served]
         context.mark_used([*served, *entering], Family.ROUTING)
+
         network.ingress.powered_off.add(name)
         network.dead_pods.update(pods)
         context.runtime.spawn(self._go_on(context, name, pods))
-        must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
         may = MOVED | LOST
 
         return context.injection(
@@ -158,11 +157,8 @@ class NodeDown(Fault):
             f"{counted(len(served), 'flow')}, and {counted(len(entering), 'flow')} more that enter by it",
             context.at_ns + self.for_ns,
             (
-                *(Effect(flow, must, may, outages_judged=GONE) for flow in served),
-                *(
-                    Effect(flow, frozenset({Symptom.LOSS_UP}), may | {Symptom.OUTAGE}, outages_judged=LIVES)
-                    for flow in entering
-                ),
+                *effects_on(served, {Symptom.OUTAGE, Symptom.LOSS_UP}, may, outages_judged=GONE),
+                *effects_on(entering, {Symptom.LOSS_UP}, may | {Symptom.OUTAGE}, outages_judged=LIVES),
             ),
         )
 
@@ -170,6 +166,7 @@ class NodeDown(Fault):
         runtime = context.runtime
         for pod in pods:
             await runtime.kill_pod(pod)
+
         steps = sorted(
             [(self.drain_ns, self._drain), (self.notice_ns, self._notice), (self.for_ns, self._restore)],
             key=lambda step: step[0],
@@ -189,6 +186,8 @@ class NodeDown(Fault):
             context.network.set_conditions(pod, ready=False, serving=False)
         context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.NOT_READY)
         context.runtime.publish()
+
+        # The proxies follow the API server.
         await context.runtime.wait(SYNC_NS)
         for pod in pods:
             context.network.flush_pod(pod)
@@ -231,12 +230,13 @@ class LateCheck(Fault):
         busiest, _ = busiest_pod(context)
         node = network.pods[busiest].node
         pods = [pod.name for pod in network.pods.values() if pod.node == node]
-        flows = [flow for flow in context.flows if network.ingress.node_of(flow) == node]
+        flows = context.flows_by_node()[node]
         context.mark_used(flows, Family.ROUTING)
         for name in pods:
             network.dead_pods.add(name)
             network.remove_pod(name)
         context.runtime.spawn(self._end(context, node, pods))
+
         must: set[Observable] = {Symptom.LOSS_UP, Kind.POD}
         if self.drain_ns > OUTAGE_NS:
             must.add(Symptom.OUTAGE)
@@ -245,13 +245,7 @@ class LateCheck(Fault):
             f'{counted(len(pods), "pod")} of node "{node}" leave the pool, and the balancer sends '
             f"{counted(len(flows), 'flow')} there for {format_duration(self.drain_ns)}",
             context.at_ns + self.drain_ns,
-            effects_on(
-                flows,
-                must,
-                MOVED | LOST | {Symptom.OUTAGE},
-                EXPLAINED,
-                outages_judged=EXCUSED,
-            ),
+            effects_on(flows, must, MOVED | LOST | {Symptom.OUTAGE}, EXPLAINED, outages_judged=EXCUSED),
         )
 
     async def _end(self, context: FaultContext, node: str, pods: list[str]) -> None:

@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.lab.fault import (
-    FOREVER_NS,
-    LOST,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    StandingFault,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext, StandingFault, counted
 from affinity_tester.lab.impairment import Impairment
+from affinity_tester.lab.injection import FOREVER_NS, LOST, Injection, Symptom, effects_on
 from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration

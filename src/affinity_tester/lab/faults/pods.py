@@ -8,7 +8,8 @@ from __future__ import annotations
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.injection import (
     AVOIDABLE,
     BROKEN,
     EXCUSED,
@@ -17,20 +18,16 @@ from affinity_tester.lab.fault import (
     LOST,
     MOVED,
     OUTAGE_NS,
-    Family,
-    Fault,
-    FaultContext,
     Injection,
     Judged,
     Symptom,
-    counted,
     effects_on,
 )
 from affinity_tester.lab.parameter import time_parameter
 from affinity_tester.settings import format_duration
 
 SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
-"""What the outages of a pod in the pool that answers nobody are judged."""
+"""How the outages of a pod are judged that is in the pool and answers nobody."""
 
 
 def busiest_pod(context: FaultContext) -> tuple[str, list[TransportAddress]]:
@@ -157,9 +154,8 @@ class PodRestart(Fault):
         await runtime.kill_pod(name)
         await runtime.wait(self.gap_ns)
         await runtime.restart_pod(name)
-        context.add_cluster_event(
-            ClusterSubject.POD, name, ClusterAction.RESTARTED, node=context.network.pods[name].node
-        )
+        node = context.network.pods[name].node
+        context.add_cluster_event(ClusterSubject.POD, name, ClusterAction.RESTARTED, node=node)
         runtime.publish()
 
 

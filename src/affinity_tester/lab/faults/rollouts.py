@@ -7,21 +7,9 @@ from functools import partial
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import (
-    AVOIDABLE,
-    EXPLAINED,
-    LOST,
-    MOVED,
-    UNAVOIDABLE,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
 from affinity_tester.lab.faults.pods import busiest_pod
+from affinity_tester.lab.injection import AVOIDABLE, EXPLAINED, LOST, MOVED, UNAVOIDABLE, Injection, Symptom, effects_on
 from affinity_tester.lab.parameter import (
     SHARE_OR_0,
     YES,
@@ -108,7 +96,7 @@ class RollingUpdate(Fault):
     """Every pod is replaced, one after the other: a new one joins, then an old one drains and leaves.
 
     Flows on a terminating pod stay until its endpoint leaves, and then lose 0.3 to 1.6 s, until the proxy of their node has
-    cleaned its entries (failure-modes.md, measured on kube-proxy 1.36).
+    cleaned its entries (docs/failure-modes.md, measured on kube-proxy 1.36).
     """
 
     name = "rolling-update"

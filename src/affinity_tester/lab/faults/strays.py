@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.balancer import Diversion
-from affinity_tester.lab.fault import (
-    BROKEN,
-    MOVED,
-    OUTAGE_NS,
-    VIOLATION,
-    Effect,
-    Family,
-    Fault,
-    FaultContext,
-    Injection,
-    Symptom,
-    counted,
-    effects_on,
-)
+from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
 from affinity_tester.lab.faults.packets import PacketFault
+from affinity_tester.lab.injection import BROKEN, MOVED, OUTAGE_NS, VIOLATION, Injection, Symptom, effects_on
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, time_parameter
 from affinity_tester.settings import format_duration
@@ -66,32 +53,29 @@ class CrossDelivery(PacketFault):
     def inject(self, context: FaultContext) -> Injection:
         """Choose pairs of flows, and deliver replies of the one to the other for a time."""
         flows = context.choose(self.session_count, Family.PACKETS)
-        owners, getters = flows[: self.sessions], flows[self.sessions :]
+        owners, receivers = flows[: self.sessions], flows[self.sessions :]
         rng = context.rng()
         diversions = context.runtime.balancer.diversions
         diversions.update(
-            (owner, Diversion(getter, self.probability, rng)) for owner, getter in zip(owners, getters, strict=True)
+            (owner, Diversion(receiver, self.probability, rng))
+            for owner, receiver in zip(owners, receivers, strict=True)
         )
-        context.runtime.spawn(self._end(context, owners))
-        # Where each reply is, its session is silent as in an outage; that is the same fault.
-        whole = frozenset({Symptom.OUTAGE}) if self.probability == 1 and self.for_ns > OUTAGE_NS else frozenset()
-        lost = frozenset({Symptom.LOSS_DOWN})
-        may = frozenset({Symptom.LOSS_UNTOLD}) | (frozenset({Symptom.OUTAGE}) if self.probability == 1 else frozenset())
+        context.after(self.for_ns, lambda: [diversions.pop(owner) for owner in owners])
+
+        # Where every reply is diverted, its session is silent as in an outage; that is the same fault.
+        must, may = {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD}
+        if self.probability == 1:
+            (must if self.for_ns > OUTAGE_NS else may).add(Symptom.OUTAGE)
 
         return context.injection(
             f"{self.share} of the replies of {counted(len(owners), 'flow')} are delivered to another flow each, "
             f"for {format_duration(self.for_ns)}",
             context.at_ns + self.for_ns,
             (
-                *(Effect(flow, lost | whole, may, outages_judged=BROKEN) for flow in owners),
-                *(Effect(flow, frozenset({Symptom.CROSS_DELIVERED}), strays_judged=BROKEN) for flow in getters),
+                *effects_on(owners, must, may, outages_judged=BROKEN),
+                *effects_on(receivers, {Symptom.CROSS_DELIVERED}, strays_judged=BROKEN),
             ),
         )
-
-    async def _end(self, context: FaultContext, owners: tuple[TransportAddress, ...]) -> None:
-        await context.runtime.wait(self.for_ns)
-        for owner in owners:
-            del context.runtime.balancer.diversions[owner]
 
 
 class OnePacket(Fault):
@@ -115,15 +99,13 @@ class OnePacket(Fault):
         context.network.one_packet = True
         context.after(self.for_ns, lambda: setattr(context.network, "one_packet", False))
 
-        may = MOVED | frozenset({Symptom.LOSS_UNTOLD, Symptom.OUTAGE})
-
         return context.injection(
             f"nodes send each packet to any pod for {format_duration(self.for_ns)}, and most pods answer past them",
             context.at_ns + self.for_ns,
             effects_on(
                 context.flows,
                 {Kind.POD, Symptom.WRONG_SOURCE, Symptom.LOSS_DOWN},
-                may,
+                MOVED | {Symptom.LOSS_UNTOLD, Symptom.OUTAGE},
                 VIOLATION,
                 outages_judged=BROKEN,
                 strays_judged=BROKEN,

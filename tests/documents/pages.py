@@ -1,0 +1,14 @@
+"""Which documents have generated parts, and what makes these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import failure_modes_page
+import record_page
+
+PAGES: dict[str, Callable[[], dict[str, str]]] = {
+    "failure-modes.md": failure_modes_page.blocks,
+    "record.md": record_page.blocks,
+}
+"""By file name in docs/: what returns the page's generated parts, by the names of their marks."""
