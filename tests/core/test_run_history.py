@@ -110,12 +110,12 @@ def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_thes
 
 
 def test_a_fresh_port_that_is_answered_as_all_come_back_tells_nothing_of_their_entries() -> None:
-    def come_back(w: World) -> None:
+    def restore(w: World) -> None:
         w.heal()
         w.move(range(12))
 
     # The first canary is sent 2 s after the silence began, and they come back less than 2 s after it.
-    w = Reborn(watched=True, seconds=14, actions=[(4, all_dead), (7, come_back)])
+    w = Reborn(watched=True, seconds=14, actions=[(4, all_dead), (7, restore)])
     assert "stale-flow" not in [name for name, _ in w.run().named]
 
 

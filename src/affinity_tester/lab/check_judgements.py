@@ -146,13 +146,13 @@ class JudgementCheck:
         It does not know the pool before the run; and who aborts a run does not wait for its judgements.
         """
         record = self._record
-        blind = any(begin_ns <= to_ns and from_ns <= end_ns for begin_ns, end_ns in record.blind_ns)
+        unobserved = any(begin_ns <= to_ns and from_ns <= end_ns for begin_ns, end_ns in record.unobserved_ns)
         perhaps = any(
             since_ns < to_ns and from_ns <= until_ns and not (from_ns <= since_ns and until_ns <= to_ns)
             for since_ns, until_ns in record.observed_ns[1:]
         )
         first_ns = min((until_ns for _, until_ns in record.observed_ns), default=to_ns)
-        return record.aborted or blind or perhaps or from_ns < first_ns
+        return record.aborted or unobserved or perhaps or from_ns < first_ns
 
     def _is_excused(self, event: OutageStarted, judgement: Judgement) -> bool:
         """True if an outage may also be judged so, for what else happened to the pool, or is not known of it."""

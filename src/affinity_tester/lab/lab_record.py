@@ -75,6 +75,30 @@ class SessionRecord:
     """What else is reported in red."""
     summary: SessionSummary | None = None
 
+    def feed(self, event: SessionEvent) -> None:
+        """Take in an event of this session."""
+        match event:
+            case ChangeSeen() | ChangeRevised():
+                self.changes[event.change.number] = event.change
+            case ChangeWithdrawn():
+                self.changes.pop(event.change.number, None)
+            case ProbesLost():
+                self.lost.append(event)
+            case OutageEnded():
+                self.outage_ends[event.since_seq] = event.first.sent_ns
+            case CaseJudged(case=Change(number=number)):
+                self.changes_judged[number] = event
+            case CaseJudged(case=OutageCase() as outage):
+                self.outages_judged[outage] = event
+            case CaseJudged(case=StrayCase() as stray):
+                self.strays_judged[stray] = event
+            case SessionSummary():
+                self.summary = event
+            case (
+                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
+            ):
+                self.alerts.append(event)
+
 
 class LabRecord:
     """The accounts of one run."""
@@ -94,14 +118,18 @@ class LabRecord:
         self.settle_ns = settle_ns
         self.move_ns = move_ns
         self.expected_outcomes = expected_outcomes
+
+        # What the lab did.
         self.injections: dict[int, Injection] = {}
         """By number."""
         self.packets: dict[TransportAddress, list[PacketEvent]] = {}
         """By flow, in order of time."""
-        self.sessions: dict[str, SessionRecord] = {}
-        """By name."""
         self.pool_ns: list[int] = []
         """When the pool changed, in truth."""
+
+        # What the client saw, and made of it.
+        self.sessions: dict[str, SessionRecord] = {}
+        """By name."""
         self.observed_ns: list[tuple[int, int]] = []
         """Between when and when the client knows that each change was; the first: when it first knew the pool."""
         self.blackouts: list[BlackoutStarted] = []
@@ -109,9 +137,9 @@ class LabRecord:
         """When each ended blackout ended, by when it began."""
         self.stopped_ns: int | None = None
         """When sending stopped."""
-        self.blind_ns: list[tuple[int, int]] = []
+        self.unobserved_ns: list[tuple[int, int]] = []
         """From when to when the pool was not observed."""
-        self._blind_since_ns: int | None = None
+        self._unobserved_since_ns: int | None = None
         self.incidents: list[Incident] = []
         self.run_diagnoses: list[Diagnosis] = []
         """What the diagnosis named the run as a whole."""
@@ -146,26 +174,14 @@ class LabRecord:
         match event:
             case SessionStarted():
                 self.sessions[event.session] = SessionRecord(event.session, event.local)
-            case ChangeSeen() | ChangeRevised():
-                self.sessions[event.session].changes[event.change.number] = event.change
-            case ChangeWithdrawn():
-                self.sessions[event.session].changes.pop(event.change.number, None)
-            case ProbesLost():
-                self.sessions[event.session].lost.append(event)
-            case (
-                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
-            ):
-                self.sessions[event.session].alerts.append(event)
-            case OutageEnded():
-                self.sessions[event.session].outage_ends[event.since_seq] = event.first.sent_ns
+            case SessionEvent():
+                self.sessions[event.session].feed(event)
             case BlackoutStarted():
                 self.blackouts.append(event)
             case BlackoutEnded():
                 self.blackout_ends[event.since_ns] = event.until_ns
             case SendingStopped():
                 self.stopped_ns = event.at_ns
-            case SessionSummary():
-                self.sessions[event.session].summary = event
             case RunSummary():
                 self.total = event.total
             case NothingAnswered():
@@ -173,20 +189,11 @@ class LabRecord:
             case ForeignServer():
                 self.invalidate("the pods' replies name no pod")
             case PoolObserved():
-                self.observed_ns.append((event.since_ns, event.until_ns))
-                if self._blind_since_ns is not None:
-                    self.blind_ns.append((self._blind_since_ns, event.at_ns))
-                    self._blind_since_ns = None
+                self._observe(event)
             case PoolUnobserved():
-                self._blind_since_ns = event.since_ns
+                self._unobserved_since_ns = event.since_ns
             case RunEnded():
                 self.aborted = event.aborted
-            case CaseJudged(session=session, case=Change(number=number)):
-                self.sessions[session].changes_judged[number] = event
-            case CaseJudged(session=session, case=OutageCase() as outage):
-                self.sessions[session].outages_judged[outage] = event
-            case CaseJudged(session=session, case=StrayCase() as stray):
-                self.sessions[session].strays_judged[stray] = event
             case IncidentClosed():
                 self.incidents.append(event.incident)
             case RunDiagnosed():
@@ -197,3 +204,9 @@ class LabRecord:
     def invalidate(self, problem: str) -> None:
         """Take in what makes the run worthless."""
         self.invalid_reasons.append(problem)
+
+    def _observe(self, event: PoolObserved) -> None:
+        self.observed_ns.append((event.since_ns, event.until_ns))
+        if self._unobserved_since_ns is not None:
+            self.unobserved_ns.append((self._unobserved_since_ns, event.at_ns))
+            self._unobserved_since_ns = None
