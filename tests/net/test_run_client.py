@@ -52,7 +52,8 @@ from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, foreign_reply, scripted
 
 NOBODY = TransportAddress("127.0.0.1", 9)

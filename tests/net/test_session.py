@@ -45,7 +45,7 @@ from affinity_tester.net import session_group as session_group_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.probe_socket import open_probe_socket
 from affinity_tester.net.session import Session
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, closed_port, scripted
 
 # --- who answers -----------------------------------------------------------------------------------------------------

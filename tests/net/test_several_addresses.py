@@ -27,7 +27,8 @@ from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Destination, Target, resolve_target
 from affinity_tester.net.routes import Route, SourceFor, find_routes
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer
 
 A, B, C = (TransportAddress(f"192.0.2.{n}", 3478) for n in (1, 2, 3))

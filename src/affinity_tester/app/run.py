@@ -12,7 +12,7 @@ from affinity_tester import clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.signals import TERMINATING, handle_signals
 from affinity_tester.core.events import RunEnded, Settling, Verdict
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 ADVANCE_S = 0.25
 """How often time alone may make a judgement certain."""

@@ -22,7 +22,7 @@ from affinity_tester.cluster.resource_versions import When
 from affinity_tester.cluster.watch_group import WatchGroup
 from affinity_tester.core.events import ApiServerAnswered, ClusterAction, Event
 from affinity_tester.core.pool import PoolSnapshot
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 START_S = 10.0
 """How long `start` waits for the first lists."""

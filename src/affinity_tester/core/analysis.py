@@ -46,11 +46,12 @@ from affinity_tester.core.judging.wrong_pool import UnknownPods
 from affinity_tester.core.open_incident import OpenIncident
 from affinity_tester.core.pool import EndpointChange
 from affinity_tester.core.pool_timeline import PoolTimeline, without
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
-_ADVANCE_NS = 100_000_000
+_ADVANCE_NS = 100 * NS_PER_MS
 """Judgements that time alone makes certain are looked for so often, by the time of the sessions' events."""
 
-_PROVE_NS = 300_000_000_000
+_PROVE_NS = 300 * NS_PER_S
 """A pool in which nothing happens is listed so often all the same: a watch that says nothing proves nothing."""
 
 _NEAR_EVENTS = 1_000

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-SILENCE_NS = 2_000_000_000
+from affinity_tester.units import NS_PER_S
+
+SILENCE_NS = 2 * NS_PER_S
 """A session unanswered for so long is silent."""
 
-AGAIN_NS = 2_000_000_000
+AGAIN_NS = 2 * NS_PER_S
 """Between two canaries of a group."""
 
 MOST = 40
@@ -31,16 +33,14 @@ STEADY = 25
 LONGER = 1.3
 """By so much each; so the 15 last ones reach over seven more minutes."""
 
-JOIN_NS = 1_000_000_000
+JOIN_NS = NS_PER_S
 """Silences that begin within so long of each other are of one group, as incidents are."""
 
-SPAN_NS = 60_000_000_000
+SPAN_NS = 60 * NS_PER_S
 """No group's silences begin further apart: a storm is cut there too, and what comes later has canaries of its own."""
 
 RATE = 5
 """Canaries in any one second, of all groups."""
-
-_SECOND_NS = 1_000_000_000
 
 
 class _Group:
@@ -118,7 +118,7 @@ class CanaryPlan:
 
     def _may_send(self, now_ns: int) -> bool:
         recent_ns = self._recent_ns
-        if len(recent_ns) == RATE and now_ns - recent_ns[0] < _SECOND_NS:
+        if len(recent_ns) == RATE and now_ns - recent_ns[0] < NS_PER_S:
             return False
         recent_ns.append(now_ns)
         return True

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-LONG_NS = 1_000_000_000
+from affinity_tester.units import NS_PER_MS, NS_PER_S
+
+LONG_NS = NS_PER_S
 """Up to this interval the schedule itself sends enough."""
 
-FIRST_NS = 2_000_000_000
+FIRST_NS = 2 * NS_PER_S
 """After so long without an answer the first is sent."""
 
-APART_NS = 750_000_000
+APART_NS = 750 * NS_PER_MS
 """Then one each: the fifth is sent when the silence is 5 s old."""
 
 MOST = 5
@@ -24,7 +26,6 @@ RATE = 2_000
 """A second, of all sessions together: whom the path lost at once must not flood it when it comes back."""
 
 _BURST = RATE // 4
-_SECOND_NS = 1_000_000_000
 
 
 class DoubtPlan:
@@ -56,7 +57,7 @@ class DoubtPlan:
                 ready.append((due_ns, name))
         self._asked = asked
 
-        room = min(_BURST, RATE * (now_ns - self._looked_ns) // _SECOND_NS)
+        room = min(_BURST, RATE * (now_ns - self._looked_ns) // NS_PER_S)
         self._looked_ns = now_ns
         chosen = [name for _, name in sorted(ready)[:room]]
         for name in chosen:

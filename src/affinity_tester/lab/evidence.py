@@ -22,7 +22,7 @@ from affinity_tester.lab.fault import counted
 from affinity_tester.lab.injection import LOST, Injection, Judged, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 LAG_NS = NS_PER_S
 """How far from its cause an effect may be timed: a busy machine holds packets in queues for that long at worst."""

@@ -11,14 +11,8 @@ from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.parameter import TIME, TIME_OR_0, YES, parameter, read_count, read_time, read_yes
-from affinity_tester.settings import (
-    DEFAULT_REQUEST_SIZE,
-    MAX_REQUEST_SIZE,
-    MIN_REQUEST_SIZE,
-    NS_PER_S,
-    format_duration,
-    parse_duration,
-)
+from affinity_tester.settings import DEFAULT_REQUEST_SIZE, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE
+from affinity_tester.units import NS_PER_S, format_duration, parse_duration
 
 MAX_SESSIONS = 1000
 """Each costs the lab two sockets, and two busy cores must keep up."""

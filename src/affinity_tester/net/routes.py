@@ -13,7 +13,7 @@ from affinity_tester.core.events import ClientFault, ClientFaultKind, Event
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 CHECK_INTERVAL_NS = NS_PER_S
 """The shortest time between two checks of the local addresses."""

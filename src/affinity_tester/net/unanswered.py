@@ -1,7 +1,7 @@
 """What a run does about probes that are not answered: it sends more, and notices outages, blackouts and a dead target.
 
-`core.canaries`, `core.doubt` and `core.session.outages` have the rules. This module gives them the sessions' state at each sweep, and
-sends what they want.
+`core.canaries`, `core.doubt` and `core.session.outages` have the rules. This module gives them the sessions' state at each
+sweep, and sends what they want.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from affinity_tester.net.canary import Canaries
 from affinity_tester.net.no_reply import no_reply_reason
 from affinity_tester.net.session import Session
 from affinity_tester.net.session_group import SessionGroup
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 
 NO_REPLIES_NS = 5 * NS_PER_S
 """A run without any answer for so long since its start says so."""

@@ -28,7 +28,7 @@ from affinity_tester.report.lines import (
 from affinity_tester.report.logging import Level, Log, Tint
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 StatsMode = Literal["auto", "session", "total"]
 

@@ -13,7 +13,7 @@ from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Level, Tint
 from affinity_tester.report.reason_text import endpoint_change_text
-from affinity_tester.settings import format_duration
+from affinity_tester.units import format_duration
 
 WORST_NAMED = 3
 

@@ -32,14 +32,13 @@ from affinity_tester.core.events import (
     WatchBegun,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.units import NS_PER_S
 
-_S = 1_000_000_000
-
-ALIVE_NS = 2 * _S
+ALIVE_NS = 2 * NS_PER_S
 """A probe sent so long after the silence began and before it ends, and answered by the session's pod, shows that the pod
 lives in it."""
 
-OUTLASTS_NS = _S
+OUTLASTS_NS = NS_PER_S
 OUTLASTS_PROBES = 3
 """So long, and so many probes, a silence must outlast the proof that its pod lives: one might be lost by chance."""
 
@@ -87,7 +86,7 @@ class LossRate:
     def begin(self, event: RunStarted) -> None:
         """The run began."""
         self._begun_ns = event.at_ns
-        self._probes_per_s = event.sessions * _S / max(1, event.interval_ns)
+        self._probes_per_s = event.sessions * NS_PER_S / max(1, event.interval_ns)
 
     def lost(self, event: ProbesLost) -> None:
         """A session that is in no outage lost probes."""
@@ -103,7 +102,7 @@ class LossRate:
 
     def chance_of(self, probes: float, now_ns: int) -> float:
         """How many silences of so many probes are to be expected up to now of loss alone."""
-        sent = max(1.0, (now_ns - self._begun_ns) / _S * self._probes_per_s)
+        sent = max(1.0, (now_ns - self._begun_ns) / NS_PER_S * self._probes_per_s)
         share = min(1.0, self._lost / sent)
         return float(sent * share**probes)
 

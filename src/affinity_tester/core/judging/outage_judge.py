@@ -79,10 +79,9 @@ from affinity_tester.core.judging.reasons import (
 )
 from affinity_tester.core.pool_timeline import PoolTimeline, Span
 from affinity_tester.core.session.outages import OUTAGE_NS, OUTAGE_PROBES
+from affinity_tester.units import NS_PER_S
 
-_S = 1_000_000_000
-
-ADDRESS_SETTLES_NS = 300 * _S
+ADDRESS_SETTLES_NS = 300 * NS_PER_S
 """So long after a Service was given its address, a cloud may still be building the way to it."""
 
 MOVED_CANARIES = 3
@@ -277,7 +276,7 @@ class OutageJudge:
     def _due(self, now_ns: int, *, last: bool) -> list[tuple[tuple[str, int], _Case]]:
         """Those that are over and may be certain now: when the pool has news, and once a second."""
         news = self._timeline.news
-        if not last and self._looked is not None and self._looked[0] == news and now_ns - self._looked[1] < _S:
+        if not last and self._looked is not None and self._looked[0] == news and now_ns - self._looked[1] < NS_PER_S:
             return []
         self._looked = (news, now_ns)
         return list(self._ended.items())
@@ -352,7 +351,7 @@ class OutageJudge:
         lost = max(OUTAGE_PROBES, outage.probes)
         if outage.own_drops >= lost:
             return Judgement.CLIENT, None, (RepliesDropped(outage.own_drops),)
-        if any(case.last_ns - _S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._seen.own_faults):
+        if any(case.last_ns - NS_PER_S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._seen.own_faults):
             return Judgement.CLIENT, None, (LocalAddressChanged(),)
         if outage.longest_pause_ns > self._window_ns:
             return Judgement.IDLE, None, (ClientPaused(outage.longest_pause_ns),)
@@ -453,8 +452,8 @@ class OutageJudge:
         mine = (old.pod, old.instance)
         census = self._counted()
         others = self._others_met(case)
-        near_s = 1 + self._seen.interval_ns // _S
-        if any(pod != old.pod and abs(began_s - case.from_ns // _S) <= near_s for pod, began_s in census.alive):
+        near_s = 1 + self._seen.interval_ns // NS_PER_S
+        if any(pod != old.pod and abs(began_s - case.from_ns // NS_PER_S) <= near_s for pod, began_s in census.alive):
             return  # flows of pods that live fell silent with it: what hit them all is no pod
         if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
             case.pod_silent = PodAnswersNobody(old.pod or "", census.silent[mine], others)
@@ -472,7 +471,7 @@ class OutageJudge:
                 Counter(home for session, home in homes.items() if session in silent),
                 tuple(
                     {
-                        (case.old.pod, case.from_ns // _S)
+                        (case.old.pod, case.from_ns // NS_PER_S)
                         for case in (*self._ended.values(), *self._open.values())
                         if case.old is not None and case.alive_ns is not None
                     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from affinity_tester.core.events import Counts, Judgement, Outcome, Verdict
+from affinity_tester.units import format_span, noun_form, plural
 
 MIN_PAIRS = 300
 """By the rule of three, 0 of 300 says with 95 % certainty: less than one pair in a hundred."""
@@ -17,8 +18,6 @@ MAX_TIMER_MISSES = 0.01
 
 MAX_BLACKOUT = 0.01
 """Share of the run in which nobody was answered, above which it says too little; a shorter one is cut out and named."""
-
-_MIN_NS = 60 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +77,10 @@ def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail
     doubts = _doubts(evidence, judged_pairs, max_loss)
     if doubts:
         return verdict(Outcome.INCONCLUSIVE, doubts)
-    span = _span(evidence.still_ns) + (" of still pool" if evidence.watched else "")
+    span = format_span(evidence.still_ns) + (" of still pool" if evidence.watched else "")
     strength = (
         f"0 violations in {judged_pairs:,} judged pairs over {span}: "
-        f"fewer than one incident in {_span(evidence.still_ns // 3)} at 95 %"
+        f"fewer than one incident in {format_span(evidence.still_ns // 3)} at 95 %"
     )
     reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
     return verdict(Outcome.PASS, [*reasons, *_also(evidence)], strength)
@@ -103,15 +102,15 @@ def _also(evidence: Evidence) -> list[str]:
     if lost:
         said.append(f"{lost / total.sent:.2%} of the probes were lost")
     if evidence.avoidable:
-        changes = f"{evidence.avoidable:,} change{'' if evidence.avoidable == 1 else 's'}"
+        changes = plural(evidence.avoidable, "change")
         said.append(f"{changes} that a sound proxy would have avoided: --fail-on avoidable")
     silent_pods = evidence.judgements.get(Judgement.POD_SILENT, 0)
     if silent_pods:
-        said.append(f"{silent_pods:,} outage{'' if silent_pods == 1 else 's'} of pods that answered nobody")
+        said.append(f"{plural(silent_pods, 'outage')} of pods that answered nobody")
     for blackout in evidence.blackouts:
         why = ", no endpoint was ready" if blackout.empty_pool else ""
         said.append(
-            f"nobody was answered for {_span(blackout.lasted_ns)} ({_share(blackout.lasted_ns, evidence)}){why}"
+            f"nobody was answered for {format_span(blackout.lasted_ns)} ({_share(blackout.lasted_ns, evidence)}){why}"
         )
     probed, left_out = evidence.addresses
     if left_out:
@@ -126,7 +125,7 @@ def _share(ns: int, evidence: Evidence) -> str:
 def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fail_on_avoidable: bool) -> list[str]:
     said: list[str] = []
     if violations:
-        words = f"{violations:,} violation{'s' if violations > 1 else ''}"
+        words = plural(violations, "violation")
         if fail_on_avoidable and evidence.avoidable:
             words += f", {evidence.avoidable:,} of them avoidable changes of the pool's making"
         said.append(words)
@@ -158,12 +157,10 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
     if any(blackout.at_end for blackout in dark):
         said.append("all sessions stopped being answered, until the end")
     elif dark and (dark_ns := sum(blackout.lasted_ns for blackout in dark)) >= MAX_BLACKOUT * evidence.duration_ns:
-        said.append(f"nobody was answered for {_span(dark_ns)} ({_share(dark_ns, evidence)})")
+        said.append(f"nobody was answered for {format_span(dark_ns)} ({_share(dark_ns, evidence)})")
     unknown = evidence.judgements.get(Judgement.UNKNOWN, 0)
     if unknown:
-        said.append(
-            f"{unknown:,} change{'s' if unknown > 1 else ''} or outage{'s' if unknown > 1 else ''} could not be judged"
-        )
+        said.append(f"{plural(unknown, 'change')} or {noun_form(unknown, 'outage')} could not be judged")
     if _unreadable(total, max_loss):
         said.append(
             f"{total.undecodable:,} datagrams came that are no replies, more than the {total.answered:,} answers: "
@@ -186,7 +183,7 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
                 "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
             )
     elif judged_pairs < MIN_PAIRS:
-        pairs = f"{judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}"
+        pairs = plural(judged_pairs, "judged pair")
         if evidence.interval_ns > evidence.window_ns:
             more = "an interval longer than --affinity-window excuses every change: probe more often"
         else:
@@ -198,9 +195,3 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
 def network_losses(total: Counts) -> int:
     """Lost probes but for those whose reply this machine itself dropped."""
     return max(0, total.lost - total.own_losses)
-
-
-def _span(ns: int) -> str:
-    if ns >= 2 * _MIN_NS:
-        return f"{ns / _MIN_NS:.0f} min"
-    return f"{ns / 1_000_000_000:.3g} s"
