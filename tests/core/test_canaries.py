@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.canaries import MOST, CanaryPlan
+from affinity_tester.core.session.canaries import MOST, CanaryPlan
 
 MS = 1_000_000
 S = 1_000 * MS

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from running import MS, Told
 
-from affinity_tester.core import canaries
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -22,6 +21,7 @@ from affinity_tester.core.events import (
     SessionStarted,
     WrongSource,
 )
+from affinity_tester.core.session import canaries
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for

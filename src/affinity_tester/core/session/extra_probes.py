@@ -28,7 +28,7 @@ RATE = 2_000
 _BURST = RATE // 4
 
 
-class DoubtPlan:
+class ExtraProbes:
     """Told who is silent four times a second or so, it says who sends a probe more."""
 
     __slots__ = ("_asked", "_looked_ns")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from affinity_tester.core.doubt import MOST, RATE, DoubtPlan
+from affinity_tester.core.session.extra_probes import MOST, RATE, ExtraProbes
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -19,7 +19,7 @@ def play(
     resumed_ns: int = 0,
 ) -> list[tuple[int, str]]:
     """Sessions unanswered from and until these times (ns), looked at four times a second: what was sent, and when, in ms."""
-    plan, sent = DoubtPlan(), []
+    plan, sent = ExtraProbes(), []
     for number in range(until_s * 4):
         now_ns = number * SWEEP + late_ns(number)
         unanswered = [
@@ -51,7 +51,7 @@ def test_sweeps_that_come_late_do_not_add_up() -> None:
 
 
 def test_one_that_was_held_up_keeps_its_distance() -> None:
-    plan = DoubtPlan()
+    plan = ExtraProbes()
     sent = [at for at in range(2_500, 9_000, 250) if at > 6_000 and plan.due(at * MS, [("a", 0)])]
     assert sent == [6_250, 6_750, 7_500, 8_250]
 
