@@ -411,13 +411,13 @@ async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.M
     told.counts()
 
 
-async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answered(
+async def test_at_long_intervals_an_unanswered_session_asks_more_until_it_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unanswered_module, "LONG_NS", 0)
+    monkeypatch.setattr(unanswered_module, "LONG_INTERVAL_NS", 0)
     monkeypatch.setattr(client_module, "SWEEP_NS", 20 * MS)
-    monkeypatch.setattr(extra_probes, "FIRST_NS", 600 * MS)
-    monkeypatch.setattr(extra_probes, "APART_NS", 100 * MS)
+    monkeypatch.setattr(extra_probes, "FIRST_AFTER_NS", 600 * MS)
+    monkeypatch.setattr(extra_probes, "SPACING_NS", 100 * MS)
 
     def script(server: ScriptedServer, probe: Probe) -> None:
         # Session 1 is dead from its third probe on, session 2 loses two and is answered at the next, sessions 0 and 3 live.
@@ -434,7 +434,7 @@ async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answer
     assert slots[0] == 8
     assert {number: more - slots[0] for number, more in slots.items()} == {
         0: 0,
-        1: extra_probes.MOST,
+        1: extra_probes.MAX_PER_SILENCE,
         2: 1,
         3: pytest.approx(0, abs=1),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from affinity_tester.core.events import Event, NothingAnswered
-from affinity_tester.core.session.extra_probes import LONG_NS, ExtraProbes
+from affinity_tester.core.session.extra_probes import LONG_INTERVAL_NS, ExtraProbes
 from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.no_reply import no_reply_reason
@@ -50,7 +50,7 @@ class UnansweredMonitor:
         )
         self._outages = OutageDetector(settings.interval_ns, settings.loss_threshold_ns, emit)
         # At short intervals the schedule itself sends enough probes to distinguish a dead flow from a lost packet.
-        self._extra_probes = ExtraProbes() if settings.interval_ns > LONG_NS else None
+        self._extra_probes = ExtraProbes() if settings.interval_ns > LONG_INTERVAL_NS else None
         self._no_replies_emitted = False
 
     def check(self, now_ns: int, *, is_sending: bool, is_answered: bool, resumed_ns: int) -> None:

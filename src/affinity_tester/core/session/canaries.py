@@ -1,13 +1,13 @@
 """Which silent session gets a canary, and when: a few for each silence, however many sessions it takes.
 
-A canary asks the session's target from a fresh source port. Answered, the target lives and only the old flows are dead;
-unanswered, the path or the target is (docs/judging.md#canaries). The rules:
+A canary asks the session's target from a fresh source port. If it is answered, the target lives and only the old flows are
+dead; if it is not, the path or the target is dead (docs/judging.md#canaries). The rules:
 
-- Sessions whose silences began close together are silent for one reason: they are one group.
-- A group gets a canary when it has been silent for 2 s, then one each 2 s, each about another session while there is one.
+- Sessions whose silences began close together are silent for one reason: they form one group.
+- A group gets a canary when it has been silent for 2 s, then one each 2 s, each for another session while there is one.
 - Of the 40 of a group the last are spaced out: a change of the pool may come minutes later, and what is silent still is then
   judged by canaries sent after it.
-- No more than five a second: a target in trouble is not to be stormed.
+- No more than five are sent in a second: a target in trouble must not be flooded.
 - A group is forgotten when none of its sessions is silent any more.
 """
 
@@ -19,72 +19,75 @@ from collections.abc import Iterable
 from affinity_tester.units import NS_PER_S
 
 SILENCE_NS = 2 * NS_PER_S
-"""A session unanswered for so long is silent."""
+"""A session that is unanswered for so long is silent."""
 
-AGAIN_NS = 2 * NS_PER_S
-"""Between two canaries of a group."""
+SPACING_NS = 2 * NS_PER_S
+"""Time between two canaries of a group."""
 
-MOST = 40
+MAX_PER_GROUP = 40
 """Canaries of a group."""
 
-STEADY = 25
-"""So many of them are sent at the same distance, each further one at a longer one."""
+EVENLY_SPACED = 25
+"""So many of them are `SPACING_NS` apart; from then on each gap is longer than the one before."""
 
-LONGER = 1.3
-"""By so much each; so the 15 last ones reach over seven more minutes."""
+GAP_GROWTH = 1.3
+"""The factor from one such gap to the next: the last 15 canaries reach over seven more minutes."""
 
 JOIN_NS = NS_PER_S
-"""Silences that begin within so long of each other are of one group, as incidents are."""
+"""Silences that begin within so long of each other belong to one group, as in incidents."""
 
-SPAN_NS = 60 * NS_PER_S
-"""No group's silences begin further apart: a storm is cut there too, and what comes later has canaries of its own."""
+MAX_GROUP_SPAN_NS = 60 * NS_PER_S
+"""A group's silences begin no further apart: a storm is cut there too, and what comes later has canaries of its own."""
 
-RATE = 5
-"""Canaries in any one second, of all groups."""
+MAX_PER_S = 5
+"""Canaries of all groups in any one second."""
 
 
 class _Group:
-    """Sessions that fell silent together."""
+    """Sessions that became silent together."""
 
-    __slots__ = ("about", "from_ns", "next_ns", "sent", "to_ns")
+    __slots__ = ("by_session", "from_ns", "next_ns", "sent", "to_ns")
 
     def __init__(self, since_ns: int) -> None:
         self.from_ns = self.to_ns = since_ns
         """When the first and the last of its silences began."""
         self.next_ns = since_ns + SILENCE_NS
+        """When its next canary is due."""
         self.sent = 0
-        self.about: Counter[str] = Counter()
+        self.by_session: Counter[str] = Counter()
         """How many canaries each session had."""
 
-    def count(self, about: str, now_ns: int) -> None:
-        """One is sent now."""
+    def count(self, session: str, now_ns: int) -> None:
+        """Count a canary that is sent now for this session, and set the time of the next."""
         self.sent += 1
-        self.about[about] += 1
-        gap_ns = round(AGAIN_NS * LONGER ** max(0, self.sent - STEADY + 1))
-        # Sweeps come somewhat late; that does not add up, but one that comes a whole gap late is not made up for.
+        self.by_session[session] += 1
+
+        gap_ns = round(SPACING_NS * GAP_GROWTH ** max(0, self.sent - EVENLY_SPACED + 1))
+        # A sweep comes somewhat late, which must not add up; a delay of a whole gap is not made up for.
         late_ns = now_ns - self.next_ns
         self.next_ns = now_ns + gap_ns - (late_ns if late_ns < gap_ns else 0)
 
 
 class CanaryPlan:
-    """Told who is silent four times a second or so, it says whose canary is due."""
+    """Choose the sessions that get a canary, from who is unanswered at each sweep of the client."""
 
-    __slots__ = ("_groups", "_members", "_reach_ns", "_recent_ns", "_span_ns")
+    __slots__ = ("_groups", "_max_span_ns", "_members", "_reach_ns", "_recent_ns")
 
     def __init__(self, interval_ns: int) -> None:
-        """`interval_ns`: a session's silence began at most so long before its first unanswered probe."""
+        """Start with no group; a session's silence began at most `interval_ns` before its first unanswered probe."""
         self._reach_ns = JOIN_NS + interval_ns
-        self._span_ns = SPAN_NS + interval_ns
+        self._max_span_ns = MAX_GROUP_SPAN_NS + interval_ns
         self._groups: list[_Group] = []
         self._members: dict[str, tuple[int, _Group]] = {}
-        """Since when a session is silent, and with whom."""
-        self._recent_ns: deque[int] = deque(maxlen=RATE)
+        """By silent session: when its silence began, and its group."""
+        self._recent_ns: deque[int] = deque(maxlen=MAX_PER_S)
+        """When the newest canaries were sent."""
 
     def due(self, now_ns: int, unanswered: Iterable[tuple[str, int]], resumed_ns: int = 0) -> list[str]:
-        """The sessions whose canary is to be sent now.
+        """Return the sessions that get a canary now.
 
         `unanswered` are all sessions whose newest probes are not replied to: (name, when the first of these was sent). The
-        client last went on at `resumed_ns` after it had stood still: a silence counts from there on.
+        client last resumed at `resumed_ns` after a standstill: a silence counts from there on.
         """
         members: dict[str, tuple[int, _Group]] = {}
         new: list[tuple[int, str]] = []
@@ -95,38 +98,42 @@ class CanaryPlan:
             elif now_ns - max(since_ns, resumed_ns) >= SILENCE_NS:
                 new.append((since_ns, name))
         for since_ns, name in sorted(new):
-            members[name] = since_ns, self._group(since_ns)
+            members[name] = since_ns, self._group_of(since_ns)
         self._members = members
+
         living = {id(group) for _, group in members.values()}
         self._groups = [group for group in self._groups if id(group) in living]
         for group in self._groups:
             group.next_ns = max(group.next_ns, resumed_ns + SILENCE_NS)
-        ready = [group for group in self._groups if group.next_ns <= now_ns and group.sent < MOST]
-        return [self._choose(group, now_ns) for group in sorted(ready, key=_next_ns) if self._may_send(now_ns)]
 
-    def _group(self, since_ns: int) -> _Group:
-        """The group of a silence that began then."""
+        ready = [group for group in self._groups if group.next_ns <= now_ns and group.sent < MAX_PER_GROUP]
+        return [self._next_session(group, now_ns) for group in sorted(ready, key=_next_ns) if self._may_send(now_ns)]
+
+    def _group_of(self, since_ns: int) -> _Group:
+        """Return the group of a silence that began then, a new one where none is near."""
         for group in self._groups:
             from_ns, to_ns = min(group.from_ns, since_ns), max(group.to_ns, since_ns)
-            near = group.from_ns - self._reach_ns <= since_ns <= group.to_ns + self._reach_ns
-            if near and to_ns - from_ns <= self._span_ns:
+            is_near = group.from_ns - self._reach_ns <= since_ns <= group.to_ns + self._reach_ns
+            if is_near and to_ns - from_ns <= self._max_span_ns:
                 group.from_ns, group.to_ns = from_ns, to_ns
                 return group
+
         group = _Group(since_ns)
         self._groups.append(group)
         return group
 
     def _may_send(self, now_ns: int) -> bool:
+        """Return whether the rate allows one more canary, and count it if so."""
         recent_ns = self._recent_ns
-        if len(recent_ns) == RATE and now_ns - recent_ns[0] < NS_PER_S:
+        if len(recent_ns) == MAX_PER_S and now_ns - recent_ns[0] < NS_PER_S:
             return False
         recent_ns.append(now_ns)
         return True
 
-    def _choose(self, group: _Group, now_ns: int) -> str:
-        """The session that had the fewest so far."""
+    def _next_session(self, group: _Group, now_ns: int) -> str:
+        """Return the session of the group that had the fewest canaries so far, and count one for it."""
         names = [name for name, (_, its) in self._members.items() if its is group]
-        name = min(names, key=group.about.__getitem__)
+        name = min(names, key=group.by_session.__getitem__)
         group.count(name, now_ns)
         return name
 
