@@ -15,7 +15,7 @@ A reply from a wrong source, or to another session's probe, is a case too, from 
 one from a wrong source is mere information where the server is a foreign one, or says that it listens on a wildcard.
 
 Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
-reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_judge).
+reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_table).
 """
 
 from __future__ import annotations
