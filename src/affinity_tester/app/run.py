@@ -45,7 +45,7 @@ async def run_to_verdict(
     async def advance_beside(awaited: asyncio.Future[Any]) -> None:
         await asyncio.wait({awaited, failed}, timeout=ADVANCE_S, return_when=asyncio.FIRST_COMPLETED)
         dispatcher.raise_failure()
-        request_list(analysis.wants_list_after_ns)
+        request_list(analysis.next_list_after_ns)
         dispatcher.advance()
 
     try:

@@ -129,7 +129,7 @@ class PoolWatch:
         await self._group.close()
 
     def request_confirmation(self, after_ns: int | None) -> None:
-        """List the pool if a list later than `after_ns` is needed (`RunAnalysis.wants_list_after_ns`), but not too often.
+        """List the pool if a list later than `after_ns` is needed (`RunAnalysis.next_list_after_ns`), but not too often.
 
         Call it as often as time passes; None means that no list is needed.
         """

@@ -41,7 +41,7 @@ from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.judging.tally import AnyJudged, Tally
-from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
+from affinity_tester.core.judging.verdict import Blackout, Evidence, decide
 from affinity_tester.core.judging.wrong_pool import UnknownPods
 from affinity_tester.core.open_incident import OpenIncident
 from affinity_tester.core.pool import EndpointChange
@@ -93,18 +93,18 @@ class RunAnalysis:
     @property
     def settled(self) -> bool:
         """Whether nothing is open, and it is known whether the pool stood still up to the last probe."""
-        return not self.open_count and not self._end_is_unproved
+        return not self.open_count and not self._final_list_pending
 
     @property
-    def wants_list_after_ns(self) -> int | None:
+    def next_list_after_ns(self) -> int | None:
         """A list of the pool made later than this would settle or prove something; None: none is wanted."""
         wants = (
             self._unknown_pods.next_list_after_ns,
-            self._judge.wants_list_after_ns,
-            self._outage_judge.wants_list_after_ns,
+            self._judge.next_list_after_ns,
+            self._outage_judge.next_list_after_ns,
         )
         wanted = [after_ns for after_ns in wants if after_ns is not None]
-        if self._end_is_unproved:
+        if self._final_list_pending:
             wanted.append(self._stopped_ns)
         listed_ns = self._timeline.confirmed_ns
         if listed_ns is not None and self._judge.watched and self._advanced_ns - listed_ns > _PROVE_NS:
@@ -112,7 +112,7 @@ class RunAnalysis:
         return min(wanted, default=None)
 
     @property
-    def _end_is_unproved(self) -> bool:
+    def _final_list_pending(self) -> bool:
         """Whether the watch goes on, and no list since the last probe has proved that nothing was missed."""
         timeline = self._timeline
         listed_ns = timeline.confirmed_ns
@@ -235,15 +235,13 @@ class RunAnalysis:
         evidence.judgements = {judgement: self._tally.cases(judgement) for judgement in Judgement}
         evidence.avoidable = self._tally.avoidable
         cut = [(blackout.since_ns, blackout.until_ns) for blackout in evidence.blackouts]
-        evidence.still_ns = without(self._started_ns, self._started_ns + evidence.duration_ns, cut)
+        evidence.stable_ns = without(self._started_ns, self._started_ns + evidence.duration_ns, cut)
         evidence.window_ns = self.rules.affinity_window_ns
         if evidence.watched:
             proved_ns = min(self._stopped_ns, self._timeline.confirmed_ns or 0)
-            evidence.still_ns = self._timeline.still_ns(self._started_ns, proved_ns, self.rules.settle_ns, cut)
-            evidence.proved = self._timeline.observing and proved_ns == self._stopped_ns
-        told.append(
-            give_verdict(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable)
-        )
+            evidence.stable_ns = self._timeline.stable_ns(self._started_ns, proved_ns, self.rules.settle_ns, cut)
+            evidence.fully_observed = self._timeline.observing and proved_ns == self._stopped_ns
+        told.append(decide(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable))
         return told
 
 

@@ -57,7 +57,7 @@ class PoolTimeline:
         self.gaps: list[tuple[int, int]] = []
         """Closed gaps as (from_ns, to_ns)."""
         self._open_gap_ns: int | None = None
-        self.news = 0
+        self.revision = 0
         """How often anything was learnt of the pool, or of what is not known of it."""
         self.confirmed_ns: int | None = None
         """When the newest consistent list was asked for: all up to here that is in no gap is known; None before the first."""
@@ -86,7 +86,7 @@ class PoolTimeline:
         asked_ns: int | None = None,
     ) -> PoolChange | None:
         """Take in what `PoolObserved` tells; return how the pool differs from the one before, None where it does not."""
-        self.news += 1
+        self.revision += 1
         change = None
         before = self._newest
         if self.changes:  # a reader of the changes relies on their order
@@ -143,13 +143,13 @@ class PoolTimeline:
 
     def confirmed(self, asked_ns: int) -> None:
         """Nothing that happened before `asked_ns` was missed; an open gap is closed as if it had not been."""
-        self.news += 1
+        self.revision += 1
         self._open_gap_ns = None
         self._confirm(asked_ns)
 
     def unobserved(self, since_ns: int) -> None:
         """From `since_ns` on nothing is known, until the next list."""
-        self.news += 1
+        self.revision += 1
         if self._open_gap_ns is None:
             self._open_gap_ns = since_ns
 
@@ -177,12 +177,12 @@ class PoolTimeline:
 
     def gap_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
         """A part of these times in which nothing was known: also what is before the first snapshot."""
-        blind = self.blind_within(from_ns, to_ns)
+        blind = self.unobserved_within(from_ns, to_ns)
         if blind is None and self.first_ns is not None and from_ns < min(self.first_ns, to_ns):
             return from_ns, self.first_ns
         return blind
 
-    def blind_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
+    def unobserved_within(self, from_ns: int, to_ns: int) -> tuple[int, int] | None:
         """A part of these times in which the watch was interrupted."""
         blind = list(self.gaps)
         if self._open_gap_ns is not None:
@@ -191,7 +191,7 @@ class PoolTimeline:
 
     # --- pods ----------------------------------------------------------------------------------------------------------
 
-    def ever_had(self, pod: str) -> bool:
+    def has_seen(self, pod: str) -> bool:
         """Whether a pod of this name was ever in the pool; the name is empty for endpoints that name no pod."""
         return pod in self._serving
 
@@ -241,7 +241,7 @@ class PoolTimeline:
             return surely, refilled
         return None
 
-    def still_ns(self, from_ns: int, to_ns: int, settle_ns: int, cut: Iterable[tuple[int, int]] = ()) -> int:
+    def stable_ns(self, from_ns: int, to_ns: int, settle_ns: int, cut: Iterable[tuple[int, int]] = ()) -> int:
         """How much of these times is farther than `settle_ns` from any change, in no gap, and in none of the spans `cut`."""
         busy = [(change.from_ns - settle_ns, change.to_ns + settle_ns) for change in self.changes]
         busy += [*self.gaps, *cut]

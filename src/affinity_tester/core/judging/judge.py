@@ -147,7 +147,7 @@ class Judge:
         return self.pool_trusted and self._timeline.watched
 
     @property
-    def wants_list_after_ns(self) -> int | None:
+    def next_list_after_ns(self) -> int | None:
         """A consistent list of the pool asked for later than this would settle the oldest open case; None: none is wanted."""
         if not self.watched or not self._open:
             return None
@@ -175,7 +175,7 @@ class Judge:
 
     def judge(self, now_ns: int, *, last: bool) -> Iterator[Judged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
-        known = (self._timeline.news, self.pool_trusted)
+        known = (self._timeline.revision, self.pool_trusted)
         if last or known != self._known:
             self._known = known
             keys = list(self._open)

@@ -71,7 +71,7 @@ class OutageJudge:
         return len(self._cases.ended) + lasting
 
     @property
-    def wants_list_after_ns(self) -> int | None:
+    def next_list_after_ns(self) -> int | None:
         """A consistent list asked for later than this would bring an outage nearer to its class; None: none is wanted."""
         if not self._table.watched:
             return None
@@ -147,7 +147,7 @@ class OutageJudge:
 
     def _due(self, now_ns: int, *, last: bool) -> list[tuple[OutageKey, OutageCase]]:
         """Those that are over and may be certain now: when the pool has news, and once a second."""
-        news = self._timeline.news
+        news = self._timeline.revision
         if not last and self._looked is not None and self._looked[0] == news and now_ns - self._looked[1] < NS_PER_S:
             return []
         self._looked = (news, now_ns)

@@ -214,7 +214,7 @@ class OutageTable:
         if old is None:
             return _in_doubt(*doubts) or self._never(case, end_ns)
         reach = (self._reach_from(case), case.onset_ns + self._settle_ns)
-        if old.pod is None or not timeline.ever_had(old.pod):
+        if old.pod is None or not timeline.has_seen(old.pod):
             return self._unnamed(case, reach, end_ns, doubts)
 
         gone = self._gone(case, end_ns, move_ns)
@@ -353,7 +353,7 @@ class OutageTable:
             return _in_doubt(InDoubt(Doubt.POOL_CHANGED_AT_START))
         if not timeline.confirmed_after(until_ns):
             return None
-        if timeline.blind_within(case.from_ns, until_ns) is not None:
+        if timeline.unobserved_within(case.from_ns, until_ns) is not None:
             return _in_doubt(InDoubt(Doubt.POOL_NOT_OBSERVED_AT_START))
         dead = len(self._cases.never_answered | {case.session})
         if self._may_be_at_a_dead_pod(case, len(self._evidence.serving) + dead, dead, case.from_ns, end_ns):

@@ -56,31 +56,31 @@ class Evidence:
     """How many addresses of the target are probed, and how many are not."""
     watched: bool = False
     duration_ns: int = 0
-    still_ns: int = 0
+    stable_ns: int = 0
     """For how long the pool is proved to have stood still."""
-    proved: bool = True
+    fully_observed: bool = True
     """Whether what the pool did is known up to the last probe."""
 
 
-def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_avoidable: bool) -> Verdict:
+def decide(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_avoidable: bool) -> Verdict:
     """Judge a whole run. `max_loss` is a share (0 to 1)."""
-    still = evidence.still_ns / evidence.duration_ns if evidence.duration_ns else 0.0
+    still = evidence.stable_ns / evidence.duration_ns if evidence.duration_ns else 0.0
     judged_pairs = round(_could_fail(evidence) * still)
     violations = evidence.judgements.get(Judgement.VIOLATION, 0) + (evidence.avoidable if fail_on_avoidable else 0)
 
     def verdict(outcome: Outcome, reasons: list[str], strength: str = "") -> Verdict:
-        return Verdict(at_ns, outcome, tuple(reasons), strength, violations, judged_pairs, evidence.still_ns)
+        return Verdict(at_ns, outcome, tuple(reasons), strength, violations, judged_pairs, evidence.stable_ns)
 
     failures = _failures(evidence, violations, max_loss, fail_on_avoidable=fail_on_avoidable)
     if failures:
         return verdict(Outcome.FAIL, failures)
-    doubts = _doubts(evidence, judged_pairs, max_loss)
-    if doubts:
-        return verdict(Outcome.INCONCLUSIVE, doubts)
-    span = format_span(evidence.still_ns) + (" of still pool" if evidence.watched else "")
+    doubtful = _inconclusive_reasons(evidence, judged_pairs, max_loss)
+    if doubtful:
+        return verdict(Outcome.INCONCLUSIVE, doubtful)
+    span = format_span(evidence.stable_ns) + (" of still pool" if evidence.watched else "")
     strength = (
         f"0 violations in {judged_pairs:,} judged pairs over {span}: "
-        f"fewer than one incident in {format_span(evidence.still_ns // 3)} at 95 %"
+        f"fewer than one incident in {format_span(evidence.stable_ns // 3)} at 95 %"
     )
     reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
     return verdict(Outcome.PASS, [*reasons, *_also(evidence)], strength)
@@ -140,7 +140,7 @@ def _unreadable(total: Counts, max_loss: float | None) -> bool:
     return max_loss is not None and total.undecodable > total.answered
 
 
-def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> list[str]:
+def _inconclusive_reasons(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> list[str]:
     """Every reason why the run proves nothing."""
     total = evidence.total
     if not evidence.counted:
@@ -175,8 +175,8 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
         said.append(
             f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its slots were missed"
         )
-    if evidence.watched and evidence.still_ns == 0:
-        if evidence.proved:
+    if evidence.watched and evidence.stable_ns == 0:
+        if evidence.fully_observed:
             said.append("the pool never stood still")
         else:
             said.append(
