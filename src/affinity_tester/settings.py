@@ -27,6 +27,12 @@ MAX_REQUEST_SIZE = 65_504
 DEFAULT_LOSS_THRESHOLD_NS = 2 * NS_PER_S
 """A probe that is unanswered for so long is lost."""
 
+MAX_SESSION_LINES = 20
+"""Up to so many sessions, each has statistics of its own, a screenful; beyond, only the worst have."""
+
+WORST_SESSIONS = 3
+"""The number of sessions that count as the worst of an interval."""
+
 DEFAULT_MAX_FLOWS = 65_536
 """Flows that a server remembers: some 55 MB when full, and far more sessions than one client opens."""
 

@@ -13,10 +13,7 @@ from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, list
 from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
-from affinity_tester.units import NS_PER_S, format_seconds, plural
-
-_AFFINITY_WINDOW_NS = 30 * NS_PER_S
-"""The shortest common UDP timeout (nf_conntrack_udp_timeout)."""
+from affinity_tester.units import format_seconds, plural
 
 _MIN_REPEATS = 3
 """So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
@@ -120,7 +117,7 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     evidence.append(
         f"probes are {format_seconds(interval_ns)} apart otherwise, and {plural(others, 'other session')} did not change"
     )
-    sure = others > 0 or pauses[0] > _AFFINITY_WINDOW_NS
+    sure = others > 0 or pauses[0] > view.history.affinity_window_ns
     return diagnosis(
         "idle-expiry", evidence, "" if sure else "a session that went on sending meanwhile and did not move"
     )

@@ -11,10 +11,8 @@ from affinity_tester.core.diagnosis.incident_view import IncidentView, Unanswere
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
+from affinity_tester.core.session.canaries import SILENCE_NS
 from affinity_tester.units import NS_PER_S, format_seconds, plural
-
-_BLACKHOLED_NS = 2 * NS_PER_S
-"""A flow that is unanswered for so long is blackholed, not unlucky: a canary is sent then."""
 
 _PROXY_UPDATE_NS = 2 * NS_PER_S
 """Proxies take a pod out within this time (1.2 s was measured); a silence that is longer is a fault."""
@@ -50,7 +48,7 @@ def blackholed(view: IncidentView) -> Blackholed | None:
         span
         for span in view.unanswered_spans
         if span.old is not None
-        and span.to_ns - span.from_ns >= _BLACKHOLED_NS
+        and span.to_ns - span.from_ns >= SILENCE_NS
         and (span.ended is False or span.change is not None)
     )
     tried = [canary.identity for canary in view.canaries]
@@ -60,7 +58,7 @@ def blackholed(view: IncidentView) -> Blackholed | None:
 
     # Who still answers, and whom: other sessions and canaries.
     silent = {span.session for span in view.unanswered_spans} | view.history.unanswered_for(
-        view.from_ns, view.to_ns, _BLACKHOLED_NS
+        view.from_ns, view.to_ns, SILENCE_NS
     )
     served_by = [span.old for span in spans if span.old is not None]
     others = [who for session, who in view.identities.items() if session not in silent]
@@ -82,7 +80,7 @@ def blackholed(view: IncidentView) -> Blackholed | None:
 def _canary_answered_meanwhile(view: IncidentView, spans: Iterable[UnansweredSpan]) -> bool:
     """True if a canary was answered while all of these sessions were silent, and not just as they came back."""
     first_ns = min(span.to_ns for span in spans)
-    return any(canary.identity is not None and canary.sent_ns <= first_ns - _BLACKHOLED_NS for canary in view.canaries)
+    return any(canary.identity is not None and canary.sent_ns <= first_ns - SILENCE_NS for canary in view.canaries)
 
 
 def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | None:

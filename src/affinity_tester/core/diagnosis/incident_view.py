@@ -12,7 +12,7 @@ from affinity_tester.core.diagnosis.text import listed, pods, was
 from affinity_tester.core.events import CanaryResult, Change, ClusterSubject, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
-from affinity_tester.core.open_incident import Member, OpenIncident
+from affinity_tester.core.open_incident import NEAR_NS, Member, OpenIncident
 from affinity_tester.units import NS_PER_MS, NS_PER_S, format_offset, format_seconds, plural
 
 NODE_REACH_NS = 60 * NS_PER_S
@@ -219,8 +219,8 @@ class IncidentView:
     def during(self, at_ns: int) -> bool:
         """True if an event of this time may belong to it: losses are told a loss threshold later."""
         started = self.history.started
-        slack_ns = NS_PER_S + (started.loss_threshold_ns if started else 0)
-        return self.from_ns - NS_PER_S <= at_ns <= self.to_ns + slack_ns
+        slack_ns = NEAR_NS + (started.loss_threshold_ns if started else 0)
+        return self.from_ns - NEAR_NS <= at_ns <= self.to_ns + slack_ns
 
     def nearly_all(self, number: int) -> bool:
         """True if so many sessions count as all that were answered before; from a single one nothing follows."""

@@ -101,9 +101,12 @@ class SessionHistory:
 class RunHistory:
     """The history of a run. `feed` takes every observed event, in order."""
 
-    def __init__(self, settle_ns: int) -> None:
-        """`settle_ns`: how near a change of the pool or the cluster must be to count as near."""
+    def __init__(self, settle_ns: int, affinity_window_ns: int) -> None:
+        """Start with nothing observed; times are in nanoseconds."""
         self.settle_ns = settle_ns
+        """How near a change of the pool or the cluster must be to count as near."""
+        self.affinity_window_ns = affinity_window_ns
+        """A longer pause between probes lets a flow's entry expire."""
         self.started: RunStarted | None = None
         self.stopped_ns: int | None = None
         self.total = Counts()

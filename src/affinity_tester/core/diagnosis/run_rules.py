@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import comb
 
+from affinity_tester.core.address import LOCAL_CHECK_NS
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
-from affinity_tester.units import NS_PER_S, plural
+from affinity_tester.units import plural
 
 _MAX_CHANCE = 0.01
 """An accident less probable than this is not believed."""
@@ -26,9 +27,6 @@ _SIZE_SHARE = 0.05
 
 _SIZE_RATIO = 10
 """It is also at least so many times that of the size with the least loss."""
-
-_ADDRESS_CHECK_NS = NS_PER_S
-"""The machine's address is checked at most so often: it may have changed so long before that is told."""
 
 _COMMON_MTU = 1472
 """The largest UDP payload over IPv4 and plain Ethernet in one packet."""
@@ -223,7 +221,7 @@ def _refused_without_address(history: RunHistory) -> bool:
     """True if sends failed only since this machine lost its address: that is `client-socket`."""
     refused_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.SEND_ERROR]
     moved_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS]
-    return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _ADDRESS_CHECK_NS
+    return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - LOCAL_CHECK_NS
 
 
 def _chance_of_at_least(of: int, at_least: int, rate: float) -> float:

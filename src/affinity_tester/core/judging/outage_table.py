@@ -39,6 +39,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from affinity_tester.core.address import LOCAL_CHECK_NS
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.chance import DOUBT, canaries_needed, chance_of_dead_server
@@ -191,7 +192,9 @@ class OutageTable:
         lost = max(OUTAGE_PROBES, outage.probes)
         if outage.own_drops >= lost:
             return Judgement.CLIENT, None, (RepliesDropped(outage.own_drops),)
-        if any(case.last_ns - NS_PER_S <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._evidence.own_faults):
+        if any(
+            case.last_ns - LOCAL_CHECK_NS <= at_ns <= case.from_ns + OUTAGE_NS for at_ns in self._evidence.own_faults
+        ):
             return Judgement.CLIENT, None, (LocalAddressChanged(),)
         if outage.longest_pause_ns > self._window_ns:
             return Judgement.IDLE, None, (ClientPaused(outage.longest_pause_ns),)

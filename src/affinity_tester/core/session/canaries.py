@@ -3,7 +3,8 @@
 A canary asks the session's target from a fresh source port. If it is answered, the target lives and only the old flows are
 dead; if it is not, the path or the target is dead (docs/judging.md#canaries). The rules:
 
-- Sessions whose silences began close together are silent for one reason: they form one group.
+- Sessions whose silences began close together are silent for one reason: they form one group. Groups end where incidents do
+  (core.open_incident): a second of quiet ends one, and a storm is cut; what comes later has canaries of its own.
 - A group gets a canary when it has been silent for 2 s, then one each 2 s, each for another session while there is one.
 - Of the 40 of a group the last are spaced out: a change of the pool may come minutes later, and what is silent still is then
   judged by canaries sent after it.
@@ -16,10 +17,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
+from affinity_tester.core.open_incident import CUT_NS, NEAR_NS
 from affinity_tester.units import NS_PER_S
 
 SILENCE_NS = 2 * NS_PER_S
-"""A session that is unanswered for so long is silent."""
+"""A session that is unanswered for so long is silent: its flow is blackholed, not unlucky."""
 
 SPACING_NS = 2 * NS_PER_S
 """Time between two canaries of a group."""
@@ -32,12 +34,6 @@ EVENLY_SPACED = 25
 
 GAP_GROWTH = 1.3
 """The factor from one such gap to the next: the last 15 canaries reach over seven more minutes."""
-
-JOIN_NS = NS_PER_S
-"""Silences that begin within so long of each other belong to one group, as in incidents."""
-
-MAX_GROUP_SPAN_NS = 60 * NS_PER_S
-"""A group's silences begin no further apart: a storm is cut there too, and what comes later has canaries of its own."""
 
 MAX_PER_S = 5
 """Canaries of all groups in any one second."""
@@ -75,8 +71,8 @@ class CanaryPlan:
 
     def __init__(self, interval_ns: int) -> None:
         """Start with no group; a session's silence began at most `interval_ns` before its first unanswered probe."""
-        self._reach_ns = JOIN_NS + interval_ns
-        self._max_span_ns = MAX_GROUP_SPAN_NS + interval_ns
+        self._reach_ns = NEAR_NS + interval_ns
+        self._max_span_ns = CUT_NS + interval_ns
         self._groups: list[_Group] = []
         self._members: dict[str, tuple[int, _Group]] = {}
         """By silent session: when its silence began, and its group."""
