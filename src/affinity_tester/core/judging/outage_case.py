@@ -37,7 +37,7 @@ class OutageCase:
     replaced: Span | None = None
     """When another instance under the pod's name took its place, without a word of the pool's."""
     told: ToldClass | None = None
-    """The class that was told last."""
+    """The class that was told last; None: none yet."""
     reasons: tuple[Reason, ...] = ()
     """Its reasons."""
     all_told: set[ToldClass] = field(default_factory=set)
@@ -50,7 +50,7 @@ class OutageCase:
 
     @property
     def from_ns(self) -> int:
-        """The time f of the table."""
+        """When its first silent probe was sent: f of the table."""
         return self.outage.since_ns
 
     @property

@@ -1,4 +1,4 @@
-"""Tells the class of each outage, and looks at it again until the silence ends (core.judging.outage_table)."""
+"""Each outage is told with its class, which is looked at again until the silence ends (core.judging.outage_table)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from affinity_tester.core.pool_timeline import PoolTimeline
 from affinity_tester.units import NS_PER_S
 
 AT_A_TIME = 500
-"""Outages looked at in one go: with thousands open, looking at all of them would hold up the probes."""
+"""Outages looked at in one round: with thousands open, looking at all of them would hold up the probes."""
 
 _FINAL: ToldClass = (Judgement.VIOLATION, None)
 
 
 class OutageJudge:
-    """Holds the outages whose class is not final."""
+    """Hold the outages whose class is not final, and tell each class that is new."""
 
     def __init__(self, timeline: PoolTimeline, settle_ns: int, affinity_window_ns: int, balancer_check_ns: int) -> None:
         """Judge by this timeline, which the caller keeps feeding; times are in nanoseconds."""
@@ -44,15 +44,15 @@ class OutageJudge:
             balancer_check_ns=balancer_check_ns,
         )
         self._newest: dict[str, OutageCase] = {}
-        """By session, its newest outage that is over: a change that its end shows is judged by it, too."""
+        """By session, its newest outage that is over: a change that ended it is judged by it, too."""
         self._turn: deque[OutageKey] = deque()
-        """Whose turn it is to be looked at."""
+        """The outages that last, in the order in which they are looked at."""
         self._looked: tuple[int, int] | None = None
-        """What was known when those that are over were looked at, and when that was."""
+        """The timeline's revision when those that are over were last looked at, and the time of it."""
 
     @property
     def pool_trusted(self) -> bool:
-        """As the judge of changes has it."""
+        """False: replies came from pods that were never in the watched pool; it counts as not watched."""
         return self._table.pool_trusted
 
     @pool_trusted.setter
@@ -61,7 +61,7 @@ class OutageJudge:
 
     @property
     def open_count(self) -> int:
-        """Outages that have no final class, though nothing more is learnt of them but by a list of the pool."""
+        """Outages without a final class, of which only a list of the pool can tell more."""
         lasting = 0
         if self._evidence.stopped_ns is not None and self._table.watched:
             lasting = sum(
@@ -72,9 +72,10 @@ class OutageJudge:
 
     @property
     def next_list_after_ns(self) -> int | None:
-        """A consistent list asked for later than this would bring an outage nearer to its class; None: none is wanted."""
+        """A list of the pool asked for later than this would bring an outage nearer to its class; None: none is wanted."""
         if not self._table.watched:
             return None
+
         wanted = [
             after_ns
             for case in self._cases.all()
@@ -93,7 +94,7 @@ class OutageJudge:
                 self._end(event)
             case _:
                 pass
-        self._evidence.feed(event)  # last: what an outage's end shows is no evidence of what was so in it
+        self._evidence.feed(event)  # last: what ends an outage is no evidence of what was so during it
 
     def _start(self, outage: OutageStarted) -> None:
         key = (outage.session, outage.since_seq)
@@ -106,29 +107,33 @@ class OutageJudge:
         key = (event.session, event.since_seq)
         self._cases.never_answered.discard(event.session)
         case = self._cases.open.pop(key, None)
-        if case is not None:
-            self._table.learn(case)
-            # Where replies that come late end it, all of them waited somewhere: it lasted until they came.
-            is_late = event.at_ns - event.first.sent_ns > self._evidence.threshold_ns
-            case.ended_ns = event.at_ns if is_late else event.first.sent_ns
-            self._cases.ended[key] = case
-            self._newest[event.session] = case
+        if case is None:
+            return
+
+        self._table.learn(case)
+        # Where replies that come late end it, all of them waited somewhere: it lasted until they came.
+        is_late = event.at_ns - event.first.sent_ns > self._evidence.threshold_ns
+        case.ended_ns = event.at_ns if is_late else event.first.sent_ns
+        self._cases.ended[key] = case
+        self._newest[event.session] = case
 
     # --- judging -------------------------------------------------------------------------------------------------------
 
     def judge(self, now_ns: int, *, last: bool) -> Iterator[OutageJudged]:
-        """Tell each class that is new; `last`: the final one of every outage."""
-        self._table.look_anew()
+        """Yield each class that is new; `last`: the final one of every outage."""
+        self._table.start_round()
         for key, case in self._due(now_ns, last=last):
             found = self._table.evaluate(case, now_ns, last=last)
             if found is not None:
                 del self._cases.ended[key]
                 yield from self._tell(case, found, now_ns)
+
         for _ in range(len(self._turn) if last else min(AT_A_TIME, len(self._turn))):
             key = self._turn.popleft()
             lasting = self._cases.open.get(key)
             if lasting is None:
                 continue  # it ended
+
             found = self._table.evaluate(lasting, now_ns, last=last)
             if found is not None and (last or found[0] is not Judgement.UNKNOWN):
                 yield from self._tell(lasting, found, now_ns)
@@ -136,27 +141,34 @@ class OutageJudge:
                 self._turn.append(key)
 
     def over(self, session: str, change: Change, now_ns: int) -> tuple[Judgement, tuple[Reason, ...]] | None:
-        """The class of the outage that a change put an end to, as of now; None: there was none, or it has none yet."""
+        """Return the class, as of now, of the outage that a change ended; None: there was none, or it has no class yet."""
         case = self._newest.get(session)
         if case is None or not change.before.seq < case.outage.since_seq <= change.after.seq:
             return None
+
         if (session, case.outage.since_seq) not in self._cases.ended:
             return None if case.told is None else (case.told[0], case.reasons)
         found = self._table.evaluate(case, now_ns, last=False)
         return None if found is None else (found[0], found[2])
 
     def _due(self, now_ns: int, *, last: bool) -> list[tuple[OutageKey, OutageCase]]:
-        """Those that are over and may be certain now: when the pool has news, and once a second."""
-        news = self._timeline.revision
-        if not last and self._looked is not None and self._looked[0] == news and now_ns - self._looked[1] < NS_PER_S:
+        """Return the outages that are over, if more may be certain now: the timeline has changed, or a second has passed."""
+        revision = self._timeline.revision
+        if (
+            not last
+            and self._looked is not None
+            and self._looked[0] == revision
+            and now_ns - self._looked[1] < NS_PER_S
+        ):
             return []
-        self._looked = (news, now_ns)
+        self._looked = (revision, now_ns)
         return list(self._cases.ended.items())
 
     def _tell(self, case: OutageCase, found: OutageClass, now_ns: int) -> Iterator[OutageJudged]:
+        """Yield the class if it is new, and keep it as told."""
         judgement, avoidable, reasons = found
         final = case.ended_ns is not None or self._evidence.stopped_ns is not None
-        # What flaps is told once; the last word is said in the end.
+        # A class that comes and goes is told once while the outage lasts; the final one is always told.
         if case.told != (judgement, avoidable) and (final or (judgement, avoidable) not in case.all_told):
             case.told, case.reasons = (judgement, avoidable), reasons
             case.all_told.add((judgement, avoidable))
