@@ -93,17 +93,6 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
         [("idle-expiry", POSSIBLE)],
         [("idle-expiry", POSSIBLE)],
     ),
-    "idle-expiry, all paused for longer than the affinity window": (
-        lambda watched: world(
-            (4, lambda w: w.paused.update(range(12))),
-            (8, lambda w: (w.paused.clear(), w.move(range(12)))),
-            watched=watched,
-            window=3 * S,
-            seconds=12,
-        ),
-        [("idle-expiry", LIKELY)],
-        [("idle-expiry", LIKELY)],
-    ),
     "node-rehash": (
         lambda watched: world((4, rehash), watched=watched),
         [("node-rehash", LIKELY)],

@@ -70,7 +70,7 @@ class RunAnalysis:
         )
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
-        self._facts = RunHistory(rules.settle_ns, rules.affinity_window_ns)
+        self._facts = RunHistory(rules)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, ClusterEvent | EndpointChange]] = deque(maxlen=_NEAR_EVENTS)

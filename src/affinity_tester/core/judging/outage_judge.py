@@ -13,9 +13,9 @@ from affinity_tester.core.events import (
     OutageJudged,
     OutageStarted,
 )
-from affinity_tester.core.judging.outage_case import OutageCase, OutageCases, OutageClass, OutageKey, ToldClass
 from affinity_tester.core.judging.outage_evidence import OutageEvidence
 from affinity_tester.core.judging.outage_table import OutageTable
+from affinity_tester.core.judging.pending_outage import OutageClass, OutageKey, PendingOutage, PendingOutages, ToldClass
 from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.core.pool_timeline import PoolTimeline
 from affinity_tester.units import NS_PER_S
@@ -34,7 +34,7 @@ class OutageJudge:
         self._timeline = timeline
         self._settle_ns = settle_ns
         self._evidence = OutageEvidence()
-        self._cases = OutageCases()
+        self._cases = PendingOutages()
         self._table = OutageTable(
             timeline,
             self._evidence,
@@ -43,7 +43,7 @@ class OutageJudge:
             affinity_window_ns=affinity_window_ns,
             balancer_check_ns=balancer_check_ns,
         )
-        self._newest: dict[str, OutageCase] = {}
+        self._newest: dict[str, PendingOutage] = {}
         """By session, its newest outage that is over: a change that ended it is judged by it, too."""
         self._turn: deque[OutageKey] = deque()
         """The outages that last, in the order in which they are looked at."""
@@ -98,7 +98,7 @@ class OutageJudge:
 
     def _start(self, outage: OutageStarted) -> None:
         key = (outage.session, outage.since_seq)
-        self._cases.open[key] = OutageCase(outage, self._evidence.onset_ns(outage.since_ns))
+        self._cases.open[key] = PendingOutage(outage, self._evidence.onset_ns(outage.since_ns))
         self._turn.append(key)
         if outage.last is None:
             self._cases.never_answered.add(outage.session)
@@ -151,7 +151,7 @@ class OutageJudge:
         found = self._table.evaluate(case, now_ns, last=False)
         return None if found is None else (found[0], found[2])
 
-    def _due(self, now_ns: int, *, last: bool) -> list[tuple[OutageKey, OutageCase]]:
+    def _due(self, now_ns: int, *, last: bool) -> list[tuple[OutageKey, PendingOutage]]:
         """Return the outages that are over, if more may be certain now: the timeline has changed, or a second has passed."""
         revision = self._timeline.revision
         if (
@@ -164,7 +164,7 @@ class OutageJudge:
         self._looked = (revision, now_ns)
         return list(self._cases.ended.items())
 
-    def _tell(self, case: OutageCase, found: OutageClass, now_ns: int) -> Iterator[OutageJudged]:
+    def _tell(self, case: PendingOutage, found: OutageClass, now_ns: int) -> Iterator[OutageJudged]:
         """Yield the class if it is new, and keep it as told."""
         judgement, avoidable, reasons = found
         final = case.ended_ns is not None or self._evidence.stopped_ns is not None

@@ -44,8 +44,8 @@ from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.judging.explain import explanation
-from affinity_tester.core.judging.outage_case import OutageCase, OutageCases, OutageClass
 from affinity_tester.core.judging.outage_evidence import ALIVE_NS, OutageEvidence
+from affinity_tester.core.judging.pending_outage import OutageClass, PendingOutage, PendingOutages
 from affinity_tester.core.judging.reasons import (
     AddressUnanswered,
     CanariesAnswered,
@@ -107,7 +107,7 @@ class OutageTable:
         self,
         timeline: PoolTimeline,
         evidence: OutageEvidence,
-        cases: OutageCases,
+        cases: PendingOutages,
         *,
         settle_ns: int,
         affinity_window_ns: int,
@@ -134,7 +134,7 @@ class OutageTable:
         """Begin a round over all outages: the silent sessions are counted anew."""
         self._census = None
 
-    def evaluate(self, case: OutageCase, now_ns: int, *, last: bool) -> OutageClass | None:
+    def evaluate(self, case: PendingOutage, now_ns: int, *, last: bool) -> OutageClass | None:
         """Return the class as of now, None where more must be known; `last`: nothing more will be."""
         if case.told is not None and case.told[0] is Judgement.VIOLATION:
             return (*case.told, ())
@@ -162,7 +162,7 @@ class OutageTable:
             return Judgement.UNKNOWN, None, (InDoubt(Doubt.RUN_ENDED),)
         return found
 
-    def learn(self, case: OutageCase) -> None:
+    def learn(self, case: PendingOutage) -> None:
         """Keep in the case what the evidence shows now: newer answers take its place there."""
         old = case.old
         if old is None:
@@ -196,7 +196,7 @@ class OutageTable:
             if later:
                 case.replaced = Span(before_ns, min(later))
 
-    def _client_rows(self, case: OutageCase) -> OutageClass | None:
+    def _client_rows(self, case: PendingOutage) -> OutageClass | None:
         """Return the class by rows 1 and 2: the client itself is the reason, or it paused."""
         outage = case.outage
         lost = max(OUTAGE_PROBES, outage.probes)
@@ -210,7 +210,7 @@ class OutageTable:
             return Judgement.IDLE, None, (ClientPaused(outage.longest_pause_ns),)
         return None
 
-    def _by_pool(self, case: OutageCase, end_ns: int) -> OutageClass | None:
+    def _by_pool(self, case: PendingOutage, end_ns: int) -> OutageClass | None:
         """Return the class by rows 3 to 9, with a watched pool."""
         timeline = self._timeline
         old = case.old
@@ -247,7 +247,7 @@ class OutageTable:
         return self._pod_silent(case, max(reach[1], case.ended_ns or 0), doubts)
 
     def _unnamed(
-        self, case: OutageCase, reach: tuple[int, int], end_ns: int, doubts: list[Reason]
+        self, case: PendingOutage, reach: tuple[int, int], end_ns: int, doubts: list[Reason]
     ) -> OutageClass | None:
         """Return the class by row 9 where the replies name no pod of the pool: whether the session was moved is unknown."""
         timeline = self._timeline
@@ -259,7 +259,7 @@ class OutageTable:
             return _in_doubt(*doubts)
         return self._foreign_server(case, PoolState.STILL) if timeline.confirmed_after(reach[1]) else None
 
-    def _pod_alive(self, case: OutageCase, reach: tuple[int, int], end_ns: int, move_ns: int) -> OutageClass | None:
+    def _pod_alive(self, case: PendingOutage, reach: tuple[int, int], end_ns: int, move_ns: int) -> OutageClass | None:
         """Return the class by rows 5 and 6: the pod serves and answers others."""
         timeline = self._timeline
         old = case.old
@@ -287,7 +287,7 @@ class OutageTable:
         settled_after_ns = move_ns if sure else None
         return Judgement.VIOLATION, None, (PodAnswersOthers(old.pod or "", PoolState.STILL, settled_after_ns),)
 
-    def _pod_silent(self, case: OutageCase, known_ns: int, doubts: list[Reason]) -> OutageClass | None:
+    def _pod_silent(self, case: PendingOutage, known_ns: int, doubts: list[Reason]) -> OutageClass | None:
         """Return the class by row 7: the pod is in the pool and answers nobody.
 
         `known_ns`: up to when the pool must be known before the outage is unknown for good.
@@ -313,7 +313,7 @@ class OutageTable:
             return None
         return _in_doubt(*doubts, _life_unknown(case))
 
-    def _check_pod_silent(self, case: OutageCase, pods: int) -> None:
+    def _check_pod_silent(self, case: PendingOutage, pods: int) -> None:
         """Note that the pod answers nobody, if all its sessions are silent and enough canaries met other pods to show it."""
         old = case.old
         assert old is not None, "a silent pod had answered"
@@ -352,7 +352,7 @@ class OutageTable:
             )
         return self._census
 
-    def _canaries_at_other_pods(self, case: OutageCase) -> int:
+    def _canaries_at_other_pods(self, case: PendingOutage) -> int:
         """Return how many canaries of this silence were answered by other pods."""
         old = case.old
         pod = old.pod if old is not None else None
@@ -361,7 +361,7 @@ class OutageTable:
             for canary in self._evidence.canaries_in(case.session, case.from_ns, case.ended_ns)
         )
 
-    def _never_answered(self, case: OutageCase, end_ns: int) -> OutageClass | None:
+    def _never_answered(self, case: PendingOutage, end_ns: int) -> OutageClass | None:
         """Return the class by row 8: the session was never answered."""
         timeline = self._timeline
         start_ns = max(case.onset_ns, timeline.first_ns or 0) if self.watched else case.onset_ns
@@ -395,7 +395,7 @@ class OutageTable:
             return _in_doubt(InDoubt(Doubt.DEAD_POD_POSSIBLE))
         return Judgement.VIOLATION, None, (NeverAnswered(PoolState.STILL),)
 
-    def _by_promise(self, case: OutageCase, end_ns: int) -> OutageClass | None:
+    def _by_promise(self, case: PendingOutage, end_ns: int) -> OutageClass | None:
         """Return the class by rows 4 to 9 without a watch: the operator promised that the pool stands still."""
         old = case.old
         if old is None:
@@ -421,7 +421,7 @@ class OutageTable:
             return _in_doubt(_life_unknown(case))
         return None
 
-    def _foreign_server(self, case: OutageCase, pool: PoolState) -> OutageClass | None:
+    def _foreign_server(self, case: PendingOutage, pool: PoolState) -> OutageClass | None:
         """Return the class where the server names no pod: a violation only where a dead one of several is ruled out."""
         census = self._count_sessions()
         sessions, dead = census.sessions.total(), census.silent.total()
@@ -431,7 +431,7 @@ class OutageTable:
             return Judgement.VIOLATION, None, (CanariesAnswered(answered, pool),)
         return _in_doubt(InDoubt(Doubt.DEAD_SERVER_POSSIBLE)) if self.is_over(case) else None
 
-    def _not_moved(self, case: OutageCase, after_ns: int, end_ns: int) -> OutageClass | None:
+    def _not_moved(self, case: PendingOutage, after_ns: int, end_ns: int) -> OutageClass | None:
         """Return the class by row 4 where the flow was not moved in time after its pod had gone."""
         old = case.old
         assert old is not None, "a pod that is gone had answered"
@@ -446,11 +446,11 @@ class OutageTable:
 
     # --- what is known ----------------------------------------------------------------------------------------------------
 
-    def is_over(self, case: OutageCase) -> bool:
+    def is_over(self, case: PendingOutage) -> bool:
         """Return whether nothing more can be learnt of the outage."""
         return case.ended_ns is not None or self._evidence.stopped_ns is not None
 
-    def _outlasted(self, case: OutageCase, answered_ns: int | None, end_ns: int) -> bool:
+    def _outlasted(self, case: PendingOutage, answered_ns: int | None, end_ns: int) -> bool:
         """Return whether the silence went on for long after others were answered: sessions come back one after the other.
 
         That is so long that a probe of its own, sent after that answer, has had its time, and is not one lost by chance.
@@ -458,7 +458,7 @@ class OutageTable:
         outlasts_ns = max(self._evidence.outlasts_ns, case.outage.longest_pause_ns + ALIVE_NS)
         return answered_ns is not None and answered_ns + outlasts_ns <= end_ns
 
-    def _may_be_at_a_dead_pod(self, case: OutageCase, sessions: int, dead: int, from_ns: int, end_ns: int) -> bool:
+    def _may_be_at_a_dead_pod(self, case: PendingOutage, sessions: int, dead: int, from_ns: int, end_ns: int) -> bool:
         """Return whether a ready pod that answers nobody may have got these sessions, as far as chance allows."""
         snapshot = self._timeline.snapshot
         if not self.watched or snapshot is None:
@@ -470,7 +470,7 @@ class OutageTable:
             return False
         return chance_of_dead_server(sessions, max(1, dead), *self._canary_counts(case, from_ns, end_ns)) >= DOUBT
 
-    def _move_ns(self, case: OutageCase, end_ns: int) -> int:
+    def _move_ns(self, case: PendingOutage, end_ns: int) -> int:
         """Return how long flows may take to be moved; where the policy is not known, a balancer may decide."""
         snapshot = self._timeline.snapshot if self.watched else None
         local = snapshot is None or dict(snapshot.spec).get("externalTrafficPolicy") == "Local"
@@ -481,7 +481,7 @@ class OutageTable:
 
         return max(self._settle_ns, self._check_ns) if local or ingress_silent else self._settle_ns
 
-    def _gone(self, case: OutageCase, end_ns: int, move_ns: int) -> Span | None:
+    def _gone(self, case: PendingOutage, end_ns: int, move_ns: int) -> Span | None:
         """Return when the session's pod left, stopped serving, or was replaced, up to `end_ns`; None: it did not.
 
         What the flow has outlived by `move_ns` did not end it: proxies may keep the flows of a pod that drains. Nor did what
@@ -503,18 +503,18 @@ class OutageTable:
         pod = self._evidence.pods.get(who.pod or "")
         return pod is not None and who.instance is not None and pod.first_ns.get(who.instance, 0) > left.to_ns
 
-    def _canary_counts(self, case: OutageCase, from_ns: int, to_ns: int | None) -> tuple[int, int]:
+    def _canary_counts(self, case: PendingOutage, from_ns: int, to_ns: int | None) -> tuple[int, int]:
         """Return how many canaries sent in these times to the session's own target were answered, and how many were not."""
         found = Counter(
             canary.identity is not None for canary in self._evidence.canaries_in(case.session, from_ns, to_ns)
         )
         return found[True], found[False]
 
-    def _is_address_dark(self, case: OutageCase) -> bool:
+    def _is_address_dark(self, case: PendingOutage) -> bool:
         """Return whether no canary was answered at the session's own target: others may be, at another address."""
         return case.session in self._evidence.targets and not self._canary_counts(case, case.from_ns, case.ended_ns)[0]
 
-    def _address_dark(self, case: OutageCase) -> OutageClass | None:
+    def _address_dark(self, case: PendingOutage) -> OutageClass | None:
         """Return the class where the session's address is dark: the reason may lie on the client's side."""
         if not self.is_over(case):
             return None
@@ -526,7 +526,7 @@ def _in_doubt(*doubts: Reason) -> OutageClass | None:
     return (Judgement.UNKNOWN, None, doubts) if doubts else None
 
 
-def _life_unknown(case: OutageCase) -> Reason:
+def _life_unknown(case: PendingOutage) -> Reason:
     """Return why nothing follows for a session whose pod was neither seen to live for long enough nor to be silent."""
     pod = case.old.pod if case.old is not None else None
     return PodLifeUnknown(pod, answered=case.alive_ns is not None)

@@ -21,7 +21,7 @@ OutageKey = tuple[str, int]
 
 
 @dataclass(slots=True)
-class OutageCase:
+class PendingOutage:
     """An outage, and what was learnt while it lasts."""
 
     outage: OutageStarted
@@ -64,18 +64,18 @@ class OutageCase:
         return None if self.outage.last is None else self.outage.last.identity
 
 
-class OutageCases:
+class PendingOutages:
     """The outages that have no final class."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self.open: dict[OutageKey, OutageCase] = {}
-        self.ended: dict[OutageKey, OutageCase] = {}
+        self.open: dict[OutageKey, PendingOutage] = {}
+        self.ended: dict[OutageKey, PendingOutage] = {}
         """Those that are over and wait for a list of the pool."""
         self.never_answered: set[str] = set()
         """Sessions in an outage from sequence 0."""
 
-    def all(self) -> Iterator[OutageCase]:
+    def all(self) -> Iterator[PendingOutage]:
         """Return every case, those that are over first."""
         yield from self.ended.values()
         yield from self.open.values()
