@@ -26,7 +26,7 @@ class TransportAddress(NamedTuple):
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether the address family is IPv6."""
+        """True if the address family is IPv6."""
         return ":" in self.ip
 
     @classmethod
