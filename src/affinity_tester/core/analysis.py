@@ -227,7 +227,8 @@ class RunAnalysis:
         stranger = self._unknown_pods.find_stranger()
         if stranger is None:
             return []
-        self._judge.pool_trusted = self._outage_judge.pool_trusted = self._facts.pool_counts = False
+        self._judge.pool_trusted = self._facts.pool_trusted = False
+        self._outage_judge.distrust_pool()
         return [WrongPool(now_ns, stranger)]
 
     def _end(self, event: RunEnded) -> list[Event]:

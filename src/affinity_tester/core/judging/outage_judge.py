@@ -50,14 +50,9 @@ class OutageJudge:
         self._looked: tuple[int, int] | None = None
         """The timeline's revision when those that are over were last looked at, and the time of it."""
 
-    @property
-    def pool_trusted(self) -> bool:
-        """False: replies came from pods that were never in the watched pool; it counts as not watched."""
-        return self._table.pool_trusted
-
-    @pool_trusted.setter
-    def pool_trusted(self, trusted: bool) -> None:
-        self._table.pool_trusted = trusted
+    def distrust_pool(self) -> None:
+        """Count the pool as not watched: replies came from pods that were never in it."""
+        self._table.pool_trusted = False
 
     @property
     def open_count(self) -> int:
