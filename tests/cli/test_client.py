@@ -32,7 +32,8 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.report.record import read_record
 from affinity_tester.report.reporter import Reporter
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 from commands import MS, OWN, PATIENCE_S, TIME, Ended, Run, Start, environment
 from scripted import Probe, ScriptedServer, answer, closed_port, foreign_reply, scripted
 

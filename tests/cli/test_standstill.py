@@ -15,7 +15,7 @@ import pytest
 
 from affinity_tester.core.events import CaseJudged, ChangeSeen, Event, Judgement, OutageStarted, RunSummary, Verdict
 from affinity_tester.report.record import read_record
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 from commands import Start
 from scripted import Probe, ScriptedServer, scripted
 

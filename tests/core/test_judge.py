@@ -114,7 +114,7 @@ def test_an_unwatched_change_is_a_violation_at_once_and_says_so() -> None:
     analysis, told = run(seen(change(50 * S)))
     assert told == [CaseJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))]
     assert analysis.open_count == 0
-    assert analysis.wants_list_after_ns is None
+    assert analysis.next_list_after_ns is None
 
 
 def test_an_unwatched_change_waits_for_the_probes_in_between() -> None:
@@ -303,7 +303,7 @@ def test_what_is_open_at_the_end_keeps_what_is_known_of_it() -> None:
 def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach() -> None:
     analysis, told = run(observed(0, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(60 * S, 60 * S))
     assert told == []
-    assert analysis.wants_list_after_ns == 60 * S
+    assert analysis.next_list_after_ns == 60 * S
     (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1, 60 * S + 1)))
     assert is_judged(event, Change)
     assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("the pool stood still",))
@@ -528,11 +528,11 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
 
 def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wanted() -> None:
     analysis, _ = run(observed(0, pool("a")), first(5 * S, "x"), first(6 * S, "y"))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (1, 15 * S)
+    assert (analysis.open_count, analysis.next_list_after_ns) == (1, 15 * S)
     analysis.feed(seen(change(4 * S, old="a", new="a")))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (2, 14 * S)
+    assert (analysis.open_count, analysis.next_list_after_ns) == (2, 14 * S)
     assert analysis.feed(PoolConfirmed(15 * S + 1, 15 * S + 1))[0] == WrongPool(15 * S + 1, "x")
-    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
+    assert (analysis.settled, analysis.next_list_after_ns) == (True, None)
 
 
 def test_what_the_client_may_not_see_is_near_no_incident() -> None:
@@ -613,21 +613,21 @@ def test_only_a_list_proves_that_the_pool_stood_still() -> None:
 
 def test_the_end_is_proved_by_a_list_made_after_the_last_probe() -> None:
     analysis, _ = run(observed(0, pool("a")), SendingStopped(60 * S, interrupted=False))
-    assert (analysis.open_count, analysis.settled, analysis.wants_list_after_ns) == (0, False, 60 * S)
+    assert (analysis.open_count, analysis.settled, analysis.next_list_after_ns) == (0, False, 60 * S)
     analysis.feed(PoolUnobserved(61 * S, 60 * S, "cut"))
-    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)  # no list can be had
+    assert (analysis.settled, analysis.next_list_after_ns) == (True, None)  # no list can be had
     analysis.feed(observed(62 * S, pool("a"), 60 * S))
-    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
+    assert (analysis.settled, analysis.next_list_after_ns) == (True, None)
 
 
 def test_a_pool_in_which_nothing_happens_is_listed_now_and_then() -> None:
     analysis, _ = run(observed(0, pool("a")))
     analysis.advance(300 * S)
-    assert analysis.wants_list_after_ns is None
+    assert analysis.next_list_after_ns is None
     analysis.advance(301 * S)
-    assert analysis.wants_list_after_ns == 300 * S
+    assert analysis.next_list_after_ns == 300 * S
     analysis.feed(PoolConfirmed(302 * S, 302 * S))
-    assert analysis.wants_list_after_ns is None
+    assert analysis.next_list_after_ns is None
 
 
 def test_a_pod_that_may_have_been_in_the_pool_is_no_proof_of_another() -> None:

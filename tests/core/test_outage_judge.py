@@ -736,12 +736,12 @@ def test_the_end_of_sending_is_the_end_of_a_silence_that_lasts() -> None:
 def test_after_the_last_probe_the_run_waits_for_the_list_that_a_lasting_outage_needs() -> None:
     run = Run(silent(), answers(range(101, 107), "a"), until=107, lists=[5, 105])
     analysis = run.analysis
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, at(110))
+    assert (analysis.open_count, analysis.next_list_after_ns) == (0, at(110))
     analysis.feed(SendingStopped(at(107), interrupted=False))
     assert (analysis.open_count, analysis.settled) == (1, False)
     (judged,) = (event for event in analysis.feed(listed(110.1)) if is_judged(event, OutageCase))
     assert judged.judgement is VIOLATION
-    assert (analysis.open_count, analysis.settled, analysis.wants_list_after_ns) == (0, True, None)
+    assert (analysis.open_count, analysis.settled, analysis.next_list_after_ns) == (0, True, None)
 
 
 def test_a_run_that_ends_before_anything_is_certain_leaves_it_unknown() -> None:

@@ -327,7 +327,7 @@ def test_the_wrong_pool_tells_nothing() -> None:
     history = RunHistory(Rules(settle_ns=2 * S))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     assert history.spec("sessionAffinity") == "ClientIP"
-    history.pool_counts = False
+    history.pool_trusted = False
     assert (history.watched, history.spec("sessionAffinity"), history.endpoints("p1", 0, S)) == (False, None, ())
 
 

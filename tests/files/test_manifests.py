@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from affinity_tester import __version__
-from affinity_tester.settings import DEFAULT_PORT, NS_PER_S, ServerSettings
+from affinity_tester.settings import DEFAULT_PORT, ServerSettings
+from affinity_tester.units import NS_PER_S
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "k8s").glob("*.yaml"))
 COMMENTED = re.compile(r"^ +# +((?:[a-z0-9-]+\.)+[a-z]+/[A-Za-z0-9_-]+: \S+)", re.MULTILINE)

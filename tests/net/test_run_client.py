@@ -16,7 +16,6 @@ import pytest
 from running import MS, Told, probed
 
 from affinity_tester import __version__
-from affinity_tester.core import doubt
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -40,7 +39,7 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.session import outages, tracker
+from affinity_tester.core.session import extra_probes, outages, tracker
 from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
 from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
 from affinity_tester.errors import UserError
@@ -52,7 +51,8 @@ from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, foreign_reply, scripted
 
 NOBODY = TransportAddress("127.0.0.1", 9)
@@ -411,13 +411,13 @@ async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.M
     told.counts()
 
 
-async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answered(
+async def test_at_long_intervals_an_unanswered_session_asks_more_until_it_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unanswered_module, "LONG_NS", 0)
+    monkeypatch.setattr(unanswered_module, "LONG_INTERVAL_NS", 0)
     monkeypatch.setattr(client_module, "SWEEP_NS", 20 * MS)
-    monkeypatch.setattr(doubt, "FIRST_NS", 600 * MS)
-    monkeypatch.setattr(doubt, "APART_NS", 100 * MS)
+    monkeypatch.setattr(extra_probes, "FIRST_AFTER_NS", 600 * MS)
+    monkeypatch.setattr(extra_probes, "SPACING_NS", 100 * MS)
 
     def script(server: ScriptedServer, probe: Probe) -> None:
         # Session 1 is dead from its third probe on, session 2 loses two and is answered at the next, sessions 0 and 3 live.
@@ -434,7 +434,7 @@ async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answer
     assert slots[0] == 8
     assert {number: more - slots[0] for number, more in slots.items()} == {
         0: 0,
-        1: doubt.MOST,
+        1: extra_probes.MAX_PER_SILENCE,
         2: 1,
         3: pytest.approx(0, abs=1),
     }

@@ -23,19 +23,11 @@ from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.errors import UserError
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
-from affinity_tester.settings import (
-    DEFAULT_PORT,
-    MAX_REQUEST_SIZE,
-    MIN_REQUEST_SIZE,
-    NAMING_SIZE,
-    NS_PER_S,
-    ClientSettings,
-)
+from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
-MIN_INTERVAL_NS = 2_000_000
+MIN_INTERVAL_NS = 2 * NS_PER_MS
 """At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.session.probe_ring)."""
-
-MS = 1_000_000
 
 _DEFAULT = ClientSettings()
 
@@ -56,10 +48,10 @@ StatsMode = Literal["auto", "session", "total"]
     default=_DEFAULT.interval_ns,
     help="Time between two probes of a session; above 1s one that is not answered for 2 s sends up to 5 more in between.",
 )
-@options.option("--duration", type=options.Duration(1 * MS), help="How long to send. Default: until Ctrl-C.")
+@options.option("--duration", type=options.Duration(1 * NS_PER_MS), help="How long to send. Default: until Ctrl-C.")
 @options.option(
     "--stats-interval",
-    type=options.Duration(100 * MS),
+    type=options.Duration(100 * NS_PER_MS),
     default=_DEFAULT.stats_interval_ns,
     help="Time between statistics lines.",
 )
@@ -71,7 +63,7 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.option(
     "--loss-threshold",
-    type=options.Duration(1 * MS, HISTORY_NS // 2),
+    type=options.Duration(1 * NS_PER_MS, HISTORY_NS // 2),
     default=_DEFAULT.loss_threshold_ns,
     help="A probe not answered in this time is lost.",
 )

@@ -14,7 +14,7 @@ from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin, load_file
 from affinity_tester.report.logging import LogFormat
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 EXIT_NOT_SEEN = 1
 

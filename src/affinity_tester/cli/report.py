@@ -21,7 +21,7 @@ from affinity_tester.report.junit import junit_text
 from affinity_tester.report.logging import configure, wants_colour
 from affinity_tester.report.record import read_record
 from affinity_tester.report.render import json_text, text_lines
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 Format = Literal["text", "json", "junit", "html"]
 

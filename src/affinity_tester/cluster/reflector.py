@@ -37,6 +37,7 @@ from affinity_tester.cluster.api import (
 from affinity_tester.cluster.fields import Fields, ObjectError, parser
 from affinity_tester.cluster.objects import identity
 from affinity_tester.cluster.resource_versions import ListHistory, When, at_least
+from affinity_tester.units import NS_PER_S
 
 T = TypeVar("T")
 
@@ -331,7 +332,7 @@ class Reflector(Generic[T]):
                 self._replace(listing, None)
                 continue
 
-            if not heard and self._now_ns() - began_ns < self._timing.min_watch_s * 1e9:
+            if not heard and self._now_ns() - began_ns < self._timing.min_watch_s * NS_PER_S:
                 raise ApiError("the API server ends the watch as soon as it begins")
 
     def _apply(self, kind: str, obj: Json) -> None:

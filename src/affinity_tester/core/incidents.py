@@ -32,8 +32,9 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.tally import CaseKey, case_key
 from affinity_tester.core.open_incident import NEAR_NS, Member, OpenIncident
+from affinity_tester.units import NS_PER_S
 
-ONGOING_NS = 30 * 1_000_000_000
+ONGOING_NS = 30 * NS_PER_S
 """An incident that lasts so long is reported as one that goes on, though not all of it is judged."""
 
 BURST = 4

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from affinity_tester.core.events import Change, Cohort, Incident, Judgement, Stray
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.units import NS_PER_MIN, NS_PER_S
 
-NEAR_NS = 1_000_000_000
+NEAR_NS = NS_PER_S
 """Brackets so close belong together; a second of quiet ends an incident."""
 
-CUT_NS = 60 * 1_000_000_000
+CUT_NS = NS_PER_MIN
 """An incident longer than this is reported in parts."""
 
 MAX_MEMBERS = 20_000

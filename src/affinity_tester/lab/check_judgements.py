@@ -23,7 +23,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.lab.evidence import LAG_NS, is_active
 from affinity_tester.lab.injection import OUTAGE_NS, Effect, Injection, Judged, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 Problem = tuple[int | None, str]
 """What is wrong, with the number of the fault to which it belongs (None: to no fault)."""

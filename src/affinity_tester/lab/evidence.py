@@ -22,13 +22,11 @@ from affinity_tester.lab.fault import counted
 from affinity_tester.lab.injection import LOST, Injection, Judged, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
+from affinity_tester.units import NS_PER_S
 
 LAG_NS = NS_PER_S
 """How far from its cause an effect may be timed: a busy machine holds packets in queues for that long at worst."""
-
-LOSS_NS = 2 * NS_PER_S
-"""The client's loss threshold."""
 
 ALERTS: Mapping[type[SessionEvent], Symptom] = {
     OutageStarted: Symptom.OUTAGE,
@@ -158,7 +156,7 @@ def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[Sess
 def cause_ns(event: SessionEvent) -> int:
     """Return about when the cause of an alert was: drops are counted when the losses that they made are."""
     drops = isinstance(event, ClientFault) and event.fault is ClientFaultKind.SOCKET_DROPS
-    return event.at_ns - LOSS_NS if drops else event.at_ns
+    return event.at_ns - DEFAULT_LOSS_THRESHOLD_NS if drops else event.at_ns
 
 
 def is_active_at(injection: Injection, at_ns: int) -> bool:

@@ -11,15 +11,17 @@ from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.model import Affinity, Policy
-from affinity_tester.lab.parameter import TIME_OR_0, YES, Parameters, parameter, read_count, read_yes, time_parameter
-from affinity_tester.settings import (
-    DEFAULT_REQUEST_SIZE,
-    MAX_REQUEST_SIZE,
-    MIN_REQUEST_SIZE,
-    NS_PER_S,
-    format_duration,
-    parse_duration,
+from affinity_tester.lab.parameter import (
+    TIME_OR_0,
+    YES,
+    Parameters,
+    parameter,
+    read_count,
+    read_yes,
+    time_parameter,
 )
+from affinity_tester.settings import DEFAULT_REQUEST_SIZE, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE
+from affinity_tester.units import NS_PER_S, format_duration, parse_duration
 
 MAX_SESSIONS = 1000
 """Each costs the lab two sockets, and two busy cores must keep up."""

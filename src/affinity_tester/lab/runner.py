@@ -22,7 +22,8 @@ from affinity_tester.lab.runtime import LabRuntime
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 
 FRONT = TransportAddress("127.0.0.1", 0)
 """Where the balancer listens; the kernel chooses the port."""

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from affinity_tester.core.events import RunStarted
+from affinity_tester.units import NS_PER_MS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NS_PER_MS = 1_000_000
 _MS_PER_DAY = 86_400_000
 _S_PER_DAY = 86_400
 
@@ -37,7 +37,7 @@ class RunClock:
 
     def local_ms(self, at_ns: int) -> int:
         """Milliseconds since 1970 on the local wall; its quotients tell whether two facts share a second or a day."""
-        return self.wall_ns(at_ns) // _NS_PER_MS + self._offset_s * 1_000
+        return self.wall_ns(at_ns) // NS_PER_MS + self._offset_s * 1_000
 
     def time_of_day(self, at_ns: int) -> str:
         """`13:35:20.176`, local; milliseconds are cut, not rounded."""

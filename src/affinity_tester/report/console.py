@@ -28,13 +28,10 @@ from affinity_tester.report.lines import (
 from affinity_tester.report.logging import Level, Log, Tint
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.settings import MAX_SESSION_LINES
+from affinity_tester.units import NS_PER_S
 
 StatsMode = Literal["auto", "session", "total"]
-
-MOST_SESSION_LINES = 20
-"""`--stats auto`: up to so many sessions have a line each, a screenful."""
-
 
 FAULT_NS = NS_PER_S
 """So long a fault of this machine waits for sessions that tell it too: it is one story, whoever meets it."""
@@ -90,7 +87,7 @@ class ConsoleReport:
             self._started_ns = event.at_ns
             self._date = self._clock.date(event.at_ns)
             self._per_session = self._stats == "session" or (
-                self._stats == "auto" and event.sessions <= MOST_SESSION_LINES
+                self._stats == "auto" and event.sessions <= MAX_SESSION_LINES
             )
         if self._clock is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")

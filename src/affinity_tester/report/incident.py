@@ -8,7 +8,7 @@ from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, 
 from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text
-from affinity_tester.settings import format_duration
+from affinity_tester.units import format_duration
 
 
 def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False) -> list[str]:

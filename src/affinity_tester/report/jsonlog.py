@@ -28,6 +28,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
@@ -238,7 +239,7 @@ def _object(value: Any, clock: RunClock) -> dict[str, Any]:
         elif kind == "moment":
             data[key] = clock.rfc3339(item)
         else:
-            data[key] = item / (1_000_000 if kind == "ms" else 1_000_000_000)
+            data[key] = item / (NS_PER_MS if kind == "ms" else NS_PER_S)
     return data
 
 

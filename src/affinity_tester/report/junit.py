@@ -13,12 +13,13 @@ from affinity_tester.core import events as ev
 from affinity_tester.report import words
 from affinity_tester.report.archive import Archive, Mark
 from affinity_tester.report.summary import verdict_lines
+from affinity_tester.units import NS_PER_S
 
 
 def junit_text(archive: Archive) -> str:
     """The document."""
     run, verdict = archive.results.run, archive.results.verdict
-    seconds = (archive.end_ns - archive.started.at_ns if run is None else run.duration_ns) / 1_000_000_000
+    seconds = (archive.end_ns - archive.started.at_ns if run is None else run.duration_ns) / NS_PER_S
     violations: dict[str, list[Mark]] = defaultdict(list)
     for mark in archive.marks:
         if mark.judged is not None and mark.judged.judgement is ev.Judgement.VIOLATION:

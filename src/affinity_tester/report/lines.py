@@ -13,9 +13,8 @@ from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Level, Tint
 from affinity_tester.report.reason_text import endpoint_change_text
-from affinity_tester.settings import format_duration
-
-WORST_NAMED = 3
+from affinity_tester.settings import WORST_SESSIONS
+from affinity_tester.units import format_duration
 
 _WHEN_SILENT = (
     "check the address and the port, that the Service has ready endpoints, that firewalls let UDP pass both ways, "
@@ -104,7 +103,7 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     if delta.changes:
         parts.append(f"{delta.changes:,} change(s)")
     bad = [session for session in period if session.delta.lost or session.delta.changes]
-    worst = heapq.nlargest(WORST_NAMED, bad, key=lambda session: (session.delta.lost, session.delta.changes))
+    worst = heapq.nlargest(WORST_SESSIONS, bad, key=lambda session: (session.delta.lost, session.delta.changes))
     named = ", ".join(f"{s.session} ({s.delta.lost:,} lost, {s.delta.changes:,} change(s))" for s in worst)
     return ", ".join(parts) + words.period(delta) + (f"; worst: {named}" if named else "")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from affinity_tester.core.judging import reasons as why
 from affinity_tester.core.pool import EndpointAction, EndpointChange
-
-_S = 1_000_000_000
+from affinity_tester.units import NS_PER_S, format_offset, format_seconds, noun_form
 
 _DOUBTS = {
     why.Doubt.RUN_ENDED_UNCONFIRMED: "the run ended before the pool was confirmed",
@@ -51,20 +50,20 @@ def reason_text(reason: why.Reason) -> str:
     """Return a reason's words, fit to stand after the class (`pod "…" left the pool 0.8 s before`)."""
     match reason:
         case why.PoolChanged(change, offset_ns):
-            return f"{endpoint_change_text(change)} {_offset(offset_ns)}"
+            return f"{endpoint_change_text(change)} {format_offset(offset_ns)}"
         case why.PoolChangedToo(change):
             return endpoint_change_text(change)
         case why.MorePoolChanges(count):
-            return f"{count} more change{'' if count == 1 else 's'} of the pool then"
+            return f"{count} more {noun_form(count, 'change')} of the pool then"
         case why.PoolPerhapsChanged(change, width_ns, offset_ns):
             text = endpoint_change_text(change)
-            return f"{text} at some time in the {_seconds(width_ns)} up to {_offset(offset_ns)}"
+            return f"{text} at some time in the {format_seconds(width_ns)} up to {format_offset(offset_ns)}"
         case why.ServingPodUnknown(change, offset_ns):
-            return f"{endpoint_change_text(change)} {_offset(offset_ns)}, and which pod had answered is not known"
+            return f"{endpoint_change_text(change)} {format_offset(offset_ns)}, and which pod had answered is not known"
         case why.NoReadyEndpoint(perhaps):
             return "no endpoint was ready" + (" at about that time" if perhaps else "")
         case why.PodStopped(pod, offset_ns):
-            when = "at about its end" if offset_ns is None else _offset(offset_ns)
+            when = "at about its end" if offset_ns is None else format_offset(offset_ns)
             return f'pod "{pod}" left the pool or stopped serving {when}'
         case why.PodReplaced(pod):
             return f'pod "{pod}" was restarted or replaced'
@@ -75,7 +74,7 @@ def reason_text(reason: why.Reason) -> str:
         case why.PodAnswersOthers(pod, settled_after_ns=None):
             return f'pod "{pod}" answers others, and the pool stood still'
         case why.PodAnswersOthers(pod, settled_after_ns=int(settled_after_ns)):
-            over = f"the change of the pool at its beginning is {settled_after_ns / _S:.0f} s over"
+            over = f"the change of the pool at its beginning is {settled_after_ns / NS_PER_S:.0f} s over"
             return f'pod "{pod}" answers others, and {over}'
         case why.FlowNotMoved(pod, canaries):
             return f'pod "{pod}" is gone, the flow was not moved, and {canaries} canaries are answered since'
@@ -110,16 +109,16 @@ def reason_text(reason: why.Reason) -> str:
         case why.WildcardListener():
             return "the server listens on a wildcard, so any of its addresses may answer"
         case why.ClientPaused(pause_ns):
-            return f"{_seconds(pause_ns)} without a probe, longer than the affinity window"
+            return f"{format_seconds(pause_ns)} without a probe, longer than the affinity window"
         case why.RepliesDropped(count):
             return f"{count} replies were dropped at this machine's full socket buffer"
         case why.LocalAddressChanged():
             return "this machine's own address changed or was gone"
         case why.WatchBeganLater(offset_ns):
-            return f"the watch of the pool began {_offset(offset_ns)} it"
+            return f"the watch of the pool began {format_offset(offset_ns)} it"
         case why.PoolNotObserved(lasted_ns, at_onset):
             around = "its beginning" if at_onset else "it"
-            return f"the pool could not be observed for {_seconds(lasted_ns)} around {around}"
+            return f"the pool could not be observed for {format_seconds(lasted_ns)} around {around}"
         case why.TooManyOpen(limit):
             return f"more than {limit:,} changes came before the pool was confirmed"
         case why.InDoubt(doubt):
@@ -136,12 +135,3 @@ _STATES = {
 def reason_texts(reasons: tuple[why.Reason, ...]) -> list[str]:
     """Return the words of each."""
     return [reason_text(reason) for reason in reasons]
-
-
-def _seconds(ns: int) -> str:
-    return f"{ns / _S:.1f} s"
-
-
-def _offset(offset_ns: int) -> str:
-    """Return how far a time lies from the case's: `0.8 s before`."""
-    return f"{_seconds(abs(offset_ns))} {'before' if offset_ns <= 0 else 'after'}"

@@ -17,7 +17,7 @@ from affinity_tester.errors import UserError
 from affinity_tester.report.codec import encode
 from affinity_tester.report.patient import PatientFile
 from affinity_tester.report.record import ENDED, FORMAT, LEFT_OUT, MARK
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 _FLUSH_EVERY_NS = NS_PER_S
 """A killed run loses at most this much of its record."""

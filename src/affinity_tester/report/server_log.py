@@ -37,7 +37,7 @@ from affinity_tester.report.logging import (
 )
 from affinity_tester.report.patient import MOST_CHARACTERS, PatientStream, left_out_line
 from affinity_tester.report.words import plural, quoted
-from affinity_tester.settings import format_duration
+from affinity_tester.units import format_duration
 
 CLOSE_S = 1.0
 """How long the end waits for a reader that has not taken all lines yet."""

@@ -11,7 +11,7 @@ from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report import words
 from affinity_tester.report.logging import Tint
 from affinity_tester.report.results import RunResults
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, format_duration
 
 MOST_ROWS = 20
 """Up to so many sessions stand in the tables, each in its row."""
@@ -120,7 +120,7 @@ def _ms(ns: int | None) -> str:
     """Milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
     if ns is None:
         return "-"
-    ms = ns / 1_000_000
+    ms = ns / NS_PER_MS
     decimals = 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1_000 else 0  # noqa: PLR2004 - powers of ten
     return f"{ms:.{decimals}f}"
 

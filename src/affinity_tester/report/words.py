@@ -12,6 +12,8 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import CaseJudged, Change, Counts
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.report.reason_text import reason_texts
+from affinity_tester.units import plural as plural  # noqa: PLC0414 - the report's modules take both from here
+from affinity_tester.units import quoted as quoted  # noqa: PLC0414 - as above
 
 _NO_NODES: Mapping[str, str] = MappingProxyType({})
 
@@ -23,16 +25,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def quoted(text: str | None) -> str:
-    """`"pod-a"`, or `unknown` for what no reply has said."""
-    return "unknown" if text is None else f'"{text}"'
-
-
-def plural(count: int, singular: str, several: str | None = None) -> str:
-    """`1 session`, `1,000 sessions`."""
-    return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
 def share(part: int, whole: int) -> str:

@@ -120,7 +120,7 @@ class RunHistory:
         self._snapshots: list[PoolSnapshot] = []
         self._snapshots_ns: list[int] = []
         self._pool_changes_ns: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
-        self.pool_counts = True
+        self.pool_trusted = True
         """False: the watched pool is not the one that answers."""
         self._unobserved_spans: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
         self._unobserved_since_ns: int | None = None
@@ -155,11 +155,11 @@ class RunHistory:
     @property
     def watched(self) -> bool:
         """True if the pool is watched, and the right one."""
-        return self.pool is not None and self.pool_counts
+        return self.pool is not None and self.pool_trusted
 
     def spec(self, name: str) -> str | None:
         """Return a field of the Service's spec; None: not known."""
-        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_counts else None
+        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_trusted else None
 
     def identity_at(self, name: str, at_ns: int) -> Identity | None:
         """Return who served a session at a time; None: nobody has answered it."""

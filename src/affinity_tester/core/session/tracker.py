@@ -48,11 +48,12 @@ from affinity_tester.core.session.loss_direction import LossDirections
 from affinity_tester.core.session.probe_ring import CODE_SHIFT, ELSEWHERE, LOST, PENDING, ProbeRing
 from affinity_tester.core.session.rtt import RttHistogram
 from affinity_tester.errors import TrackerError
+from affinity_tester.units import NS_PER_MIN, NS_PER_S
 
-HISTORY_NS = 60 * 1_000_000_000
+HISTORY_NS = NS_PER_MIN
 """How long a probe is kept: two affinity windows, and far beyond any late reply."""
 
-PRUNE_NS = 1_000_000_000
+PRUNE_NS = NS_PER_S
 """Old probes are forgotten in batches of a second, which keeps it off the path of every send."""
 
 MAX_PROBES = 1 << 32

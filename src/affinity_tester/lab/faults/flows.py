@@ -22,7 +22,7 @@ from affinity_tester.lab.injection import (
 )
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, time_parameter
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})
 """A dead flow is proved by what shows that its pod lives; where all flows are dead, only a canary that meets it does."""
@@ -36,7 +36,7 @@ class FlowWipe(Fault):
 
     nodes: int = count_parameter("how many nodes, those with the most flows first", default=1)
     times: int = count_parameter("how often", default=1)
-    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=5 * 10**9)
+    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=5 * NS_PER_S)
 
     @property
     def lasts_ns(self) -> int:
@@ -140,7 +140,7 @@ class SnatCollision(Fault):
         "one flow: downstream loss; another: the first one's replies and reflexive address, then its own port again"
     )
 
-    for_ns: int = time_parameter("how long", key="for", default=800_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=800 * NS_PER_MS)
 
     @property
     def session_count(self) -> int:
@@ -189,7 +189,7 @@ class PacketSpray(Fault):
     name = "packet-spray"
     expects = "most flows: another pod from packet to packet (policy Cluster: another reflexive IP too); no loss"
 
-    for_ns: int = time_parameter("how long", key="for", default=2_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=2 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Spray for a time."""
