@@ -7,7 +7,7 @@ import os
 import pytest
 
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.logging import OutputClosed, Tint, configure, wants_colour
+from affinity_tester.report.logging import Colour, OutputClosed, configure, wants_colour
 
 
 class Terminal(io.StringIO):
@@ -36,14 +36,14 @@ def test_colour_follows_the_terminal_and_the_environment(environ, terminal, file
 )
 def test_levels_are_padded_to_one_width(level, line):
     stream = io.StringIO()
-    configure(format="console", stream=stream, colour=False).line(level, "x", time="T", tint=Tint.CHANGE, data=1)
+    configure(format="console", stream=stream, colour=False).line(level, "x", time="T", colour=Colour.CHANGE, data=1)
     assert stream.getvalue() == line
 
 
 def test_json_has_time_level_and_event_first_and_no_colour():
     stream = io.StringIO()
     log = configure(format="json", stream=stream, colour=True)
-    log.line("error", "session.pod_changed", time="T", tint=Tint.CHANGE, session="CLIENT-1", to="p\u00f6d")
+    log.line("error", "session.pod_changed", time="T", colour=Colour.CHANGE, session="CLIENT-1", to="p\u00f6d")
     assert stream.getvalue() == (
         '{"time":"T","level":"error","event":"session.pod_changed","session":"CLIENT-1","to":"p\\u00f6d"}\n'
     )

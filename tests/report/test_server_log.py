@@ -141,7 +141,7 @@ def test_a_reader_that_takes_nothing_holds_up_nobody_and_hears_what_it_missed(lo
         taken: list[str] = []
         taker.start()
         stream.close()
-        log._patient._thread.join(10)  # type: ignore[union-attr]
+        log._background._thread.join(10)  # type: ignore[union-attr]
         log._own.close()  # type: ignore[union-attr]
         taker.join(10)
     told = [line for line in taken if "number" in line]

@@ -9,7 +9,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report.console import ConsoleReport
-from affinity_tester.report.logging import Tint, configure
+from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary, verdict_lines
 
@@ -124,15 +124,15 @@ def test_it_fits_a_hundred_columns_with_large_numbers(story):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "tint"), [("PASS", Tint.GOOD), ("INCONCLUSIVE", Tint.DOUBTFUL), ("FAIL", Tint.VIOLATION)]
+    ("outcome", "colour"), [("PASS", Colour.GOOD), ("INCONCLUSIVE", Colour.DOUBTFUL), ("FAIL", Colour.VIOLATION)]
 )
-def test_the_verdict_has_its_colour_and_all_its_reasons(outcome, tint):
+def test_the_verdict_has_its_colour_and_all_its_reasons(outcome, colour):
     verdict = ev.Verdict(0, ev.Outcome(outcome), ("one", "two"), "", 0, 0, 0)
-    assert verdict_lines(verdict) == [(f"{outcome}: one", tint), (" " * len(outcome) + "  two", tint)]
+    assert verdict_lines(verdict) == [(f"{outcome}: one", colour), (" " * len(outcome) + "  two", colour)]
 
 
 def test_no_verdict_is_said_to_be_none():
-    assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
+    assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
 
 
 def test_avoidable_moves_are_told_apart(story):

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 from affinity_tester.core import events as ev
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.fold import Fold
+from affinity_tester.report.line_limit import LineLimiter
 from affinity_tester.report.lines import (
     Line,
     blackout_line,
@@ -25,9 +24,10 @@ from affinity_tester.report.lines import (
     total_line,
     warning,
 )
-from affinity_tester.report.logging import Level, Log, Tint
+from affinity_tester.report.logging import Colour, Level, Log
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary
+from affinity_tester.report.text import plural
 from affinity_tester.settings import NS_PER_S
 
 StatsMode = Literal["auto", "session", "total"]
@@ -71,7 +71,7 @@ class ConsoleReport:
         """The time of the last line."""
         self._faults: dict[tuple[str, str], list[ev.ClientFault]] = {}
         """Faults of this machine that wait for more sessions, by what is alike in them."""
-        self._fold = Fold()
+        self._limiter = LineLimiter()
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
         self._pool_known = False
@@ -102,9 +102,9 @@ class ConsoleReport:
         if lines:
             self._tell(lines, max(event.at_ns, self._started_ns), self._clock)
         if isinstance(event, ev.Verdict):
-            self._tell_folded(self._fold.drain(), self._clock)
-            for text, tint in summary(self._results):
-                self._log.text(text, tint)
+            self._tell_folded(self._limiter.drain(), self._clock)
+            for text, colour in summary(self._results):
+                self._log.text(text, colour)
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
@@ -123,7 +123,7 @@ class ConsoleReport:
         """Tell what still waits."""
         if self._clock is not None:
             self._tell_faults(self._clock, ended=True)
-            self._tell_folded(self._fold.drain(), self._clock)
+            self._tell_folded(self._limiter.drain(), self._clock)
             self._log.flush()
 
     def _tell(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
@@ -131,7 +131,7 @@ class ConsoleReport:
         self._turn(clock)
         told = f" (at {clock.time_of_day(at_ns)})" if self._told_ns - at_ns >= FAR_NS else ""
         for line in lines:
-            if line.sort is None or self._fold.admits(line.sort):
+            if line.category is None or self._limiter.allow(line.category):
                 self._write(replace(line, text=line.text + told) if told else line, clock)
         self._log.flush()
 
@@ -144,24 +144,24 @@ class ConsoleReport:
 
     def _turn(self, clock: RunClock) -> None:
         """Close the second before, and the day before, if this line begins a new one."""
-        self._tell_folded(self._fold.turn(clock.local_ms(self._told_ns) // 1_000), clock)
+        self._tell_folded(self._limiter.start_second(clock.local_ms(self._told_ns) // 1_000), clock)
         date = clock.date(self._told_ns)
         if date > self._date:
             self._date = date
             self._write(Line(f"{date} {clock.utc_offset}"), clock)
 
     def _tell_folded(self, hidden: list[tuple[str, int]], clock: RunClock) -> None:
-        for sort, count in hidden:
-            one = f"{sort[:-3]}y" if sort.endswith("ies") else sort[:-1]
-            text = f"… and {words.plural(count, f'more {one}', f'more {sort}')} in this second"
-            level: Level = "error" if sort == "red lines" else "info"
-            tint = Tint.CHANGE if sort == "red lines" else Tint.QUIET
+        for category, count in hidden:
+            one = f"{category[:-3]}y" if category.endswith("ies") else category[:-1]
+            text = f"… and {plural(count, f'more {one}', f'more {category}')} in this second"
+            level: Level = "error" if category == "red lines" else "info"
+            colour = Colour.CHANGE if category == "red lines" else Colour.QUIET
             # At the time of the last line: "this second" is that one's, and may be over.
-            self._log.line(level, text, time=clock.time_of_day(self._written_ns), tint=tint)
+            self._log.line(level, text, time=clock.time_of_day(self._written_ns), colour=colour)
 
     def _write(self, line: Line, clock: RunClock) -> None:
         self._written_ns = self._told_ns
-        self._log.line(line.level, line.text, time=clock.time_of_day(self._told_ns), tint=line.tint)
+        self._log.line(line.level, line.text, time=clock.time_of_day(self._told_ns), colour=line.colour)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
         match event:

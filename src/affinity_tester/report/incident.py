@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text
+from affinity_tester.report.text import plural, quoted
 from affinity_tester.settings import format_duration
 
 
@@ -19,7 +19,7 @@ def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False)
     lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
     when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}"
     when += ", goes on" if ongoing else ", continuing" if incident.continuing else ""
-    whom = f"{incident.sessions:,} of {words.plural(incident.of, 'session')}"
+    whom = f"{incident.sessions:,} of {plural(incident.of, 'session')}"
     return [
         f"incident {incident.number} {when}, {whom}: {', '.join(_members(incident))}",
         *(f"    {line}" for line in _details(incident)),
@@ -44,15 +44,15 @@ def is_silence(incident: Incident) -> bool:
 def _members(incident: Incident) -> Iterator[str]:
     if incident.changes:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in incident.kinds)
-        yield words.plural(incident.changes, "change") + (f" ({kinds})" if kinds else "")
+        yield plural(incident.changes, "change") + (f" ({kinds})" if kinds else "")
     if incident.outages:
-        yield words.plural(incident.outages, "outage")
+        yield plural(incident.outages, "outage")
     if incident.strays:
-        yield words.plural(incident.strays, "reply that arrived elsewhere", "replies that arrived elsewhere")
+        yield plural(incident.strays, "reply that arrived elsewhere", "replies that arrived elsewhere")
     if incident.bursts:
-        yield words.plural(incident.bursts, "loss burst")
+        yield plural(incident.bursts, "loss burst")
     if incident.lost:
-        yield f"{words.plural(incident.lost, 'probe')} lost"
+        yield f"{plural(incident.lost, 'probe')} lost"
 
 
 def _details(incident: Incident) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _details(incident: Incident) -> Iterator[str]:
 
 
 def _home(cohort: Cohort) -> str:
-    return f"{cohort.ip}, node {words.quoted(cohort.node)}" if cohort.node else cohort.ip
+    return f"{cohort.ip}, node {quoted(cohort.node)}" if cohort.node else cohort.ip
 
 
 def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:

@@ -22,11 +22,11 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
+from affinity_tester.report.text import X_ADDRESS, is_restart
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
@@ -238,7 +238,7 @@ def _key(name: str) -> tuple[str, str]:
 
 def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity], Any]]]:
     """The names under which a change is told, each with the value that changed."""
-    if words.X_ADDRESS.intersection(change.kinds):
+    if X_ADDRESS.intersection(change.kinds):
         yield "session.x_address_changed", "error", lambda identity: str(identity.reflexive)
     if Kind.POD in change.kinds:
         yield "session.pod_changed", "error", lambda identity: identity.pod
@@ -246,7 +246,7 @@ def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity
         yield "session.node_changed", "error", lambda identity: identity.node
     if Kind.SOFTWARE in change.kinds:
         yield "session.software_changed", "error", lambda identity: identity.software
-    if words.is_restart(change):
+    if is_restart(change):
         yield "session.pod_restarted", "warn", lambda identity: _hex(identity.instance)
 
 

@@ -19,7 +19,7 @@ import structlog
 from colorama import Fore, Style
 
 from affinity_tester.errors import AffinityTesterError
-from affinity_tester.report.words import printable
+from affinity_tester.report.text import printable
 
 LogFormat = Literal["console", "json"]
 Level = Literal["info", "event", "warn", "error"]
@@ -47,7 +47,7 @@ class Stream(Protocol):
         """Tell the descriptor below."""
 
 
-class Tint(StrEnum):
+class Colour(StrEnum):
     """What a line is, as a colour."""
 
     STATISTICS = Fore.WHITE
@@ -77,16 +77,16 @@ def tolerate_any_text(stream: io.TextIOWrapper) -> None:
 class Log(structlog.BoundLoggerBase):
     """What the report writes to; every call may raise `OutputClosed`."""
 
-    def line(self, level: Level, event: str, *, time: str, tint: Tint = Tint.STATISTICS, **data: object) -> None:
+    def line(self, level: Level, event: str, *, time: str, colour: Colour = Colour.STATISTICS, **data: object) -> None:
         """Log one line; it may wait in the stream's buffer until `flush`.
 
         `time` is ready for the format (time of day, or RFC 3339). In JSON `event` is the dotted name, and `data` shows.
         """
-        self._proxy_to_logger("write", event, level=level, time=time, tint=tint, **data)
+        self._proxy_to_logger("write", event, level=level, time=time, colour=colour, **data)
 
-    def text(self, text: str, tint: Tint | None = None) -> None:
+    def text(self, text: str, colour: Colour | None = None) -> None:
         """Write a line of the console form that has neither time nor level (the summary's tables)."""
-        self._logger.write(printable(text), tint)
+        self._logger.write(printable(text), colour)
 
     def flush(self) -> None:
         """Hand what was logged to whoever reads it."""
@@ -115,9 +115,9 @@ class _Sink:
             # Another program on the same terminal may have left it non-blocking: a full pipe would then lose lines.
             os.set_blocking(stream.fileno(), True)
 
-    def write(self, line: str, tint: Tint | None = None) -> None:
-        if self._colour and tint is not None:
-            line = f"{tint.value}{line}{Style.RESET_ALL}"
+    def write(self, line: str, colour: Colour | None = None) -> None:
+        if self._colour and colour is not None:
+            line = f"{colour.value}{line}{Style.RESET_ALL}"
         try:
             self._stream.write(line + "\n")
         except (OSError, ValueError) as error:
@@ -141,14 +141,14 @@ def output_closed(stream: Stream) -> OutputClosed:
 
 def _console_line(
     _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> tuple[tuple[str, Tint], dict[str, Any]]:
+) -> tuple[tuple[str, Colour], dict[str, Any]]:
     """The last processor for people: `HH:MM:SS.mmm [level] text`."""
-    return (f"{event['time']} {_TAGS[event['level']]} {printable(event['event'])}", event["tint"]), {}
+    return (f"{event['time']} {_TAGS[event['level']]} {printable(event['event'])}", event["colour"]), {}
 
 
 def _json_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The structlog processor for machines: no colour, and what every line has comes first."""
-    del event["tint"]
+    del event["colour"]
     return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
 
 

@@ -20,8 +20,8 @@ from typing import IO, Any, cast
 
 from affinity_tester.core.events import Event
 from affinity_tester.errors import UserError
-from affinity_tester.report import words
-from affinity_tester.report.codec import CodecError, decode
+from affinity_tester.report.event_json import CodecError, decode
+from affinity_tester.report.text import plural
 
 FORMAT = 3
 """Raised when a record can no longer be read by an older tool, or an older record by this one."""
@@ -99,7 +99,7 @@ def _ends(path: str | Path, number: int, data: dict[str, Any], on_truncated: Cal
     """Whether this line, which is about the record itself, is its last. Raises `CodecError`, and `UserError`."""
     match data:
         case {"record": "left out", "events": int(events)}:
-            missing = f"{words.plural(events, 'event is', 'events are')} missing"
+            missing = f"{plural(events, 'event is', 'events are')} missing"
             on_truncated(f"the record {path} is incomplete: {missing} before line {number}, nobody took them in time")
             return False
         case {"record": "ended", "why": str(why)}:

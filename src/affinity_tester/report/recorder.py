@@ -14,8 +14,8 @@ from typing import Any, Self, cast
 
 from affinity_tester.core.events import Event, SessionEvent
 from affinity_tester.errors import UserError
-from affinity_tester.report.codec import encode
-from affinity_tester.report.patient import PatientFile
+from affinity_tester.report.background_writer import BackgroundFile
+from affinity_tester.report.event_json import encode
 from affinity_tester.report.record import ENDED, FORMAT, LEFT_OUT, MARK
 from affinity_tester.settings import NS_PER_S
 
@@ -60,8 +60,8 @@ class RecordWriter:
         self._most = most
         self._made = not os.path.lexists(path)
         self._fd = self._opened()
-        self._plain = PatientFile(self._fd)
-        self._file: PatientFile | gzip.GzipFile = self._plain
+        self._plain = BackgroundFile(self._fd)
+        self._file: BackgroundFile | gzip.GzipFile = self._plain
         self._closed = False
         self._waiting_ns: int | None = None
         """Since when something waits to be handed to the file."""

@@ -24,19 +24,19 @@ from affinity_tester.core.server_events import (
     ServerStopped,
     ServerWarning,
 )
+from affinity_tester.report.background_writer import MOST_CHARACTERS, BackgroundWriter, left_out_line
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.logging import (
+    Colour,
     Level,
     Log,
     LogFormat,
     OutputClosed,
-    Tint,
     configure,
     output_closed,
     wants_colour,
 )
-from affinity_tester.report.patient import MOST_CHARACTERS, PatientStream, left_out_line
-from affinity_tester.report.words import plural, quoted
+from affinity_tester.report.text import plural, quoted
 from affinity_tester.settings import format_duration
 
 CLOSE_S = 1.0
@@ -54,19 +54,19 @@ class _Line:
     data: dict[str, Any]
     """For JSON."""
     level: Level = "info"
-    tint: Tint = Tint.STATISTICS
+    colour: Colour = Colour.STATISTICS
 
 
 class ServerLog:
     """Writes a server's events. `ServerStarted` must come first; every call may raise `OutputClosed`."""
 
     def __init__(
-        self, log: Log, log_format: LogFormat, patient: PatientStream | None = None, own: TextIO | None = None
+        self, log: Log, log_format: LogFormat, background: BackgroundWriter | None = None, own: TextIO | None = None
     ) -> None:
-        """`patient` is the stream below `log`, where it is one; `close` waits for its reader, and closes `own` below it."""
+        """Write to `log`. If it writes in the background, `close` waits for its reader, and closes `own` below it."""
         self._log = log
         self._json = log_format == "json"
-        self._patient = patient
+        self._background = background
         self._own = own
         self._clock: RunClock | None = None
 
@@ -76,19 +76,21 @@ class ServerLog:
     ) -> Self:
         """Write to `stream` (None: nowhere) from a thread, which keeps at most so many characters."""
         own = _apart(stream)
-        patient = PatientStream(own, most, _left_out_object if log_format == "json" else left_out_line)
-        log = configure(format=log_format, stream=patient, colour=stream is not None and wants_colour(stream, environ))
-        return cls(log, log_format, patient, None if own is stream else own)
+        background = BackgroundWriter(own, most, _left_out_object if log_format == "json" else left_out_line)
+        log = configure(
+            format=log_format, stream=background, colour=stream is not None and wants_colour(stream, environ)
+        )
+        return cls(log, log_format, background, None if own is stream else own)
 
     def close(self) -> None:
         """Wait a moment for a reader that has not taken all. Raises `OutputClosed`."""
-        if self._patient is None:
+        if self._background is None:
             return
         is_over = True
         try:
-            is_over = self._patient.drain(within_s=CLOSE_S)
+            is_over = self._background.drain(within_s=CLOSE_S)
         except (OSError, ValueError) as error:
-            raise output_closed(self._patient) from error
+            raise output_closed(self._background) from error
         finally:
             if is_over and self._own is not None:
                 self._own.close()
@@ -109,9 +111,9 @@ class ServerLog:
             raise ValueError(f"{type(event).__name__} came before ServerStarted")
         line = _line(event, clock)
         if self._json:
-            self._log.line(line.level, line.name, time=clock.rfc3339(event.at_ns), tint=line.tint, **line.data)
+            self._log.line(line.level, line.name, time=clock.rfc3339(event.at_ns), colour=line.colour, **line.data)
         else:
-            self._log.line(line.level, line.text, time=clock.time_of_day(event.at_ns), tint=line.tint)
+            self._log.line(line.level, line.text, time=clock.time_of_day(event.at_ns), colour=line.colour)
         self._log.flush()
 
 
@@ -140,7 +142,7 @@ def _line(event: ServerEvent, clock: RunClock) -> _Line:
         case ServerStarted():
             return _started(event, clock)
         case ServerWarning(text=text):
-            return _Line("server.warning", text, {"text": text}, "warn", Tint.WARNING)
+            return _Line("server.warning", text, {"text": text}, "warn", Colour.WARNING)
         case ServerStats(delta=delta, total=total):
             return _Line("server.stats", _counts(delta), {"delta": _data(delta), "total": _data(total)})
         case ServerDraining(drain_ns=drain_ns):

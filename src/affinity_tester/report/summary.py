@@ -8,9 +8,9 @@ from typing import NamedTuple
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
-from affinity_tester.report import words
-from affinity_tester.report.logging import Tint
+from affinity_tester.report.logging import Colour
 from affinity_tester.report.results import RunResults
+from affinity_tester.report.text import percent, plural
 from affinity_tester.settings import format_duration
 
 MOST_ROWS = 20
@@ -24,10 +24,10 @@ _CHANGES = ("", "changes", "ip", "port", "pod", "node", "instance", "software", 
 
 _TIMES = ("", "answers", "min", "mean", "p50", "p90", "p99", "max", "jitter")
 
-_OUTCOME_TINTS = {
-    ev.Outcome.PASS: Tint.GOOD,
-    ev.Outcome.INCONCLUSIVE: Tint.DOUBTFUL,
-    ev.Outcome.FAIL: Tint.VIOLATION,
+_OUTCOME_COLOURS = {
+    ev.Outcome.PASS: Colour.GOOD,
+    ev.Outcome.INCONCLUSIVE: Colour.DOUBTFUL,
+    ev.Outcome.FAIL: Colour.VIOLATION,
 }
 
 _JUDGEMENT_ORDER = (
@@ -44,7 +44,7 @@ _JUDGEMENT_ORDER = (
 Ended = ev.SessionSummary | ev.RunSummary
 """What a row is made of."""
 
-SummaryLine = tuple[str, Tint | None]
+SummaryLine = tuple[str, Colour | None]
 
 
 class Table(NamedTuple):
@@ -70,11 +70,14 @@ def summary(results: RunResults) -> list[SummaryLine]:
 def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
     """`PASS: …` and, below it, whatever other reasons there are."""
     if verdict is None:
-        return [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
+        return [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
     told = ((verdict.strength,) if verdict.strength else ()) + verdict.reasons
-    tint = _OUTCOME_TINTS[verdict.outcome]
+    colour = _OUTCOME_COLOURS[verdict.outcome]
     indent = " " * (len(verdict.outcome) + 2)
-    return [(f"{verdict.outcome}: {told[0] if told else ''}", tint), *((f"{indent}{text}", tint) for text in told[1:])]
+    return [
+        (f"{verdict.outcome}: {told[0] if told else ''}", colour),
+        *((f"{indent}{text}", colour) for text in told[1:]),
+    ]
 
 
 def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
@@ -137,14 +140,14 @@ def health(total: ev.Counts) -> list[SummaryLine]:
     """The client's own part, as shares: of slots for timer misses, of probes for the others (those lost by socket drops)."""
     slots = total.sent + total.timer_misses
     own = (
-        f"{words.plural(total.timer_misses, 'timer miss', 'timer misses')} ({words.share(total.timer_misses, slots)})",
-        f"{words.plural(total.send_errors, 'send error')} ({words.share(total.send_errors, total.sent)})",
-        f"{words.plural(total.socket_drops, 'socket drop')} ({words.share(total.own_losses, total.sent)})",
+        f"{plural(total.timer_misses, 'timer miss', 'timer misses')} ({percent(total.timer_misses, slots)})",
+        f"{plural(total.send_errors, 'send error')} ({percent(total.send_errors, total.sent)})",
+        f"{plural(total.socket_drops, 'socket drop')} ({percent(total.own_losses, total.sent)})",
     )
     ill = total.timer_misses or total.send_errors or total.socket_drops
-    lines: list[SummaryLine] = [("this client: " + ", ".join(own), Tint.WARNING if ill else None)]
+    lines: list[SummaryLine] = [("this client: " + ", ".join(own), Colour.WARNING if ill else None)]
     if total.pending:
-        lines.append((f"neither answered nor lost yet at the end: {words.plural(total.pending, 'probe')}", None))
+        lines.append((f"neither answered nor lost yet at the end: {plural(total.pending, 'probe')}", None))
     odd = (
         (total.wrong_source, "from a wrong source"),
         (total.cross_delivered, "cross-delivered"),
@@ -153,7 +156,7 @@ def health(total: ev.Counts) -> list[SummaryLine]:
         (total.undecodable, "undecodable"),
     )
     heard = ", ".join(f"{count:,} {word}" for count, word in odd if count)
-    return [*lines, (f"also: {heard}", Tint.WARNING)] if heard else lines
+    return [*lines, (f"also: {heard}", Colour.WARNING)] if heard else lines
 
 
 def judgements(tally: Tally) -> list[SummaryLine]:
@@ -163,8 +166,8 @@ def judgements(tally: Tally) -> list[SummaryLine]:
     for what, count_of in kinds:
         told = ", ".join(f"{count_of(j):,} {j}" for j in _JUDGEMENT_ORDER if count_of(j))
         if told:
-            tint = Tint.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
-            lines.append((f"{what} judged: {told}", tint))
+            colour = Colour.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
+            lines.append((f"{what} judged: {told}", colour))
     if tally.avoidable:
         lines.append((f"avoidable (the old pod was still serving): {tally.avoidable:,}", None))
     return lines

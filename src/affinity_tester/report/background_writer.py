@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Generic, TextIO, TypeVar
 
-from affinity_tester.report import words
+from affinity_tester.report.text import plural
 
 MOST_CHARACTERS = 1 << 22
 """Kept for a reader that stalls: some 40,000 lines. The record, if there is one, has everything anyway."""
@@ -24,10 +24,10 @@ _Piece = TypeVar("_Piece", str, bytes)
 
 def left_out_line(lines: int) -> str:
     """What tells people of lines that were left out."""
-    return f"… {words.plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
+    return f"… {plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
 
 
-class _Patient(ABC, Generic[_Piece]):
+class _Background(ABC, Generic[_Piece]):
     """Keeps pieces for a thread that writes them."""
 
     def __init__(self, name: str) -> None:
@@ -114,7 +114,7 @@ class _Patient(ABC, Generic[_Piece]):
                 self._changed.notify_all()
 
 
-class PatientStream(_Patient[str]):
+class BackgroundWriter(_Background[str]):
     """As much of `TextIO` as a log needs: `write` and `flush` return at once.
 
     They raise the `OSError` or `ValueError` that an earlier line met. `drain` waits for the reader.
@@ -143,7 +143,7 @@ class PatientStream(_Patient[str]):
         return self._stream.fileno()
 
     def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
-        """Wait as `_Patient` does; what was left out last is told too."""
+        """Wait as `_Background` does; what was left out last is told too."""
         with self._changed:
             if self._left_out and not self._pieces and self._error is None:
                 self._keep("")
@@ -158,7 +158,7 @@ class PatientStream(_Patient[str]):
         self._stream.flush()
 
 
-class PatientFile(_Patient[bytes]):
+class BackgroundFile(_Background[bytes]):
     """As much of a binary file as a writer needs: `write` and `flush` return at once, and nothing is left out."""
 
     def __init__(self, fd: int) -> None:

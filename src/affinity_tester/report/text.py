@@ -35,7 +35,7 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
-def share(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
     """`0 %`, `0.13 %`; `0 %` of nothing."""
     return f"{100 * part / whole if whole else 0:.2g} %"
 
@@ -48,7 +48,7 @@ def served_by(identity: Identity) -> str:
     return name if identity.reflexive is None else f"{name} at x_address {identity.reflexive}"
 
 
-def address(where: TransportAddress | None, nodes: Mapping[str, str] = _NO_NODES) -> str:
+def address_text(where: TransportAddress | None, nodes: Mapping[str, str] = _NO_NODES) -> str:
     """A reflexive address, with the name of the node whose InternalIP it has."""
     node = nodes.get(where.ip) if where is not None else None
     return f"{where} (node {quoted(node)})" if node else str(where)
@@ -65,7 +65,9 @@ def change_facts(change: Change, nodes: Mapping[str, str] = _NO_NODES) -> list[s
     before, after = change.before.identity, change.after.identity
     facts = []
     if X_ADDRESS.intersection(change.kinds):
-        facts.append(f"x_address changed {address(before.reflexive, nodes)} -> {address(after.reflexive, nodes)}")
+        facts.append(
+            f"x_address changed {address_text(before.reflexive, nodes)} -> {address_text(after.reflexive, nodes)}"
+        )
     node = f"{quoted(before.node)} -> {quoted(after.node)}"
     if Kind.POD in change.kinds:
         moved = f", node_name {node}" if Kind.NODE in change.kinds else ""
@@ -84,7 +86,7 @@ def is_restart(change: Change) -> bool:
     return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
 
 
-def judged(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
+def judgement_text(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
     """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
     why = ": " + "; ".join(reason_texts(event.reasons)) if event.reasons else ""
     graded = None if isinstance(event, StrayJudged) else event.avoidable
@@ -93,7 +95,7 @@ def judged(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
     return f"{event.judgement}{so_far}{why}{avoidable}"
 
 
-def period(counts: Counts) -> str:
+def irregular_counts(counts: Counts) -> str:
     """`, 3 late, 1 timer miss(es)`: what a statistics line adds where it is not zero; the client's own faults come last."""
     parts = (
         (counts.late, "late"),

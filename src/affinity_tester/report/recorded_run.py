@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from affinity_tester.core import events as ev
 from affinity_tester.errors import UserError
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.lines import pool_lines, run_lines
 from affinity_tester.report.results import RunResults
+from affinity_tester.report.text import change_facts, judgement_text, plural
 
-MOST_MARKS = 10_000
+MOST_ENTRIES = 10_000
 """Changes, outages, losses and cluster events kept each; more than that no page can show, and the counts have them all."""
 
 
 @dataclass(slots=True)
-class Mark:
+class TimelineEntry:
     """A change or an outage of one session, with its judgement once there is one."""
 
     session: str
@@ -39,12 +39,12 @@ class Mark:
     @property
     def verdict(self) -> str:
         """`explained: pod "…" left the pool 0.8 s before, unavoidable`."""
-        return self.judgement if self.judged is None else words.judged(self.judged)
+        return self.judgement if self.judged is None else judgement_text(self.judged)
 
 
 @dataclass(slots=True)
-class Archive:
-    """Everything about a run that is shown after it; built by `gather`."""
+class RecordedRun:
+    """Everything about a run that is shown after it; built by `load`."""
 
     clock: RunClock
     started: ev.RunStarted
@@ -53,91 +53,94 @@ class Archive:
     """The time of the latest event."""
     sessions: list[str] = field(default_factory=list)
     """All of them, as they started."""
-    marks: list[Mark] = field(default_factory=list)
+    entries: list[TimelineEntry] = field(default_factory=list)
     """Changes and outages by time."""
     losses: list[ev.ProbesLost] = field(default_factory=list)
-    around: list[tuple[int, str]] = field(default_factory=list)
+    context: list[tuple[int, str]] = field(default_factory=list)
     """(at_ns, text): what happened in the cluster, or was injected."""
     incidents: list[ev.Incident] = field(default_factory=list)
     left_out: int = 0
-    """Changes and outages beyond `MOST_MARKS`."""
+    """Changes and outages beyond `MOST_ENTRIES`."""
 
 
-class _Gatherer:
-    """Takes events one by one; a revised change stays one mark."""
+class _Loader:
+    """Takes events one by one; a revised change stays one entry."""
 
     def __init__(self, started: ev.RunStarted) -> None:
-        self.archive = Archive(RunClock.of(started), started, RunResults(), started.at_ns)
-        self._marks: dict[tuple[str, bool, int], Mark] = {}
+        self.recorded = RecordedRun(RunClock.of(started), started, RunResults(), started.at_ns)
+        self._entries: dict[tuple[str, bool, int], TimelineEntry] = {}
         self._pool_known = False
 
     def add(self, event: ev.Event) -> None:
-        archive = self.archive
-        archive.results.add(event)
-        archive.end_ns = max(archive.end_ns, event.at_ns)
+        recorded = self.recorded
+        recorded.results.add(event)
+        recorded.end_ns = max(recorded.end_ns, event.at_ns)
         match event:
             case ev.SessionStarted(session=session):
-                archive.sessions.append(session)
+                recorded.sessions.append(session)
             case ev.ChangeSeen(session=session, change=change) | ev.ChangeRevised(session=session, change=change):
-                facts = tuple(words.change_facts(change))
-                self._put((session, False, change.number), Mark(session, change.seen_ns, change.seen_ns, facts, change))
+                facts = tuple(change_facts(change))
+                self._put(
+                    (session, False, change.number),
+                    TimelineEntry(session, change.seen_ns, change.seen_ns, facts, change),
+                )
             case ev.ChangeWithdrawn(session=session, change=change):
-                self._marks.pop((session, False, change.number), None)
+                self._entries.pop((session, False, change.number), None)
             case ev.OutageStarted(session=session, since_seq=seq, since_ns=since_ns):
-                self._put((session, True, seq), Mark(session, since_ns, None, ("unanswered",), None))
+                self._put((session, True, seq), TimelineEntry(session, since_ns, None, ("unanswered",), None))
             case ev.OutageEnded(session=session, since_seq=seq):
-                self._close(self._marks.get((session, True, seq)), event)
+                self._close(self._entries.get((session, True, seq)), event)
             case ev.ChangeJudged(session=session, change=change):
                 self._judge((session, False, change.number), event)
             case ev.OutageJudged(session=session, since_seq=seq):
                 self._judge((session, True, seq), event)
             case ev.ProbesLost():
-                if len(archive.losses) < MOST_MARKS:
-                    archive.losses.append(event)
+                if len(recorded.losses) < MOST_ENTRIES:
+                    recorded.losses.append(event)
             case ev.IncidentClosed(incident=incident):
-                if len(archive.incidents) < MOST_MARKS:
-                    archive.incidents.append(incident)
+                if len(recorded.incidents) < MOST_ENTRIES:
+                    recorded.incidents.append(incident)
             case ev.PoolObserved():
                 first, self._pool_known = not self._pool_known, True
                 self._near(event, [line.text for line in pool_lines(event, first=first)])
             case ev.PoolUnobserved() | ev.ClusterEvent() | ev.Injected() | ev.WrongPool():
-                self._near(event, [line.text for line in run_lines(event, archive.clock)])
+                self._near(event, [line.text for line in run_lines(event, recorded.clock)])
 
-    def done(self) -> Archive:
-        self.archive.marks = sorted(self._marks.values(), key=lambda mark: mark.at_ns)
-        return self.archive
+    def done(self) -> RecordedRun:
+        self.recorded.entries = sorted(self._entries.values(), key=lambda entry: entry.at_ns)
+        return self.recorded
 
-    def _put(self, key: tuple[str, bool, int], mark: Mark) -> None:
-        if key in self._marks or len(self._marks) < MOST_MARKS:
-            self._marks[key] = mark
+    def _put(self, key: tuple[str, bool, int], entry: TimelineEntry) -> None:
+        if key in self._entries or len(self._entries) < MOST_ENTRIES:
+            self._entries[key] = entry
         else:
-            self.archive.left_out += 1
+            self.recorded.left_out += 1
 
-    def _close(self, mark: Mark | None, event: ev.OutageEnded) -> None:
-        if mark is not None:
-            mark.until_ns = event.at_ns
-            mark.facts = (f"unanswered for {words.plural(event.probes, 'probe')}",)
+    def _close(self, entry: TimelineEntry | None, event: ev.OutageEnded) -> None:
+        if entry is not None:
+            entry.until_ns = event.at_ns
+            entry.facts = (f"unanswered for {plural(event.probes, 'probe')}",)
 
     def _judge(self, key: tuple[str, bool, int], event: ev.ChangeJudged | ev.OutageJudged) -> None:
-        if key in self._marks:
-            self._marks[key].judged = event
+        if key in self._entries:
+            self._entries[key].judged = event
 
     def _near(self, event: ev.Event, texts: list[str]) -> None:
-        if len(self.archive.around) < MOST_MARKS:
-            self.archive.around += [(event.at_ns, text) for text in texts]
+        if len(self.recorded.context) < MOST_ENTRIES:
+            self.recorded.context += [(event.at_ns, text) for text in texts]
 
 
-def gather(events: Iterable[ev.Event]) -> Archive:
+def load(events: Iterable[ev.Event]) -> RecordedRun:
     """Read all events of a run. Raises `UserError` if they do not begin with a start that makes sense."""
     iterator = iter(events)
     started = next(iterator, None)
     if not isinstance(started, ev.RunStarted):
         raise UserError("the record has no run in it: its first event must be the run's start")
     try:
-        gatherer = _Gatherer(started)
+        loader = _Loader(started)
     except ValueError as error:
         raise UserError(f"the record is damaged: {error}") from error
-    gatherer.archive.results.add(started)
+    loader.recorded.results.add(started)
     for event in iterator:
-        gatherer.add(event)
-    return gatherer.done()
+        loader.add(event)
+    return loader.done()
