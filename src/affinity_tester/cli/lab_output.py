@@ -33,7 +33,7 @@ class LabOutput:
         self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
         self._json = log_format == "json"
         self._report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
-        self._clock: RunClock | None = None
+        self._started = False
         self._last_ns = 0
 
     def __enter__(self) -> Self:
@@ -50,7 +50,8 @@ class LabOutput:
     def emit(self, event: Event) -> None:
         """Show an event of the run."""
         if isinstance(event, RunStarted):
-            self._clock = RunClock.of(event)
+            self._log = self._log.bind(RunClock.of(event))
+            self._started = True
         self._last_ns = event.at_ns
         self._report.emit(event)
 
@@ -59,16 +60,17 @@ class LabOutput:
         if not self._json:
             for text, colour in table(result, seed, command, interrupted=interrupted):
                 self._log.text(text, colour)
-        elif self._clock is not None:
-            time = self._clock.rfc3339(self._last_ns)
+        elif self._started:
             names = {each.number: each.words for each in result.named}
             for row in result.findings.rows:
                 name = names.get(row.number, "nothing")
-                self._log.line("error" if row.problems else "info", "lab.fault", time=time, **asdict(row), named=name)
+                self._log.line(
+                    "error" if row.problems else "info", "lab.fault", at_ns=self._last_ns, **asdict(row), named=name
+                )
             self._log.line(
                 "info" if result.findings.passed else "error",
                 "lab.findings",
-                time=time,
+                at_ns=self._last_ns,
                 passed=result.findings.passed,
                 seed=seed,
                 interrupted=interrupted,

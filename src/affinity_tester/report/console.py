@@ -67,6 +67,8 @@ class ConsoleReport:
         self._per_session = True
         self._told_ns = 0
         """The latest time of any event so far, which is that of the next line: a log's times never run backwards."""
+        self._second: int | None = None
+        """The second of the last line, on the local wall."""
         self._written_ns = 0
         """The time of the last line."""
         self._faults: dict[tuple[str, str], list[ev.ClientFault]] = {}
@@ -87,6 +89,7 @@ class ConsoleReport:
         """Write what this event gives to say: often nothing."""
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
+            self._log = self._log.bind(self._clock)
             self._started_ns = event.at_ns
             self._date = self._clock.date(event.at_ns)
             self._per_session = self._stats == "session" or (
@@ -144,7 +147,13 @@ class ConsoleReport:
 
     def _turn(self, clock: RunClock) -> None:
         """Close the second before, and the day before, if this line begins a new one."""
-        self._tell_folded(self._limiter.start_second(clock.local_ms(self._told_ns) // 1_000), clock)
+        second = clock.local_ms(self._told_ns) // 1_000
+        if second == self._second:
+            return
+        self._second = second
+
+        self._tell_folded(self._limiter.start_second(second), clock)
+
         date = clock.date(self._told_ns)
         if date > self._date:
             self._date = date
@@ -157,11 +166,11 @@ class ConsoleReport:
             level: Level = "error" if category == "red lines" else "info"
             colour = Colour.CHANGE if category == "red lines" else Colour.QUIET
             # At the time of the last line: "this second" is that one's, and may be over.
-            self._log.line(level, text, time=clock.time_of_day(self._written_ns), colour=colour)
+            self._log.line(level, text, at_ns=self._written_ns, colour=colour)
 
     def _write(self, line: Line, clock: RunClock) -> None:
         self._written_ns = self._told_ns
-        self._log.line(line.level, line.text, time=clock.time_of_day(self._told_ns), colour=line.colour)
+        self._log.line(line.level, line.text, at_ns=self._told_ns, colour=line.colour)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
         match event:

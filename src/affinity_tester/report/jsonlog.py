@@ -7,6 +7,9 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - an address is its text, bytes are hex, kinds and classes their names;
 - a judgement's reasons are in words, and so is what lies near an incident;
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
+- `level` is for alerts: `error` is a violation or a verdict of FAIL; `warn` is what a person should look at, such as a
+  change or an outage that is not judged yet, or one that nobody can explain; `event` comes from the cluster or the lab;
+  `info` is everything else, a change that was explained among it;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -24,6 +27,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
+from affinity_tester.report.lines import JUDGED
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
 from affinity_tester.report.text import X_ADDRESS, is_restart
@@ -51,16 +55,16 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
     ev.DuplicateDiffers: ("session.duplicate_differs", "warn"),
-    ev.WrongSource: ("session.wrong_source", "error"),
+    ev.WrongSource: ("session.wrong_source", "warn"),
     ev.NetworkError: ("session.network_error", "warn"),
     ev.ClientFault: ("session.client_fault", "warn"),
-    ev.OutageStarted: ("session.outage_started", "error"),
-    ev.OutageEnded: ("session.outage_ended", "error"),
+    ev.OutageStarted: ("session.outage_started", "warn"),
+    ev.OutageEnded: ("session.outage_ended", "warn"),
     ev.OutageJudged: ("session.outage_judged", "info"),
     ev.StrayJudged: ("session.stray_judged", "info"),
-    ev.CrossDelivered: ("session.cross_delivered", "error"),
-    ev.BlackoutStarted: ("run.blackout_started", "error"),
-    ev.BlackoutEnded: ("run.blackout_ended", "error"),
+    ev.CrossDelivered: ("session.cross_delivered", "warn"),
+    ev.BlackoutStarted: ("run.blackout_started", "warn"),
+    ev.BlackoutEnded: ("run.blackout_ended", "warn"),
     ev.PathsAnswered: ("run.paths_answered", "info"),
     ev.IncidentOngoing: ("run.incident_ongoing", "info"),
     ev.ApiServerAnswered: ("cluster.api_answered", "info"),
@@ -117,6 +121,9 @@ SECONDS = frozenset(
     }
 )
 
+_AS_IT_IS = frozenset({int, str, bool, float, type(None)})
+"""Types that JSON has, too."""
+
 
 class JsonReport:
     """Writes a run's events as JSON objects, all of them: nothing is folded.
@@ -133,17 +140,18 @@ class JsonReport:
         """Write this event."""
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
+            self._log = self._log.bind(self._clock)
         if self._clock is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
         self._last_at_ns = event.at_ns
         for name, level, data in objects(event, self._clock):
-            self._log.line(level, name, time=self._clock.rfc3339(event.at_ns), **data)
+            self._log.line(level, name, at_ns=event.at_ns, **data)
         self._log.flush()
 
     def warn(self, text: str) -> None:
         """Write `report.warning`, about the report itself, at the time of the last event."""
         if self._clock is not None:
-            self._log.line("warn", "report.warning", time=self._clock.rfc3339(self._last_at_ns), text=text)
+            self._log.line("warn", "report.warning", at_ns=self._last_at_ns, text=text)
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
@@ -170,12 +178,8 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             data |= {"name": event.name, "what": what_text(event)}
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             name, data = EXHAUSTED, {"session": event.session}
-        case (
-            ev.ChangeJudged(judgement=judgement)
-            | ev.OutageJudged(judgement=judgement)
-            | ev.StrayJudged(judgement=judgement)
-        ) if judgement is ev.Judgement.VIOLATION:
-            level = "error"
+        case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
+            level = JUDGED[event.judgement][0]
         case ev.Verdict(outcome=ev.Outcome.FAIL):
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
@@ -184,7 +188,9 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
 
 
 def plain(value: Any, clock: RunClock) -> Any:
-    """Any value of an event by the rules above."""
+    """Return a value of an event as JSON has it, by the rules above."""
+    if type(value) in _AS_IT_IS:  # first, since most of what a line of statistics has is a number
+        return value
     if isinstance(value, TransportAddress):
         return str(value)
     if isinstance(value, ev.NearFact):
@@ -239,13 +245,13 @@ def _key(name: str) -> tuple[str, str]:
 def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity], Any]]]:
     """The names under which a change is told, each with the value that changed."""
     if X_ADDRESS.intersection(change.kinds):
-        yield "session.x_address_changed", "error", lambda identity: str(identity.reflexive)
+        yield "session.x_address_changed", "warn", lambda identity: str(identity.reflexive)
     if Kind.POD in change.kinds:
-        yield "session.pod_changed", "error", lambda identity: identity.pod
+        yield "session.pod_changed", "warn", lambda identity: identity.pod
     if Kind.NODE in change.kinds:
-        yield "session.node_changed", "error", lambda identity: identity.node
+        yield "session.node_changed", "warn", lambda identity: identity.node
     if Kind.SOFTWARE in change.kinds:
-        yield "session.software_changed", "error", lambda identity: identity.software
+        yield "session.software_changed", "warn", lambda identity: identity.software
     if is_restart(change):
         yield "session.pod_restarted", "warn", lambda identity: _hex(identity.instance)
 

@@ -106,14 +106,15 @@ class ServerLog:
         """Write one event. Raises `ValueError` for any before `ServerStarted`."""
         if isinstance(event, ServerStarted):
             self._clock = RunClock(wall_ns=event.wall_ns, at_ns=event.at_ns, utc_offset_s=event.utc_offset_s)
+            self._log = self._log.bind(self._clock)
         clock = self._clock
         if clock is None:
             raise ValueError(f"{type(event).__name__} came before ServerStarted")
         line = _line(event, clock)
         if self._json:
-            self._log.line(line.level, line.name, time=clock.rfc3339(event.at_ns), colour=line.colour, **line.data)
+            self._log.line(line.level, line.name, at_ns=event.at_ns, colour=line.colour, **line.data)
         else:
-            self._log.line(line.level, line.text, time=clock.time_of_day(event.at_ns), colour=line.colour)
+            self._log.line(line.level, line.text, at_ns=event.at_ns, colour=line.colour)
         self._log.flush()
 
 
