@@ -358,7 +358,7 @@ async def test_watch_off_with_a_named_port_asks_no_cluster_though_a_service_is_n
     for end in (own, said):
         assert (end.code, end.err) == (3, "")
         assert f"1 session to {server.address}: " in end.out
-        assert "pool not watched (--watch off)" in end.out
+        assert "cluster not watched (--watch off)" in end.out
 
 
 # --- how it looks ----------------------------------------------------------------------------------------------------

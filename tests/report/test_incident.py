@@ -56,7 +56,7 @@ TEXT = [
     "incident 3 at 13:35:23.176 for 1.2 s, 11 of 16 sessions: 10 changes (reflexive_ip 10, pod 4), 1 outage, "
     "2 loss bursts, 1,234 probes lost",
     "    judged: 11 violation",
-    "    by x_address IP before: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
+    "    came in through: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
     '    near: node "pool1-000003" added 1.9 s before',
     "    likely: node-rehash",
     "        11 of 16 sessions",
@@ -65,8 +65,8 @@ TEXT = [
     "        known: Azure/AKS#5888, metallb/metallb#3",
     "    possible: flow-wipe",
     "        missing: a proxy that restarted",
-    "    cannot tell",
-    "        would settle it: a run with the pool watched",
+    "    cause unknown",
+    "        next step: a run with the pool watched",
 ]
 
 

@@ -27,15 +27,14 @@ def test_text_lists_what_happened_above_the_summary(story):
     lines = [text for text, _ in text_lines(load(story.run()))]
     assert lines[:9] == [
         "2026-11-22 UTC+01:00, affinity-tester 0.1.0",
-        "2 sessions to 203.0.113.7:3478 (udp.example.com, resolved once): "
-        "a probe of 288 bytes every 100 ms each, lost after 2 s",
+        "2 sessions to 203.0.113.7:3478 (udp.example.com): a probe of 288 bytes every 100 ms each, lost after 2 s",
         "",
         "changes and outages",
         "13:35:23.178 CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022; "
         'pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
-        "    violation: pool not watched",
+        "    VIOLATION (cluster not watched, endpoints assumed unchanged)",
         "13:35:40.176 CLIENT-7 unanswered for 100 probes",
-        '    explained: pod "pod-a" was restarted or replaced, unavoidable',
+        '    explained by: pod "pod-a" was restarted or replaced; old pod gone',
         "",
     ]
     assert lines[-1] == "FAIL: 1 violation"
@@ -90,7 +89,7 @@ def test_json_is_one_object_of_the_whole_run(story):
             "at": "2026-11-22T12:35:23.178042Z",
             "judgement": "violation",
             "avoidable": None,
-            "reasons": ["pool not watched"],
+            "reasons": ["cluster not watched, endpoints assumed unchanged"],
         }
     ]
     assert told["outages"] == [
@@ -129,8 +128,10 @@ def test_junit_fails_the_session_with_a_violation_and_the_verdict(story):
         '    <testcase classname="affinity-tester.session" name="CLIENT-1058228236" time="100.000">',
         '      <failure type="violation" message="13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; '
         "pod_name changed &quot;pod-a&quot; -&gt; &quot;pod-b&quot;, node_name &quot;node-1&quot; -&gt; &quot;node-2&quot;: "
-        'violation: pool not watched">13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; '
-        'pod_name changed "pod-a" -&gt; "pod-b", node_name "node-1" -&gt; "node-2": violation: pool not watched</failure>',
+        'VIOLATION (cluster not watched, endpoints assumed unchanged)">'
+        "13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; "
+        'pod_name changed "pod-a" -&gt; "pod-b", node_name "node-1" -&gt; "node-2": '
+        "VIOLATION (cluster not watched, endpoints assumed unchanged)</failure>",
         "    </testcase>",
         '    <testcase classname="affinity-tester.session" name="CLIENT-7" time="100.000" />',
         '    <testcase classname="affinity-tester.run" name="verdict" time="100.000">',
@@ -190,12 +191,12 @@ def test_html_shows_the_run(story):
     page = Page(html_text(load([*story.run()[:3], extra, *story.run()[3:]])))
     for said in (
         "FAIL: 1 violation",
-        "violation: pool not watched",
-        'explained: pod "pod-a" was restarted or replaced, unavoidable',
+        "VIOLATION (cluster not watched, endpoints assumed unchanged)",
+        'explained by: pod "pod-a" was restarted or replaced; old pod gone',
         'node "pool1-000003" added',
         "2 probes lost",
         "longest gap",
-        "this client: 0 timer misses (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+        "this client: 0 probes skipped (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
     ):
         assert said in page.text
     classes = [attrs.get("class") for tag, attrs in page.tags if tag == "rect"]

@@ -44,7 +44,7 @@ def test_a_run_with_a_violation(story):
         "CLIENT-7                 0   0     0    0     0         0         0            -",
         "all                      1   1     1    1     1         1         0       102 ms",
         "",
-        "this client: 0 timer misses (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+        "this client: 0 probes skipped (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
         "changes judged: 1 violation",
         "outages judged: 1 explained",
         "FAIL: 1 violation",
@@ -79,9 +79,9 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
         "     answers   min  mean   p50   p90   p99   max  jitter",
         "all      998  1000  1000  1000  1000  1000  1000    1000",
         "",
-        "this client: 2 timer misses (0.2 %), 1 send error (0.1 %), 3 socket drops (0.2 %)",
+        "this client: 2 probes skipped (0.2 %), 1 send error (0.1 %), 3 socket drops (0.2 %)",
         "neither answered nor lost yet at the end: 6 probes",
-        "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 undecodable",
+        "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 not STUN",
         "PASS: 0 violations in 997 pairs",
         "      no violation (pool not watched)",
     ]
@@ -140,7 +140,7 @@ def test_avoidable_moves_are_told_apart(story):
     assert of(story.started(), judged) == [
         "",
         "changes judged: 1 explained",
-        "avoidable (the old pod was still serving): 1",
+        "avoidable (the old pod was still ready): 1",
         "no verdict: the run was cut short before it was judged",
     ]
 

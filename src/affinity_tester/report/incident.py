@@ -28,7 +28,7 @@ def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False)
 
 def run_text(diagnoses: tuple[Diagnosis, ...]) -> list[str]:
     """What is to be said of the run as a whole, beside its incidents."""
-    return ["the run as a whole", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
+    return ["whole run", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
 
 
 def is_violation(incident: Incident) -> bool:
@@ -60,7 +60,7 @@ def _details(incident: Incident) -> Iterator[str]:
         yield "judged: " + ", ".join(f"{count:,} {judgement}" for judgement, count in incident.judgements)
     if incident.cohorts:
         cohorts = (f"{_home(c)} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
-        yield "by x_address IP before: " + ", ".join(cohorts)
+        yield "came in through: " + ", ".join(cohorts)
     yield from (f"near: {near_text(fact)}" for fact in incident.near)
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
@@ -71,12 +71,11 @@ def _home(cohort: Cohort) -> str:
 
 
 def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:
-    name = f"{diagnosis.certainty}: {diagnosis.name}" if diagnosis.name else str(diagnosis.certainty)
-    yield name
+    is_unknown = diagnosis.certainty is Certainty.CANNOT_TELL
+    yield "cause unknown" if is_unknown else f"{diagnosis.certainty}: {diagnosis.name}"
     yield from (f"    {fact}" for fact in diagnosis.evidence)
     if diagnosis.missing:
-        settle = "would settle it" if diagnosis.certainty is Certainty.CANNOT_TELL else "missing"
-        yield f"    {settle}: {diagnosis.missing}"
+        yield f"    {'next step' if is_unknown else 'missing'}: {diagnosis.missing}"
     if diagnosis.remedy:
         yield f"    try: {diagnosis.remedy}"
     if diagnosis.references:

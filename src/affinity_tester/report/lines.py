@@ -185,14 +185,16 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             return [warning(f"{name} heard ICMP error {event.error}{meaning}{sender}")]
         case ev.CanaryResult(identity=identity):
             answer = "is not answered" if identity is None else f"is answered by {served_by(identity)}"
-            return [Line(f"    a fresh source port {answer} ({name})", colour=Colour.QUIET, category="canaries")]
+            return [
+                Line(f"    a test probe from a new port {answer} ({name})", colour=Colour.QUIET, category="canaries")
+            ]
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []
 
 
 def _others(outage: ev.OutageStarted) -> str:
-    return "others are answered" if outage.others_answered else "no session is and fresh source ports are answered"
+    return "others are answered" if outage.others_answered else "new flows are answered and no session is"
 
 
 def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
@@ -202,7 +204,7 @@ def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
     who = first.session if sessions == 1 else plural(sessions, "session")
     more = " (and the like)" if any(fault.detail != first.detail for fault in faults) else ""
     who += ":" if sessions > 1 else ""
-    return warning(f"{who} the client's own fault, not the network's: {first.fault}: {first.detail}{more}")
+    return warning(f"{who} local problem: {first.fault}: {first.detail}{more}")
 
 
 def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
@@ -219,7 +221,7 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
             way = f", by its {via}" if via else ""
             return [Line(f"watching Service {quoted(service)} in context {quoted(context)}{way}")]
         case ev.WatchMissing(reason=reason):
-            return [Line(f"pool not watched ({reason}): a change counts as a violation unless the client was idle")]
+            return [Line(f"cluster not watched ({reason}): a change counts as a violation unless the client was idle")]
         case ev.Injected():
             return [Line(f"injected: {event.text}", "event", Colour.CLUSTER)]
         case ev.SendingStopped():
@@ -254,7 +256,7 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
 def blackout_line(event: ev.BlackoutEnded, api_answered: bool | None) -> Line:
     """All is answered again, what was tried meanwhile, and whether the API server answered (None: it was not asked)."""
     lasted = format_duration(event.until_ns - event.since_ns)
-    canaries = f", {plural(event.canaries, 'probe')} from fresh ports unanswered too" if event.canaries else ""
+    canaries = f", {plural(event.canaries, 'test probe')} from new ports got no answer" if event.canaries else ""
     api = {
         True: "; the API server was answered meanwhile",
         False: "; the API server was not answered either: it may be this machine's own link",
@@ -297,7 +299,7 @@ def _targets(event: ev.RunStarted) -> str:
     """Where probes go, and where they do not though the name leads there too."""
     address, name = str(event.target), event.target_name
     if not event.addresses and not event.unprobed:
-        return address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
+        return address if name in (address, event.target.ip) else f"{address} ({name})"
     probed = event.addresses or (event.target,)
     count = f"{len(probed)} of " if event.unprobed else ""
     named = plural(len(probed) + len(event.unprobed), "address", "addresses")

@@ -38,7 +38,7 @@ class TimelineEntry:
 
     @property
     def verdict(self) -> str:
-        """`explained: pod "…" left the pool 0.8 s before, unavoidable`."""
+        """`explained by: pod "…" left the pool 0.8 s before; old pod gone`."""
         return self.judgement if self.judged is None else judgement_text(self.judged)
 
 

@@ -147,7 +147,7 @@ def _line(event: ServerEvent, clock: RunClock) -> _Line:
         case ServerStats(delta=delta, total=total):
             return _Line("server.stats", _counts(delta), {"delta": _data(delta), "total": _data(total)})
         case ServerDraining(drain_ns=drain_ns):
-            text = f"told to end: answers, and stays ready, for {format_duration(drain_ns)} more"
+            text = f"draining for {format_duration(drain_ns)} (still ready)"
             return _Line("server.draining", text, {"drain_ns": drain_ns})
         case ServerStopped(total=total, uptime_ns=uptime_ns):
             text = f"ended after {format_duration(uptime_ns)}; in all {_counts(total)}"

@@ -137,10 +137,10 @@ def _aligned(table: Table) -> Iterable[str]:
 
 
 def health(total: ev.Counts) -> list[SummaryLine]:
-    """The client's own part, as shares: of slots for timer misses, of probes for the others (those lost by socket drops)."""
+    """Return the client's own part, as shares: of slots for skipped probes, of probes for the others."""
     slots = total.sent + total.timer_misses
     own = (
-        f"{plural(total.timer_misses, 'timer miss', 'timer misses')} ({percent(total.timer_misses, slots)})",
+        f"{plural(total.timer_misses, 'probe skipped', 'probes skipped')} ({percent(total.timer_misses, slots)})",
         f"{plural(total.send_errors, 'send error')} ({percent(total.send_errors, total.sent)})",
         f"{plural(total.socket_drops, 'socket drop')} ({percent(total.own_losses, total.sent)})",
     )
@@ -152,8 +152,8 @@ def health(total: ev.Counts) -> list[SummaryLine]:
         (total.wrong_source, "from a wrong source"),
         (total.cross_delivered, "cross-delivered"),
         (total.network_errors, "ICMP error" if total.network_errors == 1 else "ICMP errors"),
-        (total.stale, "too old to tell"),
-        (total.undecodable, "undecodable"),
+        (total.stale, "after the record"),
+        (total.undecodable, "not STUN"),
     )
     heard = ", ".join(f"{count:,} {word}" for count, word in odd if count)
     return [*lines, (f"also: {heard}", Colour.WARNING)] if heard else lines
@@ -169,5 +169,5 @@ def judgements(tally: Tally) -> list[SummaryLine]:
             colour = Colour.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
             lines.append((f"{what} judged: {told}", colour))
     if tally.avoidable:
-        lines.append((f"avoidable (the old pod was still serving): {tally.avoidable:,}", None))
+        lines.append((f"avoidable (the old pod was still ready): {tally.avoidable:,}", None))
     return lines

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Change, ChangeJudged, Counts, OutageJudged, StrayJudged
+from affinity_tester.core.events import Change, ChangeJudged, Counts, Judgement, OutageJudged, StrayJudged
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import NothingExplains, PoolState
 from affinity_tester.report.reason_text import reason_texts
 
 _NO_NODES: Mapping[str, str] = MappingProxyType({})
@@ -87,21 +88,32 @@ def is_restart(change: Change) -> bool:
 
 
 def judgement_text(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
-    """`explained: pod "…" left the pool 0.8 s before, unavoidable`: the class, its facts, and what could be helped."""
-    why = ": " + "; ".join(reason_texts(event.reasons)) if event.reasons else ""
-    graded = None if isinstance(event, StrayJudged) else event.avoidable
-    avoidable = "" if graded is None else ", avoidable" if graded else ", unavoidable"
+    """Return the class with its facts: `explained by: pod "…" left the pool 0.8 s before; old pod gone`."""
+    why = "; ".join(reason_texts(event.reasons))
     so_far = " so far" if isinstance(event, OutageJudged) and event.lasts else ""
-    return f"{event.judgement}{so_far}{why}{avoidable}"
+    graded = None if isinstance(event, StrayJudged) else event.avoidable
+    old_pod = "" if graded is None else "; old pod still ready" if graded else "; old pod gone"
+
+    match event.judgement:
+        case Judgement.VIOLATION:
+            label = f"VIOLATION{so_far}"
+            if event.reasons == (NothingExplains(PoolState.NOT_WATCHED),):
+                return f"{label} ({why})"
+        case Judgement.EXPLAINED if why:
+            label = f"explained{so_far} by"
+        case _:
+            label = f"{event.judgement}{so_far}"
+
+    return label + (f": {why}" if why else "") + old_pod
 
 
 def irregular_counts(counts: Counts) -> str:
-    """`, 3 late, 1 timer miss(es)`: what a statistics line adds where it is not zero; the client's own faults come last."""
+    """`, 3 late, 1 skipped`: what a statistics line adds where it is not zero; the client's own faults come last."""
     parts = (
         (counts.late, "late"),
         (counts.reordered, "reordered"),
         (counts.duplicate, "duplicate"),
-        (counts.timer_misses, "timer miss(es)"),
+        (counts.timer_misses, "skipped"),
         (counts.send_errors, "send error(s)"),
         (counts.socket_drops, "socket drop(s)"),
     )
