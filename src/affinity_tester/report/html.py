@@ -40,7 +40,7 @@ svg .near { stroke: var(--event); stroke-dasharray: 2 3; }
 
 
 def html_text(recorded: RecordedRun) -> str:
-    """The page."""
+    """Return the page."""
     target = shown(recorded.started.target_name)
     return (
         "<!doctype html>\n"
@@ -55,17 +55,20 @@ def html_text(recorded: RecordedRun) -> str:
 def _sections(recorded: RecordedRun) -> Iterable[str]:
     yield _verdict(recorded.results.verdict)
     yield from (f"<p>{shown(line.text)}</p>" for line in run_lines(recorded.started, recorded.clock))
+
     if recorded.entries or recorded.losses:
         yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(recorded)}</div>'
     if recorded.entries:
         yield "<h2>Changes and outages</h2>"
         yield _entries(recorded)
+
     if recorded.incidents:
         yield "<h2>Incidents</h2>"
     for incident in recorded.incidents[:MOST_ROWS]:
         head, *details = incident_text(incident, recorded.clock)
         css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
         yield f'<h3 class="{css}">{shown(head)}</h3><pre>{_joined(details)}</pre>'
+
     if recorded.context:
         yield "<h2>In the cluster</h2>"
         rows = (
@@ -73,6 +76,7 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
             for at_ns, text in recorded.context[:MOST_ROWS]
         )
         yield f'<table class="log"><tbody>{"".join(rows)}</tbody></table>'
+
     run = recorded.results.run
     yield "<h2>Summary</h2>"
     if run is None:

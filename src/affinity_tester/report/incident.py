@@ -12,9 +12,9 @@ from affinity_tester.settings import format_duration
 
 
 def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False) -> list[str]:
-    """A heading, and indented below it cohorts, what was near, and the diagnoses with their evidence.
+    """Return a heading, and indented below it the cohorts, what was near, and the diagnoses with their evidence.
 
-    `ongoing`: it is not over yet.
+    `ongoing` says that it is not over yet.
     """
     lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
     when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}"
@@ -27,17 +27,17 @@ def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False)
 
 
 def run_text(diagnoses: tuple[Diagnosis, ...]) -> list[str]:
-    """What is to be said of the run as a whole, beside its incidents."""
+    """Return what was found of the whole run, beside its incidents."""
     return ["whole run", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
 
 
 def is_violation(incident: Incident) -> bool:
-    """Whether a member of it is a violation."""
+    """True if a member of the incident is a violation."""
     return dict(incident.judgements).get(Judgement.VIOLATION, 0) > 0
 
 
 def is_silence(incident: Incident) -> bool:
-    """Whether every session of the run fell silent, and none changed: worth knowing, and no accusation."""
+    """True if every session of the run was unanswered and none changed, which is worth knowing and accuses nobody."""
     return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.of
 
 

@@ -141,8 +141,10 @@ class JsonReport:
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
             self._log = self._log.bind(self._clock)
+
         if self._clock is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
+
         self._last_at_ns = event.at_ns
         for name, level, data in objects(event, self._clock):
             self._log.line(level, name, at_ns=event.at_ns, **data)
@@ -155,14 +157,14 @@ class JsonReport:
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
-        """Nothing waits here."""
+        """Do nothing: every event is written at once."""
 
     def close(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: every event is written at once."""
 
 
 def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict[str, Any]]]:
-    """The event's objects: name, level, and its data without its time."""
+    """Yield the event's objects: name, level, and data without its time."""
     data = _object(event, clock)
     del data["at"]
     if isinstance(event, ev.ChangeSeen):
@@ -171,6 +173,7 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             session, change = data["session"], data["change"]
             yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
         return
+
     name, level = NAMES[type(event)]
     match event:
         case ev.ClusterEvent():
@@ -184,6 +187,7 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
+
     yield name, level, data
 
 
@@ -226,7 +230,7 @@ def _object(value: Any, clock: RunClock) -> dict[str, Any]:
 
 @cache
 def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
-    """For each field its name, its key in JSON, and how its value is told."""
+    """Return for each field its name, its key in JSON, and the form of its value."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
     return tuple((name, *_key(name)) for name in names if name != "wall_ns")  # the same moment as `at_ns`
 
@@ -243,7 +247,7 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity], Any]]]:
-    """The names under which a change is told, each with the value that changed."""
+    """Yield the names under which a change is told, each with its level and a getter of the value that changed."""
     if X_ADDRESS.intersection(change.kinds):
         yield "session.x_address_changed", "warn", lambda identity: str(identity.reflexive)
     if Kind.POD in change.kinds:

@@ -16,7 +16,7 @@ from affinity_tester.report.text import printable
 
 
 def junit_text(recorded: RecordedRun) -> str:
-    """The document."""
+    """Return the document."""
     run, verdict = recorded.results.run, recorded.results.verdict
     seconds = (recorded.end_ns - recorded.started.at_ns if run is None else run.duration_ns) / 1_000_000_000
     violations: dict[str, list[TimelineEntry]] = defaultdict(list)
@@ -38,10 +38,12 @@ def junit_text(recorded: RecordedRun) -> str:
         time=f"{seconds:.3f}",
         timestamp=recorded.clock.rfc3339(recorded.started.at_ns),
     )
+
     for session in recorded.sessions:
         case = _case(suite, "session", session, seconds)
         if entries := violations.get(session):
-            _told(case, "failure", "violation", [_words(entry, recorded) for entry in entries])
+            _told(case, "failure", "violation", [_entry_text(entry, recorded) for entry in entries])
+
     case = _case(suite, "run", "verdict", seconds)
     lines = [text for text, _ in verdict_lines(verdict)]
     if failed:
@@ -50,6 +52,7 @@ def junit_text(recorded: RecordedRun) -> str:
         _told(case, "error", "INCONCLUSIVE", lines)
     else:
         ET.SubElement(case, "system-out").text = _text(lines)
+
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=False)
 
@@ -65,9 +68,9 @@ def _told(case: ET.Element, tag: str, kind: str, lines: list[str]) -> None:
 
 
 def _text(lines: list[str]) -> str:
-    """Without the characters that XML 1.0 forbids."""
+    """Return lines without the characters that XML 1.0 forbids."""
     return "\n".join(map(printable, lines))
 
 
-def _words(entry: TimelineEntry, recorded: RecordedRun) -> str:
+def _entry_text(entry: TimelineEntry, recorded: RecordedRun) -> str:
     return f"{recorded.clock.time_of_day(entry.at_ns)} {'; '.join(entry.facts)}: {entry.verdict}"

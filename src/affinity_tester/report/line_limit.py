@@ -1,4 +1,4 @@
-"""Keeps a storm readable: of each category of line at most so many in one second of the run, then a count."""
+"""Limits the lines of each category in one second of the run, and counts the rest, so that a storm stays readable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LINES_A_SECOND = 50
 
 
 class LineLimiter:
-    """Counts the lines of the current second by their category. Seconds are the run's own, so that a record replays alike."""
+    """Counts the lines of the current second by category. Seconds are those of the run, so that its record replays alike."""
 
     def __init__(self, limit: int = LINES_A_SECOND) -> None:
         self._limit = limit
@@ -27,12 +27,12 @@ class LineLimiter:
         return self.drain()
 
     def allow(self, category: str) -> bool:
-        """Count a line of this category; whether it may still be shown."""
+        """Count a line of this category, and return whether it may still be shown."""
         self._seen[category] += 1
         return self._seen[category] <= self._limit
 
     def drain(self) -> list[tuple[str, int]]:
-        """What was left out and not yet told, by category; the counts begin anew."""
+        """Return how many lines were left out, by category, and count from zero again."""
         hidden = [(category, seen - self._limit) for category, seen in self._seen.items() if seen > self._limit]
         self._seen.clear()
         return hidden

@@ -59,7 +59,7 @@ class Line:
     level: Level = "info"
     colour: Colour = Colour.STATISTICS
     category: str | None = None
-    """What it is counted as when there are too many in one second; None: always shown."""
+    """What it is counted as when there are too many in one second; a line without one is always shown."""
 
 
 def _red(text: str) -> Line:
@@ -75,12 +75,12 @@ def _cluster(text: str) -> Line:
 
 
 def warning(text: str) -> Line:
-    """A yellow line."""
+    """Return a yellow line."""
     return Line(text, "warn", Colour.WARNING, "warnings")
 
 
 def session_line(event: ev.SessionStats) -> str:
-    """The familiar line of one session: counts since its previous line."""
+    """Return the line of one session: its counts since its previous line."""
     delta, serving = event.delta, event.serving
     if serving is None:
         answered = "no answer yet"
@@ -95,7 +95,7 @@ def session_line(event: ev.SessionStats) -> str:
 
 
 def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
-    """One line for all sessions of a period, with the worst of them named: most lost first, then most changes.
+    """Return one line for all sessions of a period, with the worst of them named: most lost first, then most changes.
 
     `period` has all sessions or, where there are many, only the worst; then nothing is said that needs all.
     """
@@ -111,6 +111,7 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
         parts.append(f"{plural(silent, 'session')} without an answer")
     if delta.changes:
         parts.append(f"{delta.changes:,} change(s)")
+
     bad = [session for session in period if session.delta.lost or session.delta.changes]
     worst = heapq.nlargest(WORST_NAMED, bad, key=lambda session: (session.delta.lost, session.delta.changes))
     named = ", ".join(f"{s.session} ({s.delta.lost:,} lost, {s.delta.changes:,} change(s))" for s in worst)
@@ -121,7 +122,7 @@ _STRAYS = {ev.Stray.WRONG_SOURCE: "from a wrong source", ev.Stray.CROSS_DELIVERE
 
 
 def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, nodes: Mapping[str, str]) -> list[Line]:
-    """A line for each kind of change; a dim one when a reply that came later shows that it was otherwise."""
+    """Return a line for each kind of change; a dim one where a later reply shows that the change was another."""
     facts = change_facts(event.change, nodes)
     match event:
         case ev.ChangeSeen():
@@ -139,7 +140,7 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, n
 
 
 def judged_lines(event: ev.ChangeJudged | ev.OutageJudged | ev.StrayJudged, clock: RunClock) -> list[Line]:
-    """The judgement, its facts, and what it is about: it comes some seconds after the red line."""
+    """Return the judgement, its reasons, and what it is about, since it comes some seconds after the red line."""
     level, colour, category = JUDGED[event.judgement]
     match event:
         case ev.ChangeJudged():
@@ -154,7 +155,7 @@ def judged_lines(event: ev.ChangeJudged | ev.OutageJudged | ev.StrayJudged, cloc
 
 
 def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
-    """Any other fact of a session; many say nothing here."""
+    """Return the lines of any other event of a session; many have none."""
     name = event.session
     match event:
         case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=None):
@@ -198,7 +199,7 @@ def _others(outage: ev.OutageStarted) -> str:
 
 
 def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
-    """A fault of this machine, with the session that met it, or with how many did."""
+    """Return the line of a fault of this machine, with the session that met it, or with how many did."""
     first = faults[0]
     sessions = len({fault.session for fault in faults})
     who = first.session if sessions == 1 else plural(sessions, "session")
@@ -208,7 +209,7 @@ def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
 
 
 def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
-    """A fact of the run or of the cluster; many say nothing here."""
+    """Return the lines of an event of the run or of the cluster; many have none."""
     match event:
         case ev.RunStarted():
             return _started(event, clock)
@@ -254,7 +255,7 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
 
 
 def blackout_line(event: ev.BlackoutEnded, api_answered: bool | None) -> Line:
-    """All is answered again, what was tried meanwhile, and whether the API server answered (None: it was not asked)."""
+    """Return the line of a blackout's end; `api_answered` is None where the API server was not asked."""
     lasted = format_duration(event.until_ns - event.since_ns)
     canaries = f", {plural(event.canaries, 'test probe')} from new ports got no answer" if event.canaries else ""
     api = {
@@ -273,7 +274,7 @@ def _look(incident: ev.Incident) -> tuple[Level, Colour]:
 
 
 def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) -> Line:
-    """The watch is back; `blind_ns`: when it was told that it was gone.
+    """Return the line of a watch that is back; `blind_ns` is when its loss was told.
 
     A list that another watch asked for before may be what brings it back: then there is no pause to tell.
     """
@@ -296,7 +297,7 @@ def _sizes(event: ev.RunStarted) -> str:
 
 
 def _targets(event: ev.RunStarted) -> str:
-    """Where probes go, and where they do not though the name leads there too."""
+    """Return where probes go, and which addresses of the name get none."""
     address, name = str(event.target), event.target_name
     if not event.addresses and not event.unprobed:
         return address if name in (address, event.target.ip) else f"{address} ({name})"

@@ -32,20 +32,20 @@ _TAGS: dict[str, str] = {level: f"[{level}]".ljust(7) for level in ("info", "eve
 
 
 class OutputClosed(AffinityTesterError):  # noqa: N818 - it says what happened; nobody made an error
-    """Whoever read the log has gone (`| head`), or its disk is full: stop the run, say nothing more on that stream.
+    """The log's reader has gone (`| head`), or its disk is full: stop the run, and write nothing more to that stream.
 
     Everything written to the stream after it has been raised once goes nowhere.
     """
 
 
 class Stream(Protocol):
-    """What a log writes to."""
+    """The part of a text stream that a log needs."""
 
     def write(self, text: str, /) -> object:
         """Take text; it may wait until `flush`."""
 
     def flush(self) -> None:
-        """Hand it on."""
+        """Hand on what was written."""
 
     def fileno(self) -> int:
         """Return the descriptor below."""
@@ -104,7 +104,7 @@ class Log:
         self._output.write(printable(text), colour)
 
     def flush(self) -> None:
-        """Hand what was logged to whoever reads it."""
+        """Flush the stream."""
         self._output.flush()
 
 

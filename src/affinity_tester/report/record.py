@@ -52,6 +52,7 @@ def read_record(path: str | Path, *, on_truncated: Callable[[str], None]) -> Ite
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=plain)) if packed else plain
             number = 1
             _check_header(path, file.readline(_HEADER_LIMIT))
+
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 if len(line) > LONGEST_LINE:
@@ -96,7 +97,7 @@ def _check_header(path: str | Path, line: bytes) -> None:
 
 
 def _ends(path: str | Path, number: int, data: dict[str, Any], on_truncated: Callable[[str], None]) -> bool:
-    """Whether this line, which is about the record itself, is its last. Raises `CodecError`, and `UserError`."""
+    """Return whether this line, which is about the record itself, is its last. Raises `CodecError` and `UserError`."""
     match data:
         case {"record": "left out", "events": int(events)}:
             missing = f"{plural(events, 'event is', 'events are')} missing"

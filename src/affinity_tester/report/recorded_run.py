@@ -1,4 +1,4 @@
-"""A recorded run as a whole, for the forms that show it after its end: `render`, `junit`, `html`."""
+"""A recorded run, loaded for the forms that show it after its end: `render`, `junit`, `html`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from affinity_tester.report.results import RunResults
 from affinity_tester.report.text import change_facts, judgement_text, plural
 
 MOST_ENTRIES = 10_000
-"""Changes, outages, losses and cluster events kept each; more than that no page can show, and the counts have them all."""
+"""So many changes and outages, losses, incidents and cluster events are kept. No page can show more; the counts have all."""
 
 
 @dataclass(slots=True)
 class TimelineEntry:
-    """A change or an outage of one session, with its judgement once there is one."""
+    """A change or an outage of one session, with its judgement if it has one."""
 
     session: str
     at_ns: int
@@ -26,25 +26,25 @@ class TimelineEntry:
     until_ns: int | None
     """When an outage was over, None if it never was; a change's is its `at_ns`."""
     facts: tuple[str, ...]
-    """What happened, in words."""
+    """What happened, as text."""
     change: ev.Change | None
-    """None for an outage."""
+    """The change; None for an outage."""
     judged: ev.ChangeJudged | ev.OutageJudged | None = None
 
     @property
     def judgement(self) -> str:
-        """Its class; `not judged` where the record ends before."""
+        """Return the class of its judgement, or `not judged` where the record ends before that."""
         return "not judged" if self.judged is None else self.judged.judgement.value
 
     @property
     def verdict(self) -> str:
-        """`explained by: pod "…" left the pool 0.8 s before; old pod gone`."""
+        """Return the judgement as text, such as `explained by: pod "…" left the pool 0.8 s before; old pod gone`."""
         return self.judgement if self.judged is None else judgement_text(self.judged)
 
 
 @dataclass(slots=True)
 class RecordedRun:
-    """Everything about a run that is shown after it; built by `load`."""
+    """Everything about a run that is shown after its end; built by `load`."""
 
     clock: RunClock
     started: ev.RunStarted
@@ -52,9 +52,9 @@ class RecordedRun:
     end_ns: int
     """The time of the latest event."""
     sessions: list[str] = field(default_factory=list)
-    """All of them, as they started."""
+    """Names, in the order in which they started."""
     entries: list[TimelineEntry] = field(default_factory=list)
-    """Changes and outages by time."""
+    """Changes and outages, by time."""
     losses: list[ev.ProbesLost] = field(default_factory=list)
     context: list[tuple[int, str]] = field(default_factory=list)
     """(at_ns, text): what happened in the cluster, or was injected."""
@@ -64,7 +64,7 @@ class RecordedRun:
 
 
 class _Loader:
-    """Takes events one by one; a revised change stays one entry."""
+    """Builds a `RecordedRun` from events; a revised change stays one entry."""
 
     def __init__(self, started: ev.RunStarted) -> None:
         self.recorded = RecordedRun(RunClock.of(started), started, RunResults(), started.at_ns)
@@ -75,6 +75,7 @@ class _Loader:
         recorded = self.recorded
         recorded.results.add(event)
         recorded.end_ns = max(recorded.end_ns, event.at_ns)
+
         match event:
             case ev.SessionStarted(session=session):
                 recorded.sessions.append(session)
@@ -102,9 +103,9 @@ class _Loader:
                     recorded.incidents.append(incident)
             case ev.PoolObserved():
                 first, self._pool_known = not self._pool_known, True
-                self._near(event, [line.text for line in pool_lines(event, first=first)])
+                self._add_context(event, [line.text for line in pool_lines(event, first=first)])
             case ev.PoolUnobserved() | ev.ClusterEvent() | ev.Injected() | ev.WrongPool():
-                self._near(event, [line.text for line in run_lines(event, recorded.clock)])
+                self._add_context(event, [line.text for line in run_lines(event, recorded.clock)])
 
     def done(self) -> RecordedRun:
         self.recorded.entries = sorted(self._entries.values(), key=lambda entry: entry.at_ns)
@@ -125,7 +126,7 @@ class _Loader:
         if key in self._entries:
             self._entries[key].judged = event
 
-    def _near(self, event: ev.Event, texts: list[str]) -> None:
+    def _add_context(self, event: ev.Event, texts: list[str]) -> None:
         if len(self.recorded.context) < MOST_ENTRIES:
             self.recorded.context += [(event.at_ns, text) for text in texts]
 
@@ -140,6 +141,7 @@ def load(events: Iterable[ev.Event]) -> RecordedRun:
         loader = _Loader(started)
     except ValueError as error:
         raise UserError(f"the record is damaged: {error}") from error
+
     loader.recorded.results.add(started)
     for event in iterator:
         loader.add(event)

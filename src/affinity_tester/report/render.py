@@ -22,8 +22,9 @@ MOST_TEXT_INCIDENTS = 20
 
 
 def text_lines(recorded: RecordedRun) -> list[SummaryLine]:
-    """The run's opening, its changes and outages with their judgements, its incidents, and the summary."""
+    """Return the run's opening, its changes and outages with their judgements, its incidents, and the summary."""
     lines: list[SummaryLine] = [(line.text, None) for line in run_lines(recorded.started, recorded.clock)]
+
     if recorded.entries:
         lines += [("", None), ("changes and outages", None)]
     for entry in recorded.entries[:MOST_TEXT_ENTRIES]:
@@ -33,17 +34,19 @@ def text_lines(recorded: RecordedRun) -> list[SummaryLine]:
     more = max(0, len(recorded.entries) - MOST_TEXT_ENTRIES) + recorded.left_out
     if more:
         lines.append((f"… and {more:,} more", None))
+
     for incident in recorded.incidents[:MOST_TEXT_INCIDENTS]:
         colour = Colour.VIOLATION if is_violation(incident) else Colour.WARNING if is_silence(incident) else None
         head, *details = incident_text(incident, recorded.clock)
         lines += [("", None), (head, colour), *((detail, None) for detail in details)]
+
     if recorded.results.run is None:
         lines += [("", None), (cut_short(recorded), None)]
     return [(printable(text), colour) for text, colour in lines + summary(recorded.results)]
 
 
 def cut_short(recorded: RecordedRun) -> str:
-    """What is known of a run whose record ends before its summary."""
+    """Return what is known of a run whose record ends before its summary."""
     return (
         f"the record ends at {recorded.clock.time_of_day(recorded.end_ns)}, before the run did, so there is no summary: "
         f"{plural(len(recorded.sessions), 'session')} had started"
@@ -51,9 +54,10 @@ def cut_short(recorded: RecordedRun) -> str:
 
 
 def json_text(recorded: RecordedRun) -> str:
-    """One object: `run`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `incidents`, `judged`, as in the JSON log.
+    """Return one object, its values as in the JSON log.
 
-    `summary` and `verdict` are null where the record ends before them.
+    Its keys are `run`, `foreign_server`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `incidents`, `left_out`
+    and `judged`. `summary` and `verdict` are null where the record ends before them.
     """
     results, clock = recorded.results, recorded.clock
     tally = results.tally

@@ -1,4 +1,4 @@
-"""Fans a run's events out to the log and to the run record, and keeps trouble with either from the run."""
+"""Gives a run's events to the log and to the run record, and keeps their errors from the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from affinity_tester.report.text import plural
 
 
 def write_in_background(stream: TextIO) -> BackgroundWriter | None:
-    """A log's stream that holds nobody up; None for one in memory, which needs none."""
+    """Return a writer for a log's stream that makes nobody wait; None for a stream in memory, which needs none."""
     if not isinstance(stream, io.TextIOWrapper):
         return None
     tolerate_any_text(stream)
@@ -54,11 +54,11 @@ class Reporter:
         record: RecordWriter | None = None,
         background: BackgroundWriter | None = None,
     ) -> None:
-        """`background` is the stream below `shown`, where it is one; `close` drains it."""
+        """Show events by `shown`, and record them. `close` drains `background`, the stream below `shown`, if it has one."""
         self._shown: ConsoleReport | JsonReport | None = shown
         self._record = record
         self._background = background
-        self._said_gap = False
+        self._warned_of_gap = False
 
     @classmethod
     def open(
@@ -70,7 +70,7 @@ class Reporter:
         stream: TextIO,
         environ: Mapping[str, str],
     ) -> Self:
-        """A reporter on a stream (coloured as stream and environment ask) and, if `record` names a file, with a record.
+        """Return a reporter on a stream, coloured as stream and environment ask, with a record if `record` names a file.
 
         Raises `UserError` when that file can't be written.
         """
@@ -81,15 +81,12 @@ class Reporter:
 
     def emit(self, event: Event) -> None:
         """Record the event, then show it."""
-        trouble = self._recorded(lambda record: record.write(event))
+        error = self._recorded(lambda record: record.write(event))
         self._show(lambda shown: shown.emit(event))
-        self._warn_record_error(trouble)
+        self._warn_record_error(error)
 
     def advance(self, now_ns: int) -> None:
-        """Time passed: what was recorded a second ago gets into its file, where a run that is killed leaves it.
-
-        And what was held back to be told with more of its kind is told.
-        """
+        """Show what was held back long enough, and flush the record once a second, so that a killed run leaves its events."""
         self._show(lambda shown: shown.advance(now_ns))
         self._warn_record_error(self._recorded(lambda record: record.advance(now_ns)))
 
@@ -107,11 +104,12 @@ class Reporter:
 
     @staticmethod
     def _closed(record: RecordWriter) -> list[str]:
-        """Close it; what is to be said of it."""
+        """Close the record, and return the warnings about it."""
         try:
             whole = record.close()
         except OSError as error:
             return [f"the record lacks its end: {error.strerror}"]
+
         lines = [] if whole else [f"the record lacks its end: whoever reads it took nothing for {PATIENCE_S:.0f} s"]
         if record.left_out:
             were = plural(record.left_out, "event was", "events were")
@@ -124,11 +122,11 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _warn_record_error(self, trouble: OSError | None) -> None:
-        if trouble is not None:
-            self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {trouble.strerror}"))
-        if self._record is not None and self._record.left_out and not self._said_gap:
-            self._said_gap = True
+    def _warn_record_error(self, error: OSError | None) -> None:
+        if error is not None:
+            self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {error.strerror}"))
+        if self._record is not None and self._record.left_out and not self._warned_of_gap:
+            self._warned_of_gap = True
             lacks = "the record lacks events from here on, the run goes on: whoever reads it does not take them"
             self._show(lambda shown: shown.warn(lacks))
 
@@ -141,7 +139,7 @@ class Reporter:
                 raise
 
     def _recorded(self, work: Callable[[RecordWriter], None]) -> OSError | None:
-        """Work on the record, if there is one; what went wrong, the first time that it does."""
+        """Work on the record, if there is one. The first error ends the record, and is returned."""
         if self._record is None:
             return None
         record = self._record

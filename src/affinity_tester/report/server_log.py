@@ -48,11 +48,11 @@ class _Line:
     """One event in both forms."""
 
     name: str
-    """Dotted, for JSON."""
+    """The dotted name for JSON."""
     text: str
-    """For people."""
+    """The line for people."""
     data: dict[str, Any]
-    """For JSON."""
+    """The fields for JSON."""
     level: Level = "info"
     colour: Colour = Colour.STATISTICS
 
@@ -75,7 +75,7 @@ class ServerLog:
         cls, stream: TextIO | None, log_format: LogFormat, environ: Mapping[str, str], *, most: int = MOST_CHARACTERS
     ) -> Self:
         """Write to `stream` (None: nowhere) from a thread, which keeps at most so many characters."""
-        own = _apart(stream)
+        own = _duplicate(stream)
         background = BackgroundWriter(own, most, _left_out_object if log_format == "json" else left_out_line)
         log = configure(
             format=log_format, stream=background, colour=stream is not None and wants_colour(stream, environ)
@@ -107,9 +107,11 @@ class ServerLog:
         if isinstance(event, ServerStarted):
             self._clock = RunClock(wall_ns=event.wall_ns, at_ns=event.at_ns, utc_offset_s=event.utc_offset_s)
             self._log = self._log.bind(self._clock)
+
         clock = self._clock
         if clock is None:
             raise ValueError(f"{type(event).__name__} came before ServerStarted")
+
         line = _line(event, clock)
         if self._json:
             self._log.line(line.level, line.name, at_ns=event.at_ns, colour=line.colour, **line.data)
@@ -118,8 +120,8 @@ class ServerLog:
         self._log.flush()
 
 
-def _apart(stream: TextIO | None) -> TextIO:
-    """The same output as a stream of its own: Python's flush of `stream` at exit must not wait for a reader."""
+def _duplicate(stream: TextIO | None) -> TextIO:
+    """Return a stream of its own to the same output: Python's flush of `stream` at exit must not wait for a reader."""
     if stream is None:
         return Path(os.devnull).open("w", encoding="utf-8")
     try:
@@ -130,7 +132,7 @@ def _apart(stream: TextIO | None) -> TextIO:
 
 
 def _left_out_object(lines: int) -> str:
-    """`left_out_line` for machines; it is told while the log waits for no event, so it has the wall clock's time."""
+    """Return `left_out_line` for machines, with the wall clock's time, since no event gives it one."""
     now_ns = time.time_ns()
     clock = RunClock(wall_ns=now_ns, at_ns=now_ns, utc_offset_s=0)
     text = left_out_line(lines).strip("… \n")
@@ -165,6 +167,7 @@ def _started(event: ServerStarted, clock: RunClock) -> _Line:
         f"affinity-tester {event.version}, {clock.date(event.at_ns)} {clock.utc_offset}: pod {quoted(event.pod_name)}{node}"
         f" answers {key}at {', '.join(map(str, event.addresses))}{workers}; health port {health}"
     )
+
     data = {
         "version": event.version,
         "pod_name": event.pod_name,
@@ -179,7 +182,7 @@ def _started(event: ServerStarted, clock: RunClock) -> _Line:
 
 
 def _counts(totals: ServerTotals) -> str:
-    """`received 10 datagrams, answered 8, refused 0, dropped 2 (legacy 2); 3 flows`."""
+    """Return `received 10 datagrams, answered 8, refused 0, dropped 2 (legacy 2); 3 flows`."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in totals.dropped)
     parts = [
         f"received {plural(totals.received, 'datagram')}",

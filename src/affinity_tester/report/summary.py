@@ -48,7 +48,7 @@ SummaryLine = tuple[str, Colour | None]
 
 
 class Table(NamedTuple):
-    """A table of text; its last row is of all sessions."""
+    """A table of text; its last row is about all sessions."""
 
     caption: str
     head: Sequence[str]
@@ -56,7 +56,7 @@ class Table(NamedTuple):
 
 
 def summary(results: RunResults) -> list[SummaryLine]:
-    """All lines of the summary with their colours; the verdict is the last thing said."""
+    """Return the lines of the summary with their colours; the verdict comes last."""
     lines: list[SummaryLine] = [("", None)]
     if results.run is not None:
         for table in tables(results, results.run):
@@ -68,7 +68,7 @@ def summary(results: RunResults) -> list[SummaryLine]:
 
 
 def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
-    """`PASS: …` and, below it, whatever other reasons there are."""
+    """Return `PASS: …`, and below it the other reasons."""
     if verdict is None:
         return [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
     told = ((verdict.strength,) if verdict.strength else ()) + verdict.reasons
@@ -81,14 +81,16 @@ def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
 
 
 def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
-    """Probes, round-trip times and, if there were any, changes: a row for each session (of many, the worst) and for all."""
+    """Return tables of probes, times and changes: a row for each session (of many, for the worst), and one for all."""
     several = len(results.sessions) > MOST_ROWS
     sessions = results.worst(WORST_ROWS) if several else list(results.sessions.values())
     which = f" (the {WORST_ROWS} worst of {len(results.sessions):,} sessions, and all)" if several else ""
+
     told = [
         Table(f"probes{which}", _PROBES, _rows(_probes_row, sessions, run)),
         Table("round-trip times in ms", _TIMES, _rows(_times_row, sessions, run)),
     ]
+
     if run.total.changes:
         told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, sessions, run)))
     return told
@@ -120,7 +122,7 @@ def _changes_row(ended: Ended) -> list[str]:
 
 
 def _ms(ns: int | None) -> str:
-    """Milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
+    """Return milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
     if ns is None:
         return "-"
     ms = ns / 1_000_000
@@ -129,7 +131,7 @@ def _ms(ns: int | None) -> str:
 
 
 def _aligned(table: Table) -> Iterable[str]:
-    """The first column to the left, the others to the right."""
+    """Yield the rows, with the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
     for row in (table.head, *table.rows):
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
@@ -144,10 +146,13 @@ def health(total: ev.Counts) -> list[SummaryLine]:
         f"{plural(total.send_errors, 'send error')} ({percent(total.send_errors, total.sent)})",
         f"{plural(total.socket_drops, 'socket drop')} ({percent(total.own_losses, total.sent)})",
     )
+
     ill = total.timer_misses or total.send_errors or total.socket_drops
     lines: list[SummaryLine] = [("this client: " + ", ".join(own), Colour.WARNING if ill else None)]
+
     if total.pending:
         lines.append((f"neither answered nor lost yet at the end: {plural(total.pending, 'probe')}", None))
+
     odd = (
         (total.wrong_source, "from a wrong source"),
         (total.cross_delivered, "cross-delivered"),
@@ -160,7 +165,7 @@ def health(total: ev.Counts) -> list[SummaryLine]:
 
 
 def judgements(tally: Tally) -> list[SummaryLine]:
-    """`judged: 2 violations, 3 explained (1 avoidable)`, for changes and for outages; nothing without any."""
+    """Return `changes judged: 2 violation, 3 explained`, and the same of outages and stray replies, where there are any."""
     lines: list[SummaryLine] = []
     kinds = (("changes", tally.changes), ("outages", tally.outages), ("replies from elsewhere", tally.strays))
     for what, count_of in kinds:
@@ -168,6 +173,7 @@ def judgements(tally: Tally) -> list[SummaryLine]:
         if told:
             colour = Colour.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
             lines.append((f"{what} judged: {told}", colour))
+
     if tally.avoidable:
         lines.append((f"avoidable (the old pod was still ready): {tally.avoidable:,}", None))
     return lines

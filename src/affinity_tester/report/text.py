@@ -1,6 +1,6 @@
-"""The words for values and for single facts. Nothing here remembers anything.
+"""Text for values and for single events. Nothing here has a state.
 
-Pods, servers and records choose parts of these words: whoever shows them makes them `printable` first.
+Pods, servers and records choose parts of these texts, which must be made `printable` before they are shown.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ X_ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
 
 
 def printable(text: str) -> str:
-    """Text from the network without terminal escapes, bidirectional overrides or anything else that is not printed."""
+    """Return text without terminal escapes, bidirectional overrides or anything else that is not printed."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def quoted(text: str | None) -> str:
-    """`"pod-a"`, or `unknown` for what no reply has said."""
+    """Return `"pod-a"`, or `unknown` for what no reply has said."""
     return "unknown" if text is None else f'"{text}"'
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:
-    """`1 session`, `1,000 sessions`."""
+    """Return `1 session`, `1,000 sessions`."""
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
 def percent(part: int, whole: int) -> str:
-    """`0 %`, `0.13 %`; `0 %` of nothing."""
+    """Return `0 %`, `0.13 %`; `0 %` of nothing."""
     return f"{100 * part / whole if whole else 0:.2g} %"
 
 
 def served_by(identity: Identity) -> str:
-    """Who answered, as it named itself: `pod "a"`, or the address that a foreign server reflected."""
+    """Return who answered, as it named itself: `pod "a"`, or the address that a foreign server reflected."""
     if identity.pod is not None:
         return f"pod {quoted(identity.pod)}"
     name = "a server" if identity.software is None else quoted(identity.software)
@@ -50,18 +50,16 @@ def served_by(identity: Identity) -> str:
 
 
 def address_text(where: TransportAddress | None, nodes: Mapping[str, str] = _NO_NODES) -> str:
-    """A reflexive address, with the name of the node whose InternalIP it has."""
+    """Return a reflexive address, with the name of the node whose InternalIP it has."""
     node = nodes.get(where.ip) if where is not None else None
     return f"{where} (node {quoted(node)})" if node else str(where)
 
 
 def change_facts(change: Change, nodes: Mapping[str, str] = _NO_NODES) -> list[str]:
-    """What differs, a sentence for each kind of line, in the order in which changes are told.
+    """Return what differs, one text for each line of the log; `nodes` has node names by InternalIP.
 
-    `nodes` has node names by InternalIP.
-
-    A node's change together with its pod's belongs to the pod's sentence, and a new instance of another pod to none: a
-    new process has a new id, always.
+    A new node that came with a new pod stands in the pod's text. A new instance of another pod has no text: a new process
+    always has a new id.
     """
     before, after = change.before.identity, change.after.identity
     facts = []
@@ -83,7 +81,7 @@ def change_facts(change: Change, nodes: Mapping[str, str] = _NO_NODES) -> list[s
 
 
 def is_restart(change: Change) -> bool:
-    """Whether a new instance answered under the name of the old one."""
+    """True if a new instance answered under the name of the old one."""
     return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
 
 
@@ -108,7 +106,7 @@ def judgement_text(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
 
 
 def irregular_counts(counts: Counts) -> str:
-    """`, 3 late, 1 skipped`: what a statistics line adds where it is not zero; the client's own faults come last."""
+    """Return `, 3 late, 1 skipped`: the counts that a statistics line adds where they are not zero."""
     parts = (
         (counts.late, "late"),
         (counts.reordered, "reordered"),

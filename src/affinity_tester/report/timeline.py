@@ -22,28 +22,31 @@ _TICKS = 6
 
 
 def shown(text: str) -> str:
-    """Text as HTML: nothing in it is a tag, and all of it can be seen."""
+    """Return text as HTML without tags, in which every character can be seen."""
     return escape(printable(text))
 
 
 def timeline(recorded: RecordedRun) -> str:
-    """Changes are ticks in the colour of their judgement, outages and losses bars, cluster events dashed lines."""
+    """Return the drawing: changes are ticks in their judgement's colour, outages and losses bars, cluster events dashed."""
     rows = {session: number for number, session in enumerate(_busiest(recorded))}
     height = (len(rows) + 2) * _ROW
     scale = _Scale(recorded)
     shapes = list(_axis(recorded, scale, height))
     for session, row in rows.items():
         shapes.append(f'<text x="0" y="{row * _ROW + 13}">{shown(session)}</text>')
+
     losses = (loss for loss in recorded.losses if loss.session in rows)
     for loss in islice(losses, MOST_SHAPES):
         title = f"{recorded.clock.time_of_day(loss.first_sent_ns)} {plural(loss.count, 'probe')} lost"
         span = scale.x(loss.first_sent_ns), scale.x(loss.last_sent_ns)
         shapes.append(_bar(span, rows[loss.session], css="loss", thick=4, title=title))
+
     entries = (entry for entry in recorded.entries if entry.session in rows)
     for entry in islice(entries, MOST_SHAPES):
         span = scale.x(entry.at_ns), scale.x(recorded.end_ns if entry.until_ns is None else entry.until_ns)
         css, thick = f"mark {entry.judgement}", 14 if entry.change is not None else 8
         shapes.append(_bar(span, rows[entry.session], css=css, thick=thick, title=_title(entry, recorded)))
+
     return f'<svg viewBox="0 0 {_LEFT + _WIDTH + 50} {height}" role="img" aria-label="timeline">{"".join(shapes)}</svg>'
 
 
@@ -55,17 +58,17 @@ class _Scale:
         self._span_ns = max(1, recorded.end_ns - recorded.started.at_ns)
 
     def x(self, at_ns: int) -> float:
-        """Where a moment stands; what a damaged record puts outside of the run stands at its edge."""
+        """Return the x of a moment; one that a damaged record puts outside of the run is at its edge."""
         share = (at_ns - self._start_ns) / self._span_ns
         return _LEFT + _WIDTH * min(1.0, max(0.0, share))
 
     def moments(self) -> Iterator[int]:
-        """Times for the axis, from start to end."""
+        """Return the times of the axis, from start to end."""
         return (self._start_ns + self._span_ns * tick // (_TICKS - 1) for tick in range(_TICKS))
 
 
 def _busiest(recorded: RecordedRun) -> list[str]:
-    """The sessions with most changes, outages and losses, in the order in which they started."""
+    """Return the sessions with most changes, outages and losses, in the order in which they started."""
     happened = dict.fromkeys(recorded.sessions, 0)
     for session in [*(entry.session for entry in recorded.entries), *(loss.session for loss in recorded.losses)]:
         happened[session] = happened.get(session, 0) + 1
@@ -85,7 +88,7 @@ def _axis(recorded: RecordedRun, scale: _Scale, height: int) -> Iterable[str]:
 
 
 def _bar(span: tuple[float, float], row: int, *, css: str, thick: int, title: str) -> str:
-    """A bar at least three units wide, so that a moment can be seen and pointed at."""
+    """Return a bar at least three units wide, so that a moment can be seen and pointed at."""
     x, width = span[0], max(3.0, span[1] - span[0])
     y = row * _ROW + (_ROW - thick) / 2
     box = f'x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{thick}"'
