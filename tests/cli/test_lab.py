@@ -40,7 +40,7 @@ def test_the_table_of_a_run_in_which_all_agrees() -> None:
         ("     named     likely port-rewrite", None),
         ("     nothing else: ok", Colour.GOOD),
         (
-            "lab ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL above"
+            "lab ok: every fault was seen, each by the right sessions, and nothing else was flagged (the client's FAIL above"
             " is what the faults are for)",
             Colour.GOOD,
         ),
@@ -79,7 +79,7 @@ def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
     )
     passed = replace(lab_result(), verdict=replace(lab_result().verdict, outcome=Outcome.PASS))
     assert lines(passed)[-1] == (
-        "lab ok: every fault was seen, each by the right sessions, and nothing else turned red",
+        "lab ok: every fault was seen, each by the right sessions, and nothing else was flagged",
         Colour.GOOD,
     )
 

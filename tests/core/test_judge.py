@@ -592,20 +592,24 @@ def verdict(
 
 def test_a_pass_states_its_strength() -> None:
     given_ = verdict()
-    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (pool not watched)", LOSSY))
+    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (cluster not watched)", LOSSY))
     assert given_.strength == (
-        "0 violations in 9,980 judged pairs over 10 min: fewer than one incident in 3 min at 95 %"
+        "0 violations in 9,980 judged pairs over 10 min: "
+        "95 % confident: fewer than 1 incident per 3 min (run longer for a stronger claim)"
     )
     watched = verdict(observed(0, pool("a")), observed(60 * S, pool("a", "b")))
     assert watched.reasons == ("no violation", LOSSY)
     assert (watched.judged_pairs, watched.still_ns) == (9_647, 580 * S)
-    assert "in 9,647 judged pairs over 10 min of still pool: fewer than one incident in 3 min" in watched.strength
-    assert "over 60 s: fewer than one incident in 20 s" in verdict(minutes=1).strength
+    assert (
+        "in 9,647 judged pairs over 10 min without an endpoint change: 95 % confident: fewer than 1 incident per 3 min"
+        in watched.strength
+    )
+    assert "over 60 s: 95 % confident: fewer than 1 incident per 20 s" in verdict(minutes=1).strength
 
 
 def test_only_a_list_proves_that_the_pool_stood_still() -> None:
     unproved = verdict(observed(0, pool("a")), proved=False)
-    reason = "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
+    reason = "too short: endpoints could not be re-checked before the end"
     assert (unproved.outcome, unproved.reasons, unproved.still_ns) == (Outcome.INCONCLUSIVE, (reason,), 0)
     half = verdict(observed(0, pool("a")), PoolConfirmed(300 * S, 300 * S), proved=False)
     assert (half.outcome, half.still_ns) == (Outcome.PASS, 300 * S)
@@ -727,11 +731,15 @@ def test_a_flood_at_the_client_s_own_port_does_not_switch_max_loss_off() -> None
         (
             (),
             Counts(sent=980, answered=980, pairs=979, timer_misses=20),
-            "this client was too busy, or stood still: 2.00% of its slots were missed",
+            "this client was too busy, or stood still: 2.00% of its probes were skipped",
         ),
         ((), Counts(sent=200, answered=200, pairs=199), f"only 199 judged pairs {TOO_FEW}"),
         ((), Counts(sent=2, answered=2, pairs=1), f"only 1 judged pair {TOO_FEW}"),
-        ((PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))), GOOD, "the pool never stood still"),
+        (
+            (PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))),
+            GOOD,
+            "endpoints kept changing, nothing could be judged",
+        ),
     ],
 )
 def test_what_proves_nothing_is_inconclusive(events: tuple[Event, ...], total: Counts, reason: str) -> None:
@@ -741,7 +749,7 @@ def test_what_proves_nothing_is_inconclusive(events: tuple[Event, ...], total: C
 
 def test_the_machine_s_own_losses_may_be_one_in_a_thousand() -> None:
     total = Counts(sent=2_000, answered=1_998, lost=2, pairs=1_997, own_losses=2)
-    assert verdict(total=total).reasons == ("no violation (pool not watched)",)
+    assert verdict(total=total).reasons == ("no violation (cluster not watched)",)
     assert verdict(total=replace(total, own_losses=3)).outcome is Outcome.INCONCLUSIVE
 
 
@@ -785,7 +793,7 @@ def test_a_pass_names_the_share_lost_and_what_was_avoidable() -> None:
     two = verdict(*joined, seen(change(50 * S)), seen(change(51 * S, number=2)))
     assert two.reasons[2:] == ("2 changes that a sound proxy would have avoided: --fail-on avoidable",)
     own = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980, own_losses=10)
-    assert verdict(total=own).reasons == ("no violation (pool not watched)",)
+    assert verdict(total=own).reasons == ("no violation (cluster not watched)",)
 
 
 def test_a_pass_names_the_addresses_that_no_session_probed() -> None:
@@ -807,7 +815,7 @@ def test_a_short_blackout_is_cut_out_and_named() -> None:
     assert (given_.outcome, given_.still_ns) == (Outcome.PASS, 594_100 * MS)
     assert given_.judged_pairs == round(9_980 * 0.5941 / 0.6)
     assert given_.reasons == (
-        "no violation (pool not watched)",
+        "no violation (cluster not watched)",
         LOSSY,
         "nobody was answered for 5.9 s (1.0% of the run)",
     )

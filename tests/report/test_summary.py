@@ -70,7 +70,7 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
         story.started(),
         ev.RunSummary(story.at(9), 1, total, ev.Losses(), rtt, (), 0),
         ev.Verdict(
-            story.at(9), ev.Outcome.PASS, ("no violation (pool not watched)",), "0 violations in 997 pairs", 0, 0, 0
+            story.at(9), ev.Outcome.PASS, ("no violation (cluster not watched)",), "0 violations in 997 pairs", 0, 0, 0
         ),
     )
     assert lines[4:] == [
@@ -83,7 +83,7 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
         "neither answered nor lost yet at the end: 6 probes",
         "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 not STUN",
         "PASS: 0 violations in 997 pairs",
-        "      no violation (pool not watched)",
+        "      no violation (cluster not watched)",
     ]
 
 

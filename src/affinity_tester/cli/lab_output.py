@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Self
 
 from affinity_tester.app.lab_run import LabResult
-from affinity_tester.core.events import Event, Outcome, RunStarted
+from affinity_tester.core.events import Certainty, Event, Outcome, RunStarted
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
@@ -96,7 +96,8 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
         yield f"     expected  {row.expected}", None
         yield f"     seen      {row.seen}", None
         if row.number in names:
-            yield f"     named     {names[row.number].words}", None
+            named = names[row.number].words.replace(Certainty.CANNOT_TELL, "cause unknown")
+            yield f"     named     {named}", None
         for problem in row.problems:
             yield f"     problem   {problem}", Colour.VIOLATION
 
@@ -116,7 +117,7 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
         failed = result.verdict.outcome is Outcome.FAIL
         aside = " (the client's FAIL above is what the faults are for)" if failed else ""
         yield (
-            f"{command} ok: every fault was seen, each by the right sessions, and nothing else turned red{aside}",
+            f"{command} ok: every fault was seen, each by the right sessions, and nothing else was flagged{aside}",
             Colour.GOOD,
         )
     else:

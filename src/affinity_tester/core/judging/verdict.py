@@ -78,12 +78,12 @@ def give_verdict(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail
     doubts = _doubts(evidence, judged_pairs, max_loss)
     if doubts:
         return verdict(Outcome.INCONCLUSIVE, doubts)
-    span = _span(evidence.still_ns) + (" of still pool" if evidence.watched else "")
+    span = _span(evidence.still_ns) + (" without an endpoint change" if evidence.watched else "")
     strength = (
         f"0 violations in {judged_pairs:,} judged pairs over {span}: "
-        f"fewer than one incident in {_span(evidence.still_ns // 3)} at 95 %"
+        f"95 % confident: fewer than 1 incident per {_span(evidence.still_ns // 3)} (run longer for a stronger claim)"
     )
-    reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
+    reasons = ["no violation"] if evidence.watched else ["no violation (cluster not watched)"]
     return verdict(Outcome.PASS, [*reasons, *_also(evidence)], strength)
 
 
@@ -176,15 +176,13 @@ def _doubts(evidence: Evidence, judged_pairs: int, max_loss: float | None) -> li
     slots = tried + total.timer_misses
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         said.append(
-            f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its slots were missed"
+            f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its probes were skipped"
         )
     if evidence.watched and evidence.still_ns == 0:
         if evidence.proved:
-            said.append("the pool never stood still")
+            said.append("endpoints kept changing, nothing could be judged")
         else:
-            said.append(
-                "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
-            )
+            said.append("too short: endpoints could not be re-checked before the end")
     elif judged_pairs < MIN_PAIRS:
         pairs = f"{judged_pairs:,} judged pair{'' if judged_pairs == 1 else 's'}"
         if evidence.interval_ns > evidence.window_ns:
