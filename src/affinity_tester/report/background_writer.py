@@ -58,11 +58,11 @@ class _Background(ABC, Generic[_Piece]):
         if self._error is not None:
             raise self._error
 
-    def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
+    def drain(self, stall_timeout_s: float | None = None, within_s: float = math.inf) -> bool:
         """Wait until the reader has taken everything (Ctrl-C ends that); the stream is the caller's again.
 
-        False when it took nothing for `patience_s`, or not all `within_s`: then what is left stays with the thread. Raises
-        what `flush` does.
+        False when it took nothing for `stall_timeout_s`, or not all `within_s`: what is left then stays with the thread.
+        Raises what `flush` does.
         """
         with self._changed:
             self._ended = True
@@ -76,7 +76,7 @@ class _Background(ABC, Generic[_Piece]):
                     return False
                 if self._taken != taken:
                     taken, since = self._taken, monotonic()
-                elif patience_s is not None and monotonic() - since > patience_s:
+                elif stall_timeout_s is not None and monotonic() - since > stall_timeout_s:
                     return False
 
         self._thread.join(0.5)
@@ -147,12 +147,12 @@ class BackgroundWriter(_Background[str]):
         """Return the descriptor of the stream below."""
         return self._stream.fileno()
 
-    def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
+    def drain(self, stall_timeout_s: float | None = None, within_s: float = math.inf) -> bool:
         """Wait as `_Background` does, after telling what was left out last."""
         with self._changed:
             if self._left_out and not self._pieces and self._error is None:
                 self._keep("")
-        return super().drain(patience_s, within_s)
+        return super().drain(stall_timeout_s, within_s)
 
     def _hand_on(self, pieces: list[str]) -> None:
         with self._changed:

@@ -126,7 +126,7 @@ _AS_IT_IS = frozenset({int, str, bool, float, type(None)})
 
 
 class JsonReport:
-    """Writes a run's events as JSON objects, all of them: nothing is folded.
+    """Writes a run's events as JSON objects, all of them: none is left out.
 
     `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
     """

@@ -25,7 +25,7 @@ _FLUSH_EVERY_NS = NS_PER_S
 MOST_WAITING = 1 << 26
 """Bytes kept for a reader that stalls: what 1,000 sessions tell in an hour."""
 
-PATIENCE_S = 10.0
+STALL_TIMEOUT_S = 10.0
 """How long the end of a run waits for a reader that takes nothing."""
 
 READER_S = 2.0
@@ -99,7 +99,7 @@ class RecordWriter:
     def close(self) -> bool:
         """Write what waits and close the file; once more is harmless. May raise `OSError`.
 
-        False when whoever reads it took nothing for `PATIENCE_S`: then it lacks its end.
+        False when whoever reads it took nothing for `STALL_TIMEOUT_S`: then it lacks its end.
         """
         if self._closed:
             return True
@@ -113,7 +113,7 @@ class RecordWriter:
             self._close_gap()
             if isinstance(self._file, gzip.GzipFile):
                 self._file.close()
-            whole = self._plain.drain(PATIENCE_S)
+            whole = self._plain.drain(STALL_TIMEOUT_S)
         except OSError as error:
             self._end(error)
             raise

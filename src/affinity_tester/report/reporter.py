@@ -20,7 +20,7 @@ from affinity_tester.report.logging import (
     tolerate_any_text,
     wants_colour,
 )
-from affinity_tester.report.recorder import PATIENCE_S, RecordWriter
+from affinity_tester.report.recorder import STALL_TIMEOUT_S, RecordWriter
 from affinity_tester.report.text import plural
 
 
@@ -110,7 +110,9 @@ class Reporter:
         except OSError as error:
             return [f"the record lacks its end: {error.strerror}"]
 
-        lines = [] if whole else [f"the record lacks its end: whoever reads it took nothing for {PATIENCE_S:.0f} s"]
+        lines = (
+            [] if whole else [f"the record lacks its end: whoever reads it took nothing for {STALL_TIMEOUT_S:.0f} s"]
+        )
         if record.left_out:
             were = plural(record.left_out, "event was", "events were")
             lines.append(f"the record is incomplete: {were} not written, since nobody took them in time")
