@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
+
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
@@ -103,3 +105,5 @@ class ClientSettings:
     connected: bool = False
     """Connect the sockets, for comparison; a reply from a wrong address is then plain loss."""
     key: bytes | None = None
+    rules: Rules = DEFAULT_RULES
+    """What the run is judged by; its start says so."""

@@ -11,12 +11,11 @@ from affinity_tester import clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
-    ChangeJudged,
+    CaseJudged,
     ChangeSeen,
     Event,
     NothingAnswered,
     PoolObserved,
-    RulesGiven,
     RunEnded,
     RunStarted,
     RunSummary,
@@ -61,7 +60,7 @@ def test_every_consumer_gets_an_event_before_any_gets_what_follows_from_it() -> 
     dispatcher.emit(started())
     got.clear()
     dispatcher.emit(changed(0))
-    assert got == [("first", ChangeSeen), ("second", ChangeSeen), ("first", ChangeJudged), ("second", ChangeJudged)]
+    assert got == [("first", ChangeSeen), ("second", ChangeSeen), ("first", CaseJudged), ("second", CaseJudged)]
 
 
 def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_counts(
@@ -74,13 +73,13 @@ def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_cou
     start = started()
     dispatcher.emit(start)
     begun = WatchBegun(start.at_ns, "kind-test", "media/turn", "")
-    assert told == [start, Rules().given(start.at_ns), seen, begun, WatchMissing(start.at_ns, "why")]
+    assert told == [start, seen, begun, WatchMissing(start.at_ns, "why")]
 
 
 def test_the_clocks_are_told_the_time_after_what_it_made_certain(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[tuple[int, int]] = []
     dispatcher = Dispatcher(
-        RunAnalysis(Rules()), [told.append], [lambda now_ns: times.append((now_ns, len(told.of(ChangeJudged))))]
+        RunAnalysis(Rules()), [told.append], [lambda now_ns: times.append((now_ns, len(told.of(CaseJudged))))]
     )
     dispatcher.emit(started())
     dispatcher.emit(changed(NS))
@@ -117,7 +116,7 @@ def test_what_a_consumer_raises_is_kept_and_nothing_is_dispatched_after_it(told:
     dispatcher.emit(settling())
     dispatcher.emit(summed())
     dispatcher.advance()
-    assert [type(event) for event in told] == [RunStarted, RulesGiven, Settling]
+    assert [type(event) for event in told] == [RunStarted, Settling]
     assert dispatcher.failed.is_set()
     with pytest.raises(BrokenConsumerError):
         dispatcher.raise_failure()
@@ -161,7 +160,7 @@ async def test_an_event_waits_for_its_enrichment_and_others_do_not(told: Told, d
     async with asyncio.timeout(20):
         while not told.of(NothingAnswered):  # noqa: ASYNC110 - nothing tells but the list
             await asyncio.sleep(0)
-    assert [type(event) for event in told] == [RunStarted, RulesGiven, RunSummary, NothingAnswered]
+    assert [type(event) for event in told] == [RunStarted, RunSummary, NothingAnswered]
     assert told[-1] is with_reason
 
 

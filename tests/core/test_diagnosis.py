@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from diagnosing import S, World
+from diagnosing import Action, S, World
 from network_faults import (
     answered,
     balancer_made_anew,
@@ -348,6 +348,15 @@ def test_a_wipe_tells_its_cohort_its_loss_and_the_proxy() -> None:
 
 def back_again(w: World) -> None:
     w.network.restart_pod("p1", b"p1".ljust(8))
+
+
+@pytest.mark.parametrize(("window_s", "certainty"), [(10, LIKELY), (30, POSSIBLE)])
+def test_all_sessions_paused_for_longer_than_the_run_s_own_affinity_window(window_s: int, certainty: Certainty) -> None:
+    actions: list[tuple[float, Action]] = [
+        (4, lambda w: w.paused.update(range(12))),
+        (18, lambda w: (w.paused.clear(), w.move(range(12)))),
+    ]
+    assert world(*actions, watched=False, window=window_s * S, seconds=22).run().named == [("idle-expiry", certainty)]
 
 
 def test_an_instance_that_answers_again_was_not_restarted() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -25,8 +25,8 @@ from affinity_tester.core.events import (
     Judgement,
     NearFact,
     NodeAddresses,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     PoolObserved,
     ProbesLost,
@@ -242,7 +242,7 @@ def test_an_incident_that_lasts_and_is_judged_is_told_when_it_has_been_quiet() -
     incidents = Incidents()
     incidents.feed(STARTED)
     incidents.feed(lasting())
-    incidents.feed(OutageJudged(16 * S, "CLIENT-0", 10, 10 * S, Judgement.VIOLATION, None, ()))
+    incidents.feed(CaseJudged(16 * S, "CLIENT-0", OutageCase(10, 10 * S), Judgement.VIOLATION, None, ()))
     assert incidents.close(17 * S) == incidents.ongoing(18 * S) == []
     assert [incident.number for incident in incidents.ongoing(18 * S + 1)] == [1]
     assert incidents.ongoing(60 * S) == []
@@ -347,7 +347,7 @@ def test_an_incident_waits_for_its_judgements() -> None:
     incidents.feed(event)
     assert incidents.close(12_900 * MS) == []
     assert incidents.close(20 * S) == []
-    incidents.feed(ChangeJudged(20 * S, "CLIENT-0", event.change, Judgement.IDLE, None, ()))
+    incidents.feed(CaseJudged(20 * S, "CLIENT-0", event.change, Judgement.IDLE, None, ()))
     (incident,) = incidents.close(20 * S)
     assert incident.sessions() == {"CLIENT-0"}
     assert incidents.open_count == 0

@@ -14,8 +14,8 @@ from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -30,7 +30,7 @@ from affinity_tester.core.events import (
     Judgement,
     LateReply,
     Losses,
-    OutageJudged,
+    OutageCase,
     Outcome,
     PoolConfirmed,
     PoolObserved,
@@ -42,7 +42,7 @@ from affinity_tester.core.events import (
     SendingStopped,
     Sighting,
     Stray,
-    StrayJudged,
+    StrayCase,
     Verdict,
     WrongPool,
     WrongSource,
@@ -52,7 +52,7 @@ from affinity_tester.core.judging import judge
 from affinity_tester.core.judging.reasons import NothingExplains, PoolChanged, PoolState
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
-from pools import ComparingAnalysis, texts
+from pools import ComparingAnalysis, is_judged, judged_cases, texts
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -105,12 +105,14 @@ def but_incidents(events: list[Event]) -> list[Event]:
 
 
 def judged(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
-    return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if isinstance(e, (ChangeJudged, OutageJudged))]
+    return [
+        (e.judgement, texts(e.reasons)) for e in run(*events)[1] if (is_judged(e, Change) or is_judged(e, OutageCase))
+    ]
 
 
 def test_an_unwatched_change_is_a_violation_at_once_and_says_so() -> None:
     analysis, told = run(seen(change(50 * S)))
-    assert told == [ChangeJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))]
+    assert told == [CaseJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))]
     assert analysis.open_count == 0
     assert analysis.wants_list_after_ns is None
 
@@ -121,7 +123,7 @@ def test_an_unwatched_change_waits_for_the_probes_in_between() -> None:
     assert analysis.open_count == 1
     assert analysis.advance(51 * S) == []
     (event,) = but_incidents(analysis.advance(52 * S))
-    assert isinstance(event, ChangeJudged)
+    assert is_judged(event, Change)
 
 
 def test_a_longer_pause_than_the_affinity_window_is_idle() -> None:
@@ -178,13 +180,13 @@ def test_a_pause_of_just_the_affinity_window_is_not_idle() -> None:
 def test_a_judgement_is_of_the_time_at_which_it_became_certain(
     judgement: Judgement, events: list[Event], at_ns: int
 ) -> None:
-    assert [(e.judgement, e.at_ns) for e in run(*events)[1] if isinstance(e, ChangeJudged)] == [(judgement, at_ns)]
+    assert [(e.judgement, e.at_ns) for e in run(*events)[1] if is_judged(e, Change)] == [(judgement, at_ns)]
 
 
 def test_a_change_that_is_narrowed_and_certain_is_judged_once() -> None:
     wider, revised = change(50 * S, settled_ns=52 * S), change(50 * S)
     analysis, told = run(seen(wider), ChangeRevised(51 * S, "CLIENT-1", revised, wider))
-    assert [(e.at_ns, e.change) for e in told if isinstance(e, ChangeJudged)] == [(51 * S, revised)]
+    assert [(e.at_ns, e.case) for e in told if is_judged(e, Change)] == [(51 * S, revised)]
     assert analysis.open_count == 0
     assert but_incidents(analysis.advance(60 * S)) == []
 
@@ -193,7 +195,7 @@ def test_a_change_that_is_withdrawn_holds_up_no_other() -> None:
     first, second = change(50 * S, settled_ns=52 * S), change(51 * S, number=2, settled_ns=53 * S)
     analysis, told = run(seen(first), seen(second), ChangeWithdrawn(51 * S, "CLIENT-1", first, 2))
     assert told == []
-    assert [e.change for e in analysis.advance(60 * S) if isinstance(e, ChangeJudged)] == [second]
+    assert [e.case for e in analysis.advance(60 * S) if is_judged(e, Change)] == [second]
 
 
 def test_a_new_instance_alone_is_a_restarted_pod() -> None:
@@ -284,7 +286,7 @@ def test_changes_do_not_wait_for_the_pool_without_end(monkeypatch: pytest.Monkey
     changes = [seen(change((50 + n) * S, number=n)) for n in range(5)]
     analysis, told = run(observed(0, pool("a", "b")), PoolUnobserved(45 * S, 40 * S, "gone"), *changes)
     told += but_incidents(analysis.advance(60 * S))
-    assert [(e.change.number, e.judgement) for e in told if isinstance(e, ChangeJudged)] == [
+    assert [(case.number, e.judgement) for case, e in judged_cases(told, Change)] == [
         (n, Judgement.UNKNOWN) for n in range(3)
     ]
     assert analysis.open_count == 2
@@ -305,14 +307,14 @@ def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach
     assert told == []
     assert analysis.wants_list_after_ns == 60 * S
     (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1, 60 * S + 1)))
-    assert isinstance(event, ChangeJudged)
+    assert is_judged(event, Change)
     assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("no endpoint had changed",))
 
 
 def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> None:
     gone = run(observed(0, pool("a", "b")), observed(49 * S, pool("b")), seen(change(50 * S)))[1]
     assert gone == [
-        ChangeJudged(
+        CaseJudged(
             50 * S,
             "CLIENT-1",
             change(50 * S),
@@ -324,7 +326,7 @@ def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> N
     analysis, told = run(observed(0, pool("a", "b")), observed(55 * S, pool("a", "b", "c")), seen(change(50 * S)))
     assert told == []
     (event,) = but_incidents(analysis.feed(PoolConfirmed(61 * S, 61 * S)))
-    assert isinstance(event, ChangeJudged)
+    assert is_judged(event, Change)
     assert (event.avoidable, texts(event.reasons)) == (True, ('pod "c" joined the pool 5.0 s after',))
 
 
@@ -361,12 +363,12 @@ def test_whether_it_was_avoidable_is_not_known_where_nobody_looked() -> None:
         PoolUnobserved(51 * S, 51 * S, "cut"),
         observed(80 * S, pool("a", "b", "c"), 51 * S),
     )
-    assert [(e.judgement, e.avoidable) for e in told if isinstance(e, ChangeJudged)] == [(Judgement.EXPLAINED, None)]
+    assert [(e.judgement, e.avoidable) for e in told if is_judged(e, Change)] == [(Judgement.EXPLAINED, None)]
 
 
 def test_an_explanation_without_a_known_pod_leaves_open_whether_it_was_avoidable() -> None:
     told = run(observed(0, pool("a")), observed(49 * S, pool("a", "b")), seen(change(50 * S, old=None)))[1]
-    assert [e.avoidable for e in told if isinstance(e, ChangeJudged)] == [None]
+    assert [e.avoidable for e in told if is_judged(e, Change)] == [None]
 
 
 def test_a_large_pool_change_is_told_in_a_few_facts() -> None:
@@ -433,11 +435,11 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
     stray: WrongSource | CrossDelivered,
 ) -> None:
     def by(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
-        return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if isinstance(e, StrayJudged)]
+        return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if is_judged(e, StrayCase)]
 
     kind = Stray.WRONG_SOURCE if stray is ASTRAY else Stray.CROSS_DELIVERED
     (told,) = run(stray)[1]
-    assert told == StrayJudged(50 * S, "CLIENT-1", kind, 7, 50 * S, Judgement.VIOLATION, (NOT_WATCHED,))
+    assert told == CaseJudged(50 * S, "CLIENT-1", StrayCase(kind, 7, 50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))
     begun, confirmed = observed(0, pool("a", "b")), PoolConfirmed(60 * S + 1, 60 * S + 1)
     assert by(begun, stray, PoolConfirmed(60 * S, 60 * S)) == []
     assert by(begun, stray, confirmed) == [(Judgement.VIOLATION, ("no endpoint had changed",))]
@@ -461,20 +463,20 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
 def test_stray_replies_that_are_open_at_one_time_are_judged_each() -> None:
     again = replace(ASTRAY, at_ns=51 * S, seq=17, sent_ns=51 * S)
     _, told = run(observed(0, pool("a", "b")), ASTRAY, ACROSS, again, PoolConfirmed(62 * S, 62 * S))
-    assert [e.seq for e in told if isinstance(e, StrayJudged)] == [7, 7, 17]
+    assert [case.seq for case, _ in judged_cases(told, StrayCase)] == [7, 7, 17]
 
 
 def test_a_wrong_source_of_a_foreign_server_or_a_wildcard_is_information() -> None:
     foreign = replace(ASTRAY, identity=who(None))
-    assert [(e.judgement, texts(e.reasons)) for e in run(foreign)[1] if isinstance(e, StrayJudged)] == [
+    assert [(e.judgement, texts(e.reasons)) for e in run(foreign)[1] if is_judged(e, StrayCase)] == [
         (Judgement.INFORMATION, ("a foreign server may answer from another address",))
     ]
     anywhere = replace(ASTRAY, wildcard=True)
-    assert [(e.judgement, texts(e.reasons)) for e in run(anywhere)[1] if isinstance(e, StrayJudged)] == [
+    assert [(e.judgement, texts(e.reasons)) for e in run(anywhere)[1] if is_judged(e, StrayCase)] == [
         (Judgement.INFORMATION, ("the server listens on a wildcard, so any of its addresses may answer",))
     ]
     delivered = replace(ACROSS, identity=who(None))
-    assert [e.judgement for e in run(delivered)[1] if isinstance(e, StrayJudged)] == [Judgement.VIOLATION]
+    assert [e.judgement for e in run(delivered)[1] if is_judged(e, StrayCase)] == [Judgement.VIOLATION]
 
 
 def test_information_from_elsewhere_leaves_a_verdict_as_it_is() -> None:
@@ -522,7 +524,7 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
     assert told == []
     told = analysis.feed(PoolConfirmed(16 * S + 1, 16 * S + 1))
     assert told[0] == WrongPool(16 * S + 1, "x")
-    assert isinstance(told[1], ChangeJudged)
+    assert is_judged(told[1], Change)
     assert texts(told[1].reasons) == ("cluster not watched, endpoints assumed unchanged",)
 
 
@@ -903,7 +905,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
     agenda.append((400 * S, PoolConfirmed(400 * S, 400 * S)))
     agenda.append((401 * S, RunEnded(401 * S, aborted=False)))
     _, told = run(*(event for _, event in sorted(agenda, key=lambda item: item[0])))
-    classes = {e.change.number: e.judgement for e in told if isinstance(e, ChangeJudged)}
+    classes = {case.number: e.judgement for case, e in judged_cases(told, Change)}
     assert sorted(classes) == list(range(len(changes)))
     for number, at in enumerate(changes):
         reach = (at - 100 * MS - SETTLE, at + SETTLE)

@@ -15,6 +15,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
+    CaseJudged,
     Change,
     ChangeSeen,
     ClientFault,
@@ -26,8 +27,8 @@ from affinity_tester.core.events import (
     FirstAnswer,
     IngressSample,
     Judgement,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     PathsAnswered,
     PodSample,
@@ -49,7 +50,7 @@ from affinity_tester.core.judging.reasons import PodAnswersNobody
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.pool_timeline import PoolTimeline
-from pools import ComparingAnalysis, observe, texts
+from pools import ComparingAnalysis, is_judged, observe, texts
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -167,8 +168,8 @@ class Run:
             self.told += self.analysis.feed(RunEnded(at(until + 2), aborted=True))
 
     @property
-    def judged(self) -> list[OutageJudged]:
-        return [event for event in self.told if isinstance(event, OutageJudged)]
+    def judged(self) -> list[CaseJudged]:
+        return [event for event in self.told if is_judged(event, OutageCase)]
 
     @property
     def classes(self) -> list[tuple[int, Judgement]]:
@@ -743,7 +744,7 @@ def test_after_the_last_probe_the_run_waits_for_the_list_that_a_lasting_outage_n
     assert (analysis.open_count, analysis.wants_list_after_ns) == (0, at(110))
     analysis.feed(SendingStopped(at(107), interrupted=False))
     assert (analysis.open_count, analysis.settled) == (1, False)
-    (judged,) = (event for event in analysis.feed(listed(110.1)) if isinstance(event, OutageJudged))
+    (judged,) = (event for event in analysis.feed(listed(110.1)) if is_judged(event, OutageCase))
     assert judged.judgement is VIOLATION
     assert (analysis.open_count, analysis.settled, analysis.wants_list_after_ns) == (0, True, None)
 

@@ -16,8 +16,8 @@ from affinity_tester.core.events import (
     FirstAnswer,
     IngressSample,
     Judgement,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     PathsAnswered,
     PodSample,
@@ -30,7 +30,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from pools import ComparingAnalysis
+from pools import ComparingAnalysis, is_judged
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -79,7 +79,7 @@ def told(*events: Event) -> dict[str, list[Judgement]]:
     classes: dict[str, list[Judgement]] = {}
     for event in (*events, *ending):
         for judged in analysis.feed(event):
-            if isinstance(judged, OutageJudged):
+            if is_judged(judged, OutageCase):
                 classes.setdefault(judged.session, []).append(judged.judgement)
     return classes
 

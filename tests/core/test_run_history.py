@@ -36,6 +36,7 @@ from affinity_tester.core.events import (
     SessionSummary,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
@@ -109,12 +110,12 @@ def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_thes
 
 
 def test_a_fresh_port_that_is_answered_as_all_come_back_tells_nothing_of_their_entries() -> None:
-    def come_back(w: World) -> None:
+    def restore(w: World) -> None:
         w.heal()
         w.move(range(12))
 
     # The first canary is sent 2 s after the silence began, and they come back less than 2 s after it.
-    w = Reborn(watched=True, seconds=14, actions=[(4, all_dead), (7, come_back)])
+    w = Reborn(watched=True, seconds=14, actions=[(4, all_dead), (7, restore)])
     assert "stale-flow" not in [name for name, _ in w.run().named]
 
 
@@ -214,7 +215,7 @@ def seen(
     *sessions: tuple[int, Identity | None], affinity: str = "None", policy: str = "Cluster"
 ) -> tuple[Diagnosis, ...]:
     """What a run is that consists of sessions' first answers."""
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     endpoints = frozenset({Endpoint("u", "p1", "10.1.0.1")})
     spec = (("externalTrafficPolicy", policy), ("sessionAffinity", affinity))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(endpoints, spec)))
@@ -259,7 +260,7 @@ def test_affinity_that_each_node_keeps_on_its_own_is_told_so() -> None:
 
 
 def test_a_session_that_is_dead_at_the_end_is_no_spread() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     for number, pod in enumerate(("p1", "p2")):
         history.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", 50_000 + number)))
@@ -296,7 +297,7 @@ def test_when_every_session_loses_its_first_probe_it_may_be_no_race() -> None:
 
 
 def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     pool = PoolSnapshot(frozenset())
     assert (history.watched, history.unobserved(0, S), history.endpoints("p1", 0, S)) == (False, False, ())
     history.feed(PoolObserved(0, 0, 0, pool))
@@ -329,7 +330,7 @@ def test_the_pool_stood_still_only_where_that_is_known() -> None:
 
 
 def test_the_wrong_pool_tells_nothing() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     assert history.spec("sessionAffinity") == "ClientIP"
     history.pool_counts = False
@@ -337,7 +338,7 @@ def test_the_wrong_pool_tells_nothing() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     for number in range(2_000):
         pool = PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")}))
         change = EndpointChange(EndpointAction.JOINED, *pool.endpoints)

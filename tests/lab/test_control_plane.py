@@ -169,7 +169,7 @@ def test_nothing_is_told_while_the_api_server_is_gone_and_then_what_may_have_cha
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["pass", "pass", "change", "stall", "leave"]), st.integers(1, 900 * MS)), max_size=60
+    st.tuples(st.sampled_from(["pass", "pass", "change", "stall", "disconnect"]), st.integers(1, 900 * MS)), max_size=60
 )
 
 
@@ -187,7 +187,7 @@ def test_no_change_is_ever_dated_where_it_did_not_happen(steps: list[tuple[str, 
             states.append((now_ns, PoolSnapshot(states[-1][1].endpoints | {endpoint(f"p{count}")}, SPEC)))
         elif what == "stall":
             lab.control.stall(now_ns, size_ns)
-        elif what == "leave" and not away:
+        elif what == "disconnect" and not away:
             away = True
             lab.control.disconnect(now_ns)
         elif away:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from affinity_tester.core.address import TransportAddress
@@ -313,3 +315,19 @@ def test_optional_ends_scale_and_the_new_times_too() -> None:
     assert HungPod(at_ns=4 * S, for_ns=8 * S).scaled(1, 2) == HungPod(at_ns=2 * S, for_ns=4 * S)
     down = NodeDown(at_ns=4 * S, for_ns=60 * S, notice_ns=50 * S, drain_ns=30 * S)
     assert down.scaled(1, 2) == NodeDown(at_ns=2 * S, for_ns=30 * S, notice_ns=25 * S, drain_ns=15 * S)
+
+
+def test_a_fault_is_a_frozen_dataclass_of_its_parameters_without_saying_so() -> None:
+    fault = PortRewrite(at_ns=S)
+    assert fault == PortRewrite(at_ns=S, sessions=1)
+    assert hash(fault) == hash(PortRewrite(at_ns=S))
+    with pytest.raises(FrozenInstanceError):
+        fault.at_ns = 0  # type: ignore[misc]
+    with pytest.raises(TypeError, match="at_ns"):
+        PortRewrite()  # type: ignore[call-arg]
+
+
+def test_each_injection_has_random_numbers_of_its_own_which_a_seed_repeats() -> None:
+    lab = Lab()
+    first, again, second = (lab.context.of(Mtu(at_ns=S), number, S).rng().random() for number in (1, 1, 2))
+    assert first == again != second

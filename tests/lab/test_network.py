@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.model import Affinity, Entry, Pod, Policy
+from affinity_tester.core.pool import Endpoint
+from affinity_tester.lab.model import Affinity, Entry, Flow, Pod, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 
@@ -507,3 +508,47 @@ def test_the_proxies_of_single_nodes_clean_their_entries_on_their_own() -> None:
     lab.network.flush_pod("pod-1", at="node-2")
     left = {name: sum(e.pod.name == "pod-1" for e in node.entries.values()) for name, node in lab.network.nodes.items()}
     assert left == {**held, "node-2": 0}
+
+
+def test_a_pinned_flow_goes_to_its_node_whatever_the_hash_says_and_is_not_sprayed() -> None:
+    lab = Lab()
+    lab.network.ingress.pinned[client(0)] = "node-2"
+    lab.network.ingress.spray = True
+    for step in range(20):
+        lab.send(1, step)
+    entry = lab.network.entry_of(client(0))
+    assert entry is not None
+    assert entry.source.ip == "127.1.0.2"
+    assert lab.packets == []
+    lab.network.ingress.vip = "node-3"
+    assert lab.network.ingress.node_of(client(0)) == "node-3"
+
+
+def test_without_a_stand_in_pods_see_the_clients_own_address_under_policy_local() -> None:
+    network = NetworkModel(seed=1, log=lambda _: None, policy=Policy.LOCAL, stand_in=False)
+    network.ingress.add_node("node-1", "127.1.0.1")
+    network.add_pod(pod(1))
+    entry = network.forward(client(0), 0)
+    assert entry is not None
+    assert entry.source == client(0)
+
+
+def test_a_flow_takes_a_given_source_at_its_pod_if_its_node_knows_it() -> None:
+    lab = Lab()
+    source = TransportAddress("127.1.0.9", 1024)
+    lab.network.flows[client(0)] = Flow(1)
+    assert not lab.network.set_source(client(0), source, 0)
+    ((pod_name, _),) = lab.ways(1)
+    assert lab.network.set_source(client(0), source, 0)
+    assert lab.ways(1) == [(pod_name, source)]
+
+
+def test_the_pool_is_all_pods_with_their_conditions_and_the_services_traffic_fields() -> None:
+    lab = Lab(policy=Policy.LOCAL, affinity=Affinity.CLIENT_IP, pods=2)
+    lab.network.set_conditions("pod-2", ready=False, serving=True, terminating=True)
+    pool = lab.network.pool()
+    assert dict(pool.spec) == {"externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP"}
+    assert pool.endpoints == {
+        Endpoint("uid-pod-1", "pod-1", "127.2.0.1", "node-1"),
+        Endpoint("uid-pod-2", "pod-2", "127.2.0.2", "node-2", ready=False, serving=True, terminating=True),
+    }

@@ -16,6 +16,7 @@ from affinity_tester.core.stun import ProbeCodec
 from affinity_tester.errors import UserError
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
+from affinity_tester.lab.fault import FaultContext
 from affinity_tester.lab.impairment import Impairments
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.pods import PodHost
@@ -147,3 +148,11 @@ async def test_a_machine_that_slept_is_awake_again_when_the_lab_is_closed(lab: L
     assert clock.now_ns() - before_ns >= 1200 * 10**9
     await lab.runtime.close()
     assert clock.now_ns is awake
+
+
+async def test_what_a_fault_does_later_is_done_once_when_its_time_has_passed(lab: Lab) -> None:
+    context = FaultContext(lab.runtime.network, lab.runtime.balancer.impairments, 1, lab.runtime)
+    done = asyncio.Event()
+    context.after(10**6, done.set)
+    assert not done.is_set()
+    await asyncio.wait_for(done.wait(), 10)

@@ -95,10 +95,10 @@ def test_a_name_with_several_addresses_says_which_are_probed(story, probed, unpr
 
 
 def test_colours_tell_statistics_changes_and_judgements_apart(story):
-    violation = ev.ChangeJudged(
+    violation = ev.CaseJudged(
         story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, (NothingExplains(PoolState.NOT_WATCHED),)
     )
-    explained = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())
+    explained = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())
     assert show(
         story.started(),
         story.stats(ONE, 1, story.pod_a, sent=1, answered=1),
@@ -271,8 +271,8 @@ def test_a_revised_change_is_told_only_when_its_words_differ(story):
 )
 def test_each_judgement_has_its_line(story, judgement, avoidable, reasons, line):
     judged = ev.Judgement(judgement)
-    change = ev.ChangeJudged(story.at(13), ONE, story.change(), judged, avoidable, reasons)
-    outage = ev.OutageJudged(story.at(14), TWO, 9, story.at(2), judged, avoidable, reasons)
+    change = ev.CaseJudged(story.at(13), ONE, story.change(), judged, avoidable, reasons)
+    outage = ev.CaseJudged(story.at(14), TWO, ev.OutageCase(9, story.at(2)), judged, avoidable, reasons)
     assert show(story.started(), change, outage) == [
         f"13:35:33.176 {line} (CLIENT-1058228236, changed 13:35:23.178)",
         f"13:35:34.176 {line} (CLIENT-7, unanswered since 13:35:22.176)",
@@ -280,7 +280,7 @@ def test_each_judgement_has_its_line(story, judgement, avoidable, reasons, line)
 
 
 def test_a_restart_is_not_said_twice(story):
-    judged = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.POD_RESTART, None, ())
+    judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement.POD_RESTART, None, ())
     assert show(story.started(), judged) == []
 
 
@@ -491,8 +491,7 @@ def test_a_fault_of_this_machine_waits_a_second_at_most_though_nothing_else_happ
 def test_a_storm_is_folded_by_the_second_and_by_sort(story):
     events = [story.seen(f"CLIENT-{i}", 3 + i / 1000, after=story.pod_a._replace(pod="pod-b")) for i in range(60)]
     judged = [
-        ev.ChangeJudged(story.at(3.1), f"CLIENT-{i}", story.change(), ev.Judgement.EXPLAINED, None, ())
-        for i in range(51)
+        ev.CaseJudged(story.at(3.1), f"CLIENT-{i}", story.change(), ev.Judgement.EXPLAINED, None, ()) for i in range(51)
     ]
     stats = story.stats(ONE, 3.5, story.pod_b, sent=1, answered=1)
     lines = show(story.started(), *events, *judged, stats, story.seen(TWO, 4.5), story.seen(ONE, 4.4))

@@ -254,12 +254,14 @@ def test_a_field_with_a_default_may_be_missing_in_an_older_record(story):
 
 
 def test_a_reason_is_written_with_its_class_and_only_a_known_one_is_read(story):
-    (judged,) = (event for event in story.run() if isinstance(event, ev.ChangeJudged))
+    (judged,) = (
+        event for event in story.run() if isinstance(event, ev.CaseJudged) and isinstance(event.case, ev.Change)
+    )
     data = encode(judged)
     assert data["reasons"] == [{"kind": "NothingExplains", "pool": "not-watched"}]
     for damaged in ({"kind": "Reason"}, {"kind": "Event", "at_ns": 1}, {"kind": ["x"]}, {}, "NothingExplains", None):
         data["reasons"] = [damaged]
-        with pytest.raises(CodecError, match=r"ChangeJudged\.reasons: .*Reason"):
+        with pytest.raises(CodecError, match=r"CaseJudged\.reasons: .*Reason"):
             decode(data, ev.Event)
 
 

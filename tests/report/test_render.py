@@ -215,7 +215,7 @@ def test_html_asks_nothing_of_anybody_and_runs_nothing(story):
 def evil_run(story) -> list[ev.Event]:
     """Everything that others name is an attack."""
     who = story.pod_a._replace(pod=EVIL, node=EVIL, software=EVIL, reflexive=TransportAddress(EVIL, 1))
-    judged = ev.ChangeJudged(
+    judged = ev.CaseJudged(
         story.at(4), EVIL, story.change(before=who), ev.Judgement.VIOLATION, None, (PodReplaced(EVIL),)
     )
     return [
@@ -263,7 +263,7 @@ def test_no_record_makes_a_report_fail(events, offset_s):
 def test_of_too_many_changes_the_first_are_kept_and_the_others_counted(story, monkeypatch):
     monkeypatch.setattr(recorded_run_module, "MOST_ENTRIES", 3)
     changes = [story.seen(t=3 + n, number=n) for n in range(1, 8)]
-    judged = ev.ChangeJudged(story.at(20), ONE, changes[6].change, ev.Judgement.VIOLATION, None, ())
+    judged = ev.CaseJudged(story.at(20), ONE, changes[6].change, ev.Judgement.VIOLATION, None, ())
     lost = [ev.ProbesLost(story.at(9), ONE, n, 1, story.at(2), story.at(2)) for n in range(5)]
     near = [ev.ClusterEvent(story.at(9), ev.ClusterSubject.NODE, str(n), ev.ClusterAction.ADDED) for n in range(5)]
     recorded = load([story.started(), *changes, judged, *lost, *near])

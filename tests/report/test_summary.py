@@ -136,7 +136,7 @@ def test_no_verdict_is_said_to_be_none():
 
 
 def test_avoidable_moves_are_told_apart(story):
-    judged = ev.ChangeJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
+    judged = ev.CaseJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
     assert of(story.started(), judged) == [
         "",
         "changes judged: 1 explained",
@@ -147,7 +147,7 @@ def test_avoidable_moves_are_told_apart(story):
 
 class TestTally:
     def judged(self, story, number, judgement, *, avoidable=None):
-        return ev.ChangeJudged(story.at(1), "CLIENT-1", story.change(number=number), judgement, avoidable, ())
+        return ev.CaseJudged(story.at(1), "CLIENT-1", story.change(number=number), judgement, avoidable, ())
 
     def test_a_later_judgement_replaces_the_earlier(self, story):
         tally = Tally()
@@ -167,7 +167,7 @@ class TestTally:
     def test_an_outage_and_a_change_of_the_same_number_are_two(self, story):
         tally = Tally()
         tally.add(self.judged(story, 1, ev.Judgement.VIOLATION))
-        tally.add(ev.OutageJudged(story.at(1), "CLIENT-1", 1, story.at(0), ev.Judgement.UNKNOWN, None, ()))
+        tally.add(ev.CaseJudged(story.at(1), "CLIENT-1", ev.OutageCase(1, story.at(0)), ev.Judgement.UNKNOWN, None, ()))
         assert (tally.changes(ev.Judgement.VIOLATION), tally.outages(ev.Judgement.UNKNOWN)) == (1, 1)
 
     def test_its_memory_is_bounded_and_its_counts_are_not(self, story):

@@ -9,19 +9,17 @@ from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.target import TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import NothingAnswered, Verdict
-from affinity_tester.core.judging.rules import Rules
 from affinity_tester.net.client import run_client
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import ClientSettings
 
 
-async def run_against_target(
-    settings: ClientSettings, rules: Rules, options: TargetOptions, reporter: Reporter
-) -> Verdict:
+async def run_against_target(settings: ClientSettings, options: TargetOptions, reporter: Reporter) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
+    rules = settings.rules
     stop, abort = asyncio.Event(), asyncio.Event()
     dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
     with stop_on_signals(stop, abort, dispatcher, to_the_end=True):

@@ -96,7 +96,6 @@ class Dispatcher:
     def _start(self, event: RunStarted) -> None:
         early, self._early = self._early or [], None
         self._dispatch(event)
-        self._dispatch(self.analysis.rules.given(event.at_ns))
 
         for each in early:
             # The pool was seen when it was seen, which counts for judging. That there is a watch is news of the start.

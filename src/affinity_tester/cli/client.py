@@ -38,7 +38,6 @@ MIN_INTERVAL_NS = 2_000_000
 MS = 1_000_000
 
 _DEFAULT = ClientSettings()
-_RULES = Rules()
 
 StatsMode = Literal["auto", "session", "total"]
 
@@ -119,19 +118,19 @@ StatsMode = Literal["auto", "session", "total"]
 @options.option(
     "--affinity-window",
     type=options.Duration(),
-    default=_RULES.affinity_window_ns,
+    default=_DEFAULT.rules.affinity_window_ns,
     help="A longer pause between probes excuses a change (conntrack forgets idle flows).",
 )
 @options.option(
     "--settle",
     type=options.Duration(0, 600 * NS_PER_S),
-    default=_RULES.settle_ns,
+    default=_DEFAULT.rules.settle_ns,
     help="A change of the pool explains changes of sessions up to so long before and after it.",
 )
 @options.option(
     "--balancer-check",
     type=options.Duration(0, 600 * NS_PER_S),
-    default=_RULES.balancer_check_ns,
+    default=_DEFAULT.rules.balancer_check_ns,
     help="How long a balancer's health check takes to see a dead node: so long it may explain an outage where it decides"
     " (externalTrafficPolicy Local, or an ingress node that is silent as a whole).",
 )
@@ -214,13 +213,13 @@ def client(
         per_session_stats=stats == "session",
         connected=connected,
         key=key,
-    )
-    rules = Rules(
-        settle_ns=settle,
-        affinity_window_ns=affinity_window,
-        balancer_check_ns=balancer_check,
-        max_loss=None if max_loss is None else max_loss / 100,
-        fail_on_avoidable=fail_on == "avoidable",
+        rules=Rules(
+            settle_ns=settle,
+            affinity_window_ns=affinity_window,
+            balancer_check_ns=balancer_check,
+            max_loss=None if max_loss is None else max_loss / 100,
+            fail_on_avoidable=fail_on == "avoidable",
+        ),
     )
     target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
@@ -229,7 +228,7 @@ def client(
     with Reporter.open(
         log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, rules, target_options, reporter))
+        verdict = asyncio.run(run_against_target(settings, target_options, reporter))
     return EXIT_CODES[verdict.outcome]
 
 

@@ -14,6 +14,7 @@ from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     ChangeWithdrawn,
     ClusterEvent,
     ClusterSubject,
@@ -40,7 +41,7 @@ from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
 from affinity_tester.core.judging.rules import Rules
-from affinity_tester.core.judging.tally import AnyJudged, Tally
+from affinity_tester.core.judging.tally import Tally
 from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
 from affinity_tester.core.judging.wrong_pool import UnknownPods
 from affinity_tester.core.open_incident import OpenIncident
@@ -69,7 +70,7 @@ class RunAnalysis:
         )
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
-        self._facts = RunHistory(rules.settle_ns)
+        self._facts = RunHistory(rules)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, ClusterEvent | EndpointChange]] = deque(maxlen=_NEAR_EVENTS)
@@ -181,11 +182,11 @@ class RunAnalysis:
         told += [IncidentOngoing(now_ns, self._told(story, now_ns)) for story in self._incidents.ongoing(now_ns)]
         return told
 
-    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[AnyJudged]:
+    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[CaseJudged]:
         judged = chain(self._judge.judge(now_ns, last=last), self._outage_judge.judge(now_ns, last=last))
         return map(self._judged_so, judged)
 
-    def _judged_so(self, event: AnyJudged) -> AnyJudged:
+    def _judged_so(self, event: CaseJudged) -> CaseJudged:
         self._tally.add(event)
         self._incidents.feed(event)
         return event

@@ -12,8 +12,8 @@ from collections import Counter
 
 from affinity_tester.core.events import (
     BlackoutEnded,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -22,15 +22,15 @@ from affinity_tester.core.events import (
     FirstAnswer,
     Judgement,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     ProbesLost,
     RunStarted,
     SendingStopped,
-    StrayJudged,
+    Stray,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.tally import CaseKey, case_key
 from affinity_tester.core.open_incident import NEAR_NS, Member, OpenIncident
 
 ONGOING_NS = 30 * 1_000_000_000
@@ -70,7 +70,7 @@ class Incidents:
         """An incident is over after so long without a new member."""
         self._count = 0
         self._open: list[OpenIncident] = []
-        self._incident_of: dict[tuple[str, str, int], OpenIncident] = {}
+        self._incident_of: dict[CaseKey, OpenIncident] = {}
         """By member key, for the members of open incidents."""
         self._loss_runs: dict[str, _LossRun] = {}
         """By session, the newest."""
@@ -111,21 +111,17 @@ class Incidents:
             case ChangeRevised(change=change):
                 self._revise_change(event.session, change)
             case ChangeWithdrawn(change=change):
-                self._remove((event.session, "change", change.number))
+                self._remove(case_key(event.session, change))
             case OutageStarted():
                 self._start_outage(event)
             case OutageEnded():
                 self._end_outage(event)
             case ProbesLost():
                 self._add_loss(event)
-            case ChangeJudged():
-                self._judge((event.session, "change", event.change.number), event.judgement)
-            case OutageJudged():
-                self._judge((event.session, "outage", event.since_seq), event.judgement)
             case WrongSource() | CrossDelivered():
                 self._add_stray(event)
-            case StrayJudged():
-                self._judge((event.session, "stray", event.heard_ns), event.judgement)
+            case CaseJudged():
+                self._judge(case_key(event.session, event.case), event.judgement)
             case BlackoutEnded():
                 self._blackout, self._after_blackout = event, None
             case SendingStopped():
@@ -188,12 +184,12 @@ class Incidents:
         incident.from_ns = min(incident.from_ns, from_ns)
         incident.extend(member.to_ns)
 
-    def _remove(self, key: tuple[str, str, int]) -> None:
+    def _remove(self, key: CaseKey) -> None:
         incident = self._incident_of.pop(key, None)
         if incident is not None:
             del incident.members[key]
 
-    def _judge(self, key: tuple[str, str, int], judgement: Judgement) -> None:
+    def _judge(self, key: CaseKey, judgement: Judgement) -> None:
         incident = self._incident_of.get(key)
         if incident is not None:
             incident.members[key].judgement = judgement
@@ -213,13 +209,14 @@ class Incidents:
             self._join(member)
 
     def _revise_change(self, session: str, change: Change) -> None:
-        key = (session, "change", change.number)
+        key = case_key(session, change)
         incident = self._incident_of.get(key)
         if incident is not None:
             incident.members[key] = _change_member(session, change)
 
     def _add_stray(self, event: WrongSource | CrossDelivered) -> None:
-        key = ("stray", event.at_ns)
+        stray = Stray.WRONG_SOURCE if isinstance(event, WrongSource) else Stray.CROSS_DELIVERED
+        key = (stray, event.at_ns)
         self._join(Member(event.session, key, event.sent_ns, event.at_ns, self.serving.get(event.session)))
 
     # --- losses and outages ------------------------------------------------------------------------------------------

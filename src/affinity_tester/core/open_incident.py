@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from affinity_tester.core.events import Change, Cohort, Incident, Judgement
+from affinity_tester.core.events import Change, Cohort, Incident, Judgement, Stray
 from affinity_tester.core.identity import Identity, Kind
 
 NEAR_NS = 1_000_000_000
@@ -24,7 +24,7 @@ class Member:
 
     session: str
     key: tuple[str, int]
-    """("change", number), ("outage", since_seq), ("burst", first_seq), or ("stray", when it was heard)."""
+    """("change", number), ("outage", since_seq), ("burst", first_seq), or (which stray, when it was heard)."""
     from_ns: int
     to_ns: int
     before: Identity | None
@@ -34,6 +34,11 @@ class Member:
     judgement: Judgement | None = None
     ended: bool = True
     """False: an outage that goes on."""
+
+    @property
+    def is_stray(self) -> bool:
+        """True for a reply that arrived elsewhere than it should have."""
+        return isinstance(self.key[0], Stray)
 
     @property
     def first_effect_ns(self) -> int:
@@ -128,7 +133,7 @@ class OpenIncident:
             changes=len(changes),
             outages=sum(member.key[0] == "outage" for member in members),
             bursts=sum(member.key[0] == "burst" for member in members),
-            strays=sum(member.key[0] == "stray" for member in members),
+            strays=sum(member.is_stray for member in members),
             lost=sum(member.lost for member in members),
             kinds=tuple((kind, kinds[kind]) for kind in Kind if kinds[kind]),
             cohorts=tuple(sorted(cohorts, key=lambda cohort: (-cohort.sessions, cohort.ip))),

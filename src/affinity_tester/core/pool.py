@@ -55,13 +55,21 @@ class EndpointAction(StrEnum):
     SPEC = "spec"
     """The Service was edited."""
     LEFT = "left"
+    """It is in the pool no more."""
     TERMINATING = "terminating"
+    """It is being deleted."""
     STOPPED_SERVING = "stopped serving"
+    """It answers no more."""
     NOT_READY = "not ready"
+    """No new flows may go to it."""
     NOT_TERMINATING = "not terminating"
+    """It is not being deleted any more."""
     SERVES = "serves"
+    """It answers again."""
     READY = "ready"
+    """New flows may go to it."""
     JOINED = "joined"
+    """It is new in the pool."""
 
     @property
     def takes_away(self) -> bool:
@@ -80,12 +88,15 @@ class EndpointChange:
     """One way in which two pools differ."""
 
     action: EndpointAction
+    """What became of the endpoint, or of the Service."""
     endpoint: Endpoint | None = None
     """As it is after the change (LEFT: as it was); None for SPEC."""
     field: str = ""
     """SPEC: which field of the Service."""
     old: str = ""
+    """SPEC: the field's value before."""
     new: str = ""
+    """SPEC: the field's value after."""
 
     @property
     def pod(self) -> str:

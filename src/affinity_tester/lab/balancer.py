@@ -105,12 +105,16 @@ class Balancer:
         self.network = network
         self.impairments = impairments
         self._log = impairments.log
+
+        # What went wrong in the lab itself.
         self.refused = 0
         """Datagrams that the machine did not let pass: losses that nobody wanted, so the run is worth nothing."""
         self.refusal = ""
         """Why, in the machine's words."""
         self.unclaimed = 0
         """Datagrams that reached a source socket and belong to no flow."""
+
+        # What faults do to replies.
         self.wrong_source: set[TransportAddress] = set()
         """Clients whose replies leave from another address than the service's."""
         self.diversions: dict[TransportAddress, Diversion] = {}
@@ -120,6 +124,7 @@ class Balancer:
         self._held: list[tuple[bytes, TransportAddress]] = []
         self._owners: dict[bytes, TransportAddress] = {}
         """The client of each session token, which stands in each probe and its reply: two flows may share a source."""
+
         self._other = _other_socket(front)
         self._closed = False
         self._front = front

@@ -13,8 +13,10 @@ from affinity_tester.core.events import (
     Change,
     CrossDelivered,
     Judgement,
+    OutageCase,
     OutageStarted,
     Stray,
+    StrayCase,
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
@@ -84,7 +86,7 @@ class JudgementCheck:
             number = cause.number if cause else None
             if event.at_ns - self._single_ns(event) > TOLD_NS + LAG_NS:
                 yield number, f"its outage was told {(event.at_ns - event.since_ns) / NS_PER_S:.1f} s after it began"
-            given = self._session.outages_judged.get(event.since_seq)
+            given = self._session.outages_judged.get(OutageCase(event.since_seq, event.since_ns))
             if given is None:
                 yield number, "its outage was not judged"
                 continue
@@ -105,7 +107,7 @@ class JudgementCheck:
 
             cause, effect = self._cause(symptom, event.at_ns, event.at_ns)
             number = cause.number if cause else None
-            given = self._session.strays_judged.get((stray, event.seq, event.at_ns))
+            given = self._session.strays_judged.get(StrayCase(stray, event.seq, event.at_ns))
             reach = (event.sent_ns - self._record.settle_ns, event.at_ns + self._record.settle_ns)
             if given is None:
                 yield number, f"its {stray.value} reply was not judged"
@@ -144,13 +146,13 @@ class JudgementCheck:
         It does not know the pool before the run; and who aborts a run does not wait for its judgements.
         """
         record = self._record
-        blind = any(begin_ns <= to_ns and from_ns <= end_ns for begin_ns, end_ns in record.blind_ns)
+        unobserved = any(begin_ns <= to_ns and from_ns <= end_ns for begin_ns, end_ns in record.unobserved_ns)
         perhaps = any(
             since_ns < to_ns and from_ns <= until_ns and not (from_ns <= since_ns and until_ns <= to_ns)
             for since_ns, until_ns in record.observed_ns[1:]
         )
         first_ns = min((until_ns for _, until_ns in record.observed_ns), default=to_ns)
-        return record.aborted or blind or perhaps or from_ns < first_ns
+        return record.aborted or unobserved or perhaps or from_ns < first_ns
 
     def _is_excused(self, event: OutageStarted, judgement: Judgement) -> bool:
         """True if an outage may also be judged so, for what else happened to the pool, or is not known of it."""

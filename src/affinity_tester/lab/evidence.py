@@ -65,6 +65,7 @@ def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
     if not sessions:
         yield "it touched no session"
         return
+
     packets = [
         packet
         for session in sessions
@@ -75,6 +76,8 @@ def missing_effects(record: LabRecord, injection: Injection) -> Iterator[str]:
     for symptom, causes in PACKET_CAUSES.items():
         if symptom in expected and not any(map(causes, packets)):
             yield f"the lab did nothing that makes {symptom.value}: too short a time, or chance (try another seed)"
+
+    # Held back is not yet overtaken: the client must have counted one.
     if Symptom.REORDERING in expected and not any(
         session.summary and session.summary.total.reordered for session in sessions
     ):
@@ -92,49 +95,58 @@ def _somewhere(record: LabRecord, injection: Injection) -> Iterator[str]:
             told |= {
                 symptom for symptom, count in zip(_WAYS, (losses.up, losses.down, losses.unknown), strict=True) if count
             }
+
     for what in sorted(injection.must_somewhere - told):
         yield f"no session saw {what.value}"
 
 
 def describe(record: LabRecord, injection: Injection) -> str:
     """Return what the fault's sessions saw of it, in words."""
-    expected = (
-        {what for effect in injection.effects for what in effect.allowed} | injection.must_somewhere | injection.may
-    )
+    expected = injection.must_somewhere | injection.may
+    expected = expected.union(*(effect.allowed for effect in injection.effects))
     seen: Counter[str] = Counter()
     noticed = 0
     for session in _affected_sessions(record, injection):
-        mine: Counter[str] = Counter()
-        changes = [change for change in session.changes.values() if overlaps(change, injection)]
-        kinds = {kind for change in changes for kind in change.kinds}
-        mine.update(kind.value for kind in Kind if kind in kinds & expected)
-        if session.summary is not None and expected & LOST:
-            losses = session.summary.losses
-            mine.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
-        if session.summary is not None and expected & {Symptom.DUPLICATES, Symptom.REORDERING}:
-            total = session.summary.total
-            mine.update({"duplicate": total.duplicate, "reordered": total.reordered})
-        mine.update(
-            ALERTS[type(event)].value
-            for event in session.alerts
-            if ALERTS.get(type(event)) in expected and is_active_at(injection, cause_ns(event))
-        )
-        given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
-        mine.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
-        mine.update(
-            f"outage judged {Judged(outage.judgement, outage.avoidable)}"
-            for outage in session.outages_judged.values()
-            if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, outage.at_ns)
-        )
-        mine.update(
-            f"{stray.stray.value} judged {stray.judgement.value}"
-            for stray in session.strays_judged.values()
-            if expected & STRAYS and is_active_at(injection, stray.heard_ns)
-        )
+        mine = _seen_by(session, injection, expected)
         noticed += mine.total() > 0
         seen.update(mine)
+
     parts = [f"{what} {count}" for what, count in seen.items() if count]
     return f"{counted(noticed, 'session')}: {', '.join(parts)}" if parts else "nothing"
+
+
+def _seen_by(session: SessionRecord, injection: Injection, expected: frozenset[Observable]) -> Counter[str]:
+    """Count what one session saw of a fault, by its name for people."""
+    seen: Counter[str] = Counter()
+    changes = [change for change in session.changes.values() if overlaps(change, injection)]
+    kinds = {kind for change in changes for kind in change.kinds}
+    seen.update(kind.value for kind in Kind if kind in kinds & expected)
+
+    if session.summary is not None and expected & LOST:
+        losses = session.summary.losses
+        seen.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
+    if session.summary is not None and expected & {Symptom.DUPLICATES, Symptom.REORDERING}:
+        total = session.summary.total
+        seen.update({"duplicate": total.duplicate, "reordered": total.reordered})
+    seen.update(
+        ALERTS[type(event)].value
+        for event in session.alerts
+        if ALERTS.get(type(event)) in expected and is_active_at(injection, cause_ns(event))
+    )
+
+    given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
+    seen.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
+    seen.update(
+        f"outage judged {Judged(judged.judgement, judged.avoidable)}"
+        for outage, judged in session.outages_judged.items()
+        if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, judged.at_ns)
+    )
+    seen.update(
+        f"{stray.stray.value} judged {judged.judgement.value}"
+        for stray, judged in session.strays_judged.items()
+        if expected & STRAYS and is_active_at(injection, stray.heard_ns)
+    )
+    return seen
 
 
 def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[SessionRecord]:

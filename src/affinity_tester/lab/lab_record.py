@@ -13,8 +13,8 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -30,8 +30,8 @@ from affinity_tester.core.events import (
     Injected,
     NetworkError,
     NothingAnswered,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     Outcome,
     PoolObserved,
@@ -44,8 +44,7 @@ from affinity_tester.core.events import (
     SessionEvent,
     SessionStarted,
     SessionSummary,
-    Stray,
-    StrayJudged,
+    StrayCase,
     Verdict,
     WrongSource,
 )
@@ -63,18 +62,42 @@ class SessionRecord:
     """Its source address."""
     changes: dict[int, Change] = field(default_factory=dict)
     """The final state of each change, by number."""
-    changes_judged: dict[int, ChangeJudged] = field(default_factory=dict)
+    changes_judged: dict[int, CaseJudged] = field(default_factory=dict)
     """The newest judgement of each change, by number."""
-    outages_judged: dict[int, OutageJudged] = field(default_factory=dict)
-    """The newest judgement of each outage, by its first unanswered probe."""
+    outages_judged: dict[OutageCase, CaseJudged] = field(default_factory=dict)
+    """The newest judgement of each outage."""
     outage_ends: dict[int, int] = field(default_factory=dict)
     """When each ended outage ended, by its first unanswered probe: when the first probe that was answered was sent."""
-    strays_judged: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
-    """The judgement of each stray reply, by kind, probe and time."""
+    strays_judged: dict[StrayCase, CaseJudged] = field(default_factory=dict)
+    """The judgement of each stray reply."""
     lost: list[ProbesLost] = field(default_factory=list)
     alerts: list[SessionEvent] = field(default_factory=list)
     """What else is reported in red."""
     summary: SessionSummary | None = None
+
+    def feed(self, event: SessionEvent) -> None:
+        """Take in an event of this session."""
+        match event:
+            case ChangeSeen() | ChangeRevised():
+                self.changes[event.change.number] = event.change
+            case ChangeWithdrawn():
+                self.changes.pop(event.change.number, None)
+            case ProbesLost():
+                self.lost.append(event)
+            case OutageEnded():
+                self.outage_ends[event.since_seq] = event.first.sent_ns
+            case CaseJudged(case=Change(number=number)):
+                self.changes_judged[number] = event
+            case CaseJudged(case=OutageCase() as outage):
+                self.outages_judged[outage] = event
+            case CaseJudged(case=StrayCase() as stray):
+                self.strays_judged[stray] = event
+            case SessionSummary():
+                self.summary = event
+            case (
+                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
+            ):
+                self.alerts.append(event)
 
 
 class LabRecord:
@@ -95,14 +118,18 @@ class LabRecord:
         self.settle_ns = settle_ns
         self.move_ns = move_ns
         self.expected_outcomes = expected_outcomes
+
+        # What the lab did.
         self.injections: dict[int, Injection] = {}
         """By number."""
         self.packets: dict[TransportAddress, list[PacketEvent]] = {}
         """By flow, in order of time."""
-        self.sessions: dict[str, SessionRecord] = {}
-        """By name."""
         self.pool_ns: list[int] = []
         """When the pool changed, in truth."""
+
+        # What the client saw, and made of it.
+        self.sessions: dict[str, SessionRecord] = {}
+        """By name."""
         self.observed_ns: list[tuple[int, int]] = []
         """Between when and when the client knows that each change was; the first: when it first knew the pool."""
         self.blackouts: list[BlackoutStarted] = []
@@ -110,9 +137,9 @@ class LabRecord:
         """When each ended blackout ended, by when it began."""
         self.stopped_ns: int | None = None
         """When sending stopped."""
-        self.blind_ns: list[tuple[int, int]] = []
+        self.unobserved_ns: list[tuple[int, int]] = []
         """From when to when the pool was not observed."""
-        self._blind_since_ns: int | None = None
+        self._unobserved_since_ns: int | None = None
         self.incidents: list[Incident] = []
         self.run_diagnoses: list[Diagnosis] = []
         """What the diagnosis named the run as a whole."""
@@ -147,26 +174,14 @@ class LabRecord:
         match event:
             case SessionStarted():
                 self.sessions[event.session] = SessionRecord(event.session, event.local)
-            case ChangeSeen() | ChangeRevised():
-                self.sessions[event.session].changes[event.change.number] = event.change
-            case ChangeWithdrawn():
-                self.sessions[event.session].changes.pop(event.change.number, None)
-            case ProbesLost():
-                self.sessions[event.session].lost.append(event)
-            case (
-                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
-            ):
-                self.sessions[event.session].alerts.append(event)
-            case OutageEnded():
-                self.sessions[event.session].outage_ends[event.since_seq] = event.first.sent_ns
+            case SessionEvent():
+                self.sessions[event.session].feed(event)
             case BlackoutStarted():
                 self.blackouts.append(event)
             case BlackoutEnded():
                 self.blackout_ends[event.since_ns] = event.until_ns
             case SendingStopped():
                 self.stopped_ns = event.at_ns
-            case SessionSummary():
-                self.sessions[event.session].summary = event
             case RunSummary():
                 self.total = event.total
             case NothingAnswered():
@@ -174,20 +189,11 @@ class LabRecord:
             case ForeignServer():
                 self.invalidate("the pods' replies name no pod")
             case PoolObserved():
-                self.observed_ns.append((event.since_ns, event.until_ns))
-                if self._blind_since_ns is not None:
-                    self.blind_ns.append((self._blind_since_ns, event.at_ns))
-                    self._blind_since_ns = None
+                self._observe(event)
             case PoolUnobserved():
-                self._blind_since_ns = event.since_ns
+                self._unobserved_since_ns = event.since_ns
             case RunEnded():
                 self.aborted = event.aborted
-            case ChangeJudged():
-                self.sessions[event.session].changes_judged[event.change.number] = event
-            case OutageJudged():
-                self.sessions[event.session].outages_judged[event.since_seq] = event
-            case StrayJudged():
-                self.sessions[event.session].strays_judged[event.stray, event.seq, event.heard_ns] = event
             case IncidentClosed():
                 self.incidents.append(event.incident)
             case RunDiagnosed():
@@ -198,3 +204,9 @@ class LabRecord:
     def invalidate(self, problem: str) -> None:
         """Take in what makes the run worthless."""
         self.invalid_reasons.append(problem)
+
+    def _observe(self, event: PoolObserved) -> None:
+        self.observed_ns.append((event.since_ns, event.until_ns))
+        if self._unobserved_since_ns is not None:
+            self.unobserved_ns.append((self._unobserved_since_ns, event.at_ns))
+            self._unobserved_since_ns = None

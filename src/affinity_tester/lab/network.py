@@ -58,6 +58,8 @@ class NetworkModel:
         self.sources = SourceAddresses(seed, claim, stand_in=stand_in)
         self.pods: dict[str, Pod] = {}
         self.idle_ns = idle_ns
+
+        # What faults add.
         self.dead_pods: set[str] = set()
         """Pods that answer nobody, whatever their endpoint says: hung, or their socket is closed."""
         self.stuck_flows: set[TransportAddress] = set()
@@ -66,6 +68,7 @@ class NetworkModel:
         """Nodes send each packet to any pod, and know only the replies of the pod that their flow table has."""
         self.shared_sources: set[TransportAddress] = set()
         """Source addresses that two flows have at once."""
+
         self._seed = seed
         self._log = log
         self._affinity_ns = affinity_ns

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.model import Affinity, Policy
-from affinity_tester.lab.parameter import TIME, TIME_OR_0, YES, parameter, read_count, read_time, read_yes
+from affinity_tester.lab.parameter import TIME_OR_0, YES, Parameters, parameter, read_count, read_yes, time_parameter
 from affinity_tester.settings import (
     DEFAULT_REQUEST_SIZE,
     MAX_REQUEST_SIZE,
@@ -82,27 +83,24 @@ def _at_most(limit: int, text: str) -> int:
     return count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Parameters):
     """One lab run."""
 
     seed: int = parameter(int, SEED, "decides every choice that the lab makes", default=1)
-    duration_ns: int = parameter(read_time, TIME, "how long probes are sent", key="duration", default=30 * NS_PER_S)
+    duration_ns: int = time_parameter("how long probes are sent", key="duration", default=30 * NS_PER_S)
     sessions: int = parameter(
         read_sessions, f"a whole number from 1 to {MAX_SESSIONS}", "the client's sessions", default=10
     )
-    interval_ns: int = parameter(
-        read_time, TIME, "between two probes of a session", key="interval", default=NS_PER_S // 10
-    )
+    interval_ns: int = time_parameter("between two probes of a session", key="interval", default=NS_PER_S // 10)
     pods: int = parameter(read_nodes, f"a whole number from 1 to {MAX_NODES}", "backends", default=3)
     nodes: int = parameter(read_nodes, f"a whole number from 1 to {MAX_NODES}", "nodes", default=3)
-    policy: Policy = parameter(  # noqa: RUF009 - a field specifier, like `field`
+    policy: Policy = parameter(
         Policy, " or ".join(Policy), "the Service's externalTrafficPolicy", default=Policy.CLUSTER
     )
-    affinity: Affinity = parameter(  # noqa: RUF009 - a field specifier
+    affinity: Affinity = parameter(
         Affinity, " or ".join(Affinity), "the Service's sessionAffinity", default=Affinity.NONE
     )
-    idle_ns: int = parameter(read_time, TIME, "after which a node forgets a flow", key="idle", default=30 * NS_PER_S)
+    idle_ns: int = time_parameter("after which a node forgets a flow", key="idle", default=30 * NS_PER_S)
     outside: int = parameter(
         read_nodes,
         f"a whole number from 1 to {MAX_NODES}",
@@ -114,18 +112,16 @@ class Plan:
     )
     size: int = parameter(read_size, SIZE, "bytes of a probe", default=DEFAULT_REQUEST_SIZE)
     sizes: tuple[int, ...] = parameter(read_sizes, SIZES, "bytes of the probes, in turn", default=())
-    settle_ns: int = parameter(
-        read_time, TIME, "how far from a change of the pool it explains others", key="settle", default=2 * NS_PER_S
+    settle_ns: int = time_parameter(
+        "how far from a change of the pool it explains others", key="settle", default=2 * NS_PER_S
     )
-    window_ns: int = parameter(
-        read_time, TIME, "a longer pause between probes excuses a change", key="window", default=30 * NS_PER_S
+    window_ns: int = time_parameter(
+        "a longer pause between probes excuses a change", key="window", default=DEFAULT_RULES.affinity_window_ns
     )
-    check_ns: int = parameter(
-        read_time,
-        TIME,
+    check_ns: int = time_parameter(
         "how long the balancer's health check takes to leave a node out (the client's --balancer-check)",
         key="check",
-        default=35 * NS_PER_S,
+        default=DEFAULT_RULES.balancer_check_ns,
     )
     late_ns: int = parameter(
         parse_duration, TIME_OR_0, "how late the watch tells a change of the pool", key="late", default=0
@@ -138,6 +134,11 @@ class Plan:
     )
     faults: tuple[Fault, ...] = ()
     """In the order of their times."""
+
+    @property
+    def rules(self) -> Rules:
+        """Return what the client judges by."""
+        return Rules(settle_ns=self.settle_ns, affinity_window_ns=self.window_ns, balancer_check_ns=self.check_ns)
 
     @property
     def margin_ns(self) -> int:

@@ -82,6 +82,7 @@ def parse(text: str, source: str) -> Plan:
     """Read a plan's text; `source` names it in errors. Raises `UserError`."""
     if len(text) > LONGEST_PLAN:
         raise UserError(f"{source}: it is too long for a plan: at most {LONGEST_PLAN >> 10} KiB are read")
+
     try:
         _check_depth(text, source)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -92,6 +93,7 @@ def parse(text: str, source: str) -> Plan:
         raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from error
     if root is None:
         raise UserError(f"{source}: the plan is empty")
+
     reader = _Reader(source)
     values = reader.mapping(root, "a plan")
     faults = reader.faults(values.pop("faults", None))
@@ -154,6 +156,7 @@ class _Reader:
                 result[known[key].field] = known[key].read(text)
             except (ValueError, KeyError, OverflowError) as error:
                 raise self.error(value, f"{key}: {text!r} is not {known[key].allowed}") from error
+
         for key, spec in known.items():
             if spec.required and key not in given:
                 raise self.error(node, f"{what} needs {key!r}: {spec.text}")

@@ -48,6 +48,7 @@ async def open_lab(plan: Plan, record: LabRecord, emit: Callable[[Event], None])
         idle_ns=plan.idle_ns,
     )
     hosted = PodHost(plan.seed)
+    # Whatever fails below, what was started before it is taken down.
     balancer = runtime = None
     try:
         for position in range(1, plan.nodes + plan.outside + 1):
@@ -55,6 +56,7 @@ async def open_lab(plan: Plan, record: LabRecord, emit: Callable[[Event], None])
         network.ingress.vip = node_name(1) if plan.vip else None
         for position in range(plan.pods):
             network.add_pod(await hosted.start(node_name(position % len(network.nodes) + 1)))
+
         balancer = Balancer.start(network, Impairments(record.log_packet), sources, FRONT, hosted.socket_at)
         control = ControlPlane(
             network, emit, one_item_ns=plan.settle_ns // 2, watch_ns=plan.late_ns, changed=record.pool_changed
@@ -91,6 +93,7 @@ class Lab:
             duration_ns=plan.duration_ns,
             request_size=plan.size,
             sizes=plan.sizes,
+            rules=plan.rules,
         )
         target = Target(runtime.balancer.address, "the lab's load balancer")
 
@@ -113,6 +116,7 @@ class Lab:
             for task in (client, schedule, watch):
                 task.cancel()
             await asyncio.gather(client, schedule, watch, return_exceptions=True)
+
         if runtime.balancer.refused:
             self._record.invalidate(
                 f"the machine refused {runtime.balancer.refused} of the lab's own packets: {runtime.balancer.refusal}"

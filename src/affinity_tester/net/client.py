@@ -171,6 +171,7 @@ class _ClientRun:
                 sizes=settings.sizes,
                 addresses=targets if several else (),
                 unprobed=unprobed,
+                rules=settings.rules,
             )
         )
         for session in self._sessions:

@@ -1,7 +1,7 @@
 """What a run does about probes that are not answered: it sends more, and notices outages, blackouts and a dead target.
 
-`core.canaries`, `core.doubt` and `core.session.outages` have the rules. This module gives them the sessions' state at each sweep, and
-sends what they want.
+`core.canaries`, `core.doubt` and `core.session.outages` have the rules. This module gives them the sessions' state at each
+sweep, and sends what they want.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class ConsoleReport:
             case ev.ClientFault(fault=fault, detail=detail) if fault is not ev.ClientFaultKind.EXHAUSTED:
                 self._faults.setdefault((fault, _NUMBERS.sub("", detail)), []).append(event)
                 return []
-            case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
+            case ev.CaseJudged():
                 return judged_lines(event, clock)
             case ev.SessionEvent():
                 return session_lines(event, clock)

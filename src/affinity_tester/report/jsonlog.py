@@ -10,6 +10,7 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - `level` is for alerts: `error` is a violation or a verdict of FAIL; `warn` is what a person should look at, such as a
   change or an outage that is not judged yet, or one that nobody can explain; `event` comes from the cluster or the lab;
   `info` is everything else, a change that was explained among it;
+- what a run is judged by has an object of its own, `run.rules`, right after `run.started`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -34,7 +35,6 @@ from affinity_tester.report.text import X_ADDRESS, is_restart
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
-    ev.RulesGiven: ("run.rules", "info"),
     ev.ForeignServer: ("run.foreign_server", "warn"),
     ev.NothingAnswered: ("run.nothing_answered", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
@@ -48,7 +48,6 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.FirstAnswer: ("session.first_answer", "info"),
     ev.IncidentClosed: ("run.incident", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
-    ev.ChangeJudged: ("session.change_judged", "info"),
     ev.ProbesLost: ("session.probes_lost", "info"),
     ev.LossDirected: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
@@ -60,8 +59,6 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ClientFault: ("session.client_fault", "warn"),
     ev.OutageStarted: ("session.outage_started", "warn"),
     ev.OutageEnded: ("session.outage_ended", "warn"),
-    ev.OutageJudged: ("session.outage_judged", "info"),
-    ev.StrayJudged: ("session.stray_judged", "info"),
     ev.CrossDelivered: ("session.cross_delivered", "warn"),
     ev.BlackoutStarted: ("run.blackout_started", "warn"),
     ev.BlackoutEnded: ("run.blackout_ended", "warn"),
@@ -80,7 +77,17 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ClusterEvent: ("cluster.event", "event"),
     ev.Injected: ("lab.injected", "event"),
 }
-"""Every event but `ChangeSeen`, which has a name for each kind."""
+"""Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
+
+RULES = "run.rules"
+"""The name of what a run is judged by, which is told right after its start."""
+
+JUDGED_NAMES: dict[type[ev.Case], str] = {
+    ev.Change: "session.change_judged",
+    ev.OutageCase: "session.outage_judged",
+    ev.StrayCase: "session.stray_judged",
+}
+"""The names under which a case's judgement is told."""
 
 EXHAUSTED = "session.exhausted"
 """The name of a `ClientFault` that ends its session."""
@@ -174,6 +181,10 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
         return
 
+    if isinstance(event, ev.CaseJudged):
+        yield JUDGED_NAMES[type(event.case)], JUDGED[event.judgement][0], _judged(event, clock)
+        return
+
     name, level = NAMES[type(event)]
     match event:
         case ev.ClusterEvent():
@@ -181,14 +192,31 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             data |= {"name": event.name, "what": what_text(event)}
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             name, data = EXHAUSTED, {"session": event.session}
-        case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
-            level = JUDGED[event.judgement][0]
         case ev.Verdict(outcome=ev.Outcome.FAIL):
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
 
     yield name, level, data
+    if isinstance(event, ev.RunStarted):
+        yield RULES, "info", _object(event.rules, clock)
+
+
+def _judged(event: ev.CaseJudged, clock: RunClock) -> dict[str, Any]:
+    """Return a judgement's data: the case's own beside it, and what applies to cases of its sort."""
+    case = _object(event.case, clock)
+    data = {
+        "session": event.session,
+        **({"change": case} if isinstance(event.case, ev.Change) else case),
+        "judgement": event.judgement,
+        "avoidable": event.avoidable,
+        "reasons": plain(event.reasons, clock),
+    }
+    if isinstance(event.case, ev.OutageCase):
+        data["lasts"] = event.lasts
+    if isinstance(event.case, ev.StrayCase):
+        del data["avoidable"]
+    return data
 
 
 def plain(value: Any, clock: RunClock) -> Any:
@@ -232,7 +260,8 @@ def _object(value: Any, clock: RunClock) -> dict[str, Any]:
 def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
     """Return for each field its name, its key in JSON, and the form of its value."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
-    return tuple((name, *_key(name)) for name in names if name != "wall_ns")  # the same moment as `at_ns`
+    # `wall_ns` is the same moment as `at_ns`, and a run's rules have an object of their own.
+    return tuple((name, *_key(name)) for name in names if name not in {"wall_ns", "rules"})
 
 
 def _key(name: str) -> tuple[str, str]:

@@ -139,16 +139,17 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, n
             return [_quiet(f"    withdrawn: {'; '.join(facts)} ({event.session}, {told})")]
 
 
-def judged_lines(event: ev.ChangeJudged | ev.OutageJudged | ev.StrayJudged, clock: RunClock) -> list[Line]:
+def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
     """Return the judgement, its reasons, and what it is about, since it comes some seconds after the red line."""
     level, colour, category = JUDGED[event.judgement]
-    match event:
-        case ev.ChangeJudged():
-            when = f"changed {clock.time_of_day(event.change.seen_ns)}"
-        case ev.OutageJudged():
-            when = f"unanswered since {clock.time_of_day(event.since_ns)}"
-        case ev.StrayJudged():
-            when = f"a reply {_STRAYS[event.stray]} at {clock.time_of_day(event.heard_ns)}"
+    match event.case:
+        case ev.Change(seen_ns=seen_ns):
+            when = f"changed {clock.time_of_day(seen_ns)}"
+        case ev.OutageCase(since_ns=since_ns):
+            when = f"unanswered since {clock.time_of_day(since_ns)}"
+        case case:
+            assert isinstance(case, ev.StrayCase)
+            when = f"a reply {_STRAYS[case.stray]} at {clock.time_of_day(case.heard_ns)}"
     if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
         return []  # the line of the restart said it
     return [Line(f"    {judgement_text(event)} ({event.session}, {when})", level, colour, category)]

@@ -29,7 +29,7 @@ class TimelineEntry:
     """What happened, as text."""
     change: ev.Change | None
     """The change; None for an outage."""
-    judged: ev.ChangeJudged | ev.OutageJudged | None = None
+    judged: ev.CaseJudged | None = None
 
     @property
     def judgement(self) -> str:
@@ -91,9 +91,9 @@ class _Loader:
                 self._put((session, True, seq), TimelineEntry(session, since_ns, None, ("unanswered",), None))
             case ev.OutageEnded(session=session, since_seq=seq):
                 self._close(self._entries.get((session, True, seq)), event)
-            case ev.ChangeJudged(session=session, change=change):
-                self._judge((session, False, change.number), event)
-            case ev.OutageJudged(session=session, since_seq=seq):
+            case ev.CaseJudged(session=session, case=ev.Change(number=number)):
+                self._judge((session, False, number), event)
+            case ev.CaseJudged(session=session, case=ev.OutageCase(since_seq=seq)):
                 self._judge((session, True, seq), event)
             case ev.ProbesLost():
                 if len(recorded.losses) < MOST_ENTRIES:
@@ -122,7 +122,7 @@ class _Loader:
             entry.until_ns = event.at_ns
             entry.facts = (f"unanswered for {plural(event.probes, 'probe')}",)
 
-    def _judge(self, key: tuple[str, bool, int], event: ev.ChangeJudged | ev.OutageJudged) -> None:
+    def _judge(self, key: tuple[str, bool, int], event: ev.CaseJudged) -> None:
         if key in self._entries:
             self._entries[key].judged = event
 

@@ -24,7 +24,7 @@ class RunResults:
     def add(self, event: ev.Event) -> None:
         """Keep what this event adds to the results; most add nothing."""
         match event:
-            case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
+            case ev.CaseJudged():
                 self.tally.add(event)
             case ev.ChangeWithdrawn():
                 self.tally.withdraw(event)

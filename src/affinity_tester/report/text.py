@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Change, ChangeJudged, Counts, Judgement, OutageJudged, StrayJudged
+from affinity_tester.core.events import CaseJudged, Change, Counts, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import NothingExplains, PoolState
 from affinity_tester.report.reason_text import reason_texts
@@ -85,12 +85,11 @@ def is_restart(change: Change) -> bool:
     return Kind.INSTANCE in change.kinds and Kind.POD not in change.kinds
 
 
-def judgement_text(event: ChangeJudged | OutageJudged | StrayJudged) -> str:
+def judgement_text(event: CaseJudged) -> str:
     """Return the class with its facts: `explained by: pod "…" left the pool 0.8 s before; old pod gone`."""
     why = "; ".join(reason_texts(event.reasons))
-    so_far = " so far" if isinstance(event, OutageJudged) and event.lasts else ""
-    graded = None if isinstance(event, StrayJudged) else event.avoidable
-    old_pod = "" if graded is None else "; old pod still ready" if graded else "; old pod gone"
+    so_far = " so far" if event.lasts else ""
+    old_pod = "" if event.avoidable is None else "; old pod still ready" if event.avoidable else "; old pod gone"
 
     match event.judgement:
         case Judgement.VIOLATION:

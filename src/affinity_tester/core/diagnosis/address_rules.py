@@ -14,9 +14,6 @@ from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
 
-_AFFINITY_WINDOW_NS = 30_000_000_000
-"""The shortest common UDP timeout (nf_conntrack_udp_timeout)."""
-
 _MIN_REPEATS = 3
 """So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
 
@@ -119,7 +116,7 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     evidence.append(
         f"probes are {seconds(interval_ns)} apart otherwise, and {count(others, 'other session')} did not change"
     )
-    sure = others > 0 or pauses[0] > _AFFINITY_WINDOW_NS
+    sure = others > 0 or pauses[0] > view.history.affinity_window_ns
     return diagnosis(
         "idle-expiry", evidence, "" if sure else "a session that went on sending meanwhile and did not move"
     )

@@ -112,7 +112,7 @@ class IncidentView:
 
         for member in members:
             self.has_unjudged |= member.judgement is Judgement.UNKNOWN
-            if member.key[0] == "stray":
+            if member.is_stray:
                 self.stray_sessions.add(member.session)
             else:
                 (silent if member.change is None else changed).setdefault(member.session, []).append(member)

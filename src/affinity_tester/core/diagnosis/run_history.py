@@ -42,6 +42,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.session.outages import OUTAGE_NS
 
@@ -101,9 +102,12 @@ class SessionHistory:
 class RunHistory:
     """The history of a run. `feed` takes every observed event, in order."""
 
-    def __init__(self, settle_ns: int) -> None:
-        """`settle_ns`: how near a change of the pool or the cluster must be to count as near."""
-        self.settle_ns = settle_ns
+    def __init__(self, rules: Rules) -> None:
+        """Start with nothing observed; `rules` are what the run is judged by."""
+        self.settle_ns = rules.settle_ns
+        """How near a change of the pool or the cluster must be to count as near."""
+        self.affinity_window_ns = rules.affinity_window_ns
+        """A pause longer than this lets a node forget the flow."""
         self.started: RunStarted | None = None
         self.stopped_ns: int | None = None
         self.total = Counts()

@@ -26,8 +26,9 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from affinity_tester.core.events import (
+    Case,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -36,7 +37,7 @@ from affinity_tester.core.events import (
     FirstAnswer,
     Judgement,
     Stray,
-    StrayJudged,
+    StrayCase,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
@@ -58,8 +59,6 @@ from affinity_tester.core.judging.reasons import (
     WildcardListener,
 )
 from affinity_tester.core.pool_timeline import PoolTimeline
-
-Judged = ChangeJudged | StrayJudged
 
 _Key = tuple[str, int | WrongSource | CrossDelivered]
 """A session, and the number of its change or what arrived."""
@@ -98,13 +97,15 @@ class _Case(NamedTuple):
 
     def event(
         self, at_ns: int, judgement: Judgement, reasons: tuple[Reason, ...], avoidable: bool | None = None
-    ) -> Judged:
+    ) -> CaseJudged:
         reasons += self.extra_reasons
         subject = self.subject
         if isinstance(subject, Change):
-            return ChangeJudged(at_ns, self.session, subject, judgement, avoidable, reasons)
-        stray = Stray.WRONG_SOURCE if isinstance(subject, WrongSource) else Stray.CROSS_DELIVERED
-        return StrayJudged(at_ns, self.session, stray, subject.seq, subject.at_ns, judgement, reasons)
+            case: Case = subject
+        else:
+            stray = Stray.WRONG_SOURCE if isinstance(subject, WrongSource) else Stray.CROSS_DELIVERED
+            case = StrayCase(stray, subject.seq, subject.at_ns)
+        return CaseJudged(at_ns, self.session, case, judgement, avoidable, reasons)
 
 
 class Judge:
@@ -153,7 +154,7 @@ class Judge:
             return None
         return min(case.to_ns for case in self._open.values()) + self._settle_ns
 
-    def feed(self, event: Event) -> Judged | None:
+    def feed(self, event: Event) -> CaseJudged | None:
         """Open, narrow or drop a case; all other events are none of the judge's. Returns what is certain at once."""
         match event:
             case FirstAnswer(at_ns=at_ns, identity=who):
@@ -173,7 +174,7 @@ class Judge:
                 pass
         return None
 
-    def judge(self, now_ns: int, *, last: bool) -> Iterator[Judged]:
+    def judge(self, now_ns: int, *, last: bool) -> Iterator[CaseJudged]:
         """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
         known = (self._timeline.news, self.pool_trusted)
         if last or known != self._known:
@@ -196,7 +197,9 @@ class Judge:
                 del self._open[key]
                 yield verdict
 
-    def _open_or_judge(self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int) -> Judged | None:
+    def _open_or_judge(
+        self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int
+    ) -> CaseJudged | None:
         """Judge a new or narrowed case, or keep it open in the place of its wider self."""
         key: _Key = (case.session, subject)
         verdict = self._evaluate(case, now_ns) if now_ns >= case.certain_ns else None
@@ -207,7 +210,7 @@ class Judge:
             self._open.pop(key, None)
         return verdict
 
-    def _evaluate(self, case: _Case, now_ns: int) -> Judged | None:
+    def _evaluate(self, case: _Case, now_ns: int) -> CaseJudged | None:
         information = _information(case)
         if information is not None:
             return case.event(now_ns, *information)
@@ -232,7 +235,7 @@ class Judge:
             return case.event(now_ns, Judgement.UNKNOWN, (doubt,))
         return self._accused(case, PoolState.STILL, now_ns)
 
-    def _accused(self, case: _Case, pool: PoolState, now_ns: int) -> Judged:
+    def _accused(self, case: _Case, pool: PoolState, now_ns: int) -> CaseJudged:
         """No change of the pool excuses it; but a pod that answered nobody when the flow left it does."""
         if isinstance(case.subject, Change) and not _same_pod(case.old, case.new):
             outage, reasons = self._outage_over(case.session, case.subject, now_ns) or (None, ())
@@ -258,7 +261,7 @@ class Judge:
 
     def _explained(
         self, case: _Case, reasons: tuple[Reason, ...], reach: tuple[int, int], now_ns: int
-    ) -> Judged | None:
+    ) -> CaseJudged | None:
         """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
         timeline = self._timeline
         avoidable: bool | None = None

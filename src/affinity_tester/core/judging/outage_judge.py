@@ -42,11 +42,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from affinity_tester.core.events import (
+    CaseJudged,
     Change,
     Event,
     Judgement,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
 )
 from affinity_tester.core.identity import Identity
@@ -245,7 +246,7 @@ class OutageJudge:
 
     # --- judging -------------------------------------------------------------------------------------------------------
 
-    def judge(self, now_ns: int, *, last: bool) -> Iterator[OutageJudged]:
+    def judge(self, now_ns: int, *, last: bool) -> Iterator[CaseJudged]:
         """Tell each class that is new; `last`: the final one of every outage."""
         self._census = None
         for key, case in self._due(now_ns, last=last):
@@ -282,7 +283,7 @@ class OutageJudge:
         self._looked = (news, now_ns)
         return list(self._ended.items())
 
-    def _tell(self, case: _Case, found: _Class, now_ns: int) -> Iterator[OutageJudged]:
+    def _tell(self, case: _Case, found: _Class, now_ns: int) -> Iterator[CaseJudged]:
         judgement, avoidable, reasons = found
         final = case.ended_ns is not None or self._seen.stopped_ns is not None
         # What flaps is told once; the last word is said in the end.
@@ -291,8 +292,8 @@ class OutageJudge:
             case.all_told.add((judgement, avoidable))
             outage = case.outage
             lasts = not final and judgement is not Judgement.VIOLATION
-            since = (outage.since_seq, outage.since_ns)
-            yield OutageJudged(now_ns, case.session, *since, judgement, avoidable, reasons, lasts)
+            judged = OutageCase(outage.since_seq, outage.since_ns)
+            yield CaseJudged(now_ns, case.session, judged, judgement, avoidable, reasons, lasts)
 
     def _evaluate(self, case: _Case, now_ns: int, *, last: bool) -> _Class | None:
         """The class as of now; None: more must be known."""

@@ -134,11 +134,14 @@ class RollingUpdate(Fault):
             context.network.set_conditions(name, ready=False, serving=True, terminating=True)
             runtime.publish()
             await runtime.wait(self.every_ns)
+
             if self.lossy:
                 context.network.dead_pods.add(name)
             context.network.remove_pod(name, flush=not self.lossy)
             runtime.publish()
             await runtime.kill_pod(name)
+
+            # Each node's proxy cleans its entries in its own time; until then they lead to the dead pod.
             if self.lossy:
                 rng = context.rng(name)
                 for node in context.network.nodes:

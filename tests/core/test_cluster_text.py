@@ -1,13 +1,11 @@
-"""A cluster event in words: the same in the log, in the JSON log, near an incident and as a diagnosis's evidence."""
+"""A cluster event in words, as a report's line and as a diagnosis's evidence."""
 
 from __future__ import annotations
 
 import pytest
 
-from affinity_tester.core.diagnosis.cluster_text import happened_to
-from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, NearFact
-from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange
-from affinity_tester.report.cluster_text import event_text, near_text, what_text
+from affinity_tester.core.diagnosis.cluster_text import action_text, happened_to
+from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject
 
 NODE, PROXY, SERVICE = ClusterSubject.NODE, ClusterSubject.PROXY, ClusterSubject.SERVICE
 UPGRADE = {"old": ("proxy:1",), "new": ("proxy:2", "side:2")}
@@ -67,56 +65,5 @@ def event(subject: ClusterSubject, action: ClusterAction, **facts: object) -> Cl
     ],
 )
 def test_what_happened(told: ClusterEvent, what: str, evidence: str) -> None:
-    assert what_text(told) == what
-    assert event_text(told) == f'{told.subject} "x" {what}'
+    assert action_text(told) == what
     assert happened_to(told) == evidence
-
-
-@pytest.mark.parametrize(
-    ("action", "facts", "text"),
-    [
-        (ClusterAction.LIST_FORBIDDEN, {"resource": "nodes"}, "cannot list nodes: node events will be missing"),
-        (
-            ClusterAction.LIST_FORBIDDEN,
-            {"resource": "proxies"},
-            "cannot list pods in all namespaces: proxy events will be missing",
-        ),
-        (
-            ClusterAction.LIST_FORBIDDEN,
-            {"resource": "services", "detail": "media"},
-            "cannot list services in namespace media: changes of the Service and restarts of its pods will be missing",
-        ),
-        (
-            ClusterAction.LIST_FORBIDDEN,
-            {"resource": "pods", "detail": "media"},
-            "cannot list pods in namespace media: restarts of backend pods will be missing",
-        ),
-        (
-            ClusterAction.NO_PROXY_SEEN,
-            {},
-            "no pod of kube-proxy, cilium, calico-node, kube-router or ovn can be seen: proxy events will be missing",
-        ),
-        (ClusterAction.UNREADABLE, {"detail": 'Node "x" cannot be read'}, 'Node "x" cannot be read'),
-        (ClusterAction.MORE_UNREADABLE, {}, "more objects cannot be read"),
-        (
-            ClusterAction.INTERNAL_ERROR,
-            {"resource": "slices", "detail": "KeyError: 'bug'"},
-            "the watch of slices failed by an internal error (KeyError: 'bug')",
-        ),
-    ],
-)
-def test_what_the_watch_cannot_see_is_a_sentence_of_its_own(
-    action: ClusterAction, facts: dict[str, str], text: str
-) -> None:
-    told = event(ClusterSubject.WATCH, action, **facts)
-    assert event_text(told) == what_text(told) == text
-
-
-def test_what_is_near_has_its_distance() -> None:
-    added = event(NODE, ClusterAction.ADDED)
-    left = EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.0.0.1"))
-    moved = ClusterEvent(7, SERVICE, "", ClusterAction.ADDRESS_CHANGED, old=("192.0.2.1",))
-    assert near_text(NearFact(7, -1_900_000_000, event=added)) == 'node "x" added 1.9 s before'
-    assert near_text(NearFact(7, 900_000_000, change=left)) == 'pod "a" left the pool 0.9 s after'
-    assert near_text(NearFact(7, 0, moved)) == "service load-balancer address changed 192.0.2.1 -> none 0.0 s before"
-    assert near_text(NearFact(7, 0)) == " 0.0 s before"  # a record may hold anything
