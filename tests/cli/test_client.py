@@ -80,10 +80,10 @@ async def test_the_exit_code_is_the_verdicts(run: Run, tmp_path: Path) -> None:
     assert [(end.code, end.err) for end in ends] == [(code, "") for code in (0, 0, 1, 3, 3, 3, 0)]
 
     pairs = r"0 violations in \d+ judged pairs over [\d.]+ s"
-    strength = rf"PASS: {pairs}: fewer than one incident in [\d.]+ s at 95 %"
+    strength = rf"PASS: {pairs}: 95 % confident: fewer than 1 incident per [\d.]+ s \(run longer for a stronger claim\)"
     for end in (passed, passed_6, other):
         assert re.fullmatch(strength, end.last)
-        assert "no violation (pool not watched)" in end.out
+        assert "no violation (cluster not watched)" in end.out
     assert failed.last == "FAIL: 10 violations"
     assert re.fullmatch(
         r"INCONCLUSIVE: only \d+ judged pairs that could have failed, fewer than 300: run for longer, or with more sessions",
@@ -361,7 +361,7 @@ async def test_watch_off_with_a_named_port_asks_no_cluster_though_a_service_is_n
     for end in (own, said):
         assert (end.code, end.err) == (3, "")
         assert f"1 session to {server.address}: " in end.out
-        assert "pool not watched (--watch off)" in end.out
+        assert "cluster not watched (--watch off)" in end.out
 
 
 # --- how it looks ----------------------------------------------------------------------------------------------------

@@ -136,7 +136,9 @@ def test_a_longer_pause_than_the_affinity_window_is_idle() -> None:
 
 
 def test_a_pause_of_just_the_affinity_window_is_not_idle() -> None:
-    assert judged(seen(change(50 * S, longest_pause_ns=30 * S))) == [(Judgement.VIOLATION, ("pool not watched",))]
+    assert judged(seen(change(50 * S, longest_pause_ns=30 * S))) == [
+        (Judgement.VIOLATION, ("cluster not watched, endpoints assumed unchanged",))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def new_instance(at_s: int, old: bytes, new: bytes, **more: Any) -> Change:
 
 
 def test_an_instance_that_comes_back_was_never_replaced() -> None:
-    shared = ("pool not watched", 'two servers share the name of pod "a"')
+    shared = ("cluster not watched, endpoints assumed unchanged", 'two servers share the name of pod "a"')
     flips = [(b"x", b"y"), (b"y", b"x"), (b"x", b"y"), (b"y", b"z"), (b"z", b"x"), (b"x", b"w")]
     told = judged(*(seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)))
     restart = (Judgement.POD_RESTART, ("the same pod answers with a new instance",))
@@ -306,7 +308,7 @@ def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach
     assert analysis.next_list_after_ns == 60 * S
     (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1, 60 * S + 1)))
     assert is_judged(event, Change)
-    assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("the pool stood still",))
+    assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("no endpoint had changed",))
 
 
 def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> None:
@@ -411,7 +413,7 @@ def test_a_change_explains_only_if_it_surely_lies_within_reach() -> None:
         Judgement.UNKNOWN,
         ('pod "a" left the pool at some time in the 9.9 s up to 10.1 s before',),
     )
-    assert by(60_000, 75_000) == by(20_000, 39_899) == (Judgement.VIOLATION, ("the pool stood still",))
+    assert by(60_000, 75_000) == by(20_000, 39_899) == (Judgement.VIOLATION, ("no endpoint had changed",))
 
 
 def test_a_list_that_shows_a_change_confirms_nothing_of_when_it_happened() -> None:
@@ -440,7 +442,7 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
     assert told == CaseJudged(50 * S, "CLIENT-1", StrayCase(kind, 7, 50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))
     begun, confirmed = observed(0, pool("a", "b")), PoolConfirmed(60 * S + 1, 60 * S + 1)
     assert by(begun, stray, PoolConfirmed(60 * S, 60 * S)) == []
-    assert by(begun, stray, confirmed) == [(Judgement.VIOLATION, ("the pool stood still",))]
+    assert by(begun, stray, confirmed) == [(Judgement.VIOLATION, ("no endpoint had changed",))]
     assert by(begun, stray, observed(60 * S, pool("b"))) == [
         (Judgement.EXPLAINED, ('pod "a" left the pool 10.0 s after',))
     ]
@@ -448,7 +450,7 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
         (Judgement.EXPLAINED, ('pod "a" left the pool 11.0 s before',))
     ]
     assert by(begun, observed(38_999 * MS, pool("b")), stray, confirmed) == [
-        (Judgement.VIOLATION, ("the pool stood still",))
+        (Judgement.VIOLATION, ("no endpoint had changed",))
     ]
     assert by(begun, stray, PoolUnobserved(55 * S, 52 * S, "cut"), observed(70 * S, pool("a", "b"), 52 * S)) == [
         (Judgement.UNKNOWN, ("the pool could not be observed for 18.0 s around it",))
@@ -523,7 +525,7 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
     told = analysis.feed(PoolConfirmed(16 * S + 1, 16 * S + 1))
     assert told[0] == WrongPool(16 * S + 1, "x")
     assert is_judged(told[1], Change)
-    assert texts(told[1].reasons) == ("pool not watched",)
+    assert texts(told[1].reasons) == ("cluster not watched, endpoints assumed unchanged",)
 
 
 def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wanted() -> None:
@@ -592,20 +594,24 @@ def verdict(
 
 def test_a_pass_states_its_strength() -> None:
     given_ = verdict()
-    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (pool not watched)", LOSSY))
+    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (cluster not watched)", LOSSY))
     assert given_.strength == (
-        "0 violations in 9,980 judged pairs over 10 min: fewer than one incident in 3 min at 95 %"
+        "0 violations in 9,980 judged pairs over 10 min: "
+        "95 % confident: fewer than 1 incident per 3 min (run longer for a stronger claim)"
     )
     watched = verdict(observed(0, pool("a")), observed(60 * S, pool("a", "b")))
     assert watched.reasons == ("no violation", LOSSY)
     assert (watched.judged_pairs, watched.still_ns) == (9_647, 580 * S)
-    assert "in 9,647 judged pairs over 10 min of still pool: fewer than one incident in 3 min" in watched.strength
-    assert "over 60 s: fewer than one incident in 20 s" in verdict(minutes=1).strength
+    assert (
+        "in 9,647 judged pairs over 10 min without an endpoint change: 95 % confident: fewer than 1 incident per 3 min"
+        in watched.strength
+    )
+    assert "over 60 s: 95 % confident: fewer than 1 incident per 20 s" in verdict(minutes=1).strength
 
 
 def test_only_a_list_proves_that_the_pool_stood_still() -> None:
     unproved = verdict(observed(0, pool("a")), proved=False)
-    reason = "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
+    reason = "too short: endpoints could not be re-checked before the end"
     assert (unproved.outcome, unproved.reasons, unproved.still_ns) == (Outcome.INCONCLUSIVE, (reason,), 0)
     half = verdict(observed(0, pool("a")), PoolConfirmed(300 * S, 300 * S), proved=False)
     assert (half.outcome, half.still_ns) == (Outcome.PASS, 300 * S)
@@ -727,11 +733,15 @@ def test_a_flood_at_the_client_s_own_port_does_not_switch_max_loss_off() -> None
         (
             (),
             Counts(sent=980, answered=980, pairs=979, timer_misses=20),
-            "this client was too busy, or stood still: 2.00% of its slots were missed",
+            "this client was too busy, or stood still: 2.00% of its probes were skipped",
         ),
         ((), Counts(sent=200, answered=200, pairs=199), f"only 199 judged pairs {TOO_FEW}"),
         ((), Counts(sent=2, answered=2, pairs=1), f"only 1 judged pair {TOO_FEW}"),
-        ((PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))), GOOD, "the pool never stood still"),
+        (
+            (PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))),
+            GOOD,
+            "endpoints kept changing, nothing could be judged",
+        ),
     ],
 )
 def test_what_proves_nothing_is_inconclusive(events: tuple[Event, ...], total: Counts, reason: str) -> None:
@@ -741,7 +751,7 @@ def test_what_proves_nothing_is_inconclusive(events: tuple[Event, ...], total: C
 
 def test_the_machine_s_own_losses_may_be_one_in_a_thousand() -> None:
     total = Counts(sent=2_000, answered=1_998, lost=2, pairs=1_997, own_losses=2)
-    assert verdict(total=total).reasons == ("no violation (pool not watched)",)
+    assert verdict(total=total).reasons == ("no violation (cluster not watched)",)
     assert verdict(total=replace(total, own_losses=3)).outcome is Outcome.INCONCLUSIVE
 
 
@@ -785,7 +795,7 @@ def test_a_pass_names_the_share_lost_and_what_was_avoidable() -> None:
     two = verdict(*joined, seen(change(50 * S)), seen(change(51 * S, number=2)))
     assert two.reasons[2:] == ("2 changes that a sound proxy would have avoided: --fail-on avoidable",)
     own = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980, own_losses=10)
-    assert verdict(total=own).reasons == ("no violation (pool not watched)",)
+    assert verdict(total=own).reasons == ("no violation (cluster not watched)",)
 
 
 def test_a_pass_names_the_addresses_that_no_session_probed() -> None:
@@ -807,7 +817,7 @@ def test_a_short_blackout_is_cut_out_and_named() -> None:
     assert (given_.outcome, given_.still_ns) == (Outcome.PASS, 594_100 * MS)
     assert given_.judged_pairs == round(9_980 * 0.5941 / 0.6)
     assert given_.reasons == (
-        "no violation (pool not watched)",
+        "no violation (cluster not watched)",
         LOSSY,
         "nobody was answered for 5.9 s (1.0% of the run)",
     )

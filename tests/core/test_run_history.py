@@ -98,13 +98,13 @@ def all_dead(w: World) -> None:
 def test_where_all_flows_are_dead_fresh_ports_tell_that_their_entries_are_stale() -> None:
     w = Reborn(watched=True, seconds=16, actions=[(4, all_dead)])
     places = '10.0.0.1 (node "n1"), 10.0.0.2 (node "n2"), 10.0.0.3 (node "n3")'
-    assert evidence_of(w, "stale-flow")[-1] == f"fresh source ports through {places} were answered all the time"
+    assert evidence_of(w, "stale-flow")[-1] == f"new flows through {places} were answered all the time"
     assert w.named == [("stale-flow", LIKELY)]
 
 
 def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_these_are_dead() -> None:
     w = RebornElsewhere(watched=True, seconds=16, actions=[(4, all_dead)])
-    said = 'pods "p1", "p2", "p3" went on answering fresh source ports through other nodes'
+    said = 'pods "p1", "p2", "p3" went on answering new flows through other nodes'
     assert evidence_of(w, "dead-target")[-1] == said
     assert w.named == [("dead-target", LIKELY)]
 
@@ -147,7 +147,7 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
     w.canary = lambda: None  # type: ignore[method-assign]
     (diagnosis,) = w.run().diagnoses
     assert diagnosis.certainty is CANNOT_TELL
-    assert "3 canaries from a fresh port were not answered" in diagnosis.evidence
+    assert "3 test probes from new ports got no answer" in diagnosis.evidence
 
 
 # --- of one and of several -----------------------------------------------------------------------------------------------
@@ -189,8 +189,8 @@ def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
     (incident,) = w.incidents
     assert (incident.bursts, incident.changes) == (2, 1)
     assert incident.diagnoses[0].evidence[1:] == (
-        "1 of 12 sessions lost 10 probes in a row or in several",
-        "in gaps of any length, 5 were lost on the way to the pod and 0 on the way back",
+        "1 of 12 sessions lost 10 consecutive probes",
+        "5 lost towards the pod, 0 on the way back",
         "1 session then went on at the same pod and address",
     )
 
@@ -318,9 +318,15 @@ def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> 
 def test_the_pool_stood_still_only_where_that_is_known() -> None:
     """A wipe within the settle time of the watch's first list: what the pool did before is not known."""
     early = evidence_of(world((1, wipe), watched=True), "flow-wipe")
-    assert ("whether the pool stood still is not known" in early, "the pool stood still" in early) == (True, False)
+    assert ("whether an endpoint had changed is not known" in early, "no endpoint had changed" in early) == (
+        True,
+        False,
+    )
     later = evidence_of(world((4, wipe), watched=True), "flow-wipe")
-    assert ("whether the pool stood still is not known" in later, "the pool stood still" in later) == (False, True)
+    assert ("whether an endpoint had changed is not known" in later, "no endpoint had changed" in later) == (
+        False,
+        True,
+    )
 
 
 def test_the_wrong_pool_tells_nothing() -> None:

@@ -60,7 +60,7 @@ def test_the_opening_says_date_offset_version_target_and_probes(story):
     report.emit(story.started(lost_guarantees=("kernel receive timestamps",), connected=True))
     assert stream.getvalue().splitlines() == [
         "13:35:20.176 [info]  2026-11-22 UTC+01:00, affinity-tester 0.1.0",
-        "13:35:20.176 [info]  2 sessions to 203.0.113.7:3478 (udp.example.com, resolved once): a probe of 288 bytes "
+        "13:35:20.176 [info]  2 sessions to 203.0.113.7:3478 (udp.example.com): a probe of 288 bytes "
         "every 100 ms each, on connected sockets, lost after 2 s",
         "13:35:20.176 [warn]  not on this platform: kernel receive timestamps",
     ]
@@ -110,9 +110,9 @@ def test_colours_tell_statistics_changes_and_judgements_apart(story):
         "\x1b[37m13:35:21.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, "
         'served by pod "pod-a"\x1b[0m',
         '\x1b[31m13:35:23.178 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b"\x1b[0m',
-        "\x1b[1m\x1b[31m13:35:33.176 [error]     violation: pool not watched "
+        "\x1b[1m\x1b[31m13:35:33.176 [error]     VIOLATION (cluster not watched, endpoints assumed unchanged) "
         "(CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
-        "\x1b[2m13:35:33.176 [info]      explained, avoidable (CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
+        "\x1b[2m13:35:33.176 [info]      explained; old pod still ready (CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
     ]
 
 
@@ -175,7 +175,7 @@ def test_a_session_line_adds_only_what_is_not_zero(story):
         "13:35:22.176 [info]  CLIENT-1058228236 sent 73 messages of which 73 message(s) lost, no answer, "
         'last served by pod "pod-a"',
         '13:35:23.176 [info]  CLIENT-1058228236 sent 73 messages of which 0 message(s) lost, served by pod "pod-a", '
-        "3 late, 2 reordered, 1 duplicate, 4 timer miss(es), 5 send error(s), 6 socket drop(s)",
+        "3 late, 2 reordered, 1 duplicate, 4 skipped, 5 send error(s), 6 socket drop(s)",
     ]
 
 
@@ -236,18 +236,23 @@ def test_a_revised_change_is_told_only_when_its_words_differ(story):
 @pytest.mark.parametrize(
     ("judgement", "avoidable", "reasons", "line"),
     [
-        ("violation", None, (NothingExplains(PoolState.NOT_WATCHED),), "[error]     violation: pool not watched"),
+        (
+            "violation",
+            None,
+            (NothingExplains(PoolState.NOT_WATCHED),),
+            "[error]     VIOLATION (cluster not watched, endpoints assumed unchanged)",
+        ),
         (
             "explained",
             None,
             (PodStopped("a", -800_000_000),),
-            '[info]      explained: pod "a" left the pool or stopped serving 0.8 s before',
+            '[info]      explained by: pod "a" left the pool or stopped serving 0.8 s before',
         ),
         (
             "explained",
             False,
             (NoReadyEndpoint(), MorePoolChanges(2)),
-            "[info]      explained: no endpoint was ready; 2 more changes of the pool then, unavoidable",
+            "[info]      explained by: no endpoint was ready; 2 more changes of the pool then; old pod gone",
         ),
         (
             "idle",
@@ -320,10 +325,9 @@ def test_the_other_facts_of_a_session(story):
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error ECONNREFUSED (port unreachable: nothing listens there) "
         "from 203.0.113.7",
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error EPROTO",
-        "13:35:29.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
-        "socket-drops: 12 replies dropped at a full buffer",
-        "13:35:29.176 [info]      a fresh source port is not answered (CLIENT-1058228236)",
-        '13:35:29.176 [info]      a fresh source port is answered by pod "pod-b" (CLIENT-1058228236)',
+        "13:35:29.176 [warn]  CLIENT-1058228236 local problem: socket-drops: 12 replies dropped at a full buffer",
+        "13:35:29.176 [info]      a test probe from a new port is not answered (CLIENT-1058228236)",
+        '13:35:29.176 [info]      a test probe from a new port is answered by pod "pod-b" (CLIENT-1058228236)',
         "13:35:29.176 [warn]  CLIENT-1058228236 ended: it sent all the 4,294,967,296 probes that a session has numbers for",
     ]
 
@@ -453,9 +457,9 @@ def test_a_fault_of_this_machine_is_one_line_for_all_sessions_that_meet_it(story
     later = own_fault(story, "CLIENT-100", 3.5)
     tick = story.stats(ONE, 3, None, sent=1)
     assert show(story.started(), *many, tick, later) == [
-        "13:35:23.176 [warn]  100 sessions: the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+        "13:35:23.176 [warn]  100 sessions: local problem: send-error: ENETUNREACH: no way",
         "13:35:23.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, no answer yet",
-        "13:35:23.676 [warn]  CLIENT-100 the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+        "13:35:23.676 [warn]  CLIENT-100 local problem: send-error: ENETUNREACH: no way",
     ]
 
 
@@ -466,9 +470,8 @@ def test_faults_of_this_machine_are_told_apart_but_for_their_numbers(story):
         own_fault(story, "CLIENT-2", 2, ev.ClientFaultKind.LOCAL_ADDRESS, "EINVAL: none"),
         own_fault(story, "CLIENT-3", 2, ev.ClientFaultKind.SOCKET_DROPS, "17 replies dropped"),
     ) == [
-        "13:35:22.176 [warn]  2 sessions: the client's own fault, not the network's:"
-        " socket-drops: 3 replies dropped (and the like)",
-        "13:35:22.176 [warn]  CLIENT-2 the client's own fault, not the network's: local-address: EINVAL: none",
+        "13:35:22.176 [warn]  2 sessions: local problem: socket-drops: 3 replies dropped (and the like)",
+        "13:35:22.176 [warn]  CLIENT-2 local problem: local-address: EINVAL: none",
     ]
 
 
@@ -481,7 +484,7 @@ def test_a_fault_of_this_machine_waits_a_second_at_most_though_nothing_else_happ
     report.advance(story.at(2.9))
     assert stream.getvalue()[opening:] == ""
     report.advance(story.at(3))
-    fault = "CLIENT-1 the client's own fault, not the network's: send-error: ENETUNREACH: no way"
+    fault = "CLIENT-1 local problem: send-error: ENETUNREACH: no way"
     assert stream.getvalue()[opening:] == f"13:35:23.176 [warn]  {fault}\n"
 
 

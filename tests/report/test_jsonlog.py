@@ -66,7 +66,7 @@ CHANGE = {
 
 
 def test_a_change_is_told_once_for_each_kind_with_all_there_is_to_know(story):
-    common = {"time": "2026-11-22T12:35:23.178042Z", "level": "error"}
+    common = {"time": "2026-11-22T12:35:23.178042Z", "level": "warn"}
     of = {"session": ONE, "change": CHANGE}
     assert log(story.started(), story.seen())[1:] == [
         common | {"event": "session.x_address_changed", "from": "10.240.0.4:40312", "to": "10.240.0.7:61022"} | of,
@@ -78,12 +78,12 @@ def test_a_change_is_told_once_for_each_kind_with_all_there_is_to_know(story):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"node": "node-2"}, [("session.node_changed", "error", "node-1", "node-2")]),
+        ({"node": "node-2"}, [("session.node_changed", "warn", "node-1", "node-2")]),
         ({"instance": b"\x02" * 8}, [("session.pod_restarted", "warn", "01" * 8, "02" * 8)]),
         ({"instance": b""}, [("session.pod_restarted", "warn", "01" * 8, "")]),
         (
             {"reflexive": TransportAddress("2001:db8::1", 9)},
-            [("session.x_address_changed", "error", "10.240.0.4:40312", "[2001:db8::1]:9")],
+            [("session.x_address_changed", "warn", "10.240.0.4:40312", "[2001:db8::1]:9")],
         ),
     ],
 )
@@ -181,9 +181,24 @@ def test_what_is_not_known_is_null_and_never_left_out(story):
     }
 
 
-@pytest.mark.parametrize(
-    ("judgement", "level"), [("violation", "error"), ("explained", "info"), ("unknown", "info"), ("idle", "info")]
-)
+LEVELS = {
+    ev.Judgement.VIOLATION: "error",
+    ev.Judgement.UNKNOWN: "warn",
+    ev.Judgement.CLIENT: "warn",
+    ev.Judgement.POD_SILENT: "warn",
+    ev.Judgement.IDLE: "info",
+    ev.Judgement.EXPLAINED: "info",
+    ev.Judgement.POD_RESTART: "info",
+    ev.Judgement.INFORMATION: "info",
+}
+
+
+def test_nothing_is_an_error_before_it_is_judged():
+    assert [cls.__name__ for cls, (_, level) in NAMES.items() if level == "error"] == []
+    assert {NAMES[cls][1] for cls in (ev.OutageStarted, ev.WrongSource, ev.CrossDelivered)} == {"warn"}
+
+
+@pytest.mark.parametrize(("judgement", "level"), LEVELS.items())
 def test_a_violation_is_an_error(story, judgement, level):
     judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
     assert log(story.started(), judged)[1] == {

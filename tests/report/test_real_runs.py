@@ -27,7 +27,7 @@ from commands import environment
 from pools import is_judged
 
 RUNS = Path(__file__).parent.parent / "data" / "real"
-STILL = "the pool stood still"
+STILL = "no endpoint had changed"
 TIME = r"\d+\.\d s"
 OWN_GOES = rf'pod "{{own}}" (left the pool|is terminating, still serving|became not ready) {TIME} before'
 """The reason where a session's own pod went."""
@@ -83,7 +83,7 @@ RIGHT = {
         {"explained, unknown": 1},
         {
             "explained": OWN_GOES,
-            "explained, unknown": 'pod "{own}" is gone, and too few canaries were answered since to tell',
+            "explained, unknown": 'pod "{own}" is gone, and too few test probes were answered since to tell',
         },
     ),
     "12-dead-node.cc": Right(

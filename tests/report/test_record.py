@@ -16,7 +16,7 @@ from strategies import EVENT_CLASSES, any_event
 
 from affinity_tester.core import events as ev
 from affinity_tester.errors import UserError
-from affinity_tester.report.codec import CodecError, decode, encode
+from affinity_tester.report.event_json import CodecError, decode, encode
 from affinity_tester.report.record import read_record
 from affinity_tester.report.recorder import RecordWriter
 

@@ -20,7 +20,7 @@ EXIT_NOT_SEEN = 1
 
 
 @click.command(
-    epilog="Exit codes: 0 every fault was seen, each by the right sessions, and nothing else turned red; 1 not so;"
+    epilog="Exit codes: 0 every fault was seen, each by the right sessions, and nothing else was flagged; 1 not so;"
     " 2 usage; 70 internal error; 130 Ctrl-C."
 )
 @options.option(

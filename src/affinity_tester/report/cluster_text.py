@@ -5,8 +5,7 @@ from __future__ import annotations
 from affinity_tester.core.diagnosis.cluster_text import action_text
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, NearFact
 from affinity_tester.report.reason_text import endpoint_change_text
-from affinity_tester.report.words import quoted
-from affinity_tester.units import format_offset
+from affinity_tester.units import format_offset, quoted
 
 NO_PROXY_SEEN = (
     "no pod of kube-proxy, cilium, calico-node, kube-router or ovn can be seen: proxy events will be missing"

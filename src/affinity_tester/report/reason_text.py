@@ -11,7 +11,7 @@ _DOUBTS = {
     why.Doubt.RUN_ENDED: "the run ended before it was certain",
     why.Doubt.WITHIN_HEALTH_CHECK: "it was silent for less than the balancer's health check",
     why.Doubt.ADDRESS_NEW: "the Service has had its address for less than 5 min",
-    why.Doubt.NO_CANARY_ANSWERED: "no canary was answered",
+    why.Doubt.NO_CANARY_ANSWERED: "no test probe was answered",
     why.Doubt.FEW_SESSIONS: "of fewer than 3 sessions, the client's own network may be the reason",
     why.Doubt.POOL_CHANGED_AT_START: "the pool changed in its first time",
     why.Doubt.POOL_NOT_OBSERVED_AT_START: "the pool could not be observed in its first time",
@@ -70,20 +70,21 @@ def reason_text(reason: why.Reason) -> str:
         case why.NothingExplains(pool):
             return _STATES[pool]
         case why.PodAnswersOthers(pod, why.PoolState.NOT_WATCHED):
-            return f'pod "{pod}" answers others (pool not watched)'
+            return f'pod "{pod}" answers others (cluster not watched)'
         case why.PodAnswersOthers(pod, settled_after_ns=None):
-            return f'pod "{pod}" answers others, and the pool stood still'
+            return f'pod "{pod}" answers others, and no endpoint had changed'
         case why.PodAnswersOthers(pod, settled_after_ns=int(settled_after_ns)):
             over = f"the change of the pool at its beginning is {settled_after_ns / NS_PER_S:.0f} s over"
             return f'pod "{pod}" answers others, and {over}'
         case why.FlowNotMoved(pod, canaries):
-            return f'pod "{pod}" is gone, the flow was not moved, and {canaries} canaries are answered since'
+            answered = f"{canaries} test probes from new ports are answered since"
+            return f'pod "{pod}" is gone, the flow was not moved, and {answered}'
         case why.NeverAnswered(why.PoolState.NOT_WATCHED):
-            return "never answered, though canaries are (pool not watched)"
+            return "never answered, though test probes from new ports are (cluster not watched)"
         case why.NeverAnswered(_):
-            return "never answered, though canaries are, and the pool stood still"
+            return "never answered, though test probes from new ports are, and no endpoint had changed"
         case why.CanariesAnswered(canaries, pool):
-            return f"{canaries} canaries are answered ({_STATES[pool]})"
+            return f"{canaries} test probes from new ports are answered ({_STATES[pool]})"
         case why.PodNameShared(pod):
             return f'two servers share the name of pod "{pod}"'
         case why.PodRestarted():
@@ -92,7 +93,7 @@ def reason_text(reason: why.Reason) -> str:
             whose = (
                 f'all {sessions} sessions of pod "{pod}" are' if sessions > 1 else f'the one session of pod "{pod}" is'
             )
-            return f"{whose} silent, and {canaries} canaries met other pods"
+            return f"{whose} silent, and {canaries} test probes from new ports met other pods"
         case why.NodeNotReady(node, pod):
             return f'node "{node}" of pod "{pod}" is NotReady'
         case why.PodLifeUnknown(pod, answered=True):
@@ -101,9 +102,9 @@ def reason_text(reason: why.Reason) -> str:
             unknown = "whether it or the path was silent is not known"
             return f'nobody was seen to be answered by pod "{pod}" meanwhile; {unknown}'
         case why.CanariesTooFew(pod):
-            return f'pod "{pod}" is gone, and too few canaries were answered since to tell'
+            return f'pod "{pod}" is gone, and too few test probes were answered since to tell'
         case why.AddressUnanswered(target):
-            return f"no canary was answered at {target}, and others are at other addresses"
+            return f"no test probe was answered at {target}, and those to other addresses are"
         case why.ForeignSource():
             return "a foreign server may answer from another address"
         case why.WildcardListener():
@@ -127,8 +128,8 @@ def reason_text(reason: why.Reason) -> str:
 
 
 _STATES = {
-    why.PoolState.STILL: "the pool stood still",
-    why.PoolState.NOT_WATCHED: "pool not watched",
+    why.PoolState.STILL: "no endpoint had changed",
+    why.PoolState.NOT_WATCHED: "cluster not watched, endpoints assumed unchanged",
 }
 
 

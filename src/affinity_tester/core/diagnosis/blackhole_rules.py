@@ -98,7 +98,7 @@ def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | No
     if removed:
         evidence.append(f"{pods(removed)} had left the pool, and the silence went on")
     elif blocked.node_answers:
-        others = "fresh source ports" if blocked.all_silent else "other sessions"
+        others = "new flows" if blocked.all_silent else "other sessions"
         evidence.append(f"{others} through {_places_text(view, blocked)} were answered all the time")
     elif blocked.pod_answers:
         return None
@@ -106,7 +106,7 @@ def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | No
     if not removed and all(span.ended for span in blocked.spans):
         return diagnosis("stale-flow", evidence, f"whether the pod was gone already: {NO_CLUSTER}")
     if blocked.canary_answered is None:
-        return diagnosis("stale-flow", evidence, "a canary: was a fresh source port answered meanwhile?")
+        return diagnosis("stale-flow", evidence, "a test probe: was a new flow answered meanwhile?")
     if view.history.watched and blocked.pods and not removed and not blocked.pod_answers:
         return diagnosis("stale-flow", evidence, f"whether {pods(blocked.pods)} answers anybody: it is in the pool")
     if _node_sent_icmp(view, blocked):
@@ -130,12 +130,12 @@ def dead_target(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | N
     evidence = _blackhole_evidence(view, blocked)
     evidence.append(f"no session through {_places_text(view, blocked)} was answered")
     if blocked.pod_answers:
-        others = "fresh source ports" if blocked.all_silent else "sessions"
+        others = "new flows" if blocked.all_silent else "sessions"
         evidence.append(f"{pods(blocked.pods)} went on answering {others} through other nodes")
     evidence += down
 
     if blocked.canary_answered is None:
-        return diagnosis("dead-target", evidence, "a canary: was a fresh source port answered meanwhile?")
+        return diagnosis("dead-target", evidence, "a test probe: was a new flow answered meanwhile?")
     if not down and not blocked.pod_answers:
         return diagnosis("dead-target", evidence, _BOTH_POSSIBLE)
     return diagnosis("dead-target", evidence)

@@ -134,7 +134,7 @@ def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
             "port-rewrite",
             [
                 *evidence,
-                f"no ClientIP affinity: that flows made anew all find their pod again has a chance of {chance:.1%}",
+                f"if the flows had been re-created, only {100 * chance:.1f} % chance that all met their old pod",
             ],
         )
     return diagnosis("port-rewrite", evidence, "a session through the same node that kept its port")
@@ -225,11 +225,11 @@ def _wipe_under_affinity(view: IncidentView, ports: tuple[SessionChange, ...]) -
 def _pool_evidence(view: IncidentView) -> list[str]:
     """Return what is known of the pool, the proxies and the incident's period."""
     if not view.history.watched:
-        pool = "the pool is not watched"
+        pool = "the cluster is not watched"
     elif _is_unobserved(view):
         pool = "the pool was not observed then"
     else:
-        pool = "whether the pool stood still is not known" if view.has_unjudged else "the pool stood still"
+        pool = "whether an endpoint had changed is not known" if view.has_unjudged else "no endpoint had changed"
     said = [pool, *view.cluster_events_near(ClusterSubject.PROXY)]
 
     times = [*view.history.flow_wipes_ns, view.from_ns][-_PERIODS:]

@@ -195,13 +195,12 @@ class IncidentView:
             by = f" by {pods(names)}" if names else ""
             longest_ns = max(c.at_ns - c.sent_ns for c in answered)
             said.append(
-                f"{plural(len(answered), 'canary')} from a fresh port {was(len(answered))} "
-                f"answered{by} within {format_seconds(longest_ns)}"
+                f"{_test_probes(len(answered))} {was(len(answered))} answered{by} within {format_seconds(longest_ns)}"
             )
 
         silent = len(canaries) - len(answered)
         if silent:
-            said.append(f"{plural(silent, 'canary')} from a fresh port {was(silent)} not answered")
+            said.append(f"{_test_probes(silent)} got no answer")
         return said
 
     def icmp_text(self, sessions: Iterable[str]) -> list[str]:
@@ -311,3 +310,8 @@ def _span_before(session: str, change: Change) -> UnansweredSpan:
     return UnansweredSpan(
         session, before.seq + 1, before.sent_ns, after.sent_ns, lost, ended=True, old=before.identity, change=change
     )
+
+
+def _test_probes(number: int) -> str:
+    """Return `1 test probe from a new port` or `2 test probes from new ports`."""
+    return f"{plural(number, 'test probe')} from {'a new port' if number == 1 else 'new ports'}"

@@ -12,7 +12,7 @@ from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, was
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 from affinity_tester.core.open_incident import Member, OpenIncident
 from affinity_tester.units import plural
@@ -119,19 +119,17 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
     if view.unanswered_spans:
         names = {span.session for span in view.unanswered_spans}
         lost = sum(span.lost for span in view.unanswered_spans)
-        evidence.append(f"{view.share(names)} lost {plural(lost, 'probe')} in a row or in several")
+        evidence.append(f"{view.share(names)} lost {plural(lost, 'consecutive probe')}")
         gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
-            evidence.append(
-                f"in gaps of any length, {up:,} {was(up)} lost on the way to the pod and {down:,} on the way back"
-            )
+            evidence.append(f"{up:,} lost towards the pod, {down:,} on the way back")
         evidence += blackhole_rules.dead_address(view)
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)
         evidence += view.icmp_text(names)
 
-    settle = "a capture on the pod's node, and the proxy's log beside it"
+    settle = "packet capture on the pod's node and the kube-proxy log"
     return cannot_tell(evidence, settle if view.history.watched else f"{NO_CLUSTER}; else {settle}")
 
 

@@ -82,12 +82,12 @@ def decide(at_ns: int, evidence: Evidence, max_loss: float | None, *, fail_on_av
     if inconclusive:
         return verdict(Outcome.INCONCLUSIVE, inconclusive)
 
-    span = format_span(evidence.stable_ns) + (" of still pool" if evidence.watched else "")
+    span = format_span(evidence.stable_ns) + (" without an endpoint change" if evidence.watched else "")
     strength = (
-        f"0 violations in {judged_pairs:,} judged pairs over {span}: "
-        f"fewer than one incident in {format_span(evidence.stable_ns // 3)} at 95 %"
+        f"0 violations in {judged_pairs:,} judged pairs over {span}: 95 % confident: fewer than 1 incident per "
+        f"{format_span(evidence.stable_ns // 3)} (run longer for a stronger claim)"
     )
-    reasons = ["no violation"] if evidence.watched else ["no violation (pool not watched)"]
+    reasons = ["no violation"] if evidence.watched else ["no violation (cluster not watched)"]
     return verdict(Outcome.PASS, [*reasons, *_caveats(evidence)], strength)
 
 
@@ -188,16 +188,14 @@ def _inconclusive_reasons(evidence: Evidence, judged_pairs: int, max_loss: float
     slots = tried + total.timer_misses
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         reasons.append(
-            f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its slots were missed"
+            f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its probes were skipped"
         )
 
     if evidence.watched and evidence.stable_ns == 0:
         if evidence.fully_observed:
-            reasons.append("the pool never stood still")
+            reasons.append("endpoints kept changing, nothing could be judged")
         else:
-            reasons.append(
-                "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
-            )
+            reasons.append("too short: endpoints could not be re-checked before the end")
     elif judged_pairs < MIN_PAIRS:
         pairs = plural(judged_pairs, "judged pair")
         if evidence.interval_ns > evidence.window_ns:

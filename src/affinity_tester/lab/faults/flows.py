@@ -216,7 +216,7 @@ class StuckFlows(Fault):
     name = "stuck-flows"
     alias = "stale-flow"
     also_correct = frozenset({"dead-target"})
-    expects = "the chosen flows: all probes lost from then on, while a fresh source port is answered"
+    expects = "the chosen flows: all probes lost from then on, while new flows are answered"
 
     sessions: int = count_parameter("how many flows; left out: all", default=0)
 

@@ -78,7 +78,7 @@ class DeadTarget(Fault):
     """A node dies, and the balancer stays pinned to it until it drains; new flows go elsewhere."""
 
     name = "dead-target"
-    expects = "the flows of one node: an outage, then a new reflexive IP; a fresh source port is answered all the while"
+    expects = "the flows of one node: an outage, then a new reflexive IP; new flows are answered all the while"
 
     for_ns: int = time_parameter("until the balancer drains it", key="for", default=7 * NS_PER_S)
 

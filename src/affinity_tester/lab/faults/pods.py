@@ -46,7 +46,7 @@ class StaleFlow(Fault):
     """
 
     name = "stale-flow"
-    expects = "the flows of the deleted pod: all probes lost from then on, while a fresh source port is answered"
+    expects = "the flows of the deleted pod: all probes lost from then on, while new flows are answered"
     moves_pool = True
 
     def inject(self, context: FaultContext) -> Injection:
