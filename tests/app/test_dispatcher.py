@@ -14,16 +14,16 @@ from affinity_tester.core.events import (
     CaseJudged,
     ChangeSeen,
     Event,
-    NothingAnswered,
+    NoReplies,
+    PoolNotWatched,
     PoolObserved,
+    PoolWatchStarted,
     RunEnded,
     RunStarted,
     RunSummary,
     SendingStopped,
     Settling,
     Verdict,
-    WatchBegun,
-    WatchMissing,
 )
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import PoolSnapshot
@@ -67,13 +67,13 @@ def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_cou
     told: Told, dispatcher: Dispatcher
 ) -> None:
     seen = PoolObserved(5, 5, 5, PoolSnapshot(frozenset(), ()), 5)
-    for event in (seen, WatchBegun(6, "kind-test", "media/turn", ""), WatchMissing(7, "why")):
+    for event in (seen, PoolWatchStarted(6, "kind-test", "media/turn", ""), PoolNotWatched(7, "why")):
         dispatcher.emit(event)
     assert told == []
     start = started()
     dispatcher.emit(start)
-    begun = WatchBegun(start.at_ns, "kind-test", "media/turn", "")
-    assert told == [start, seen, begun, WatchMissing(start.at_ns, "why")]
+    begun = PoolWatchStarted(start.at_ns, "kind-test", "media/turn", "")
+    assert told == [start, seen, begun, PoolNotWatched(start.at_ns, "why")]
 
 
 def test_the_clocks_are_told_the_time_after_what_it_made_certain(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,58 +139,58 @@ def test_what_fails_as_time_passes_is_kept_too() -> None:
 # --- events that are enriched ----------------------------------------------------------------------------------------
 
 
-def silence(reason: str) -> NothingAnswered:
-    return NothingAnswered(clock.now_ns(), NS, reason)
+def silence(reason: str) -> NoReplies:
+    return NoReplies(clock.now_ns(), NS, reason)
 
 
 async def test_an_event_waits_for_its_enrichment_and_others_do_not(told: Told, dispatcher: Dispatcher) -> None:
     known = asyncio.Event()
     with_reason = silence("no endpoints")
 
-    async def enrich(_event: NothingAnswered) -> Event:
+    async def enrich(_event: NoReplies) -> Event:
         await known.wait()
         return with_reason
 
-    dispatcher.enrich(NothingAnswered, enrich)
+    dispatcher.enrich(NoReplies, enrich)
     dispatcher.emit(started())
     dispatcher.emit(silence(""))
     await asyncio.sleep(0)
     dispatcher.emit(summed())
     known.set()
     async with asyncio.timeout(20):
-        while not told.of(NothingAnswered):  # noqa: ASYNC110 - nothing tells but the list
+        while not told.of(NoReplies):  # noqa: ASYNC110 - nothing tells but the list
             await asyncio.sleep(0)
-    assert [type(event) for event in told] == [RunStarted, RunSummary, NothingAnswered]
+    assert [type(event) for event in told] == [RunStarted, RunSummary, NoReplies]
     assert told[-1] is with_reason
 
 
 async def test_an_event_whose_enrichment_is_not_there_in_the_end_is_dropped(told: Told, dispatcher: Dispatcher) -> None:
-    async def enrich(_event: NothingAnswered) -> Event:
+    async def enrich(_event: NoReplies) -> Event:
         await asyncio.Event().wait()
         raise AssertionError
 
-    dispatcher.enrich(NothingAnswered, enrich)
+    dispatcher.enrich(NoReplies, enrich)
     dispatcher.emit(started())
     dispatcher.emit(silence(""))
     await asyncio.sleep(0)
     await dispatcher.close()
-    assert told.of(NothingAnswered) == []
+    assert told.of(NoReplies) == []
     dispatcher.raise_failure()
 
 
 @pytest.mark.parametrize("where", ["enrichment", "consumer"])
 async def test_a_failure_of_an_enriched_event_is_kept_too(where: str) -> None:
     def show(event: Event) -> None:
-        if isinstance(event, NothingAnswered):
+        if isinstance(event, NoReplies):
             fail()
 
-    async def enrich(event: NothingAnswered) -> Event:
+    async def enrich(event: NoReplies) -> Event:
         if where == "enrichment":
             fail()
         return event
 
     dispatcher = Dispatcher(RunAnalysis(Rules()), [show])
-    dispatcher.enrich(NothingAnswered, enrich)
+    dispatcher.enrich(NoReplies, enrich)
     dispatcher.emit(started())
     dispatcher.emit(silence(""))
     async with asyncio.timeout(20):

@@ -35,12 +35,12 @@ from affinity_tester.core.events import (
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    RepliedProbe,
     RttStats,
     RunEnded,
     RunStarted,
     RunSummary,
     SendingStopped,
-    Sighting,
     Stray,
     StrayCase,
     Verdict,
@@ -76,8 +76,8 @@ def change(
 ) -> Change:
     """Seen at `at_ns`, between a probe sent 100 ms before and one sent 10 ms before."""
     values = {"longest_pause_ns": 90 * MS, "settled_ns": at_ns, "sent_ns": at_ns - 100 * MS} | more
-    before = Sighting(1, values.pop("sent_ns"), who(old))
-    return Change(number, kinds, before, Sighting(2, at_ns - 10 * MS, who(new)), at_ns, **values)
+    before = RepliedProbe(1, values.pop("sent_ns"), who(old))
+    return Change(number, kinds, before, RepliedProbe(2, at_ns - 10 * MS, who(new)), at_ns, **values)
 
 
 def seen(what: Change) -> ChangeSeen:
@@ -545,7 +545,7 @@ def test_what_the_client_may_not_see_is_near_no_incident() -> None:
         ClusterEvent(50 * S, ClusterSubject.NODE, "n1", ClusterAction.ADDED),
     )
     (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S, 61 * S)) if isinstance(event, IncidentClosed)]
-    (near,) = closed.incident.near
+    (near,) = closed.incident.context
     assert (near.event, near.change) == (ClusterEvent(50 * S, ClusterSubject.NODE, "n1", ClusterAction.ADDED), None)
 
 

@@ -13,9 +13,9 @@ from affinity_tester.core.events import (
     FirstAnswer,
     Judgement,
     Outcome,
+    RepliedProbe,
     RunEnded,
     RunStarted,
-    Sighting,
     StatsTick,
     Verdict,
 )
@@ -32,8 +32,8 @@ STARTED = RunStarted(0, 0, 0, "0", HERE, "x", 1, 100 * MS, 2 * S, 288, connected
 CHANGE = Change(
     1,
     (Kind.POD,),
-    Sighting(1, 20 * S, Identity(HERE, "a")),
-    Sighting(2, 45 * S, Identity(HERE, "b")),
+    RepliedProbe(1, 20 * S, Identity(HERE, "a")),
+    RepliedProbe(2, 45 * S, Identity(HERE, "b")),
     45 * S,
     25 * S,
     45 * S,

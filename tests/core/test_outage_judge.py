@@ -35,12 +35,12 @@ from affinity_tester.core.events import (
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    PoolWatchStarted,
+    RepliedProbe,
     RunEnded,
     RunStarted,
     SendingStopped,
     SessionStarted,
-    Sighting,
-    WatchBegun,
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
@@ -74,7 +74,7 @@ def named(n: int) -> str:
 
 def silent(n: int = 1, f: float = 100, last: Identity | None = None, **values: object) -> OutageStarted:
     """A session that is silent since f, and had been answered by pod "a"."""
-    before = Sighting(999, at(f - 0.1), last or who())
+    before = RepliedProbe(999, at(f - 0.1), last or who())
     started = OutageStarted(at(f + 5), named(n), 1000, at(f), before, probes=50)
     return replace(started, **values)  # type: ignore[arg-type]
 
@@ -85,7 +85,7 @@ def never(n: int = 1, f: float = 100) -> OutageStarted:
 
 def again(e: float, n: int = 1, pod: str | None = "b", f: float = 100, seq: int = 1000) -> OutageEnded:
     """Its first probe that is answered is sent at e."""
-    return OutageEnded(at(e + 0.001), named(n), seq, at(f), 999, Sighting(1999, at(e), who(pod)))
+    return OutageEnded(at(e + 0.001), named(n), seq, at(f), 999, RepliedProbe(1999, at(e), who(pod)))
 
 
 def answers(seconds: Iterable[float], *pods: str, ip: str = INGRESS, instance: bytes | None = None) -> list[Event]:
@@ -402,7 +402,7 @@ def test_row_6_an_instance_that_answers_is_the_pod_s() -> None:
 
 
 def test_row_6_a_change_of_another_session_to_the_pod_shows_that_it_lives() -> None:
-    sighted = Sighting(9, at(101), who("b")), Sighting(12, at(103), who("a"))
+    sighted = RepliedProbe(9, at(101), who("b")), RepliedProbe(12, at(103), who("a"))
     moved = Change(1, (Kind.POD,), *sighted, at(103), 100 * MS, at(103))
     assert Run(silent(), ChangeSeen(at(103), named(3), moved)).last[0] is VIOLATION
 
@@ -604,7 +604,7 @@ def test_row_8_counts_from_the_first_list_and_from_when_the_service_was_given_it
     first = PoolObserved(at(107), at(107), at(107), ALL, at(107))
     run = Run(THREE, MET, first, map_lists(), pool=None)
     assert run.classes == [(145, VIOLATION)]  # by a list asked for later than 107 s + 35 s
-    begun = WatchBegun(0, "kind", "media/turn", "load-balancer", at(160 - 300))
+    begun = PoolWatchStarted(0, "kind", "media/turn", "load-balancer", at(160 - 300))
     assert Run(THREE, MET, begun).classes == [(160, VIOLATION)]
     young = Run(THREE, MET, replace(begun, addressed_ns=at(0)), ends=True)
     assert young.last == (UNKNOWN, ("the Service has had its address for less than 5 min",))
@@ -839,7 +839,7 @@ def test_a_change_that_ends_an_outage_is_judged_by_it_though_the_outage_has_no_c
     for event in [silent(), *canaries(range(102, 130, 2), "b"), again(130)]:
         judge.feed(event)
     change = Change(
-        1, (Kind.POD,), Sighting(999, at(99.9), who()), Sighting(1999, at(130), who("b")), at(130), 1, at(130)
+        1, (Kind.POD,), RepliedProbe(999, at(99.9), who()), RepliedProbe(1999, at(130), who("b")), at(130), 1, at(130)
     )
     assert judge.over(named(1), change, at(131)) == (
         POD_SILENT,

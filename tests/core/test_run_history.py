@@ -23,9 +23,9 @@ from affinity_tester.core.events import (
     Certainty,
     ClusterAction,
     ClusterSubject,
+    ConflictingDuplicate,
     Counts,
     Diagnosis,
-    DuplicateDiffers,
     FirstAnswer,
     Losses,
     PoolConfirmed,
@@ -169,7 +169,7 @@ def test_what_one_session_did_is_told_in_the_singular() -> None:
 
 
 def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
-    twice: Action = lambda w: w.emit(DuplicateDiffers(w.now, w.name(1), 45, w.identity(1), w.identity(2)))  # noqa: E731
+    twice: Action = lambda w: w.emit(ConflictingDuplicate(w.now, w.name(1), 45, w.identity(1), w.identity(2)))  # noqa: E731
     assert "1 probe answered twice, and differently" in evidence_of(
         world((4, spray()), (5, twice), (6, no_spray), watched=False), "packet-spray"
     )

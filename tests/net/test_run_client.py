@@ -27,7 +27,7 @@ from affinity_tester.core.events import (
     Event,
     FirstAnswer,
     ForeignServer,
-    NothingAnswered,
+    NoReplies,
     OutageEnded,
     OutageStarted,
     RunStarted,
@@ -252,7 +252,7 @@ async def test_nothing_answered_is_said_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(outages, "OUTAGE_NS", 300 * MS)  # the silence of all is no outage of one
     async with scripted(lambda *_: None) as server:
         told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
-    assert told.only(NothingAnswered).waited_ns >= 300 * MS
+    assert told.only(NoReplies).waited_ns >= 300 * MS
     assert not told.of(OutageStarted)
     total = told.counts()
     assert (total.answered, total.lost, total.pending) == (0, total.sent, 0)
@@ -265,20 +265,20 @@ async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.M
         told = await probed(unsigned.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold, key=b"secret")
     assert re.fullmatch(
         r"\d+ replies came that are none to these probes: is AFFINITY_KEY the same on both sides\?",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     async with scripted(lambda server, probe: server.send(b"hello", probe.source)) as other:
         told = await probed(other.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
     assert re.fullmatch(
         r"\d+ replies came that are none to these probes: is this a STUN server's port\?",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     with bind_udp("127.0.0.1", 0) as sock:
         closed = TransportAddress(*sock.getsockname())
     told = await probed(closed, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
     assert re.fullmatch(
         r"\d+ ICMP errors came back \(see above\): nothing answers at this address and port",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
 
 
@@ -325,7 +325,7 @@ async def test_an_error_response_is_shown_and_the_key_named_where_it_may_be_the_
 
     async with scripted(refuse) as server:
         told = await probed(server.address, seconds=0.5, sessions=1, loss_threshold_ns=100 * MS, key=key)
-    assert told.only(NothingAnswered).reason == f"the server answers these probes with {said}"
+    assert told.only(NoReplies).reason == f"the server answers these probes with {said}"
 
 
 async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +362,7 @@ async def test_a_silence_says_where_replies_come_from_instead(monkeypatch: pytes
         other.close()
     assert re.fullmatch(
         rf"\d+ replies came from {named} and 2 more, not from {server.address}: such replies answer nothing",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     assert not told.of(FirstAnswer)
 
@@ -380,7 +380,7 @@ async def test_a_silence_says_that_sessions_get_each_other_s_replies(monkeypatch
         told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
     assert re.fullmatch(
         r"\d+ replies came, each to another session than the one that had sent the probe",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     assert {event.session for event in told.of(CrossDelivered)} == {event.owner for event in told.of(CrossDelivered)}
 

@@ -21,9 +21,9 @@ from affinity_tester.core.events import (
     ChangeRevised,
     ChangeSeen,
     ClientFault,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
-    DuplicateDiffers,
     Event,
     LateReply,
     Losses,
@@ -125,7 +125,7 @@ async def test_duplicates_are_counted_and_one_that_differs_is_evidence_and_no_ch
         told = await probed(server.address, sessions=2)
     total = told.counts()
     assert (total.answered, total.duplicate, total.changes) == (total.sent, total.sent, 0)
-    evidence = told.of(DuplicateDiffers)
+    evidence = told.of(ConflictingDuplicate)
     assert [(e.seq, e.first.pod, e.second.pod) for e in evidence] == [(3, "pod-a", "pod-b")] * 2
     assert len({event.session for event in evidence}) == 2
 

@@ -285,7 +285,7 @@ def test_a_restart_is_not_said_twice(story):
 
 
 def test_the_other_facts_of_a_session(story):
-    last = ev.Sighting(9, story.at(1.9), story.pod_a)
+    last = ev.RepliedProbe(9, story.at(1.9), story.pod_a)
     refused = ev.NetworkError(story.at(8), ONE, 3, "ECONNREFUSED", "203.0.113.7")
     wrong, right = TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)
     assert show(
@@ -296,8 +296,10 @@ def test_the_other_facts_of_a_session(story):
         ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b),
         ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b, wildcard=True),
         ev.CrossDelivered(story.at(8), ONE, "CLIENT-7", 5, story.at(7.9), story.pod_b, right),
-        ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_b),
-        ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)),
+        ev.ConflictingDuplicate(story.at(8), ONE, 5, story.pod_a, story.pod_b),
+        ev.ConflictingDuplicate(
+            story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)
+        ),
         refused,
         ev.NetworkError(story.at(8), ONE, None, "EPROTO", None),
         ev.ClientFault(story.at(8), ONE, ev.ClientFaultKind.SOCKET_DROPS, "12 replies dropped at a full buffer"),
@@ -336,7 +338,7 @@ def test_the_other_facts_of_a_run(story):
     assert show(
         story.started(),
         ev.ForeignServer(story.at(0), None),
-        ev.NothingAnswered(story.at(5), 5 * S),
+        ev.NoReplies(story.at(5), 5 * S),
         ev.SendingStopped(story.at(6), interrupted=True),
         ev.RunEnded(story.at(7), aborted=True),
     ) == [
@@ -361,7 +363,7 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
         ev.PoolObserved(story.at(2), story.at(2), story.at(2), second, None, differences(first, second)),
         ev.PoolUnobserved(story.at(3), story.at(2), "the API server closed the connection"),
         ev.WrongPool(story.at(4), "pod-x"),
-        ev.Injected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
+        ev.FaultInjected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
         colour=True,
     )
     assert lines == [
@@ -384,7 +386,7 @@ def test_what_cannot_be_watched_is_a_sentence_of_its_own(story):
 
 @pytest.mark.parametrize(("via", "way"), [("load-balancer", ", by its load-balancer"), ("", "")])
 def test_what_is_watched_is_said(story, via, way):
-    assert show(story.started(), ev.WatchBegun(story.at(0), "kind-test", "media/turn", via)) == [
+    assert show(story.started(), ev.PoolWatchStarted(story.at(0), "kind-test", "media/turn", via)) == [
         f'13:35:20.176 [info]  watching Service "media/turn" in context "kind-test"{way}'
     ]
 
@@ -422,7 +424,7 @@ def test_what_the_cluster_said_before_the_run_began_has_no_earlier_time_than_its
 
 def test_the_times_of_the_log_never_run_backwards(story):
     """After a stop of this process it reads replies whose times lie before what it has said already."""
-    silent = ev.NothingAnswered(story.at(9), 9 * S, "")
+    silent = ev.NoReplies(story.at(9), 9 * S, "")
     lines = show(
         story.started(),
         silent,

@@ -21,7 +21,7 @@ def incident(story, **changed) -> ev.Incident:
         "to_ns": story.at(4.2),
         "continuing": False,
         "sessions": 11,
-        "of": 16,
+        "total_sessions": 16,
         "changes": 10,
         "outages": 1,
         "bursts": 2,
@@ -29,7 +29,7 @@ def incident(story, **changed) -> ev.Incident:
         "lost": 1_234,
         "kinds": ((Kind.REFLEXIVE_IP, 10), (Kind.POD, 4)),
         "cohorts": (ev.Cohort("10.240.0.4", 10, 10), ev.Cohort("10.240.0.5", 1, 6)),
-        "near": (
+        "context": (
             ev.NearFact(
                 story.at(1.1),
                 -1_900_000_000,
@@ -85,7 +85,7 @@ def test_it_says_no_more_than_there_is(story):
         continuing=True,
         kinds=(),
         cohorts=(),
-        near=(),
+        context=(),
         judgements=(),
         diagnoses=(),
     )
@@ -106,8 +106,8 @@ def test_the_console_shows_a_violation_in_bold_red_and_the_rest_quietly(story):
 
 
 def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
-    silence = {"changes": 0, "outages": 0, "bursts": 16, "sessions": 16, "of": 16, "lost": 320, "kinds": ()}
-    silence |= {"cohorts": (), "near": (), "judgements": (), "diagnoses": ()}
+    silence = {"changes": 0, "outages": 0, "bursts": 16, "sessions": 16, "total_sessions": 16, "lost": 320, "kinds": ()}
+    silence |= {"cohorts": (), "context": (), "judgements": (), "diagnoses": ()}
     of_all, of_some = incident(story, **silence), incident(story, **silence | {"bursts": 15, "sessions": 15})
     moved = incident(story, **silence | {"changes": 16, "judgements": ((ev.Judgement.EXPLAINED, 16),)})
     heads = [incident_text(each, RunClock.of(story.started()))[0] for each in (of_all, of_some, moved)]

@@ -227,7 +227,7 @@ def test_damage_is_named_with_its_line(tmp_path, content, said):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (["before"], 7, "Change.before: 7 is no Sighting"),
+        (["before"], 7, "Change.before: 7 is no RepliedProbe"),
         (["kinds"], "pod", "Change.kinds: 'pod' is no list"),
         (["kinds"], ["cat"], "Change.kinds: 'cat' is no Kind"),
         (["kinds"], [[]], "Change.kinds: [] is no Kind"),

@@ -8,7 +8,7 @@ from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.target import TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import NothingAnswered, Verdict
+from affinity_tester.core.events import NoReplies, Verdict
 from affinity_tester.net.client import run_client
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import ClientSettings
@@ -25,7 +25,7 @@ async def run_against_target(settings: ClientSettings, options: TargetOptions, r
     with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
         async with open_target(options) as context:
             if context.has_service:
-                dispatcher.enrich(NothingAnswered, context.with_cluster_reason)
+                dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
             client = run_client(settings, context.target, dispatcher.emit, stop, abort)

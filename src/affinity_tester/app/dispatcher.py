@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from affinity_tester import clock
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, RunStarted, SendingStopped, Verdict, WatchBegun, WatchMissing
+from affinity_tester.core.events import Event, PoolNotWatched, PoolWatchStarted, RunStarted, SendingStopped, Verdict
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Dispatcher:
 
         for each in early:
             # The pool was seen when it was seen, which counts for judging. That there is a watch is news of the start.
-            is_news = isinstance(each, WatchBegun | WatchMissing)
+            is_news = isinstance(each, PoolWatchStarted | PoolNotWatched)
             self._dispatch(replace(each, at_ns=event.at_ns) if is_news else each)
 
     async def _dispatch_enriched(self, enriched: Awaitable[Event]) -> None:

@@ -22,7 +22,7 @@ from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.cluster.queries import family_of
 from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
+from affinity_tester.core.events import Event, NoReplies, PoolNotWatched, PoolWatchStarted
 from affinity_tester.errors import UserError
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target, resolve_target
@@ -82,18 +82,18 @@ class TargetContext:
                 now_ns = clock.now_ns()
                 # The API server's time is the wall clock's; a record has only the run's own.
                 addressed_ns = None if service.addressed_ns is None else service.addressed_ns - time_ns() + now_ns
-                emit(WatchBegun(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
+                emit(PoolWatchStarted(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
                 return
         if required:
             raise UserError(f"--watch on: {self._unwatched_reason}")
-        emit(WatchMissing(clock.now_ns(), self._unwatched_reason))
+        emit(PoolNotWatched(clock.now_ns(), self._unwatched_reason))
 
     def request_list(self, after_ns: int | None) -> None:
         """Have the pool listed later than this; None: no list is needed."""
         if self._watch is not None:
             self._watch.request_confirmation(after_ns)
 
-    async def with_cluster_reason(self, event: NothingAnswered) -> NothingAnswered:
+    async def with_cluster_reason(self, event: NoReplies) -> NoReplies:
         """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""
         if self._cluster is None or self._found is None:
             return event

@@ -221,7 +221,7 @@ class RunAnalysis:
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
         diagnoses = diagnose(open_incident, now_ns, self._facts)
         self._facts.diagnosed(open_incident.from_ns, diagnoses)
-        return replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses)
+        return replace(incident, context=tuple(near), cohorts=cohorts, diagnoses=diagnoses)
 
     def _check_unknown_pods(self, now_ns: int) -> list[Event]:
         """Report a pod that belongs to another pool; from then on the pool counts as not watched."""

@@ -130,7 +130,7 @@ class OpenIncident:
             to_ns=self.to_ns,
             continuing=self.continuing,
             sessions=len(self.sessions()),
-            of=total_sessions,
+            total_sessions=total_sessions,
             changes=len(changes),
             outages=sum(member.key[0] == "outage" for member in members),
             bursts=sum(member.key[0] == "burst" for member in members),
@@ -138,7 +138,7 @@ class OpenIncident:
             lost=sum(member.lost for member in members),
             kinds=tuple((kind, kinds[kind]) for kind in Kind if kinds[kind]),
             cohorts=tuple(sorted(cohorts, key=lambda cohort: (-cohort.sessions, cohort.ip))),
-            near=(),
+            context=(),
             judgements=tuple((judgement, judgements[judgement]) for judgement in Judgement if judgements[judgement]),
             diagnoses=(),
         )

@@ -10,8 +10,8 @@ from affinity_tester.core.events import (
     Change,
     ClientFault,
     ClientFaultKind,
+    ConflictingDuplicate,
     CrossDelivered,
-    DuplicateDiffers,
     NetworkError,
     OutageStarted,
     SessionEvent,
@@ -33,7 +33,7 @@ ALERTS: Mapping[type[SessionEvent], Symptom] = {
     WrongSource: Symptom.WRONG_SOURCE,
     CrossDelivered: Symptom.CROSS_DELIVERED,
     NetworkError: Symptom.NETWORK_ERROR,
-    DuplicateDiffers: Symptom.DUPLICATE_DIFFERS,
+    ConflictingDuplicate: Symptom.DUPLICATE_DIFFERS,
     ClientFault: Symptom.CLIENT_FAULT,
 }
 """Events that stand for themselves: a fault of the session expects each, or it is a false alarm."""

@@ -19,17 +19,17 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
     Diagnosis,
-    DuplicateDiffers,
     Event,
+    FaultInjected,
     ForeignServer,
     Incident,
     IncidentClosed,
-    Injected,
     NetworkError,
-    NothingAnswered,
+    NoReplies,
     OutageCase,
     OutageEnded,
     OutageStarted,
@@ -95,7 +95,12 @@ class SessionRecord:
             case SessionSummary():
                 self.summary = event
             case (
-                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
+                OutageStarted()
+                | WrongSource()
+                | CrossDelivered()
+                | NetworkError()
+                | ConflictingDuplicate()
+                | ClientFault()
             ):
                 self.alerts.append(event)
 
@@ -152,12 +157,12 @@ class LabRecord:
         self.invalid_reasons: list[str] = []
         """What makes the run worthless, whatever the accounts say."""
 
-    def inject(self, injection: Injection) -> Injected:
+    def inject(self, injection: Injection) -> FaultInjected:
         """Take in an injection, and return the event that tells of it."""
         self.injections[injection.number] = injection
         flows = {effect.flow for effect in injection.effects}
         names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
-        return Injected(
+        return FaultInjected(
             injection.at_ns, injection.number, self.planned[injection.number - 1].name, injection.text, names
         )
 
@@ -184,7 +189,7 @@ class LabRecord:
                 self.stopped_ns = event.at_ns
             case RunSummary():
                 self.total = event.total
-            case NothingAnswered():
+            case NoReplies():
                 self.invalidate("no session was answered")
             case ForeignServer():
                 self.invalidate("the pods' replies name no pod")

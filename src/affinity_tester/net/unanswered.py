@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from affinity_tester.core.events import Event, NothingAnswered
+from affinity_tester.core.events import Event, NoReplies
 from affinity_tester.core.session.extra_probes import LONG_INTERVAL_NS, ExtraProbes
 from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.net.canary import Canaries
@@ -76,7 +76,7 @@ class UnansweredMonitor:
         if not is_answered and not self._no_replies_emitted and unanswered_ns >= NO_REPLIES_NS:
             self._no_replies_emitted = True
             reason = no_reply_reason(self._sessions, self._group.targets, keyed=self._is_keyed)
-            self._emit(NothingAnswered(now_ns, unanswered_ns, reason))
+            self._emit(NoReplies(now_ns, unanswered_ns, reason))
 
     def close(self) -> None:
         """Close the sockets of all canaries."""

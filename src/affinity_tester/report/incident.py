@@ -18,7 +18,7 @@ def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False)
     lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
     when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}"
     when += ", goes on" if ongoing else ", continuing" if incident.continuing else ""
-    whom = f"{incident.sessions:,} of {plural(incident.of, 'session')}"
+    whom = f"{incident.sessions:,} of {plural(incident.total_sessions, 'session')}"
     return [
         f"incident {incident.number} {when}, {whom}: {', '.join(_members(incident))}",
         *(f"    {line}" for line in _details(incident)),
@@ -37,7 +37,7 @@ def is_violation(incident: Incident) -> bool:
 
 def is_silence(incident: Incident) -> bool:
     """True if every session of the run was unanswered and none changed, which is worth knowing and accuses nobody."""
-    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.of
+    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.total_sessions
 
 
 def _members(incident: Incident) -> Iterator[str]:
@@ -58,9 +58,9 @@ def _details(incident: Incident) -> Iterator[str]:
     if incident.judgements:
         yield "judged: " + ", ".join(f"{count:,} {judgement}" for judgement, count in incident.judgements)
     if incident.cohorts:
-        cohorts = (f"{_home(c)} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
+        cohorts = (f"{_home(c)} ({c.sessions:,} of {c.total:,})" for c in incident.cohorts)
         yield "came in through: " + ", ".join(cohorts)
-    yield from (f"near: {near_text(fact)}" for fact in incident.near)
+    yield from (f"near: {near_text(fact)}" for fact in incident.context)
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
 

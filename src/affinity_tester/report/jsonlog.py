@@ -37,7 +37,7 @@ from affinity_tester.units import NS_PER_MS, NS_PER_S
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
     ev.ForeignServer: ("run.foreign_server", "warn"),
-    ev.NothingAnswered: ("run.nothing_answered", "warn"),
+    ev.NoReplies: ("run.nothing_answered", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
     ev.Settling: ("run.settling", "info"),
     ev.RunEnded: ("run.ended", "info"),
@@ -50,11 +50,11 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.IncidentClosed: ("run.incident", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
     ev.ProbesLost: ("session.probes_lost", "info"),
-    ev.LossDirected: ("session.loss_directed", "info"),
+    ev.LossDirection: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
-    ev.DuplicateDiffers: ("session.duplicate_differs", "warn"),
+    ev.ConflictingDuplicate: ("session.duplicate_differs", "warn"),
     ev.WrongSource: ("session.wrong_source", "warn"),
     ev.NetworkError: ("session.network_error", "warn"),
     ev.ClientFault: ("session.client_fault", "warn"),
@@ -69,14 +69,14 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
     ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
-    ev.WatchBegun: ("pool.watched", "info"),
-    ev.WatchMissing: ("pool.not_watched", "info"),
+    ev.PoolWatchStarted: ("pool.watched", "info"),
+    ev.PoolNotWatched: ("pool.not_watched", "info"),
     ev.PoolObserved: ("pool.observed", "event"),
     ev.PoolConfirmed: ("pool.confirmed", "info"),
     ev.PoolUnobserved: ("pool.unobserved", "event"),
     ev.WrongPool: ("pool.wrong", "warn"),
     ev.ClusterEvent: ("cluster.event", "event"),
-    ev.Injected: ("lab.injected", "event"),
+    ev.FaultInjected: ("lab.injected", "event"),
 }
 """Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
 
@@ -262,7 +262,17 @@ def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
     """Return for each field its name, its key in JSON, and the form of its value."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
     # `wall_ns` is the same moment as `at_ns`, and a run's rules have an object of their own.
-    return tuple((name, *_key(name)) for name in names if name not in {"wall_ns", "rules"})
+    return tuple(
+        (name, *_PINNED_KEYS.get((cls, name), _key(name))) for name in names if name not in {"wall_ns", "rules"}
+    )
+
+
+_PINNED_KEYS = {
+    (ev.Incident, "total_sessions"): ("of", "plain"),
+    (ev.Incident, "context"): ("near", "plain"),
+    (ev.Cohort, "total"): ("of", "plain"),
+}
+"""Keys that stay as they are in the JSON log, whatever the fields are called."""
 
 
 def _key(name: str) -> tuple[str, str]:

@@ -152,7 +152,7 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
     match event:
         case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=None):
             return [_red(f"{name} never answered, for {format_duration(at_ns - since_ns)} now, while {_others(event)}")]
-        case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=ev.Sighting(identity=identity)):
+        case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=ev.RepliedProbe(identity=identity)):
             silent = f"unanswered since {clock.time_of_day(since_ns)} ({format_duration(at_ns - since_ns)})"
             return [_red(f"{name} {silent}, while {_others(event)}; last served by {served_by(identity)}")]
         case ev.OutageEnded():
@@ -167,7 +167,7 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
         case ev.CrossDelivered():
             sender = f"{event.source} ({served_by(event.identity)})"
             return [_red(f"{name} got a reply that was meant for {event.owner}, from {sender}")]
-        case ev.DuplicateDiffers():
+        case ev.ConflictingDuplicate():
             first, second = served_by(event.first), served_by(event.second)
             if first == second:
                 first, second = f"x_address {event.first.reflexive}", f"x_address {event.second.reflexive}"
@@ -208,14 +208,14 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.ForeignServer():
             who = quoted(event.software) if event.software is not None else "a server"
             return [warning(f"answered by {who}, which names no pod: only x_address and SOFTWARE are tracked")]
-        case ev.NothingAnswered(waited_ns=waited_ns, reason=reason):
+        case ev.NoReplies(waited_ns=waited_ns, reason=reason):
             return [warning(f"no session is answered after {format_duration(waited_ns)}: {reason or _WHEN_SILENT}")]
-        case ev.WatchBegun(context=context, service=service, via=via):
+        case ev.PoolWatchStarted(context=context, service=service, via=via):
             way = f", by its {via}" if via else ""
             return [Line(f"watching Service {quoted(service)} in context {quoted(context)}{way}")]
-        case ev.WatchMissing(reason=reason):
+        case ev.PoolNotWatched(reason=reason):
             return [Line(f"cluster not watched ({reason}): a change counts as a violation unless the client was idle")]
-        case ev.Injected():
+        case ev.FaultInjected():
             return [Line(f"injected: {event.text}", "event", Colour.CLUSTER)]
         case ev.SendingStopped():
             return [Line("sending stopped; the last replies may still come, then the last judgements")]

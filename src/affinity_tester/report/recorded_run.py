@@ -105,7 +105,7 @@ class _Loader:
             case ev.PoolObserved():
                 first, self._pool_known = not self._pool_known, True
                 self._add_context(event, [line.text for line in pool_lines(event, first=first)])
-            case ev.PoolUnobserved() | ev.ClusterEvent() | ev.Injected() | ev.WrongPool():
+            case ev.PoolUnobserved() | ev.ClusterEvent() | ev.FaultInjected() | ev.WrongPool():
                 self._add_context(event, [line.text for line in run_lines(event, recorded.clock)])
 
     def done(self) -> RecordedRun:

@@ -119,7 +119,9 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
     if view.unanswered_spans:
         names = {span.session for span in view.unanswered_spans}
         lost = sum(span.lost for span in view.unanswered_spans)
-        evidence.append(f"{view.share(names)} lost {plural(lost, 'consecutive probe')}")
+        spans = len(view.unanswered_spans)
+        what = plural(lost, "consecutive probe") if spans == 1 else f"{plural(lost, 'probe')} in {plural(spans, 'gap')}"
+        evidence.append(f"{view.share(names)} lost {what}")
         gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)

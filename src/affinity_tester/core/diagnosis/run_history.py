@@ -19,25 +19,25 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
     ClusterEvent,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
     Diagnosis,
-    DuplicateDiffers,
     Event,
     FirstAnswer,
-    LossDirected,
+    LossDirection,
     NetworkError,
     NodeAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
     ProbesLost,
+    RepliedProbe,
     RunStarted,
     RunSummary,
     SendingStopped,
     SessionStarted,
     SessionSummary,
-    Sighting,
     StatsTick,
     WrongSource,
 )
@@ -83,7 +83,7 @@ class SessionHistory:
         position = bisect_right(self.identities, at_ns, key=itemgetter(0))
         return self.identities[max(0, position - 1)][1] if self.identities else None
 
-    def record(self, probe: Sighting) -> None:
+    def record(self, probe: RepliedProbe) -> None:
         """Record a new identity from this probe on; what its reply does not carry stays as it was."""
         before = self.identity_at(probe.sent_ns)
         who = probe.identity
@@ -92,7 +92,7 @@ class SessionHistory:
         insort(self.identities, (probe.sent_ns, who), key=itemgetter(0))
         del self.identities[:-_MAX_IDENTITIES]
 
-    def discard(self, probe: Sighting) -> None:
+    def discard(self, probe: RepliedProbe) -> None:
         """Discard the identity that began at this probe: the change there was revised."""
         self.identities = [
             entry for entry in self.identities if entry[0] != probe.sent_ns or entry is self.identities[0]
@@ -127,12 +127,12 @@ class RunHistory:
         """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_MAX_SNAPSHOTS)
         self.canaries: deque[CanaryResult] = deque(maxlen=_MAX_EVENTS)
-        self.loss_directions: deque[LossDirected] = deque(maxlen=_MAX_EVENTS)
+        self.loss_directions: deque[LossDirection] = deque(maxlen=_MAX_EVENTS)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_MAX_EVENTS)
         self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_MAX_EVENTS)
         self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
         self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
-        self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_MAX_EVENTS)
+        self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
         self.flow_wipes_ns: deque[int] = deque(maxlen=_MAX_SNAPSHOTS)
@@ -236,7 +236,7 @@ class RunHistory:
                 session.record(change.after)
             case ProbesLost():
                 self._lost(event)
-            case LossDirected():
+            case LossDirection():
                 self.loss_directions.append(event)
             case CanaryResult():
                 self.canaries.append(event)
@@ -248,7 +248,7 @@ class RunHistory:
                 self.network_errors.append(event)
             case ClientFault():
                 self.client_faults.append(event)
-            case DuplicateDiffers():
+            case ConflictingDuplicate():
                 self.duplicates.append(event)
             case StatsTick():
                 self.total = event.total

@@ -10,7 +10,7 @@ from affinity_tester.core.pool import EndpointChange, PoolSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class WatchBegun(Event):
+class PoolWatchStarted(Event):
     """The pool is watched from here on."""
 
     context: str
@@ -23,7 +23,7 @@ class WatchBegun(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class WatchMissing(Event):
+class PoolNotWatched(Event):
     """The pool is not watched: the operator's word that it stands still has to do."""
 
     reason: str

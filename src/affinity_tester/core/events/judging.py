@@ -107,7 +107,7 @@ class Cohort:
     ip: str
     sessions: int
     """Of this incident."""
-    of: int
+    total: int
     """All sessions that had this reflexive IP then."""
     node: str = ""
     """The node whose InternalIP it is; empty where that is not known."""
@@ -139,7 +139,7 @@ class Incident:
     continuing: bool
     """It was cut at 60 s; the next incident goes on with it."""
     sessions: int
-    of: int
+    total_sessions: int
     """All sessions of the run."""
     changes: int
     outages: int
@@ -151,7 +151,7 @@ class Incident:
     kinds: tuple[tuple[Kind, int], ...]
     cohorts: tuple[Cohort, ...]
     """Largest first."""
-    near: tuple[NearFact, ...]
+    context: tuple[NearFact, ...]
     """Cluster events and pool changes around it, in the order in which they were told."""
     judgements: tuple[tuple[Judgement, int], ...]
     diagnoses: tuple[Diagnosis, ...]

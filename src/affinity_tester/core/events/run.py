@@ -53,7 +53,7 @@ class ForeignServer(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class NothingAnswered(Event):
+class NoReplies(Event):
     """No session has had an answer since the start."""
 
     waited_ns: int
@@ -145,7 +145,7 @@ class RunSummary(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Injected(Event):
+class FaultInjected(Event):
     """The lab broke something on purpose; what follows in the log is its doing."""
 
     number: int

@@ -11,7 +11,7 @@ from affinity_tester.core.events.base import Case, Event, SessionEvent
 from affinity_tester.core.identity import Identity, Kind
 
 
-class Sighting(NamedTuple):
+class RepliedProbe(NamedTuple):
     """One replied probe: the P or the Q of a change."""
 
     seq: int
@@ -27,9 +27,9 @@ class Change(Case):
     """Of this session, from 1; it stays the same when the change is revised."""
     kinds: tuple[Kind, ...]
     """What differs, in the order of `Kind`; never empty."""
-    before: Sighting
+    before: RepliedProbe
     """P."""
-    after: Sighting
+    after: RepliedProbe
     """Q."""
     seen_ns: int
     """When both replies were there: no later reply was needed to know it."""
@@ -95,7 +95,7 @@ class ProbesLost(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class LossDirected(SessionEvent):
+class LossDirection(SessionEvent):
     """A gap of lost probes was closed by a reply of the same (instance, reflexive address): its counts tell which way.
 
     Told for the gap alone, as evidence of an incident; the session's totals rest on whole spans (core.session).
@@ -118,7 +118,7 @@ class LateReply(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class DuplicateDiffers(SessionEvent):
+class ConflictingDuplicate(SessionEvent):
     """A second reply (RFC 5560) that names another pod or address than the first: evidence, not a change."""
 
     seq: int
@@ -212,7 +212,7 @@ class OutageStarted(SessionEvent):
     """The first unanswered probe."""
     since_ns: int
     """When it was sent."""
-    last: Sighting | None
+    last: RepliedProbe | None
     """The newest replied probe before; None from sequence 0 on."""
     longest_pause_ns: int = 0
     """The longest time between two consecutive sends from the last replied probe until now; 0 without one."""
@@ -232,7 +232,7 @@ class OutageEnded(SessionEvent):
     since_ns: int
     probes: int
     """Probes sent in it."""
-    first: Sighting
+    first: RepliedProbe
     """The probe whose reply ended it."""
 
 

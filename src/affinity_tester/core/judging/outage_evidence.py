@@ -25,11 +25,11 @@ from affinity_tester.core.events import (
     OutageEnded,
     OutageStarted,
     PathsAnswered,
+    PoolWatchStarted,
     ProbesLost,
     RunStarted,
     SendingStopped,
     SessionStarted,
-    WatchBegun,
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.units import NS_PER_S
@@ -192,7 +192,7 @@ class OutageEvidence:
                 subject=ClusterSubject.NODE, name=name, action=ClusterAction.READY | ClusterAction.REMOVED
             ):
                 self.not_ready.discard(name)
-            case WatchBegun():
+            case PoolWatchStarted():
                 self.addressed_ns = event.addressed_ns
             case SendingStopped():
                 self.stopped_ns = event.at_ns
