@@ -76,7 +76,7 @@ async def test_a_silence_has_its_own_reason_unless_the_cluster_knows_one(
             return self
 
     monkeypatch.setattr(target_module, "explain_no_reply", explain)
-    monkeypatch.setattr(target_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(target_module, "CONNECT_TIMEOUT_S", 0.05)
     anything: Any = Anything()
     context = TargetContext(Target(TransportAddress("127.0.0.1", 1), "x"), anything, anything, "")
     assert context.has_service

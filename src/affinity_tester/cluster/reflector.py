@@ -186,7 +186,7 @@ class Reflector(Generic[T]):
                 first_ns, version = self._now_ns(), page.version
                 self._lists.note(version, asked_ns, first_ns)
             for obj in page.items:
-                is_whole &= self._put(items, obj)
+                is_whole &= self._cache(items, obj)
 
         if not is_whole:  # an unreadable object may be any of those that seem to be gone
             items = {**self.items, **items}
@@ -206,7 +206,7 @@ class Reflector(Generic[T]):
 
         items: dict[str, Cached[T]] = {}
         try:
-            is_whole = all(self._put(items, obj) for obj in page.items)
+            is_whole = all(self._cache(items, obj) for obj in page.items)
         except ObjectError:  # the watch meets the same object, and reports it
             return
 
@@ -233,7 +233,7 @@ class Reflector(Generic[T]):
         """Nothing that happened before this time was missed, even if the watch tells nothing now."""
         return max(self._verified_ns, self._lists.asked_up_to(self._version) or 0)
 
-    def _put(self, items: dict[str, Cached[T]], obj: object) -> bool:
+    def _cache(self, items: dict[str, Cached[T]], obj: object) -> bool:
         """Add a list's object to `items`; return False if it is unreadable.
 
         Raises `ObjectError` for an unreadable object if that interrupts the watch.

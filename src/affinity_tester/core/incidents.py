@@ -170,7 +170,7 @@ class Incidents:
     def _join(self, member: Member) -> None:
         """Put a member into the open incident that is near it, or into a new one."""
         incident = next((each for each in self._open if each.accepts(member.from_ns, member.to_ns)), None)
-        self._put(incident or self._begin(member.from_ns, member.to_ns), member, member.from_ns)
+        self._add_member(incident or self._begin(member.from_ns, member.to_ns), member, member.from_ns)
 
     def _begin(self, from_ns: int, to_ns: int) -> OpenIncident:
         self._count += 1
@@ -179,7 +179,7 @@ class Incidents:
         self._open.append(incident)
         return incident
 
-    def _put(self, incident: OpenIncident, member: Member, from_ns: int) -> None:
+    def _add_member(self, incident: OpenIncident, member: Member, from_ns: int) -> None:
         """Add a member, and let the incident reach from `from_ns` to the member's end."""
         self._incident_of[incident.add(member)] = incident
         incident.from_ns = min(incident.from_ns, from_ns)
@@ -240,7 +240,7 @@ class Incidents:
         # It began with the blackout and outlives it: what is wrong with this session shows from the blackout's end on.
         if self._after_blackout is None or self._after_blackout not in self._open:
             self._after_blackout = self._begin(blackout.until_ns, event.at_ns)
-        self._put(self._after_blackout, member, blackout.until_ns)
+        self._add_member(self._after_blackout, member, blackout.until_ns)
 
     def _end_outage(self, event: OutageEnded) -> None:
         member = self._outages.pop(event.session, None)

@@ -103,7 +103,7 @@ class Lab:
                 schedule.cancel()
             self._observe(event)
 
-        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._learn))
+        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._source_for))
         try:
             # Whichever fails ends the others: a lab without its faults, or without a client, shows nothing.
             await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
@@ -132,7 +132,7 @@ class Lab:
         elif isinstance(event, SessionStarted):
             self._context.clients.add(event.local)
 
-    def _learn(self, target: TransportAddress, scope_id: int) -> str:
+    def _source_for(self, target: TransportAddress, scope_id: int) -> str:
         """Return the client's own address: what the system says, until a fault says otherwise."""
         return self._runtime.client_ip or local_source_for(target, scope_id)
 

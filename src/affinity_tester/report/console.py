@@ -102,7 +102,7 @@ class ConsoleReport:
 
         lines = self._lines(event, self._clock)
         if lines:
-            self._tell(lines, max(event.at_ns, self._started_ns), self._clock)
+            self._write_lines(lines, max(event.at_ns, self._started_ns), self._clock)
 
         if isinstance(event, ev.Verdict):
             self._write_left_out(self._limiter.drain(), self._clock)
@@ -129,7 +129,7 @@ class ConsoleReport:
             self._write_left_out(self._limiter.drain(), self._clock)
             self._log.flush()
 
-    def _tell(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
+    def _write_lines(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
         """Write the lines of something that happened at `at_ns`."""
         self._turn(clock)
 
@@ -144,7 +144,7 @@ class ConsoleReport:
         for alike, faults in list(self._faults.items()):
             if ended or self._told_ns - faults[0].at_ns >= FAULT_NS:
                 del self._faults[alike]
-                self._tell([fault_line(faults)], self._told_ns, clock)
+                self._write_lines([fault_line(faults)], self._told_ns, clock)
 
     def _turn(self, clock: RunClock) -> None:
         """Finish the last second, and the last day, if this line begins a new one."""

@@ -82,14 +82,14 @@ class _Loader:
                 recorded.sessions.append(session)
             case ev.ChangeSeen(session=session, change=change) | ev.ChangeRevised(session=session, change=change):
                 facts = tuple(change_facts(change))
-                self._put(
+                self._add_entry(
                     (session, False, change.number),
                     TimelineEntry(session, change.seen_ns, change.seen_ns, facts, change),
                 )
             case ev.ChangeWithdrawn(session=session, change=change):
                 self._entries.pop((session, False, change.number), None)
             case ev.OutageStarted(session=session, since_seq=seq, since_ns=since_ns):
-                self._put((session, True, seq), TimelineEntry(session, since_ns, None, ("unanswered",), None))
+                self._add_entry((session, True, seq), TimelineEntry(session, since_ns, None, ("unanswered",), None))
             case ev.OutageEnded(session=session, since_seq=seq):
                 self._close(self._entries.get((session, True, seq)), event)
             case ev.CaseJudged(session=session, case=ev.Change(number=number)):
@@ -112,7 +112,7 @@ class _Loader:
         self.recorded.entries = sorted(self._entries.values(), key=lambda entry: entry.at_ns)
         return self.recorded
 
-    def _put(self, key: tuple[str, bool, int], entry: TimelineEntry) -> None:
+    def _add_entry(self, key: tuple[str, bool, int], entry: TimelineEntry) -> None:
         if key in self._entries or len(self._entries) < MOST_ENTRIES:
             self._entries[key] = entry
         else:

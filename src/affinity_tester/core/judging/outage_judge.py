@@ -122,7 +122,7 @@ class OutageJudge:
             found = self._table.evaluate(case, now_ns, last=last)
             if found is not None:
                 del self._cases.ended[key]
-                yield from self._tell(case, found, now_ns)
+                yield from self._report_if_new(case, found, now_ns)
 
         for _ in range(len(self._turn) if last else min(AT_A_TIME, len(self._turn))):
             key = self._turn.popleft()
@@ -132,7 +132,7 @@ class OutageJudge:
 
             found = self._table.evaluate(lasting, now_ns, last=last)
             if found is not None and (last or found[0] is not Judgement.UNKNOWN):
-                yield from self._tell(lasting, found, now_ns)
+                yield from self._report_if_new(lasting, found, now_ns)
             if not last and lasting.told != _FINAL:
                 self._turn.append(key)
 
@@ -160,7 +160,7 @@ class OutageJudge:
         self._looked = (revision, now_ns)
         return list(self._cases.ended.items())
 
-    def _tell(self, case: PendingOutage, found: OutageClass, now_ns: int) -> Iterator[CaseJudged]:
+    def _report_if_new(self, case: PendingOutage, found: OutageClass, now_ns: int) -> Iterator[CaseJudged]:
         """Yield the class if it is new, and keep it as told."""
         judgement, avoidable, reasons = found
         final = case.ended_ns is not None or self._evidence.stopped_ns is not None

@@ -335,13 +335,13 @@ class OutageTable:
         """Return the sessions by who had answered them last, and those of them that are silent."""
         if self._census is None:
             silent = {session for session, _ in (*self._cases.open, *self._cases.ended)}
-            homes = {session: (who.pod, who.instance) for session, who in self._evidence.serving.items()}
+            served_by = {session: (who.pod, who.instance) for session, who in self._evidence.serving.items()}
             for case in self._cases.all():
                 if case.old is not None:  # those that are over have moved on by now
-                    homes[case.session] = (case.old.pod, case.old.instance)
+                    served_by[case.session] = (case.old.pod, case.old.instance)
             self._census = _Census(
-                Counter(homes.values()),
-                Counter(home for session, home in homes.items() if session in silent),
+                Counter(served_by.values()),
+                Counter(who for session, who in served_by.items() if session in silent),
                 tuple(
                     {
                         (case.old.pod, case.from_ns // NS_PER_S)

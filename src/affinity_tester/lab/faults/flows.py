@@ -45,13 +45,13 @@ class FlowWipe(Fault):
 
     def inject(self, context: FaultContext) -> Injection:
         """Wipe now, and the further times in the background."""
-        homes = context.flows_by_node()
-        names = sorted(homes, key=lambda name: -len(homes[name]))[: self.nodes]
+        by_node = context.flows_by_node()
+        names = sorted(by_node, key=lambda name: -len(by_node[name]))[: self.nodes]
         self._wipe(context, names)
         if self.times > 1:
             context.runtime.spawn(self._again(context, names))
 
-        flows = [flow for name in names for flow in homes[name]]
+        flows = [flow for name in names for flow in by_node[name]]
         context.mark_used(flows, Family.ROUTING)
         # Under policy Local a flow that begins anew keeps the client's own address.
         must = frozenset() if context.network.policy is Policy.LOCAL else frozenset({Kind.REFLEXIVE_PORT})
@@ -150,7 +150,7 @@ class SnatCollision(Fault):
     def inject(self, context: FaultContext) -> Injection:
         """Choose two flows that meet at a pod and a node, and let one take the other's source address."""
         network = context.network
-        pairs = [pair for pair in combinations(context.flows, 2) if self._meet(context, *pair)]
+        pairs = [pair for pair in combinations(context.flows, 2) if self._share_pod_and_node(context, *pair)]
         if not pairs:
             return context.injection("no two flows meet at one pod and node: nothing was done", context.at_ns)
 
@@ -172,7 +172,7 @@ class SnatCollision(Fault):
             ),
         )
 
-    def _meet(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:
+    def _share_pod_and_node(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:
         network = context.network
         mine, theirs = network.entry_of(first), network.entry_of(second)
         return (

@@ -86,8 +86,8 @@ class DeadTarget(Fault):
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
         network = context.network
         hosts = {pod.node for pod in network.pods.values()}
-        homes = context.flows_by_node()
-        name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
+        by_node = context.flows_by_node()
+        name = max((name for name in by_node if name not in hosts), key=lambda name: len(by_node[name]), default=None)
         if name is None:
             return context.injection("every node has a pod: none can die without the pool", context.at_ns)
 
@@ -96,11 +96,11 @@ class DeadTarget(Fault):
         context.runtime.spawn(self._drain(context, name))
 
         return context.injection(
-            f'node "{name}" is dead, and the balancer pins {counted(len(homes[name]), "flow")} to it '
+            f'node "{name}" is dead, and the balancer pins {counted(len(by_node[name]), "flow")} to it '
             f"for {format_duration(self.for_ns)}",
             context.at_ns + self.for_ns,
             effects_on(
-                homes[name],
+                by_node[name],
                 {Symptom.OUTAGE, Symptom.LOSS_UP, Kind.REFLEXIVE_IP},
                 MOVED | LOST,
                 VIOLATION,
