@@ -11,7 +11,7 @@ from strategies import any_event
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.judging.reasons import PodReplaced
+from affinity_tester.core.judging.reasons import NothingExplains, PodReplaced, PoolState
 from affinity_tester.errors import UserError
 from affinity_tester.report import recorded_run as recorded_run_module
 from affinity_tester.report.html import html_text
@@ -20,6 +20,7 @@ from affinity_tester.report.recorded_run import load
 from affinity_tester.report.render import json_text, text_lines
 
 ONE, TWO = "CLIENT-1058228236", "CLIENT-7"
+NOT_WATCHED = NothingExplains(PoolState.NOT_WATCHED)
 EVIL = "<script>alert(1)</script>\"'&\x1b[2J"
 
 
@@ -75,7 +76,8 @@ def test_a_revised_change_is_one_and_a_withdrawn_one_none(story):
 def test_json_is_one_object_of_the_whole_run(story):
     told = json.loads(json_text(load(story.run())))
     assert sorted(told) == [
-        "changes", "foreign_server", "incidents", "judged", "left_out", "outages", "run", "sessions", "summary", "verdict",
+        "changes", "diagnoses", "foreign_server", "incidents", "judged", "left_out", "outages", "run", "sessions", "strays",
+        "summary", "verdict", "watch",
     ]  # fmt: skip
     assert told["run"]["target"] == "203.0.113.7:3478"
     assert [session["session"] for session in told["sessions"]] == [ONE, TWO]
@@ -280,3 +282,37 @@ def test_a_record_without_a_run_is_the_users_to_mend(story):
             load(events)
     with pytest.raises(UserError, match="the record is damaged: an offset of 90000 s from UTC is no offset"):
         load([story.started(utc_offset_s=90_000)])
+
+
+def test_every_form_has_what_only_the_whole_run_shows_whether_it_was_watched_and_replies_that_arrived_elsewhere(story):
+    spread = ev.Diagnosis("client-ip-spread", ev.Certainty.LIKELY, ("2 of 2 sessions met 2 pods",))
+    astray = ev.StrayCase(ev.Stray.CROSS_DELIVERED, 7, story.at(5))
+    first, *events, verdict = story.run()
+    recorded = load(
+        [
+            first,
+            ev.PoolNotWatched(story.at(0), "no cluster"),
+            ev.CaseJudged(story.at(6), TWO, astray, ev.Judgement.VIOLATION, None, (NOT_WATCHED,)),
+            *events,
+            ev.RunDiagnosed(story.at(101), (spread,)),
+            verdict,
+        ]
+    )
+    lines = [text for text, _ in text_lines(recorded)]
+    assert lines[2].startswith("cluster not watched (no cluster): ")
+    assert f"13:35:25.176 {TWO} got a reply meant for another session" in lines
+    at = lines.index("whole run")
+    assert lines[at + 1 : at + 3] == ["    likely: client-ip-spread", "        2 of 2 sessions met 2 pods"]
+
+    told = json.loads(json_text(recorded))
+    assert [diagnosis["name"] for diagnosis in told["diagnoses"]] == ["client-ip-spread"]
+    assert told["watch"] == [lines[2]]
+    assert [(each["session"], each["what"], each["judgement"]) for each in told["strays"]] == [
+        (TWO, ["got a reply meant for another session"], "violation")
+    ]
+    assert len(told["outages"]) == 1
+
+    page, suites = html_text(recorded), junit_text(recorded)
+    for said in ("client-ip-spread", "cluster not watched (no cluster)", "got a reply meant for another session"):
+        assert said in page
+        assert said in suites

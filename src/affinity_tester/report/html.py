@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from affinity_tester.core import events as ev
-from affinity_tester.report.incident import incident_text, is_silence, is_violation
+from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short
@@ -55,6 +55,7 @@ def html_text(recorded: RecordedRun) -> str:
 def _sections(recorded: RecordedRun) -> Iterable[str]:
     yield _verdict(recorded.results.verdict)
     yield from (f"<p>{shown(line.text)}</p>" for line in run_lines(recorded.started, recorded.clock))
+    yield from (f"<p>{shown(text)}</p>" for text in recorded.watch)
 
     if recorded.entries or recorded.losses:
         yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(recorded)}</div>'
@@ -68,6 +69,9 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
         head, *details = incident_text(incident, recorded.clock)
         css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
         yield f'<h3 class="{css}">{shown(head)}</h3><pre>{_joined(details)}</pre>'
+
+    if recorded.diagnoses:
+        yield f"<h2>Whole run</h2><pre>{_joined(text.strip() for text in run_text(recorded.diagnoses)[1:])}</pre>"
 
     if recorded.context:
         yield "<h2>In the cluster</h2>"

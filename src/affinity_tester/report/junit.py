@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 
 from affinity_tester.core import events as ev
+from affinity_tester.report.incident import run_text
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.summary import verdict_lines
 from affinity_tester.report.text import printable
@@ -47,6 +48,8 @@ def junit_text(recorded: RecordedRun) -> str:
 
     case = _case(suite, "run", "verdict", seconds)
     lines = [text for text, _ in verdict_lines(verdict)]
+    lines += recorded.watch
+    lines += run_text(recorded.diagnoses) if recorded.diagnoses else []
     if failed:
         _told(case, "failure", "FAIL", lines)
     elif inconclusive:

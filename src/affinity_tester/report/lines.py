@@ -109,7 +109,7 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     return ", ".join(parts) + irregular_counts(delta) + (f"; worst: {named}" if named else "")
 
 
-_STRAYS = {ev.Stray.WRONG_SOURCE: "from a wrong source", ev.Stray.CROSS_DELIVERED: "meant for another session"}
+STRAYS = {ev.Stray.WRONG_SOURCE: "from a wrong source", ev.Stray.CROSS_DELIVERED: "meant for another session"}
 
 
 def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, nodes: Mapping[str, str]) -> list[Line]:
@@ -140,7 +140,7 @@ def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
             when = f"unanswered since {clock.time_of_day(since_ns)}"
         case case:
             assert isinstance(case, ev.StrayCase)
-            when = f"a reply {_STRAYS[case.stray]} at {clock.time_of_day(case.heard_ns)}"
+            when = f"a reply {STRAYS[case.stray]} at {clock.time_of_day(case.heard_ns)}"
     if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
         return []  # the line of the restart said it
     return [Line(f"    {judgement_text(event)} ({event.session}, {when})", level, colour, category)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from affinity_tester.core import events as ev
 from affinity_tester.errors import UserError
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.lines import pool_lines, run_lines
+from affinity_tester.report.lines import STRAYS, pool_lines, run_lines
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.text import change_facts, judgement_text
 from affinity_tester.units import plural
@@ -23,14 +23,16 @@ class TimelineEntry:
 
     session: str
     at_ns: int
-    """When it was seen (a change) or began (an outage)."""
+    """When it was seen (a change), began (an outage) or was received (a reply that arrived elsewhere)."""
     until_ns: int | None
-    """When an outage was over, None if it never was; a change's is its `at_ns`."""
+    """When an outage was over, None if it never was; of all others the same as `at_ns`."""
     facts: tuple[str, ...]
     """What happened, as text."""
     change: ev.Change | None
-    """The change; None for an outage."""
+    """The change; None for an outage and a stray reply."""
     judged: ev.CaseJudged | None = None
+    is_stray: bool = False
+    """It is a reply that arrived elsewhere than it should have."""
 
     @property
     def judgement(self) -> str:
@@ -55,13 +57,21 @@ class RecordedRun:
     sessions: list[str] = field(default_factory=list)
     """Names, in the order in which they started."""
     entries: list[TimelineEntry] = field(default_factory=list)
-    """Changes and outages, by time."""
+    """Changes, outages and replies that arrived elsewhere, by time."""
     losses: list[ev.ProbesLost] = field(default_factory=list)
     context: list[tuple[int, str]] = field(default_factory=list)
     """(at_ns, text): what happened in the cluster, or was injected."""
     incidents: list[ev.Incident] = field(default_factory=list)
+    diagnoses: tuple[ev.Diagnosis, ...] = ()
+    """What the run as a whole shows and no incident does."""
+    watch: list[str] = field(default_factory=list)
+    """Whether the pool was watched, as text."""
     left_out: int = 0
-    """Changes and outages beyond `MOST_ENTRIES`."""
+    """Entries beyond `MOST_ENTRIES`."""
+
+
+_Key = tuple[str, str, int]
+"""What it is, the session, and its number: a change's, an outage's first probe, or when a stray reply was received."""
 
 
 class _Loader:
@@ -69,7 +79,7 @@ class _Loader:
 
     def __init__(self, started: ev.RunStarted) -> None:
         self.recorded = RecordedRun(RunClock.of(started), started, RunResults(), started.at_ns)
-        self._entries: dict[tuple[str, bool, int], TimelineEntry] = {}
+        self._entries: dict[_Key, TimelineEntry] = {}
         self._pool_known = False
 
     def add(self, event: ev.Event) -> None:
@@ -83,25 +93,33 @@ class _Loader:
             case ev.ChangeSeen(session=session, change=change) | ev.ChangeRevised(session=session, change=change):
                 facts = tuple(change_facts(change))
                 self._add_entry(
-                    (session, False, change.number),
+                    ("change", session, change.number),
                     TimelineEntry(session, change.seen_ns, change.seen_ns, facts, change),
                 )
             case ev.ChangeWithdrawn(session=session, change=change):
-                self._entries.pop((session, False, change.number), None)
+                self._entries.pop(("change", session, change.number), None)
             case ev.OutageStarted(session=session, since_seq=seq, since_ns=since_ns):
-                self._add_entry((session, True, seq), TimelineEntry(session, since_ns, None, ("unanswered",), None))
+                self._add_entry(("outage", session, seq), TimelineEntry(session, since_ns, None, ("unanswered",), None))
             case ev.OutageEnded(session=session, since_seq=seq):
-                self._close(self._entries.get((session, True, seq)), event)
+                self._close(self._entries.get(("outage", session, seq)), event)
             case ev.CaseJudged(session=session, case=ev.Change(number=number)):
-                self._judge((session, False, number), event)
+                self._judge(("change", session, number), event)
             case ev.CaseJudged(session=session, case=ev.OutageCase(since_seq=seq)):
-                self._judge((session, True, seq), event)
+                self._judge(("outage", session, seq), event)
+            case ev.CaseJudged(session=session, case=ev.StrayCase(stray=stray, heard_ns=heard_ns)):
+                facts = (f"got a reply {STRAYS[stray]}",)
+                entry = TimelineEntry(session, heard_ns, heard_ns, facts, None, event, is_stray=True)
+                self._add_entry((stray, session, heard_ns), entry)
             case ev.ProbesLost():
                 if len(recorded.losses) < MOST_ENTRIES:
                     recorded.losses.append(event)
             case ev.IncidentClosed(incident=incident):
                 if len(recorded.incidents) < MOST_ENTRIES:
                     recorded.incidents.append(incident)
+            case ev.RunDiagnosed(diagnoses=diagnoses):
+                recorded.diagnoses = diagnoses
+            case ev.PoolWatchStarted() | ev.PoolNotWatched():
+                recorded.watch += [line.text for line in run_lines(event, recorded.clock)]
             case ev.PoolObserved():
                 first, self._pool_known = not self._pool_known, True
                 self._add_context(event, [line.text for line in pool_lines(event, first=first)])
@@ -112,7 +130,7 @@ class _Loader:
         self.recorded.entries = sorted(self._entries.values(), key=lambda entry: entry.at_ns)
         return self.recorded
 
-    def _add_entry(self, key: tuple[str, bool, int], entry: TimelineEntry) -> None:
+    def _add_entry(self, key: _Key, entry: TimelineEntry) -> None:
         if key in self._entries or len(self._entries) < MOST_ENTRIES:
             self._entries[key] = entry
         else:
@@ -123,7 +141,7 @@ class _Loader:
             entry.until_ns = event.at_ns
             entry.facts = (f"unanswered for {plural(event.probes, 'probe')}",)
 
-    def _judge(self, key: tuple[str, bool, int], event: ev.CaseJudged) -> None:
+    def _judge(self, key: _Key, event: ev.CaseJudged) -> None:
         if key in self._entries:
             self._entries[key].judged = event
 

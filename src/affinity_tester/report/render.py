@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from affinity_tester.core import events as ev
-from affinity_tester.report.incident import incident_text, is_silence, is_violation
+from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.jsonlog import plain
 from affinity_tester.report.lines import JUDGED, run_lines
 from affinity_tester.report.logging import Colour
@@ -25,6 +25,7 @@ MOST_TEXT_INCIDENTS = 20
 def text_lines(recorded: RecordedRun) -> list[SummaryLine]:
     """Return the run's opening, its changes and outages with their judgements, its incidents, and the summary."""
     lines: list[SummaryLine] = [(line.text, None) for line in run_lines(recorded.started, recorded.clock)]
+    lines += [(text, None) for text in recorded.watch]
 
     if recorded.entries:
         lines += [("", None), ("changes and outages", None)]
@@ -41,6 +42,8 @@ def text_lines(recorded: RecordedRun) -> list[SummaryLine]:
         head, *details = incident_text(incident, recorded.clock)
         lines += [("", None), (head, colour), *((detail, None) for detail in details)]
 
+    if recorded.diagnoses:
+        lines += [("", None), *((text, None) for text in run_text(recorded.diagnoses))]
     if recorded.results.run is None:
         lines += [("", None), (cut_short(recorded), None)]
     return [(printable(text), colour) for text, colour in lines + summary(recorded.results)]
@@ -57,8 +60,9 @@ def cut_short(recorded: RecordedRun) -> str:
 def json_text(recorded: RecordedRun) -> str:
     """Return one object, its values as in the JSON log.
 
-    Its keys are `run`, `foreign_server`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `incidents`, `left_out`
-    and `judged`. `summary` and `verdict` are null where the record ends before them.
+    Its keys are `run`, `foreign_server`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `strays` (replies that
+    arrived elsewhere), `incidents`, `diagnoses` (of the run as a whole), `watch` (whether the pool was watched, in words),
+    `left_out` and `judged`. `summary` and `verdict` are null where the record ends before them.
     """
     results, clock = recorded.results, recorded.clock
     tally = results.tally
@@ -69,8 +73,13 @@ def json_text(recorded: RecordedRun) -> str:
         "verdict": plain(results.verdict, clock),
         "sessions": [plain(session, clock) for session in results.sessions.values()],
         "changes": [_entry(entry, recorded) for entry in recorded.entries if entry.change is not None],
-        "outages": [_entry(entry, recorded) for entry in recorded.entries if entry.change is None],
+        "outages": [
+            _entry(entry, recorded) for entry in recorded.entries if entry.change is None and not entry.is_stray
+        ],
+        "strays": [_entry(entry, recorded) for entry in recorded.entries if entry.is_stray],
         "incidents": [plain(incident, clock) for incident in recorded.incidents],
+        "diagnoses": [plain(diagnosis, clock) for diagnosis in recorded.diagnoses],
+        "watch": recorded.watch,
         "left_out": recorded.left_out,
         "judged": {
             "changes": {str(judgement): tally.changes(judgement) for judgement in ev.Judgement},
@@ -84,7 +93,9 @@ def json_text(recorded: RecordedRun) -> str:
 def _entry(entry: TimelineEntry, recorded: RecordedRun) -> dict[str, Any]:
     clock, judged = recorded.clock, entry.judged
     told: dict[str, Any] = {"session": entry.session, "at": clock.rfc3339(entry.at_ns)}
-    if entry.change is None:
+    if entry.is_stray:
+        told["what"] = list(entry.facts)
+    elif entry.change is None:
         told["until"] = None if entry.until_ns is None else clock.rfc3339(entry.until_ns)
     else:
         told["change"] = plain(entry.change, clock)
