@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from affinity_tester.app.server_archive import default_wheels, find_wheels
 
 FAKE_KUBECTL = """\
 #!/usr/bin/env python3
@@ -72,6 +75,15 @@ class Tree:
         path.write_text(text)
         path.chmod(0o755)
         return path
+
+
+@pytest.fixture(scope="session")
+def wheels() -> Path:
+    """The wheels of the servers' archive; they are downloaded once into the environment that runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(Path(sys.prefix) / "cache"))
+        find_wheels(None, print)
+        return default_wheels()
 
 
 @pytest.fixture
