@@ -6,6 +6,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
+COPY k8s ./k8s
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 
 # Each environment is made by the build stage's pip and has none of its own; pip compiles what it installs.

@@ -60,7 +60,7 @@ def test_only_the_client_has_the_package_for_the_cluster():
 
 def test_the_user_is_the_deployments():
     assert dict(lineage("server"))["USER"] == "65532:65532"
-    assert "runAsUser: 65532\n" in (ROOT / "k8s/deployment.yaml").read_text()
+    assert "runAsUser: 65532 # make: RUN_AS_USER\n" in (ROOT / "k8s/deployment.yaml").read_text()
 
 
 def test_the_last_stage_is_the_server_and_all_images_are_slim():
@@ -70,7 +70,7 @@ def test_the_last_stage_is_the_server_and_all_images_are_slim():
 
 def test_what_is_copied_exists_and_is_let_through():
     copied = {source for keyword, rest in STAGES["build"] if keyword == "COPY" for source in rest.split()[:-1]}
-    assert copied == {"pyproject.toml", "README.md", "LICENSE", "src"}
+    assert copied == {"pyproject.toml", "README.md", "LICENSE", "src", "k8s"}
     assert all((ROOT / source).exists() for source in copied)
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
-    assert lines == ["*", "!pyproject.toml", "!README.md", "!LICENSE", "!src", "**/__pycache__"]
+    assert lines == ["*", "!pyproject.toml", "!README.md", "!LICENSE", "!src", "!k8s", "**/__pycache__"]

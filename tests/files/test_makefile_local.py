@@ -39,6 +39,7 @@ def test_make_alone_lists_the_targets(tree):
         "venv",
         "client",
         "image",
+        "archive",
         "apply-deployment",
         "apply-service",
         "apply-rbac",
