@@ -171,6 +171,7 @@ APPLY = apply() { \
 		why=$$(printf '%s\n' "$$said" | sed -n '/[Ee]rror/{p;q;}'); \
 		case $$said in \
 			*'namespaces "'*'" not found'*) todo="make it ('kubectl create namespace NAME'), or name another (NAMESPACE=...)" ;; \
+			*' cannot '*' resource "configmaps"'*) todo="ask for that right, or run an image of your own (make image apply-deployment IMAGE=registry/name:tag)" ;; \
 			*' cannot '*' resource '*) todo="ask for that right, or choose another context ('kubectl config use-context NAME') or namespace (NAMESPACE=...)" ;; \
 			*) todo="see what the API server says" ;; \
 		esac; \
@@ -269,18 +270,20 @@ node-scaleup: context $(VENV)/.installed ## make the cluster add NODES nodes (NO
 # An address given back may be somebody else's next, so it leaves env.list too. Most users may not delete roles of the whole
 # cluster and never made any, and some may not delete ConfigMaps; RBAC refuses before it looks whether there is something.
 clean: context ## take everything off the cluster again
-	@$(KUBE) delete --ignore-not-found --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml --filename=k8s/service.yaml
-	@$(call SET_TARGET,)
-	@left=; \
+	@left=; failed=; \
 	remove() { \
 		perhaps=$$1; shift; \
-		said=$$($(KUBE) delete --ignore-not-found "$$@" 2>&1) || case $$said in \
-			*Forbidden*) said=; left="$$left$$perhaps; " ;; \
+		said=$$($(KUBE) delete --ignore-not-found "$$@" 2>&1) || case $$perhaps,$$said in \
+			,*Forbidden*) printf '%s\n' "$$said" >&2; failed=yes; return ;; \
+			*Forbidden*) left="$$left$$perhaps; "; return ;; \
 			*) printf '%s\n' "$$said" >&2; exit 1 ;; \
 		esac; \
 		case $$said in ''|'No resources found'*) ;; *) printf '%s\n' "$$said" ;; esac; \
 	}; \
+	remove '' --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml --filename=k8s/service.yaml; \
 	remove "You may not delete ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE" configmaps --selector='$(SERVERS)'; \
 	remove "You may not delete all roles of k8s/rbac.yaml, which are there if somebody ran 'make apply-rbac'" --filename=k8s/rbac.yaml; \
+	[ -z "$$failed" ] || exit 1; \
+	{ $(call SET_TARGET,); } || exit 1; \
 	if [ -n "$$left" ]; then left="$${left}nothing else is left on the cluster"; else left="Nothing of it is left on the cluster"; fi; \
 	echo "$$left; TARGET_ADDR in $$ENV_FILE is empty."

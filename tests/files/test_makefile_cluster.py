@@ -181,13 +181,14 @@ FORBIDDEN = (
 )
 NO_NAMESPACE = 'Error from server (NotFound): namespaces "media" not found'
 RIGHT = "ask for that right, or choose another context ('kubectl config use-context NAME') or namespace (NAMESPACE=...)"
+OR_AN_IMAGE = "ask for that right, or run an image of your own (make image apply-deployment IMAGE=registry/name:tag)"
 MAKE_IT = "make it ('kubectl create namespace NAME'), or name another (NAMESPACE=...)"
 
 
 @pytest.mark.parametrize(
     ("target", "what", "refused", "todo"),
     [
-        ("apply-deployment", "The servers' code", FORBIDDEN.format(kind="configmaps"), RIGHT),
+        ("apply-deployment", "The servers' code", FORBIDDEN.format(kind="configmaps"), OR_AN_IMAGE),
         ("apply-deployment", "The servers' code", NO_NAMESPACE, MAKE_IT),
         ("apply-deployment IMAGE=echo:1", "The Deployment", FORBIDDEN.format(kind="deployments"), RIGHT),
         ("apply-service", "The Service", NO_NAMESPACE, MAKE_IT),
@@ -428,6 +429,18 @@ def test_clean_goes_on_where_config_maps_may_not_be_deleted(tree):
         f"{CONTEXT}You may not delete ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE; "
         "nothing else is left on the cluster; TARGET_ADDR in env.list is empty.\n"
     )
+
+
+def test_clean_deletes_what_it_may_and_fails_where_the_servers_stay(tree):
+    (tree.root / "env.list").write_text("TARGET_ADDR=203.0.113.7\n")
+    refusal = 'Error from server (Forbidden): deployments.apps "affinity-tester" is forbidden\n'
+    tree.answer({"deployment.yaml": (1, "", refusal), "configmaps": (0, 'configmap "x" deleted\n', "")})
+    done = tree.make("clean")
+    assert done.returncode == 2
+    assert done.stderr.startswith(refusal)
+    assert done.stdout == f'{CONTEXT}configmap "x" deleted\n'
+    assert tree.asked == DELETES
+    assert (tree.root / "env.list").read_text() == "TARGET_ADDR=203.0.113.7\n"
 
 
 def test_clean_shows_what_it_deleted(tree):
