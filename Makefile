@@ -128,11 +128,12 @@ client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (A
 	done < "$$ENV_FILE"; \
 	exec $(VENV)/bin/affinity-tester client $(ARGS)
 
+LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)"
 image: export IMAGE := $(or $(IMAGE),affinity-tester-server:$(VERSION))
 image: ## build images of your own: IMAGE (server) and CLIENT_IMAGE
 	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "$(DOCKER) is not on the PATH: install it, or name another: make image DOCKER=podman" >&2; exit 1; }
-	$(DOCKER) build --target server --tag "$$IMAGE" .
-	$(DOCKER) build --target client --tag "$$CLIENT_IMAGE" .
+	$(DOCKER) build --target server --tag "$$IMAGE" $(LABELS) .
+	$(DOCKER) build --target client --tag "$$CLIENT_IMAGE" $(LABELS) .
 	@echo "Bring $$IMAGE to the cluster: '$(DOCKER) push' where its name has a registry in front, else 'kind load docker-image $$IMAGE' or the like."
 
 archive: $(VENV)/.installed ## write dist/server.pyz: the servers' code as one file, to run with any Python ('python -P dist/server.pyz server')

@@ -2,26 +2,36 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from affinity_tester.app.manifests import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def read() -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
-    """What each stage is built from, and its instructions as (keyword, rest)."""
+    """What each stage is built from, and its instructions as (keyword, rest); arguments before the first are put in."""
     text = (ROOT / "Dockerfile").read_text()
     text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
     parents: dict[str, str] = {}
     stages: dict[str, list[tuple[str, str]]] = {}
+    arguments: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         keyword, rest = line.split(maxsplit=1)
         if keyword == "FROM":
+            for argument, value in arguments.items():
+                rest = rest.replace(f"${{{argument}}}", value)
             parent, as_, name = rest.split()
             assert as_ == "AS"
             parents[name] = parent
             stages[name] = []
+        elif not stages:
+            assert keyword == "ARG"
+            argument, value = rest.split("=")
+            arguments[argument] = value
         else:
             stages[name].append((keyword, rest))
     return parents, stages
@@ -65,7 +75,25 @@ def test_the_user_is_the_deployments():
 
 def test_the_last_stage_is_the_server_and_all_images_are_slim():
     assert list(STAGES)[-1] == "server"
-    assert {parent for parent in PARENTS.values() if parent not in PARENTS} == {"python:3.13-slim"}
+    # The stock image that runs the servers where no image is built.
+    assert {parent for parent in PARENTS.values() if parent not in PARENTS} == {SETTINGS["RUNTIME_IMAGE"].default}
+
+
+@pytest.mark.parametrize("target", ["server", "client"])
+def test_an_image_says_what_it_is(target):
+    made = dict(lineage(target))
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([a-z.]+)="([^"]*)"', made["LABEL"]))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels == {
+        "title": "Affinity Tester",
+        "description": project["description"],
+        "licenses": project["license"],
+        "version": "${VERSION}",
+        "revision": "${REVISION}",
+        "base.name": "${BASE}",
+    }
+    declared = {rest.partition("=")[0] for keyword, rest in lineage(target) if keyword == "ARG"}
+    assert {value[2:-1] for value in labels.values() if value.startswith("$")} <= declared
 
 
 def test_what_is_copied_exists_and_is_let_through():
