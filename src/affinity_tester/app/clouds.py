@@ -61,7 +61,8 @@ def _aws(policy: str, *, ipv6: bool) -> list[Annotation]:
     """Return those of the AWS Load Balancer Controller.
 
     Source: kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations
-    (lb-type, lb-scheme, nlb-target-type, healthcheck-protocol, healthcheck-port, healthcheck-path, ip-address-type).
+    (lb-type, lb-scheme, nlb-target-type, healthcheck-protocol, healthcheck-port, healthcheck-path, ip-address-type,
+    enable-prefix-for-ipv6-source-nat: EnablePrefixForIpv6SourceNat of AWS' own API, for UDP listeners).
     """
     prefix = "service.beta.kubernetes.io/aws-load-balancer-"
     found = [
@@ -77,7 +78,10 @@ def _aws(policy: str, *, ipv6: bool) -> list[Annotation]:
             Annotation(f"{prefix}healthcheck-path", "/healthz", "kube-proxy's own"),
         ]
     if ipv6:
-        found.append(Annotation(f"{prefix}ip-address-type", "dualstack", "without it the balancer is IPv4 alone"))
+        found += [
+            Annotation(f"{prefix}ip-address-type", "dualstack", "without it the balancer is IPv4 alone"),
+            Annotation(f"{prefix}enable-prefix-for-ipv6-source-nat", "on", "a dual-stack balancer needs it for UDP"),
+        ]
     return found
 
 
