@@ -129,7 +129,7 @@ client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (A
 	exec $(VENV)/bin/affinity-tester client $(ARGS)
 
 LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)"
-image: export IMAGE := $(or $(IMAGE),affinity-tester-server:$(VERSION))
+image: IMAGE := $(or $(IMAGE),affinity-tester-server:$(VERSION))
 image: ## build images of your own: IMAGE (server) and CLIENT_IMAGE
 	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "$(DOCKER) is not on the PATH: install it, or name another: make image DOCKER=podman" >&2; exit 1; }
 	$(DOCKER) build --target server --tag "$$IMAGE" $(LABELS) .
@@ -183,8 +183,8 @@ APPLY = apply() { \
 SET_TARGET = { true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FILE' cannot be written: write the line TARGET_ADDR=$(1) into your file of settings yourself" >&2; exit 1; }; \
 	text=$$(awk -v address="$(1)" '/^TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" address; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" address }' "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"
 
-# A ConfigMap of this size goes by server-side apply alone, and the Deployment by client-side apply, which leaves the number of
-# pods to `kubectl scale`. A pull that fails may go on failing for as long as anybody waits, so it ends the wait at once.
+# A ConfigMap of this size goes by server-side apply alone; the Deployment would then conflict with whoever ran `kubectl scale`.
+# A pull that fails may go on failing for as long as anybody waits, so it ends the wait at once.
 apply-deployment: context $(VENV)/.installed ## run three echo servers and wait until they are ready (IMAGE: in an image of your own)
 	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
 	deployment=$$($(MANIFESTS) $(SERVER) --kind Deployment) || exit 2; \
