@@ -1,7 +1,11 @@
 """The Dockerfile, read as text (no container engine is at hand): its two targets and what each may hold."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -102,3 +106,35 @@ def test_what_is_copied_exists_and_is_let_through():
     assert all((ROOT / source).exists() for source in copied)
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert lines == ["*", "!pyproject.toml", "!README.md", "!LICENSE", "!src", "!k8s", "**/__pycache__"]
+
+
+@pytest.mark.parametrize("target", ["server", "client"])
+def test_the_steps_of_a_target_make_a_command_that_runs(target, tmp_path):
+    """The build's own commands, below a directory instead of `/`, on a copy of what the Dockerfile copies."""
+    for name in ("src", "dist", "opt", "bin"):
+        (tmp_path / name).mkdir()
+    for program, arguments in {"python": "", "pip": "-m pip"}.items():
+        shim = tmp_path / "bin" / program
+        shim.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+        shim.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for keyword, rest in STAGES["build"] + STAGES[f"build-{target}"]:
+        if keyword == "COPY":
+            *sources, goal = rest.split()
+            for source in sources:
+                made = tmp_path / "src" / goal / (source if goal == "./" else "")
+                (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, made)
+        elif keyword == "RUN":
+            command = re.sub(r"/(dist|opt)\b", rf"{tmp_path}/\1", rest)
+            subprocess.run(
+                ["sh", "-ec", command], cwd=tmp_path / "src", env=environment, check=True, capture_output=True
+            )
+
+    made = dict(lineage(target))
+    command = [
+        tmp_path / "opt/affinity-tester/bin" / json.loads(made["ENTRYPOINT"])[0],
+        *json.loads(made["CMD"]),
+        "--help",
+    ]
+    shown = subprocess.run(command, env={}, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith(f"Usage: affinity-tester {target} ")
