@@ -22,7 +22,7 @@ from affinity_tester.app.lab_run import SELF_INFLICTED
 from affinity_tester.core.events import Counts, Event, IncidentClosed, RunDiagnosed, RunSummary
 from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
 
-_MISSES = re.compile(r"[\d,]+ timer miss(?:es)? \((?P<percent>\S+) %\)")
+_MISSES = re.compile(r"[\d,]+ probes? skipped \((?P<percent>\S+) %\)")
 """In a run's summary."""
 
 _LAB = "the machine was too busy for the client to send on time"

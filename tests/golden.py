@@ -33,8 +33,8 @@ MASKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # The pool's news and the first packet that it moves come within a millisecond.
         (r"\bDURATION (?:before|after)\b", "DURATION apart"),
         # Which of these the statistics know of is their timer's matter, and a client may miss a few slots.
-        (r"(?:, N (?:late|reordered|duplicate|timer miss\(es\)))+(?=;|$)", ""),
-        (r"\btimer miss \(", "timer misses ("),
+        (r"(?:, N (?:late|reordered|duplicate|skipped))+(?=;|$)", ""),
+        (r"\bprobe skipped \(", "probes skipped ("),
         # How many items a list has is chance, and so is the width of a table's column.
         (r"(?<!\w)(\S.*?)(?:, \1)+(?!\w)", r"\1"),
         (r"(?<=[^\s\]])  +", "  "),
@@ -47,7 +47,7 @@ _INCIDENT = re.compile(r"TIME \[\w+\] +incident ")
 _EVIDENCE = re.compile(r"TIME \[\w+\] {5,}(?!.*\(CLIENT[^)]*\)$)")
 """A line below an incident; what ends with a session in brackets is a judgement or a canary's answer, told in between."""
 
-_BY_TIMER = re.compile(r"sent N messages of which|a fresh source port is answered")
+_BY_TIMER = re.compile(r"sent N messages of which|a test probe from a new port is answered")
 """Told as often as the run has time for."""
 
 _BY_CHANCE = re.compile(r"TIME \[\w+\] +incident N .* sessions: N loss bursts?, N probes lost\n")

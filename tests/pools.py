@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeGuard, TypeVar
 
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, PoolObserved
+from affinity_tester.core.events import Case, CaseJudged, Event, PoolObserved
 from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.core.pool_timeline import PoolChange, PoolTimeline
 from affinity_tester.report.reason_text import reason_texts
+
+C = TypeVar("C", bound=Case)
 
 
 class ComparingAnalysis(RunAnalysis):
@@ -35,6 +39,16 @@ def observe(
 
 def texts(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
     return tuple(reason_texts(reasons))
+
+
+def is_judged(event: Event, kind: type[Case]) -> TypeGuard[CaseJudged]:
+    """Whether it judges a case of this sort."""
+    return isinstance(event, CaseJudged) and isinstance(event.case, kind)
+
+
+def judged_cases(events: Iterable[Event], kind: type[C]) -> list[tuple[C, CaseJudged]]:
+    """The cases of one sort that were judged, each with its judgement."""
+    return [(event.case, event) for event in events if isinstance(event, CaseJudged) and isinstance(event.case, kind)]
 
 
 class ChangesChecker:

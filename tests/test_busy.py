@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-LATE = "also: 31 timer misses (3.1 %), 0 refused sends (0 %)"
-ON_TIME = "also: 2 timer misses (0.2 %), 0 refused sends (0 %)"
+LATE = "also: 31 probes skipped (3.1 %), 0 refused sends (0 %)"
+ON_TIME = "also: 2 probes skipped (0.2 %), 0 refused sends (0 %)"
 SUMMARY = '{"event":"run.summary","total":{"timer_misses":%d,"sent":100,"send_errors":0}}'
 NAMED = '{"event":"run.incident","incident":{"diagnoses":[{"name":"%s"}]}}'
 
@@ -47,7 +47,7 @@ def ran(where: Path, log: str, failing: int, *options: str) -> tuple[int, int, l
 @pytest.mark.parametrize(
     ("log", "why"),
     [
-        (LATE, "31 timer misses (3.1 %)"),
+        (LATE, "31 probes skipped (3.1 %)"),
         ("    diagnosis: likely self-inflicted", "self-inflicted"),
         (SUMMARY % 2, "2 of 102 slots missed"),
         (NAMED % "self-inflicted", "self-inflicted"),
@@ -69,7 +69,7 @@ def test_what_passes_is_not_repeated_whatever_its_runs_say(tmp_path: Path) -> No
 
 
 def test_it_ends_as_the_lab_does_and_a_worker_tells_it_too(tmp_path: Path) -> None:
-    why = "31 timer misses (3.1 %)"
+    why = "31 probes skipped (3.1 %)"
     code, times, named = ran(tmp_path, LATE, 9, "-n", "1")
     assert (code, times) == (1, 4)
     assert named == [f"test_it.py::test_it: {why}; {why}; {why}"]

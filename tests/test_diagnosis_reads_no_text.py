@@ -37,7 +37,6 @@ VALUES = {
     "EMSGSIZE": "an errno's name",
     "burst": "the sort of an incident's member",
     "outage": "the sort of an incident's member",
-    "stray": "the sort of an incident's member",
 }
 """Texts that may be compared with: names that others define, none of them words that an event or a report is given."""
 

@@ -14,7 +14,7 @@ SAID = """\
 20:49:10.000 [error]     judged: 2 violation
 20:49:10.000 [error]         answered by pods "lab-wq76z", "lab-swhbv" 0.1 s before
 20:49:10.000 [error]         known: kubernetes/kubernetes#78547
-20:49:10.000 [error]     violation: the pool stood still (CLIENT-15, changed 20:49:06.830)
+20:49:10.000 [error]     VIOLATION: no endpoint had changed (CLIENT-15, changed 20:49:06.830)
 20:49:10.100 [info]  CLIENT-15 sent 10 messages of which 0 message(s) lost, served by pod "lab-wq76z", 1 late, 4 duplicate
 20:49:10.100 [info]  10 sessions sent 99 messages of which 3 message(s) lost; worst: CLIENT-15 (2 lost, 0 change(s))
 
@@ -23,12 +23,12 @@ probes
 CLIENT-15            10  0.2
 CLIENT-159           10   12
 all               1,000    1
-this client: 0 timer misses (0 %)
+this client: 0 probes skipped (0 %)
 FAIL: 2 violations
 """
 
 SHAPE = """\
-1 x TIME [error]     violation: the pool stood still (CLIENT, changed TIME)
+1 x TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)
 2 x TIME [error] CLIENT x_address changed ADDRESS (node "NODE") -> ADDRESS (node "NODE")
 1 x TIME [error] incident N at TIME for DURATION, N of N sessions: N changes (reflexive_port N)
     TIME [error]     judged: N violation
@@ -42,7 +42,7 @@ probes
           sent  p50
 CLIENT  N  N
 all  N  N
-this client: N timer misses (N %)
+this client: N probes skipped (N %)
 FAIL: N violations
 """
 
@@ -59,8 +59,8 @@ def test_the_shape_of_a_run() -> None:
         ('"lab-wq76z", "lab-swhbv"', '"lab-8x2xz"'),
         ("0.1 s before", "0.0 s after"),
         (", 1 late, 4 duplicate", ", 4 duplicate"),
-        ("(s) lost; worst", "(s) lost, 1 timer miss(es); worst"),
-        ("0 timer misses (0 %)", "1 timer miss (0.01 %)"),
+        ("(s) lost; worst", "(s) lost, 1 skipped; worst"),
+        ("0 probes skipped (0 %)", "1 probe skipped (0.01 %)"),
         ("CLIENT-159           10   12\n", ""),
         ("               1,000    1", "                  100  0.1"),
     ],
@@ -82,7 +82,7 @@ def test_time_and_chance_are_hidden(what: str, instead: str) -> None:
         (SAID.splitlines(keepends=True)[1], ""),
         ("probes\n", ""),
         ("all  ", "sum  "),
-        ("timer misses", "misses"),
+        ("probes skipped", "skipped"),
         ("1 late, 4", "1 early, 4"),
     ],
 )

@@ -5,11 +5,10 @@ Defaults stand here, once, each with its reason.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
+from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
+from affinity_tester.units import NS_PER_S
 
 DEFAULT_PORT = 3478
 """STUN's port (RFC 8489 section 8.1)."""
@@ -29,30 +28,14 @@ MAX_REQUEST_SIZE = 65_504
 DEFAULT_LOSS_THRESHOLD_NS = 2 * NS_PER_S
 """A probe that is unanswered for so long is lost."""
 
+MAX_SESSION_LINES = 20
+"""Up to so many sessions, each has statistics of its own, a screenful; beyond, only the worst have."""
+
+WORST_SESSIONS = 3
+"""The number of sessions that count as the worst of an interval."""
+
 DEFAULT_MAX_FLOWS = 65_536
 """Flows that a server remembers: some 55 MB when full, and far more sessions than one client opens."""
-
-_UNITS_NS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS_PER_S, "m": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|ms|s|m|h)?\s*", re.ASCII)
-
-
-def parse_duration(text: str) -> int:
-    """Read `0.1`, `100ms`, `5s`, `10m` or `1h` as integer nanoseconds; a bare number is seconds. Raises `ValueError`."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 10m, 1h)")
-    return round(float(match[1]) * _UNITS_NS[match[2] or "s"])
-
-
-def format_duration(ns: int) -> str:
-    """Write nanoseconds the way people read them: `100 ms`, `1.2 s`, `73 min`."""
-    if ns < NS_PER_MS:
-        return f"{ns / 1_000:.3g} us"
-    if ns < NS_PER_S:
-        return f"{ns / NS_PER_MS:.3g} ms"
-    if ns < 120 * NS_PER_S:
-        return f"{ns / NS_PER_S:.3g} s"
-    return f"{ns / 60 / NS_PER_S:.0f} min"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +86,5 @@ class ClientSettings:
     connected: bool = False
     """Connect the sockets, for comparison; a reply from a wrong address is then plain loss."""
     key: bytes | None = None
+    rules: Rules = DEFAULT_RULES
+    """What the run is judged by; its start says so."""

@@ -10,10 +10,10 @@ from affinity_tester.core.events import (
     Counts,
     Event,
     Losses,
+    RepliedProbe,
     RttStats,
     RunStarted,
     RunSummary,
-    Sighting,
 )
 from affinity_tester.core.identity import Identity, Kind
 
@@ -41,8 +41,8 @@ def started() -> RunStarted:
 def changed(settles_in_ns: int) -> ChangeSeen:
     """A change that becomes certain so much later."""
     now_ns = clock.now_ns()
-    before = Sighting(1, now_ns - 2, Identity(pod="pod-a"))
-    after = Sighting(2, now_ns - 1, Identity(pod="pod-b"))
+    before = RepliedProbe(1, now_ns - 2, Identity(pod="pod-a"))
+    after = RepliedProbe(2, now_ns - 1, Identity(pod="pod-b"))
     change = Change(1, (Kind.POD,), before, after, now_ns, 1, now_ns + settles_in_ns)
     return ChangeSeen(now_ns, "CLIENT-1", change)
 

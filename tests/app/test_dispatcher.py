@@ -11,20 +11,19 @@ from affinity_tester import clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
-    ChangeJudged,
+    CaseJudged,
     ChangeSeen,
     Event,
-    NothingAnswered,
+    NoReplies,
+    PoolNotWatched,
     PoolObserved,
-    RulesGiven,
+    PoolWatchStarted,
     RunEnded,
     RunStarted,
     RunSummary,
     SendingStopped,
     Settling,
     Verdict,
-    WatchBegun,
-    WatchMissing,
 )
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import PoolSnapshot
@@ -61,26 +60,26 @@ def test_every_consumer_gets_an_event_before_any_gets_what_follows_from_it() -> 
     dispatcher.emit(started())
     got.clear()
     dispatcher.emit(changed(0))
-    assert got == [("first", ChangeSeen), ("second", ChangeSeen), ("first", ChangeJudged), ("second", ChangeJudged)]
+    assert got == [("first", ChangeSeen), ("second", ChangeSeen), ("first", CaseJudged), ("second", CaseJudged)]
 
 
 def test_what_came_before_the_start_is_told_after_it_and_keeps_the_time_that_counts(
     told: Told, dispatcher: Dispatcher
 ) -> None:
     seen = PoolObserved(5, 5, 5, PoolSnapshot(frozenset(), ()), 5)
-    for event in (seen, WatchBegun(6, "kind-test", "media/turn", ""), WatchMissing(7, "why")):
+    for event in (seen, PoolWatchStarted(6, "kind-test", "media/turn", ""), PoolNotWatched(7, "why")):
         dispatcher.emit(event)
     assert told == []
     start = started()
     dispatcher.emit(start)
-    begun = WatchBegun(start.at_ns, "kind-test", "media/turn", "")
-    assert told == [start, Rules().given(start.at_ns), seen, begun, WatchMissing(start.at_ns, "why")]
+    begun = PoolWatchStarted(start.at_ns, "kind-test", "media/turn", "")
+    assert told == [start, seen, begun, PoolNotWatched(start.at_ns, "why")]
 
 
 def test_the_clocks_are_told_the_time_after_what_it_made_certain(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[tuple[int, int]] = []
     dispatcher = Dispatcher(
-        RunAnalysis(Rules()), [told.append], [lambda now_ns: times.append((now_ns, len(told.of(ChangeJudged))))]
+        RunAnalysis(Rules()), [told.append], [lambda now_ns: times.append((now_ns, len(told.of(CaseJudged))))]
     )
     dispatcher.emit(started())
     dispatcher.emit(changed(NS))
@@ -117,7 +116,7 @@ def test_what_a_consumer_raises_is_kept_and_nothing_is_dispatched_after_it(told:
     dispatcher.emit(settling())
     dispatcher.emit(summed())
     dispatcher.advance()
-    assert [type(event) for event in told] == [RunStarted, RulesGiven, Settling]
+    assert [type(event) for event in told] == [RunStarted, Settling]
     assert dispatcher.failed.is_set()
     with pytest.raises(BrokenConsumerError):
         dispatcher.raise_failure()
@@ -140,58 +139,58 @@ def test_what_fails_as_time_passes_is_kept_too() -> None:
 # --- events that are enriched ----------------------------------------------------------------------------------------
 
 
-def silence(reason: str) -> NothingAnswered:
-    return NothingAnswered(clock.now_ns(), NS, reason)
+def silence(reason: str) -> NoReplies:
+    return NoReplies(clock.now_ns(), NS, reason)
 
 
 async def test_an_event_waits_for_its_enrichment_and_others_do_not(told: Told, dispatcher: Dispatcher) -> None:
     known = asyncio.Event()
     with_reason = silence("no endpoints")
 
-    async def enrich(_event: NothingAnswered) -> Event:
+    async def enrich(_event: NoReplies) -> Event:
         await known.wait()
         return with_reason
 
-    dispatcher.enrich(NothingAnswered, enrich)
+    dispatcher.enrich(NoReplies, enrich)
     dispatcher.emit(started())
     dispatcher.emit(silence(""))
     await asyncio.sleep(0)
     dispatcher.emit(summed())
     known.set()
     async with asyncio.timeout(20):
-        while not told.of(NothingAnswered):  # noqa: ASYNC110 - nothing tells but the list
+        while not told.of(NoReplies):  # noqa: ASYNC110 - nothing tells but the list
             await asyncio.sleep(0)
-    assert [type(event) for event in told] == [RunStarted, RulesGiven, RunSummary, NothingAnswered]
+    assert [type(event) for event in told] == [RunStarted, RunSummary, NoReplies]
     assert told[-1] is with_reason
 
 
 async def test_an_event_whose_enrichment_is_not_there_in_the_end_is_dropped(told: Told, dispatcher: Dispatcher) -> None:
-    async def enrich(_event: NothingAnswered) -> Event:
+    async def enrich(_event: NoReplies) -> Event:
         await asyncio.Event().wait()
         raise AssertionError
 
-    dispatcher.enrich(NothingAnswered, enrich)
+    dispatcher.enrich(NoReplies, enrich)
     dispatcher.emit(started())
     dispatcher.emit(silence(""))
     await asyncio.sleep(0)
     await dispatcher.close()
-    assert told.of(NothingAnswered) == []
+    assert told.of(NoReplies) == []
     dispatcher.raise_failure()
 
 
 @pytest.mark.parametrize("where", ["enrichment", "consumer"])
 async def test_a_failure_of_an_enriched_event_is_kept_too(where: str) -> None:
     def show(event: Event) -> None:
-        if isinstance(event, NothingAnswered):
+        if isinstance(event, NoReplies):
             fail()
 
-    async def enrich(event: NothingAnswered) -> Event:
+    async def enrich(event: NoReplies) -> Event:
         if where == "enrichment":
             fail()
         return event
 
     dispatcher = Dispatcher(RunAnalysis(Rules()), [show])
-    dispatcher.enrich(NothingAnswered, enrich)
+    dispatcher.enrich(NoReplies, enrich)
     dispatcher.emit(started())
     dispatcher.emit(silence(""))
     async with asyncio.timeout(20):

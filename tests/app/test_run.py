@@ -16,12 +16,11 @@ from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
-    ChangeJudged,
+    CaseJudged,
     ChangeSeen,
     Event,
     Judgement,
     Outcome,
-    RulesGiven,
     RunEnded,
     RunStarted,
     RunSummary,
@@ -50,7 +49,7 @@ async def test_what_follows_from_an_event_is_shown_after_it(told: Told, dispatch
     verdict = await run_to_verdict(dispatcher, run(), asyncio.Event(), 0)
     assert verdict.outcome is Outcome.FAIL
     kinds = [type(event) for event in told]
-    assert kinds.index(ChangeJudged) == kinds.index(ChangeSeen) + 1
+    assert kinds.index(CaseJudged) == kinds.index(ChangeSeen) + 1
     assert kinds.index(RunEnded) > kinds.index(RunSummary)
     assert told[-1] is verdict
     assert told.of(RunEnded) == [RunEnded(verdict.at_ns, aborted=False)]
@@ -61,7 +60,7 @@ async def test_time_alone_makes_a_judgement_certain_while_the_run_goes_on(told: 
         dispatcher.emit(started())
         dispatcher.emit(changed(NS // 10))
         async with asyncio.timeout(20):
-            while not told.of(ChangeJudged):  # noqa: ASYNC110 - nothing tells but the list
+            while not told.of(CaseJudged):  # noqa: ASYNC110 - nothing tells but the list
                 await asyncio.sleep(0.05)
         dispatcher.emit(summed())
 
@@ -79,8 +78,8 @@ async def test_the_end_waits_for_judgements_and_says_so(
             dispatcher.emit(event)
 
     await run_to_verdict(dispatcher, run(), asyncio.Event(), 0)
-    (judged,) = told.of(ChangeJudged)
-    assert isinstance(judged, ChangeJudged)
+    (judged,) = told.of(CaseJudged)
+    assert isinstance(judged, CaseJudged)
     assert judged.judgement is Judgement.VIOLATION
     settling = [event for event in told if isinstance(event, Settling)]
     assert 1 <= len(settling) <= 3
@@ -126,7 +125,7 @@ async def test_what_the_run_raises_is_raised_and_no_verdict_is_given(told: Told,
 
     with pytest.raises(OSError, match="no more"):
         await run_to_verdict(dispatcher, run(), asyncio.Event(), 0)
-    assert [type(event) for event in told] == [RunStarted, RulesGiven]
+    assert [type(event) for event in told] == [RunStarted]
 
 
 async def test_a_log_that_ends_while_time_passes_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +133,7 @@ async def test_a_log_that_ends_while_time_passes_ends_the_run(monkeypatch: pytes
         pass
 
     def show(event: Event) -> None:
-        if isinstance(event, ChangeJudged):
+        if isinstance(event, CaseJudged):
             raise EndError
 
     dispatcher = Dispatcher(RunAnalysis(Rules()), [show])

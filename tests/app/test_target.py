@@ -10,11 +10,11 @@ import pytest
 from affinity_tester.app import target as target_module
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Event, NothingAnswered, WatchMissing
+from affinity_tester.core.events import Event, NoReplies, PoolNotWatched
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target
 
-SILENCE = NothingAnswered(7, 5_000_000_000, "2 ICMP errors came back")
+SILENCE = NoReplies(7, 5_000_000_000, "2 ICMP errors came back")
 
 
 def options(**given: Any) -> TargetOptions:
@@ -46,7 +46,7 @@ async def test_without_a_watch_an_address_needs_no_cluster(given: dict[str, Any]
         context.request_list(1)
         assert await context.with_cluster_reason(SILENCE) is SILENCE
     (missing,) = events
-    assert isinstance(missing, WatchMissing)
+    assert isinstance(missing, PoolNotWatched)
     assert missing.reason == "--watch off"
 
 
@@ -76,7 +76,7 @@ async def test_a_silence_has_its_own_reason_unless_the_cluster_knows_one(
             return self
 
     monkeypatch.setattr(target_module, "explain_no_reply", explain)
-    monkeypatch.setattr(target_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(target_module, "CONNECT_TIMEOUT_S", 0.05)
     anything: Any = Anything()
     context = TargetContext(Target(TransportAddress("127.0.0.1", 1), "x"), anything, anything, "")
     assert context.has_service

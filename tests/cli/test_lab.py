@@ -21,11 +21,11 @@ from affinity_tester.core.events import Outcome
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin, builtin_names
-from affinity_tester.report.logging import Tint
+from affinity_tester.report.logging import Colour
 from lab_results import POSSIBLE, ROW, lab_result
 
 
-def lines(run: LabResult, *, interrupted: bool = False) -> list[tuple[str, Tint | None]]:
+def lines(run: LabResult, *, interrupted: bool = False) -> list[tuple[str, Colour | None]]:
     return list(table(run, 5, "lab", interrupted=interrupted))
 
 
@@ -33,16 +33,16 @@ def test_the_table_of_a_run_in_which_all_agrees() -> None:
     assert lines(lab_result()) == [
         ("", None),
         ("injected / seen / named (seed 5)", None),
-        ("  1  port-rewrite: ok", Tint.GOOD),
+        ("  1  port-rewrite: ok", Colour.GOOD),
         ("     injected  done", None),
         ("     expected  to see", None),
         ("     seen      1 session: reflexive_port 1", None),
         ("     named     likely port-rewrite", None),
-        ("     nothing else: ok", Tint.GOOD),
+        ("     nothing else: ok", Colour.GOOD),
         (
-            "lab ok: every fault was seen, each by the right sessions, and nothing else turned red (the client's FAIL above"
+            "lab ok: every fault was seen, each by the right sessions, and nothing else was flagged (the client's FAIL above"
             " is what the faults are for)",
-            Tint.GOOD,
+            Colour.GOOD,
         ),
     ]
 
@@ -52,35 +52,35 @@ def test_the_table_names_every_problem() -> None:
     assert lines(lab_result(row=wrong, unexpected=("CLIENT-2: it told of outage, which nothing caused",))) == [
         ("", None),
         ("injected / seen / named (seed 5)", None),
-        ("  1  port-rewrite: NOT OK", Tint.VIOLATION),
+        ("  1  port-rewrite: NOT OK", Colour.VIOLATION),
         ("     injected  done", None),
         ("     expected  to see", None),
         ("     seen      nothing", None),
         ("     named     likely port-rewrite", None),
-        ("     problem   CLIENT-1: it saw no change of reflexive_port", Tint.VIOLATION),
-        ("     nothing else: NOT OK", Tint.VIOLATION),
-        ("     problem   CLIENT-2: it told of outage, which nothing caused", Tint.VIOLATION),
-        ("lab NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION),
+        ("     problem   CLIENT-1: it saw no change of reflexive_port", Colour.VIOLATION),
+        ("     nothing else: NOT OK", Colour.VIOLATION),
+        ("     problem   CLIENT-2: it told of outage, which nothing caused", Colour.VIOLATION),
+        ("lab NOT OK: what was injected and what was seen do not agree", Colour.VIOLATION),
     ]
 
 
 def test_a_wrong_name_is_a_problem_of_the_lab_and_not_of_the_demo() -> None:
     assert lines(lab_result(first=(POSSIBLE,)))[-2:] == [
-        ("     problem   port-rewrite: it was named possible flow-wipe, not likely port-rewrite", Tint.VIOLATION),
-        ("lab NOT OK: a fault was not named as it should be", Tint.VIOLATION),
+        ("     problem   port-rewrite: it was named possible flow-wipe, not likely port-rewrite", Colour.VIOLATION),
+        ("lab NOT OK: a fault was not named as it should be", Colour.VIOLATION),
     ]
-    assert list(table(lab_result(first=(POSSIBLE,)), 5, "demo", interrupted=False))[-1][1] is Tint.GOOD
+    assert list(table(lab_result(first=(POSSIBLE,)), 5, "demo", interrupted=False))[-1][1] is Colour.GOOD
 
 
 def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
     assert lines(lab_result(), interrupted=True)[-1] == (
         "lab interrupted: what could not be injected or seen any more stands above as a problem",
-        Tint.DOUBTFUL,
+        Colour.DOUBTFUL,
     )
     passed = replace(lab_result(), verdict=replace(lab_result().verdict, outcome=Outcome.PASS))
     assert lines(passed)[-1] == (
-        "lab ok: every fault was seen, each by the right sessions, and nothing else turned red",
-        Tint.GOOD,
+        "lab ok: every fault was seen, each by the right sessions, and nothing else was flagged",
+        Colour.GOOD,
     )
 
 

@@ -17,6 +17,7 @@ from affinity_tester import __version__, cli
 from affinity_tester.cli import COMMANDS, Entry, main, options
 from affinity_tester.errors import UserError
 from affinity_tester.report.logging import OutputClosed
+from affinity_tester.units import format_exact
 from commands import environment
 
 
@@ -136,7 +137,7 @@ def test_help_into_a_closed_pipe_is_quiet(affinity_tester: Path) -> None:
      (5_000_000_000, "5s"), (600_000_000_000, "10m"), (7_200_000_000_000, "2h")],
 )  # fmt: skip
 def test_a_time_is_shown_as_it_is_read(ns: int, shown: str) -> None:
-    assert options.show_duration(ns) == shown
+    assert format_exact(ns) == shown
     assert options.DURATION.convert(shown, None, None) == ns
 
 

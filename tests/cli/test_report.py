@@ -61,8 +61,7 @@ def test_the_exit_code_is_the_verdicts(record, report, outcome, code, last):
     assert (done.returncode, done.stderr) == (code, "")
     assert done.stdout.splitlines() == [
         "2026-11-22 UTC+00:00, affinity-tester 0.1.0",
-        "1 session to 203.0.113.7:3478 (udp.example.com, resolved once): "
-        "a probe of 288 bytes every 100 ms each, lost after 2 s",
+        "1 session to 203.0.113.7:3478 (udp.example.com): a probe of 288 bytes every 100 ms each, lost after 2 s",
         "",
         f"the record ends at {'12:35:29.000' if outcome else '12:35:20.000'}, before the run did, "
         "so there is no summary: 1 session had started",

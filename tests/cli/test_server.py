@@ -116,7 +116,7 @@ def test_ctrl_c_ends_it_at_once_with_its_summary(affinity_tester: Path) -> None:
 def test_sigterm_lets_it_drain_and_a_second_one_ends_it(affinity_tester: Path) -> None:
     with running(affinity_tester, "--drain", "10m") as server:
         server.process.send_signal(signal.SIGTERM)
-        assert server.line().endswith("[info]  told to end: answers, and stays ready, for 10 min more")
+        assert server.line().endswith("[info]  draining for 10 min (still ready)")
         assert server.ask().received_count == 1
         server.process.send_signal(signal.SIGTERM)
         code, out, err = server.end()
@@ -129,7 +129,7 @@ def test_it_drains_and_ends_by_itself(affinity_tester: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         code, out, err = server.end()
     assert (code, err) == (0, "")
-    assert "for 10 ms more" in out
+    assert "draining for 10 ms" in out
 
 
 def test_its_log_as_json(affinity_tester: Path) -> None:
@@ -177,7 +177,7 @@ def test_two_workers_answer_as_one_and_drain_together(affinity_tester: Path) -> 
         assert len(workers) == 2
         assert len({server.ask().identity.instance for _ in range(20)}) == 1
         server.process.send_signal(signal.SIGTERM)
-        assert "told to end" in server.line()
+        assert "draining for" in server.line()
         assert server.ask().received_count is not None
         server.process.send_signal(signal.SIGINT)
         code, out, err = server.end()
@@ -377,7 +377,7 @@ def test_sighup_drains_as_sigterm_does(affinity_tester: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         code, out, err = server.end()
     assert (code, err) == (0, "")
-    assert "told to end: answers, and stays ready, for 10 ms more\n" in out
+    assert "draining for 10 ms (still ready)\n" in out
     assert out.endswith(f"in all {SUMMARY}\n")
 
 

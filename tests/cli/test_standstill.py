@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from affinity_tester.core.events import ChangeJudged, ChangeSeen, Event, Judgement, OutageStarted, RunSummary, Verdict
+from affinity_tester.core.events import CaseJudged, ChangeSeen, Event, Judgement, OutageStarted, RunSummary, Verdict
 from affinity_tester.report.record import read_record
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 from commands import Start
 from scripted import Probe, ScriptedServer, scripted
 
@@ -86,7 +86,7 @@ async def test_what_changed_while_the_machine_slept_is_idle(start: Start, shim: 
     assert len(changes) == 3
     for change in changes:
         assert 600 * NS_PER_S < change.longest_pause_ns < 660 * NS_PER_S
-    assert {event.judgement for event in of(events, ChangeJudged)} == {Judgement.IDLE}
+    assert {event.judgement for event in of(events, CaseJudged)} == {Judgement.IDLE}
     assert not of(events, OutageStarted)
 
     # It goes on after the sleep, which counts for its duration, and sends no burst of what it slept over.

@@ -33,7 +33,7 @@ POOL = "TIME [event] the pool is watched: 2 of 2 endpoints ready"
 WATCHED = 'TIME [info]  watching Service "media/turn" in context "kind-test", by its load-balancer'
 BROKE = "TIME [event] the pool is not observed any more: the connection to the API server broke"
 STOPPED = "TIME [info]  sending stopped; the last replies may still come, then the last judgements"
-UNWATCHED = "TIME [info]  pool not watched ({}): a change counts as a violation unless the client was idle"
+UNWATCHED = "TIME [info]  cluster not watched ({}): a change counts as a violation unless the client was idle"
 
 
 class Stage:
@@ -153,21 +153,21 @@ async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp
         lines[5:13]
         == [
             'TIME [error] CLIENT pod_name changed "a" -> "b"',
-            'TIME [info]      explained: pod "a" left the pool N s before, unavoidable (CLIENT, changed TIME)',
+            'TIME [info]      explained by: pod "a" left the pool N s before; old pod gone (CLIENT, changed TIME)',
         ]
         * 4
     )
     assert lines[13:18] == [
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
         "TIME [info]      judged: 4 explained",
-        "TIME [info]      by x_address IP before: 127.0.0.1 (4 of 4)",
+        "TIME [info]      came in through: 127.0.0.1 (4 of 4)",
         'TIME [info]      near: pod "a" left the pool N s before',
         STOPPED,
     ]
     assert lines[18] == "changes judged: 4 explained"
     assert colours(end, "pod_name changed") == {"31"}
     assert colours(end, 'pod "a" left the pool$') == {"36"}
-    assert colours(end, "explained: ") == {"2"}
+    assert colours(end, "explained by: ") == {"2"}
 
 
 async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start: Start, tmp_path: Path) -> None:
@@ -192,17 +192,17 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
         ]
         * 4
     )
-    assert lines[13:17] == ["TIME [error]     violation: the pool stood still (CLIENT, changed TIME)"] * 4
+    assert lines[13:17] == ["TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)"] * 4
     assert lines[17:21] == [
         "TIME [error] incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (reflexive_ip 4, pod 4, instance 4)",
         "TIME [error]     judged: 4 violation",
-        'TIME [error]     by x_address IP before: 10.0.0.1, node "n1" (4 of 4)',
+        'TIME [error]     came in through: 10.0.0.1, node "n1" (4 of 4)',
         'TIME [error]     near: node "n3" added N s before',
     ]
     assert 'TIME [error]         node "n3" was added N s before' in lines
     assert lines[-2:] == ["changes judged: 4 violation", "FAIL: 4 violations"]
     assert colours(end, 'node "n3" added$') == {"36"}
-    assert colours(end, "violation: ") == colours(end, "incident 1 ") == {"1;31"}
+    assert colours(end, "VIOLATION: ") == colours(end, "incident 1 ") == {"1;31"}
 
 
 async def moved_unseen(at: Scene, client: Client) -> None:
@@ -246,7 +246,7 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
         "TIME [info]      judged: 4 unknown",
     ]
-    avoidable = 'explained: pod "c" joined the pool N s before, avoidable (CLIENT, changed TIME)'
+    avoidable = 'explained by: pod "c" joined the pool N s before; old pod still ready (CLIENT, changed TIME)'
     assert lines.count(f"TIME [info]      {avoidable}") == 4
     assert lines.count(BROKE) == 1
     verdict = lines.index("changes judged: 4 unknown, 4 explained")
@@ -283,7 +283,7 @@ async def test_a_gap_in_which_nothing_was_missed_excuses_nothing(start: Start, t
             at.stage.pod = "b"
             await client.until("pod_name changed")
             await at.api.start()
-            await client.until("violation")
+            await client.until("VIOLATION")
             client.signal(signal.SIGINT)
             end = await client.end()
         lines = at.told(end.out)
@@ -293,7 +293,7 @@ async def test_a_gap_in_which_nothing_was_missed_excuses_nothing(start: Start, t
         BROKE,
         "TIME [event] the pool is observed again after N s, and nothing was missed",
     ]
-    assert lines.count("TIME [error]     violation: the pool stood still (CLIENT, changed TIME)") == 4
+    assert lines.count("TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)") == 4
 
 
 async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_w
             await client.until('pod "b" left the pool')
             at.stage.pod = "y"
             for _ in range(4):
-                await client.until("violation")
+                await client.until("VIOLATION")
             client.signal(signal.SIGINT)
             end = await client.end()
         lines = at.told(end.out)
@@ -337,7 +337,12 @@ async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_w
     assert [line for line in lines if "[warn]" in line] == [
         f'TIME [warn]  pod "x" answers, which was never in the watched pool: {wrong}'
     ]
-    assert lines.count("TIME [error]     violation: pool not watched (CLIENT, changed TIME)") == 4
+    assert (
+        lines.count(
+            "TIME [error]     VIOLATION (cluster not watched, endpoints assumed unchanged) (CLIENT, changed TIME)"
+        )
+        == 4
+    )
     assert lines[-1] == "FAIL: 4 violations"
 
 

@@ -21,8 +21,8 @@ from affinity_tester.core.events import (
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    RepliedProbe,
     RunEnded,
-    Sighting,
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
@@ -164,8 +164,8 @@ def _change(world: _World, number: int) -> Change:
     return Change(
         number,
         (Kind.POD,),
-        Sighting(1, before, who[0]),
-        Sighting(2, sent + 100 * MS, who[1]),
+        RepliedProbe(1, before, who[0]),
+        RepliedProbe(2, sent + 100 * MS, who[1]),
         max(seen, sent + 101 * MS),
         max(100 * MS, sent + 100 * MS - before),
         max(seen, sent + 101 * MS),

@@ -17,13 +17,15 @@ from dataclasses import dataclass, field, replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
+    Case,
+    CaseJudged,
     ClusterAction,
     ClusterEvent,
     ClusterSubject,
     Event,
     Judgement,
     NodeAddresses,
-    OutageJudged,
+    OutageCase,
     OutageStarted,
     PoolConfirmed,
     PoolObserved,
@@ -36,7 +38,7 @@ from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.core.session.tracker import SessionTracker
-from pools import ComparingAnalysis
+from pools import ComparingAnalysis, is_judged
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -83,7 +85,7 @@ class Life:
     local: bool = False
     faults: tuple[str, ...] = ()
     sessions: int = 12
-    told: list[OutageJudged] = field(default_factory=list)
+    told: list[CaseJudged] = field(default_factory=list)
     outages: list[OutageStarted] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -218,7 +220,7 @@ class Life:
             self._keep(told)
 
     def _keep(self, event: Event) -> None:
-        if isinstance(event, OutageJudged):
+        if is_judged(event, OutageCase):
             self.told.append(event)
             self.check(event)
 
@@ -299,15 +301,18 @@ class Life:
 
     # --- the truth -----------------------------------------------------------------------------------------------------
 
-    def pod_of(self, event: OutageJudged) -> Pod | None:
+    def pod_of(self, event: CaseJudged) -> Pod | None:
         """Who had answered the session last."""
         outage = self.outage_of(event)
         return None if outage.last is None else next(p for p in self.pods if p.name == outage.last.identity.pod)
 
-    def outage_of(self, event: OutageJudged) -> OutageStarted:
-        return next(o for o in self.outages if (o.session, o.since_seq) == (event.session, event.since_seq))
+    def outage_of(self, event: CaseJudged) -> OutageStarted:
+        def names(outage: OutageStarted) -> tuple[str, Case]:
+            return outage.session, OutageCase(outage.since_seq, outage.since_ns)
 
-    def check(self, event: OutageJudged) -> None:
+        return next(outage for outage in self.outages if names(outage) == (event.session, event.case))
+
+    def check(self, event: CaseJudged) -> None:
         """A violation must be one, by the truth."""
         if event.judgement is not Judgement.VIOLATION:
             return

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.core.canaries import MOST, CanaryPlan
+from affinity_tester.core.session.canaries import MAX_PER_GROUP, CanaryPlan
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -85,7 +85,7 @@ def test_sessions_that_fall_silent_together_share_their_canaries_each_asked_abou
 
 def test_of_forty_the_last_are_spaced_out_over_minutes() -> None:
     sent = play(names(60, 0), 1_200)
-    assert len(sent) == MOST == 40
+    assert len(sent) == MAX_PER_GROUP == 40
     assert sent.times[:25] == list(range(2_000, 51_000, 2_000))
     gaps = [after - before for before, after in pairwise(sent.times[24:])]
     assert gaps[0] in (2_500, 2_750)

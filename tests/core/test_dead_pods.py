@@ -10,8 +10,9 @@ import pytest
 from diagnosing import Action, S, World
 from network_faults import hung, silent
 
-from affinity_tester.core.events import ChangeJudged, Judgement, OutageJudged, Outcome
+from affinity_tester.core.events import Case, Change, Judgement, OutageCase, Outcome
 from affinity_tester.core.identity import Identity
+from pools import is_judged
 
 
 def balanced_anew(w: World) -> None:
@@ -39,15 +40,15 @@ def run(watched: bool, moved_s: float, action: Action = hung) -> World:
     return world.run()
 
 
-def classes(world: World, kind: type[OutageJudged] | type[ChangeJudged]) -> set[Judgement]:
-    return {event.judgement for event in world.events if isinstance(event, kind)}
+def classes(world: World, kind: type[Case]) -> set[Judgement]:
+    return {event.judgement for event in world.events if is_judged(event, kind)}
 
 
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("moved_s", [27, 30, 50])
 def test_flows_that_leave_a_pod_which_answers_nobody_are_no_violation(watched: bool, moved_s: float) -> None:
     world = run(watched, moved_s)
-    outages, changes = classes(world, OutageJudged), classes(world, ChangeJudged)
+    outages, changes = classes(world, OutageCase), classes(world, Change)
     assert (outages, changes) in [
         ({Judgement.POD_SILENT}, {Judgement.EXPLAINED}),
         ({Judgement.UNKNOWN}, {Judgement.UNKNOWN}),
@@ -59,5 +60,5 @@ def test_flows_that_leave_a_pod_which_answers_nobody_are_no_violation(watched: b
 @pytest.mark.parametrize("watched", [True, False])
 def test_flows_that_leave_a_pod_which_answers_others_are_violations(watched: bool) -> None:
     world = run(watched, 40, lambda w: silent(*w.on(pod="p1")[:2])(w))
-    assert classes(world, ChangeJudged) == {Judgement.VIOLATION}
-    assert classes(world, OutageJudged) == {Judgement.VIOLATION}
+    assert classes(world, Change) == {Judgement.VIOLATION}
+    assert classes(world, OutageCase) == {Judgement.VIOLATION}

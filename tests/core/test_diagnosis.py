@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from diagnosing import S, World
+from diagnosing import Action, S, World
 from network_faults import (
     answered,
     balancer_made_anew,
@@ -319,7 +319,7 @@ def test_where_the_watch_was_down_no_still_pool_is_claimed() -> None:
     (incident,) = world((3.5, lambda w: w.blind()), (4, wipe), watched=True).run().incidents
     (wiped,) = incident.diagnoses
     assert "the pool was not observed then" in wiped.evidence
-    assert "the pool stood still" not in wiped.evidence
+    assert "no endpoint had changed" not in wiped.evidence
 
 
 def test_a_wipe_tells_its_cohort_its_loss_and_the_proxy() -> None:
@@ -331,7 +331,7 @@ def test_a_wipe_tells_its_cohort_its_loss_and_the_proxy() -> None:
             (
                 '4 of 12 sessions; all with old reflexive IP 10.0.0.1 (node "n1"), which had 4 sessions',
                 "2 have a new pod and 4 a new reflexive port; the reflexive IP stays; no probe lost",
-                "the pool stood still",
+                "no endpoint had changed",
                 'proxy "kube-proxy-x7k2p" was restarted on node "n1" 0.0 s before',
             ),
             "",
@@ -348,6 +348,15 @@ def test_a_wipe_tells_its_cohort_its_loss_and_the_proxy() -> None:
 
 def back_again(w: World) -> None:
     w.network.restart_pod("p1", b"p1".ljust(8))
+
+
+@pytest.mark.parametrize(("window_s", "certainty"), [(10, LIKELY), (30, POSSIBLE)])
+def test_all_sessions_paused_for_longer_than_the_run_s_own_affinity_window(window_s: int, certainty: Certainty) -> None:
+    actions: list[tuple[float, Action]] = [
+        (4, lambda w: w.paused.update(range(12))),
+        (18, lambda w: (w.paused.clear(), w.move(range(12)))),
+    ]
+    assert world(*actions, watched=False, window=window_s * S, seconds=22).run().named == [("idle-expiry", certainty)]
 
 
 def test_an_instance_that_answers_again_was_not_restarted() -> None:
@@ -377,7 +386,7 @@ def test_a_stale_flow_tells_the_pod_that_is_gone_and_the_canary() -> None:
     assert evidence(world((4, entries_stay), watched=True, seconds=14), "stale-flow") == (
         '3 of 12 sessions lost every probe for 9.9 s and more, 3 sessions still silent; all had been served by pod "p1"',
         'by old reflexive IP 10.0.0.2 (node "n2"): 1 of its 4, 10.0.0.3 (node "n3"): 2 of its 4',
-        '4 canaries from a fresh port were answered by pods "p2", "p3" within 0.0 s',
+        '4 test probes from new ports were answered by pods "p2", "p3" within 0.0 s',
         'pod "p1" had left the pool, and the silence went on',
     )
 

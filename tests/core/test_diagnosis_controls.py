@@ -103,11 +103,11 @@ def test_loss_that_nothing_names_tells_its_direction_and_what_would_settle_it() 
             "",
             CANNOT_TELL,
             (
-                "2 of 12 sessions lost 20 probes in a row or in several",
-                "in gaps of any length, 20 were lost on the way to the pod and 0 on the way back",
+                "2 of 12 sessions lost 20 probes in 2 gaps",
+                "20 lost towards the pod, 0 on the way back",
                 "2 sessions then went on at the same pod and address",
             ),
-            "a capture on the pod's node, and the proxy's log beside it",
+            "packet capture on the pod's node and the kube-proxy log",
         ),
     )
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -25,15 +25,15 @@ from affinity_tester.core.events import (
     Judgement,
     NearFact,
     NodeAddresses,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     PoolObserved,
     ProbesLost,
+    RepliedProbe,
     RunEnded,
     RunStarted,
     SendingStopped,
-    Sighting,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
@@ -54,7 +54,7 @@ def who(pod: str, ip: str = "10.240.0.4") -> Identity:
 
 
 def seen(session: str, at_ns: int, new: str = "b", old: str = "a", number: int = 1) -> ChangeSeen:
-    before, after = Sighting(1, at_ns - 110 * MS, who(old)), Sighting(2, at_ns - 10 * MS, who(new))
+    before, after = RepliedProbe(1, at_ns - 110 * MS, who(old)), RepliedProbe(2, at_ns - 10 * MS, who(new))
     return ChangeSeen(at_ns, session, Change(number, (Kind.POD,), before, after, at_ns, 100 * MS, at_ns))
 
 
@@ -78,7 +78,7 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
         to_ns=10_890 * MS,
         continuing=False,
         sessions=2,
-        of=4,
+        total_sessions=4,
         changes=2,
         outages=0,
         bursts=0,
@@ -86,7 +86,7 @@ def test_changes_within_a_second_are_one_incident_and_later_ones_another() -> No
         lost=0,
         kinds=((Kind.POD, 2),),
         cohorts=(Cohort("10.240.0.4", 2, 3, "pool1-1"),),
-        near=(),
+        context=(),
         judgements=((Judgement.VIOLATION, 2),),
         diagnoses=(),
     )
@@ -103,7 +103,7 @@ def test_what_happened_in_the_cluster_around_it_is_told_with_its_distance() -> N
         PoolObserved(12 * S, 12 * S, 12 * S, PoolSnapshot(frozenset()), 12 * S),
         ClusterEvent(40 * S, ClusterSubject.NODE, "too late", ClusterAction.ADDED),
     )
-    assert incident.near == (
+    assert incident.context == (
         NearFact(
             8_000 * MS,
             -3_100 * MS,
@@ -121,19 +121,19 @@ def test_distances_count_from_the_first_probe_that_was_lost_or_met_the_new_state
     def near(*events: Event) -> list[list[tuple[ClusterAction, int]]]:
         added = ClusterEvent(10 * S, ClusterSubject.NODE, "n", ClusterAction.ADDED)
         incidents = run(FirstAnswer(0, "CLIENT-0", 0, who("a")), added, *events)
-        return [[(fact.event.action, fact.after_ns) for fact in each.near if fact.event] for each in incidents]
+        return [[(fact.event.action, fact.after_ns) for fact in each.context if fact.event] for each in incidents]
 
     added, ready = ClusterAction.ADDED, ClusterAction.READY
 
     change = seen("CLIENT-0", 13_010 * MS).change
-    paused = replace(change, before=Sighting(1, 4 * S, who("a")), longest_pause_ns=9 * S)
+    paused = replace(change, before=RepliedProbe(1, 4 * S, who("a")), longest_pause_ns=9 * S)
     assert near(ChangeSeen(13_010 * MS, "CLIENT-0", paused)) == [[(added, -3 * S)]]
-    lossy = ChangeSeen(13_010 * MS, "CLIENT-0", replace(change, before=Sighting(4, 10_900 * MS, who("a"))))
+    lossy = ChangeSeen(13_010 * MS, "CLIENT-0", replace(change, before=RepliedProbe(4, 10_900 * MS, who("a"))))
     burst = lost("CLIENT-0", 5, 20, 11 * S)
     assert near(lossy, burst) == near(burst) == [[(added, -1 * S)]]
-    outage = OutageStarted(17 * S, "CLIENT-0", 10, 12 * S, Sighting(9, 11_900 * MS, who("a")))
+    outage = OutageStarted(17 * S, "CLIENT-0", 10, 12 * S, RepliedProbe(9, 11_900 * MS, who("a")))
     assert near(outage) == [[(added, -2 * S)]]
-    ended = OutageEnded(60 * S, "CLIENT-0", 10, 12 * S, 480, Sighting(490, 59 * S, who("a")))
+    ended = OutageEnded(60 * S, "CLIENT-0", 10, 12 * S, 480, RepliedProbe(490, 59 * S, who("a")))
     late = ClusterEvent(58 * S, ClusterSubject.NODE, "n", ClusterAction.READY)
     told = near(outage, seen("CLIENT-1", 40 * S), late, ended)
     assert told == [[], [(added, -2 * S), (ready, 46 * S)]]
@@ -144,7 +144,7 @@ def test_a_diagnosis_counts_from_the_same_moment() -> None:
         sessions = [FirstAnswer(0, f"CLIENT-{n}", 0, who("a")) for n in range(3)]
         (incident,) = run(*sessions, ClusterEvent(9 * S, ClusterSubject.NODE, "n", ClusterAction.READY), *members)
         evidence = (fact for diagnosis in incident.diagnoses for fact in diagnosis.evidence)
-        (near,) = incident.near
+        (near,) = incident.context
         return (f"{-near.after_ns / S} s before", *(fact for fact in evidence if "Ready" in fact))
 
     change = seen("CLIENT-0", 11_010 * MS).change
@@ -170,14 +170,14 @@ def test_losses_in_a_row_are_a_burst_even_when_they_are_told_in_parts() -> None:
 
 
 def test_an_outage_is_a_member_until_it_ends() -> None:
-    last = Sighting(9, 9_900 * MS, who("a"))
+    last = RepliedProbe(9, 9_900 * MS, who("a"))
     outage = OutageStarted(15 * S, "CLIENT-0", 10, 10 * S, last)
-    ended = OutageEnded(16 * S, "CLIENT-0", 10, 10 * S, 60, Sighting(70, 15_990 * MS, who("a")))
+    ended = OutageEnded(16 * S, "CLIENT-0", 10, 10 * S, 60, RepliedProbe(70, 15_990 * MS, who("a")))
     (incident,) = run(outage, ended)
     assert (incident.outages, incident.lost, incident.to_ns) == (1, 60, 15_990 * MS)
     (from_the_start,) = run(OutageStarted(15 * S, "CLIENT-0", 0, 10 * S, None))
     assert (from_the_start.outages, from_the_start.cohorts) == (1, ())
-    late_end = OutageEnded(300 * S, "CLIENT-0", 10, 10 * S, 60, Sighting(70, 299 * S, who("a")))
+    late_end = OutageEnded(300 * S, "CLIENT-0", 10, 10 * S, 60, RepliedProbe(70, 299 * S, who("a")))
     told = run(outage, seen("CLIENT-9", 200 * S), late_end)
     assert [(i.outages, i.changes, i.lost) for i in told] == [(0, 1, 0), (1, 0, 60)]
     assert [(i.from_ns, i.to_ns, i.continuing) for i in told[1:]] == [(10 * S, 299 * S, False)]
@@ -186,7 +186,7 @@ def test_an_outage_is_a_member_until_it_ends() -> None:
 
 def test_an_outage_takes_the_place_of_its_burst_and_lasts_as_long_as_its_silence() -> None:
     answered = FirstAnswer(0, "CLIENT-0", 0, who("a"))
-    last = Sighting(9, 9_900 * MS, who("a"))
+    last = RepliedProbe(9, 9_900 * MS, who("a"))
     losses: list[Event] = [lost("CLIENT-0", 10 + 10 * n, 10, (10 + n) * S) for n in range(90)]
     outage = OutageStarted(15 * S, "CLIENT-0", 10, 10 * S, last)
     stopped = SendingStopped(102 * S, interrupted=False)
@@ -196,12 +196,12 @@ def test_an_outage_takes_the_place_of_its_burst_and_lasts_as_long_as_its_silence
 
 
 def lasting(session: str = "CLIENT-0", since_ns: int = 10 * S, pod: str = "a") -> OutageStarted:
-    before = Sighting(9, since_ns - 100 * MS, who(pod))
+    before = RepliedProbe(9, since_ns - 100 * MS, who(pod))
     return OutageStarted(since_ns + 5 * S, session, 10, since_ns, before, probes=50)
 
 
 def back(session: str, at_ns: int, probes: int, since_ns: int = 10 * S) -> OutageEnded:
-    return OutageEnded(at_ns, session, 10, since_ns, probes, Sighting(10 + probes, at_ns - 10 * MS, who("b")))
+    return OutageEnded(at_ns, session, 10, since_ns, probes, RepliedProbe(10 + probes, at_ns - 10 * MS, who("b")))
 
 
 def over_it(session: str, at_ns: int, first: int, before: int = 9) -> ChangeSeen:
@@ -209,8 +209,8 @@ def over_it(session: str, at_ns: int, first: int, before: int = 9) -> ChangeSeen
     change = Change(
         1,
         (Kind.POD,),
-        Sighting(before, 9_900 * MS, who("a")),
-        Sighting(first, at_ns - 10 * MS, who("b")),
+        RepliedProbe(before, 9_900 * MS, who("a")),
+        RepliedProbe(first, at_ns - 10 * MS, who("b")),
         at_ns,
         100 * MS,
         at_ns,
@@ -242,7 +242,7 @@ def test_an_incident_that_lasts_and_is_judged_is_told_when_it_has_been_quiet() -
     incidents = Incidents()
     incidents.feed(STARTED)
     incidents.feed(lasting())
-    incidents.feed(OutageJudged(16 * S, "CLIENT-0", 10, 10 * S, Judgement.VIOLATION, None, ()))
+    incidents.feed(CaseJudged(16 * S, "CLIENT-0", OutageCase(10, 10 * S), Judgement.VIOLATION, None, ()))
     assert incidents.close(17 * S) == incidents.ongoing(18 * S) == []
     assert [incident.number for incident in incidents.ongoing(18 * S + 1)] == [1]
     assert incidents.ongoing(60 * S) == []
@@ -263,7 +263,7 @@ def test_a_change_over_an_outage_belongs_to_the_outage_s_incident() -> None:
 
 def test_a_change_that_does_not_lie_over_the_outage_is_another_incident() -> None:
     """It comes after the outage, or lies over it and is told when the outage's incident is closed: it is one of its own."""
-    after = replace(over_it("CLIENT-0", 97 * S, 900).change, before=Sighting(860, 96_900 * MS, who("a")))
+    after = replace(over_it("CLIENT-0", 97 * S, 900).change, before=RepliedProbe(860, 96_900 * MS, who("a")))
     late = replace(over_it("CLIENT-0", 200 * S, 880).change, number=2)
     told = run(
         lasting(),
@@ -307,9 +307,9 @@ def test_a_silence_of_all_is_cut_as_well_and_what_goes_on_is_another_incident() 
 
 def test_a_burst_is_of_who_served_when_it_began() -> None:
     moved = seen("CLIENT-0", 12_010 * MS, old="a", new="b")
-    change = replace(moved.change, before=Sighting(4, 9_900 * MS, who("a", "10.240.0.1")))
+    change = replace(moved.change, before=RepliedProbe(4, 9_900 * MS, who("a", "10.240.0.1")))
     (incident,) = run(
-        ChangeSeen(moved.at_ns, "CLIENT-0", replace(change, after=Sighting(30, 12 * S, who("b")))),
+        ChangeSeen(moved.at_ns, "CLIENT-0", replace(change, after=RepliedProbe(30, 12 * S, who("b")))),
         lost("CLIENT-0", 5, 25, 10 * S),
     )
     assert [cohort.ip for cohort in incident.cohorts] == ["10.240.0.1"]
@@ -347,7 +347,7 @@ def test_an_incident_waits_for_its_judgements() -> None:
     incidents.feed(event)
     assert incidents.close(12_900 * MS) == []
     assert incidents.close(20 * S) == []
-    incidents.feed(ChangeJudged(20 * S, "CLIENT-0", event.change, Judgement.IDLE, None, ()))
+    incidents.feed(CaseJudged(20 * S, "CLIENT-0", event.change, Judgement.IDLE, None, ()))
     (incident,) = incidents.close(20 * S)
     assert incident.sessions() == {"CLIENT-0"}
     assert incidents.open_count == 0

@@ -14,8 +14,8 @@ from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -30,19 +30,19 @@ from affinity_tester.core.events import (
     Judgement,
     LateReply,
     Losses,
-    OutageJudged,
+    OutageCase,
     Outcome,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    RepliedProbe,
     RttStats,
     RunEnded,
     RunStarted,
     RunSummary,
     SendingStopped,
-    Sighting,
     Stray,
-    StrayJudged,
+    StrayCase,
     Verdict,
     WrongPool,
     WrongSource,
@@ -52,7 +52,7 @@ from affinity_tester.core.judging import judge
 from affinity_tester.core.judging.reasons import NothingExplains, PoolChanged, PoolState
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
-from pools import ComparingAnalysis, texts
+from pools import ComparingAnalysis, is_judged, judged_cases, texts
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -76,8 +76,8 @@ def change(
 ) -> Change:
     """Seen at `at_ns`, between a probe sent 100 ms before and one sent 10 ms before."""
     values = {"longest_pause_ns": 90 * MS, "settled_ns": at_ns, "sent_ns": at_ns - 100 * MS} | more
-    before = Sighting(1, values.pop("sent_ns"), who(old))
-    return Change(number, kinds, before, Sighting(2, at_ns - 10 * MS, who(new)), at_ns, **values)
+    before = RepliedProbe(1, values.pop("sent_ns"), who(old))
+    return Change(number, kinds, before, RepliedProbe(2, at_ns - 10 * MS, who(new)), at_ns, **values)
 
 
 def seen(what: Change) -> ChangeSeen:
@@ -105,14 +105,16 @@ def but_incidents(events: list[Event]) -> list[Event]:
 
 
 def judged(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
-    return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if isinstance(e, (ChangeJudged, OutageJudged))]
+    return [
+        (e.judgement, texts(e.reasons)) for e in run(*events)[1] if (is_judged(e, Change) or is_judged(e, OutageCase))
+    ]
 
 
 def test_an_unwatched_change_is_a_violation_at_once_and_says_so() -> None:
     analysis, told = run(seen(change(50 * S)))
-    assert told == [ChangeJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))]
+    assert told == [CaseJudged(50 * S, "CLIENT-1", change(50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))]
     assert analysis.open_count == 0
-    assert analysis.wants_list_after_ns is None
+    assert analysis.next_list_after_ns is None
 
 
 def test_an_unwatched_change_waits_for_the_probes_in_between() -> None:
@@ -121,7 +123,7 @@ def test_an_unwatched_change_waits_for_the_probes_in_between() -> None:
     assert analysis.open_count == 1
     assert analysis.advance(51 * S) == []
     (event,) = but_incidents(analysis.advance(52 * S))
-    assert isinstance(event, ChangeJudged)
+    assert is_judged(event, Change)
 
 
 def test_a_longer_pause_than_the_affinity_window_is_idle() -> None:
@@ -134,7 +136,9 @@ def test_a_longer_pause_than_the_affinity_window_is_idle() -> None:
 
 
 def test_a_pause_of_just_the_affinity_window_is_not_idle() -> None:
-    assert judged(seen(change(50 * S, longest_pause_ns=30 * S))) == [(Judgement.VIOLATION, ("pool not watched",))]
+    assert judged(seen(change(50 * S, longest_pause_ns=30 * S))) == [
+        (Judgement.VIOLATION, ("cluster not watched, endpoints assumed unchanged",))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -176,13 +180,13 @@ def test_a_pause_of_just_the_affinity_window_is_not_idle() -> None:
 def test_a_judgement_is_of_the_time_at_which_it_became_certain(
     judgement: Judgement, events: list[Event], at_ns: int
 ) -> None:
-    assert [(e.judgement, e.at_ns) for e in run(*events)[1] if isinstance(e, ChangeJudged)] == [(judgement, at_ns)]
+    assert [(e.judgement, e.at_ns) for e in run(*events)[1] if is_judged(e, Change)] == [(judgement, at_ns)]
 
 
 def test_a_change_that_is_narrowed_and_certain_is_judged_once() -> None:
     wider, revised = change(50 * S, settled_ns=52 * S), change(50 * S)
     analysis, told = run(seen(wider), ChangeRevised(51 * S, "CLIENT-1", revised, wider))
-    assert [(e.at_ns, e.change) for e in told if isinstance(e, ChangeJudged)] == [(51 * S, revised)]
+    assert [(e.at_ns, e.case) for e in told if is_judged(e, Change)] == [(51 * S, revised)]
     assert analysis.open_count == 0
     assert but_incidents(analysis.advance(60 * S)) == []
 
@@ -191,7 +195,7 @@ def test_a_change_that_is_withdrawn_holds_up_no_other() -> None:
     first, second = change(50 * S, settled_ns=52 * S), change(51 * S, number=2, settled_ns=53 * S)
     analysis, told = run(seen(first), seen(second), ChangeWithdrawn(51 * S, "CLIENT-1", first, 2))
     assert told == []
-    assert [e.change for e in analysis.advance(60 * S) if isinstance(e, ChangeJudged)] == [second]
+    assert [e.case for e in analysis.advance(60 * S) if is_judged(e, Change)] == [second]
 
 
 def test_a_new_instance_alone_is_a_restarted_pod() -> None:
@@ -211,7 +215,7 @@ def new_instance(at_s: int, old: bytes, new: bytes, **more: Any) -> Change:
 
 
 def test_an_instance_that_comes_back_was_never_replaced() -> None:
-    shared = ("pool not watched", 'two servers share the name of pod "a"')
+    shared = ("cluster not watched, endpoints assumed unchanged", 'two servers share the name of pod "a"')
     flips = [(b"x", b"y"), (b"y", b"x"), (b"x", b"y"), (b"y", b"z"), (b"z", b"x"), (b"x", b"w")]
     told = judged(*(seen(new_instance(50 + n, *flip, number=n)) for n, flip in enumerate(flips)))
     restart = (Judgement.POD_RESTART, ("the same pod answers with a new instance",))
@@ -282,7 +286,7 @@ def test_changes_do_not_wait_for_the_pool_without_end(monkeypatch: pytest.Monkey
     changes = [seen(change((50 + n) * S, number=n)) for n in range(5)]
     analysis, told = run(observed(0, pool("a", "b")), PoolUnobserved(45 * S, 40 * S, "gone"), *changes)
     told += but_incidents(analysis.advance(60 * S))
-    assert [(e.change.number, e.judgement) for e in told if isinstance(e, ChangeJudged)] == [
+    assert [(case.number, e.judgement) for case, e in judged_cases(told, Change)] == [
         (n, Judgement.UNKNOWN) for n in range(3)
     ]
     assert analysis.open_count == 2
@@ -301,16 +305,16 @@ def test_what_is_open_at_the_end_keeps_what_is_known_of_it() -> None:
 def test_a_watched_change_is_a_violation_only_after_a_list_made_beyond_its_reach() -> None:
     analysis, told = run(observed(0, pool("a", "b")), seen(change(50 * S)), PoolConfirmed(60 * S, 60 * S))
     assert told == []
-    assert analysis.wants_list_after_ns == 60 * S
+    assert analysis.next_list_after_ns == 60 * S
     (event,) = but_incidents(analysis.feed(PoolConfirmed(60 * S + 1, 60 * S + 1)))
-    assert isinstance(event, ChangeJudged)
-    assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("the pool stood still",))
+    assert is_judged(event, Change)
+    assert (event.judgement, texts(event.reasons)) == (Judgement.VIOLATION, ("no endpoint had changed",))
 
 
 def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> None:
     gone = run(observed(0, pool("a", "b")), observed(49 * S, pool("b")), seen(change(50 * S)))[1]
     assert gone == [
-        ChangeJudged(
+        CaseJudged(
             50 * S,
             "CLIENT-1",
             change(50 * S),
@@ -322,7 +326,7 @@ def test_a_pool_change_explains_and_says_whether_the_old_pod_still_served() -> N
     analysis, told = run(observed(0, pool("a", "b")), observed(55 * S, pool("a", "b", "c")), seen(change(50 * S)))
     assert told == []
     (event,) = but_incidents(analysis.feed(PoolConfirmed(61 * S, 61 * S)))
-    assert isinstance(event, ChangeJudged)
+    assert is_judged(event, Change)
     assert (event.avoidable, texts(event.reasons)) == (True, ('pod "c" joined the pool 5.0 s after',))
 
 
@@ -359,12 +363,12 @@ def test_whether_it_was_avoidable_is_not_known_where_nobody_looked() -> None:
         PoolUnobserved(51 * S, 51 * S, "cut"),
         observed(80 * S, pool("a", "b", "c"), 51 * S),
     )
-    assert [(e.judgement, e.avoidable) for e in told if isinstance(e, ChangeJudged)] == [(Judgement.EXPLAINED, None)]
+    assert [(e.judgement, e.avoidable) for e in told if is_judged(e, Change)] == [(Judgement.EXPLAINED, None)]
 
 
 def test_an_explanation_without_a_known_pod_leaves_open_whether_it_was_avoidable() -> None:
     told = run(observed(0, pool("a")), observed(49 * S, pool("a", "b")), seen(change(50 * S, old=None)))[1]
-    assert [e.avoidable for e in told if isinstance(e, ChangeJudged)] == [None]
+    assert [e.avoidable for e in told if is_judged(e, Change)] == [None]
 
 
 def test_a_large_pool_change_is_told_in_a_few_facts() -> None:
@@ -409,7 +413,7 @@ def test_a_change_explains_only_if_it_surely_lies_within_reach() -> None:
         Judgement.UNKNOWN,
         ('pod "a" left the pool at some time in the 9.9 s up to 10.1 s before',),
     )
-    assert by(60_000, 75_000) == by(20_000, 39_899) == (Judgement.VIOLATION, ("the pool stood still",))
+    assert by(60_000, 75_000) == by(20_000, 39_899) == (Judgement.VIOLATION, ("no endpoint had changed",))
 
 
 def test_a_list_that_shows_a_change_confirms_nothing_of_when_it_happened() -> None:
@@ -431,14 +435,14 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
     stray: WrongSource | CrossDelivered,
 ) -> None:
     def by(*events: Event) -> list[tuple[Judgement, tuple[str, ...]]]:
-        return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if isinstance(e, StrayJudged)]
+        return [(e.judgement, texts(e.reasons)) for e in run(*events)[1] if is_judged(e, StrayCase)]
 
     kind = Stray.WRONG_SOURCE if stray is ASTRAY else Stray.CROSS_DELIVERED
     (told,) = run(stray)[1]
-    assert told == StrayJudged(50 * S, "CLIENT-1", kind, 7, 50 * S, Judgement.VIOLATION, (NOT_WATCHED,))
+    assert told == CaseJudged(50 * S, "CLIENT-1", StrayCase(kind, 7, 50 * S), Judgement.VIOLATION, None, (NOT_WATCHED,))
     begun, confirmed = observed(0, pool("a", "b")), PoolConfirmed(60 * S + 1, 60 * S + 1)
     assert by(begun, stray, PoolConfirmed(60 * S, 60 * S)) == []
-    assert by(begun, stray, confirmed) == [(Judgement.VIOLATION, ("the pool stood still",))]
+    assert by(begun, stray, confirmed) == [(Judgement.VIOLATION, ("no endpoint had changed",))]
     assert by(begun, stray, observed(60 * S, pool("b"))) == [
         (Judgement.EXPLAINED, ('pod "a" left the pool 10.0 s after',))
     ]
@@ -446,7 +450,7 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
         (Judgement.EXPLAINED, ('pod "a" left the pool 11.0 s before',))
     ]
     assert by(begun, observed(38_999 * MS, pool("b")), stray, confirmed) == [
-        (Judgement.VIOLATION, ("the pool stood still",))
+        (Judgement.VIOLATION, ("no endpoint had changed",))
     ]
     assert by(begun, stray, PoolUnobserved(55 * S, 52 * S, "cut"), observed(70 * S, pool("a", "b"), 52 * S)) == [
         (Judgement.UNKNOWN, ("the pool could not be observed for 18.0 s around it",))
@@ -459,20 +463,20 @@ def test_a_stray_reply_is_judged_like_a_change_from_when_its_probe_was_sent_unti
 def test_stray_replies_that_are_open_at_one_time_are_judged_each() -> None:
     again = replace(ASTRAY, at_ns=51 * S, seq=17, sent_ns=51 * S)
     _, told = run(observed(0, pool("a", "b")), ASTRAY, ACROSS, again, PoolConfirmed(62 * S, 62 * S))
-    assert [e.seq for e in told if isinstance(e, StrayJudged)] == [7, 7, 17]
+    assert [case.seq for case, _ in judged_cases(told, StrayCase)] == [7, 7, 17]
 
 
 def test_a_wrong_source_of_a_foreign_server_or_a_wildcard_is_information() -> None:
     foreign = replace(ASTRAY, identity=who(None))
-    assert [(e.judgement, texts(e.reasons)) for e in run(foreign)[1] if isinstance(e, StrayJudged)] == [
+    assert [(e.judgement, texts(e.reasons)) for e in run(foreign)[1] if is_judged(e, StrayCase)] == [
         (Judgement.INFORMATION, ("a foreign server may answer from another address",))
     ]
     anywhere = replace(ASTRAY, wildcard=True)
-    assert [(e.judgement, texts(e.reasons)) for e in run(anywhere)[1] if isinstance(e, StrayJudged)] == [
+    assert [(e.judgement, texts(e.reasons)) for e in run(anywhere)[1] if is_judged(e, StrayCase)] == [
         (Judgement.INFORMATION, ("the server listens on a wildcard, so any of its addresses may answer",))
     ]
     delivered = replace(ACROSS, identity=who(None))
-    assert [e.judgement for e in run(delivered)[1] if isinstance(e, StrayJudged)] == [Judgement.VIOLATION]
+    assert [e.judgement for e in run(delivered)[1] if is_judged(e, StrayCase)] == [Judgement.VIOLATION]
 
 
 def test_information_from_elsewhere_leaves_a_verdict_as_it_is() -> None:
@@ -520,17 +524,17 @@ def test_replies_from_strangers_mean_the_wrong_pool_which_counts_as_not_watched(
     assert told == []
     told = analysis.feed(PoolConfirmed(16 * S + 1, 16 * S + 1))
     assert told[0] == WrongPool(16 * S + 1, "x")
-    assert isinstance(told[1], ChangeJudged)
-    assert texts(told[1].reasons) == ("pool not watched",)
+    assert is_judged(told[1], Change)
+    assert texts(told[1].reasons) == ("cluster not watched, endpoints assumed unchanged",)
 
 
 def test_whether_strangers_answer_is_a_judgement_to_come_for_which_a_list_is_wanted() -> None:
     analysis, _ = run(observed(0, pool("a")), first(5 * S, "x"), first(6 * S, "y"))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (1, 15 * S)
+    assert (analysis.open_count, analysis.next_list_after_ns) == (1, 15 * S)
     analysis.feed(seen(change(4 * S, old="a", new="a")))
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (2, 14 * S)
+    assert (analysis.open_count, analysis.next_list_after_ns) == (2, 14 * S)
     assert analysis.feed(PoolConfirmed(15 * S + 1, 15 * S + 1))[0] == WrongPool(15 * S + 1, "x")
-    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
+    assert (analysis.settled, analysis.next_list_after_ns) == (True, None)
 
 
 def test_what_the_client_may_not_see_is_near_no_incident() -> None:
@@ -541,7 +545,7 @@ def test_what_the_client_may_not_see_is_near_no_incident() -> None:
         ClusterEvent(50 * S, ClusterSubject.NODE, "n1", ClusterAction.ADDED),
     )
     (closed,) = [event for event in analysis.feed(PoolConfirmed(61 * S, 61 * S)) if isinstance(event, IncidentClosed)]
-    (near,) = closed.incident.near
+    (near,) = closed.incident.context
     assert (near.event, near.change) == (ClusterEvent(50 * S, ClusterSubject.NODE, "n1", ClusterAction.ADDED), None)
 
 
@@ -590,20 +594,24 @@ def verdict(
 
 def test_a_pass_states_its_strength() -> None:
     given_ = verdict()
-    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (pool not watched)", LOSSY))
+    assert (given_.outcome, given_.reasons) == (Outcome.PASS, ("no violation (cluster not watched)", LOSSY))
     assert given_.strength == (
-        "0 violations in 9,980 judged pairs over 10 min: fewer than one incident in 3 min at 95 %"
+        "0 violations in 9,980 judged pairs over 10 min: "
+        "95 % confident: fewer than 1 incident per 3 min (run longer for a stronger claim)"
     )
     watched = verdict(observed(0, pool("a")), observed(60 * S, pool("a", "b")))
     assert watched.reasons == ("no violation", LOSSY)
     assert (watched.judged_pairs, watched.still_ns) == (9_647, 580 * S)
-    assert "in 9,647 judged pairs over 10 min of still pool: fewer than one incident in 3 min" in watched.strength
-    assert "over 60 s: fewer than one incident in 20 s" in verdict(minutes=1).strength
+    assert (
+        "in 9,647 judged pairs over 10 min without an endpoint change: 95 % confident: fewer than 1 incident per 3 min"
+        in watched.strength
+    )
+    assert "over 60 s: 95 % confident: fewer than 1 incident per 20 s" in verdict(minutes=1).strength
 
 
 def test_only_a_list_proves_that_the_pool_stood_still() -> None:
     unproved = verdict(observed(0, pool("a")), proved=False)
-    reason = "the pool was never seen to stand still: it was not listed again before the run or its watch ended"
+    reason = "too short: endpoints could not be re-checked before the end"
     assert (unproved.outcome, unproved.reasons, unproved.still_ns) == (Outcome.INCONCLUSIVE, (reason,), 0)
     half = verdict(observed(0, pool("a")), PoolConfirmed(300 * S, 300 * S), proved=False)
     assert (half.outcome, half.still_ns) == (Outcome.PASS, 300 * S)
@@ -611,21 +619,21 @@ def test_only_a_list_proves_that_the_pool_stood_still() -> None:
 
 def test_the_end_is_proved_by_a_list_made_after_the_last_probe() -> None:
     analysis, _ = run(observed(0, pool("a")), SendingStopped(60 * S, interrupted=False))
-    assert (analysis.open_count, analysis.settled, analysis.wants_list_after_ns) == (0, False, 60 * S)
+    assert (analysis.open_count, analysis.settled, analysis.next_list_after_ns) == (0, False, 60 * S)
     analysis.feed(PoolUnobserved(61 * S, 60 * S, "cut"))
-    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)  # no list can be had
+    assert (analysis.settled, analysis.next_list_after_ns) == (True, None)  # no list can be had
     analysis.feed(observed(62 * S, pool("a"), 60 * S))
-    assert (analysis.settled, analysis.wants_list_after_ns) == (True, None)
+    assert (analysis.settled, analysis.next_list_after_ns) == (True, None)
 
 
 def test_a_pool_in_which_nothing_happens_is_listed_now_and_then() -> None:
     analysis, _ = run(observed(0, pool("a")))
     analysis.advance(300 * S)
-    assert analysis.wants_list_after_ns is None
+    assert analysis.next_list_after_ns is None
     analysis.advance(301 * S)
-    assert analysis.wants_list_after_ns == 300 * S
+    assert analysis.next_list_after_ns == 300 * S
     analysis.feed(PoolConfirmed(302 * S, 302 * S))
-    assert analysis.wants_list_after_ns is None
+    assert analysis.next_list_after_ns is None
 
 
 def test_a_pod_that_may_have_been_in_the_pool_is_no_proof_of_another() -> None:
@@ -725,11 +733,15 @@ def test_a_flood_at_the_client_s_own_port_does_not_switch_max_loss_off() -> None
         (
             (),
             Counts(sent=980, answered=980, pairs=979, timer_misses=20),
-            "this client was too busy, or stood still: 2.00% of its slots were missed",
+            "this client was too busy, or stood still: 2.00% of its probes were skipped",
         ),
         ((), Counts(sent=200, answered=200, pairs=199), f"only 199 judged pairs {TOO_FEW}"),
         ((), Counts(sent=2, answered=2, pairs=1), f"only 1 judged pair {TOO_FEW}"),
-        ((PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))), GOOD, "the pool never stood still"),
+        (
+            (PoolUnobserved(1, 0, "down"), observed(700 * S, pool("a"))),
+            GOOD,
+            "endpoints kept changing, nothing could be judged",
+        ),
     ],
 )
 def test_what_proves_nothing_is_inconclusive(events: tuple[Event, ...], total: Counts, reason: str) -> None:
@@ -739,7 +751,7 @@ def test_what_proves_nothing_is_inconclusive(events: tuple[Event, ...], total: C
 
 def test_the_machine_s_own_losses_may_be_one_in_a_thousand() -> None:
     total = Counts(sent=2_000, answered=1_998, lost=2, pairs=1_997, own_losses=2)
-    assert verdict(total=total).reasons == ("no violation (pool not watched)",)
+    assert verdict(total=total).reasons == ("no violation (cluster not watched)",)
     assert verdict(total=replace(total, own_losses=3)).outcome is Outcome.INCONCLUSIVE
 
 
@@ -783,7 +795,7 @@ def test_a_pass_names_the_share_lost_and_what_was_avoidable() -> None:
     two = verdict(*joined, seen(change(50 * S)), seen(change(51 * S, number=2)))
     assert two.reasons[2:] == ("2 changes that a sound proxy would have avoided: --fail-on avoidable",)
     own = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980, own_losses=10)
-    assert verdict(total=own).reasons == ("no violation (pool not watched)",)
+    assert verdict(total=own).reasons == ("no violation (cluster not watched)",)
 
 
 def test_a_pass_names_the_addresses_that_no_session_probed() -> None:
@@ -805,7 +817,7 @@ def test_a_short_blackout_is_cut_out_and_named() -> None:
     assert (given_.outcome, given_.still_ns) == (Outcome.PASS, 594_100 * MS)
     assert given_.judged_pairs == round(9_980 * 0.5941 / 0.6)
     assert given_.reasons == (
-        "no violation (pool not watched)",
+        "no violation (cluster not watched)",
         LOSSY,
         "nobody was answered for 5.9 s (1.0% of the run)",
     )
@@ -893,7 +905,7 @@ def test_no_change_within_reach_of_a_pool_change_is_a_violation_and_none_beyond_
     agenda.append((400 * S, PoolConfirmed(400 * S, 400 * S)))
     agenda.append((401 * S, RunEnded(401 * S, aborted=False)))
     _, told = run(*(event for _, event in sorted(agenda, key=lambda item: item[0])))
-    classes = {e.change.number: e.judgement for e in told if isinstance(e, ChangeJudged)}
+    classes = {case.number: e.judgement for case, e in judged_cases(told, Change)}
     assert sorted(classes) == list(range(len(changes)))
     for number, at in enumerate(changes):
         reach = (at - 100 * MS - SETTLE, at + SETTLE)

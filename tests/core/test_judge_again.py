@@ -7,34 +7,33 @@ from dataclasses import replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     Change,
-    ChangeJudged,
     ChangeSeen,
     Counts,
     Event,
     FirstAnswer,
     Judgement,
     Outcome,
+    RepliedProbe,
     RunEnded,
     RunStarted,
-    Sighting,
     StatsTick,
     Verdict,
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.rules import Rules
-from affinity_tester.core.replay import DERIVED, judge_again
-from pools import ComparingAnalysis
+from affinity_tester.core.replay import judge_again
+from pools import ComparingAnalysis, is_judged
 
 MS = 1_000_000
 S = 1_000 * MS
 HERE = TransportAddress("127.0.0.1", 40312)
 RULES = Rules(settle_ns=5 * S, affinity_window_ns=20 * S, max_loss=0.5, fail_on_avoidable=True)
-STARTED = RunStarted(0, 0, 0, "0", HERE, "x", 1, 100 * MS, 2 * S, 288, connected=False, lost_guarantees=())
+STARTED = RunStarted(0, 0, 0, "0", HERE, "x", 1, 100 * MS, 2 * S, 288, connected=False, lost_guarantees=(), rules=RULES)
 CHANGE = Change(
     1,
     (Kind.POD,),
-    Sighting(1, 20 * S, Identity(HERE, "a")),
-    Sighting(2, 45 * S, Identity(HERE, "b")),
+    RepliedProbe(1, 20 * S, Identity(HERE, "a")),
+    RepliedProbe(2, 45 * S, Identity(HERE, "b")),
     45 * S,
     25 * S,
     45 * S,
@@ -51,13 +50,13 @@ def live(*observed: Event) -> list[Event]:
     """What the client would have recorded."""
     analysis = ComparingAnalysis(RULES)
     events: list[Event] = []
-    for event in (STARTED, RULES.given(0), *observed):
+    for event in (STARTED, *observed):
         events += [event, *analysis.feed(event)]
     return events
 
 
 def classes(events: list[Event]) -> list[Judgement]:
-    return [event.judgement for event in events if isinstance(event, ChangeJudged)]
+    return [event.judgement for event in events if is_judged(event, Change)]
 
 
 def test_by_its_own_rules_a_record_is_judged_as_the_run_was() -> None:
@@ -83,10 +82,15 @@ def test_a_killed_run_is_ended_where_its_record_breaks_off() -> None:
     assert again[-1].outcome is Outcome.PASS
 
 
-def test_a_record_without_rules_is_judged_by_the_usual_ones_and_one_that_only_started_by_none() -> None:
-    observed = [event for event in live(*OBSERVED) if not isinstance(event, DERIVED) and event != RULES.given(0)]
-    assert classes(list(judge_again(observed))) == [Judgement.VIOLATION]
-    assert list(judge_again([STARTED])) == [STARTED]
+def test_a_record_without_a_start_is_judged_by_the_usual_rules_and_an_empty_one_by_none() -> None:
+    assert classes(list(judge_again(OBSERVED))) == [Judgement.VIOLATION]
+    assert list(judge_again([])) == []
+
+
+def test_a_run_that_was_killed_at_its_start_gets_a_verdict() -> None:
+    verdict = list(judge_again([STARTED]))[-1]
+    assert isinstance(verdict, Verdict)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
 
 
 def test_the_newest_judgements_can_be_replaced_and_older_ones_count_for_good() -> None:

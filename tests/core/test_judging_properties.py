@@ -12,9 +12,9 @@ import pytest
 from histories import MS, History, Pace, S, history
 from lives import Life
 
-from affinity_tester.core.events import ChangeJudged, Judgement
+from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.judging.rules import Rules
-from pools import ComparingAnalysis
+from pools import ComparingAnalysis, judged_cases
 
 COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500"))
 
@@ -27,7 +27,7 @@ def classes(run: History) -> dict[int, Judgement]:
     """The last judgement of each change."""
     analysis = ComparingAnalysis(Rules())
     told = [event for each in run.events for event in analysis.feed(each)]
-    return {event.change.number: event.judgement for event in told if isinstance(event, ChangeJudged)}
+    return {case.number: event.judgement for case, event in judged_cases(told, Change)}
 
 
 def counted(pace: Pace, first: int) -> Counter[tuple[Judgement, bool]]:
@@ -83,7 +83,7 @@ def test_no_outage_of_a_dead_pod_or_a_changed_pool_is_a_violation(faults: tuple[
     final: Counter[Judgement] = Counter()
     for seed in range(COUNT // 50):
         life = Life(seed, watched=watched, local=seed % 3 == 0, faults=faults)
-        final.update({(e.session, e.since_seq): e.judgement for e in life.told}.values())
+        final.update({(e.session, e.case): e.judgement for e in life.told}.values())
     if faults == ("break",):
         assert final[Judgement.VIOLATION] >= 0.9 * final.total() > 0
     if faults == ("hang",):

@@ -8,7 +8,8 @@ import pytest
 from diagnosing import MS, S, World
 from network_faults import silent
 
-from affinity_tester.core.events import Judgement, OutageJudged, OutageStarted
+from affinity_tester.core.events import Judgement, OutageCase, OutageStarted
+from pools import is_judged
 
 
 def lossy(share: float, interval: int, seconds: float, *, watched: bool, dead_s: float | None = None) -> World:
@@ -25,7 +26,7 @@ def lossy(share: float, interval: int, seconds: float, *, watched: bool, dead_s:
 
 
 def violations(world: World) -> set[str]:
-    return {e.session for e in world.events if isinstance(e, OutageJudged) and e.judgement is Judgement.VIOLATION}
+    return {e.session for e in world.events if is_judged(e, OutageCase) and e.judgement is Judgement.VIOLATION}
 
 
 @pytest.mark.parametrize("watched", [True, False])

@@ -15,6 +15,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
+    CaseJudged,
     Change,
     ChangeSeen,
     ClientFault,
@@ -26,20 +27,20 @@ from affinity_tester.core.events import (
     FirstAnswer,
     IngressSample,
     Judgement,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     PathsAnswered,
     PodSample,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
+    PoolWatchStarted,
+    RepliedProbe,
     RunEnded,
     RunStarted,
     SendingStopped,
     SessionStarted,
-    Sighting,
-    WatchBegun,
     WrongPool,
 )
 from affinity_tester.core.identity import Identity, Kind
@@ -49,7 +50,7 @@ from affinity_tester.core.judging.reasons import PodAnswersNobody
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.pool_timeline import PoolTimeline
-from pools import ComparingAnalysis, observe, texts
+from pools import ComparingAnalysis, is_judged, observe, texts
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -73,7 +74,7 @@ def named(n: int) -> str:
 
 def silent(n: int = 1, f: float = 100, last: Identity | None = None, **values: object) -> OutageStarted:
     """A session that is silent since f, and had been answered by pod "a"."""
-    before = Sighting(999, at(f - 0.1), last or who())
+    before = RepliedProbe(999, at(f - 0.1), last or who())
     started = OutageStarted(at(f + 5), named(n), 1000, at(f), before, probes=50)
     return replace(started, **values)  # type: ignore[arg-type]
 
@@ -84,7 +85,7 @@ def never(n: int = 1, f: float = 100) -> OutageStarted:
 
 def again(e: float, n: int = 1, pod: str | None = "b", f: float = 100, seq: int = 1000) -> OutageEnded:
     """Its first probe that is answered is sent at e."""
-    return OutageEnded(at(e + 0.001), named(n), seq, at(f), 999, Sighting(1999, at(e), who(pod)))
+    return OutageEnded(at(e + 0.001), named(n), seq, at(f), 999, RepliedProbe(1999, at(e), who(pod)))
 
 
 def answers(seconds: Iterable[float], *pods: str, ip: str = INGRESS, instance: bytes | None = None) -> list[Event]:
@@ -167,8 +168,8 @@ class Run:
             self.told += self.analysis.feed(RunEnded(at(until + 2), aborted=True))
 
     @property
-    def judged(self) -> list[OutageJudged]:
-        return [event for event in self.told if isinstance(event, OutageJudged)]
+    def judged(self) -> list[CaseJudged]:
+        return [event for event in self.told if is_judged(event, OutageCase)]
 
     @property
     def classes(self) -> list[tuple[int, Judgement]]:
@@ -254,7 +255,9 @@ def test_row_4_explained_until_flows_are_moved_then_a_violation_with_three_canar
     assert run.classes == [(105, EXPLAINED), (119, VIOLATION)]  # at 115, 117 and 119
     assert texts(run.judged[0].reasons) == LEFT
     assert run.judged[0].avoidable is False
-    assert run.last[1] == ('pod "a" is gone, the flow was not moved, and 3 canaries are answered since',)
+    assert run.last[1] == (
+        'pod "a" is gone, the flow was not moved, and 3 test probes from new ports are answered since',
+    )
 
 
 def test_row_4_a_flow_that_is_moved_within_the_settle_time_is_explained_to_the_nanosecond() -> None:
@@ -265,7 +268,7 @@ def test_row_4_a_flow_that_is_moved_within_the_settle_time_is_explained_to_the_n
     assert Run(silent(), leaves, met, late, others=("b", "c")).classes == [(105, EXPLAINED), (114, VIOLATION)]
     two = Run(silent(), leaves, met[1:], late, others=("b", "c"))
     assert two.classes == [(105, EXPLAINED), (114, UNKNOWN)]
-    assert two.last[1] == ('pod "a" is gone, and too few canaries were answered since to tell',)
+    assert two.last[1] == ('pod "a" is gone, and too few test probes were answered since to tell',)
 
 
 def test_row_4_a_pod_that_leaves_long_after_the_onset_explains_the_silence_before() -> None:
@@ -382,7 +385,7 @@ LIVES = answers(range(101, 180), "a")
 def test_row_6_a_dead_path_to_a_living_pod_is_a_violation_by_a_list_asked_for_later_than_f_and_settle() -> None:
     run = Run(silent(), LIVES, lists=[5, 110, 110.1])
     assert run.classes == [(111, VIOLATION)]
-    assert run.last[1] == ('pod "a" answers others, and the pool stood still',)
+    assert run.last[1] == ('pod "a" answers others, and no endpoint had changed',)
     assert Run(silent(), LIVES, lists=[5, 110]).classes == []
     assert Run(silent(), LIVES, again(150), lists=[5, 110.1]).classes == [(111, VIOLATION)]
     assert Run(silent(), LIVES, again(107), lists=[5, 109, 112]).classes == [(112, VIOLATION)]
@@ -399,7 +402,7 @@ def test_row_6_an_instance_that_answers_is_the_pod_s() -> None:
 
 
 def test_row_6_a_change_of_another_session_to_the_pod_shows_that_it_lives() -> None:
-    sighted = Sighting(9, at(101), who("b")), Sighting(12, at(103), who("a"))
+    sighted = RepliedProbe(9, at(101), who("b")), RepliedProbe(12, at(103), who("a"))
     moved = Change(1, (Kind.POD,), *sighted, at(103), 100 * MS, at(103))
     assert Run(silent(), ChangeSeen(at(103), named(3), moved)).last[0] is VIOLATION
 
@@ -430,7 +433,7 @@ def test_row_5_a_change_surely_within_settle_of_the_onset_explains_until_flows_a
     for beyond in (89.8, 110.1):
         run = Run(silent(), changed(beyond, joins), LIVES)
         assert [c for c in run.classes if c[1] is EXPLAINED] == []
-        assert run.last == (VIOLATION, ('pod "a" answers others, and the pool stood still',))
+        assert run.last == (VIOLATION, ('pod "a" answers others, and no endpoint had changed',))
 
 
 def test_row_5_policy_local_gives_the_balancer_its_time() -> None:
@@ -491,7 +494,7 @@ def test_row_7_a_pod_that_answers_nobody_is_silent_when_enough_canaries_met_othe
     home = FirstAnswer(at(1), named(0), 0, who("b"))
     run = Run(answered, home, both, canaries(range(101, 180, 2), "b"))
     assert run.classes == [(115, POD_SILENT)]  # the eighth
-    assert run.last[1] == ('all 2 sessions of pod "a" are silent, and 8 canaries met other pods',)
+    assert run.last[1] == ('all 2 sessions of pod "a" are silent, and 8 test probes from new ports met other pods',)
     assert Run(answered, home, both, canaries(range(101, 114, 2), "b"), ends=True).last[0] is UNKNOWN
     mute = canaries(range(101, 180, 2), "b", None, None, None, None)
     assert Run(answered, home, both, mute).classes == [(171, POD_SILENT)]
@@ -522,7 +525,7 @@ def test_row_7_counts_by_who_had_answered_last_and_needs_no_reflexive_address() 
     met = [CanaryResult(at(second), named(1), at(second), who("b", ip=None)) for second in range(101, 180, 2)]
     run = Run(answered, silent(1), never(2), met)
     assert run.classes == [(115, POD_SILENT)]
-    assert run.last[1] == ('the one session of pod "a" is silent, and 8 canaries met other pods',)
+    assert run.last[1] == ('the one session of pod "a" is silent, and 8 test probes from new ports met other pods',)
 
 
 def test_row_7_canaries_of_a_sticky_client_or_a_single_pod_or_one_that_is_not_ready_prove_nothing() -> None:
@@ -583,10 +586,10 @@ def test_row_8_three_sessions_that_were_never_answered_are_a_violation_after_the
     run = Run(THREE, MET)
     assert run.classes == [(140, VIOLATION)]  # by a list asked for later than 135 s
     assert {event.session for event in run.judged} == {named(1), named(2), named(3)}
-    assert run.last[1] == ("never answered, though canaries are, and the pool stood still",)
+    assert run.last[1] == ("never answered, though test probes from new ports are, and no endpoint had changed",)
     unwatched = Run(THREE, MET, pool=None)
     assert unwatched.classes == [(135, VIOLATION)]
-    assert unwatched.last[1] == ("never answered, though canaries are (pool not watched)",)
+    assert unwatched.last[1] == ("never answered, though test probes from new ports are (cluster not watched)",)
 
 
 def test_row_8_of_two_sessions_the_client_s_own_network_may_be_the_reason() -> None:
@@ -601,7 +604,7 @@ def test_row_8_counts_from_the_first_list_and_from_when_the_service_was_given_it
     first = PoolObserved(at(107), at(107), at(107), ALL, at(107))
     run = Run(THREE, MET, first, map_lists(), pool=None)
     assert run.classes == [(145, VIOLATION)]  # by a list asked for later than 107 s + 35 s
-    begun = WatchBegun(0, "kind", "media/turn", "load-balancer", at(160 - 300))
+    begun = PoolWatchStarted(0, "kind", "media/turn", "load-balancer", at(160 - 300))
     assert Run(THREE, MET, begun).classes == [(160, VIOLATION)]
     young = Run(THREE, MET, replace(begun, addressed_ns=at(0)), ends=True)
     assert young.last == (UNKNOWN, ("the Service has had its address for less than 5 min",))
@@ -615,7 +618,7 @@ def test_row_8_less_time_no_canary_or_a_pool_that_moved_prove_nothing() -> None:
     short = Run(THREE, MET, again(134.9, 1, f=100, seq=0))
     assert short.last == (UNKNOWN, ("it was silent for less than the balancer's health check",))
     mute = Run(THREE, canaries(range(102, 190, 2), None), ends=True)
-    assert mute.last == (UNKNOWN, ("no canary was answered",))
+    assert mute.last == (UNKNOWN, ("no test probe was answered",))
     for seconds in (90.1, 134):
         moved = Run(THREE, MET, changed(seconds, pool("a", "b", "c", "d")), ends=True)
         assert moved.last == (UNKNOWN, ("the pool changed in its first time",))
@@ -653,12 +656,15 @@ def foreign(n: int, f: float = 100) -> OutageStarted:
 SERVERS = [FirstAnswer(at(1), named(n), 0, who(None)) for n in range(1, 11)]
 
 
-@pytest.mark.parametrize(("snapshot", "words"), [(None, "pool not watched"), (pool("a"), "the pool stood still")])
+@pytest.mark.parametrize(
+    ("snapshot", "words"),
+    [(None, "cluster not watched, endpoints assumed unchanged"), (pool("a"), "no endpoint had changed")],
+)
 def test_a_server_that_names_no_pod_is_excluded_by_chance(snapshot: PoolSnapshot | None, words: str) -> None:
     dead = [foreign(n) for n in (1, 2, 3)]
     run = Run(SERVERS, dead, canaries(range(102, 190, 2), ""), others=(), pool=snapshot)
     assert run.last[0] is VIOLATION
-    assert run.last[1][0].endswith(f" canaries are answered ({words})")
+    assert run.last[1][0].endswith(f" test probes from new ports are answered ({words})")
     one_of_three = Run(SERVERS, dead, canaries(range(102, 190, 2), "", "", None), others=(), pool=snapshot, ends=True)
     assert one_of_three.last == (UNKNOWN, ("one of several servers may have died",))
     few = Run(SERVERS, dead, canaries([102, 104], ""), again(110, pod=None), others=(), pool=snapshot)
@@ -690,7 +696,7 @@ def test_the_chance_of_a_dead_server() -> None:
 
 def test_unwatched_a_living_pod_is_a_violation_and_a_silent_one_is_not() -> None:
     alive = Run(silent(), LIVES, pool=None)
-    assert alive.last == (VIOLATION, ('pod "a" answers others (pool not watched)',))
+    assert alive.last == (VIOLATION, ('pod "a" answers others (cluster not watched)',))
     answered = [FirstAnswer(at(1), named(n), 0, who("abc"[n])) for n in range(3)]
     mine = silent(0)
     hung = Run(answered, replace(mine, session=named(0)), canaries(range(101, 180, 2), "b", "c"), pool=None)
@@ -714,7 +720,7 @@ def test_the_wrong_pool_counts_as_not_watched() -> None:
     stranger = FirstAnswer(at(1), named(1), 0, who("x"))
     run = Run(stranger, silent(last=who("x")), answers(range(101, 150), "x"))
     assert any(isinstance(event, WrongPool) for event in run.told)
-    assert run.last == (VIOLATION, ('pod "x" answers others (pool not watched)',))
+    assert run.last == (VIOLATION, ('pod "x" answers others (cluster not watched)',))
 
 
 # --- how it is told --------------------------------------------------------------------------------------------------------
@@ -735,12 +741,12 @@ def test_the_end_of_sending_is_the_end_of_a_silence_that_lasts() -> None:
 def test_after_the_last_probe_the_run_waits_for_the_list_that_a_lasting_outage_needs() -> None:
     run = Run(silent(), answers(range(101, 107), "a"), until=107, lists=[5, 105])
     analysis = run.analysis
-    assert (analysis.open_count, analysis.wants_list_after_ns) == (0, at(110))
+    assert (analysis.open_count, analysis.next_list_after_ns) == (0, at(110))
     analysis.feed(SendingStopped(at(107), interrupted=False))
     assert (analysis.open_count, analysis.settled) == (1, False)
-    (judged,) = (event for event in analysis.feed(listed(110.1)) if isinstance(event, OutageJudged))
+    (judged,) = (event for event in analysis.feed(listed(110.1)) if is_judged(event, OutageCase))
     assert judged.judgement is VIOLATION
-    assert (analysis.open_count, analysis.settled, analysis.wants_list_after_ns) == (0, True, None)
+    assert (analysis.open_count, analysis.settled, analysis.next_list_after_ns) == (0, True, None)
 
 
 def test_a_run_that_ends_before_anything_is_certain_leaves_it_unknown() -> None:
@@ -784,7 +790,7 @@ def test_a_dark_address_of_several_is_no_violation_whoever_answers_at_the_others
         run = Run(at_two_addresses(), dark, pods, met, pool=pool, ends=True)
         assert run.last == (
             UNKNOWN,
-            ("no canary was answered at [2001:db8::7]:3478, and others are at other addresses",),
+            ("no test probe was answered at [2001:db8::7]:3478, and those to other addresses are",),
         )
     run = Run(at_two_addresses(), dark, pods, canaries(range(102, 190, 2), "b", None), pool=pool)
     assert run.last[0] is VIOLATION
@@ -796,7 +802,7 @@ def test_canaries_at_another_address_show_nothing_of_sessions_never_answered() -
     elsewhere = [replace(each, session=named(2)) for each in here]
     others = answers(range(101, 190), "a", "b", "c")
     run = Run(at_two_addresses(), dark, elsewhere, others, ends=True)
-    assert run.last == (UNKNOWN, ("no canary was answered",))
+    assert run.last == (UNKNOWN, ("no test probe was answered",))
     assert Run(at_two_addresses(), dark, here, others).last[0] is VIOLATION
 
 
@@ -833,7 +839,7 @@ def test_a_change_that_ends_an_outage_is_judged_by_it_though_the_outage_has_no_c
     for event in [silent(), *canaries(range(102, 130, 2), "b"), again(130)]:
         judge.feed(event)
     change = Change(
-        1, (Kind.POD,), Sighting(999, at(99.9), who()), Sighting(1999, at(130), who("b")), at(130), 1, at(130)
+        1, (Kind.POD,), RepliedProbe(999, at(99.9), who()), RepliedProbe(1999, at(130), who("b")), at(130), 1, at(130)
     )
     assert judge.over(named(1), change, at(131)) == (
         POD_SILENT,

@@ -102,7 +102,7 @@ def test_an_empty_timeline_knows_nothing() -> None:
     timeline.confirmed(5)
     assert timeline.confirmed_ns is None
     assert timeline.gap_within(0, 10) is None
-    assert timeline.still_ns(0, 10, 2) == 10
+    assert timeline.stable_ns(0, 10, 2) == 10
 
 
 def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
@@ -128,10 +128,10 @@ def test_a_timeline_knows_changes_gaps_and_how_far_it_reaches() -> None:
     assert timeline.gap_within(0, 100) == (60, 90)
     assert timeline.gap_within(0, 20) == (0, 10)
     assert timeline.gap_within(20, 60) is None
-    assert timeline.ever_had("a")
-    assert not timeline.ever_had("c")
-    assert timeline.still_ns(0, 200, 5) == (45 - 10) + (200 - 95)
-    assert timeline.still_ns(0, 200, 5, [(20, 30), (25, 55)]) == (20 - 10) + (200 - 95)
+    assert timeline.has_seen("a")
+    assert not timeline.has_seen("c")
+    assert timeline.stable_ns(0, 200, 5) == (45 - 10) + (200 - 95)
+    assert timeline.stable_ns(0, 200, 5, [(20, 30), (25, 55)]) == (20 - 10) + (200 - 95)
 
 
 def test_a_change_is_surely_within_a_reach_or_perhaps_or_not() -> None:
@@ -247,10 +247,10 @@ def test_a_watch_that_resumes_without_missing_anything_leaves_no_gap() -> None:
     timeline = PoolTimeline()
     observe(timeline, 10, 10, pool(A), 10)
     timeline.unobserved(20)
-    assert timeline.still_ns(10, 50, 0) == 10
+    assert timeline.stable_ns(10, 50, 0) == 10
     timeline.confirmed(40)
     assert timeline.gap_within(10, 40) is None
-    assert timeline.still_ns(10, 50, 0) == 40
+    assert timeline.stable_ns(10, 50, 0) == 40
 
 
 def test_a_pod_with_two_endpoints_serves_while_one_of_them_does() -> None:
@@ -278,15 +278,15 @@ def test_which_of_a_pod_s_endpoints_serves_makes_no_difference() -> None:
 def test_all_that_is_learnt_of_the_pool_or_of_what_is_not_known_is_news() -> None:
     timeline = PoolTimeline()
     observe(timeline, 10, 10, pool(A), 10)
-    assert timeline.news == 1
+    assert timeline.revision == 1
     observe(timeline, 20, 20, pool(A))
-    assert timeline.news == 2
+    assert timeline.revision == 2
     timeline.unobserved(30)
-    assert timeline.news == 3
+    assert timeline.revision == 3
     timeline.unobserved(40)
-    assert timeline.news == 4
+    assert timeline.revision == 4
     timeline.confirmed(50)
-    assert timeline.news == 5
+    assert timeline.revision == 5
 
 
 def test_serving_throughout_looks_at_every_snapshot_that_holds_in_the_time() -> None:

@@ -16,21 +16,21 @@ from affinity_tester.core.events import (
     FirstAnswer,
     IngressSample,
     Judgement,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     PathsAnswered,
     PodSample,
     PoolConfirmed,
     PoolObserved,
+    RepliedProbe,
     RunEnded,
     SendingStopped,
-    Sighting,
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from pools import ComparingAnalysis
+from pools import ComparingAnalysis, is_judged
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -53,12 +53,12 @@ def listed(at_ns: int, *pods: str) -> PoolObserved:
 
 
 def fell(session: str, last: Identity, pause_ns: int = 100 * MS) -> OutageStarted:
-    sighting = Sighting(9, FELL_NS - pause_ns, last)
+    sighting = RepliedProbe(9, FELL_NS - pause_ns, last)
     return OutageStarted(FELL_NS + 5 * S, session, 10, FELL_NS, sighting, pause_ns, probes=50)
 
 
 def back(session: str, who_answers: Identity, sent_ns: int) -> OutageEnded:
-    return OutageEnded(sent_ns + MS, session, 10, FELL_NS, 250, Sighting(310, sent_ns, who_answers))
+    return OutageEnded(sent_ns + MS, session, 10, FELL_NS, 250, RepliedProbe(310, sent_ns, who_answers))
 
 
 def canaries(count: int, pod: str) -> list[Event]:
@@ -79,7 +79,7 @@ def told(*events: Event) -> dict[str, list[Judgement]]:
     classes: dict[str, list[Judgement]] = {}
     for event in (*events, *ending):
         for judged in analysis.feed(event):
-            if isinstance(judged, OutageJudged):
+            if is_judged(judged, OutageCase):
                 classes.setdefault(judged.session, []).append(judged.judgement)
     return classes
 

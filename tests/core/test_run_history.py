@@ -23,9 +23,9 @@ from affinity_tester.core.events import (
     Certainty,
     ClusterAction,
     ClusterSubject,
+    ConflictingDuplicate,
     Counts,
     Diagnosis,
-    DuplicateDiffers,
     FirstAnswer,
     Losses,
     PoolConfirmed,
@@ -36,6 +36,7 @@ from affinity_tester.core.events import (
     SessionSummary,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
@@ -97,13 +98,13 @@ def all_dead(w: World) -> None:
 def test_where_all_flows_are_dead_fresh_ports_tell_that_their_entries_are_stale() -> None:
     w = Reborn(watched=True, seconds=16, actions=[(4, all_dead)])
     places = '10.0.0.1 (node "n1"), 10.0.0.2 (node "n2"), 10.0.0.3 (node "n3")'
-    assert evidence_of(w, "stale-flow")[-1] == f"fresh source ports through {places} were answered all the time"
+    assert evidence_of(w, "stale-flow")[-1] == f"new flows through {places} were answered all the time"
     assert w.named == [("stale-flow", LIKELY)]
 
 
 def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_these_are_dead() -> None:
     w = RebornElsewhere(watched=True, seconds=16, actions=[(4, all_dead)])
-    said = 'pods "p1", "p2", "p3" went on answering fresh source ports through other nodes'
+    said = 'pods "p1", "p2", "p3" went on answering new flows through other nodes'
     assert evidence_of(w, "dead-target")[-1] == said
     assert w.named == [("dead-target", LIKELY)]
 
@@ -146,7 +147,7 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
     w.canary = lambda: None  # type: ignore[method-assign]
     (diagnosis,) = w.run().diagnoses
     assert diagnosis.certainty is CANNOT_TELL
-    assert "3 canaries from a fresh port were not answered" in diagnosis.evidence
+    assert "3 test probes from new ports got no answer" in diagnosis.evidence
 
 
 # --- of one and of several -----------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def test_what_one_session_did_is_told_in_the_singular() -> None:
 
 
 def test_probes_answered_twice_are_evidence_of_a_spray() -> None:
-    twice: Action = lambda w: w.emit(DuplicateDiffers(w.now, w.name(1), 45, w.identity(1), w.identity(2)))  # noqa: E731
+    twice: Action = lambda w: w.emit(ConflictingDuplicate(w.now, w.name(1), 45, w.identity(1), w.identity(2)))  # noqa: E731
     assert "1 probe answered twice, and differently" in evidence_of(
         world((4, spray()), (5, twice), (6, no_spray), watched=False), "packet-spray"
     )
@@ -188,8 +189,8 @@ def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
     (incident,) = w.incidents
     assert (incident.bursts, incident.changes) == (2, 1)
     assert incident.diagnoses[0].evidence[1:] == (
-        "1 of 12 sessions lost 10 probes in a row or in several",
-        "in gaps of any length, 5 were lost on the way to the pod and 0 on the way back",
+        "1 of 12 sessions lost 10 consecutive probes",
+        "5 lost towards the pod, 0 on the way back",
         "1 session then went on at the same pod and address",
     )
 
@@ -214,7 +215,7 @@ def seen(
     *sessions: tuple[int, Identity | None], affinity: str = "None", policy: str = "Cluster"
 ) -> tuple[Diagnosis, ...]:
     """What a run is that consists of sessions' first answers."""
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     endpoints = frozenset({Endpoint("u", "p1", "10.1.0.1")})
     spec = (("externalTrafficPolicy", policy), ("sessionAffinity", affinity))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(endpoints, spec)))
@@ -259,7 +260,7 @@ def test_affinity_that_each_node_keeps_on_its_own_is_told_so() -> None:
 
 
 def test_a_session_that_is_dead_at_the_end_is_no_spread() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     for number, pod in enumerate(("p1", "p2")):
         history.feed(SessionStarted(0, f"CLIENT-{number}", TransportAddress("192.168.0.9", 50_000 + number)))
@@ -296,7 +297,7 @@ def test_when_every_session_loses_its_first_probe_it_may_be_no_race() -> None:
 
 
 def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     pool = PoolSnapshot(frozenset())
     assert (history.watched, history.unobserved(0, S), history.endpoints("p1", 0, S)) == (False, False, ())
     history.feed(PoolObserved(0, 0, 0, pool))
@@ -317,21 +318,27 @@ def test_a_gap_of_the_watch_is_closed_by_news_and_undone_by_a_confirmation() -> 
 def test_the_pool_stood_still_only_where_that_is_known() -> None:
     """A wipe within the settle time of the watch's first list: what the pool did before is not known."""
     early = evidence_of(world((1, wipe), watched=True), "flow-wipe")
-    assert ("whether the pool stood still is not known" in early, "the pool stood still" in early) == (True, False)
+    assert ("whether an endpoint had changed is not known" in early, "no endpoint had changed" in early) == (
+        True,
+        False,
+    )
     later = evidence_of(world((4, wipe), watched=True), "flow-wipe")
-    assert ("whether the pool stood still is not known" in later, "the pool stood still" in later) == (False, True)
+    assert ("whether an endpoint had changed is not known" in later, "no endpoint had changed" in later) == (
+        False,
+        True,
+    )
 
 
 def test_the_wrong_pool_tells_nothing() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     history.feed(PoolObserved(0, 0, 0, PoolSnapshot(frozenset(), (("sessionAffinity", "ClientIP"),))))
     assert history.spec("sessionAffinity") == "ClientIP"
-    history.pool_counts = False
+    history.pool_trusted = False
     assert (history.watched, history.spec("sessionAffinity"), history.endpoints("p1", 0, S)) == (False, None, ())
 
 
 def test_memory_is_bounded() -> None:
-    history = RunHistory(2 * S)
+    history = RunHistory(Rules(settle_ns=2 * S))
     for number in range(2_000):
         pool = PoolSnapshot(frozenset({Endpoint(f"u{number}", "p", "10.1.0.1")}))
         change = EndpointChange(EndpointAction.JOINED, *pool.endpoints)

@@ -17,16 +17,16 @@ from affinity_tester.core.events import (
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
-    DuplicateDiffers,
+    ConflictingDuplicate,
     Event,
     FirstAnswer,
     LateReply,
-    LossDirected,
+    LossDirection,
     Losses,
     OutageEnded,
     OutageStarted,
     ProbesLost,
-    Sighting,
+    RepliedProbe,
 )
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.session.probe_ring import SPAN_LIMIT_NS
@@ -120,8 +120,8 @@ def test_a_change_carries_both_probes_and_the_kinds_in_their_order(harness: Harn
     harness.send(2)
     harness.reply(0, A)
     harness.reply(1, identity("b", 61022, "10.240.0.7", "n2"))
-    before = Sighting(0, 0, A)
-    after = Sighting(1, 100 * MS, identity("b", 61022, "10.240.0.7", "n2"))
+    before = RepliedProbe(0, 0, A)
+    after = RepliedProbe(1, 100 * MS, identity("b", 61022, "10.240.0.7", "n2"))
     kinds = (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT, Kind.POD, Kind.NODE, Kind.INSTANCE)
     assert harness.events == [
         ChangeSeen(110 * MS, "CLIENT-1", Change(1, kinds, before, after, 110 * MS, 100 * MS, 110 * MS))
@@ -261,7 +261,7 @@ def test_a_duplicate_is_counted_and_one_that_differs_is_evidence(harness: Harnes
     harness.reply(0, A)
     harness.reply(0, Identity(*A))
     harness.reply(0, B)
-    assert harness.events == [DuplicateDiffers(10 * MS, "CLIENT-1", 0, A, B)]
+    assert harness.events == [ConflictingDuplicate(10 * MS, "CLIENT-1", 0, A, B)]
     assert (harness.tracker.answered, harness.tracker.duplicate, harness.tracker.changes) == (1, 3, 0)
 
 
@@ -281,7 +281,7 @@ def test_received_count_tells_the_direction_of_a_loss(harness: Harness, count_at
     harness.reply(3, A, count_at_end)
     harness.tracker.expire(10 * S)
     assert harness.tracker.losses() == losses
-    told = [(e.first_seq, e.last_seq, e.up, e.down) for e in harness.events if isinstance(e, LossDirected)]
+    told = [(e.first_seq, e.last_seq, e.up, e.down) for e in harness.events if isinstance(e, LossDirection)]
     assert told == ([] if losses.unknown else [(1, 2, losses.up, losses.down)])
 
 
@@ -291,7 +291,7 @@ def test_a_gap_is_directed_when_the_next_answer_closes_it_however_late_that_come
     harness.tracker.expire(10 * S)
     harness.send(1, start_ns=11 * S)
     harness.reply(3, A, 3)
-    assert harness.events[-1] == LossDirected(11_010 * MS, "CLIENT-1", 1, 2, up=1, down=1)
+    assert harness.events[-1] == LossDirection(11_010 * MS, "CLIENT-1", 1, 2, up=1, down=1)
     assert harness.tracker.losses() == Losses(up=1, down=1)
 
 
@@ -337,8 +337,10 @@ def test_an_outage_ends_with_the_first_newer_reply(harness: Harness) -> None:
     harness.reply(59, B)
     assert not tracker.in_outage
     started, ended = (event for event in harness.events if isinstance(event, (OutageStarted, OutageEnded)))
-    assert started == OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS, own_drops=0, probes=59)
-    assert ended == OutageEnded(5810 * MS, "CLIENT-1", 1, 100 * MS, 57, Sighting(58, 5800 * MS, B))
+    assert started == OutageStarted(
+        6 * S, "CLIENT-1", 1, 100 * MS, RepliedProbe(0, 0, A), 100 * MS, own_drops=0, probes=59
+    )
+    assert ended == OutageEnded(5810 * MS, "CLIENT-1", 1, 100 * MS, 57, RepliedProbe(58, 5800 * MS, B))
 
 
 def test_an_outage_from_the_start_has_no_last_answer_and_one_after_a_long_silence_has(harness: Harness) -> None:
@@ -354,7 +356,7 @@ def test_an_outage_from_the_start_has_no_last_answer_and_one_after_a_long_silenc
     other.tracker.start_outage(80 * S, own_drops=3)
     started = other.events[-1]
     assert isinstance(started, OutageStarted)
-    assert started.last == Sighting(0, 0, A)
+    assert started.last == RepliedProbe(0, 0, A)
     assert (started.since_seq, started.since_ns) == (1, S)  # long forgotten, and still when it began
     assert (started.longest_pause_ns, started.own_drops) == (S, 3)
 
@@ -391,7 +393,7 @@ def test_a_change_over_a_silence_longer_than_the_kept_history_is_told(harness: H
         harness.tracker.sent(40 * S + index * 100 * MS)
     harness.reply(harness.tracker.sent_count - 1, B)
     (change,) = harness.told.values()
-    assert change.before == Sighting(1, 0, A)
+    assert change.before == RepliedProbe(1, 0, A)
     assert change.longest_pause_ns == pytest.approx(40 * S - 1900 * MS, abs=UNIT)
 
 
@@ -402,7 +404,7 @@ def test_a_steady_session_is_remembered_by_its_last_reply(harness: Harness) -> N
     harness.tracker.sent(300 * S)
     harness.reply(130, B)
     (change,) = harness.told.values()
-    assert change.before == Sighting(129, 129 * S, A)
+    assert change.before == RepliedProbe(129, 129 * S, A)
     assert change.longest_pause_ns == 171 * S
 
 
@@ -552,7 +554,7 @@ def test_the_proper_reply_answers_and_gives_the_address(harness: Harness) -> Non
         ChangeSeen,  # 0-3, by the port
         ChangeSeen,  # 0-1, by the pod
         ChangeSeen,  # 1-3, likewise
-        DuplicateDiffers,
+        ConflictingDuplicate,
         ChangeRevised,  # 0-1 has the port too
         ChangeWithdrawn,  # so 0-3 is part of it
     ]
@@ -572,7 +574,7 @@ def test_an_outage_is_not_ended_from_elsewhere_and_counts_from_the_last_proper_r
     harness.stray(58, A)
     harness.stray(30, A)
     assert tracker.in_outage
-    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, Sighting(0, 0, A), 100 * MS, probes=59)]
+    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 1, 100 * MS, RepliedProbe(0, 0, A), 100 * MS, probes=59)]
     harness.reply(57, A)
     assert not tracker.in_outage
     assert (tracker.reached, tracker.newest_replied) == (57, 58)
@@ -593,7 +595,7 @@ def test_replies_from_elsewhere_alone_are_no_answer_however_long_they_come(harne
     tracker.start_outage(80 * S)
     started = harness.events[-1]
     assert isinstance(started, OutageStarted)
-    assert started.last == Sighting(2, 200 * MS - 200 * MS % UNIT, A)
+    assert started.last == RepliedProbe(2, 200 * MS - 200 * MS % UNIT, A)
     assert (started.since_seq, started.longest_pause_ns) == (3, pytest.approx(100 * MS, abs=UNIT))
     assert len(harness.first) == 1
     assert tracker.serving is A
@@ -616,7 +618,7 @@ def test_a_reply_from_elsewhere_to_an_answered_probe_is_evidence(harness: Harnes
     harness.stray(0, A_MOVED)
     harness.stray(0, B)
     tracker = harness.tracker
-    assert harness.events == [DuplicateDiffers(10 * MS, "CLIENT-1", 0, A, identity("b", None))]
+    assert harness.events == [ConflictingDuplicate(10 * MS, "CLIENT-1", 0, A, identity("b", None))]
     assert (tracker.answered, tracker.duplicate, tracker.pairs) == (1, 0, 0)
 
 

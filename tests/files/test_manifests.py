@@ -11,7 +11,8 @@ import yaml
 
 from affinity_tester.app.clouds import CLOUDS, cloud_of
 from affinity_tester.app.manifests import MANIFESTS, MARK, SETTINGS, chosen_cloud, read_settings, read_source, render
-from affinity_tester.settings import DEFAULT_PORT, NS_PER_S, ServerSettings
+from affinity_tester.settings import DEFAULT_PORT, ServerSettings
+from affinity_tester.units import NS_PER_S
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "k8s").glob("*.yaml"))
 VERSIONS = ["1.25", "1.30", "1.34", "1.37"]

@@ -11,9 +11,9 @@ from prober import Run
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    CaseJudged,
     Certainty,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -126,7 +126,11 @@ class Observed:
     @property
     def judged(self) -> Counter[Judgement]:
         """How many changes have each class, by their newest judgement."""
-        newest = {(event.session, event.change.number): event.judgement for event in self._of(ChangeJudged)}
+        newest = {
+            (event.session, event.case.number): event.judgement
+            for event in self._of(CaseJudged)
+            if isinstance(event.case, Change)
+        }
         return Counter(newest.values())
 
     @property

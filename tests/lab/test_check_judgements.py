@@ -10,28 +10,28 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeSeen,
     Counts,
     CrossDelivered,
     Event,
     Judgement,
     Losses,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     Outcome,
     PoolObserved,
     PoolUnobserved,
+    RepliedProbe,
     RttStats,
     RunEnded,
     SendingStopped,
     SessionStarted,
     SessionSummary,
-    Sighting,
     Stray,
-    StrayJudged,
+    StrayCase,
     Verdict,
     WrongSource,
 )
@@ -112,8 +112,8 @@ def changed(judgement: Judgement | None, avoidable: bool | None = None) -> Run:
     change = Change(
         number=1,
         kinds=differing(OLD, NEW),
-        before=Sighting(99, 10 * S - 60 * MS, OLD),
-        after=Sighting(100, 10 * S + 40 * MS, NEW),
+        before=RepliedProbe(99, 10 * S - 60 * MS, OLD),
+        after=RepliedProbe(100, 10 * S + 40 * MS, NEW),
         seen_ns=10 * S + 41 * MS,
         longest_pause_ns=100 * MS,
         settled_ns=10 * S + 41 * MS,
@@ -126,7 +126,7 @@ def changed(judgement: Judgement | None, avoidable: bool | None = None) -> Run:
     run.packets.append(Rerouted(FLOW, 10 * S + 40 * MS, OLD, NEW))
     run.events.append(ChangeSeen(10 * S + 41 * MS, "B", change))
     if judgement is not None:
-        run.events.append(ChangeJudged(13 * S, "B", change, judgement, avoidable, ("so",)))
+        run.events.append(CaseJudged(13 * S, "B", change, judgement, avoidable, ("so",)))
     return run
 
 
@@ -200,7 +200,7 @@ def test_what_could_not_be_known_of_the_pool_excuses_unknown() -> None:
 
 def quiet_session(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns: int | None = None) -> Run:
     """A flow is dead from 10 s on, which is declared a violation."""
-    outage = OutageStarted(told_ns, "B", 100, 10 * S, Sighting(99, 10 * S - 100 * MS, OLD))
+    outage = OutageStarted(told_ns, "B", 100, 10 * S, RepliedProbe(99, 10 * S - 100 * MS, OLD))
     must = frozenset({Symptom.OUTAGE, Symptom.LOSS_UP})
     run = Run(
         Injection(1, 10 * S, "done", FOREVER_NS, (Effect(FLOW, must, LOST, outages_judged=BROKEN),)),
@@ -210,10 +210,10 @@ def quiet_session(judgement: Judgement | None, *, told_ns: int = 16 * S, end_ns:
     run.packets.append(Dropped(FLOW, 10 * S, Direction.UP, "stale-entry"))
     run.events.append(outage)
     if judgement is not None:
-        run.events.append(OutageJudged(17 * S, "B", 100, 10 * S, Judgement.UNKNOWN, None, ()))
-        run.events.append(OutageJudged(18 * S, "B", 100, 10 * S, judgement, None, ("so",)))
+        run.events.append(CaseJudged(17 * S, "B", OutageCase(100, 10 * S), Judgement.UNKNOWN, None, ()))
+        run.events.append(CaseJudged(18 * S, "B", OutageCase(100, 10 * S), judgement, None, ("so",)))
     if end_ns is not None:
-        run.events.append(OutageEnded(end_ns, "B", 100, 10 * S, 1, Sighting(200, end_ns, OLD)))
+        run.events.append(OutageEnded(end_ns, "B", 100, 10 * S, 1, RepliedProbe(200, end_ns, OLD)))
     return run
 
 
@@ -297,7 +297,7 @@ def strayed(stray: Stray, judgement: Judgement | None) -> Run:
     else:
         run.events.append(CrossDelivered(11 * S, "B", "A", 110, 11 * S - MS, OLD, FRONT))
     if judgement is not None:
-        run.events.append(StrayJudged(14 * S, "B", stray, 110, 11 * S, judgement, ("so",)))
+        run.events.append(CaseJudged(14 * S, "B", StrayCase(stray, 110, 11 * S), judgement, None, ("so",)))
     return run
 
 

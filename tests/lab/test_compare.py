@@ -15,21 +15,21 @@ from affinity_tester.core.events import (
     ChangeWithdrawn,
     ClientFault,
     ClientFaultKind,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
-    DuplicateDiffers,
     Event,
+    FaultInjected,
     ForeignServer,
-    Injected,
     Losses,
     NetworkError,
-    NothingAnswered,
+    NoReplies,
     OutageStarted,
     ProbesLost,
+    RepliedProbe,
     RttStats,
     SessionStarted,
     SessionSummary,
-    Sighting,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind, differing
@@ -65,8 +65,8 @@ def change(at_ns: int, before: Identity, after: Identity, number: int = 1) -> Ch
     return Change(
         number=number,
         kinds=differing(before, after),
-        before=Sighting(at_ns // (100 * MS), at_ns - 60 * MS, before),
-        after=Sighting(at_ns // (100 * MS) + 1, at_ns + 40 * MS, after),
+        before=RepliedProbe(at_ns // (100 * MS), at_ns - 60 * MS, before),
+        after=RepliedProbe(at_ns // (100 * MS) + 1, at_ns + 40 * MS, after),
         seen_ns=at_ns + 41 * MS,
         longest_pause_ns=100 * MS,
         settled_ns=at_ns + 41 * MS,
@@ -191,7 +191,7 @@ def test_an_injection_is_told_with_the_sessions_that_must_notice() -> None:
     record = LabRecord(PLAN)
     for name, flow in FLOWS.items():
         record.feed(SessionStarted(0, name, flow))
-    assert record.inject(Run().injections[2]) == Injected(10 * S, 2, "port-rewrite", "a port is rewritten", ("B",))
+    assert record.inject(Run().injections[2]) == FaultInjected(10 * S, 2, "port-rewrite", "a port is rewritten", ("B",))
 
 
 def without(run: Run, name: str) -> None:
@@ -331,7 +331,7 @@ def spoil_network_error(run: Run) -> None:
 
 
 def spoil_duplicate_differs(run: Run) -> None:
-    run.events.append(DuplicateDiffers(12 * S, "F", 1, OLD, REPORTED))
+    run.events.append(ConflictingDuplicate(12 * S, "F", 1, OLD, REPORTED))
 
 
 def spoil_client_fault(run: Run) -> None:
@@ -343,7 +343,7 @@ def spoil_no_summary(run: Run) -> None:
 
 
 def spoil_nothing_answered(run: Run) -> None:
-    run.events.append(NothingAnswered(5 * S, 5 * S))
+    run.events.append(NoReplies(5 * S, 5 * S))
 
 
 def spoil_foreign_server(run: Run) -> None:
@@ -461,7 +461,7 @@ def test_a_run_with_a_flaw_fails_and_names_it(
 
 def test_a_revised_change_counts_as_it_is_in_the_end() -> None:
     run = Run()
-    late = replace(change(5 * S, OLD, REHASHED), after=Sighting(70, 7 * S, REHASHED), seen_ns=7 * S)
+    late = replace(change(5 * S, OLD, REHASHED), after=RepliedProbe(70, 7 * S, REHASHED), seen_ns=7 * S)
     right = change(5 * S, OLD, REHASHED)
     run.events[0:1] = [ChangeSeen(7 * S, "A", late), ChangeRevised(7 * S, "A", right, late)]
     assert run.findings().passed
@@ -478,7 +478,9 @@ def test_two_moves_between_two_answered_probes_are_one_change() -> None:
         (*run.injections[2].effects, Effect(FLOWS["A"], frozenset({Kind.REFLEXIVE_PORT}))),
     )
     run.packets.insert(1, Rerouted(FLOWS["A"], 10 * S + 40 * MS, REHASHED, again))
-    both = replace(change(5 * S, OLD, again), after=Sighting(102, 10 * S + 40 * MS, again), seen_ns=10 * S + 41 * MS)
+    both = replace(
+        change(5 * S, OLD, again), after=RepliedProbe(102, 10 * S + 40 * MS, again), seen_ns=10 * S + 41 * MS
+    )
     run.events[0] = ChangeSeen(10 * S, "A", both)
     findings = run.findings()
     assert [row.problems for row in findings.rows] == [()] * 5

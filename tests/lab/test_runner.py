@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import busy
-from affinity_tester.core.events import ChangeSeen, Event, Injected, PoolObserved, SessionStarted
+from affinity_tester.core.events import ChangeSeen, Event, FaultInjected, PoolObserved, SessionStarted
 from affinity_tester.lab.compare import compare
 from affinity_tester.lab.lab_record import LabRecord
 from affinity_tester.lab.model import Affinity, Policy
@@ -53,7 +53,7 @@ async def test_a_fault_is_seen_under_each_kind_of_service(policy: Policy, affini
     busy.look_at_counts(record.total)
     findings = compare(record)
     assert findings.passed, findings
-    (injected,) = [event for event in events if isinstance(event, Injected)]
+    (injected,) = [event for event in events if isinstance(event, FaultInjected)]
     changed = [event.session for event in events if isinstance(event, ChangeSeen)]
     assert sorted(changed) == sorted(injected.sessions)
     assert len(changed) == 2
@@ -65,7 +65,7 @@ async def test_what_emit_raises_ends_the_run() -> None:
     plan = parse(PLAN.format(policy="Cluster", affinity="None"), "x")
 
     def emit(event: Event) -> None:
-        if isinstance(event, Injected):
+        if isinstance(event, FaultInjected):
             raise ConnectionResetError("nobody reads this")
 
     with pytest.raises(ConnectionResetError, match="nobody reads this"):

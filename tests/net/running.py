@@ -14,7 +14,8 @@ from affinity_tester.net.addresses import bind_udp, bound_address
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for, open_probe_socket, receive
 from affinity_tester.net.resolve import Target
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 
 MS = 1_000_000
 E = TypeVar("E", bound=Event)

@@ -16,7 +16,6 @@ import pytest
 from running import MS, Told, probed
 
 from affinity_tester import __version__
-from affinity_tester.core import doubt
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -28,7 +27,7 @@ from affinity_tester.core.events import (
     Event,
     FirstAnswer,
     ForeignServer,
-    NothingAnswered,
+    NoReplies,
     OutageEnded,
     OutageStarted,
     RunStarted,
@@ -40,7 +39,7 @@ from affinity_tester.core.events import (
     StatsTick,
 )
 from affinity_tester.core.identity import Identity, Kind
-from affinity_tester.core.session import outages, tracker
+from affinity_tester.core.session import extra_probes, outages, tracker
 from affinity_tester.core.stun.attributes import ERROR_CODE, ErrorCode
 from affinity_tester.core.stun.message import BINDING_ERROR, pack_header
 from affinity_tester.errors import UserError
@@ -52,7 +51,8 @@ from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, foreign_reply, scripted
 
 NOBODY = TransportAddress("127.0.0.1", 9)
@@ -252,7 +252,7 @@ async def test_nothing_answered_is_said_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(outages, "OUTAGE_NS", 300 * MS)  # the silence of all is no outage of one
     async with scripted(lambda *_: None) as server:
         told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
-    assert told.only(NothingAnswered).waited_ns >= 300 * MS
+    assert told.only(NoReplies).waited_ns >= 300 * MS
     assert not told.of(OutageStarted)
     total = told.counts()
     assert (total.answered, total.lost, total.pending) == (0, total.sent, 0)
@@ -265,20 +265,20 @@ async def test_a_silence_says_what_the_sessions_know_of_it(monkeypatch: pytest.M
         told = await probed(unsigned.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold, key=b"secret")
     assert re.fullmatch(
         r"\d+ replies came that are none to these probes: is AFFINITY_KEY the same on both sides\?",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     async with scripted(lambda server, probe: server.send(b"hello", probe.source)) as other:
         told = await probed(other.address, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
     assert re.fullmatch(
         r"\d+ replies came that are none to these probes: is this a STUN server's port\?",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     with bind_udp("127.0.0.1", 0) as sock:
         closed = TransportAddress(*sock.getsockname())
     told = await probed(closed, seconds=0.8, sessions=1, loss_threshold_ns=threshold)
     assert re.fullmatch(
         r"\d+ ICMP errors came back \(see above\): nothing answers at this address and port",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
 
 
@@ -325,7 +325,7 @@ async def test_an_error_response_is_shown_and_the_key_named_where_it_may_be_the_
 
     async with scripted(refuse) as server:
         told = await probed(server.address, seconds=0.5, sessions=1, loss_threshold_ns=100 * MS, key=key)
-    assert told.only(NothingAnswered).reason == f"the server answers these probes with {said}"
+    assert told.only(NoReplies).reason == f"the server answers these probes with {said}"
 
 
 async def test_a_start_that_is_refused_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +362,7 @@ async def test_a_silence_says_where_replies_come_from_instead(monkeypatch: pytes
         other.close()
     assert re.fullmatch(
         rf"\d+ replies came from {named} and 2 more, not from {server.address}: such replies answer nothing",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     assert not told.of(FirstAnswer)
 
@@ -380,7 +380,7 @@ async def test_a_silence_says_that_sessions_get_each_other_s_replies(monkeypatch
         told = await probed(server.address, seconds=0.8, sessions=2, loss_threshold_ns=300 * MS)
     assert re.fullmatch(
         r"\d+ replies came, each to another session than the one that had sent the probe",
-        told.only(NothingAnswered).reason,
+        told.only(NoReplies).reason,
     )
     assert {event.session for event in told.of(CrossDelivered)} == {event.owner for event in told.of(CrossDelivered)}
 
@@ -411,13 +411,13 @@ async def test_sessions_that_fall_silent_alone_are_outages(monkeypatch: pytest.M
     told.counts()
 
 
-async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answered(
+async def test_at_long_intervals_an_unanswered_session_asks_more_until_it_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unanswered_module, "LONG_NS", 0)
+    monkeypatch.setattr(unanswered_module, "LONG_INTERVAL_NS", 0)
     monkeypatch.setattr(client_module, "SWEEP_NS", 20 * MS)
-    monkeypatch.setattr(doubt, "FIRST_NS", 600 * MS)
-    monkeypatch.setattr(doubt, "APART_NS", 100 * MS)
+    monkeypatch.setattr(extra_probes, "FIRST_AFTER_NS", 600 * MS)
+    monkeypatch.setattr(extra_probes, "SPACING_NS", 100 * MS)
 
     def script(server: ScriptedServer, probe: Probe) -> None:
         # Session 1 is dead from its third probe on, session 2 loses two and is answered at the next, sessions 0 and 3 live.
@@ -434,7 +434,7 @@ async def test_at_long_intervals_a_session_in_doubt_asks_more_until_it_is_answer
     assert slots[0] == 8
     assert {number: more - slots[0] for number, more in slots.items()} == {
         0: 0,
-        1: doubt.MOST,
+        1: extra_probes.MAX_PER_SILENCE,
         2: 1,
         3: pytest.approx(0, abs=1),
     }

@@ -14,16 +14,16 @@ import pytest
 from running import MS, kernel_stamps, probed
 
 from affinity_tester import clock
-from affinity_tester.core import canaries, stun
+from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
     ChangeRevised,
     ChangeSeen,
     ClientFault,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
-    DuplicateDiffers,
     Event,
     LateReply,
     Losses,
@@ -36,7 +36,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.session import outages
+from affinity_tester.core.session import canaries, outages
 from affinity_tester.core.session.tracker import SessionTracker
 from affinity_tester.net import poller as poller_module
 from affinity_tester.net import probe_socket
@@ -45,7 +45,7 @@ from affinity_tester.net import session_group as session_group_module
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.probe_socket import open_probe_socket
 from affinity_tester.net.session import Session
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, closed_port, scripted
 
 # --- who answers -----------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ async def test_duplicates_are_counted_and_one_that_differs_is_evidence_and_no_ch
         told = await probed(server.address, sessions=2)
     total = told.counts()
     assert (total.answered, total.duplicate, total.changes) == (total.sent, total.sent, 0)
-    evidence = told.of(DuplicateDiffers)
+    evidence = told.of(ConflictingDuplicate)
     assert [(e.seq, e.first.pod, e.second.pod) for e in evidence] == [(3, "pod-a", "pod-b")] * 2
     assert len({event.session for event in evidence}) == 2
 

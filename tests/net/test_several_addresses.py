@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from running import MS, Told
 
-from affinity_tester.core import canaries
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -22,12 +21,14 @@ from affinity_tester.core.events import (
     SessionStarted,
     WrongSource,
 )
+from affinity_tester.core.session import canaries
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Destination, Target, resolve_target
 from affinity_tester.net.routes import Route, SourceFor, find_routes
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer
 
 A, B, C = (TransportAddress(f"192.0.2.{n}", 3478) for n in (1, 2, 3))

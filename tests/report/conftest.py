@@ -55,8 +55,8 @@ class Story:
                 and after.value(kind) is not None
                 and before.value(kind) != after.value(kind)
             ),
-            before=ev.Sighting(seq, self.at(t - 0.1), before),
-            after=ev.Sighting(seq + 1, self.at(t), after),
+            before=ev.RepliedProbe(seq, self.at(t - 0.1), before),
+            after=ev.RepliedProbe(seq + 1, self.at(t), after),
             seen_ns=self.at(t + 0.002),
             longest_pause_ns=100 * MS,
             settled_ns=self.at(t + 2),
@@ -97,13 +97,15 @@ class Story:
             self.stats(ONE, 10, self.pod_b, sent=100, answered=99, pending=1, changes=1),
             self.stats(TWO, 10, self.pod_a, sent=100, answered=100),
             ev.StatsTick(self.at(10), 2, ev.Counts(sent=200, answered=199), ev.Counts(sent=200, answered=199)),
-            ev.ChangeJudged(
+            ev.CaseJudged(
                 self.at(13), ONE, self.change(), ev.Judgement.VIOLATION, None, (NothingExplains(PoolState.NOT_WATCHED),)
             ),
             ev.ProbesLost(self.at(22), TWO, 200, 2, outage_ns, self.at(20.1)),
-            ev.OutageStarted(self.at(25), TWO, 200, outage_ns, ev.Sighting(199, self.at(19.9), self.pod_a)),
-            ev.OutageEnded(self.at(30), TWO, 200, outage_ns, 100, ev.Sighting(300, self.at(30), self.pod_a)),
-            ev.OutageJudged(self.at(40), TWO, 200, outage_ns, ev.Judgement.EXPLAINED, False, (PodReplaced("pod-a"),)),
+            ev.OutageStarted(self.at(25), TWO, 200, outage_ns, ev.RepliedProbe(199, self.at(19.9), self.pod_a)),
+            ev.OutageEnded(self.at(30), TWO, 200, outage_ns, 100, ev.RepliedProbe(300, self.at(30), self.pod_a)),
+            ev.CaseJudged(
+                self.at(40), TWO, ev.OutageCase(200, outage_ns), ev.Judgement.EXPLAINED, False, (PodReplaced("pod-a"),)
+            ),
             ev.SendingStopped(self.at(100), interrupted=False),
             *self.ending(),
         ]

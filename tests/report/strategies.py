@@ -20,5 +20,6 @@ def concrete(cls: type) -> list[type]:
 st.register_type_strategy(
     Reason, st.one_of([st.from_type(cls) for cls in {c.__name__: c for c in Reason.__subclasses__()}.values()])
 )
+st.register_type_strategy(ev.Case, st.one_of([st.from_type(cls) for cls in concrete(ev.Case)]))
 EVENT_CLASSES = concrete(ev.Event)
 any_event = st.one_of([st.from_type(cls) for cls in EVENT_CLASSES])

@@ -60,7 +60,7 @@ def test_the_opening_says_date_offset_version_target_and_probes(story):
     report.emit(story.started(lost_guarantees=("kernel receive timestamps",), connected=True))
     assert stream.getvalue().splitlines() == [
         "13:35:20.176 [info]  2026-11-22 UTC+01:00, affinity-tester 0.1.0",
-        "13:35:20.176 [info]  2 sessions to 203.0.113.7:3478 (udp.example.com, resolved once): a probe of 288 bytes "
+        "13:35:20.176 [info]  2 sessions to 203.0.113.7:3478 (udp.example.com): a probe of 288 bytes "
         "every 100 ms each, on connected sockets, lost after 2 s",
         "13:35:20.176 [warn]  not on this platform: kernel receive timestamps",
     ]
@@ -95,10 +95,10 @@ def test_a_name_with_several_addresses_says_which_are_probed(story, probed, unpr
 
 
 def test_colours_tell_statistics_changes_and_judgements_apart(story):
-    violation = ev.ChangeJudged(
+    violation = ev.CaseJudged(
         story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, (NothingExplains(PoolState.NOT_WATCHED),)
     )
-    explained = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())
+    explained = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement.EXPLAINED, True, ())
     assert show(
         story.started(),
         story.stats(ONE, 1, story.pod_a, sent=1, answered=1),
@@ -110,9 +110,9 @@ def test_colours_tell_statistics_changes_and_judgements_apart(story):
         "\x1b[37m13:35:21.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, "
         'served by pod "pod-a"\x1b[0m',
         '\x1b[31m13:35:23.178 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b"\x1b[0m',
-        "\x1b[1m\x1b[31m13:35:33.176 [error]     violation: pool not watched "
+        "\x1b[1m\x1b[31m13:35:33.176 [error]     VIOLATION (cluster not watched, endpoints assumed unchanged) "
         "(CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
-        "\x1b[2m13:35:33.176 [info]      explained, avoidable (CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
+        "\x1b[2m13:35:33.176 [info]      explained; old pod still ready (CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",
     ]
 
 
@@ -175,7 +175,7 @@ def test_a_session_line_adds_only_what_is_not_zero(story):
         "13:35:22.176 [info]  CLIENT-1058228236 sent 73 messages of which 73 message(s) lost, no answer, "
         'last served by pod "pod-a"',
         '13:35:23.176 [info]  CLIENT-1058228236 sent 73 messages of which 0 message(s) lost, served by pod "pod-a", '
-        "3 late, 2 reordered, 1 duplicate, 4 timer miss(es), 5 send error(s), 6 socket drop(s)",
+        "3 late, 2 reordered, 1 duplicate, 4 skipped, 5 send error(s), 6 socket drop(s)",
     ]
 
 
@@ -236,18 +236,23 @@ def test_a_revised_change_is_told_only_when_its_words_differ(story):
 @pytest.mark.parametrize(
     ("judgement", "avoidable", "reasons", "line"),
     [
-        ("violation", None, (NothingExplains(PoolState.NOT_WATCHED),), "[error]     violation: pool not watched"),
+        (
+            "violation",
+            None,
+            (NothingExplains(PoolState.NOT_WATCHED),),
+            "[error]     VIOLATION (cluster not watched, endpoints assumed unchanged)",
+        ),
         (
             "explained",
             None,
             (PodStopped("a", -800_000_000),),
-            '[info]      explained: pod "a" left the pool or stopped serving 0.8 s before',
+            '[info]      explained by: pod "a" left the pool or stopped serving 0.8 s before',
         ),
         (
             "explained",
             False,
             (NoReadyEndpoint(), MorePoolChanges(2)),
-            "[info]      explained: no endpoint was ready; 2 more changes of the pool then, unavoidable",
+            "[info]      explained by: no endpoint was ready; 2 more changes of the pool then; old pod gone",
         ),
         (
             "idle",
@@ -266,8 +271,8 @@ def test_a_revised_change_is_told_only_when_its_words_differ(story):
 )
 def test_each_judgement_has_its_line(story, judgement, avoidable, reasons, line):
     judged = ev.Judgement(judgement)
-    change = ev.ChangeJudged(story.at(13), ONE, story.change(), judged, avoidable, reasons)
-    outage = ev.OutageJudged(story.at(14), TWO, 9, story.at(2), judged, avoidable, reasons)
+    change = ev.CaseJudged(story.at(13), ONE, story.change(), judged, avoidable, reasons)
+    outage = ev.CaseJudged(story.at(14), TWO, ev.OutageCase(9, story.at(2)), judged, avoidable, reasons)
     assert show(story.started(), change, outage) == [
         f"13:35:33.176 {line} (CLIENT-1058228236, changed 13:35:23.178)",
         f"13:35:34.176 {line} (CLIENT-7, unanswered since 13:35:22.176)",
@@ -275,12 +280,12 @@ def test_each_judgement_has_its_line(story, judgement, avoidable, reasons, line)
 
 
 def test_a_restart_is_not_said_twice(story):
-    judged = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement.POD_RESTART, None, ())
+    judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement.POD_RESTART, None, ())
     assert show(story.started(), judged) == []
 
 
 def test_the_other_facts_of_a_session(story):
-    last = ev.Sighting(9, story.at(1.9), story.pod_a)
+    last = ev.RepliedProbe(9, story.at(1.9), story.pod_a)
     refused = ev.NetworkError(story.at(8), ONE, 3, "ECONNREFUSED", "203.0.113.7")
     wrong, right = TransportAddress("10.0.0.9", 3478), TransportAddress("203.0.113.7", 3478)
     assert show(
@@ -291,8 +296,10 @@ def test_the_other_facts_of_a_session(story):
         ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b),
         ev.WrongSource(story.at(8), ONE, wrong, right, 5, story.at(7.9), story.pod_b, wildcard=True),
         ev.CrossDelivered(story.at(8), ONE, "CLIENT-7", 5, story.at(7.9), story.pod_b, right),
-        ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_b),
-        ev.DuplicateDiffers(story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)),
+        ev.ConflictingDuplicate(story.at(8), ONE, 5, story.pod_a, story.pod_b),
+        ev.ConflictingDuplicate(
+            story.at(8), ONE, 5, story.pod_a, story.pod_a._replace(reflexive=story.pod_b.reflexive)
+        ),
         refused,
         ev.NetworkError(story.at(8), ONE, None, "EPROTO", None),
         ev.ClientFault(story.at(8), ONE, ev.ClientFaultKind.SOCKET_DROPS, "12 replies dropped at a full buffer"),
@@ -320,10 +327,9 @@ def test_the_other_facts_of_a_session(story):
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error ECONNREFUSED (port unreachable: nothing listens there) "
         "from 203.0.113.7",
         "13:35:28.176 [warn]  CLIENT-1058228236 heard ICMP error EPROTO",
-        "13:35:29.176 [warn]  CLIENT-1058228236 the client's own fault, not the network's: "
-        "socket-drops: 12 replies dropped at a full buffer",
-        "13:35:29.176 [info]      a fresh source port is not answered (CLIENT-1058228236)",
-        '13:35:29.176 [info]      a fresh source port is answered by pod "pod-b" (CLIENT-1058228236)',
+        "13:35:29.176 [warn]  CLIENT-1058228236 local problem: socket-drops: 12 replies dropped at a full buffer",
+        "13:35:29.176 [info]      a test probe from a new port is not answered (CLIENT-1058228236)",
+        '13:35:29.176 [info]      a test probe from a new port is answered by pod "pod-b" (CLIENT-1058228236)',
         "13:35:29.176 [warn]  CLIENT-1058228236 ended: it sent all the 4,294,967,296 probes that a session has numbers for",
     ]
 
@@ -332,7 +338,7 @@ def test_the_other_facts_of_a_run(story):
     assert show(
         story.started(),
         ev.ForeignServer(story.at(0), None),
-        ev.NothingAnswered(story.at(5), 5 * S),
+        ev.NoReplies(story.at(5), 5 * S),
         ev.SendingStopped(story.at(6), interrupted=True),
         ev.RunEnded(story.at(7), aborted=True),
     ) == [
@@ -357,7 +363,7 @@ def test_the_cluster_is_cyan_and_a_pool_tells_what_differs(story):
         ev.PoolObserved(story.at(2), story.at(2), story.at(2), second, None, differences(first, second)),
         ev.PoolUnobserved(story.at(3), story.at(2), "the API server closed the connection"),
         ev.WrongPool(story.at(4), "pod-x"),
-        ev.Injected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
+        ev.FaultInjected(story.at(5), 2, "node-rehash", 'node "n4" joins', (ONE,)),
         colour=True,
     )
     assert lines == [
@@ -380,7 +386,7 @@ def test_what_cannot_be_watched_is_a_sentence_of_its_own(story):
 
 @pytest.mark.parametrize(("via", "way"), [("load-balancer", ", by its load-balancer"), ("", "")])
 def test_what_is_watched_is_said(story, via, way):
-    assert show(story.started(), ev.WatchBegun(story.at(0), "kind-test", "media/turn", via)) == [
+    assert show(story.started(), ev.PoolWatchStarted(story.at(0), "kind-test", "media/turn", via)) == [
         f'13:35:20.176 [info]  watching Service "media/turn" in context "kind-test"{way}'
     ]
 
@@ -418,7 +424,7 @@ def test_what_the_cluster_said_before_the_run_began_has_no_earlier_time_than_its
 
 def test_the_times_of_the_log_never_run_backwards(story):
     """After a stop of this process it reads replies whose times lie before what it has said already."""
-    silent = ev.NothingAnswered(story.at(9), 9 * S, "")
+    silent = ev.NoReplies(story.at(9), 9 * S, "")
     lines = show(
         story.started(),
         silent,
@@ -453,9 +459,9 @@ def test_a_fault_of_this_machine_is_one_line_for_all_sessions_that_meet_it(story
     later = own_fault(story, "CLIENT-100", 3.5)
     tick = story.stats(ONE, 3, None, sent=1)
     assert show(story.started(), *many, tick, later) == [
-        "13:35:23.176 [warn]  100 sessions: the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+        "13:35:23.176 [warn]  100 sessions: local problem: send-error: ENETUNREACH: no way",
         "13:35:23.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, no answer yet",
-        "13:35:23.676 [warn]  CLIENT-100 the client's own fault, not the network's: send-error: ENETUNREACH: no way",
+        "13:35:23.676 [warn]  CLIENT-100 local problem: send-error: ENETUNREACH: no way",
     ]
 
 
@@ -466,9 +472,8 @@ def test_faults_of_this_machine_are_told_apart_but_for_their_numbers(story):
         own_fault(story, "CLIENT-2", 2, ev.ClientFaultKind.LOCAL_ADDRESS, "EINVAL: none"),
         own_fault(story, "CLIENT-3", 2, ev.ClientFaultKind.SOCKET_DROPS, "17 replies dropped"),
     ) == [
-        "13:35:22.176 [warn]  2 sessions: the client's own fault, not the network's:"
-        " socket-drops: 3 replies dropped (and the like)",
-        "13:35:22.176 [warn]  CLIENT-2 the client's own fault, not the network's: local-address: EINVAL: none",
+        "13:35:22.176 [warn]  2 sessions: local problem: socket-drops: 3 replies dropped (and the like)",
+        "13:35:22.176 [warn]  CLIENT-2 local problem: local-address: EINVAL: none",
     ]
 
 
@@ -481,15 +486,14 @@ def test_a_fault_of_this_machine_waits_a_second_at_most_though_nothing_else_happ
     report.advance(story.at(2.9))
     assert stream.getvalue()[opening:] == ""
     report.advance(story.at(3))
-    fault = "CLIENT-1 the client's own fault, not the network's: send-error: ENETUNREACH: no way"
+    fault = "CLIENT-1 local problem: send-error: ENETUNREACH: no way"
     assert stream.getvalue()[opening:] == f"13:35:23.176 [warn]  {fault}\n"
 
 
 def test_a_storm_is_folded_by_the_second_and_by_sort(story):
     events = [story.seen(f"CLIENT-{i}", 3 + i / 1000, after=story.pod_a._replace(pod="pod-b")) for i in range(60)]
     judged = [
-        ev.ChangeJudged(story.at(3.1), f"CLIENT-{i}", story.change(), ev.Judgement.EXPLAINED, None, ())
-        for i in range(51)
+        ev.CaseJudged(story.at(3.1), f"CLIENT-{i}", story.change(), ev.Judgement.EXPLAINED, None, ()) for i in range(51)
     ]
     stats = story.stats(ONE, 3.5, story.pod_b, sent=1, answered=1)
     lines = show(story.started(), *events, *judged, stats, story.seen(TWO, 4.5), story.seen(ONE, 4.4))

@@ -5,12 +5,12 @@ import json
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
-from affinity_tester.report.archive import gather
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.html import html_text
 from affinity_tester.report.incident import incident_text
-from affinity_tester.report.logging import Tint, configure
+from affinity_tester.report.logging import Colour, configure
+from affinity_tester.report.recorded_run import load
 from affinity_tester.report.render import json_text, text_lines
 
 
@@ -21,7 +21,7 @@ def incident(story, **changed) -> ev.Incident:
         "to_ns": story.at(4.2),
         "continuing": False,
         "sessions": 11,
-        "of": 16,
+        "total_sessions": 16,
         "changes": 10,
         "outages": 1,
         "bursts": 2,
@@ -29,7 +29,7 @@ def incident(story, **changed) -> ev.Incident:
         "lost": 1_234,
         "kinds": ((Kind.REFLEXIVE_IP, 10), (Kind.POD, 4)),
         "cohorts": (ev.Cohort("10.240.0.4", 10, 10), ev.Cohort("10.240.0.5", 1, 6)),
-        "near": (
+        "context": (
             ev.NearFact(
                 story.at(1.1),
                 -1_900_000_000,
@@ -56,7 +56,7 @@ TEXT = [
     "incident 3 at 13:35:23.176 for 1.2 s, 11 of 16 sessions: 10 changes (reflexive_ip 10, pod 4), 1 outage, "
     "2 loss bursts, 1,234 probes lost",
     "    judged: 11 violation",
-    "    by x_address IP before: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
+    "    came in through: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
     '    near: node "pool1-000003" added 1.9 s before',
     "    likely: node-rehash",
     "        11 of 16 sessions",
@@ -65,8 +65,8 @@ TEXT = [
     "        known: Azure/AKS#5888, metallb/metallb#3",
     "    possible: flow-wipe",
     "        missing: a proxy that restarted",
-    "    cannot tell",
-    "        would settle it: a run with the pool watched",
+    "    cause unknown",
+    "        next step: a run with the pool watched",
 ]
 
 
@@ -85,7 +85,7 @@ def test_it_says_no_more_than_there_is(story):
         continuing=True,
         kinds=(),
         cohorts=(),
-        near=(),
+        context=(),
         judgements=(),
         diagnoses=(),
     )
@@ -106,8 +106,8 @@ def test_the_console_shows_a_violation_in_bold_red_and_the_rest_quietly(story):
 
 
 def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
-    silence = {"changes": 0, "outages": 0, "bursts": 16, "sessions": 16, "of": 16, "lost": 320, "kinds": ()}
-    silence |= {"cohorts": (), "near": (), "judgements": (), "diagnoses": ()}
+    silence = {"changes": 0, "outages": 0, "bursts": 16, "sessions": 16, "total_sessions": 16, "lost": 320, "kinds": ()}
+    silence |= {"cohorts": (), "context": (), "judgements": (), "diagnoses": ()}
     of_all, of_some = incident(story, **silence), incident(story, **silence | {"bursts": 15, "sessions": 15})
     moved = incident(story, **silence | {"changes": 16, "judgements": ((ev.Judgement.EXPLAINED, 16),)})
     heads = [incident_text(each, RunClock.of(story.started()))[0] for each in (of_all, of_some, moved)]
@@ -123,22 +123,22 @@ def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
         f"\x1b[2m13:35:29.176 [info]  {heads[1]}\x1b[0m",
         f"\x1b[2m13:35:29.176 [info]  {heads[2]}\x1b[0m",
     ]
-    archive = gather(events)
-    tints = dict(text_lines(archive))
-    assert [tints[head] for head in heads] == [Tint.WARNING, None, None]
-    page = html_text(archive)
+    recorded = load(events)
+    colours = dict(text_lines(recorded))
+    assert [colours[head] for head in heads] == [Colour.WARNING, None, None]
+    page = html_text(recorded)
     for css, head in zip(("silence", "plain", "plain"), heads, strict=True):
         assert f'<h3 class="{css}">{head}</h3>' in page
 
 
 def test_every_report_of_a_record_has_it(story):
-    archive = gather([story.started(), ev.IncidentClosed(story.at(9), incident(story))])
-    text = [line for line, _ in text_lines(archive)]
+    recorded = load([story.started(), ev.IncidentClosed(story.at(9), incident(story))])
+    text = [line for line, _ in text_lines(recorded)]
     at = text.index(TEXT[0])
     assert text[at : at + len(TEXT)] == TEXT
-    assert TEXT[0] in html_text(archive)
-    assert "    likely: node-rehash\n        11 of 16 sessions\n" in html_text(archive)
-    told = json.loads(json_text(archive))["incidents"][0]
+    assert TEXT[0] in html_text(recorded)
+    assert "    likely: node-rehash\n        11 of 16 sessions\n" in html_text(recorded)
+    told = json.loads(json_text(recorded))["incidents"][0]
     assert told["from"] == "2026-11-22T12:35:23.176042Z"
     assert told["kinds"] == {"reflexive_ip": 10, "pod": 4}
     assert told["diagnoses"][0]["certainty"] == "likely"

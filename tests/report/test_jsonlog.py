@@ -7,12 +7,13 @@ from typing import get_type_hints
 
 import pytest
 from hypothesis import given, settings
-from strategies import EVENT_CLASSES, any_event
+from strategies import EVENT_CLASSES, any_event, concrete
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from affinity_tester.report.jsonlog import MILLISECONDS, MOMENTS, NAMES, SECONDS, JsonReport
+from affinity_tester.report.jsonlog import JUDGED_NAMES, MILLISECONDS, MOMENTS, NAMES, RULES, SECONDS, JsonReport
 from affinity_tester.report.logging import configure
 
 ONE = "CLIENT-1058228236"
@@ -20,6 +21,11 @@ MS = 1_000_000
 
 
 def log(*events: ev.Event) -> list[dict[str, object]]:
+    """What is told of these events, but for the rules, which stand after the start."""
+    return [line for line in all_lines(*events) if line["event"] != "run.rules"]
+
+
+def all_lines(*events: ev.Event) -> list[dict[str, object]]:
     stream = io.StringIO()
     report = JsonReport(configure(format="json", stream=stream, colour=True))
     for event in events:
@@ -60,7 +66,7 @@ CHANGE = {
 
 
 def test_a_change_is_told_once_for_each_kind_with_all_there_is_to_know(story):
-    common = {"time": "2026-11-22T12:35:23.178042Z", "level": "error"}
+    common = {"time": "2026-11-22T12:35:23.178042Z", "level": "warn"}
     of = {"session": ONE, "change": CHANGE}
     assert log(story.started(), story.seen())[1:] == [
         common | {"event": "session.x_address_changed", "from": "10.240.0.4:40312", "to": "10.240.0.7:61022"} | of,
@@ -72,12 +78,12 @@ def test_a_change_is_told_once_for_each_kind_with_all_there_is_to_know(story):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"node": "node-2"}, [("session.node_changed", "error", "node-1", "node-2")]),
+        ({"node": "node-2"}, [("session.node_changed", "warn", "node-1", "node-2")]),
         ({"instance": b"\x02" * 8}, [("session.pod_restarted", "warn", "01" * 8, "02" * 8)]),
         ({"instance": b""}, [("session.pod_restarted", "warn", "01" * 8, "")]),
         (
             {"reflexive": TransportAddress("2001:db8::1", 9)},
-            [("session.x_address_changed", "error", "10.240.0.4:40312", "[2001:db8::1]:9")],
+            [("session.x_address_changed", "warn", "10.240.0.4:40312", "[2001:db8::1]:9")],
         ),
     ],
 )
@@ -92,8 +98,9 @@ def test_a_foreign_server_that_calls_itself_otherwise(story):
     assert [(line["event"], line["from"], line["to"]) for line in shown] == [("session.software_changed", "a", "b")]
 
 
-def test_the_start_of_a_run(story):
-    assert log(story.started()) == [
+def test_the_start_of_a_run_and_its_rules(story):
+    rules = Rules(settle_ns=5_000_000_000, max_loss=0.25)
+    assert all_lines(story.started(rules=rules)) == [
         {
             "time": "2026-11-22T12:35:20.176042Z",
             "level": "info",
@@ -111,7 +118,17 @@ def test_the_start_of_a_run(story):
             "sizes": [],
             "addresses": [],
             "unprobed": [],
-        }
+        },
+        {
+            "time": "2026-11-22T12:35:20.176042Z",
+            "level": "info",
+            "event": "run.rules",
+            "settle_s": 5.0,
+            "affinity_window_s": 30.0,
+            "max_loss": 0.25,
+            "fail_on_avoidable": False,
+            "balancer_check_s": 35.0,
+        },
     ]
 
 
@@ -164,11 +181,26 @@ def test_what_is_not_known_is_null_and_never_left_out(story):
     }
 
 
-@pytest.mark.parametrize(
-    ("judgement", "level"), [("violation", "error"), ("explained", "info"), ("unknown", "info"), ("idle", "info")]
-)
+LEVELS = {
+    ev.Judgement.VIOLATION: "error",
+    ev.Judgement.UNKNOWN: "warn",
+    ev.Judgement.CLIENT: "warn",
+    ev.Judgement.POD_SILENT: "warn",
+    ev.Judgement.IDLE: "info",
+    ev.Judgement.EXPLAINED: "info",
+    ev.Judgement.POD_RESTART: "info",
+    ev.Judgement.INFORMATION: "info",
+}
+
+
+def test_nothing_is_an_error_before_it_is_judged():
+    assert [cls.__name__ for cls, (_, level) in NAMES.items() if level == "error"] == []
+    assert {NAMES[cls][1] for cls in (ev.OutageStarted, ev.WrongSource, ev.CrossDelivered)} == {"warn"}
+
+
+@pytest.mark.parametrize(("judgement", "level"), LEVELS.items())
 def test_a_violation_is_an_error(story, judgement, level):
-    judged = ev.ChangeJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
+    judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
     assert log(story.started(), judged)[1] == {
         "time": "2026-11-22T12:35:33.176042Z",
         "level": level,
@@ -178,6 +210,40 @@ def test_a_violation_is_an_error(story, judgement, level):
         "judgement": judgement,
         "avoidable": True,
         "reasons": ["a", "b"],
+    }
+
+
+def test_the_judgement_of_an_outage_has_its_own_name_and_says_whether_it_lasts(story):
+    judged = ev.CaseJudged(
+        story.at(13), ONE, ev.OutageCase(7, story.at(4)), ev.Judgement.EXPLAINED, False, ("a",), lasts=True
+    )
+    assert log(story.started(), judged)[1] == {
+        "time": "2026-11-22T12:35:33.176042Z",
+        "level": "info",
+        "event": "session.outage_judged",
+        "session": ONE,
+        "since_seq": 7,
+        "since": "2026-11-22T12:35:24.176042Z",
+        "judgement": "explained",
+        "avoidable": False,
+        "reasons": ["a"],
+        "lasts": True,
+    }
+
+
+def test_the_judgement_of_a_stray_reply_has_its_own_name_and_is_never_avoidable(story):
+    stray = ev.StrayCase(ev.Stray.CROSS_DELIVERED, 7, story.at(4))
+    judged = ev.CaseJudged(story.at(13), ONE, stray, ev.Judgement.VIOLATION, None, ("a",))
+    assert log(story.started(), judged)[1] == {
+        "time": "2026-11-22T12:35:33.176042Z",
+        "level": "error",
+        "event": "session.stray_judged",
+        "session": ONE,
+        "stray": "cross-delivered",
+        "seq": 7,
+        "heard": "2026-11-22T12:35:24.176042Z",
+        "judgement": "violation",
+        "reasons": ["a"],
     }
 
 
@@ -267,7 +333,7 @@ def test_a_warning_of_the_report_itself(story):
     report.warn("too early to have a time")
     report.emit(story.started())
     report.warn("the record ends here")
-    assert json.loads(stream.getvalue().splitlines()[1]) == {
+    assert json.loads(stream.getvalue().splitlines()[-1]) == {
         "time": "2026-11-22T12:35:20.176042Z",
         "level": "warn",
         "event": "report.warning",
@@ -281,13 +347,15 @@ def test_nothing_may_come_before_the_start_of_the_run(story):
 
 
 def test_every_event_has_a_name_and_no_two_the_same():
-    assert set(NAMES) | {ev.ChangeSeen} == set(EVENT_CLASSES)
-    assert len({name for name, _ in NAMES.values()}) == len(NAMES)
+    assert set(NAMES) | {ev.ChangeSeen, ev.CaseJudged} == set(EVENT_CLASSES)
+    assert set(JUDGED_NAMES) == set(concrete(ev.Case))
+    names = [*(name for name, _ in NAMES.values()), RULES, *JUDGED_NAMES.values()]
+    assert len(set(names)) == len(names)
 
 
 def test_every_time_in_an_event_is_a_moment_or_a_duration_with_a_unit():
     names: set[str] = set()
-    waiting: list[object] = list(EVENT_CLASSES)
+    waiting: list[object] = [*EVENT_CLASSES, *concrete(ev.Case)]
     while waiting:
         cls = waiting.pop()
         hints = get_type_hints(cls) if is_dataclass(cls) or hasattr(cls, "_fields") else {}

@@ -7,7 +7,9 @@ import os
 import pytest
 
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.logging import OutputClosed, Tint, configure, wants_colour
+from affinity_tester.report.logging import Colour, OutputClosed, configure, wants_colour
+
+CLOCK = RunClock(wall_ns=0, at_ns=0, utc_offset_s=0)
 
 
 class Terminal(io.StringIO):
@@ -32,27 +34,35 @@ def test_colour_follows_the_terminal_and_the_environment(environ, terminal, file
 
 @pytest.mark.parametrize(
     ("level", "line"),
-    [("info", "T [info]  x\n"), ("event", "T [event] x\n"), ("warn", "T [warn]  x\n"), ("error", "T [error] x\n")],
+    [
+        ("info", "00:00:00.007 [info]  x\n"),
+        ("event", "00:00:00.007 [event] x\n"),
+        ("warn", "00:00:00.007 [warn]  x\n"),
+        ("error", "00:00:00.007 [error] x\n"),
+    ],
 )
 def test_levels_are_padded_to_one_width(level, line):
     stream = io.StringIO()
-    configure(format="console", stream=stream, colour=False).line(level, "x", time="T", tint=Tint.CHANGE, data=1)
+    log = configure(format="console", stream=stream, colour=False).bind(CLOCK)
+    log.line(level, "x", at_ns=7_000_000, colour=Colour.CHANGE, data=1)
     assert stream.getvalue() == line
 
 
 def test_json_has_time_level_and_event_first_and_no_colour():
     stream = io.StringIO()
-    log = configure(format="json", stream=stream, colour=True)
-    log.line("error", "session.pod_changed", time="T", tint=Tint.CHANGE, session="CLIENT-1", to="p\u00f6d")
+    log = configure(format="json", stream=stream, colour=True).bind(CLOCK)
+    log.line("error", "session.pod_changed", at_ns=7_000_000, colour=Colour.CHANGE, session="CLIENT-1", to="p\u00f6d")
     assert stream.getvalue() == (
-        '{"time":"T","level":"error","event":"session.pod_changed","session":"CLIENT-1","to":"p\\u00f6d"}\n'
+        '{"time":"1970-01-01T00:00:00.007000Z","level":"error","event":"session.pod_changed",'
+        '"session":"CLIENT-1","to":"p\\u00f6d"}\n'
     )
 
 
 def test_a_number_that_json_lacks_is_a_bug_and_not_written():
     stream = io.StringIO()
+    log = configure(format="json", stream=stream, colour=False).bind(CLOCK)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        configure(format="json", stream=stream, colour=False).line("info", "x", time="T", value=float("nan"))
+        log.line("info", "x", at_ns=7_000_000, value=float("nan"))
     assert stream.getvalue() == ""
 
 
@@ -87,20 +97,20 @@ def test_a_closed_stream_is_an_output_closed_too():
 
 def test_a_full_disk_is_an_output_closed_too():
     with open("/dev/full", "w") as stream:  # noqa: PTH123 - a device
-        log = configure(format="json", stream=stream, colour=False)
-        log.line("info", "x", time="T")
+        log = configure(format="json", stream=stream, colour=False).bind(CLOCK)
+        log.line("info", "x", at_ns=7_000_000)
         with pytest.raises(OutputClosed):
             log.flush()
 
 
 def test_two_logs_do_not_know_each_other():
     one, two = io.StringIO(), io.StringIO()
-    first = configure(format="console", stream=one, colour=False)
-    second = configure(format="json", stream=two, colour=False)
-    first.line("info", "x", time="T")
-    second.line("info", "x", time="T")
-    assert one.getvalue() == "T [info]  x\n"
-    assert json.loads(two.getvalue()) == {"time": "T", "level": "info", "event": "x"}
+    first = configure(format="console", stream=one, colour=False).bind(CLOCK)
+    second = configure(format="json", stream=two, colour=False).bind(CLOCK)
+    first.line("info", "x", at_ns=7_000_000)
+    second.line("info", "x", at_ns=7_000_000)
+    assert one.getvalue() == "00:00:00.007 [info]  x\n"
+    assert json.loads(two.getvalue()) == {"time": "1970-01-01T00:00:00.007000Z", "level": "info", "event": "x"}
 
 
 class TestClock:

@@ -11,22 +11,23 @@ from pathlib import Path
 import pytest
 
 from affinity_tester.core.events import (
-    ChangeJudged,
+    CaseJudged,
+    Change,
     Event,
     Judgement,
-    OutageJudged,
+    OutageCase,
     OutageStarted,
     Outcome,
-    StrayJudged,
     Verdict,
 )
 from affinity_tester.core.replay import judge_again
 from affinity_tester.report.reason_text import reason_text
 from affinity_tester.report.record import read_record
 from commands import environment
+from pools import is_judged
 
 RUNS = Path(__file__).parent.parent / "data" / "real"
-STILL = "the pool stood still"
+STILL = "no endpoint had changed"
 TIME = r"\d+\.\d s"
 OWN_GOES = rf'pod "{{own}}" (left the pool|is terminating, still serving|became not ready) {TIME} before'
 """The reason where a session's own pod went."""
@@ -82,7 +83,7 @@ RIGHT = {
         {"explained, unknown": 1},
         {
             "explained": OWN_GOES,
-            "explained, unknown": 'pod "{own}" is gone, and too few canaries were answered since to tell',
+            "explained, unknown": 'pod "{own}" is gone, and too few test probes were answered since to tell',
         },
     ),
     "12-dead-node.cc": Right(
@@ -173,8 +174,8 @@ def rejudged(affinity_tester: Path, name: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
 
 
-def class_of(event: ChangeJudged | OutageJudged) -> str:
-    return "avoidable" if event.avoidable and isinstance(event, ChangeJudged) else event.judgement.value
+def class_of(event: CaseJudged) -> str:
+    return "avoidable" if event.avoidable and isinstance(event.case, Change) else event.judgement.value
 
 
 def own_pods(events: list[Event]) -> dict[tuple[str, int], str]:
@@ -196,13 +197,14 @@ def test_a_real_run_is_judged_rightly(name: str) -> None:
     changes: dict[tuple[str, int], tuple[str, str, str]] = {}
     outages: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
     for event in events:
-        assert not isinstance(event, StrayJudged)
-        if isinstance(event, ChangeJudged):
-            pod = event.change.before.identity.pod or ""
-            changes[event.session, event.change.number] = (class_of(event), pod, reason_text(event.reasons[0]))
-        elif isinstance(event, OutageJudged):
-            key = (event.session, event.since_seq)
-            outages.setdefault(key, []).append((class_of(event), own[key], reason_text(event.reasons[0])))
+        match event:
+            case CaseJudged(case=Change() as change):
+                pod = change.before.identity.pod or ""
+                changes[event.session, change.number] = (class_of(event), pod, reason_text(event.reasons[0]))
+            case CaseJudged(case=case):
+                assert isinstance(case, OutageCase)
+                key = (event.session, case.since_seq)
+                outages.setdefault(key, []).append((class_of(event), own[key], reason_text(event.reasons[0])))
     told = [(", ".join(each[0] for each in course), *course[-1][1:]) for course in outages.values()]
 
     assert Counter(each[0] for each in changes.values()) == right.changes
@@ -221,7 +223,7 @@ def test_a_real_run_is_judged_rightly(name: str) -> None:
 def test_of_a_dead_node_only_the_flows_to_pods_that_live_are_violations() -> None:
     events = judged("12-dead-node.cn")
     lost = {e.session: e.last.identity for e in events if isinstance(e, OutageStarted) and e.last is not None}
-    last = {e.session: e.judgement for e in events if isinstance(e, OutageJudged)}
+    last = {e.session: e.judgement for e in events if is_judged(e, OutageCase)}
     on_it = {session for session, who in lost.items() if who.node == "node2"}
     through_it = {s for s, who in lost.items() if who.reflexive is not None and who.reflexive.ip == "10.240.0.12"}
     assert {session for session, judgement in last.items() if judgement is Judgement.POD_SILENT} == on_it

@@ -16,7 +16,7 @@ from strategies import EVENT_CLASSES, any_event
 
 from affinity_tester.core import events as ev
 from affinity_tester.errors import UserError
-from affinity_tester.report.codec import CodecError, decode, encode
+from affinity_tester.report.event_json import CodecError, decode, encode
 from affinity_tester.report.record import read_record
 from affinity_tester.report.recorder import RecordWriter
 
@@ -227,7 +227,7 @@ def test_damage_is_named_with_its_line(tmp_path, content, said):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (["before"], 7, "Change.before: 7 is no Sighting"),
+        (["before"], 7, "Change.before: 7 is no RepliedProbe"),
         (["kinds"], "pod", "Change.kinds: 'pod' is no list"),
         (["kinds"], ["cat"], "Change.kinds: 'cat' is no Kind"),
         (["kinds"], [[]], "Change.kinds: [] is no Kind"),
@@ -254,12 +254,14 @@ def test_a_field_with_a_default_may_be_missing_in_an_older_record(story):
 
 
 def test_a_reason_is_written_with_its_class_and_only_a_known_one_is_read(story):
-    (judged,) = (event for event in story.run() if isinstance(event, ev.ChangeJudged))
+    (judged,) = (
+        event for event in story.run() if isinstance(event, ev.CaseJudged) and isinstance(event.case, ev.Change)
+    )
     data = encode(judged)
     assert data["reasons"] == [{"kind": "NothingExplains", "pool": "not-watched"}]
     for damaged in ({"kind": "Reason"}, {"kind": "Event", "at_ns": 1}, {"kind": ["x"]}, {}, "NothingExplains", None):
         data["reasons"] = [damaged]
-        with pytest.raises(CodecError, match=r"ChangeJudged\.reasons: .*Reason"):
+        with pytest.raises(CodecError, match=r"CaseJudged\.reasons: .*Reason"):
             decode(data, ev.Event)
 
 

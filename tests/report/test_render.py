@@ -13,10 +13,10 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.judging.reasons import PodReplaced
 from affinity_tester.errors import UserError
-from affinity_tester.report import archive as archive_module
-from affinity_tester.report.archive import gather
+from affinity_tester.report import recorded_run as recorded_run_module
 from affinity_tester.report.html import html_text
 from affinity_tester.report.junit import junit_text
+from affinity_tester.report.recorded_run import load
 from affinity_tester.report.render import json_text, text_lines
 
 ONE, TWO = "CLIENT-1058228236", "CLIENT-7"
@@ -24,25 +24,24 @@ EVIL = "<script>alert(1)</script>\"'&\x1b[2J"
 
 
 def test_text_lists_what_happened_above_the_summary(story):
-    lines = [text for text, _ in text_lines(gather(story.run()))]
+    lines = [text for text, _ in text_lines(load(story.run()))]
     assert lines[:9] == [
         "2026-11-22 UTC+01:00, affinity-tester 0.1.0",
-        "2 sessions to 203.0.113.7:3478 (udp.example.com, resolved once): "
-        "a probe of 288 bytes every 100 ms each, lost after 2 s",
+        "2 sessions to 203.0.113.7:3478 (udp.example.com): a probe of 288 bytes every 100 ms each, lost after 2 s",
         "",
         "changes and outages",
         "13:35:23.178 CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022; "
         'pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"',
-        "    violation: pool not watched",
+        "    VIOLATION (cluster not watched, endpoints assumed unchanged)",
         "13:35:40.176 CLIENT-7 unanswered for 100 probes",
-        '    explained: pod "pod-a" was restarted or replaced, unavoidable',
+        '    explained by: pod "pod-a" was restarted or replaced; old pod gone',
         "",
     ]
     assert lines[-1] == "FAIL: 1 violation"
 
 
 def test_text_of_a_run_that_was_killed(story):
-    lines = [text for text, _ in text_lines(gather(story.run()[:4]))]
+    lines = [text for text, _ in text_lines(load(story.run()[:4]))]
     assert lines[-5:] == [
         "    not judged",
         "",
@@ -54,14 +53,14 @@ def test_text_of_a_run_that_was_killed(story):
 
 def test_text_lists_no_more_than_fits_a_bug_report(story):
     changes = [story.seen(t=3 + n / 10, number=n) for n in range(1, 61)]
-    lines = [text for text, _ in text_lines(gather([story.started(), *changes]))]
+    lines = [text for text, _ in text_lines(load([story.started(), *changes]))]
     assert "… and 10 more" in lines
     assert sum("x_address changed" in line for line in lines) == 50
 
 
 def test_a_revised_change_is_one_and_a_withdrawn_one_none(story):
     third = story.pod_a._replace(pod="pod-c")
-    archive = gather(
+    recorded = load(
         [
             story.started(),
             story.seen(number=1),
@@ -70,11 +69,11 @@ def test_a_revised_change_is_one_and_a_withdrawn_one_none(story):
             ev.ChangeWithdrawn(story.at(6), ONE, story.change(4, number=2), 1),
         ]
     )
-    assert [mark.facts for mark in archive.marks] == [('pod_name changed "pod-a" -> "pod-c"',)]
+    assert [entry.facts for entry in recorded.entries] == [('pod_name changed "pod-a" -> "pod-c"',)]
 
 
 def test_json_is_one_object_of_the_whole_run(story):
-    told = json.loads(json_text(gather(story.run())))
+    told = json.loads(json_text(load(story.run())))
     assert sorted(told) == [
         "changes", "foreign_server", "incidents", "judged", "left_out", "outages", "run", "sessions", "summary", "verdict",
     ]  # fmt: skip
@@ -90,7 +89,7 @@ def test_json_is_one_object_of_the_whole_run(story):
             "at": "2026-11-22T12:35:23.178042Z",
             "judgement": "violation",
             "avoidable": None,
-            "reasons": ["pool not watched"],
+            "reasons": ["cluster not watched, endpoints assumed unchanged"],
         }
     ]
     assert told["outages"] == [
@@ -109,7 +108,7 @@ def test_json_is_one_object_of_the_whole_run(story):
 
 def test_json_of_a_run_that_was_killed_has_nulls(story):
     started = ev.OutageStarted(story.at(25), TWO, 200, story.at(20), None)
-    told = json.loads(json_text(gather([*story.run()[:4], started])))
+    told = json.loads(json_text(load([*story.run()[:4], started])))
     assert (told["summary"], told["verdict"], told["sessions"]) == (None, None, [])
     assert told["outages"][0] == {
         "session": TWO,
@@ -122,15 +121,17 @@ def test_json_of_a_run_that_was_killed_has_nulls(story):
 
 
 def test_junit_fails_the_session_with_a_violation_and_the_verdict(story):
-    assert junit_text(gather(story.run())).splitlines() == [
+    assert junit_text(load(story.run())).splitlines() == [
         "<testsuites>",
         '  <testsuite name="affinity-tester udp.example.com" tests="3" failures="2" errors="0" skipped="0" '
         'time="100.000" timestamp="2026-11-22T12:35:20.176042Z">',
         '    <testcase classname="affinity-tester.session" name="CLIENT-1058228236" time="100.000">',
         '      <failure type="violation" message="13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; '
         "pod_name changed &quot;pod-a&quot; -&gt; &quot;pod-b&quot;, node_name &quot;node-1&quot; -&gt; &quot;node-2&quot;: "
-        'violation: pool not watched">13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; '
-        'pod_name changed "pod-a" -&gt; "pod-b", node_name "node-1" -&gt; "node-2": violation: pool not watched</failure>',
+        'VIOLATION (cluster not watched, endpoints assumed unchanged)">'
+        "13:35:23.178 x_address changed 10.240.0.4:40312 -&gt; 10.240.0.7:61022; "
+        'pod_name changed "pod-a" -&gt; "pod-b", node_name "node-1" -&gt; "node-2": '
+        "VIOLATION (cluster not watched, endpoints assumed unchanged)</failure>",
         "    </testcase>",
         '    <testcase classname="affinity-tester.session" name="CLIENT-7" time="100.000" />',
         '    <testcase classname="affinity-tester.run" name="verdict" time="100.000">',
@@ -151,7 +152,7 @@ def test_junit_fails_the_session_with_a_violation_and_the_verdict(story):
 )
 def test_junit_is_green_for_pass_alone(story, verdict, counts, tag):
     events = [story.started(), *([verdict] if verdict else [])]
-    suite = ET.fromstring(junit_text(gather(events)))[0]
+    suite = ET.fromstring(junit_text(load(events)))[0]
     assert (suite.get("failures"), suite.get("errors")) == counts
     assert [child.tag for child in suite[-1]] == [tag]
 
@@ -187,15 +188,15 @@ class Page(HTMLParser):
 
 def test_html_shows_the_run(story):
     extra = ev.ClusterEvent(story.at(2), ev.ClusterSubject.NODE, "pool1-000003", ev.ClusterAction.ADDED)
-    page = Page(html_text(gather([*story.run()[:3], extra, *story.run()[3:]])))
+    page = Page(html_text(load([*story.run()[:3], extra, *story.run()[3:]])))
     for said in (
         "FAIL: 1 violation",
-        "violation: pool not watched",
-        'explained: pod "pod-a" was restarted or replaced, unavoidable',
+        "VIOLATION (cluster not watched, endpoints assumed unchanged)",
+        'explained by: pod "pod-a" was restarted or replaced; old pod gone',
         'node "pool1-000003" added',
         "2 probes lost",
         "longest gap",
-        "this client: 0 timer misses (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+        "this client: 0 probes skipped (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
     ):
         assert said in page.text
     classes = [attrs.get("class") for tag, attrs in page.tags if tag == "rect"]
@@ -203,7 +204,7 @@ def test_html_shows_the_run(story):
 
 
 def test_html_asks_nothing_of_anybody_and_runs_nothing(story):
-    page = html_text(gather(story.run()))
+    page = html_text(load(story.run()))
     assert {tag for tag, _ in Page(page).tags}.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
     assert "url(" not in page
     assert "http:" not in page
@@ -214,7 +215,7 @@ def test_html_asks_nothing_of_anybody_and_runs_nothing(story):
 def evil_run(story) -> list[ev.Event]:
     """Everything that others name is an attack."""
     who = story.pod_a._replace(pod=EVIL, node=EVIL, software=EVIL, reflexive=TransportAddress(EVIL, 1))
-    judged = ev.ChangeJudged(
+    judged = ev.CaseJudged(
         story.at(4), EVIL, story.change(before=who), ev.Judgement.VIOLATION, None, (PodReplaced(EVIL),)
     )
     return [
@@ -236,46 +237,46 @@ def evil_run(story) -> list[ev.Event]:
 
 
 def test_what_others_say_is_escaped_in_every_form(story):
-    archive = gather(evil_run(story))
-    page = html_text(archive)
+    recorded = load(evil_run(story))
+    page = html_text(recorded)
     assert "script" not in {tag for tag, _ in Page(page).tags}
     assert "<script" not in page
-    document = junit_text(archive)
+    document = junit_text(recorded)
     ET.fromstring(document)
-    text = "\n".join(text for text, _ in text_lines(archive))
+    text = "\n".join(text for text, _ in text_lines(recorded))
     for shown in (page, document, text):
         assert "\x1b" not in shown
-    assert json.loads(json_text(archive))["verdict"]["reasons"] == [EVIL]
+    assert json.loads(json_text(recorded))["verdict"]["reasons"] == [EVIL]
 
 
 @given(st.lists(any_event, max_size=8), st.integers(-80_000, 80_000))
 @settings(max_examples=100)
 def test_no_record_makes_a_report_fail(events, offset_s):
     start = ev.RunStarted(0, 0, offset_s, "", TransportAddress("::", 1), "", 1, 1, 1, 288, False, ())
-    archive = gather([start, *(event for event in events if not isinstance(event, ev.RunStarted))])
-    Page(html_text(archive))
-    ET.fromstring(junit_text(archive))
-    json.loads(json_text(archive))
-    assert text_lines(archive)
+    recorded = load([start, *(event for event in events if not isinstance(event, ev.RunStarted))])
+    Page(html_text(recorded))
+    ET.fromstring(junit_text(recorded))
+    json.loads(json_text(recorded))
+    assert text_lines(recorded)
 
 
 def test_of_too_many_changes_the_first_are_kept_and_the_others_counted(story, monkeypatch):
-    monkeypatch.setattr(archive_module, "MOST_MARKS", 3)
+    monkeypatch.setattr(recorded_run_module, "MOST_ENTRIES", 3)
     changes = [story.seen(t=3 + n, number=n) for n in range(1, 8)]
-    judged = ev.ChangeJudged(story.at(20), ONE, changes[6].change, ev.Judgement.VIOLATION, None, ())
+    judged = ev.CaseJudged(story.at(20), ONE, changes[6].change, ev.Judgement.VIOLATION, None, ())
     lost = [ev.ProbesLost(story.at(9), ONE, n, 1, story.at(2), story.at(2)) for n in range(5)]
     near = [ev.ClusterEvent(story.at(9), ev.ClusterSubject.NODE, str(n), ev.ClusterAction.ADDED) for n in range(5)]
-    archive = gather([story.started(), *changes, judged, *lost, *near])
-    assert [mark.change for mark in archive.marks] == [seen.change for seen in changes[:3]]
-    assert (archive.left_out, len(archive.losses), len(archive.around)) == (4, 3, 3)
-    assert archive.results.tally.changes(ev.Judgement.VIOLATION) == 1
-    assert "… and 4 more" in [text for text, _ in text_lines(archive)]
-    assert "… and 4 more" in html_text(archive)
+    recorded = load([story.started(), *changes, judged, *lost, *near])
+    assert [entry.change for entry in recorded.entries] == [seen.change for seen in changes[:3]]
+    assert (recorded.left_out, len(recorded.losses), len(recorded.context)) == (4, 3, 3)
+    assert recorded.results.tally.changes(ev.Judgement.VIOLATION) == 1
+    assert "… and 4 more" in [text for text, _ in text_lines(recorded)]
+    assert "… and 4 more" in html_text(recorded)
 
 
 def test_a_record_without_a_run_is_the_users_to_mend(story):
     for events in ([], [story.ending()[-1]]):
         with pytest.raises(UserError, match="the record has no run in it"):
-            gather(events)
+            load(events)
     with pytest.raises(UserError, match="the record is damaged: an offset of 90000 s from UTC is no offset"):
-        gather([story.started(utc_offset_s=90_000)])
+        load([story.started(utc_offset_s=90_000)])

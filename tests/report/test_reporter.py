@@ -18,7 +18,7 @@ def test_every_event_is_shown_and_recorded(story, tmp_path):
         for event in story.run():
             reporter.emit(event)
     assert list(read_record(path, on_truncated=pytest.fail)) == story.run()
-    assert stream.getvalue().count("\n") == len(story.run()) + 2  # the change is told for three kinds
+    assert stream.getvalue().count("\n") == len(story.run()) + 3  # the rules, and the change for each of three kinds
 
 
 def test_colour_is_the_environments(story):

@@ -75,7 +75,7 @@ def test_for_people() -> None:
         " requests signed with the key, at 10.0.0.5:3478, [fd00::5]:3478; health port at 10.0.0.5:8080, [fd00::5]:8080",
         "03:13:21.123 [warn]  mind this",
         "03:14:20.123 [info]  received 1 datagram, answered 1, refused 0, dropped 0; 1 flow",
-        "03:14:21.123 [info]  told to end: answers, and stays ready, for 5 s more",
+        "03:14:21.123 [info]  draining for 5 s (still ready)",
         f"03:14:26.123 [info]  ended after 66 s; in all {COUNTED}",
     ]
 
@@ -141,7 +141,7 @@ def test_a_reader_that_takes_nothing_holds_up_nobody_and_hears_what_it_missed(lo
         taken: list[str] = []
         taker.start()
         stream.close()
-        log._patient._thread.join(10)  # type: ignore[union-attr]
+        log._background._thread.join(10)  # type: ignore[union-attr]
         log._own.close()  # type: ignore[union-attr]
         taker.join(10)
     told = [line for line in taken if "number" in line]

@@ -9,7 +9,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report.console import ConsoleReport
-from affinity_tester.report.logging import Tint, configure
+from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary, verdict_lines
 
@@ -44,7 +44,7 @@ def test_a_run_with_a_violation(story):
         "CLIENT-7                 0   0     0    0     0         0         0            -",
         "all                      1   1     1    1     1         1         0       102 ms",
         "",
-        "this client: 0 timer misses (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+        "this client: 0 probes skipped (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
         "changes judged: 1 violation",
         "outages judged: 1 explained",
         "FAIL: 1 violation",
@@ -70,7 +70,7 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
         story.started(),
         ev.RunSummary(story.at(9), 1, total, ev.Losses(), rtt, (), 0),
         ev.Verdict(
-            story.at(9), ev.Outcome.PASS, ("no violation (pool not watched)",), "0 violations in 997 pairs", 0, 0, 0
+            story.at(9), ev.Outcome.PASS, ("no violation (cluster not watched)",), "0 violations in 997 pairs", 0, 0, 0
         ),
     )
     assert lines[4:] == [
@@ -79,11 +79,11 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
         "     answers   min  mean   p50   p90   p99   max  jitter",
         "all      998  1000  1000  1000  1000  1000  1000    1000",
         "",
-        "this client: 2 timer misses (0.2 %), 1 send error (0.1 %), 3 socket drops (0.2 %)",
+        "this client: 2 probes skipped (0.2 %), 1 send error (0.1 %), 3 socket drops (0.2 %)",
         "neither answered nor lost yet at the end: 6 probes",
-        "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 undecodable",
+        "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 not STUN",
         "PASS: 0 violations in 997 pairs",
-        "      no violation (pool not watched)",
+        "      no violation (cluster not watched)",
     ]
 
 
@@ -124,30 +124,30 @@ def test_it_fits_a_hundred_columns_with_large_numbers(story):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "tint"), [("PASS", Tint.GOOD), ("INCONCLUSIVE", Tint.DOUBTFUL), ("FAIL", Tint.VIOLATION)]
+    ("outcome", "colour"), [("PASS", Colour.GOOD), ("INCONCLUSIVE", Colour.DOUBTFUL), ("FAIL", Colour.VIOLATION)]
 )
-def test_the_verdict_has_its_colour_and_all_its_reasons(outcome, tint):
+def test_the_verdict_has_its_colour_and_all_its_reasons(outcome, colour):
     verdict = ev.Verdict(0, ev.Outcome(outcome), ("one", "two"), "", 0, 0, 0)
-    assert verdict_lines(verdict) == [(f"{outcome}: one", tint), (" " * len(outcome) + "  two", tint)]
+    assert verdict_lines(verdict) == [(f"{outcome}: one", colour), (" " * len(outcome) + "  two", colour)]
 
 
 def test_no_verdict_is_said_to_be_none():
-    assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
+    assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
 
 
 def test_avoidable_moves_are_told_apart(story):
-    judged = ev.ChangeJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
+    judged = ev.CaseJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
     assert of(story.started(), judged) == [
         "",
         "changes judged: 1 explained",
-        "avoidable (the old pod was still serving): 1",
+        "avoidable (the old pod was still ready): 1",
         "no verdict: the run was cut short before it was judged",
     ]
 
 
 class TestTally:
     def judged(self, story, number, judgement, *, avoidable=None):
-        return ev.ChangeJudged(story.at(1), "CLIENT-1", story.change(number=number), judgement, avoidable, ())
+        return ev.CaseJudged(story.at(1), "CLIENT-1", story.change(number=number), judgement, avoidable, ())
 
     def test_a_later_judgement_replaces_the_earlier(self, story):
         tally = Tally()
@@ -167,7 +167,7 @@ class TestTally:
     def test_an_outage_and_a_change_of_the_same_number_are_two(self, story):
         tally = Tally()
         tally.add(self.judged(story, 1, ev.Judgement.VIOLATION))
-        tally.add(ev.OutageJudged(story.at(1), "CLIENT-1", 1, story.at(0), ev.Judgement.UNKNOWN, None, ()))
+        tally.add(ev.CaseJudged(story.at(1), "CLIENT-1", ev.OutageCase(1, story.at(0)), ev.Judgement.UNKNOWN, None, ()))
         assert (tally.changes(ev.Judgement.VIOLATION), tally.outages(ev.Judgement.UNKNOWN)) == (1, 1)
 
     def test_its_memory_is_bounded_and_its_counts_are_not(self, story):

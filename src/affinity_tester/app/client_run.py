@@ -11,8 +11,7 @@ from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import NothingAnswered, Verdict
-from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.events import NoReplies, Verdict
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
@@ -21,7 +20,7 @@ from affinity_tester.settings import ClientSettings
 
 
 async def run_against_target(
-    settings: ClientSettings, rules: Rules, options: TargetOptions, reporter: Reporter, warn: Callable[[str], None]
+    settings: ClientSettings, options: TargetOptions, reporter: Reporter, warn: Callable[[str], None]
 ) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
 
@@ -29,6 +28,7 @@ async def run_against_target(
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
+    rules = settings.rules
     stop, abort = asyncio.Event(), asyncio.Event()
     dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
     with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
@@ -36,7 +36,7 @@ async def run_against_target(
             if line := _bridge_warning(context):
                 warn(line)
             if context.has_service:
-                dispatcher.enrich(NothingAnswered, context.with_cluster_reason)
+                dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
             client = run_client(settings, context.target, dispatcher.emit, stop, abort)

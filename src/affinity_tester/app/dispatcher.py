@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from affinity_tester import clock
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, RunStarted, SendingStopped, Verdict, WatchBegun, WatchMissing
+from affinity_tester.core.events import Event, PoolNotWatched, PoolWatchStarted, RunStarted, SendingStopped, Verdict
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -96,11 +96,10 @@ class Dispatcher:
     def _start(self, event: RunStarted) -> None:
         early, self._early = self._early or [], None
         self._dispatch(event)
-        self._dispatch(self.analysis.rules.given(event.at_ns))
 
         for each in early:
             # The pool was seen when it was seen, which counts for judging. That there is a watch is news of the start.
-            is_news = isinstance(each, WatchBegun | WatchMissing)
+            is_news = isinstance(each, PoolWatchStarted | PoolNotWatched)
             self._dispatch(replace(each, at_ns=event.at_ns) if is_news else each)
 
     async def _dispatch_enriched(self, enriched: Awaitable[Event]) -> None:

@@ -10,7 +10,6 @@ from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, Verdict
-from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
 from affinity_tester.lab.check_diagnosis import NamedFault, name_faults, unexpected
 from affinity_tester.lab.compare import Findings, compare
@@ -71,12 +70,11 @@ class LabRun:
     async def run(self) -> LabResult:
         """Run the plan to its verdict and compare. Raises `UserError`, and what a consumer raises."""
         plan, abort = self._plan, self._abort
-        rules = Rules(settle_ns=plan.settle_ns, affinity_window_ns=plan.window_ns, balancer_check_ns=plan.check_ns)
         # First the lab's record: what it has of an event must not depend on whether somebody reads the log.
-        dispatcher = Dispatcher(RunAnalysis(rules), [self.record.feed, *self._consumers], self._clocks)
+        dispatcher = Dispatcher(RunAnalysis(plan.rules), [self.record.feed, *self._consumers], self._clocks)
         with stop_on_signals(self._stop, abort, dispatcher):
             async with open_lab(plan, self.record, dispatcher.emit) as lab:
-                verdict = await run_to_verdict(dispatcher, lab.run(self._stop, abort), abort, rules.settle_ns)
+                verdict = await run_to_verdict(dispatcher, lab.run(self._stop, abort), abort, plan.settle_ns)
 
         return LabResult(
             verdict,

@@ -12,7 +12,7 @@ from affinity_tester import clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.signals import TERMINATING, handle_signals
 from affinity_tester.core.events import RunEnded, Settling, Verdict
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 ADVANCE_S = 0.25
 """How often time alone may make a judgement certain."""
@@ -45,7 +45,7 @@ async def run_to_verdict(
     async def advance_beside(awaited: asyncio.Future[Any]) -> None:
         await asyncio.wait({awaited, failed}, timeout=ADVANCE_S, return_when=asyncio.FIRST_COMPLETED)
         dispatcher.raise_failure()
-        request_list(analysis.wants_list_after_ns)
+        request_list(analysis.next_list_after_ns)
         dispatcher.advance()
 
     try:

@@ -15,14 +15,14 @@ from typing import Literal
 from affinity_tester import clock
 from affinity_tester.app.target_text import split_target
 from affinity_tester.cluster.api import ApiError
-from affinity_tester.cluster.connect import PATIENCE_S, Cluster, NoClusterError, connect
+from affinity_tester.cluster.connect import CONNECT_TIMEOUT_S, Cluster, NoClusterError, connect
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.cluster.queries import family_of
 from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Event, NothingAnswered, WatchBegun, WatchMissing
+from affinity_tester.core.events import Event, NoReplies, PoolNotWatched, PoolWatchStarted
 from affinity_tester.errors import UserError
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target, resolve_target
@@ -82,24 +82,24 @@ class TargetContext:
                 now_ns = clock.now_ns()
                 # The API server's time is the wall clock's; a record has only the run's own.
                 addressed_ns = None if service.addressed_ns is None else service.addressed_ns - time_ns() + now_ns
-                emit(WatchBegun(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
+                emit(PoolWatchStarted(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
                 return
         if required:
             raise UserError(f"--watch on: {self._unwatched_reason}")
-        emit(WatchMissing(clock.now_ns(), self._unwatched_reason))
+        emit(PoolNotWatched(clock.now_ns(), self._unwatched_reason))
 
     def request_list(self, after_ns: int | None) -> None:
         """Have the pool listed later than this; None: no list is needed."""
         if self._watch is not None:
             self._watch.request_confirmation(after_ns)
 
-    async def with_cluster_reason(self, event: NothingAnswered) -> NothingAnswered:
+    async def with_cluster_reason(self, event: NoReplies) -> NoReplies:
         """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""
         if self._cluster is None or self._found is None:
             return event
         reason = None
         with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 reason = await explain_no_reply(
                     self._cluster, self._found.service.ref, self._found.port.port, self.target.address
                 )
@@ -170,8 +170,8 @@ async def _find(
     if cluster is None or options.service is None:
         target = await resolve_target(options.target, options.port or DEFAULT_PORT)
         # A cluster that nobody insists on must not hold up the run.
-        patience_s = PATIENCE_S if options.watch == "auto" else None
-        return target, *await _find_behind(cluster, target, no_cluster_reason, patience_s)
+        timeout_s = CONNECT_TIMEOUT_S if options.watch == "auto" else None
+        return target, *await _find_behind(cluster, target, no_cluster_reason, timeout_s)
 
     host, _ = split_target(options.target)
     found = await look_up(cluster, options.service, host, _named_ports(options))
@@ -202,17 +202,17 @@ def _has_route(address: TransportAddress) -> bool:
 
 
 async def _find_behind(
-    cluster: Cluster | None, target: Target, no_cluster_reason: str, patience_s: float | None
+    cluster: Cluster | None, target: Target, no_cluster_reason: str, timeout_s: float | None
 ) -> tuple[Found | None, str]:
     """Return the Service that has the target's address, or None with the reason why there is none."""
     if cluster is None:
         return None, no_cluster_reason
     unread: list[ObjectError] = []
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(timeout_s):
             found = await find_service(cluster, target.address, target.name, unread)
     except TimeoutError:
-        return None, f"the Services of context {cluster.context} could not be listed within {patience_s:g} s"
+        return None, f"the Services of context {cluster.context} could not be listed within {timeout_s:g} s"
     except ApiError as error:
         return None, f"Services could not be listed ({error})"
 

@@ -23,22 +23,13 @@ from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.errors import UserError
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.reporter import Reporter
-from affinity_tester.settings import (
-    DEFAULT_PORT,
-    MAX_REQUEST_SIZE,
-    MIN_REQUEST_SIZE,
-    NAMING_SIZE,
-    NS_PER_S,
-    ClientSettings,
-)
+from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
-MIN_INTERVAL_NS = 2_000_000
+MIN_INTERVAL_NS = 2 * NS_PER_MS
 """At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.session.probe_ring)."""
 
-MS = 1_000_000
-
 _DEFAULT = ClientSettings()
-_RULES = Rules()
 
 StatsMode = Literal["auto", "session", "total"]
 
@@ -57,10 +48,10 @@ StatsMode = Literal["auto", "session", "total"]
     default=_DEFAULT.interval_ns,
     help="Time between two probes of a session; above 1s one that is not answered for 2 s sends up to 5 more in between.",
 )
-@options.option("--duration", type=options.Duration(1 * MS), help="How long to send. Default: until Ctrl-C.")
+@options.option("--duration", type=options.Duration(1 * NS_PER_MS), help="How long to send. Default: until Ctrl-C.")
 @options.option(
     "--stats-interval",
-    type=options.Duration(100 * MS),
+    type=options.Duration(100 * NS_PER_MS),
     default=_DEFAULT.stats_interval_ns,
     help="Time between statistics lines.",
 )
@@ -72,7 +63,7 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.option(
     "--loss-threshold",
-    type=options.Duration(1 * MS, HISTORY_NS // 2),
+    type=options.Duration(1 * NS_PER_MS, HISTORY_NS // 2),
     default=_DEFAULT.loss_threshold_ns,
     help="A probe not answered in this time is lost.",
 )
@@ -119,19 +110,19 @@ StatsMode = Literal["auto", "session", "total"]
 @options.option(
     "--affinity-window",
     type=options.Duration(),
-    default=_RULES.affinity_window_ns,
+    default=_DEFAULT.rules.affinity_window_ns,
     help="A longer pause between probes excuses a change (conntrack forgets idle flows).",
 )
 @options.option(
     "--settle",
     type=options.Duration(0, 600 * NS_PER_S),
-    default=_RULES.settle_ns,
+    default=_DEFAULT.rules.settle_ns,
     help="A change of the pool explains changes of sessions up to so long before and after it.",
 )
 @options.option(
     "--balancer-check",
     type=options.Duration(0, 600 * NS_PER_S),
-    default=_RULES.balancer_check_ns,
+    default=_DEFAULT.rules.balancer_check_ns,
     help="How long a balancer's health check takes to see a dead node: so long it may explain an outage where it decides"
     " (externalTrafficPolicy Local, or an ingress node that is silent as a whole).",
 )
@@ -213,13 +204,13 @@ def client(
         per_session_stats=stats == "session",
         connected=connected,
         key=key,
-    )
-    rules = Rules(
-        settle_ns=settle,
-        affinity_window_ns=affinity_window,
-        balancer_check_ns=balancer_check,
-        max_loss=None if max_loss is None else max_loss / 100,
-        fail_on_avoidable=fail_on == "avoidable",
+        rules=Rules(
+            settle_ns=settle,
+            affinity_window_ns=affinity_window,
+            balancer_check_ns=balancer_check,
+            max_loss=None if max_loss is None else max_loss / 100,
+            fail_on_avoidable=fail_on == "avoidable",
+        ),
     )
     target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
@@ -228,7 +219,7 @@ def client(
     with Reporter.open(
         log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, rules, target_options, reporter, _warn))
+        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn))
     return EXIT_CODES[verdict.outcome]
 
 

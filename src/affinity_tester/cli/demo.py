@@ -14,13 +14,13 @@ from affinity_tester.cli.lab_output import LabOutput
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin, load_file
 from affinity_tester.report.logging import LogFormat
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 EXIT_NOT_SEEN = 1
 
 
 @click.command(
-    epilog="Exit codes: 0 every fault was seen, each by the right sessions, and nothing else turned red; 1 not so;"
+    epilog="Exit codes: 0 every fault was seen, each by the right sessions, and nothing else was flagged; 1 not so;"
     " 2 usage; 70 internal error; 130 Ctrl-C."
 )
 @options.option(

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import Self
 
 from affinity_tester.app.lab_run import LabResult
-from affinity_tester.core.events import Event, Outcome, RunStarted
+from affinity_tester.core.events import Certainty, Event, Outcome, RunStarted
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
-from affinity_tester.report.logging import LogFormat, Tint, configure, wants_colour
-from affinity_tester.report.reporter import drain, patient_stream
+from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
+from affinity_tester.report.reporter import drain, write_in_background
 
 LAB = "lab"
 """The command for which the diagnoses must be right too; a demo's plan may put faults so close that they are one incident."""
@@ -28,20 +28,20 @@ class LabOutput:
 
     def __init__(self, log_format: LogFormat) -> None:
         """Write lines for people, or JSON."""
-        self._patient = patient_stream(sys.stdout)
-        stream = self._patient or sys.stdout
+        self._background = write_in_background(sys.stdout)
+        stream = self._background or sys.stdout
         self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
         self._json = log_format == "json"
         self._report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
-        self._clock: RunClock | None = None
+        self._started = False
         self._last_ns = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._patient is not None:
-            drain(self._patient)
+        if self._background is not None:
+            drain(self._background)
 
     def advance(self, now_ns: int) -> None:
         """Show what was held back and is due by now."""
@@ -50,25 +50,27 @@ class LabOutput:
     def emit(self, event: Event) -> None:
         """Show an event of the run."""
         if isinstance(event, RunStarted):
-            self._clock = RunClock.of(event)
+            self._log = self._log.bind(RunClock.of(event))
+            self._started = True
         self._last_ns = event.at_ns
         self._report.emit(event)
 
     def show_result(self, result: LabResult, seed: int, command: str, *, interrupted: bool) -> None:
         """Show what was injected, what was seen, and what it was named."""
         if not self._json:
-            for text, tint in table(result, seed, command, interrupted=interrupted):
-                self._log.text(text, tint)
-        elif self._clock is not None:
-            time = self._clock.rfc3339(self._last_ns)
+            for text, colour in table(result, seed, command, interrupted=interrupted):
+                self._log.text(text, colour)
+        elif self._started:
             names = {each.number: each.words for each in result.named}
             for row in result.findings.rows:
                 name = names.get(row.number, "nothing")
-                self._log.line("error" if row.problems else "info", "lab.fault", time=time, **asdict(row), named=name)
+                self._log.line(
+                    "error" if row.problems else "info", "lab.fault", at_ns=self._last_ns, **asdict(row), named=name
+                )
             self._log.line(
                 "info" if result.findings.passed else "error",
                 "lab.findings",
-                time=time,
+                at_ns=self._last_ns,
                 passed=result.findings.passed,
                 seed=seed,
                 interrupted=interrupted,
@@ -78,7 +80,7 @@ class LabOutput:
         self._log.flush()
 
 
-def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Tint | None]]:
+def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> Iterator[tuple[str, Colour | None]]:
     """Yield the table injected / seen / named, line by line with its colour, and under it the result.
 
     Where the client's own verdict is FAIL, the last line says that this is no failure of the command.
@@ -94,32 +96,33 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
         yield f"     expected  {row.expected}", None
         yield f"     seen      {row.seen}", None
         if row.number in names:
-            yield f"     named     {names[row.number].words}", None
+            named = names[row.number].words.replace(Certainty.CANNOT_TELL, "cause unknown")
+            yield f"     named     {named}", None
         for problem in row.problems:
-            yield f"     problem   {problem}", Tint.VIOLATION
+            yield f"     problem   {problem}", Colour.VIOLATION
 
     yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
     for problem in findings.unexpected:
-        yield f"     problem   {problem}", Tint.VIOLATION
+        yield f"     problem   {problem}", Colour.VIOLATION
     errors = result.diagnosis_errors if command == LAB else ()
     for problem in errors:
-        yield f"     problem   {problem}", Tint.VIOLATION
+        yield f"     problem   {problem}", Colour.VIOLATION
 
     if interrupted:
         end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
-        yield end, Tint.DOUBTFUL
+        yield end, Colour.DOUBTFUL
     elif findings.passed and errors:
-        yield f"{command} NOT OK: a fault was not named as it should be", Tint.VIOLATION
+        yield f"{command} NOT OK: a fault was not named as it should be", Colour.VIOLATION
     elif findings.passed:
         failed = result.verdict.outcome is Outcome.FAIL
         aside = " (the client's FAIL above is what the faults are for)" if failed else ""
         yield (
-            f"{command} ok: every fault was seen, each by the right sessions, and nothing else turned red{aside}",
-            Tint.GOOD,
+            f"{command} ok: every fault was seen, each by the right sessions, and nothing else was flagged{aside}",
+            Colour.GOOD,
         )
     else:
-        yield f"{command} NOT OK: what was injected and what was seen do not agree", Tint.VIOLATION
+        yield f"{command} NOT OK: what was injected and what was seen do not agree", Colour.VIOLATION
 
 
-def _good(good: bool) -> Tint:
-    return Tint.GOOD if good else Tint.VIOLATION
+def _good(good: bool) -> Colour:
+    return Colour.GOOD if good else Colour.VIOLATION

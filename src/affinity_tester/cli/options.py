@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from affinity_tester.settings import NS_PER_S, parse_duration
+from affinity_tester.units import format_exact, parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,23 +60,6 @@ PORT = Whole(1, 65_535)
 PORT_OR_ZERO = Whole(0, 65_535)
 """A port, or 0, whose meaning the option's help says."""
 
-_SHOWN_UNITS = (
-    (3600 * NS_PER_S, "h"),
-    (60 * NS_PER_S, "m"),
-    (NS_PER_S, "s"),
-    (1_000_000, "ms"),
-    (1_000, "us"),
-    (1, "ns"),
-)
-
-
-def show_duration(ns: int) -> str:
-    """Format a time for `parse_duration`, in the largest unit that keeps it whole: `100ms`, `5s`, `10m`."""
-    if ns == 0:
-        return "0s"
-    size, unit = next((size, unit) for size, unit in _SHOWN_UNITS if ns % size == 0)
-    return f"{ns // size}{unit}"
-
 
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     """A time in seconds or with a unit, as integer nanoseconds."""
@@ -94,9 +77,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as a
         except (ValueError, OverflowError) as error:
             self.fail(str(error), param, ctx)
         if ns < self._minimum_ns:
-            self.fail(f"{value} is too short: at least {show_duration(self._minimum_ns)} is possible", param, ctx)
+            self.fail(f"{value} is too short: at least {format_exact(self._minimum_ns)} is possible", param, ctx)
         if self._maximum_ns is not None and ns > self._maximum_ns:
-            self.fail(f"{value} is too long: at most {show_duration(self._maximum_ns)} is possible", param, ctx)
+            self.fail(f"{value} is too long: at most {format_exact(self._maximum_ns)} is possible", param, ctx)
         return ns
 
 
@@ -126,7 +109,7 @@ def option(*names: str, help: str, env: str | list[str] | None = None, **setting
     if default is not None:
         settings.setdefault("show_default", True)
         if isinstance(settings.get("type"), Duration):
-            settings["default"] = show_duration(default)
+            settings["default"] = format_exact(default)
     return click.option(
         *names,
         help=help,

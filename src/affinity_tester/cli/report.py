@@ -15,13 +15,13 @@ from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.core.events import Outcome
 from affinity_tester.core.replay import judge_again
 from affinity_tester.errors import UserError
-from affinity_tester.report.archive import Archive, gather
 from affinity_tester.report.html import html_text
 from affinity_tester.report.junit import junit_text
 from affinity_tester.report.logging import configure, wants_colour
 from affinity_tester.report.record import read_record
+from affinity_tester.report.recorded_run import RecordedRun, load
 from affinity_tester.report.render import json_text, text_lines
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 Format = Literal["text", "json", "junit", "html"]
 
@@ -77,43 +77,43 @@ def report(
     if rejudge or changed:
         events = judge_again(events, lambda rules: replace(rules, **changed))
 
-    archive = gather(events)
+    recorded = load(events)
     if output is None:
-        _show(archive, form)
+        _show(recorded, form)
     else:
         try:
-            output.write_text(_text(archive, form), encoding="utf-8")
+            output.write_text(_text(recorded, form), encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"cannot write the report {output}: {error.strerror}; name a file that can be written"
             ) from error
 
-    verdict = archive.results.verdict
+    verdict = recorded.results.verdict
     return EXIT_CODES[Outcome.INCONCLUSIVE if verdict is None else verdict.outcome]
 
 
-def _show(archive: Archive, form: Format) -> None:
+def _show(recorded: RecordedRun, form: Format) -> None:
     """Write the report to standard output; text on a terminal is in colour. May raise `OutputClosed`."""
     log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
     if form == "text":
-        for text, tint in text_lines(archive):
-            log.text(text, tint)
+        for text, colour in text_lines(recorded):
+            log.text(text, colour)
     else:
-        for line in _text(archive, form).rstrip("\n").split("\n"):
+        for line in _text(recorded, form).rstrip("\n").split("\n"):
             log.text(line)
     log.flush()
 
 
-def _text(archive: Archive, form: Format) -> str:
+def _text(recorded: RecordedRun, form: Format) -> str:
     match form:
         case "text":
-            return "".join(f"{text}\n" for text, _ in text_lines(archive))
+            return "".join(f"{text}\n" for text, _ in text_lines(recorded))
         case "json":
-            return json_text(archive) + "\n"
+            return json_text(recorded) + "\n"
         case "junit":
-            return junit_text(archive) + "\n"
+            return junit_text(recorded) + "\n"
         case "html":
-            return html_text(archive)
+            return html_text(recorded)
 
 
 def _warn(text: str) -> None:

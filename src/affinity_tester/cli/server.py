@@ -16,7 +16,8 @@ from affinity_tester.core.stun import check_name
 from affinity_tester.net.limits import usable_cpus
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.report.server_log import ServerLog
-from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, NS_PER_S, ServerSettings
+from affinity_tester.settings import DEFAULT_MAX_FLOWS, DEFAULT_PORT, ServerSettings
+from affinity_tester.units import NS_PER_S
 
 _MAX_PER_S = 100_000_000
 """Datagrams a second: more than any machine reads."""

@@ -17,7 +17,7 @@ from affinity_tester.errors import UserError
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts a pod's service account."""
 
-PATIENCE_S = 3.0
+CONNECT_TIMEOUT_S = 3.0
 """How long `--watch auto` tries to connect. A start should not wait longer for a watch that nobody asked for."""
 
 
@@ -42,7 +42,9 @@ class Cluster:
         await self.api.close()
 
 
-async def connect(*, context: str | None = None, timeout_s: float = PATIENCE_S, account: Path = ACCOUNT) -> Cluster:
+async def connect(
+    *, context: str | None = None, timeout_s: float = CONNECT_TIMEOUT_S, account: Path = ACCOUNT
+) -> Cluster:
     """Connect by KUBECONFIG or ~/.kube/config, else by the service account. Raises `NoClusterError`.
 
     `timeout_s` does not include the import of the package, which takes half a second to two seconds of disk and processor.

@@ -22,7 +22,7 @@ from affinity_tester.cluster.resource_versions import When
 from affinity_tester.cluster.watch_group import WatchGroup
 from affinity_tester.core.events import ApiServerAnswered, ClusterAction, Event
 from affinity_tester.core.pool import PoolSnapshot
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 START_S = 10.0
 """How long `start` waits for the first lists."""
@@ -129,7 +129,7 @@ class PoolWatch:
         await self._group.close()
 
     def request_confirmation(self, after_ns: int | None) -> None:
-        """List the pool if a list later than `after_ns` is needed (`RunAnalysis.wants_list_after_ns`), but not too often.
+        """List the pool if a list later than `after_ns` is needed (`RunAnalysis.next_list_after_ns`), but not too often.
 
         Call it as often as time passes; None means that no list is needed.
         """

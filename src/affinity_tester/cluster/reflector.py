@@ -37,6 +37,7 @@ from affinity_tester.cluster.api import (
 from affinity_tester.cluster.fields import Fields, ObjectError, parser
 from affinity_tester.cluster.objects import identity
 from affinity_tester.cluster.resource_versions import ListHistory, When, at_least
+from affinity_tester.units import NS_PER_S
 
 T = TypeVar("T")
 
@@ -185,7 +186,7 @@ class Reflector(Generic[T]):
                 first_ns, version = self._now_ns(), page.version
                 self._lists.note(version, asked_ns, first_ns)
             for obj in page.items:
-                is_whole &= self._put(items, obj)
+                is_whole &= self._cache(items, obj)
 
         if not is_whole:  # an unreadable object may be any of those that seem to be gone
             items = {**self.items, **items}
@@ -205,7 +206,7 @@ class Reflector(Generic[T]):
 
         items: dict[str, Cached[T]] = {}
         try:
-            is_whole = all(self._put(items, obj) for obj in page.items)
+            is_whole = all(self._cache(items, obj) for obj in page.items)
         except ObjectError:  # the watch meets the same object, and reports it
             return
 
@@ -232,7 +233,7 @@ class Reflector(Generic[T]):
         """Nothing that happened before this time was missed, even if the watch tells nothing now."""
         return max(self._verified_ns, self._lists.asked_up_to(self._version) or 0)
 
-    def _put(self, items: dict[str, Cached[T]], obj: object) -> bool:
+    def _cache(self, items: dict[str, Cached[T]], obj: object) -> bool:
         """Add a list's object to `items`; return False if it is unreadable.
 
         Raises `ObjectError` for an unreadable object if that interrupts the watch.
@@ -331,7 +332,7 @@ class Reflector(Generic[T]):
                 self._replace(listing, None)
                 continue
 
-            if not heard and self._now_ns() - began_ns < self._timing.min_watch_s * 1e9:
+            if not heard and self._now_ns() - began_ns < self._timing.min_watch_s * NS_PER_S:
                 raise ApiError("the API server ends the watch as soon as it begins")
 
     def _apply(self, kind: str, obj: Json) -> None:

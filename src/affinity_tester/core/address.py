@@ -5,7 +5,12 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, Self
 
+from affinity_tester.units import NS_PER_S
+
 MAX_PORT = 65535
+
+LOCAL_CHECK_NS = NS_PER_S
+"""The client checks its machine's own addresses at most so often: a change may be so old when it is told."""
 
 
 class TransportAddress(NamedTuple):
@@ -21,7 +26,7 @@ class TransportAddress(NamedTuple):
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether the address family is IPv6."""
+        """True if the address family is IPv6."""
         return ":" in self.ip
 
     @classmethod

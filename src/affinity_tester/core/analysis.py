@@ -1,4 +1,4 @@
-"""From what a run observed to what it means: judgements as they become certain, then the verdict.
+"""What follows from the events of a run: judgements as they become certain, incidents, diagnoses, and the verdict.
 
 The live client, the demo and the offline report feed the same events to this one class.
 """
@@ -14,6 +14,7 @@ from affinity_tester.core.diagnosis import RunHistory, diagnose, diagnose_run
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     ChangeWithdrawn,
     ClusterEvent,
     ClusterSubject,
@@ -40,25 +41,26 @@ from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
 from affinity_tester.core.judging.rules import Rules
-from affinity_tester.core.judging.tally import AnyJudged, Tally
-from affinity_tester.core.judging.verdict import Blackout, Evidence, give_verdict
+from affinity_tester.core.judging.tally import Tally
+from affinity_tester.core.judging.verdict import Blackout, Evidence, decide
 from affinity_tester.core.judging.wrong_pool import UnknownPods
 from affinity_tester.core.open_incident import OpenIncident
 from affinity_tester.core.pool import EndpointChange
 from affinity_tester.core.pool_timeline import PoolTimeline, without
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
-_ADVANCE_NS = 100_000_000
-"""Judgements that time alone makes certain are looked for so often, by the time of the sessions' events."""
+_ADVANCE_NS = 100 * NS_PER_MS
+"""How often judgements are looked for that time alone makes certain, by the time of the sessions' events."""
 
-_PROVE_NS = 300_000_000_000
-"""A pool in which nothing happens is listed so often all the same: a watch that says nothing proves nothing."""
+_PROVE_NS = 300 * NS_PER_S
+"""How often a pool is listed in which nothing happens: a watch that says nothing proves nothing."""
 
 _NEAR_EVENTS = 1_000
-"""Cluster events remembered for the incidents they may be near to; older ones are long out of reach."""
+"""Cluster events remembered for the incidents that they may be near to; older ones are long out of reach."""
 
 
 class RunAnalysis:
-    """Fed with every observed event in the order they are told; returns what follows from each."""
+    """Take every observed event in order, and return the events that follow from each."""
 
     def __init__(self, rules: Rules) -> None:
         """Start with nothing observed."""
@@ -69,7 +71,7 @@ class RunAnalysis:
         )
         self._judge = Judge(self._timeline, rules.settle_ns, rules.affinity_window_ns, self._outage_judge.over)
         self._incidents = Incidents()
-        self._facts = RunHistory(rules.settle_ns)
+        self._facts = RunHistory(rules)
         self._nodes: dict[str, str] = {}
         """Node names by InternalIP."""
         self._near: deque[tuple[int, ClusterEvent | EndpointChange]] = deque(maxlen=_NEAR_EVENTS)
@@ -81,51 +83,54 @@ class RunAnalysis:
         self._stopped_ns = 0
         self._has_stopped = False
         self._dark: BlackoutStarted | None = None
-        """The blackout that lasts."""
+        """The blackout that lasts; None: there is none."""
         self._evidence = Evidence()
 
     @property
     def open_count(self) -> int:
-        """Judgements that are still to come, the one of whether the right pool is watched among them."""
+        """How many judgements are to come, with the one of whether the right pool is watched."""
         return self._judge.open_count + self._outage_judge.open_count + bool(self._unknown_pods)
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is open, and it is known whether the pool stood still up to the last probe."""
-        return not self.open_count and not self._end_is_unproved
+        """True if no judgement is open, and it is known whether the pool stood still up to the last probe."""
+        return not self.open_count and not self._final_list_pending
 
     @property
-    def wants_list_after_ns(self) -> int | None:
-        """A list of the pool made later than this would settle or prove something; None: none is wanted."""
+    def next_list_after_ns(self) -> int | None:
+        """A list of the pool asked for later than this would settle or prove something; None: none is wanted."""
         wants = (
             self._unknown_pods.next_list_after_ns,
-            self._judge.wants_list_after_ns,
-            self._outage_judge.wants_list_after_ns,
+            self._judge.next_list_after_ns,
+            self._outage_judge.next_list_after_ns,
         )
         wanted = [after_ns for after_ns in wants if after_ns is not None]
-        if self._end_is_unproved:
+
+        if self._final_list_pending:
             wanted.append(self._stopped_ns)
+
         listed_ns = self._timeline.confirmed_ns
         if listed_ns is not None and self._judge.watched and self._advanced_ns - listed_ns > _PROVE_NS:
             wanted.append(listed_ns + _PROVE_NS)
         return min(wanted, default=None)
 
     @property
-    def _end_is_unproved(self) -> bool:
-        """Whether the watch goes on, and no list since the last probe has proved that nothing was missed."""
+    def _final_list_pending(self) -> bool:
+        """True while the watch goes on, and no list since the last probe has proved that nothing was missed."""
         timeline = self._timeline
         listed_ns = timeline.confirmed_ns
         proved = listed_ns is not None and listed_ns > self._stopped_ns
         return self._has_stopped and self._judge.watched and timeline.observing and not proved
 
     def feed(self, event: Event) -> list[Event]:
-        """Take in an event; returns the events that follow from it, in order."""
+        """Take in an event, and return the events that follow from it, in order."""
         self._incidents.feed(event)  # first: what is judged at once is a member by then
         at_once = self._judge.feed(event)
         self._outage_judge.feed(event)
         self._facts.feed(event)
         if self._judge.watched:
             self._unknown_pods.feed(event)
+
         match event:
             case RunStarted():
                 self._started_ns = self._stopped_ns = event.at_ns
@@ -166,6 +171,7 @@ class RunAnalysis:
                 return [*self.advance(event.at_ns), *self._end(event)]
             case _:
                 pass
+
         told: list[Event] = [] if at_once is None else [self._judged_so(at_once)]
         # Looking at all that is open for each event of a storm would take the square of its size.
         if not isinstance(event, SessionEvent) or event.at_ns - self._advanced_ns >= _ADVANCE_NS:
@@ -173,76 +179,88 @@ class RunAnalysis:
         return told
 
     def advance(self, now_ns: int) -> list[Event]:
-        """Time passed; returns the judgements that have become certain."""
+        """Let time pass, and return the judgements and incidents that have become certain."""
         self._advanced_ns = now_ns
         told: list[Event] = [*self._check_unknown_pods(now_ns)]
         told += self._judge_now(now_ns)
-        told += [IncidentClosed(now_ns, self._told(story, now_ns)) for story in self._incidents.close(now_ns)]
-        told += [IncidentOngoing(now_ns, self._told(story, now_ns)) for story in self._incidents.ongoing(now_ns)]
+        told += [
+            IncidentClosed(now_ns, self._incident(open_incident, now_ns))
+            for open_incident in self._incidents.close(now_ns)
+        ]
+        told += [
+            IncidentOngoing(now_ns, self._incident(open_incident, now_ns))
+            for open_incident in self._incidents.ongoing(now_ns)
+        ]
         return told
 
-    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[AnyJudged]:
+    def _judge_now(self, now_ns: int, *, last: bool = False) -> Iterator[CaseJudged]:
         judged = chain(self._judge.judge(now_ns, last=last), self._outage_judge.judge(now_ns, last=last))
         return map(self._judged_so, judged)
 
-    def _judged_so(self, event: AnyJudged) -> AnyJudged:
+    def _judged_so(self, event: CaseJudged) -> CaseJudged:
         self._tally.add(event)
         self._incidents.feed(event)
         return event
 
     def _end_blackout(self, since_ns: int, until_ns: int, *, at_end: bool) -> None:
-        """Keep a blackout for the verdict. Where no endpoint was ready in it, nobody could be answered."""
+        """Keep a blackout for the verdict. While no endpoint was ready, nobody could be answered."""
         emptied = self._timeline.emptied_within(since_ns, until_ns) if self._judge.watched else None
         empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
         self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
 
-    def _told(self, story: OpenIncident, now_ns: int) -> Incident:
-        """A story, with what was near it and what it may be; both count from when it first showed."""
-        reach_ns, shown_ns = self.rules.settle_ns, story.first_effect_ns
+    def _incident(self, open_incident: OpenIncident, now_ns: int) -> Incident:
+        """Return an incident with what was near it and what it may be, both dated from its first effect."""
+        reach_ns, shown_ns = self.rules.settle_ns, open_incident.first_effect_ns
         near = [
             _near_fact(at_ns, shown_ns, what)
             for at_ns, what in self._near
-            if story.from_ns - reach_ns <= at_ns <= story.to_ns + reach_ns
+            if open_incident.from_ns - reach_ns <= at_ns <= open_incident.to_ns + reach_ns
         ]
-        incident = story.summarise(self._incidents.total_sessions)
+
+        incident = open_incident.summarise(self._incidents.total_sessions)
         cohorts = tuple(replace(cohort, node=self._nodes.get(cohort.ip, "")) for cohort in incident.cohorts)
-        diagnoses = diagnose(story, now_ns, self._facts)
-        self._facts.diagnosed(story.from_ns, diagnoses)
-        return replace(incident, near=tuple(near), cohorts=cohorts, diagnoses=diagnoses)
+        diagnoses = diagnose(open_incident, now_ns, self._facts)
+        self._facts.diagnosed(open_incident.from_ns, diagnoses)
+        return replace(incident, context=tuple(near), cohorts=cohorts, diagnoses=diagnoses)
 
     def _check_unknown_pods(self, now_ns: int) -> list[Event]:
-        """Tell of a pod that belongs to another pool; from then on the pool counts as not watched."""
+        """Report a pod that belongs to another pool; from then on the pool counts as not watched."""
         stranger = self._unknown_pods.find_stranger()
         if stranger is None:
             return []
-        self._judge.pool_trusted = self._outage_judge.pool_trusted = self._facts.pool_counts = False
+        self._judge.pool_trusted = self._facts.pool_trusted = False
+        self._outage_judge.distrust_pool()
         return [WrongPool(now_ns, stranger)]
 
     def _end(self, event: RunEnded) -> list[Event]:
+        """Return the last judgements and incidents, the run's diagnoses, and the verdict."""
         told: list[Event] = [*self._judge_now(event.at_ns, last=True)]
         told += [
-            IncidentClosed(event.at_ns, self._told(story, event.at_ns))
-            for story in self._incidents.close(event.at_ns, last=True)
+            IncidentClosed(event.at_ns, self._incident(open_incident, event.at_ns))
+            for open_incident in self._incidents.close(event.at_ns, last=True)
         ]
+
         whole = diagnose_run(self._facts)
         if whole:
             told.append(RunDiagnosed(event.at_ns, whole))
+
         evidence = self._evidence
         if self._dark is not None:
             self._end_blackout(self._dark.since_ns, max(self._stopped_ns, self._dark.since_ns), at_end=True)
+
         evidence.watched = self._judge.watched
         evidence.judgements = {judgement: self._tally.cases(judgement) for judgement in Judgement}
         evidence.avoidable = self._tally.avoidable
+
+        # Without a watch the operator's promise holds, but for blackouts; with one, only what lists have proved.
         cut = [(blackout.since_ns, blackout.until_ns) for blackout in evidence.blackouts]
-        evidence.still_ns = without(self._started_ns, self._started_ns + evidence.duration_ns, cut)
+        evidence.stable_ns = without(self._started_ns, self._started_ns + evidence.duration_ns, cut)
         evidence.window_ns = self.rules.affinity_window_ns
         if evidence.watched:
             proved_ns = min(self._stopped_ns, self._timeline.confirmed_ns or 0)
-            evidence.still_ns = self._timeline.still_ns(self._started_ns, proved_ns, self.rules.settle_ns, cut)
-            evidence.proved = self._timeline.observing and proved_ns == self._stopped_ns
-        told.append(
-            give_verdict(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable)
-        )
+            evidence.stable_ns = self._timeline.stable_ns(self._started_ns, proved_ns, self.rules.settle_ns, cut)
+            evidence.fully_observed = self._timeline.observing and proved_ns == self._stopped_ns
+        told.append(decide(event.at_ns, evidence, self.rules.max_loss, fail_on_avoidable=self.rules.fail_on_avoidable))
         return told
 
 

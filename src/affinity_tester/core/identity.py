@@ -1,4 +1,4 @@
-"""What one reply says of who answered and whom it saw, and how two replies differ."""
+"""What a reply says of the server that answered and of the address it saw, and how two replies differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from affinity_tester.core.address import TransportAddress
 
 
 class Kind(StrEnum):
-    """One thing that can change from a reply to the next, in the order in which changes are told."""
+    """What can change from a reply to the next, in the order of texts."""
 
     REFLEXIVE_IP = "reflexive_ip"
     REFLEXIVE_PORT = "reflexive_port"
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 class Identity(NamedTuple):
-    """Who answered, and the address it observed. None: the reply did not say, which is unknown and never a change."""
+    """Who answered, and the address it observed. A field is None where the reply did not say; that is never a change."""
 
     reflexive: TransportAddress | None = None
     """XOR-MAPPED-ADDRESS: the reflexive transport address, "x_address" in logs."""
@@ -34,7 +34,7 @@ class Identity(NamedTuple):
     """SOFTWARE; it counts as a change only between replies that name no pod (a foreign STUN server)."""
 
     def value(self, kind: Kind) -> str | int | bytes | None:
-        """The value of one kind; None when the reply did not say."""
+        """Return the value of one kind; None when the reply did not say."""
         match kind:
             case Kind.REFLEXIVE_IP:
                 return self.reflexive.ip if self.reflexive else None
@@ -51,7 +51,7 @@ class Identity(NamedTuple):
 
 
 def differing(first: Identity, second: Identity) -> tuple[Kind, ...]:
-    """The kinds that both carry and in which they differ."""
+    """Return the kinds that both have and in which they differ."""
     return tuple(
         kind
         for kind in Kind

@@ -12,8 +12,8 @@ from collections import Counter
 
 from affinity_tester.core.events import (
     BlackoutEnded,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -22,18 +22,19 @@ from affinity_tester.core.events import (
     FirstAnswer,
     Judgement,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     ProbesLost,
     RunStarted,
     SendingStopped,
-    StrayJudged,
+    Stray,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.tally import CaseKey, case_key
 from affinity_tester.core.open_incident import NEAR_NS, Member, OpenIncident
+from affinity_tester.units import NS_PER_S
 
-ONGOING_NS = 30 * 1_000_000_000
+ONGOING_NS = 30 * NS_PER_S
 """An incident that lasts so long is reported as one that goes on, though not all of it is judged."""
 
 BURST = 4
@@ -70,7 +71,7 @@ class Incidents:
         """An incident is over after so long without a new member."""
         self._count = 0
         self._open: list[OpenIncident] = []
-        self._incident_of: dict[tuple[str, str, int], OpenIncident] = {}
+        self._incident_of: dict[CaseKey, OpenIncident] = {}
         """By member key, for the members of open incidents."""
         self._loss_runs: dict[str, _LossRun] = {}
         """By session, the newest."""
@@ -111,21 +112,17 @@ class Incidents:
             case ChangeRevised(change=change):
                 self._revise_change(event.session, change)
             case ChangeWithdrawn(change=change):
-                self._remove((event.session, "change", change.number))
+                self._remove(case_key(event.session, change))
             case OutageStarted():
                 self._start_outage(event)
             case OutageEnded():
                 self._end_outage(event)
             case ProbesLost():
                 self._add_loss(event)
-            case ChangeJudged():
-                self._judge((event.session, "change", event.change.number), event.judgement)
-            case OutageJudged():
-                self._judge((event.session, "outage", event.since_seq), event.judgement)
             case WrongSource() | CrossDelivered():
                 self._add_stray(event)
-            case StrayJudged():
-                self._judge((event.session, "stray", event.heard_ns), event.judgement)
+            case CaseJudged():
+                self._judge(case_key(event.session, event.case), event.judgement)
             case BlackoutEnded():
                 self._blackout, self._after_blackout = event, None
             case SendingStopped():
@@ -173,7 +170,7 @@ class Incidents:
     def _join(self, member: Member) -> None:
         """Put a member into the open incident that is near it, or into a new one."""
         incident = next((each for each in self._open if each.accepts(member.from_ns, member.to_ns)), None)
-        self._put(incident or self._begin(member.from_ns, member.to_ns), member, member.from_ns)
+        self._add_member(incident or self._begin(member.from_ns, member.to_ns), member, member.from_ns)
 
     def _begin(self, from_ns: int, to_ns: int) -> OpenIncident:
         self._count += 1
@@ -182,18 +179,18 @@ class Incidents:
         self._open.append(incident)
         return incident
 
-    def _put(self, incident: OpenIncident, member: Member, from_ns: int) -> None:
+    def _add_member(self, incident: OpenIncident, member: Member, from_ns: int) -> None:
         """Add a member, and let the incident reach from `from_ns` to the member's end."""
         self._incident_of[incident.add(member)] = incident
         incident.from_ns = min(incident.from_ns, from_ns)
         incident.extend(member.to_ns)
 
-    def _remove(self, key: tuple[str, str, int]) -> None:
+    def _remove(self, key: CaseKey) -> None:
         incident = self._incident_of.pop(key, None)
         if incident is not None:
             del incident.members[key]
 
-    def _judge(self, key: tuple[str, str, int], judgement: Judgement) -> None:
+    def _judge(self, key: CaseKey, judgement: Judgement) -> None:
         incident = self._incident_of.get(key)
         if incident is not None:
             incident.members[key].judgement = judgement
@@ -213,13 +210,14 @@ class Incidents:
             self._join(member)
 
     def _revise_change(self, session: str, change: Change) -> None:
-        key = (session, "change", change.number)
+        key = case_key(session, change)
         incident = self._incident_of.get(key)
         if incident is not None:
             incident.members[key] = _change_member(session, change)
 
     def _add_stray(self, event: WrongSource | CrossDelivered) -> None:
-        key = ("stray", event.at_ns)
+        stray = Stray.WRONG_SOURCE if isinstance(event, WrongSource) else Stray.CROSS_DELIVERED
+        key = (stray, event.at_ns)
         self._join(Member(event.session, key, event.sent_ns, event.at_ns, self.serving.get(event.session)))
 
     # --- losses and outages ------------------------------------------------------------------------------------------
@@ -242,7 +240,7 @@ class Incidents:
         # It began with the blackout and outlives it: what is wrong with this session shows from the blackout's end on.
         if self._after_blackout is None or self._after_blackout not in self._open:
             self._after_blackout = self._begin(blackout.until_ns, event.at_ns)
-        self._put(self._after_blackout, member, blackout.until_ns)
+        self._add_member(self._after_blackout, member, blackout.until_ns)
 
     def _end_outage(self, event: OutageEnded) -> None:
         member = self._outages.pop(event.session, None)

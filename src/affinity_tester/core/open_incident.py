@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from affinity_tester.core.events import Change, Cohort, Incident, Judgement
+from affinity_tester.core.events import Change, Cohort, Incident, Judgement, Stray
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.units import NS_PER_MIN, NS_PER_S
 
-NEAR_NS = 1_000_000_000
+NEAR_NS = NS_PER_S
 """Brackets so close belong together; a second of quiet ends an incident."""
 
-CUT_NS = 60 * 1_000_000_000
+CUT_NS = NS_PER_MIN
 """An incident longer than this is reported in parts."""
 
 MAX_MEMBERS = 20_000
@@ -24,7 +25,7 @@ class Member:
 
     session: str
     key: tuple[str, int]
-    """("change", number), ("outage", since_seq), ("burst", first_seq), or ("stray", when it was heard)."""
+    """("change", number), ("outage", since_seq), ("burst", first_seq), or (which stray, when it was heard)."""
     from_ns: int
     to_ns: int
     before: Identity | None
@@ -34,6 +35,11 @@ class Member:
     judgement: Judgement | None = None
     ended: bool = True
     """False: an outage that goes on."""
+
+    @property
+    def is_stray(self) -> bool:
+        """True for a reply that arrived elsewhere than it should have."""
+        return isinstance(self.key[0], Stray)
 
     @property
     def first_effect_ns(self) -> int:
@@ -124,15 +130,15 @@ class OpenIncident:
             to_ns=self.to_ns,
             continuing=self.continuing,
             sessions=len(self.sessions()),
-            of=total_sessions,
+            total_sessions=total_sessions,
             changes=len(changes),
             outages=sum(member.key[0] == "outage" for member in members),
             bursts=sum(member.key[0] == "burst" for member in members),
-            strays=sum(member.key[0] == "stray" for member in members),
+            strays=sum(member.is_stray for member in members),
             lost=sum(member.lost for member in members),
             kinds=tuple((kind, kinds[kind]) for kind in Kind if kinds[kind]),
             cohorts=tuple(sorted(cohorts, key=lambda cohort: (-cohort.sessions, cohort.ip))),
-            near=(),
+            context=(),
             judgements=tuple((judgement, judgements[judgement]) for judgement in Judgement if judgements[judgement]),
             diagnoses=(),
         )

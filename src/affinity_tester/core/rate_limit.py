@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Self
 
+from affinity_tester.units import NS_PER_S
+
 MAX_PREFIXES = 16_384
 """Prefixes whose buckets are kept, some 4 MB. The least recently used is removed first, and starts full when it returns.
 
@@ -22,8 +24,6 @@ IPV4_PREFIX_BYTES = 3
 IPV6_PREFIX_BYTES = 7
 
 _IPV4_BYTES = 4
-_NS_PER_S = 1_000_000_000
-
 _MAPPED = bytes(10) + b"\xff\xff"
 """The first 12 bytes of an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2)."""
 
@@ -48,9 +48,9 @@ class _Rate:
     def __init__(self, per_s: int, shares: int) -> None:
         self.per_ns = per_s
         """Parts that a nanosecond adds."""
-        self.cost = _NS_PER_S * shares
+        self.cost = NS_PER_S * shares
         """Parts of one token."""
-        self.capacity = max(per_s * _NS_PER_S, self.cost)
+        self.capacity = max(per_s * NS_PER_S, self.cost)
         """Parts of a full bucket: what one second adds, and one token at least."""
 
 

@@ -22,7 +22,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.impairment import Impairments
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.packet_log import Direction, Dropped
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 MAX_DATAGRAM = 65_535
 """No UDP datagram is longer."""

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Certainty, Diagnosis, Incident
+from affinity_tester.lab.evidence import LAG_NS
 from affinity_tester.lab.injection import Injection
 from affinity_tester.lab.lab_record import LabRecord
-from affinity_tester.settings import NS_PER_S
-
-LAG_NS = NS_PER_S
-"""How far from its cause an incident may be timed."""
 
 
 @dataclass(frozen=True, slots=True)

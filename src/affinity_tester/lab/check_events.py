@@ -17,7 +17,7 @@ from affinity_tester.lab.fault import counted
 from affinity_tester.lab.injection import LOST, Effect, Injection, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent, Rerouted
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 SPAN_NS = NS_PER_S
 """Losses this close to a change cannot be told by direction: the count that would tell ended with the old address."""

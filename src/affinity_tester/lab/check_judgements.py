@@ -13,15 +13,17 @@ from affinity_tester.core.events import (
     Change,
     CrossDelivered,
     Judgement,
+    OutageCase,
     OutageStarted,
     Stray,
+    StrayCase,
     WrongSource,
 )
 from affinity_tester.core.identity import Kind
 from affinity_tester.lab.evidence import LAG_NS, is_active
 from affinity_tester.lab.injection import OUTAGE_NS, Effect, Injection, Judged, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 Problem = tuple[int | None, str]
 """What is wrong, with the number of the fault to which it belongs (None: to no fault)."""
@@ -84,7 +86,7 @@ class JudgementCheck:
             number = cause.number if cause else None
             if event.at_ns - self._single_ns(event) > TOLD_NS + LAG_NS:
                 yield number, f"its outage was told {(event.at_ns - event.since_ns) / NS_PER_S:.1f} s after it began"
-            given = self._session.outages_judged.get(event.since_seq)
+            given = self._session.outages_judged.get(OutageCase(event.since_seq, event.since_ns))
             if given is None:
                 yield number, "its outage was not judged"
                 continue
@@ -105,7 +107,7 @@ class JudgementCheck:
 
             cause, effect = self._cause(symptom, event.at_ns, event.at_ns)
             number = cause.number if cause else None
-            given = self._session.strays_judged.get((stray, event.seq, event.at_ns))
+            given = self._session.strays_judged.get(StrayCase(stray, event.seq, event.at_ns))
             reach = (event.sent_ns - self._record.settle_ns, event.at_ns + self._record.settle_ns)
             if given is None:
                 yield number, f"its {stray.value} reply was not judged"

@@ -1,6 +1,6 @@
 """Hold a lab run's accounts against each other: what was injected, done, seen and judged must agree.
 
-1. *Injected*: each fault declares, flow by flow, what must and what may be seen of it.
+1. *FaultInjected*: each fault declares, flow by flow, what must and what may be seen of it.
 2. *Done*: the packet log. Each event in it must be allowed by a fault, and each fault must have done its part.
 3. *Seen*: the client's events. Each packet event must be seen by its session, with the right values and at the right
    time, and nothing may be seen that was not done (`check_events`).

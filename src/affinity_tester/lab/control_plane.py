@@ -33,11 +33,12 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.pool import PoolSnapshot, differences
 from affinity_tester.lab.network import NetworkModel
+from affinity_tester.units import NS_PER_MS
 
-CONFIRM_NS = 500_000_000
+CONFIRM_NS = 500 * NS_PER_MS
 """How long after one whole list was heard the next is asked for."""
 
-ANSWER_NS = 20_000_000
+ANSWER_NS = 20 * NS_PER_MS
 """How long a list takes, one way and back; the server looks it up as soon as it is asked for."""
 
 

@@ -10,8 +10,8 @@ from affinity_tester.core.events import (
     Change,
     ClientFault,
     ClientFaultKind,
+    ConflictingDuplicate,
     CrossDelivered,
-    DuplicateDiffers,
     NetworkError,
     OutageStarted,
     SessionEvent,
@@ -22,20 +22,18 @@ from affinity_tester.lab.fault import counted
 from affinity_tester.lab.injection import LOST, Injection, Judged, Observable, Symptom
 from affinity_tester.lab.lab_record import LabRecord, SessionRecord
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
+from affinity_tester.units import NS_PER_S
 
 LAG_NS = NS_PER_S
 """How far from its cause an effect may be timed: a busy machine holds packets in queues for that long at worst."""
-
-LOSS_NS = 2 * NS_PER_S
-"""The client's loss threshold."""
 
 ALERTS: Mapping[type[SessionEvent], Symptom] = {
     OutageStarted: Symptom.OUTAGE,
     WrongSource: Symptom.WRONG_SOURCE,
     CrossDelivered: Symptom.CROSS_DELIVERED,
     NetworkError: Symptom.NETWORK_ERROR,
-    DuplicateDiffers: Symptom.DUPLICATE_DIFFERS,
+    ConflictingDuplicate: Symptom.DUPLICATE_DIFFERS,
     ClientFault: Symptom.CLIENT_FAULT,
 }
 """Events that stand for themselves: a fault of the session expects each, or it is a false alarm."""
@@ -137,13 +135,13 @@ def _seen_by(session: SessionRecord, injection: Injection, expected: frozenset[O
     given = (session.changes_judged[change.number] for change in changes if change.number in session.changes_judged)
     seen.update(f"judged {Judged(each.judgement, each.avoidable)}" for each in given)
     seen.update(
-        f"outage judged {Judged(outage.judgement, outage.avoidable)}"
-        for outage in session.outages_judged.values()
-        if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, outage.at_ns)
+        f"outage judged {Judged(judged.judgement, judged.avoidable)}"
+        for outage, judged in session.outages_judged.items()
+        if Symptom.OUTAGE in expected and is_active(injection, outage.since_ns, judged.at_ns)
     )
     seen.update(
-        f"{stray.stray.value} judged {stray.judgement.value}"
-        for stray in session.strays_judged.values()
+        f"{stray.stray.value} judged {judged.judgement.value}"
+        for stray, judged in session.strays_judged.items()
         if expected & STRAYS and is_active_at(injection, stray.heard_ns)
     )
     return seen
@@ -158,7 +156,7 @@ def _affected_sessions(record: LabRecord, injection: Injection) -> Iterator[Sess
 def cause_ns(event: SessionEvent) -> int:
     """Return about when the cause of an alert was: drops are counted when the losses that they made are."""
     drops = isinstance(event, ClientFault) and event.fault is ClientFaultKind.SOCKET_DROPS
-    return event.at_ns - LOSS_NS if drops else event.at_ns
+    return event.at_ns - DEFAULT_LOSS_THRESHOLD_NS if drops else event.at_ns
 
 
 def is_active_at(injection: Injection, at_ns: int) -> bool:

@@ -23,6 +23,7 @@ from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.parameter import Parameters, time_parameter
 from affinity_tester.lab.runtime import LabRuntime
+from affinity_tester.units import noun_form
 
 
 class Family(StrEnum):
@@ -167,8 +168,8 @@ class FaultContext:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return `1 flow`, `3 flows`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """Return `1 flow`, `3000 flows`: no number in a fault's sentence has a separator, unlike those of `units.plural`."""
+    return f"{count} {noun_form(count, noun)}"
 
 
 class Fault(Parameters, ABC):

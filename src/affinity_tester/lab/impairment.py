@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.packet_log import Delayed, Direction, Dropped, Duplicated, PacketEvent
 from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
+from affinity_tester.units import NS_PER_MS
 
-_DOUBT_NS = 60_000_000
+_DOUBT_NS = 60 * NS_PER_MS
 """How late a held packet may come on a busy machine: shorter than most sessions' interval, so that few have a gap."""
 
 

@@ -11,11 +11,12 @@ from typing import NamedTuple
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
+from affinity_tester.units import NS_PER_S
 
 FOREVER_NS = 1 << 62
 """The end of what does not end before the run does."""
 
-OUTAGE_NS = 7_000_000_000
+OUTAGE_NS = 7 * NS_PER_S
 """A session that is silent for longer has surely been reported as an outage, after 5 to 7 s (docs/judging.md#outages)."""
 
 

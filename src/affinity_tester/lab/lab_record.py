@@ -13,25 +13,25 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     BlackoutEnded,
     BlackoutStarted,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
     Diagnosis,
-    DuplicateDiffers,
     Event,
+    FaultInjected,
     ForeignServer,
     Incident,
     IncidentClosed,
-    Injected,
     NetworkError,
-    NothingAnswered,
+    NoReplies,
+    OutageCase,
     OutageEnded,
-    OutageJudged,
     OutageStarted,
     Outcome,
     PoolObserved,
@@ -44,8 +44,7 @@ from affinity_tester.core.events import (
     SessionEvent,
     SessionStarted,
     SessionSummary,
-    Stray,
-    StrayJudged,
+    StrayCase,
     Verdict,
     WrongSource,
 )
@@ -63,14 +62,14 @@ class SessionRecord:
     """Its source address."""
     changes: dict[int, Change] = field(default_factory=dict)
     """The final state of each change, by number."""
-    changes_judged: dict[int, ChangeJudged] = field(default_factory=dict)
+    changes_judged: dict[int, CaseJudged] = field(default_factory=dict)
     """The newest judgement of each change, by number."""
-    outages_judged: dict[int, OutageJudged] = field(default_factory=dict)
-    """The newest judgement of each outage, by its first unanswered probe."""
+    outages_judged: dict[OutageCase, CaseJudged] = field(default_factory=dict)
+    """The newest judgement of each outage."""
     outage_ends: dict[int, int] = field(default_factory=dict)
     """When each ended outage ended, by its first unanswered probe: when the first probe that was answered was sent."""
-    strays_judged: dict[tuple[Stray, int, int], StrayJudged] = field(default_factory=dict)
-    """The judgement of each stray reply, by kind, probe and time."""
+    strays_judged: dict[StrayCase, CaseJudged] = field(default_factory=dict)
+    """The judgement of each stray reply."""
     lost: list[ProbesLost] = field(default_factory=list)
     alerts: list[SessionEvent] = field(default_factory=list)
     """What else is reported in red."""
@@ -87,16 +86,21 @@ class SessionRecord:
                 self.lost.append(event)
             case OutageEnded():
                 self.outage_ends[event.since_seq] = event.first.sent_ns
-            case ChangeJudged():
-                self.changes_judged[event.change.number] = event
-            case OutageJudged():
-                self.outages_judged[event.since_seq] = event
-            case StrayJudged():
-                self.strays_judged[event.stray, event.seq, event.heard_ns] = event
+            case CaseJudged(case=Change(number=number)):
+                self.changes_judged[number] = event
+            case CaseJudged(case=OutageCase() as outage):
+                self.outages_judged[outage] = event
+            case CaseJudged(case=StrayCase() as stray):
+                self.strays_judged[stray] = event
             case SessionSummary():
                 self.summary = event
             case (
-                OutageStarted() | WrongSource() | CrossDelivered() | NetworkError() | DuplicateDiffers() | ClientFault()
+                OutageStarted()
+                | WrongSource()
+                | CrossDelivered()
+                | NetworkError()
+                | ConflictingDuplicate()
+                | ClientFault()
             ):
                 self.alerts.append(event)
 
@@ -153,12 +157,12 @@ class LabRecord:
         self.invalid_reasons: list[str] = []
         """What makes the run worthless, whatever the accounts say."""
 
-    def inject(self, injection: Injection) -> Injected:
+    def inject(self, injection: Injection) -> FaultInjected:
         """Take in an injection, and return the event that tells of it."""
         self.injections[injection.number] = injection
         flows = {effect.flow for effect in injection.effects}
         names = tuple(session.name for session in self.sessions.values() if session.flow in flows)
-        return Injected(
+        return FaultInjected(
             injection.at_ns, injection.number, self.planned[injection.number - 1].name, injection.text, names
         )
 
@@ -185,7 +189,7 @@ class LabRecord:
                 self.stopped_ns = event.at_ns
             case RunSummary():
                 self.total = event.total
-            case NothingAnswered():
+            case NoReplies():
                 self.invalidate("no session was answered")
             case ForeignServer():
                 self.invalidate("the pods' replies name no pod")

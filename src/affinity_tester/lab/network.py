@@ -27,6 +27,7 @@ from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy
 from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 from affinity_tester.lab.rendezvous import draw
 from affinity_tester.lab.source_nat import SourceAddresses
+from affinity_tester.units import NS_PER_H, NS_PER_S
 
 
 class NetworkModel:
@@ -41,8 +42,8 @@ class NetworkModel:
         stand_in: bool = True,
         policy: Policy = Policy.CLUSTER,
         affinity: Affinity = Affinity.NONE,
-        idle_ns: int = 30_000_000_000,
-        affinity_ns: int = 10_800_000_000_000,
+        idle_ns: int = 30 * NS_PER_S,
+        affinity_ns: int = 3 * NS_PER_H,
     ) -> None:
         """Begin with no node and no pod.
 

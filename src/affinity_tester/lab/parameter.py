@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, dataclass_transform
 
-from affinity_tester.settings import parse_duration
+from affinity_tester.units import parse_duration
 
 SHARE = "a share above 0, at most 1 (0.5)"
 SHARE_OR_0 = "a share from 0 to 1 (0.5)"

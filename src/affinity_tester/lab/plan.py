@@ -7,18 +7,21 @@ from dataclasses import replace
 
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Outcome
+from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 from affinity_tester.errors import UserError
 from affinity_tester.lab.fault import Fault
 from affinity_tester.lab.model import Affinity, Policy
-from affinity_tester.lab.parameter import TIME_OR_0, YES, Parameters, parameter, read_count, read_yes, time_parameter
-from affinity_tester.settings import (
-    DEFAULT_REQUEST_SIZE,
-    MAX_REQUEST_SIZE,
-    MIN_REQUEST_SIZE,
-    NS_PER_S,
-    format_duration,
-    parse_duration,
+from affinity_tester.lab.parameter import (
+    TIME_OR_0,
+    YES,
+    Parameters,
+    parameter,
+    read_count,
+    read_yes,
+    time_parameter,
 )
+from affinity_tester.settings import DEFAULT_REQUEST_SIZE, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE
+from affinity_tester.units import NS_PER_S, format_duration, parse_duration
 
 MAX_SESSIONS = 1000
 """Each costs the lab two sockets, and two busy cores must keep up."""
@@ -115,12 +118,12 @@ class Plan(Parameters):
         "how far from a change of the pool it explains others", key="settle", default=2 * NS_PER_S
     )
     window_ns: int = time_parameter(
-        "a longer pause between probes excuses a change", key="window", default=30 * NS_PER_S
+        "a longer pause between probes excuses a change", key="window", default=DEFAULT_RULES.affinity_window_ns
     )
     check_ns: int = time_parameter(
         "how long the balancer's health check takes to leave a node out (the client's --balancer-check)",
         key="check",
-        default=35 * NS_PER_S,
+        default=DEFAULT_RULES.balancer_check_ns,
     )
     late_ns: int = parameter(
         parse_duration, TIME_OR_0, "how late the watch tells a change of the pool", key="late", default=0
@@ -133,6 +136,11 @@ class Plan(Parameters):
     )
     faults: tuple[Fault, ...] = ()
     """In the order of their times."""
+
+    @property
+    def rules(self) -> Rules:
+        """Return what the client judges by."""
+        return Rules(settle_ns=self.settle_ns, affinity_window_ns=self.window_ns, balancer_check_ns=self.check_ns)
 
     @property
     def margin_ns(self) -> int:

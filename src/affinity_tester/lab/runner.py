@@ -22,7 +22,8 @@ from affinity_tester.lab.runtime import LabRuntime
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 
 FRONT = TransportAddress("127.0.0.1", 0)
 """Where the balancer listens; the kernel chooses the port."""
@@ -93,6 +94,7 @@ class Lab:
             duration_ns=plan.duration_ns,
             request_size=plan.size,
             sizes=plan.sizes,
+            rules=plan.rules,
         )
         target = Target(runtime.balancer.address, "the lab's load balancer")
 
@@ -101,7 +103,7 @@ class Lab:
                 schedule.cancel()
             self._observe(event)
 
-        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._learn))
+        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._source_for))
         try:
             # Whichever fails ends the others: a lab without its faults, or without a client, shows nothing.
             await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)
@@ -130,7 +132,7 @@ class Lab:
         elif isinstance(event, SessionStarted):
             self._context.clients.add(event.local)
 
-    def _learn(self, target: TransportAddress, scope_id: int) -> str:
+    def _source_for(self, target: TransportAddress, scope_id: int) -> str:
         """Return the client's own address: what the system says, until a fault says otherwise."""
         return self._runtime.client_ip or local_source_for(target, scope_id)
 

@@ -11,7 +11,7 @@ from affinity_tester.lab.balancer import Balancer
 from affinity_tester.lab.control_plane import ControlPlane
 from affinity_tester.lab.model import Pod
 from affinity_tester.lab.pods import PodHost
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 READ_S = 0.02
 """Time in which a pod reads what is queued at its socket before that is closed: every loss in the lab is a wanted one."""

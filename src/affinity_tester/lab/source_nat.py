@@ -41,7 +41,7 @@ class SourceAddresses:
         """Take a random free port of this address."""
         for _ in range(MAX_DRAWS):
             source = TransportAddress(ip, self._ports.choice(SNAT_PORTS))
-            if self._take(source):
+            if self._claim_unused(source):
                 return source
         raise RuntimeError(f"no free port on {ip} in {MAX_DRAWS} draws")
 
@@ -54,13 +54,13 @@ class SourceAddresses:
 
         ip = ".".join((STAND_IN_NET, *client.ip.split(".")[2:])) if self._stand_in else client.ip
         source = TransportAddress(ip, client.port)
-        return source if self._take(source) else self.draw(ip)
+        return source if self._claim_unused(source) else self.draw(ip)
 
     def keep(self, used: frozenset[TransportAddress]) -> None:
         """Free all addresses but these."""
         self._used = set(used)
 
-    def _take(self, source: TransportAddress) -> bool:
+    def _claim_unused(self, source: TransportAddress) -> bool:
         if source in self._used or not self._claim(source):
             return False
 

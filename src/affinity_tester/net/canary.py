@@ -1,4 +1,4 @@
-"""The sockets of canaries: each canary is a short-lived session on a fresh port, as `core.canaries` plans them."""
+"""The sockets of canaries: each canary is a short-lived session on a fresh port, as `core.session.canaries` plans them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.canaries import CanaryPlan
 from affinity_tester.core.events import CanaryResult, Event, FirstAnswer
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.session.canaries import CanaryPlan
 from affinity_tester.net.session import Session
 
 PROBES = 3

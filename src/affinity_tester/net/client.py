@@ -36,7 +36,8 @@ from affinity_tester.net.routes import LocalAddressCheck, SourceFor, find_routes
 from affinity_tester.net.session import Session
 from affinity_tester.net.session_group import SessionGroup
 from affinity_tester.net.unanswered import UnansweredMonitor
-from affinity_tester.settings import NAMING_SIZE, NS_PER_S, ClientSettings
+from affinity_tester.settings import NAMING_SIZE, ClientSettings
+from affinity_tester.units import NS_PER_S
 
 SWEEP_NS = NS_PER_S // 4
 """How often losses and outages are looked for: well below the loss threshold."""
@@ -171,6 +172,7 @@ class _ClientRun:
                 sizes=settings.sizes,
                 addresses=targets if several else (),
                 unprobed=unprobed,
+                rules=settings.rules,
             )
         )
         for session in self._sessions:

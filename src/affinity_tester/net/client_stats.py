@@ -11,12 +11,7 @@ from affinity_tester.core.events import Counts, Event, Losses, RunSummary, Sessi
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.session.rtt import RttHistogram
 from affinity_tester.net.session import Session, counters
-
-MAX_SESSION_LINES = 20
-"""Up to so many sessions, each has statistics of its own; beyond, only the worst have."""
-
-WORST_SESSIONS = 3
-"""The number of sessions that count as the worst."""
+from affinity_tester.settings import MAX_SESSION_LINES, WORST_SESSIONS
 
 _LOST, _CHANGES = Counts.__slots__.index("lost"), Counts.__slots__.index("changes")
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.errors import UserError
+from affinity_tester.units import NS_PER_S
 
 LINUX = sys.platform == "linux"
 
@@ -123,7 +124,7 @@ def receive(sock: socket.socket, buffers: tuple[bytearray]) -> tuple[int, int | 
     for _level, kind, data in ancillary:  # with the options that are set, a timestamp is all that comes with a datagram
         if kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return size, seconds * 1_000_000_000 + nanoseconds, source
+            return size, seconds * NS_PER_S + nanoseconds, source
     return size, None, source
 
 

@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.address import LOCAL_CHECK_NS, TransportAddress
 from affinity_tester.core.events import ClientFault, ClientFaultKind, Event
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session
-from affinity_tester.settings import NS_PER_S
-
-CHECK_INTERVAL_NS = NS_PER_S
-"""The shortest time between two checks of the local addresses."""
 
 SourceFor = Callable[[TransportAddress, int], str]
 """Returns this machine's own address towards an address (and its scope). Raises `UserError` if there is no route."""
@@ -78,7 +74,7 @@ class LocalAddressCheck:
 
         `session_name` is the session whose event is the occasion; it is named if it has that route.
         """
-        if now_ns - self._checked_ns <= CHECK_INTERVAL_NS:
+        if now_ns - self._checked_ns <= LOCAL_CHECK_NS:
             return
         self._checked_ns = now_ns
 

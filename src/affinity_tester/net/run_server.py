@@ -20,7 +20,8 @@ from affinity_tester.net.addresses import is_wildcard, local_addresses
 from affinity_tester.net.health import HealthServer
 from affinity_tester.net.server import EchoServer
 from affinity_tester.net.workers import WorkerPool
-from affinity_tester.settings import NS_PER_S, ServerSettings
+from affinity_tester.settings import ServerSettings
+from affinity_tester.units import NS_PER_S
 
 Server = EchoServer | WorkerPool
 

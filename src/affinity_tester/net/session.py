@@ -36,11 +36,12 @@ from affinity_tester.net.probe_socket import (
     receive,
     socket_address,
 )
+from affinity_tester.units import NS_PER_S
 
 MAX_READS = 10_000
 """The most datagrams read from a socket at once. Its buffer holds fewer, so only a continuing flood reaches this."""
 
-REPEAT_AFTER_NS = 10_000_000_000
+REPEAT_AFTER_NS = 10 * NS_PER_S
 """While replies keep coming from one wrong source, or for one other session, the event is repeated after so long."""
 
 MAX_EMITTED = 64

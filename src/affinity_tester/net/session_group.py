@@ -18,7 +18,8 @@ from affinity_tester.net.poller import SocketPoller
 from affinity_tester.net.probe_socket import open_probe_socket
 from affinity_tester.net.routes import Route
 from affinity_tester.net.session import Session
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 
 
 class SessionGroup:

@@ -1,21 +1,22 @@
 """What a run does about probes that are not answered: it sends more, and notices outages, blackouts and a dead target.
 
-`core.canaries`, `core.doubt` and `core.session.outages` have the rules. This module gives them the sessions' state at each
-sweep, and sends what they want.
+`core.session.canaries`, `core.session.extra_probes` and `core.session.outages` have the rules. This module gives them the
+sessions' state at each sweep, and sends what they want.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from affinity_tester.core.doubt import LONG_NS, DoubtPlan
-from affinity_tester.core.events import Event, NothingAnswered
+from affinity_tester.core.events import Event, NoReplies
+from affinity_tester.core.session.extra_probes import LONG_INTERVAL_NS, ExtraProbes
 from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.net.canary import Canaries
 from affinity_tester.net.no_reply import no_reply_reason
 from affinity_tester.net.session import Session
 from affinity_tester.net.session_group import SessionGroup
-from affinity_tester.settings import NS_PER_S, ClientSettings
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
 
 NO_REPLIES_NS = 5 * NS_PER_S
 """A run without any answer for so long since its start says so."""
@@ -49,7 +50,7 @@ class UnansweredMonitor:
         )
         self._outages = OutageDetector(settings.interval_ns, settings.loss_threshold_ns, emit)
         # At short intervals the schedule itself sends enough probes to distinguish a dead flow from a lost packet.
-        self._extra_probes = DoubtPlan() if settings.interval_ns > LONG_NS else None
+        self._extra_probes = ExtraProbes() if settings.interval_ns > LONG_INTERVAL_NS else None
         self._no_replies_emitted = False
 
     def check(self, now_ns: int, *, is_sending: bool, is_answered: bool, resumed_ns: int) -> None:
@@ -75,7 +76,7 @@ class UnansweredMonitor:
         if not is_answered and not self._no_replies_emitted and unanswered_ns >= NO_REPLIES_NS:
             self._no_replies_emitted = True
             reason = no_reply_reason(self._sessions, self._group.targets, keyed=self._is_keyed)
-            self._emit(NothingAnswered(now_ns, unanswered_ns, reason))
+            self._emit(NoReplies(now_ns, unanswered_ns, reason))
 
     def close(self) -> None:
         """Close the sockets of all canaries."""

@@ -1,4 +1,4 @@
-"""When a fact was so, for people and for machines: worked out from the run's own pair of clocks, never read."""
+"""The time of an event, for people and for machines: computed from the run's own pair of clocks, never read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from affinity_tester.core.events import RunStarted
+from affinity_tester.units import NS_PER_MS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NS_PER_MS = 1_000_000
 _MS_PER_DAY = 86_400_000
 _S_PER_DAY = 86_400
 
@@ -28,35 +28,35 @@ class RunClock:
 
     @classmethod
     def of(cls, started: RunStarted) -> Self:
-        """The clock of a run."""
+        """Return the clock of a run."""
         return cls(wall_ns=started.wall_ns, at_ns=started.at_ns, utc_offset_s=started.utc_offset_s)
 
     def wall_ns(self, at_ns: int) -> int:
-        """Unix time in nanoseconds."""
+        """Return Unix time in nanoseconds."""
         return self._wall_minus_run_ns + at_ns
 
     def local_ms(self, at_ns: int) -> int:
-        """Milliseconds since 1970 on the local wall; its quotients tell whether two facts share a second or a day."""
-        return self.wall_ns(at_ns) // _NS_PER_MS + self._offset_s * 1_000
+        """Return milliseconds since 1970 by the local wall clock: two times share a second or a day if their quotients do."""
+        return self.wall_ns(at_ns) // NS_PER_MS + self._offset_s * 1_000
 
     def time_of_day(self, at_ns: int) -> str:
-        """`13:35:20.176`, local; milliseconds are cut, not rounded."""
+        """Return the local time as `13:35:20.176`; milliseconds are cut, not rounded."""
         seconds, ms = divmod(self.local_ms(at_ns) % _MS_PER_DAY, 1_000)
         minutes, second = divmod(seconds, 60)
         hour, minute = divmod(minutes, 60)
         return f"{hour:02}:{minute:02}:{second:02}.{ms:03}"
 
     def date(self, at_ns: int) -> str:
-        """`2026-11-22`, local."""
+        """Return the local date as `2026-11-22`."""
         return (_EPOCH + timedelta(milliseconds=self.local_ms(at_ns))).date().isoformat()
 
     @property
     def utc_offset(self) -> str:
-        """`UTC+01:00`."""
+        """Return the offset as `UTC+01:00`."""
         minutes = abs(self._offset_s) // 60
         return f"UTC{'-' if self._offset_s < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"
 
     def rfc3339(self, at_ns: int) -> str:
-        """`2026-11-22T12:35:20.176042Z`: UTC; nanoseconds are cut to microseconds."""
+        """Return UTC as `2026-11-22T12:35:20.176042Z`; nanoseconds are cut to microseconds."""
         instant = _EPOCH + timedelta(microseconds=self.wall_ns(at_ns) // 1_000)
         return instant.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from affinity_tester.core.diagnosis.cluster_text import action_text
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject, NearFact
 from affinity_tester.report.reason_text import endpoint_change_text
-from affinity_tester.report.words import quoted
+from affinity_tester.units import format_offset, quoted
 
 NO_PROXY_SEEN = (
     "no pod of kube-proxy, cilium, calico-node, kube-router or ovn can be seen: proxy events will be missing"
@@ -32,7 +32,7 @@ def near_text(fact: NearFact) -> str:
     else:
         text = endpoint_change_text(fact.change) if fact.change is not None else ""
 
-    return f"{text} {abs(fact.after_ns) / 1e9:.1f} s {'before' if fact.after_ns <= 0 else 'after'}"
+    return f"{text} {format_offset(fact.after_ns)}"
 
 
 def _watch_text(event: ClusterEvent) -> str:

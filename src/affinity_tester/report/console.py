@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 from affinity_tester.core import events as ev
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.fold import Fold
+from affinity_tester.report.line_limit import LineLimiter
 from affinity_tester.report.lines import (
     Line,
     blackout_line,
@@ -25,31 +24,28 @@ from affinity_tester.report.lines import (
     total_line,
     warning,
 )
-from affinity_tester.report.logging import Level, Log, Tint
+from affinity_tester.report.logging import Colour, Level, Log
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.settings import MAX_SESSION_LINES
+from affinity_tester.units import NS_PER_S, plural
 
 StatsMode = Literal["auto", "session", "total"]
 
-MOST_SESSION_LINES = 20
-"""`--stats auto`: up to so many sessions have a line each, a screenful."""
-
-
 FAULT_NS = NS_PER_S
-"""So long a fault of this machine waits for sessions that tell it too: it is one story, whoever meets it."""
+"""A fault of this machine waits for so long for more sessions that meet it, since it is one line for all of them."""
 
 LATE_NEWS_NS = 6 * NS_PER_S
 """Lists are 5 s apart: where a change of the pool is less well dated than that, its line says since when it may be so."""
 
 FAR_NS = NS_PER_S
-"""A fact that is told so long after it was so has its own time in its line."""
+"""An event that is written so long after it happened has its own time in its line."""
 
 ICMP_LINES = 3
-"""So many sessions say that they heard the same ICMP error; it is mostly one story."""
+"""So many sessions say that they heard the same ICMP error; mostly it has one cause."""
 
 _NUMBERS = re.compile("[0-9]+")
-"""What may differ between faults that are one story: how many replies were dropped, say."""
+"""What may differ between faults that share a line, such as how many replies were dropped."""
 
 
 class ConsoleReport:
@@ -67,51 +63,58 @@ class ConsoleReport:
         self._per_session = True
         self._told_ns = 0
         """The latest time of any event so far, which is that of the next line: a log's times never run backwards."""
+        self._second: int | None = None
+        """The second of the last line, on the local wall."""
         self._written_ns = 0
         """The time of the last line."""
         self._faults: dict[tuple[str, str], list[ev.ClientFault]] = {}
-        """Faults of this machine that wait for more sessions, by what is alike in them."""
-        self._fold = Fold()
+        """Faults of this machine that wait for more sessions, by their kind and their text without numbers."""
+        self._limiter = LineLimiter()
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
         self._pool_known = False
         self._dark = False
-        """Nobody is answered."""
+        """True while nobody is answered."""
         self._api_ns: deque[tuple[int, int]] = deque(maxlen=64)
-        """When the API server was asked, and answered, lately."""
+        """The last times at which the API server was asked, and at which it answered."""
         self._blind_ns: int | None = None
         self._nodes: dict[str, str] = {}
         self._icmp: Counter[tuple[str, str | None]] = Counter()
 
     def emit(self, event: ev.Event) -> None:
-        """Write what this event gives to say: often nothing."""
+        """Write the lines of this event; many have none."""
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
+            self._log = self._log.bind(self._clock)
             self._started_ns = event.at_ns
             self._date = self._clock.date(event.at_ns)
             self._per_session = self._stats == "session" or (
-                self._stats == "auto" and event.sessions <= MOST_SESSION_LINES
+                self._stats == "auto" and event.sessions <= MAX_SESSION_LINES
             )
+
         if self._clock is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
+
         self._results.add(event)
         self._told_ns = max(self._told_ns, event.at_ns, self._started_ns)
         if self._faults:
-            self._tell_faults(self._clock, ended=isinstance(event, ev.RunSummary | ev.Verdict))
+            self._write_faults(self._clock, ended=isinstance(event, ev.RunSummary | ev.Verdict))
+
         lines = self._lines(event, self._clock)
         if lines:
-            self._tell(lines, max(event.at_ns, self._started_ns), self._clock)
+            self._write_lines(lines, max(event.at_ns, self._started_ns), self._clock)
+
         if isinstance(event, ev.Verdict):
-            self._tell_folded(self._fold.drain(), self._clock)
-            for text, tint in summary(self._results):
-                self._log.text(text, tint)
+            self._write_left_out(self._limiter.drain(), self._clock)
+            for text, colour in summary(self._results):
+                self._log.text(text, colour)
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
-        """Time passed: what waited for more of its kind is told."""
+        """Write what has waited long enough for more of its kind."""
         if self._clock is not None and self._faults:
             self._told_ns = max(self._told_ns, now_ns)
-            self._tell_faults(self._clock)
+            self._write_faults(self._clock)
 
     def warn(self, text: str) -> None:
         """Write a line of the report's own: the record's disk is full, say."""
@@ -120,48 +123,56 @@ class ConsoleReport:
             self._log.flush()
 
     def close(self) -> None:
-        """Tell what still waits."""
+        """Write what still waits."""
         if self._clock is not None:
-            self._tell_faults(self._clock, ended=True)
-            self._tell_folded(self._fold.drain(), self._clock)
+            self._write_faults(self._clock, ended=True)
+            self._write_left_out(self._limiter.drain(), self._clock)
             self._log.flush()
 
-    def _tell(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
-        """Write the lines of a fact that was so at `at_ns`."""
+    def _write_lines(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
+        """Write the lines of something that happened at `at_ns`."""
         self._turn(clock)
+
         told = f" (at {clock.time_of_day(at_ns)})" if self._told_ns - at_ns >= FAR_NS else ""
         for line in lines:
-            if line.sort is None or self._fold.admits(line.sort):
+            if line.category is None or self._limiter.allow(line.category):
                 self._write(replace(line, text=line.text + told) if told else line, clock)
         self._log.flush()
 
-    def _tell_faults(self, clock: RunClock, *, ended: bool = False) -> None:
-        """Tell the faults of this machine that have waited long enough, each once for all its sessions."""
+    def _write_faults(self, clock: RunClock, *, ended: bool = False) -> None:
+        """Write the faults of this machine that have waited long enough, each once for all its sessions."""
         for alike, faults in list(self._faults.items()):
             if ended or self._told_ns - faults[0].at_ns >= FAULT_NS:
                 del self._faults[alike]
-                self._tell([fault_line(faults)], self._told_ns, clock)
+                self._write_lines([fault_line(faults)], self._told_ns, clock)
 
     def _turn(self, clock: RunClock) -> None:
-        """Close the second before, and the day before, if this line begins a new one."""
-        self._tell_folded(self._fold.turn(clock.local_ms(self._told_ns) // 1_000), clock)
+        """Finish the last second, and the last day, if this line begins a new one."""
+        second = clock.local_ms(self._told_ns) // 1_000
+        if second == self._second:
+            return
+        self._second = second
+
+        self._write_left_out(self._limiter.start_second(second), clock)
+
         date = clock.date(self._told_ns)
         if date > self._date:
             self._date = date
             self._write(Line(f"{date} {clock.utc_offset}"), clock)
 
-    def _tell_folded(self, hidden: list[tuple[str, int]], clock: RunClock) -> None:
-        for sort, count in hidden:
-            one = f"{sort[:-3]}y" if sort.endswith("ies") else sort[:-1]
-            text = f"… and {words.plural(count, f'more {one}', f'more {sort}')} in this second"
-            level: Level = "error" if sort == "red lines" else "info"
-            tint = Tint.CHANGE if sort == "red lines" else Tint.QUIET
+    def _write_left_out(self, hidden: list[tuple[str, int]], clock: RunClock) -> None:
+        """Write for each category how many lines of the last second were left out."""
+        for category, count in hidden:
+            one = f"{category[:-3]}y" if category.endswith("ies") else category[:-1]
+            text = f"… and {plural(count, f'more {one}', f'more {category}')} in this second"
+            level: Level = "error" if category == "red lines" else "info"
+            colour = Colour.CHANGE if category == "red lines" else Colour.QUIET
             # At the time of the last line: "this second" is that one's, and may be over.
-            self._log.line(level, text, time=clock.time_of_day(self._written_ns), tint=tint)
+            self._log.line(level, text, at_ns=self._written_ns, colour=colour)
 
     def _write(self, line: Line, clock: RunClock) -> None:
         self._written_ns = self._told_ns
-        self._log.line(line.level, line.text, time=clock.time_of_day(self._told_ns), tint=line.tint)
+        self._log.line(line.level, line.text, at_ns=self._told_ns, colour=line.colour)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
         match event:
@@ -208,7 +219,7 @@ class ConsoleReport:
             case ev.ClientFault(fault=fault, detail=detail) if fault is not ev.ClientFaultKind.EXHAUSTED:
                 self._faults.setdefault((fault, _NUMBERS.sub("", detail)), []).append(event)
                 return []
-            case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
+            case ev.CaseJudged():
                 return judged_lines(event, clock)
             case ev.SessionEvent():
                 return session_lines(event, clock)
@@ -216,7 +227,7 @@ class ConsoleReport:
                 return run_lines(event, clock)
 
     def _api_answered(self, from_ns: int, to_ns: int) -> bool | None:
-        """Whether the API server was asked and answered within these times; None: it is not asked at all."""
+        """Return whether the API server was asked and answered within these times; None if it is never asked."""
         return any(from_ns <= asked_ns and at_ns < to_ns for asked_ns, at_ns in self._api_ns) if self._api_ns else None
 
     def _seen_again(self, event: ev.PoolObserved | ev.PoolConfirmed) -> list[Line]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from affinity_tester.core import events as ev
-from affinity_tester.report.archive import Archive, Mark
 from affinity_tester.report.incident import incident_text, is_silence, is_violation
 from affinity_tester.report.lines import run_lines
+from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short
 from affinity_tester.report.summary import Table, health, judgements, tables, verdict_lines
 from affinity_tester.report.timeline import shown, timeline
@@ -39,48 +39,52 @@ svg .near { stroke: var(--event); stroke-dasharray: 2 3; }
 """
 
 
-def html_text(archive: Archive) -> str:
-    """The page."""
-    target = shown(archive.started.target_name)
+def html_text(recorded: RecordedRun) -> str:
+    """Return the page."""
+    target = shown(recorded.started.target_name)
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>Affinity Tester: {target}</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>Affinity Tester: {target}</h1>\n" + "\n".join(_sections(archive)) + "\n</body></html>\n"
+        f"<h1>Affinity Tester: {target}</h1>\n" + "\n".join(_sections(recorded)) + "\n</body></html>\n"
     )
 
 
-def _sections(archive: Archive) -> Iterable[str]:
-    yield _verdict(archive.results.verdict)
-    yield from (f"<p>{shown(line.text)}</p>" for line in run_lines(archive.started, archive.clock))
-    if archive.marks or archive.losses:
-        yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(archive)}</div>'
-    if archive.marks:
+def _sections(recorded: RecordedRun) -> Iterable[str]:
+    yield _verdict(recorded.results.verdict)
+    yield from (f"<p>{shown(line.text)}</p>" for line in run_lines(recorded.started, recorded.clock))
+
+    if recorded.entries or recorded.losses:
+        yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(recorded)}</div>'
+    if recorded.entries:
         yield "<h2>Changes and outages</h2>"
-        yield _marks(archive)
-    if archive.incidents:
+        yield _entries(recorded)
+
+    if recorded.incidents:
         yield "<h2>Incidents</h2>"
-    for incident in archive.incidents[:MOST_ROWS]:
-        head, *details = incident_text(incident, archive.clock)
+    for incident in recorded.incidents[:MOST_ROWS]:
+        head, *details = incident_text(incident, recorded.clock)
         css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
         yield f'<h3 class="{css}">{shown(head)}</h3><pre>{_joined(details)}</pre>'
-    if archive.around:
+
+    if recorded.context:
         yield "<h2>In the cluster</h2>"
         rows = (
-            f'<tr><td>{archive.clock.time_of_day(at_ns)}</td><td class="event">{shown(text)}</td></tr>'
-            for at_ns, text in archive.around[:MOST_ROWS]
+            f'<tr><td>{recorded.clock.time_of_day(at_ns)}</td><td class="event">{shown(text)}</td></tr>'
+            for at_ns, text in recorded.context[:MOST_ROWS]
         )
         yield f'<table class="log"><tbody>{"".join(rows)}</tbody></table>'
-    run = archive.results.run
+
+    run = recorded.results.run
     yield "<h2>Summary</h2>"
     if run is None:
-        yield f"<p>{shown(cut_short(archive))}</p>"
+        yield f"<p>{shown(cut_short(recorded))}</p>"
     else:
-        yield from (_table(table) for table in tables(archive.results, run))
+        yield from (_table(table) for table in tables(recorded.results, run))
         yield from (f"<p>{shown(text)}</p>" for text, _ in health(run.total))
-    yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(archive.results.tally))
+    yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(recorded.results.tally))
 
 
 def _verdict(verdict: ev.Verdict | None) -> str:
@@ -92,19 +96,19 @@ def _joined(lines: Iterable[str]) -> str:
     return "\n".join(map(shown, lines))
 
 
-def _marks(archive: Archive) -> str:
-    rows = "".join(_mark(mark, archive) for mark in archive.marks[:MOST_ROWS])
-    more = max(0, len(archive.marks) - MOST_ROWS) + archive.left_out
+def _entries(recorded: RecordedRun) -> str:
+    rows = "".join(_entry(entry, recorded) for entry in recorded.entries[:MOST_ROWS])
+    more = max(0, len(recorded.entries) - MOST_ROWS) + recorded.left_out
     left = f'<p class="dim">… and {more:,} more</p>' if more else ""
     head = "<thead><tr><th>time</th><th>session</th><th>what</th><th>judged</th></tr></thead>"
     return f'<div class="wide"><table class="log">{head}<tbody>{rows}</tbody></table></div>{left}'
 
 
-def _mark(mark: Mark, archive: Archive) -> str:
-    facts = "<br>".join(shown(fact) for fact in mark.facts)
+def _entry(entry: TimelineEntry, recorded: RecordedRun) -> str:
+    facts = "<br>".join(shown(fact) for fact in entry.facts)
     return (
-        f"<tr><td>{archive.clock.time_of_day(mark.at_ns)}</td><td>{shown(mark.session)}</td>"
-        f'<td>{facts}</td><td class="{mark.judgement}">{shown(mark.verdict)}</td></tr>'
+        f"<tr><td>{recorded.clock.time_of_day(entry.at_ns)}</td><td>{shown(entry.session)}</td>"
+        f'<td>{facts}</td><td class="{entry.judgement}">{shown(entry.verdict)}</td></tr>'
     )
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text
-from affinity_tester.settings import format_duration
+from affinity_tester.units import format_duration, plural, quoted
 
 
 def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False) -> list[str]:
-    """A heading, and indented below it cohorts, what was near, and the diagnoses with their evidence.
+    """Return a heading, and indented below it the cohorts, what was near, and the diagnoses with their evidence.
 
-    `ongoing`: it is not over yet.
+    `ongoing` says that it is not over yet.
     """
     lasted = format_duration(max(0, incident.to_ns - incident.from_ns))
     when = f"at {clock.time_of_day(incident.from_ns)} for {lasted}"
     when += ", goes on" if ongoing else ", continuing" if incident.continuing else ""
-    whom = f"{incident.sessions:,} of {words.plural(incident.of, 'session')}"
+    whom = f"{incident.sessions:,} of {plural(incident.total_sessions, 'session')}"
     return [
         f"incident {incident.number} {when}, {whom}: {', '.join(_members(incident))}",
         *(f"    {line}" for line in _details(incident)),
@@ -27,56 +26,55 @@ def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False)
 
 
 def run_text(diagnoses: tuple[Diagnosis, ...]) -> list[str]:
-    """What is to be said of the run as a whole, beside its incidents."""
-    return ["the run as a whole", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
+    """Return what was found of the whole run, beside its incidents."""
+    return ["whole run", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
 
 
 def is_violation(incident: Incident) -> bool:
-    """Whether a member of it is a violation."""
+    """True if a member of the incident is a violation."""
     return dict(incident.judgements).get(Judgement.VIOLATION, 0) > 0
 
 
 def is_silence(incident: Incident) -> bool:
-    """Whether every session of the run fell silent, and none changed: worth knowing, and no accusation."""
-    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.of
+    """True if every session of the run was unanswered and none changed, which is worth knowing and accuses nobody."""
+    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.total_sessions
 
 
 def _members(incident: Incident) -> Iterator[str]:
     if incident.changes:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in incident.kinds)
-        yield words.plural(incident.changes, "change") + (f" ({kinds})" if kinds else "")
+        yield plural(incident.changes, "change") + (f" ({kinds})" if kinds else "")
     if incident.outages:
-        yield words.plural(incident.outages, "outage")
+        yield plural(incident.outages, "outage")
     if incident.strays:
-        yield words.plural(incident.strays, "reply that arrived elsewhere", "replies that arrived elsewhere")
+        yield plural(incident.strays, "reply that arrived elsewhere", "replies that arrived elsewhere")
     if incident.bursts:
-        yield words.plural(incident.bursts, "loss burst")
+        yield plural(incident.bursts, "loss burst")
     if incident.lost:
-        yield f"{words.plural(incident.lost, 'probe')} lost"
+        yield f"{plural(incident.lost, 'probe')} lost"
 
 
 def _details(incident: Incident) -> Iterator[str]:
     if incident.judgements:
         yield "judged: " + ", ".join(f"{count:,} {judgement}" for judgement, count in incident.judgements)
     if incident.cohorts:
-        cohorts = (f"{_home(c)} ({c.sessions:,} of {c.of:,})" for c in incident.cohorts)
-        yield "by x_address IP before: " + ", ".join(cohorts)
-    yield from (f"near: {near_text(fact)}" for fact in incident.near)
+        cohorts = (f"{_home(c)} ({c.sessions:,} of {c.total:,})" for c in incident.cohorts)
+        yield "came in through: " + ", ".join(cohorts)
+    yield from (f"near: {near_text(fact)}" for fact in incident.context)
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
 
 
 def _home(cohort: Cohort) -> str:
-    return f"{cohort.ip}, node {words.quoted(cohort.node)}" if cohort.node else cohort.ip
+    return f"{cohort.ip}, node {quoted(cohort.node)}" if cohort.node else cohort.ip
 
 
 def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:
-    name = f"{diagnosis.certainty}: {diagnosis.name}" if diagnosis.name else str(diagnosis.certainty)
-    yield name
+    is_unknown = diagnosis.certainty is Certainty.CANNOT_TELL
+    yield "cause unknown" if is_unknown else f"{diagnosis.certainty}: {diagnosis.name}"
     yield from (f"    {fact}" for fact in diagnosis.evidence)
     if diagnosis.missing:
-        settle = "would settle it" if diagnosis.certainty is Certainty.CANNOT_TELL else "missing"
-        yield f"    {settle}: {diagnosis.missing}"
+        yield f"    {'next step' if is_unknown else 'missing'}: {diagnosis.missing}"
     if diagnosis.remedy:
         yield f"    try: {diagnosis.remedy}"
     if diagnosis.references:

@@ -7,6 +7,10 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - an address is its text, bytes are hex, kinds and classes their names;
 - a judgement's reasons are in words, and so is what lies near an incident;
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
+- `level` is for alerts: `error` is a violation or a verdict of FAIL; `warn` is what a person should look at, such as a
+  change or an outage that is not judged yet, or one that nobody can explain; `event` comes from the cluster or the lab;
+  `info` is everything else, a change that was explained among it;
+- what a run is judged by has an object of its own, `run.rules`, right after `run.started`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
 """
@@ -22,17 +26,18 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
+from affinity_tester.report.lines import JUDGED
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
+from affinity_tester.report.text import X_ADDRESS, is_restart
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
-    ev.RulesGiven: ("run.rules", "info"),
     ev.ForeignServer: ("run.foreign_server", "warn"),
-    ev.NothingAnswered: ("run.nothing_answered", "warn"),
+    ev.NoReplies: ("run.nothing_answered", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
     ev.Settling: ("run.settling", "info"),
     ev.RunEnded: ("run.ended", "info"),
@@ -44,39 +49,46 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.FirstAnswer: ("session.first_answer", "info"),
     ev.IncidentClosed: ("run.incident", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
-    ev.ChangeJudged: ("session.change_judged", "info"),
     ev.ProbesLost: ("session.probes_lost", "info"),
-    ev.LossDirected: ("session.loss_directed", "info"),
+    ev.LossDirection: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
-    ev.DuplicateDiffers: ("session.duplicate_differs", "warn"),
-    ev.WrongSource: ("session.wrong_source", "error"),
+    ev.ConflictingDuplicate: ("session.duplicate_differs", "warn"),
+    ev.WrongSource: ("session.wrong_source", "warn"),
     ev.NetworkError: ("session.network_error", "warn"),
     ev.ClientFault: ("session.client_fault", "warn"),
-    ev.OutageStarted: ("session.outage_started", "error"),
-    ev.OutageEnded: ("session.outage_ended", "error"),
-    ev.OutageJudged: ("session.outage_judged", "info"),
-    ev.StrayJudged: ("session.stray_judged", "info"),
-    ev.CrossDelivered: ("session.cross_delivered", "error"),
-    ev.BlackoutStarted: ("run.blackout_started", "error"),
-    ev.BlackoutEnded: ("run.blackout_ended", "error"),
+    ev.OutageStarted: ("session.outage_started", "warn"),
+    ev.OutageEnded: ("session.outage_ended", "warn"),
+    ev.CrossDelivered: ("session.cross_delivered", "warn"),
+    ev.BlackoutStarted: ("run.blackout_started", "warn"),
+    ev.BlackoutEnded: ("run.blackout_ended", "warn"),
     ev.PathsAnswered: ("run.paths_answered", "info"),
     ev.IncidentOngoing: ("run.incident_ongoing", "info"),
     ev.ApiServerAnswered: ("cluster.api_answered", "info"),
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
     ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
-    ev.WatchBegun: ("pool.watched", "info"),
-    ev.WatchMissing: ("pool.not_watched", "info"),
+    ev.PoolWatchStarted: ("pool.watched", "info"),
+    ev.PoolNotWatched: ("pool.not_watched", "info"),
     ev.PoolObserved: ("pool.observed", "event"),
     ev.PoolConfirmed: ("pool.confirmed", "info"),
     ev.PoolUnobserved: ("pool.unobserved", "event"),
     ev.WrongPool: ("pool.wrong", "warn"),
     ev.ClusterEvent: ("cluster.event", "event"),
-    ev.Injected: ("lab.injected", "event"),
+    ev.FaultInjected: ("lab.injected", "event"),
 }
-"""Every event but `ChangeSeen`, which has a name for each kind."""
+"""Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
+
+RULES = "run.rules"
+"""The name of what a run is judged by, which is told right after its start."""
+
+JUDGED_NAMES: dict[type[ev.Case], str] = {
+    ev.Change: "session.change_judged",
+    ev.OutageCase: "session.outage_judged",
+    ev.StrayCase: "session.stray_judged",
+}
+"""The names under which a case's judgement is told."""
 
 EXHAUSTED = "session.exhausted"
 """The name of a `ClientFault` that ends its session."""
@@ -117,9 +129,12 @@ SECONDS = frozenset(
     }
 )
 
+_AS_IT_IS = frozenset({int, str, bool, float, type(None)})
+"""Types that JSON has, too."""
+
 
 class JsonReport:
-    """Writes a run's events as JSON objects, all of them: nothing is folded.
+    """Writes a run's events as JSON objects, all of them: none is left out.
 
     `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
     """
@@ -133,28 +148,31 @@ class JsonReport:
         """Write this event."""
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
+            self._log = self._log.bind(self._clock)
+
         if self._clock is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
+
         self._last_at_ns = event.at_ns
         for name, level, data in objects(event, self._clock):
-            self._log.line(level, name, time=self._clock.rfc3339(event.at_ns), **data)
+            self._log.line(level, name, at_ns=event.at_ns, **data)
         self._log.flush()
 
     def warn(self, text: str) -> None:
         """Write `report.warning`, about the report itself, at the time of the last event."""
         if self._clock is not None:
-            self._log.line("warn", "report.warning", time=self._clock.rfc3339(self._last_at_ns), text=text)
+            self._log.line("warn", "report.warning", at_ns=self._last_at_ns, text=text)
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
-        """Nothing waits here."""
+        """Do nothing: every event is written at once."""
 
     def close(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: every event is written at once."""
 
 
 def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict[str, Any]]]:
-    """The event's objects: name, level, and its data without its time."""
+    """Yield the event's objects: name, level, and data without its time."""
     data = _object(event, clock)
     del data["at"]
     if isinstance(event, ev.ChangeSeen):
@@ -163,6 +181,11 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             session, change = data["session"], data["change"]
             yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
         return
+
+    if isinstance(event, ev.CaseJudged):
+        yield JUDGED_NAMES[type(event.case)], JUDGED[event.judgement][0], _judged(event, clock)
+        return
+
     name, level = NAMES[type(event)]
     match event:
         case ev.ClusterEvent():
@@ -170,21 +193,37 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             data |= {"name": event.name, "what": what_text(event)}
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             name, data = EXHAUSTED, {"session": event.session}
-        case (
-            ev.ChangeJudged(judgement=judgement)
-            | ev.OutageJudged(judgement=judgement)
-            | ev.StrayJudged(judgement=judgement)
-        ) if judgement is ev.Judgement.VIOLATION:
-            level = "error"
         case ev.Verdict(outcome=ev.Outcome.FAIL):
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
+
     yield name, level, data
+    if isinstance(event, ev.RunStarted):
+        yield RULES, "info", _object(event.rules, clock)
+
+
+def _judged(event: ev.CaseJudged, clock: RunClock) -> dict[str, Any]:
+    """Return a judgement's data: the case's own beside it, and what applies to cases of its sort."""
+    case = _object(event.case, clock)
+    data = {
+        "session": event.session,
+        **({"change": case} if isinstance(event.case, ev.Change) else case),
+        "judgement": event.judgement,
+        "avoidable": event.avoidable,
+        "reasons": plain(event.reasons, clock),
+    }
+    if isinstance(event.case, ev.OutageCase):
+        data["lasts"] = event.lasts
+    if isinstance(event.case, ev.StrayCase):
+        del data["avoidable"]
+    return data
 
 
 def plain(value: Any, clock: RunClock) -> Any:
-    """Any value of an event by the rules above."""
+    """Return a value of an event as JSON has it, by the rules above."""
+    if type(value) in _AS_IT_IS:  # first, since most of what a line of statistics has is a number
+        return value
     if isinstance(value, TransportAddress):
         return str(value)
     if isinstance(value, ev.NearFact):
@@ -214,15 +253,26 @@ def _object(value: Any, clock: RunClock) -> dict[str, Any]:
         elif kind == "moment":
             data[key] = clock.rfc3339(item)
         else:
-            data[key] = item / (1_000_000 if kind == "ms" else 1_000_000_000)
+            data[key] = item / (NS_PER_MS if kind == "ms" else NS_PER_S)
     return data
 
 
 @cache
 def _keys(cls: Any) -> tuple[tuple[str, str, str], ...]:
-    """For each field its name, its key in JSON, and how its value is told."""
+    """Return for each field its name, its key in JSON, and the form of its value."""
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else list(cls._fields)
-    return tuple((name, *_key(name)) for name in names if name != "wall_ns")  # the same moment as `at_ns`
+    # `wall_ns` is the same moment as `at_ns`, and a run's rules have an object of their own.
+    return tuple(
+        (name, *_PINNED_KEYS.get((cls, name), _key(name))) for name in names if name not in {"wall_ns", "rules"}
+    )
+
+
+_PINNED_KEYS = {
+    (ev.Incident, "total_sessions"): ("of", "plain"),
+    (ev.Incident, "context"): ("near", "plain"),
+    (ev.Cohort, "total"): ("of", "plain"),
+}
+"""Keys that stay as they are in the JSON log, whatever the fields are called."""
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -237,16 +287,16 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _changes(change: ev.Change) -> Iterator[tuple[str, Level, Callable[[Identity], Any]]]:
-    """The names under which a change is told, each with the value that changed."""
-    if words.X_ADDRESS.intersection(change.kinds):
-        yield "session.x_address_changed", "error", lambda identity: str(identity.reflexive)
+    """Yield the names under which a change is told, each with its level and a getter of the value that changed."""
+    if X_ADDRESS.intersection(change.kinds):
+        yield "session.x_address_changed", "warn", lambda identity: str(identity.reflexive)
     if Kind.POD in change.kinds:
-        yield "session.pod_changed", "error", lambda identity: identity.pod
+        yield "session.pod_changed", "warn", lambda identity: identity.pod
     if Kind.NODE in change.kinds:
-        yield "session.node_changed", "error", lambda identity: identity.node
+        yield "session.node_changed", "warn", lambda identity: identity.node
     if Kind.SOFTWARE in change.kinds:
-        yield "session.software_changed", "error", lambda identity: identity.software
-    if words.is_restart(change):
+        yield "session.software_changed", "warn", lambda identity: identity.software
+    if is_restart(change):
         yield "session.pod_restarted", "warn", lambda identity: _hex(identity.instance)
 
 

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core import events as ev
-from affinity_tester.report import words
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
-from affinity_tester.report.logging import Level, Tint
+from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
-from affinity_tester.settings import format_duration
-
-WORST_NAMED = 3
+from affinity_tester.report.text import change_facts, irregular_counts, is_restart, judgement_text, served_by
+from affinity_tester.settings import WORST_SESSIONS
+from affinity_tester.units import format_duration, plural, quoted
 
 _WHEN_SILENT = (
     "check the address and the port, that the Service has ready endpoints, that firewalls let UDP pass both ways, "
@@ -30,15 +29,15 @@ _ICMP = {
     "EACCES": "administratively prohibited",
 }
 
-JUDGED: dict[ev.Judgement, tuple[Level, Tint, str]] = {
-    ev.Judgement.VIOLATION: ("error", Tint.VIOLATION, "red lines"),
-    ev.Judgement.UNKNOWN: ("warn", Tint.WARNING, "judgements"),
-    ev.Judgement.IDLE: ("info", Tint.QUIET, "judgements"),
-    ev.Judgement.EXPLAINED: ("info", Tint.QUIET, "judgements"),
-    ev.Judgement.POD_RESTART: ("info", Tint.QUIET, "judgements"),
-    ev.Judgement.CLIENT: ("warn", Tint.WARNING, "judgements"),
-    ev.Judgement.POD_SILENT: ("warn", Tint.WARNING, "judgements"),
-    ev.Judgement.INFORMATION: ("info", Tint.QUIET, "judgements"),
+JUDGED: dict[ev.Judgement, tuple[Level, Colour, str]] = {
+    ev.Judgement.VIOLATION: ("error", Colour.VIOLATION, "red lines"),
+    ev.Judgement.UNKNOWN: ("warn", Colour.WARNING, "judgements"),
+    ev.Judgement.IDLE: ("info", Colour.QUIET, "judgements"),
+    ev.Judgement.EXPLAINED: ("info", Colour.QUIET, "judgements"),
+    ev.Judgement.POD_RESTART: ("info", Colour.QUIET, "judgements"),
+    ev.Judgement.CLIENT: ("warn", Colour.WARNING, "judgements"),
+    ev.Judgement.POD_SILENT: ("warn", Colour.WARNING, "judgements"),
+    ev.Judgement.INFORMATION: ("info", Colour.QUIET, "judgements"),
 }
 """Level, colour, and what it is counted as when there are too many."""
 
@@ -49,45 +48,45 @@ class Line:
 
     text: str
     level: Level = "info"
-    tint: Tint = Tint.STATISTICS
-    sort: str | None = None
-    """What it is counted as when there are too many in one second; None: always shown."""
+    colour: Colour = Colour.STATISTICS
+    category: str | None = None
+    """What it is counted as when there are too many in one second; a line without one is always shown."""
 
 
 def _red(text: str) -> Line:
-    return Line(text, "error", Tint.CHANGE, "red lines")
+    return Line(text, "error", Colour.CHANGE, "red lines")
 
 
 def _quiet(text: str) -> Line:
-    return Line(text, tint=Tint.QUIET, sort="judgements")
+    return Line(text, colour=Colour.QUIET, category="judgements")
 
 
 def _cluster(text: str) -> Line:
-    return Line(text, "event", Tint.CLUSTER, "cluster events")
+    return Line(text, "event", Colour.CLUSTER, "cluster events")
 
 
 def warning(text: str) -> Line:
-    """A yellow line."""
-    return Line(text, "warn", Tint.WARNING, "warnings")
+    """Return a yellow line."""
+    return Line(text, "warn", Colour.WARNING, "warnings")
 
 
 def session_line(event: ev.SessionStats) -> str:
-    """The familiar line of one session: counts since its previous line."""
+    """Return the line of one session: its counts since its previous line."""
     delta, serving = event.delta, event.serving
     if serving is None:
         answered = "no answer yet"
     elif delta.answered == 0:
-        answered = f"no answer, last served by {words.served_by(serving)}"
+        answered = f"no answer, last served by {served_by(serving)}"
     else:
-        answered = f"served by {words.served_by(serving)}"
+        answered = f"served by {served_by(serving)}"
     return (
         f"{event.session} sent {delta.sent} messages of which {delta.lost} message(s) lost, "
-        f"{answered}{words.period(delta)}"
+        f"{answered}{irregular_counts(delta)}"
     )
 
 
 def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
-    """One line for all sessions of a period, with the worst of them named: most lost first, then most changes.
+    """Return one line for all sessions of a period, with the worst of them named: most lost first, then most changes.
 
     `period` has all sessions or, where there are many, only the worst; then nothing is said that needs all.
     """
@@ -98,31 +97,32 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     who = f"{tick.sessions} session{'' if tick.sessions == 1 else 's'}"
     parts = [f"{who} sent {delta.sent:,} messages of which {delta.lost:,} message(s) lost"]
     if whole and pods:
-        parts.append(f"served by {words.plural(len(pods), 'pod')}")
+        parts.append(f"served by {plural(len(pods), 'pod')}")
     if whole and silent:
-        parts.append(f"{words.plural(silent, 'session')} without an answer")
+        parts.append(f"{plural(silent, 'session')} without an answer")
     if delta.changes:
         parts.append(f"{delta.changes:,} change(s)")
+
     bad = [session for session in period if session.delta.lost or session.delta.changes]
-    worst = heapq.nlargest(WORST_NAMED, bad, key=lambda session: (session.delta.lost, session.delta.changes))
+    worst = heapq.nlargest(WORST_SESSIONS, bad, key=lambda session: (session.delta.lost, session.delta.changes))
     named = ", ".join(f"{s.session} ({s.delta.lost:,} lost, {s.delta.changes:,} change(s))" for s in worst)
-    return ", ".join(parts) + words.period(delta) + (f"; worst: {named}" if named else "")
+    return ", ".join(parts) + irregular_counts(delta) + (f"; worst: {named}" if named else "")
 
 
 _STRAYS = {ev.Stray.WRONG_SOURCE: "from a wrong source", ev.Stray.CROSS_DELIVERED: "meant for another session"}
 
 
 def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, nodes: Mapping[str, str]) -> list[Line]:
-    """A line for each kind of change; a dim one when a reply that came later shows that it was otherwise."""
-    facts = words.change_facts(event.change, nodes)
+    """Return a line for each kind of change; a dim one where a later reply shows that the change was another."""
+    facts = change_facts(event.change, nodes)
     match event:
         case ev.ChangeSeen():
             lines = [_red(f"{event.session} {fact}") for fact in facts]
-            if words.is_restart(event.change):
+            if is_restart(event.change):
                 lines[-1] = warning(f"{event.session} {facts[-1]}")
             return lines
         case ev.ChangeRevised():
-            if facts == words.change_facts(event.was, nodes):
+            if facts == change_facts(event.was, nodes):
                 return []  # only nearer to the moment: nothing that a reader would act upon
             return [_quiet(f"    revised: {'; '.join(facts)} ({event.session}, a later reply came between)")]
         case ev.ChangeWithdrawn():
@@ -130,44 +130,45 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, n
             return [_quiet(f"    withdrawn: {'; '.join(facts)} ({event.session}, {told})")]
 
 
-def judged_lines(event: ev.ChangeJudged | ev.OutageJudged | ev.StrayJudged, clock: RunClock) -> list[Line]:
-    """The judgement, its facts, and what it is about: it comes some seconds after the red line."""
-    level, tint, sort = JUDGED[event.judgement]
-    match event:
-        case ev.ChangeJudged():
-            when = f"changed {clock.time_of_day(event.change.seen_ns)}"
-        case ev.OutageJudged():
-            when = f"unanswered since {clock.time_of_day(event.since_ns)}"
-        case ev.StrayJudged():
-            when = f"a reply {_STRAYS[event.stray]} at {clock.time_of_day(event.heard_ns)}"
+def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
+    """Return the judgement, its reasons, and what it is about, since it comes some seconds after the red line."""
+    level, colour, category = JUDGED[event.judgement]
+    match event.case:
+        case ev.Change(seen_ns=seen_ns):
+            when = f"changed {clock.time_of_day(seen_ns)}"
+        case ev.OutageCase(since_ns=since_ns):
+            when = f"unanswered since {clock.time_of_day(since_ns)}"
+        case case:
+            assert isinstance(case, ev.StrayCase)
+            when = f"a reply {_STRAYS[case.stray]} at {clock.time_of_day(case.heard_ns)}"
     if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
         return []  # the line of the restart said it
-    return [Line(f"    {words.judged(event)} ({event.session}, {when})", level, tint, sort)]
+    return [Line(f"    {judgement_text(event)} ({event.session}, {when})", level, colour, category)]
 
 
 def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
-    """Any other fact of a session; many say nothing here."""
+    """Return the lines of any other event of a session; many have none."""
     name = event.session
     match event:
         case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=None):
             return [_red(f"{name} never answered, for {format_duration(at_ns - since_ns)} now, while {_others(event)}")]
-        case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=ev.Sighting(identity=identity)):
+        case ev.OutageStarted(at_ns=at_ns, since_ns=since_ns, last=ev.RepliedProbe(identity=identity)):
             silent = f"unanswered since {clock.time_of_day(since_ns)} ({format_duration(at_ns - since_ns)})"
-            return [_red(f"{name} {silent}, while {_others(event)}; last served by {words.served_by(identity)}")]
+            return [_red(f"{name} {silent}, while {_others(event)}; last served by {served_by(identity)}")]
         case ev.OutageEnded():
             gap = format_duration(event.at_ns - event.since_ns)
-            probes = words.plural(event.probes, "probe")
-            return [_red(f"{name} answered again after {gap} ({probes}), by {words.served_by(event.first.identity)}")]
+            probes = plural(event.probes, "probe")
+            return [_red(f"{name} answered again after {gap} ({probes}), by {served_by(event.first.identity)}")]
         case ev.WrongSource():
-            who = words.served_by(event.identity) + (", which listens on a wildcard" if event.wildcard else "")
+            who = served_by(event.identity) + (", which listens on a wildcard" if event.wildcard else "")
             return [
                 _red(f"{name} answered from the wrong source {event.source} ({who}), probes go to {event.expected}")
             ]
         case ev.CrossDelivered():
-            sender = f"{event.source} ({words.served_by(event.identity)})"
+            sender = f"{event.source} ({served_by(event.identity)})"
             return [_red(f"{name} got a reply that was meant for {event.owner}, from {sender}")]
-        case ev.DuplicateDiffers():
-            first, second = words.served_by(event.first), words.served_by(event.second)
+        case ev.ConflictingDuplicate():
+            first, second = served_by(event.first), served_by(event.second)
             if first == second:
                 first, second = f"x_address {event.first.reflexive}", f"x_address {event.second.reflexive}"
             return [warning(f"{name} probe {event.seq} was answered twice and differently: {first}, then {second}")]
@@ -176,92 +177,96 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             sender = f" from {event.offender}" if event.offender is not None else ""
             return [warning(f"{name} heard ICMP error {event.error}{meaning}{sender}")]
         case ev.CanaryResult(identity=identity):
-            answer = "is not answered" if identity is None else f"is answered by {words.served_by(identity)}"
-            return [Line(f"    a fresh source port {answer} ({name})", tint=Tint.QUIET, sort="canaries")]
+            answer = "is not answered" if identity is None else f"is answered by {served_by(identity)}"
+            return [
+                Line(f"    a test probe from a new port {answer} ({name})", colour=Colour.QUIET, category="canaries")
+            ]
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []
 
 
 def _others(outage: ev.OutageStarted) -> str:
-    return "others are answered" if outage.others_answered else "no session is and fresh source ports are answered"
+    return "others are answered" if outage.others_answered else "new flows are answered and no session is"
 
 
 def fault_line(faults: Sequence[ev.ClientFault]) -> Line:
-    """A fault of this machine, with the session that met it, or with how many did."""
+    """Return the line of a fault of this machine, with the session that met it, or with how many did."""
     first = faults[0]
     sessions = len({fault.session for fault in faults})
-    who = first.session if sessions == 1 else words.plural(sessions, "session")
+    who = first.session if sessions == 1 else plural(sessions, "session")
     more = " (and the like)" if any(fault.detail != first.detail for fault in faults) else ""
     who += ":" if sessions > 1 else ""
-    return warning(f"{who} the client's own fault, not the network's: {first.fault}: {first.detail}{more}")
+    return warning(f"{who} local problem: {first.fault}: {first.detail}{more}")
 
 
 def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
-    """A fact of the run or of the cluster; many say nothing here."""
+    """Return the lines of an event of the run or of the cluster; many have none."""
     match event:
         case ev.RunStarted():
             return _started(event, clock)
         case ev.ForeignServer():
-            who = words.quoted(event.software) if event.software is not None else "a server"
+            who = quoted(event.software) if event.software is not None else "a server"
             return [warning(f"answered by {who}, which names no pod: only x_address and SOFTWARE are tracked")]
-        case ev.NothingAnswered(waited_ns=waited_ns, reason=reason):
+        case ev.NoReplies(waited_ns=waited_ns, reason=reason):
             return [warning(f"no session is answered after {format_duration(waited_ns)}: {reason or _WHEN_SILENT}")]
-        case ev.WatchBegun(context=context, service=service, via=via):
+        case ev.PoolWatchStarted(context=context, service=service, via=via):
             way = f", by its {via}" if via else ""
-            return [Line(f"watching Service {words.quoted(service)} in context {words.quoted(context)}{way}")]
-        case ev.WatchMissing(reason=reason):
-            return [Line(f"pool not watched ({reason}): a change counts as a violation unless the client was idle")]
-        case ev.Injected():
-            return [Line(f"injected: {event.text}", "event", Tint.CLUSTER)]
+            return [Line(f"watching Service {quoted(service)} in context {quoted(context)}{way}")]
+        case ev.PoolNotWatched(reason=reason):
+            return [Line(f"cluster not watched ({reason}): a change counts as a violation unless the client was idle")]
+        case ev.FaultInjected():
+            return [Line(f"injected: {event.text}", "event", Colour.CLUSTER)]
         case ev.SendingStopped():
             return [Line("sending stopped; the last replies may still come, then the last judgements")]
         case ev.PoolUnobserved(reason=reason):
             return [_cluster(f"the pool is not observed any more: {reason}")]
         case ev.WrongPool(pod=pod):
             told = "which was never in the watched pool: wrong cluster or Service; the pool counts as not watched"
-            return [warning(f"pod {words.quoted(pod)} answers, {told}")]
+            return [warning(f"pod {quoted(pod)} answers, {told}")]
         case ev.ClusterEvent():
             return [_cluster(event_text(event))]
         case ev.BlackoutStarted(since_ns=since_ns, sessions=sessions):
-            return [_red(f"ALL {words.plural(sessions, 'session')} unanswered since {clock.time_of_day(since_ns)}")]
+            return [_red(f"ALL {plural(sessions, 'session')} unanswered since {clock.time_of_day(since_ns)}")]
         case ev.IncidentClosed(incident=incident):
-            level, tint = _look(incident)
-            return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock)]
+            level, colour = _look(incident)
+            return [Line(text, level, colour, "incident lines") for text in incident_text(incident, clock)]
         case ev.IncidentOngoing(incident=incident):
-            level, tint = _look(incident)
-            return [Line(text, level, tint, "incident lines") for text in incident_text(incident, clock, ongoing=True)]
+            level, colour = _look(incident)
+            return [
+                Line(text, level, colour, "incident lines") for text in incident_text(incident, clock, ongoing=True)
+            ]
         case ev.RunDiagnosed(diagnoses=diagnoses):
-            return [Line(text, sort="incident lines") for text in run_text(diagnoses)]
+            return [Line(text, category="incident lines") for text in run_text(diagnoses)]
         case ev.Settling(open_count=count, up_to_ns=up_to_ns):
-            waits = f"{words.plural(count, 'judgement')} still to come, in at most {format_duration(up_to_ns)}"
-            return [Line(f"{waits} (Ctrl-C: leave them unknown)", tint=Tint.QUIET)]
+            waits = f"{plural(count, 'judgement')} still to come, in at most {format_duration(up_to_ns)}"
+            return [Line(f"{waits} (Ctrl-C: leave them unknown)", colour=Colour.QUIET)]
         case ev.RunEnded(aborted=True):
             return [warning("stopped at once: judgements still open are unknown")]
     return []
 
 
 def blackout_line(event: ev.BlackoutEnded, api_answered: bool | None) -> Line:
-    """All is answered again, what was tried meanwhile, and whether the API server answered (None: it was not asked)."""
+    """Return the line of a blackout's end; `api_answered` is None where the API server was not asked."""
     lasted = format_duration(event.until_ns - event.since_ns)
-    canaries = f", {words.plural(event.canaries, 'probe')} from fresh ports unanswered too" if event.canaries else ""
+    canaries = f", {plural(event.canaries, 'test probe')} from new ports got no answer" if event.canaries else ""
     api = {
         True: "; the API server was answered meanwhile",
         False: "; the API server was not answered either: it may be this machine's own link",
         None: "",
     }[api_answered]
-    lost = words.plural(event.probes, "probe")
+    lost = plural(event.probes, "probe")
     return _red(f"answered again after {lasted} in which nobody was: {lost} lost{canaries}{api}")
 
 
-def _look(incident: ev.Incident) -> tuple[Level, Tint]:
+def _look(incident: ev.Incident) -> tuple[Level, Colour]:
     if is_violation(incident):
-        return "error", Tint.VIOLATION
-    return ("warn", Tint.WARNING) if is_silence(incident) else ("info", Tint.QUIET)
+        return "error", Colour.VIOLATION
+    return ("warn", Colour.WARNING) if is_silence(incident) else ("info", Colour.QUIET)
 
 
 def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) -> Line:
-    """The watch is back; `blind_ns`: when it was told that it was gone.
+    """Return the line of a watch that is back; `blind_ns` is when its loss was told.
 
     A list that another watch asked for before may be what brings it back: then there is no pause to tell.
     """
@@ -274,7 +279,7 @@ def pool_lines(event: ev.PoolObserved, *, first: bool) -> list[Line]:
     """Return what became different in the pool, a line each; of the first snapshot how many endpoints there are."""
     if first:
         after = event.snapshot
-        ready = f"{after.ready_count:,} of {words.plural(len(after.endpoints), 'endpoint')} ready"
+        ready = f"{after.ready_count:,} of {plural(len(after.endpoints), 'endpoint')} ready"
         return [_cluster(f"the pool is watched: {ready}")]
     return [_cluster(endpoint_change_text(change)) for change in event.changes]
 
@@ -284,13 +289,13 @@ def _sizes(event: ev.RunStarted) -> str:
 
 
 def _targets(event: ev.RunStarted) -> str:
-    """Where probes go, and where they do not though the name leads there too."""
+    """Return where probes go, and which addresses of the name get none."""
     address, name = str(event.target), event.target_name
     if not event.addresses and not event.unprobed:
-        return address if name in (address, event.target.ip) else f"{address} ({name}, resolved once)"
+        return address if name in (address, event.target.ip) else f"{address} ({name})"
     probed = event.addresses or (event.target,)
     count = f"{len(probed)} of " if event.unprobed else ""
-    named = words.plural(len(probed) + len(event.unprobed), "address", "addresses")
+    named = plural(len(probed) + len(event.unprobed), "address", "addresses")
     left = f"; not to {', '.join(map(str, event.unprobed))}" if event.unprobed else ""
     return f"{count}{named} of {name} ({', '.join(map(str, probed))}{left})"
 
@@ -298,7 +303,7 @@ def _targets(event: ev.RunStarted) -> str:
 def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
     sockets = ", on connected sockets" if event.connected else ""
     probes = (
-        f"{words.plural(event.sessions, 'session')} to {_targets(event)}: "
+        f"{plural(event.sessions, 'session')} to {_targets(event)}: "
         f"a probe of {_sizes(event)} bytes every {format_duration(event.interval_ns)} each{sockets}, "
         f"lost after {format_duration(event.loss_threshold_ns)}"
     )

@@ -1,7 +1,9 @@
-"""The log's form: structlog's processors to one line of text (coloured by colorama) or one JSON object, and its stream.
+"""The log's form and its stream: structlog's processors make of an event a line of text or a JSON object.
 
-Nothing global is configured: `configure` returns a logger that owns its processors and its stream, so that a test, the
-demo and the server can each have theirs. What is logged comes from `console`, `jsonlog` and `server_log`.
+An event passes a chain of processors: the run's clock makes its time, its level is added, and the last one renders the
+line (coloured by colorama) or the object. Nothing global is configured: `configure` returns a log that owns its processors
+and its stream, so that a test, the demo and the server can each have theirs. What is logged comes from `console`,
+`jsonlog` and `server_log`.
 """
 
 from __future__ import annotations
@@ -10,16 +12,18 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TextIO
 
 import colorama
 import structlog
 from colorama import Fore, Style
+from structlog.typing import EventDict
 
 from affinity_tester.errors import AffinityTesterError
-from affinity_tester.report.words import printable
+from affinity_tester.report.clock import RunClock
+from affinity_tester.report.text import printable
 
 LogFormat = Literal["console", "json"]
 Level = Literal["info", "event", "warn", "error"]
@@ -28,27 +32,27 @@ _TAGS: dict[str, str] = {level: f"[{level}]".ljust(7) for level in ("info", "eve
 
 
 class OutputClosed(AffinityTesterError):  # noqa: N818 - it says what happened; nobody made an error
-    """Whoever read the log has gone (`| head`), or its disk is full: stop the run, say nothing more on that stream.
+    """The log's reader has gone (`| head`), or its disk is full: stop the run, and write nothing more to that stream.
 
     Everything written to the stream after it has been raised once goes nowhere.
     """
 
 
 class Stream(Protocol):
-    """What a log writes to."""
+    """The part of a text stream that a log needs."""
 
     def write(self, text: str, /) -> object:
         """Take text; it may wait until `flush`."""
 
     def flush(self) -> None:
-        """Hand it on."""
+        """Hand on what was written."""
 
     def fileno(self) -> int:
-        """Tell the descriptor below."""
+        """Return the descriptor below."""
 
 
-class Tint(StrEnum):
-    """What a line is, as a colour."""
+class Colour(StrEnum):
+    """The colour of a line, named for what the line tells."""
 
     STATISTICS = Fore.WHITE
     CHANGE = Fore.RED
@@ -61,7 +65,7 @@ class Tint(StrEnum):
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether to colour: NO_COLOR says no, then FORCE_COLOR yes, else the stream must be a terminal (no-color.org)."""
+    """Return whether to colour: NO_COLOR says no, then FORCE_COLOR yes, else the stream must be a terminal (no-color.org)."""
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):
@@ -70,43 +74,55 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def tolerate_any_text(stream: io.TextIOWrapper) -> None:
-    """A pod name that the terminal's encoding lacks must not end the run."""
+    """Escape what the stream's encoding lacks: a pod's name must not end the run."""
     stream.reconfigure(errors="backslashreplace")
 
 
-class Log(structlog.BoundLoggerBase):
-    """What the report writes to; every call may raise `OutputClosed`."""
+class Log:
+    """A log of one form on one stream: a structlog logger of its own, and the stream below it.
 
-    def line(self, level: Level, event: str, *, time: str, tint: Tint = Tint.STATISTICS, **data: object) -> None:
-        """Log one line; it may wait in the stream's buffer until `flush`.
+    Every call may raise `OutputClosed`.
+    """
 
-        `time` is ready for the format (time of day, or RFC 3339). In JSON `event` is the dotted name, and `data` shows.
+    def __init__(self, output: _Output, logger: Any) -> None:
+        self._output = output
+        self._logger = logger
+
+    def bind(self, clock: RunClock) -> Log:
+        """Return this log with the clock of a run, which every line needs."""
+        return Log(self._output, self._logger.bind(clock=clock))
+
+    def line(self, level: Level, event: str, *, at_ns: int, colour: Colour = Colour.STATISTICS, **data: object) -> None:
+        """Log what was so at `at_ns` of the run's clock; the line may wait in the stream's buffer until `flush`.
+
+        `event` is the line's text; in JSON it is the dotted name, and `data` shows.
         """
-        self._proxy_to_logger("write", event, level=level, time=time, tint=tint, **data)
+        getattr(self._logger, level)(event, at_ns=at_ns, colour=colour, **data)
 
-    def text(self, text: str, tint: Tint | None = None) -> None:
-        """Write a line of the console form that has neither time nor level (the summary's tables)."""
-        self._logger.write(printable(text), tint)
+    def text(self, text: str, colour: Colour | None = None) -> None:
+        """Write a line of the console form that has neither time nor level, such as a table's."""
+        self._output.write(printable(text), colour)
 
     def flush(self) -> None:
-        """Hand what was logged to whoever reads it."""
-        self._logger.flush()
+        """Flush the stream."""
+        self._output.flush()
 
 
 def configure(*, format: LogFormat, stream: Stream, colour: bool) -> Log:  # noqa: A002 - the option's own name
-    """Build a logger of this form on this stream; `colour` counts for the console form alone."""
-    as_json: list[Any] = [_json_fields, structlog.processors.JSONRenderer(serializer=_dumps)]
-    as_text: list[Any] = [_console_line]
-    sink = _Sink(stream, colour=colour and format == "console")
-    return Log(sink, as_json if format == "json" else as_text, {})
+    """Return a log of this form on this stream; `colour` counts for the console form alone."""
+    output = _Output(stream, colour=colour and format == "console")
+    chain = _JSON_CHAIN if format == "json" else _CONSOLE_CHAIN
+    # `bind` makes the logger that structlog would else assemble anew for every line.
+    return Log(output, structlog.wrap_logger(output, chain, structlog.BoundLogger, dict).bind())
 
 
-class _Sink:
-    """The stream under the logger: colours, and turns each way in which a stream can end into `OutputClosed`."""
+class _Output:
+    """The logger that structlog wraps: writes lines, and turns each way in which a stream can end into `OutputClosed`."""
 
     def __init__(self, stream: Stream, *, colour: bool) -> None:
         self._stream = stream
         self._colour = colour
+
         if colour:
             colorama.just_fix_windows_console()
         if isinstance(stream, io.TextIOWrapper):
@@ -115,13 +131,16 @@ class _Sink:
             # Another program on the same terminal may have left it non-blocking: a full pipe would then lose lines.
             os.set_blocking(stream.fileno(), True)
 
-    def write(self, line: str, tint: Tint | None = None) -> None:
-        if self._colour and tint is not None:
-            line = f"{tint.value}{line}{Style.RESET_ALL}"
+    def write(self, line: str, colour: Colour | None = None) -> None:
+        if self._colour and colour is not None:
+            line = f"{colour.value}{line}{Style.RESET_ALL}"
         try:
             self._stream.write(line + "\n")
         except (OSError, ValueError) as error:
             raise output_closed(self._stream) from error
+
+    info = event = warn = error = write
+    """structlog calls the method that is named like the level."""
 
     def flush(self) -> None:
         try:
@@ -139,19 +158,42 @@ def output_closed(stream: Stream) -> OutputClosed:
     return OutputClosed("the output was closed")
 
 
-def _console_line(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> tuple[tuple[str, Tint], dict[str, Any]]:
-    """The last processor for people: `HH:MM:SS.mmm [level] text`."""
-    return (f"{event['time']} {_TAGS[event['level']]} {printable(event['event'])}", event["tint"]), {}
+# The processors, in the order in which an event passes them: when, how important, and the form.
 
 
-def _json_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The structlog processor for machines: no colour, and what every line has comes first."""
-    del event["tint"]
+def _add_time_of_day(_logger: object, _level: str, event: EventDict) -> EventDict:
+    """Replace the run's time by the time of day."""
+    event["time"] = event.pop("clock").time_of_day(event.pop("at_ns"))
+    return event
+
+
+def _add_rfc3339_time(_logger: object, _level: str, event: EventDict) -> EventDict:
+    """Replace the run's time by an RFC 3339 time."""
+    event["time"] = event.pop("clock").rfc3339(event.pop("at_ns"))
+    return event
+
+
+def _add_level(_logger: object, level: str, event: EventDict) -> EventDict:
+    """Add the level. structlog's own processor writes `warning`, where the readers of this log know `warn`."""
+    event["level"] = level
+    return event
+
+
+def _render_line(_logger: object, level: str, event: EventDict) -> tuple[tuple[str, Colour], dict[str, Any]]:
+    """Return `HH:MM:SS.mmm [level] text` and its colour, which are the arguments of `_Output.write`."""
+    return (f"{event['time']} {_TAGS[level]} {printable(event['event'])}", event["colour"]), {}
+
+
+def _order_fields(_logger: object, _level: str, event: EventDict) -> EventDict:
+    """Put first what every line has, and drop the colour."""
+    del event["colour"]
     return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
 
 
-def _dumps(event: object, **_: object) -> str:
-    """ASCII, so that any reader's encoding will do; what is not finite is a bug and raises."""
-    return json.dumps(event, allow_nan=False, separators=(",", ":"))
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+"""ASCII, so that any reader's encoding will do; a number that is not finite is a bug and raises."""
+
+_render_json = structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event))
+
+_CONSOLE_CHAIN = (_add_time_of_day, _add_level, _render_line)
+_JSON_CHAIN = (_add_rfc3339_time, _add_level, _order_fields, _render_json)

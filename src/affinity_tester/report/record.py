@@ -20,8 +20,8 @@ from typing import IO, Any, cast
 
 from affinity_tester.core.events import Event
 from affinity_tester.errors import UserError
-from affinity_tester.report import words
-from affinity_tester.report.codec import CodecError, decode
+from affinity_tester.report.event_json import CodecError, decode
+from affinity_tester.units import plural
 
 FORMAT = 3
 """Raised when a record can no longer be read by an older tool, or an older record by this one."""
@@ -52,6 +52,7 @@ def read_record(path: str | Path, *, on_truncated: Callable[[str], None]) -> Ite
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=plain)) if packed else plain
             number = 1
             _check_header(path, file.readline(_HEADER_LIMIT))
+
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 if len(line) > LONGEST_LINE:
@@ -96,10 +97,10 @@ def _check_header(path: str | Path, line: bytes) -> None:
 
 
 def _ends(path: str | Path, number: int, data: dict[str, Any], on_truncated: Callable[[str], None]) -> bool:
-    """Whether this line, which is about the record itself, is its last. Raises `CodecError`, and `UserError`."""
+    """Return whether this line, which is about the record itself, is its last. Raises `CodecError` and `UserError`."""
     match data:
         case {"record": "left out", "events": int(events)}:
-            missing = f"{words.plural(events, 'event is', 'events are')} missing"
+            missing = f"{plural(events, 'event is', 'events are')} missing"
             on_truncated(f"the record {path} is incomplete: {missing} before line {number}, nobody took them in time")
             return False
         case {"record": "ended", "why": str(why)}:

@@ -14,10 +14,10 @@ from typing import Any, Self, cast
 
 from affinity_tester.core.events import Event, SessionEvent
 from affinity_tester.errors import UserError
-from affinity_tester.report.codec import encode
-from affinity_tester.report.patient import PatientFile
+from affinity_tester.report.background_writer import BackgroundFile
+from affinity_tester.report.event_json import encode
 from affinity_tester.report.record import ENDED, FORMAT, LEFT_OUT, MARK
-from affinity_tester.settings import NS_PER_S
+from affinity_tester.units import NS_PER_S
 
 _FLUSH_EVERY_NS = NS_PER_S
 """A killed run loses at most this much of its record."""
@@ -25,8 +25,8 @@ _FLUSH_EVERY_NS = NS_PER_S
 MOST_WAITING = 1 << 26
 """Bytes kept for a reader that stalls: what 1,000 sessions tell in an hour."""
 
-PATIENCE_S = 10.0
-"""At the end of a run a reader that takes nothing for so long is waited for no more."""
+STALL_TIMEOUT_S = 10.0
+"""How long the end of a run waits for a reader that takes nothing."""
 
 READER_S = 2.0
 """A pipe's reader, which the same shell line may just be starting, may come so late."""
@@ -60,16 +60,16 @@ class RecordWriter:
         self._most = most
         self._made = not os.path.lexists(path)
         self._fd = self._opened()
-        self._plain = PatientFile(self._fd)
-        self._file: PatientFile | gzip.GzipFile = self._plain
+        self._plain = BackgroundFile(self._fd)
+        self._file: BackgroundFile | gzip.GzipFile = self._plain
         self._closed = False
         self._waiting_ns: int | None = None
-        """Since when something waits to be handed to the file."""
+        """Since when something waits to be flushed; None while nothing does."""
         self._begun = False
         self._gap = 0
-        """Events left out since the last that was not."""
+        """Events left out since the last one that was written."""
         self.left_out = 0
-        """Events that were not written, since nobody took what was there."""
+        """Events that were not written since the reader had not taken those before."""
 
     def write(self, event: Event) -> None:
         """Add an event; a fact of the run is handed to the file at once, a session's after a second."""
@@ -79,8 +79,10 @@ class RecordWriter:
             self._gap += 1
             self.left_out += 1
             return
+
         self._close_gap()
         self._line(encode(event))
+
         if self._waiting_ns is None:
             self._waiting_ns = event.at_ns
         if not isinstance(event, SessionEvent):
@@ -89,7 +91,7 @@ class RecordWriter:
             self.advance(event.at_ns)
 
     def advance(self, now_ns: int) -> None:
-        """Time passed. May raise `OSError`: what the file met since the last call."""
+        """Flush what has waited for a second. May raise the `OSError` that the file met since the last call."""
         if self._waiting_ns is not None and now_ns - self._waiting_ns >= _FLUSH_EVERY_NS:
             self._flush()
         self._plain.check()
@@ -97,19 +99,21 @@ class RecordWriter:
     def close(self) -> bool:
         """Write what waits and close the file; once more is harmless. May raise `OSError`.
 
-        False when whoever reads it took nothing for `PATIENCE_S`: then it lacks its end.
+        False when whoever reads it took nothing for `STALL_TIMEOUT_S`: then it lacks its end.
         """
         if self._closed:
             return True
         self._closed = True
+
         if not self._begun:
             self._discard()
             return True
+
         try:
             self._close_gap()
             if isinstance(self._file, gzip.GzipFile):
                 self._file.close()
-            whole = self._plain.drain(PATIENCE_S)
+            whole = self._plain.drain(STALL_TIMEOUT_S)
         except OSError as error:
             self._end(error)
             raise
@@ -118,7 +122,7 @@ class RecordWriter:
         return whole
 
     def give_up(self, error: OSError) -> None:
-        """After an error: let the file end with a line that says so, where there is still room for it, and close it."""
+        """End the file after an error with a line that says so, where there is still room for it, and close it."""
         if not self._closed:
             self._closed = True
             self._end(error)
@@ -136,7 +140,7 @@ class RecordWriter:
         self.close()
 
     def _opened(self) -> int:
-        """The file's descriptor; it was written to, so that a full disk is told before the run."""
+        """Open the file, and write to it once, so that a full disk is found before the run; return its descriptor."""
         try:
             fd = self._open()
             try:
@@ -158,7 +162,7 @@ class RecordWriter:
         return fd
 
     def _open(self) -> int:
-        """Open it without waiting: a pipe has `READER_S` to get its reader. Raises `OSError`, and `UserError`."""
+        """Open the file without blocking; a pipe has `READER_S` to get its reader. Raises `OSError` and `UserError`."""
         for _ in range(1 + int(READER_S / READER_CHECK_S)):
             try:
                 return os.open(self._path, _OPEN, 0o666)
@@ -180,28 +184,30 @@ class RecordWriter:
         self._discard_file()
 
     def _discard_file(self) -> None:
-        """Remove the file if it is ours; whoever had an empty one keeps it."""
+        """Remove the file if this run made it; an empty one that was there before stays."""
         with contextlib.suppress(OSError):
             if self._made and self._path.is_file():
                 self._path.unlink()
 
     def _close_gap(self) -> None:
-        """Say in the record what was left out before what comes next."""
+        """Write a line for what was left out here, if anything was."""
         if self._gap:
             self._line({"record": LEFT_OUT, "events": self._gap})
             self._gap = 0
 
     def _end_with(self, line: dict[str, Any]) -> None:
-        """Replace the file's end, from a line's start on, by this line, which is shorter than what it replaces."""
+        """Replace the last lines of the file by this one, which is shorter: a full disk has room for nothing longer."""
         data = _encoded(line)
         size = os.fstat(self._fd).st_size
         at = max(0, size - _TAIL)
+
         with self._path.open("rb") as file:
             file.seek(at)
             tail = file.read(_TAIL)
         cut = tail.rfind(b"\n", 0, max(0, len(tail) - len(data)))
         if cut < 0:
             return  # one line longer than that, or hardly anything: it breaks off, which is told when it is read
+
         at += cut + 1
         os.ftruncate(self._fd, at)
         os.lseek(self._fd, at, os.SEEK_SET)

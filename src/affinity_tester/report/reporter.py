@@ -1,4 +1,4 @@
-"""Fans a run's events out to the log and to the run record, and keeps trouble with either from the run."""
+"""Gives a run's events to the log and to the run record, and keeps their errors from the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self, TextIO
 
 from affinity_tester import __version__
 from affinity_tester.core.events import Event
-from affinity_tester.report import words
+from affinity_tester.report.background_writer import BackgroundWriter
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import (
@@ -20,24 +20,24 @@ from affinity_tester.report.logging import (
     tolerate_any_text,
     wants_colour,
 )
-from affinity_tester.report.patient import PatientStream
-from affinity_tester.report.recorder import PATIENCE_S, RecordWriter
+from affinity_tester.report.recorder import STALL_TIMEOUT_S, RecordWriter
+from affinity_tester.units import plural
 
 
-def patient_stream(stream: TextIO) -> PatientStream | None:
-    """A log's stream that holds nobody up; None for one in memory, which needs none."""
+def write_in_background(stream: TextIO) -> BackgroundWriter | None:
+    """Return a writer for a log's stream that makes nobody wait; None for a stream in memory, which needs none."""
     if not isinstance(stream, io.TextIOWrapper):
         return None
     tolerate_any_text(stream)
-    return PatientStream(stream)
+    return BackgroundWriter(stream)
 
 
-def drain(patient: PatientStream) -> None:
+def drain(background: BackgroundWriter) -> None:
     """Wait until everything is written. Raises `OutputClosed`."""
     try:
-        patient.drain()
+        background.drain()
     except (OSError, ValueError) as error:
-        raise output_closed(patient) from error
+        raise output_closed(background) from error
 
 
 class Reporter:
@@ -52,13 +52,13 @@ class Reporter:
         self,
         shown: ConsoleReport | JsonReport,
         record: RecordWriter | None = None,
-        patient: PatientStream | None = None,
+        background: BackgroundWriter | None = None,
     ) -> None:
-        """`patient` is the stream below `shown`, where it is one; `close` drains it."""
+        """Show events by `shown`, and record them. `close` drains `background`, the stream below `shown`, if it has one."""
         self._shown: ConsoleReport | JsonReport | None = shown
         self._record = record
-        self._patient = patient
-        self._said_gap = False
+        self._background = background
+        self._warned_of_gap = False
 
     @classmethod
     def open(
@@ -70,28 +70,25 @@ class Reporter:
         stream: TextIO,
         environ: Mapping[str, str],
     ) -> Self:
-        """A reporter on a stream (coloured as stream and environment ask) and, if `record` names a file, with a record.
+        """Return a reporter on a stream, coloured as stream and environment ask, with a record if `record` names a file.
 
         Raises `UserError` when that file can't be written.
         """
         writer = None if record is None else RecordWriter(record, version=__version__)
-        patient = patient_stream(stream)
-        log = configure(format=log_format, stream=patient or stream, colour=wants_colour(stream, environ))
-        return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer, patient)
+        background = write_in_background(stream)
+        log = configure(format=log_format, stream=background or stream, colour=wants_colour(stream, environ))
+        return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer, background)
 
     def emit(self, event: Event) -> None:
         """Record the event, then show it."""
-        trouble = self._recorded(lambda record: record.write(event))
+        error = self._recorded(lambda record: record.write(event))
         self._show(lambda shown: shown.emit(event))
-        self._show_trouble(trouble)
+        self._warn_record_error(error)
 
     def advance(self, now_ns: int) -> None:
-        """Time passed: what was recorded a second ago gets into its file, where a run that is killed leaves it.
-
-        And what was held back to be told with more of its kind is told.
-        """
+        """Show what was held back long enough, and flush the record once a second, so that a killed run leaves its events."""
         self._show(lambda shown: shown.advance(now_ns))
-        self._show_trouble(self._recorded(lambda record: record.advance(now_ns)))
+        self._warn_record_error(self._recorded(lambda record: record.advance(now_ns)))
 
     def close(self) -> None:
         """Close the record, and show what still waits."""
@@ -102,19 +99,22 @@ class Reporter:
                 shown.warn(line)
         if shown is not None:
             shown.close()
-            if self._patient is not None:
-                drain(self._patient)
+            if self._background is not None:
+                drain(self._background)
 
     @staticmethod
     def _closed(record: RecordWriter) -> list[str]:
-        """Close it; what is to be said of it."""
+        """Close the record, and return the warnings about it."""
         try:
             whole = record.close()
         except OSError as error:
             return [f"the record lacks its end: {error.strerror}"]
-        lines = [] if whole else [f"the record lacks its end: whoever reads it took nothing for {PATIENCE_S:.0f} s"]
+
+        lines = (
+            [] if whole else [f"the record lacks its end: whoever reads it took nothing for {STALL_TIMEOUT_S:.0f} s"]
+        )
         if record.left_out:
-            were = words.plural(record.left_out, "event was", "events were")
+            were = plural(record.left_out, "event was", "events were")
             lines.append(f"the record is incomplete: {were} not written, since nobody took them in time")
         return lines
 
@@ -124,11 +124,11 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _show_trouble(self, trouble: OSError | None) -> None:
-        if trouble is not None:
-            self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {trouble.strerror}"))
-        if self._record is not None and self._record.left_out and not self._said_gap:
-            self._said_gap = True
+    def _warn_record_error(self, error: OSError | None) -> None:
+        if error is not None:
+            self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {error.strerror}"))
+        if self._record is not None and self._record.left_out and not self._warned_of_gap:
+            self._warned_of_gap = True
             lacks = "the record lacks events from here on, the run goes on: whoever reads it does not take them"
             self._show(lambda shown: shown.warn(lacks))
 
@@ -141,7 +141,7 @@ class Reporter:
                 raise
 
     def _recorded(self, work: Callable[[RecordWriter], None]) -> OSError | None:
-        """Work on the record, if there is one; what went wrong, the first time that it does."""
+        """Work on the record, if there is one. The first error ends the record, and is returned."""
         if self._record is None:
             return None
         record = self._record

@@ -1,4 +1,4 @@
-"""What a run came to: gathered from its events, for every form of the end of a run."""
+"""The results of a run, collected from its events for every form of its end."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from affinity_tester.core.judging.tally import Tally
 
 @dataclass(slots=True)
 class RunResults:
-    """The end of a run, as far as its events have told it. A field is None while its event has not come."""
+    """The results of a run so far. A field is None while its event has not come."""
 
     started: ev.RunStarted | None = None
     foreign: ev.ForeignServer | None = None
     sessions: dict[str, ev.SessionSummary] = field(default_factory=dict)
-    """By name, in the order in which they ended."""
+    """Summaries by session, in the order in which the sessions ended."""
     run: ev.RunSummary | None = None
     verdict: ev.Verdict | None = None
     tally: Tally = field(default_factory=Tally)
 
     def add(self, event: ev.Event) -> None:
-        """Take what this event says of the end; most say nothing of it."""
+        """Keep what this event adds to the results; most add nothing."""
         match event:
-            case ev.ChangeJudged() | ev.OutageJudged() | ev.StrayJudged():
+            case ev.CaseJudged():
                 self.tally.add(event)
             case ev.ChangeWithdrawn():
                 self.tally.withdraw(event)
@@ -40,7 +40,7 @@ class RunResults:
                 self.verdict = event
 
     def worst(self, count: int) -> list[ev.SessionSummary]:
-        """So many sessions, the worst first: most lost, then most changes, then the longest gap."""
+        """Return so many sessions, the worst first: most lost, then most changes, then the longest gap."""
         return heapq.nlargest(
             count, self.sessions.values(), key=lambda s: (s.total.lost, s.total.changes, s.longest_gap_ns)
         )

@@ -24,20 +24,19 @@ from affinity_tester.core.server_events import (
     ServerStopped,
     ServerWarning,
 )
+from affinity_tester.report.background_writer import MOST_CHARACTERS, BackgroundWriter, left_out_line
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.logging import (
+    Colour,
     Level,
     Log,
     LogFormat,
     OutputClosed,
-    Tint,
     configure,
     output_closed,
     wants_colour,
 )
-from affinity_tester.report.patient import MOST_CHARACTERS, PatientStream, left_out_line
-from affinity_tester.report.words import plural, quoted
-from affinity_tester.settings import format_duration
+from affinity_tester.units import format_duration, plural, quoted
 
 CLOSE_S = 1.0
 """How long the end waits for a reader that has not taken all lines yet."""
@@ -48,25 +47,25 @@ class _Line:
     """One event in both forms."""
 
     name: str
-    """Dotted, for JSON."""
+    """The dotted name for JSON."""
     text: str
-    """For people."""
+    """The line for people."""
     data: dict[str, Any]
-    """For JSON."""
+    """The fields for JSON."""
     level: Level = "info"
-    tint: Tint = Tint.STATISTICS
+    colour: Colour = Colour.STATISTICS
 
 
 class ServerLog:
     """Writes a server's events. `ServerStarted` must come first; every call may raise `OutputClosed`."""
 
     def __init__(
-        self, log: Log, log_format: LogFormat, patient: PatientStream | None = None, own: TextIO | None = None
+        self, log: Log, log_format: LogFormat, background: BackgroundWriter | None = None, own: TextIO | None = None
     ) -> None:
-        """`patient` is the stream below `log`, where it is one; `close` waits for its reader, and closes `own` below it."""
+        """Write to `log`. If it writes in the background, `close` waits for its reader, and closes `own` below it."""
         self._log = log
         self._json = log_format == "json"
-        self._patient = patient
+        self._background = background
         self._own = own
         self._clock: RunClock | None = None
 
@@ -75,20 +74,22 @@ class ServerLog:
         cls, stream: TextIO | None, log_format: LogFormat, environ: Mapping[str, str], *, most: int = MOST_CHARACTERS
     ) -> Self:
         """Write to `stream` (None: nowhere) from a thread, which keeps at most so many characters."""
-        own = _apart(stream)
-        patient = PatientStream(own, most, _left_out_object if log_format == "json" else left_out_line)
-        log = configure(format=log_format, stream=patient, colour=stream is not None and wants_colour(stream, environ))
-        return cls(log, log_format, patient, None if own is stream else own)
+        own = _duplicate(stream)
+        background = BackgroundWriter(own, most, _left_out_object if log_format == "json" else left_out_line)
+        log = configure(
+            format=log_format, stream=background, colour=stream is not None and wants_colour(stream, environ)
+        )
+        return cls(log, log_format, background, None if own is stream else own)
 
     def close(self) -> None:
         """Wait a moment for a reader that has not taken all. Raises `OutputClosed`."""
-        if self._patient is None:
+        if self._background is None:
             return
         is_over = True
         try:
-            is_over = self._patient.drain(within_s=CLOSE_S)
+            is_over = self._background.drain(within_s=CLOSE_S)
         except (OSError, ValueError) as error:
-            raise output_closed(self._patient) from error
+            raise output_closed(self._background) from error
         finally:
             if is_over and self._own is not None:
                 self._own.close()
@@ -104,19 +105,22 @@ class ServerLog:
         """Write one event. Raises `ValueError` for any before `ServerStarted`."""
         if isinstance(event, ServerStarted):
             self._clock = RunClock(wall_ns=event.wall_ns, at_ns=event.at_ns, utc_offset_s=event.utc_offset_s)
+            self._log = self._log.bind(self._clock)
+
         clock = self._clock
         if clock is None:
             raise ValueError(f"{type(event).__name__} came before ServerStarted")
+
         line = _line(event, clock)
         if self._json:
-            self._log.line(line.level, line.name, time=clock.rfc3339(event.at_ns), tint=line.tint, **line.data)
+            self._log.line(line.level, line.name, at_ns=event.at_ns, colour=line.colour, **line.data)
         else:
-            self._log.line(line.level, line.text, time=clock.time_of_day(event.at_ns), tint=line.tint)
+            self._log.line(line.level, line.text, at_ns=event.at_ns, colour=line.colour)
         self._log.flush()
 
 
-def _apart(stream: TextIO | None) -> TextIO:
-    """The same output as a stream of its own: Python's flush of `stream` at exit must not wait for a reader."""
+def _duplicate(stream: TextIO | None) -> TextIO:
+    """Return a stream of its own to the same output: Python's flush of `stream` at exit must not wait for a reader."""
     if stream is None:
         return Path(os.devnull).open("w", encoding="utf-8")
     try:
@@ -127,7 +131,7 @@ def _apart(stream: TextIO | None) -> TextIO:
 
 
 def _left_out_object(lines: int) -> str:
-    """`left_out_line` for machines; it is told while the log waits for no event, so it has the wall clock's time."""
+    """Return `left_out_line` for machines, with the wall clock's time, since no event gives it one."""
     now_ns = time.time_ns()
     clock = RunClock(wall_ns=now_ns, at_ns=now_ns, utc_offset_s=0)
     text = left_out_line(lines).strip("… \n")
@@ -140,11 +144,11 @@ def _line(event: ServerEvent, clock: RunClock) -> _Line:
         case ServerStarted():
             return _started(event, clock)
         case ServerWarning(text=text):
-            return _Line("server.warning", text, {"text": text}, "warn", Tint.WARNING)
+            return _Line("server.warning", text, {"text": text}, "warn", Colour.WARNING)
         case ServerStats(delta=delta, total=total):
             return _Line("server.stats", _counts(delta), {"delta": _data(delta), "total": _data(total)})
         case ServerDraining(drain_ns=drain_ns):
-            text = f"told to end: answers, and stays ready, for {format_duration(drain_ns)} more"
+            text = f"draining for {format_duration(drain_ns)} (still ready)"
             return _Line("server.draining", text, {"drain_ns": drain_ns})
         case ServerStopped(total=total, uptime_ns=uptime_ns):
             text = f"ended after {format_duration(uptime_ns)}; in all {_counts(total)}"
@@ -162,6 +166,7 @@ def _started(event: ServerStarted, clock: RunClock) -> _Line:
         f"affinity-tester {event.version}, {clock.date(event.at_ns)} {clock.utc_offset}: pod {quoted(event.pod_name)}{node}"
         f" answers {key}at {', '.join(map(str, event.addresses))}{workers}; health port {health}"
     )
+
     data = {
         "version": event.version,
         "pod_name": event.pod_name,
@@ -176,7 +181,7 @@ def _started(event: ServerStarted, clock: RunClock) -> _Line:
 
 
 def _counts(totals: ServerTotals) -> str:
-    """`received 10 datagrams, answered 8, refused 0, dropped 2 (legacy 2); 3 flows`."""
+    """Return `received 10 datagrams, answered 8, refused 0, dropped 2 (legacy 2); 3 flows`."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in totals.dropped)
     parts = [
         f"received {plural(totals.received, 'datagram')}",

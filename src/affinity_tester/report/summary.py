@@ -8,10 +8,10 @@ from typing import NamedTuple
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
-from affinity_tester.report import words
-from affinity_tester.report.logging import Tint
+from affinity_tester.report.logging import Colour
 from affinity_tester.report.results import RunResults
-from affinity_tester.settings import format_duration
+from affinity_tester.report.text import percent
+from affinity_tester.units import NS_PER_MS, format_duration, plural
 
 MOST_ROWS = 20
 """Up to so many sessions stand in the tables, each in its row."""
@@ -24,10 +24,10 @@ _CHANGES = ("", "changes", "ip", "port", "pod", "node", "instance", "software", 
 
 _TIMES = ("", "answers", "min", "mean", "p50", "p90", "p99", "max", "jitter")
 
-_OUTCOME_TINTS = {
-    ev.Outcome.PASS: Tint.GOOD,
-    ev.Outcome.INCONCLUSIVE: Tint.DOUBTFUL,
-    ev.Outcome.FAIL: Tint.VIOLATION,
+_OUTCOME_COLOURS = {
+    ev.Outcome.PASS: Colour.GOOD,
+    ev.Outcome.INCONCLUSIVE: Colour.DOUBTFUL,
+    ev.Outcome.FAIL: Colour.VIOLATION,
 }
 
 _JUDGEMENT_ORDER = (
@@ -44,11 +44,11 @@ _JUDGEMENT_ORDER = (
 Ended = ev.SessionSummary | ev.RunSummary
 """What a row is made of."""
 
-SummaryLine = tuple[str, Tint | None]
+SummaryLine = tuple[str, Colour | None]
 
 
 class Table(NamedTuple):
-    """A table of text; its last row is of all sessions."""
+    """A table of text; its last row is about all sessions."""
 
     caption: str
     head: Sequence[str]
@@ -56,7 +56,7 @@ class Table(NamedTuple):
 
 
 def summary(results: RunResults) -> list[SummaryLine]:
-    """All lines of the summary with their colours; the verdict is the last thing said."""
+    """Return the lines of the summary with their colours; the verdict comes last."""
     lines: list[SummaryLine] = [("", None)]
     if results.run is not None:
         for table in tables(results, results.run):
@@ -68,24 +68,29 @@ def summary(results: RunResults) -> list[SummaryLine]:
 
 
 def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
-    """`PASS: …` and, below it, whatever other reasons there are."""
+    """Return `PASS: …`, and below it the other reasons."""
     if verdict is None:
-        return [("no verdict: the run was cut short before it was judged", Tint.DOUBTFUL)]
+        return [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
     told = ((verdict.strength,) if verdict.strength else ()) + verdict.reasons
-    tint = _OUTCOME_TINTS[verdict.outcome]
+    colour = _OUTCOME_COLOURS[verdict.outcome]
     indent = " " * (len(verdict.outcome) + 2)
-    return [(f"{verdict.outcome}: {told[0] if told else ''}", tint), *((f"{indent}{text}", tint) for text in told[1:])]
+    return [
+        (f"{verdict.outcome}: {told[0] if told else ''}", colour),
+        *((f"{indent}{text}", colour) for text in told[1:]),
+    ]
 
 
 def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
-    """Probes, round-trip times and, if there were any, changes: a row for each session (of many, the worst) and for all."""
+    """Return tables of probes, times and changes: a row for each session (of many, for the worst), and one for all."""
     several = len(results.sessions) > MOST_ROWS
     sessions = results.worst(WORST_ROWS) if several else list(results.sessions.values())
     which = f" (the {WORST_ROWS} worst of {len(results.sessions):,} sessions, and all)" if several else ""
+
     told = [
         Table(f"probes{which}", _PROBES, _rows(_probes_row, sessions, run)),
         Table("round-trip times in ms", _TIMES, _rows(_times_row, sessions, run)),
     ]
+
     if run.total.changes:
         told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, sessions, run)))
     return told
@@ -117,16 +122,16 @@ def _changes_row(ended: Ended) -> list[str]:
 
 
 def _ms(ns: int | None) -> str:
-    """Milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
+    """Return milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
     if ns is None:
         return "-"
-    ms = ns / 1_000_000
+    ms = ns / NS_PER_MS
     decimals = 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1_000 else 0  # noqa: PLR2004 - powers of ten
     return f"{ms:.{decimals}f}"
 
 
 def _aligned(table: Table) -> Iterable[str]:
-    """The first column to the left, the others to the right."""
+    """Yield the rows, with the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
     for row in (table.head, *table.rows):
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
@@ -134,37 +139,41 @@ def _aligned(table: Table) -> Iterable[str]:
 
 
 def health(total: ev.Counts) -> list[SummaryLine]:
-    """The client's own part, as shares: of slots for timer misses, of probes for the others (those lost by socket drops)."""
+    """Return the client's own part, as shares: of slots for skipped probes, of probes for the others."""
     slots = total.sent + total.timer_misses
     own = (
-        f"{words.plural(total.timer_misses, 'timer miss', 'timer misses')} ({words.share(total.timer_misses, slots)})",
-        f"{words.plural(total.send_errors, 'send error')} ({words.share(total.send_errors, total.sent)})",
-        f"{words.plural(total.socket_drops, 'socket drop')} ({words.share(total.own_losses, total.sent)})",
+        f"{plural(total.timer_misses, 'probe skipped', 'probes skipped')} ({percent(total.timer_misses, slots)})",
+        f"{plural(total.send_errors, 'send error')} ({percent(total.send_errors, total.sent)})",
+        f"{plural(total.socket_drops, 'socket drop')} ({percent(total.own_losses, total.sent)})",
     )
+
     ill = total.timer_misses or total.send_errors or total.socket_drops
-    lines: list[SummaryLine] = [("this client: " + ", ".join(own), Tint.WARNING if ill else None)]
+    lines: list[SummaryLine] = [("this client: " + ", ".join(own), Colour.WARNING if ill else None)]
+
     if total.pending:
-        lines.append((f"neither answered nor lost yet at the end: {words.plural(total.pending, 'probe')}", None))
+        lines.append((f"neither answered nor lost yet at the end: {plural(total.pending, 'probe')}", None))
+
     odd = (
         (total.wrong_source, "from a wrong source"),
         (total.cross_delivered, "cross-delivered"),
         (total.network_errors, "ICMP error" if total.network_errors == 1 else "ICMP errors"),
-        (total.stale, "too old to tell"),
-        (total.undecodable, "undecodable"),
+        (total.stale, "after the record"),
+        (total.undecodable, "not STUN"),
     )
     heard = ", ".join(f"{count:,} {word}" for count, word in odd if count)
-    return [*lines, (f"also: {heard}", Tint.WARNING)] if heard else lines
+    return [*lines, (f"also: {heard}", Colour.WARNING)] if heard else lines
 
 
 def judgements(tally: Tally) -> list[SummaryLine]:
-    """`judged: 2 violations, 3 explained (1 avoidable)`, for changes and for outages; nothing without any."""
+    """Return `changes judged: 2 violation, 3 explained`, and the same of outages and stray replies, where there are any."""
     lines: list[SummaryLine] = []
     kinds = (("changes", tally.changes), ("outages", tally.outages), ("replies from elsewhere", tally.strays))
     for what, count_of in kinds:
         told = ", ".join(f"{count_of(j):,} {j}" for j in _JUDGEMENT_ORDER if count_of(j))
         if told:
-            tint = Tint.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
-            lines.append((f"{what} judged: {told}", tint))
+            colour = Colour.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
+            lines.append((f"{what} judged: {told}", colour))
+
     if tally.avoidable:
-        lines.append((f"avoidable (the old pod was still serving): {tally.avoidable:,}", None))
+        lines.append((f"avoidable (the old pod was still ready): {tally.avoidable:,}", None))
     return lines

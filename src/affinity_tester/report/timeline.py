@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import islice
 
-from affinity_tester.report import words
-from affinity_tester.report.archive import Archive, Mark
+from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
+from affinity_tester.report.text import printable
+from affinity_tester.units import plural
 
 MOST_ROWS = 60
 """Sessions drawn: those to which most happened."""
@@ -22,75 +23,78 @@ _TICKS = 6
 
 
 def shown(text: str) -> str:
-    """Text as HTML: nothing in it is a tag, and all of it can be seen."""
-    return escape(words.printable(text))
+    """Return text as HTML without tags, in which every character can be seen."""
+    return escape(printable(text))
 
 
-def timeline(archive: Archive) -> str:
-    """Changes are ticks in the colour of their judgement, outages and losses bars, cluster events dashed lines."""
-    rows = {session: number for number, session in enumerate(_busiest(archive))}
+def timeline(recorded: RecordedRun) -> str:
+    """Return the drawing: changes are ticks in their judgement's colour, outages and losses bars, cluster events dashed."""
+    rows = {session: number for number, session in enumerate(_busiest(recorded))}
     height = (len(rows) + 2) * _ROW
-    scale = _Scale(archive)
-    shapes = list(_axis(archive, scale, height))
+    scale = _Scale(recorded)
+    shapes = list(_axis(recorded, scale, height))
     for session, row in rows.items():
         shapes.append(f'<text x="0" y="{row * _ROW + 13}">{shown(session)}</text>')
-    losses = (loss for loss in archive.losses if loss.session in rows)
+
+    losses = (loss for loss in recorded.losses if loss.session in rows)
     for loss in islice(losses, MOST_SHAPES):
-        title = f"{archive.clock.time_of_day(loss.first_sent_ns)} {words.plural(loss.count, 'probe')} lost"
+        title = f"{recorded.clock.time_of_day(loss.first_sent_ns)} {plural(loss.count, 'probe')} lost"
         span = scale.x(loss.first_sent_ns), scale.x(loss.last_sent_ns)
         shapes.append(_bar(span, rows[loss.session], css="loss", thick=4, title=title))
-    marks = (mark for mark in archive.marks if mark.session in rows)
-    for mark in islice(marks, MOST_SHAPES):
-        span = scale.x(mark.at_ns), scale.x(archive.end_ns if mark.until_ns is None else mark.until_ns)
-        css, thick = f"mark {mark.judgement}", 14 if mark.change is not None else 8
-        shapes.append(_bar(span, rows[mark.session], css=css, thick=thick, title=_title(mark, archive)))
+
+    entries = (entry for entry in recorded.entries if entry.session in rows)
+    for entry in islice(entries, MOST_SHAPES):
+        span = scale.x(entry.at_ns), scale.x(recorded.end_ns if entry.until_ns is None else entry.until_ns)
+        css, thick = f"mark {entry.judgement}", 14 if entry.change is not None else 8
+        shapes.append(_bar(span, rows[entry.session], css=css, thick=thick, title=_title(entry, recorded)))
+
     return f'<svg viewBox="0 0 {_LEFT + _WIDTH + 50} {height}" role="img" aria-label="timeline">{"".join(shapes)}</svg>'
 
 
 class _Scale:
     """Maps the run's time to the drawing's width."""
 
-    def __init__(self, archive: Archive) -> None:
-        self._start_ns = archive.started.at_ns
-        self._span_ns = max(1, archive.end_ns - archive.started.at_ns)
+    def __init__(self, recorded: RecordedRun) -> None:
+        self._start_ns = recorded.started.at_ns
+        self._span_ns = max(1, recorded.end_ns - recorded.started.at_ns)
 
     def x(self, at_ns: int) -> float:
-        """Where a moment stands; what a damaged record puts outside of the run stands at its edge."""
+        """Return the x of a moment; one that a damaged record puts outside of the run is at its edge."""
         share = (at_ns - self._start_ns) / self._span_ns
         return _LEFT + _WIDTH * min(1.0, max(0.0, share))
 
     def moments(self) -> Iterator[int]:
-        """Times for the axis, from start to end."""
+        """Return the times of the axis, from start to end."""
         return (self._start_ns + self._span_ns * tick // (_TICKS - 1) for tick in range(_TICKS))
 
 
-def _busiest(archive: Archive) -> list[str]:
-    """The sessions with most changes, outages and losses, in the order in which they started."""
-    happened = dict.fromkeys(archive.sessions, 0)
-    for session in [*(mark.session for mark in archive.marks), *(loss.session for loss in archive.losses)]:
+def _busiest(recorded: RecordedRun) -> list[str]:
+    """Return the sessions with most changes, outages and losses, in the order in which they started."""
+    happened = dict.fromkeys(recorded.sessions, 0)
+    for session in [*(entry.session for entry in recorded.entries), *(loss.session for loss in recorded.losses)]:
         happened[session] = happened.get(session, 0) + 1
     kept = set(sorted(happened, key=happened.__getitem__, reverse=True)[:MOST_ROWS])
     return [session for session, count in happened.items() if count and session in kept]
 
 
-def _axis(archive: Archive, scale: _Scale, height: int) -> Iterable[str]:
+def _axis(recorded: RecordedRun, scale: _Scale, height: int) -> Iterable[str]:
     for at_ns in scale.moments():
         x = f"{scale.x(at_ns):.1f}"
         yield f'<line class="axis" x1="{x}" x2="{x}" y1="0" y2="{height - _ROW}"/>'
-        yield f'<text x="{x}" y="{height - 4}" text-anchor="middle">{archive.clock.time_of_day(at_ns)[:8]}</text>'
-    for at_ns, text in archive.around[:MOST_SHAPES]:
+        yield f'<text x="{x}" y="{height - 4}" text-anchor="middle">{recorded.clock.time_of_day(at_ns)[:8]}</text>'
+    for at_ns, text in recorded.context[:MOST_SHAPES]:
         x = f"{scale.x(at_ns):.1f}"
-        title = f"<title>{archive.clock.time_of_day(at_ns)} {shown(text)}</title>"
+        title = f"<title>{recorded.clock.time_of_day(at_ns)} {shown(text)}</title>"
         yield f'<line class="near" x1="{x}" x2="{x}" y1="0" y2="{height - _ROW}">{title}</line>'
 
 
 def _bar(span: tuple[float, float], row: int, *, css: str, thick: int, title: str) -> str:
-    """A bar at least three units wide, so that a moment can be seen and pointed at."""
+    """Return a bar at least three units wide, so that a moment can be seen and pointed at."""
     x, width = span[0], max(3.0, span[1] - span[0])
     y = row * _ROW + (_ROW - thick) / 2
     box = f'x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{thick}"'
     return f'<rect class="{css}" {box}><title>{shown(title)}</title></rect>'
 
 
-def _title(mark: Mark, archive: Archive) -> str:
-    return f"{archive.clock.time_of_day(mark.at_ns)} {'; '.join(mark.facts)}: {mark.verdict}"
+def _title(entry: TimelineEntry, recorded: RecordedRun) -> str:
+    return f"{recorded.clock.time_of_day(entry.at_ns)} {'; '.join(entry.facts)}: {entry.verdict}"

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import left_one_pod, may_be_one_node
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods
 from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
-
-_AFFINITY_WINDOW_NS = 30_000_000_000
-"""The shortest common UDP timeout (nf_conntrack_udp_timeout)."""
+from affinity_tester.units import format_seconds, plural
 
 _MIN_REPEATS = 3
 """So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
@@ -31,14 +29,14 @@ def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     probes = sum(move.changes[-1].after.seq - move.changes[0].before.seq for move in moves)
 
     evidence = [
-        f"{view.share(m.session for m in moves)}; {count(len(changes), 'change')} in {count(probes, 'probe')}, "
+        f"{view.share(m.session for m in moves)}; {plural(len(changes), 'change')} in {plural(probes, 'probe')}, "
         f"one in {probes / len(changes):.1f}",
-        f"answered in turn by {count(len({c.after.identity.pod for c in changes}), 'pod')} "
-        f"as {count(len({c.after.identity.reflexive for c in changes}), 'reflexive address')}",
+        f"answered in turn by {plural(len({c.after.identity.pod for c in changes}), 'pod')} "
+        f"as {plural(len({c.after.identity.reflexive for c in changes}), 'reflexive address')}",
     ]
     twice = sum(view.during(event.at_ns) for event in view.history.duplicates)
     if twice:
-        evidence.append(f"{count(twice, 'probe')} answered twice, and differently")
+        evidence.append(f"{plural(twice, 'probe')} answered twice, and differently")
     most = 2 * len(moves) >= len(view.identities)
     missing = "" if most else "why most sessions keep their pod: compare their source ports and paths"
     return diagnosis("packet-spray", evidence, missing)
@@ -96,7 +94,7 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
     evidence = [
         f"{view.share(m.session for m in moves)}, each at the first probe after a silence of "
-        f"{seconds(pauses[0])} or more; {view.loss_text(sum(m.lost for m in moves))}",
+        f"{format_seconds(pauses[0])} or more; {view.loss_text(sum(m.lost for m in moves))}",
     ]
     interval_ns = view.history.interval_ns
 
@@ -105,8 +103,8 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         rates = [view.history.change_rate(move.session) for move in moves]
         changes, probes = sum(rate[0] for rate in rates), sum(rate[1] for rate in rates)
         evidence.append(
-            f"probes are {seconds(interval_ns)} apart, and since its first change {changes:,} of {count(probes, 'probe')} "
-            f"showed one"
+            f"probes are {format_seconds(interval_ns)} apart, and since its first change {changes:,} of "
+            f"{plural(probes, 'probe')} showed one"
         )
         if 2 * changes >= probes and max(rate[0] for rate in rates) >= _MIN_REPEATS:
             return diagnosis("idle-expiry", evidence)
@@ -117,9 +115,9 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         )
 
     evidence.append(
-        f"probes are {seconds(interval_ns)} apart otherwise, and {count(others, 'other session')} did not change"
+        f"probes are {format_seconds(interval_ns)} apart otherwise, and {plural(others, 'other session')} did not change"
     )
-    sure = others > 0 or pauses[0] > _AFFINITY_WINDOW_NS
+    sure = others > 0 or pauses[0] > view.history.affinity_window_ns
     return diagnosis(
         "idle-expiry", evidence, "" if sure else "a session that went on sending meanwhile and did not move"
     )
@@ -136,13 +134,13 @@ def client_nat(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     kept = sum(Kind.POD not in move.kinds for move in moves)
     evidence = [
         f"{view.share(m.session for m in moves)} changed reflexive IP {listed(_ips(moves))} -> {listed(new)} at once",
-        f"{count(kept, 'session')} kept their pod, {count(len(served), 'pod')} in all; "
+        f"{plural(kept, 'session')} kept their pod, {plural(len(served), 'pod')} in all; "
         f"{view.loss_text(sum(m.lost for m in moves))}",
     ]
     nodes = view.history.node_names
     if nodes is None:
         return diagnosis("client-nat", evidence, f"whether {listed(new)} is a node's: {NO_CLUSTER}")
-    return diagnosis("client-nat", [*evidence, f"{listed(new)} belongs to none of {count(len(nodes), 'node')}"])
+    return diagnosis("client-nat", [*evidence, f"{listed(new)} belongs to none of {plural(len(nodes), 'node')}"])
 
 
 def vip_failover(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
@@ -161,11 +159,11 @@ def vip_failover(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     evidence = [
         f"{view.share(m.session for m in moves)} moved together, "
         f"{_places_text(view, switch.old)} -> {_places_text(view, switch.new)}",
-        f"{losers} of {len(moves)} lost probes meanwhile, {count(sum(m.lost for m in moves), 'probe')} in all",
+        f"{losers} of {len(moves)} lost probes meanwhile, {plural(sum(m.lost for m in moves), 'probe')} in all",
     ]
     flips = min(len(move.changes) for move in moves) - 1
     if flips:
-        evidence.append(f"they moved to and fro, each at least {count(flips + 1, 'time')}")
+        evidence.append(f"they moved to and fro, each at least {plural(flips + 1, 'time')}")
     if _looks_like_client_nat(view, moves):
         return diagnosis("vip-failover", evidence, f"whether {listed(switch.new)} is a node's: {NO_CLUSTER}")
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis.cluster_text import happened_to
 from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
+from affinity_tester.core.session.canaries import SILENCE_NS
+from affinity_tester.units import NS_PER_S, format_seconds, plural
 
-_BLACKHOLED_NS = 2_000_000_000
-"""A flow that is unanswered for so long is blackholed, not unlucky: a canary is sent then."""
-
-_PROXY_UPDATE_NS = 2_000_000_000
+_PROXY_UPDATE_NS = 2 * NS_PER_S
 """Proxies take a pod out within this time (1.2 s was measured); a silence that is longer is a fault."""
 
-_NODE_DOWN_NS = 300_000_000_000
+_NODE_DOWN_NS = 300 * NS_PER_S
 """A node that went away so long before may still be the balancer's target (deregistration delays)."""
 
 _BOTH_POSSIBLE = "whether the pod is gone or the node is down: run with cluster access"
@@ -49,7 +48,7 @@ def blackholed(view: IncidentView) -> Blackholed | None:
         span
         for span in view.unanswered_spans
         if span.old is not None
-        and span.to_ns - span.from_ns >= _BLACKHOLED_NS
+        and span.to_ns - span.from_ns >= SILENCE_NS
         and (span.ended is False or span.change is not None)
     )
     tried = [canary.identity for canary in view.canaries]
@@ -59,7 +58,7 @@ def blackholed(view: IncidentView) -> Blackholed | None:
 
     # Who still answers, and whom: other sessions and canaries.
     silent = {span.session for span in view.unanswered_spans} | view.history.unanswered_for(
-        view.from_ns, view.to_ns, _BLACKHOLED_NS
+        view.from_ns, view.to_ns, SILENCE_NS
     )
     served_by = [span.old for span in spans if span.old is not None]
     others = [who for session, who in view.identities.items() if session not in silent]
@@ -81,7 +80,7 @@ def blackholed(view: IncidentView) -> Blackholed | None:
 def _canary_answered_meanwhile(view: IncidentView, spans: Iterable[UnansweredSpan]) -> bool:
     """True if a canary was answered while all of these sessions were silent, and not just as they came back."""
     first_ns = min(span.to_ns for span in spans)
-    return any(canary.identity is not None and canary.sent_ns <= first_ns - _BLACKHOLED_NS for canary in view.canaries)
+    return any(canary.identity is not None and canary.sent_ns <= first_ns - SILENCE_NS for canary in view.canaries)
 
 
 def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | None:
@@ -99,7 +98,7 @@ def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | No
     if removed:
         evidence.append(f"{pods(removed)} had left the pool, and the silence went on")
     elif blocked.node_answers:
-        others = "fresh source ports" if blocked.all_silent else "other sessions"
+        others = "new flows" if blocked.all_silent else "other sessions"
         evidence.append(f"{others} through {_places_text(view, blocked)} were answered all the time")
     elif blocked.pod_answers:
         return None
@@ -107,7 +106,7 @@ def stale_flow(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | No
     if not removed and all(span.ended for span in blocked.spans):
         return diagnosis("stale-flow", evidence, f"whether the pod was gone already: {NO_CLUSTER}")
     if blocked.canary_answered is None:
-        return diagnosis("stale-flow", evidence, "a canary: was a fresh source port answered meanwhile?")
+        return diagnosis("stale-flow", evidence, "a test probe: was a new flow answered meanwhile?")
     if view.history.watched and blocked.pods and not removed and not blocked.pod_answers:
         return diagnosis("stale-flow", evidence, f"whether {pods(blocked.pods)} answers anybody: it is in the pool")
     if _node_sent_icmp(view, blocked):
@@ -131,12 +130,12 @@ def dead_target(view: IncidentView, blocked: Blackholed | None) -> Diagnosis | N
     evidence = _blackhole_evidence(view, blocked)
     evidence.append(f"no session through {_places_text(view, blocked)} was answered")
     if blocked.pod_answers:
-        others = "fresh source ports" if blocked.all_silent else "sessions"
+        others = "new flows" if blocked.all_silent else "sessions"
         evidence.append(f"{pods(blocked.pods)} went on answering {others} through other nodes")
     evidence += down
 
     if blocked.canary_answered is None:
-        return diagnosis("dead-target", evidence, "a canary: was a fresh source port answered meanwhile?")
+        return diagnosis("dead-target", evidence, "a test probe: was a new flow answered meanwhile?")
     if not down and not blocked.pod_answers:
         return diagnosis("dead-target", evidence, _BOTH_POSSIBLE)
     return diagnosis("dead-target", evidence)
@@ -150,8 +149,8 @@ def terminating_backend(view: IncidentView, blocked: Blackholed | None) -> Diagn
         names = {s.old.pod for s in lost if s.old is not None and s.old.pod is not None}
         moved = sum(s.change is not None for s in lost)
         evidence = [
-            f"{view.share(s.session for s in lost)} lost {count(sum(s.lost for s in lost), 'probe')} in "
-            f"{seconds(max(s.to_ns - s.from_ns for s in lost))} to {pods(names)}, which {was(len(names))} terminating",
+            f"{view.share(s.session for s in lost)} lost {plural(sum(s.lost for s in lost), 'probe')} in "
+            f"{format_seconds(max(s.to_ns - s.from_ns for s in lost))} to {pods(names)}, which {was(len(names))} terminating",
             f"{moved} of them {was(moved)} answered by another pod after",
             *view.icmp_text(s.session for s in lost),
         ]
@@ -171,7 +170,7 @@ def terminating_backend(view: IncidentView, blocked: Blackholed | None) -> Diagn
 
     evidence = [
         f"{view.share(s.session for s in left)}, all of them served by {pods(names)}, lost "
-        f"{count(sum(s.lost for s in left), 'probe')} and went on at other pods; it serves no session since",
+        f"{plural(sum(s.lost for s in left), 'probe')} and went on at other pods; it serves no session since",
         *view.icmp_text(s.session for s in left),
     ]
     return diagnosis("terminating-backend", evidence, f"whether that pod was terminating: {NO_CLUSTER}")
@@ -194,7 +193,7 @@ def pod_silent(view: IncidentView) -> Diagnosis:
 
     evidence = [
         f"{view.share(s.session for s in view.unanswered_spans)}, all served by {pods(names)} before, are silent for "
-        f"{seconds(shortest_ns)} and more; nobody else is answered by {pods(names)} since",
+        f"{format_seconds(shortest_ns)} and more; nobody else is answered by {pods(names)} since",
         *(
             f'its node "{name}" became not Ready'
             for name, action in sorted(down.items())
@@ -217,7 +216,7 @@ def local_policy(view: IncidentView) -> Diagnosis | None:
     others = _answered_sessions(view)
     evidence = [
         _dead_text(view, dead),
-        f"{count(len(others), 'other session')} {'is' if len(others) == 1 else 'are'} answered",
+        f"{plural(len(others), 'other session')} {'is' if len(others) == 1 else 'are'} answered",
         *view.canary_text(view.canaries),
         *_empty_nodes_text(view),
     ]
@@ -250,7 +249,7 @@ def lb_churn(view: IncidentView) -> Diagnosis | None:
         return None
 
     evidence = [
-        f"{view.share(s.session for s in same)} lost {count(min(s.lost for s in same), 'probe')} or more at the same time "
+        f"{view.share(s.session for s in same)} lost {plural(min(s.lost for s in same), 'probe')} or more at the same time "
         f"and were answered by the same pod at the same address after",
     ]
     near = view.cluster_events_near(ClusterSubject.SERVICE)
@@ -267,10 +266,10 @@ def _blackhole_evidence(view: IncidentView, blocked: Blackholed) -> list[str]:
     spans = blocked.spans
     shortest_ns = min(span.to_ns - span.from_ns for span in spans)
     went_on = [span for span in spans if not span.ended]
-    end = f"{count(len(went_on), 'session')} still silent" if went_on else "each ended with a change"
+    end = f"{plural(len(went_on), 'session')} still silent" if went_on else "each ended with a change"
     served = f"; all had been served by {pods(blocked.pods)}" if blocked.pods else ""
     return [
-        f"{view.share(s.session for s in spans)} lost every probe for {seconds(shortest_ns)} and more, {end}{served}",
+        f"{view.share(s.session for s in spans)} lost every probe for {format_seconds(shortest_ns)} and more, {end}{served}",
         f"{view.cohort_text(s.session for s in spans)}",
         *view.canary_text(view.canaries),
         *view.icmp_text(s.session for s in spans),
@@ -379,7 +378,7 @@ def _only_target(view: IncidentView, dead: list[UnansweredSpan]) -> TransportAdd
 
 
 def _dead_text(view: IncidentView, dead: list[UnansweredSpan]) -> str:
-    of = count(len(view.history.sessions), "session")
+    of = plural(len(view.history.sessions), "session")
     return f"{len(dead)} of {of} {was(len(dead))} never answered since their first probe"
 
 
@@ -396,4 +395,4 @@ def _empty_nodes_text(view: IncidentView) -> list[str]:
         return []
     filled = {endpoint.node for endpoint in view.history.pool.endpoints if endpoint.ready}
     empty = len(nodes - filled)
-    return [f"{empty} of {count(len(nodes), 'node')} {has(empty)} no ready pod"]
+    return [f"{empty} of {plural(len(nodes), 'node')} {has(empty)} no ready pod"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import without_new_ingress
 from affinity_tester.core.identity import Kind
+from affinity_tester.units import NS_PER_S
 
 _SPRAY_CHANGES = 4
 """Changes of one session in one incident from which on its rate of change means something."""
@@ -14,7 +15,7 @@ _SPRAY_CHANGES = 4
 _SPRAY_RATE = 0.25
 """Changes per probe: spread at random over two places, every second probe shows a change; a flip-flop is far slower."""
 
-_PAUSE_NS = 2_000_000_000
+_PAUSE_NS = 2 * NS_PER_S
 """A pause this long may end a flow's entry: no timeout on a real path is shorter, and a stall of the client is."""
 
 _PAUSE_INTERVALS = 5

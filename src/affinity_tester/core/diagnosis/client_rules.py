@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from affinity_tester.core.diagnosis.incident_view import IncidentView
-from affinity_tester.core.diagnosis.text import count, diagnosis, listed, pods, was
+from affinity_tester.core.diagnosis.text import diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
+from affinity_tester.units import plural
 
 _OWN_SHARE = 0.5
 """So much of an incident's loss must be the client's own for it to be the cause."""
@@ -53,7 +54,7 @@ def wrong_source(view: IncidentView) -> Diagnosis | None:
         f"by {pods({event.identity.pod for event in seen if event.identity.pod is not None})}"
         if any(event.identity.pod is not None for event in seen)
         else "by a server that names no pod",
-        f"{count(sum(s.lost for s in view.unanswered_spans), 'probe')} lost meanwhile: such replies do not count as answers",
+        f"{plural(sum(s.lost for s in view.unanswered_spans), 'probe')} lost meanwhile: such replies do not count as answers",
     ]
     return diagnosis("wrong-source", evidence)
 

@@ -9,18 +9,19 @@ from affinity_tester.core.diagnosis.address_rules import looks_local
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import MIN_PATTERN, left_one_pod
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, has, listed, pods, seconds, was
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
 from affinity_tester.core.events import Change, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
+from affinity_tester.units import NS_PER_S, format_seconds, plural
 
 _MAX_CHANCE = 0.05
 """An accident less probable than this is not believed."""
 
-_STAYED_NS = 1_000_000_000
+_STAYED_NS = NS_PER_S
 """A pod that is still in the pool this long after its flows left it was not being removed just then."""
 
-_MIN_LOST_NS = 2_000_000_000
+_MIN_LOST_NS = 2 * NS_PER_S
 """Replies that are lost for so long are blocked."""
 
 _MIN_LOST = 10
@@ -85,7 +86,7 @@ def early_flush(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         names = {move.old.pod for move in left if move.old.pod is not None}
         evidence = [
             f"{view.share(m.session for m in left)} left {pods(names)}, which "
-            f"{was(len(names))} serving and not ready, and stayed so for {seconds(_STAYED_NS)} and more",
+            f"{was(len(names))} serving and not ready, and stayed so for {format_seconds(_STAYED_NS)} and more",
             view.loss_text(sum(m.lost for m in left)),
         ]
         return diagnosis("early-flush", evidence)
@@ -123,7 +124,7 @@ def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         )
     if spared:
         return diagnosis(
-            "port-rewrite", [*evidence, f"{count(spared, 'other session')} with the same old IP kept theirs"]
+            "port-rewrite", [*evidence, f"{plural(spared, 'other session')} with the same old IP kept theirs"]
         )
 
     # A wiped table draws the pod anew, too: without affinity, not all flows find their old pods again.
@@ -133,7 +134,7 @@ def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
             "port-rewrite",
             [
                 *evidence,
-                f"no ClientIP affinity: that flows made anew all find their pod again has a chance of {chance:.1%}",
+                f"if the flows had been re-created, only {100 * chance:.1f} % chance that all met their old pod",
             ],
         )
     return diagnosis("port-rewrite", evidence, "a session through the same node that kept its port")
@@ -148,7 +149,7 @@ def snat_collision(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None
         evidence = [
             f"{view.share(m.session for m in sharing)} shared a reflexive address with another one at the same pod: "
             f"{listed(steps)}",
-            f"{count(lost, 'probe')} of {count(len(view.unanswered_spans), 'session')} lost meanwhile",
+            f"{plural(lost, 'probe')} of {plural(len(view.unanswered_spans), 'session')} lost meanwhile",
         ]
         return diagnosis("snat-collision", evidence)
 
@@ -165,7 +166,7 @@ def snat_collision(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None
         return None
 
     lost = sum(gap.down for gap in gaps)
-    evidence = [f"{view.share(names)} lost {count(lost, 'reply')} and no request, then went on as before"]
+    evidence = [f"{view.share(names)} lost {plural(lost, 'reply')} and no request, then went on as before"]
     if again:
         evidence.append("the same had lost replies in a row before, and no other session had lost one")
     return diagnosis(
@@ -224,17 +225,17 @@ def _wipe_under_affinity(view: IncidentView, ports: tuple[SessionChange, ...]) -
 def _pool_evidence(view: IncidentView) -> list[str]:
     """Return what is known of the pool, the proxies and the incident's period."""
     if not view.history.watched:
-        pool = "the pool is not watched"
+        pool = "the cluster is not watched"
     elif _is_unobserved(view):
         pool = "the pool was not observed then"
     else:
-        pool = "whether the pool stood still is not known" if view.has_unjudged else "the pool stood still"
+        pool = "whether an endpoint had changed is not known" if view.has_unjudged else "no endpoint had changed"
     said = [pool, *view.cluster_events_near(ClusterSubject.PROXY)]
 
     times = [*view.history.flow_wipes_ns, view.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):
-        said.append(f"it is at least the third such incident, every {seconds(sum(gaps) // len(gaps))}")
+        said.append(f"it is at least the third such incident, every {format_seconds(sum(gaps) // len(gaps))}")
     return said
 
 

@@ -8,16 +8,17 @@ from functools import cached_property
 
 from affinity_tester.core.diagnosis.cluster_text import happened_to
 from affinity_tester.core.diagnosis.run_history import RunHistory
-from affinity_tester.core.diagnosis.text import count, distance, listed, pods, seconds, was
+from affinity_tester.core.diagnosis.text import listed, pods, was
 from affinity_tester.core.events import CanaryResult, Change, ClusterSubject, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
-from affinity_tester.core.open_incident import Member, OpenIncident
+from affinity_tester.core.open_incident import NEAR_NS, Member, OpenIncident
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_offset, format_seconds, plural
 
-NODE_REACH_NS = 60_000_000_000
+NODE_REACH_NS = 60 * NS_PER_S
 """A node's event so long before is near: balancers take a new node in after several health checks."""
 
-_SWEEP_NS = 500_000_000
+_SWEEP_NS = 500 * NS_PER_MS
 """A loss is told at most so long after the loss threshold: the time between two sweeps, and more."""
 
 _NEARLY_ALL = 0.9
@@ -112,7 +113,7 @@ class IncidentView:
 
         for member in members:
             self.has_unjudged |= member.judgement is Judgement.UNKNOWN
-            if member.key[0] == "stray":
+            if member.is_stray:
                 self.stray_sessions.add(member.session)
             else:
                 (silent if member.change is None else changed).setdefault(member.session, []).append(member)
@@ -165,7 +166,7 @@ class IncidentView:
         """Return `11 of 16 sessions`."""
         number = len(set(sessions))
         of = max(number, len(self.identities))
-        return f"{number:,} of {count(of, 'session')}"
+        return f"{number:,} of {plural(of, 'session')}"
 
     def cluster_events_near(self, *subjects: ClusterSubject) -> list[str]:
         """Return the cluster events of these subjects around it as text, the nearest first."""
@@ -176,13 +177,13 @@ class IncidentView:
                 event.subject in subjects
                 and self.from_ns - reach_ns <= event.at_ns <= self.to_ns + self.history.settle_ns
             ):
-                sentence = f"{happened_to(event)} {distance(event.at_ns, self.first_effect_ns)}"
+                sentence = f"{happened_to(event)} {format_offset(event.at_ns - self.first_effect_ns)}"
                 found.append((abs(event.at_ns - self.first_effect_ns), sentence))
         return [sentence for _, sentence in sorted(found)[:3]]
 
     def loss_text(self, lost: int) -> str:
         """Return `no probe lost`, or how many."""
-        return f"{count(lost, 'probe')} lost" if lost else "no probe lost"
+        return f"{plural(lost, 'probe')} lost" if lost else "no probe lost"
 
     def canary_text(self, canaries: Iterable[CanaryResult]) -> list[str]:
         """Say how many canaries were answered meanwhile, and by which pods."""
@@ -194,13 +195,12 @@ class IncidentView:
             by = f" by {pods(names)}" if names else ""
             longest_ns = max(c.at_ns - c.sent_ns for c in answered)
             said.append(
-                f"{count(len(answered), 'canary')} from a fresh port {was(len(answered))} "
-                f"answered{by} within {seconds(longest_ns)}"
+                f"{_test_probes(len(answered))} {was(len(answered))} answered{by} within {format_seconds(longest_ns)}"
             )
 
         silent = len(canaries) - len(answered)
         if silent:
-            said.append(f"{count(silent, 'canary')} from a fresh port {was(silent)} not answered")
+            said.append(f"{_test_probes(silent)} got no answer")
         return said
 
     def icmp_text(self, sessions: Iterable[str]) -> list[str]:
@@ -218,8 +218,8 @@ class IncidentView:
     def during(self, at_ns: int) -> bool:
         """True if an event of this time may belong to it: losses are told a loss threshold later."""
         started = self.history.started
-        slack_ns = 1_000_000_000 + (started.loss_threshold_ns if started else 0)
-        return self.from_ns - 1_000_000_000 <= at_ns <= self.to_ns + slack_ns
+        slack_ns = NEAR_NS + (started.loss_threshold_ns if started else 0)
+        return self.from_ns - NEAR_NS <= at_ns <= self.to_ns + slack_ns
 
     def nearly_all(self, number: int) -> bool:
         """True if so many sessions count as all that were answered before; from a single one nothing follows."""
@@ -234,7 +234,7 @@ class IncidentView:
     def address_holders(self) -> dict[tuple[object, ...], list[tuple[str, int, int]]]:
         """Which sessions had each (pod, instance, reflexive address), from when to when."""
         found: dict[tuple[object, ...], list[tuple[str, int, int]]] = {}
-        end_ns = self.to_ns + 60_000_000_000
+        end_ns = self.to_ns + 60 * NS_PER_S
         for name, session in self.history.sessions.items():
             starts = [at_ns for at_ns, _ in session.identities[1:]]
             for (at_ns, who), until_ns in zip(session.identities, [*starts, end_ns], strict=False):
@@ -292,7 +292,7 @@ class IncidentView:
         parts = [f"{self.place(ip)}: {mine} of its {all_}" for ip, (mine, all_) in cohorts.items()]
         if len(cohorts) == 1:
             ((ip, (_, all_)),) = cohorts.items()
-            return f"all with old reflexive IP {self.place(ip)}, which had {count(all_, 'session')}"
+            return f"all with old reflexive IP {self.place(ip)}, which had {plural(all_, 'session')}"
         return f"by old reflexive IP {listed(parts)}"
 
 
@@ -310,3 +310,8 @@ def _span_before(session: str, change: Change) -> UnansweredSpan:
     return UnansweredSpan(
         session, before.seq + 1, before.sent_ns, after.sent_ns, lost, ended=True, old=before.identity, change=change
     )
+
+
+def _test_probes(number: int) -> str:
+    """Return `1 test probe from a new port` or `2 test probes from new ports`."""
+    return f"{plural(number, 'test probe')} from {'a new port' if number == 1 else 'new ports'}"

@@ -12,9 +12,10 @@ from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, count, was
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 from affinity_tester.core.open_incident import Member, OpenIncident
+from affinity_tester.units import plural
 
 _ORDER = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1, Certainty.CANNOT_TELL: 2}
 
@@ -114,23 +115,23 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
     evidence = []
     if view.moves:
         changed = sum(len(move.changes) for move in view.moves)
-        evidence.append(f"{view.share(move.session for move in view.moves)}, {count(changed, 'change')}")
+        evidence.append(f"{view.share(move.session for move in view.moves)}, {plural(changed, 'change')}")
     if view.unanswered_spans:
         names = {span.session for span in view.unanswered_spans}
         lost = sum(span.lost for span in view.unanswered_spans)
-        evidence.append(f"{view.share(names)} lost {count(lost, 'probe')} in a row or in several")
+        spans = len(view.unanswered_spans)
+        what = plural(lost, "consecutive probe") if spans == 1 else f"{plural(lost, 'probe')} in {plural(spans, 'gap')}"
+        evidence.append(f"{view.share(names)} lost {what}")
         gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
-            evidence.append(
-                f"in gaps of any length, {up:,} {was(up)} lost on the way to the pod and {down:,} on the way back"
-            )
+            evidence.append(f"{up:,} lost towards the pod, {down:,} on the way back")
         evidence += blackhole_rules.dead_address(view)
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)
         evidence += view.icmp_text(names)
 
-    settle = "a capture on the pod's node, and the proxy's log beside it"
+    settle = "packet capture on the pod's node and the kube-proxy log"
     return cannot_tell(evidence, settle if view.history.watched else f"{NO_CLUSTER}; else {settle}")
 
 
@@ -140,7 +141,7 @@ def _how_they_ended(view: IncidentView) -> list[str]:
     if not ended:
         return []
     same = sum(span.change is None for span in ended)
-    went_on = f"{count(len(ended), 'session')} then went on"
+    went_on = f"{plural(len(ended), 'session')} then went on"
     if same == len(ended):
         return [f"{went_on} at the same pod and address"]
     return [

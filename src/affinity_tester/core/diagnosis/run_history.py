@@ -19,29 +19,30 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ClientFault,
     ClusterEvent,
+    ConflictingDuplicate,
     Counts,
     CrossDelivered,
     Diagnosis,
-    DuplicateDiffers,
     Event,
     FirstAnswer,
-    LossDirected,
+    LossDirection,
     NetworkError,
     NodeAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
     ProbesLost,
+    RepliedProbe,
     RunStarted,
     RunSummary,
     SendingStopped,
     SessionStarted,
     SessionSummary,
-    Sighting,
     StatsTick,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.core.session.outages import OUTAGE_NS
 
@@ -82,7 +83,7 @@ class SessionHistory:
         position = bisect_right(self.identities, at_ns, key=itemgetter(0))
         return self.identities[max(0, position - 1)][1] if self.identities else None
 
-    def record(self, probe: Sighting) -> None:
+    def record(self, probe: RepliedProbe) -> None:
         """Record a new identity from this probe on; what its reply does not carry stays as it was."""
         before = self.identity_at(probe.sent_ns)
         who = probe.identity
@@ -91,7 +92,7 @@ class SessionHistory:
         insort(self.identities, (probe.sent_ns, who), key=itemgetter(0))
         del self.identities[:-_MAX_IDENTITIES]
 
-    def discard(self, probe: Sighting) -> None:
+    def discard(self, probe: RepliedProbe) -> None:
         """Discard the identity that began at this probe: the change there was revised."""
         self.identities = [
             entry for entry in self.identities if entry[0] != probe.sent_ns or entry is self.identities[0]
@@ -101,9 +102,12 @@ class SessionHistory:
 class RunHistory:
     """The history of a run. `feed` takes every observed event, in order."""
 
-    def __init__(self, settle_ns: int) -> None:
-        """`settle_ns`: how near a change of the pool or the cluster must be to count as near."""
-        self.settle_ns = settle_ns
+    def __init__(self, rules: Rules) -> None:
+        """Start with nothing observed; `rules` are what the run is judged by."""
+        self.settle_ns = rules.settle_ns
+        """How near a change of the pool or the cluster must be to count as near."""
+        self.affinity_window_ns = rules.affinity_window_ns
+        """A pause longer than this lets a node forget the flow."""
         self.started: RunStarted | None = None
         self.stopped_ns: int | None = None
         self.total = Counts()
@@ -116,19 +120,19 @@ class RunHistory:
         self._snapshots: list[PoolSnapshot] = []
         self._snapshots_ns: list[int] = []
         self._pool_changes_ns: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
-        self.pool_counts = True
+        self.pool_trusted = True
         """False: the watched pool is not the one that answers."""
         self._unobserved_spans: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
         self._unobserved_since_ns: int | None = None
         """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_MAX_SNAPSHOTS)
         self.canaries: deque[CanaryResult] = deque(maxlen=_MAX_EVENTS)
-        self.loss_directions: deque[LossDirected] = deque(maxlen=_MAX_EVENTS)
+        self.loss_directions: deque[LossDirection] = deque(maxlen=_MAX_EVENTS)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_MAX_EVENTS)
         self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_MAX_EVENTS)
         self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
         self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
-        self.duplicates: deque[DuplicateDiffers] = deque(maxlen=_MAX_EVENTS)
+        self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
         self.flow_wipes_ns: deque[int] = deque(maxlen=_MAX_SNAPSHOTS)
@@ -151,11 +155,11 @@ class RunHistory:
     @property
     def watched(self) -> bool:
         """True if the pool is watched, and the right one."""
-        return self.pool is not None and self.pool_counts
+        return self.pool is not None and self.pool_trusted
 
     def spec(self, name: str) -> str | None:
         """Return a field of the Service's spec; None: not known."""
-        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_counts else None
+        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_trusted else None
 
     def identity_at(self, name: str, at_ns: int) -> Identity | None:
         """Return who served a session at a time; None: nobody has answered it."""
@@ -232,7 +236,7 @@ class RunHistory:
                 session.record(change.after)
             case ProbesLost():
                 self._lost(event)
-            case LossDirected():
+            case LossDirection():
                 self.loss_directions.append(event)
             case CanaryResult():
                 self.canaries.append(event)
@@ -244,7 +248,7 @@ class RunHistory:
                 self.network_errors.append(event)
             case ClientFault():
                 self.client_faults.append(event)
-            case DuplicateDiffers():
+            case ConflictingDuplicate():
                 self.duplicates.append(event)
             case StatsTick():
                 self.total = event.total

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import comb
 
+from affinity_tester.core.address import LOCAL_CHECK_NS
 from affinity_tester.core.diagnosis.run_history import RunHistory
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, count, diagnosis, listed, pods, was
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
+from affinity_tester.units import plural
 
 _MAX_CHANCE = 0.01
 """An accident less probable than this is not believed."""
@@ -26,9 +28,6 @@ _SIZE_SHARE = 0.05
 _SIZE_RATIO = 10
 """It is also at least so many times that of the size with the least loss."""
 
-_ADDRESS_CHECK_NS = 1_000_000_000
-"""The machine's address is checked at most so often: it may have changed so long before that is told."""
-
 _COMMON_MTU = 1472
 """The largest UDP payload over IPv4 and plain Ethernet in one packet."""
 
@@ -44,13 +43,13 @@ def self_inflicted(history: RunHistory) -> Diagnosis | None:
     evidence = []
     if own > MAX_SELF_INFLICTED * tried:
         evidence.append(
-            f"this machine dropped {count(total.socket_drops, 'datagram')} at full socket buffers, which cost "
-            f"{count(total.own_losses, 'reply')}, and refused {count(refused, 'probe')}: {own / tried:.2%} of "
-            f"{count(tried, 'probe')}"
+            f"this machine dropped {plural(total.socket_drops, 'datagram')} at full socket buffers, which cost "
+            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: {own / tried:.2%} of "
+            f"{plural(tried, 'probe')}"
         )
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         evidence.append(
-            f"this client missed {count(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / slots:.2%})"
+            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / slots:.2%})"
         )
     return diagnosis("self-inflicted", evidence) if evidence else None
 
@@ -67,15 +66,13 @@ def client_ip_spread(history: RunHistory) -> Diagnosis | None:
     if affinity not in {"ClientIP", None} or len(served_by) < 2:  # noqa: PLR2004 - one is what affinity promises
         return None
 
-    many = (
-        f"the {count(len(by_ip[ip]), 'session')} of client IP {ip} are served by {count(len(served_by), 'pod')} at once"
-    )
+    many = f"the {plural(len(by_ip[ip]), 'session')} of client IP {ip} are served by {plural(len(served_by), 'pod')} at once"
     per_node: dict[str, set[str | None]] = {}
     for who in by_ip[ip].values():
         if who.reflexive is not None:
             per_node.setdefault(who.reflexive.ip, set()).add(who.pod)
     kept = len(per_node) > 1 and all(len(names) == 1 for names in per_node.values())
-    each = f"each of the {count(len(per_node), 'ingress IP')} keeps to one pod"
+    each = f"each of the {plural(len(per_node), 'ingress IP')} keeps to one pod"
     if affinity is not None:
         evidence = [f"sessionAffinity is ClientIP, yet {many}: {pods(served_by)}"]
         return diagnosis(
@@ -112,7 +109,7 @@ def rewritten_from_the_start(history: RunHistory) -> Diagnosis | None:
     own, seen = rewritten[0]
 
     evidence = [
-        f"{len(rewritten)} of {count(len(known), 'session')} had another port from the first reply on, "
+        f"{len(rewritten)} of {plural(len(known), 'session')} had another port from the first reply on, "
         f"such as {own} seen as {seen}: information, and no break by itself"
     ]
     return diagnosis("port-rewrite", evidence, missing)
@@ -126,9 +123,9 @@ def wrong_source(history: RunHistory) -> Diagnosis | None:
 
     strayed = len({event.session for event in seen})
     evidence = [
-        f"{strayed} of {count(len(history.sessions), 'session')} {was(strayed)} answered from "
+        f"{strayed} of {plural(len(history.sessions), 'session')} {was(strayed)} answered from "
         f"{listed({str(event.source) for event in seen})}; probes go to {seen[0].expected}",
-        f"{count(history.total.wrong_source, 'such reply')} in all",
+        f"{plural(history.total.wrong_source, 'such reply')} in all",
     ]
     return diagnosis("wrong-source", evidence)
 
@@ -147,7 +144,7 @@ def mtu(history: RunHistory) -> Diagnosis | None:
         return diagnosis(
             "mtu",
             [
-                f"of the probes of {size:,} bytes {share:.1%} were lost ({count(history.lost_by_size[position], 'probe')})"
+                f"of the probes of {size:,} bytes {share:.1%} were lost ({plural(history.lost_by_size[position], 'probe')})"
                 for position, (size, share) in enumerate(zip(sizes, shares, strict=True))
             ],
         )
@@ -175,9 +172,9 @@ def first_packet_race(history: RunHistory) -> Diagnosis | None:
     first = "their first probe" if longest == 1 else f"their first {longest} probes at most"
 
     evidence = [
-        f"{len(unlucky)} of {count(len(begun), 'session')} lost {first}, "
-        f"{count(at_start, 'probe')} in all, and were answered then",
-        f"{later:,} of the {count(probes, 'probe')} after {was(later)} lost",
+        f"{len(unlucky)} of {plural(len(begun), 'session')} lost {first}, "
+        f"{plural(at_start, 'probe')} in all, and were answered then",
+        f"{later:,} of the {plural(probes, 'probe')} after {was(later)} lost",
     ]
     if len(unlucky) == len(begun):
         return diagnosis("first-packet-race", evidence, "a session begun then whose first probe was answered")
@@ -202,7 +199,7 @@ def snat_collision(history: RunHistory) -> Diagnosis | None:
         return None
 
     evidence = [
-        f"{count(len(names), 'session')} ({listed(names)}) are seen at the same address {key[2]} by one pod"
+        f"{plural(len(names), 'session')} ({listed(names)}) are seen at the same address {key[2]} by one pod"
         for key, names in sorted(shared.items(), key=lambda item: -len(item[1]))[:3]
     ]
     return diagnosis("snat-collision", evidence)
@@ -224,7 +221,7 @@ def _refused_without_address(history: RunHistory) -> bool:
     """True if sends failed only since this machine lost its address: that is `client-socket`."""
     refused_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.SEND_ERROR]
     moved_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS]
-    return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - _ADDRESS_CHECK_NS
+    return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - LOCAL_CHECK_NS
 
 
 def _chance_of_at_least(of: int, at_least: int, rate: float) -> float:

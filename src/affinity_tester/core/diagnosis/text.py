@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from affinity_tester.core.diagnosis.catalogue import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis
+from affinity_tester.units import noun_form, quoted
 
 NO_CLUSTER = "run with cluster access"
 """What settles most questions that a client alone cannot answer."""
@@ -26,14 +27,6 @@ def cannot_tell(evidence: Iterable[str], settled_by: str) -> Diagnosis:
     return Diagnosis("", Certainty.CANNOT_TELL, tuple(evidence), settled_by)
 
 
-def count(number: int, noun: str) -> str:
-    """Return `1 probe`, `1,200 probes`."""
-    if number == 1:
-        return f"1 {noun}"
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {plural}"
-
-
 def has(number: int) -> str:
     """Return the verb of `1 of 12 sessions has`, `2 of 12 sessions have`."""
     return "has" if number == 1 else "have"
@@ -42,16 +35,6 @@ def has(number: int) -> str:
 def was(number: int) -> str:
     """Return the verb of `1 of 12 sessions was`, `2 of 12 sessions were`."""
     return "was" if number == 1 else "were"
-
-
-def seconds(ns: int) -> str:
-    """Return `1.9 s`."""
-    return f"{ns / 1_000_000_000:.1f} s"
-
-
-def distance(at_ns: int, from_ns: int) -> str:
-    """Return `0.8 s before` or `0.8 s after`: how far `at_ns` is from `from_ns`, where the incident began."""
-    return f"{seconds(abs(from_ns - at_ns))} {'before' if at_ns <= from_ns else 'after'}"
 
 
 def listed(names: Iterable[str]) -> str:
@@ -64,5 +47,5 @@ def listed(names: Iterable[str]) -> str:
 
 def pods(names: Iterable[str]) -> str:
     """Return the pods' names in quotes, with the noun."""
-    quoted = [f'"{name}"' for name in names]
-    return f"{'pod' if len(quoted) == 1 else 'pods'} {listed(quoted)}"
+    in_quotes = [quoted(name) for name in names]
+    return f"{noun_form(len(in_quotes), 'pod')} {listed(in_quotes)}"

@@ -1,25 +1,25 @@
-"""What chance alone would do: how many canaries show that a pod, or a server, answers nobody."""
+"""The probability of accidents: how many canaries show that a pod, or a server, answers nobody."""
 
 from __future__ import annotations
 
 import math
 
 DOUBT = 0.05
-"""What has less chance than this is taken as excluded."""
+"""An accident less probable than this is ruled out."""
 
 _FEW = 100
-"""Up to so many sessions chance is reckoned exactly."""
+"""Up to so many sessions the probability is exact; beyond, the share is taken as known."""
 
 
 def canaries_needed(pods: int) -> int:
-    """So many canaries at other pods show, at 95 %, that one of `pods` answers nobody (docs/judging.md#outages, row 7)."""
+    """Return how many canaries at other pods show, at 95 %, that one pod answers nobody (docs/judging.md#outages, row 7)."""
     if pods < 2:  # noqa: PLR2004 - of one pod there are no others
         return 1
     return math.ceil(math.log(DOUBT) / math.log(1 - 1 / pods))
 
 
 def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: int = 0) -> float:
-    """The chance, at best, that a dead server with some share of all flows got so many sessions and no more canaries.
+    """Return the highest probability that a dead server with a share of the flows got so many sessions, no more canaries.
 
     A canary that was not answered may have met it.
     """
@@ -27,7 +27,7 @@ def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: i
     canaries = answered + unanswered
 
     def missed(share: float) -> float:
-        """It got at most as many canaries as were not answered."""
+        """Return the probability that it got no more canaries than were not answered."""
         return 1 - _tail(canaries, unanswered + 1, share)
 
     if sessions > _FEW:
@@ -36,5 +36,5 @@ def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: i
 
 
 def _tail(of: int, least: int, share: float) -> float:
-    """The chance of at least so many of so many."""
+    """Return the probability of at least `least` hits in `of` draws."""
     return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(least, of + 1))

@@ -10,11 +10,11 @@ from affinity_tester.core.pool import EndpointAction, EndpointChange
 from affinity_tester.core.pool_timeline import PoolChange
 
 _MOST = 3
-"""So many changes are named; the rest stands in the record."""
+"""Changes that are named at most; the record has the others."""
 
 
 def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, case_ns: int) -> tuple[Reason, ...]:
-    """What explains that a session left `old` for `new` at `case_ns`; empty where nothing changed.
+    """Return what explains that a session left `old` for `new` at `case_ns`; empty where nothing changed.
 
     The session's own pods come first, causes before consequences, and the nearest before the farther ones.
     """
@@ -25,8 +25,11 @@ def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, cas
     ]
     if not found:
         return ()
+
     found.sort(key=lambda entry: entry[0])
     (_, first, together), *others = found
+
+    # Other changes that were told at the same moment belong to the same story: a rolling update, say.
     beside = [change for _, change, pool_change in others if pool_change is together]
     named = beside[: _MOST - 1]
     found_reasons: list[Reason] = [PoolChanged(first, together.to_ns - case_ns), *map(PoolChangedToo, named)]
@@ -38,7 +41,7 @@ def explanation(changes: Iterable[PoolChange], old: Identity, new: Identity, cas
 def _rank(
     change: EndpointChange, pool_change: PoolChange, old: Identity, new: Identity, case_ns: int
 ) -> tuple[bool, int, bool, int]:
-    """The smaller, the better it explains."""
+    """Return a change's rank as an explanation: the smallest explains best."""
     takes_away = change.action.takes_away
     if old.pod is not None and change.pod == old.pod and takes_away:
         kinship = 0
@@ -48,5 +51,6 @@ def _rank(
         kinship = 2  # an edited Service moves anybody
     else:
         kinship = 3 if takes_away else 4
+
     # What was heard later may have happened before, but a cause that was heard before surely did.
     return pool_change.from_ns > case_ns, kinship, pool_change.to_ns > case_ns, abs(case_ns - pool_change.to_ns)

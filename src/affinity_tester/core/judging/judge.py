@@ -15,7 +15,7 @@ A reply from a wrong source, or to another session's probe, is a case too, from 
 one from a wrong source is mere information where the server is a foreign one, or says that it listens on a wildcard.
 
 Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
-reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_judge).
+reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_table).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from affinity_tester.core.events import (
+    Case,
+    CaseJudged,
     Change,
-    ChangeJudged,
     ChangeRevised,
     ChangeSeen,
     ChangeWithdrawn,
@@ -36,7 +37,7 @@ from affinity_tester.core.events import (
     FirstAnswer,
     Judgement,
     Stray,
-    StrayJudged,
+    StrayCase,
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
@@ -59,8 +60,6 @@ from affinity_tester.core.judging.reasons import (
 )
 from affinity_tester.core.pool_timeline import PoolTimeline
 
-Judged = ChangeJudged | StrayJudged
-
 _Key = tuple[str, int | WrongSource | CrossDelivered]
 """A session, and the number of its change or what arrived."""
 
@@ -68,11 +67,11 @@ OutageOver = Callable[[str, Change, int], tuple[Judgement, tuple[Reason, ...]] |
 """Asked with a session, its change and the time: the class of the outage that the change put an end to, and why."""
 
 MOST_OPEN = 100_000
-"""So many cases wait for news of the pool; what is older is unknown. A storm while the API server is away for hours would
-fill memory, and looking at all of it would hold up the probes. What is left is enough to fail the run by."""
+"""Cases that wait for the pool to be confirmed, at most; older ones become `unknown`. A storm while the API server is away
+for hours would fill memory, and looking at all of it would hold up the probes. What is left is enough to fail the run."""
 
 _MOST_INSTANCES = 10_000
-"""So many instances are remembered: no cluster restarts more pods in a run, and a server that lies must not fill memory."""
+"""Instances remembered at most: no cluster restarts more pods in a run, and a server that lies must not fill memory."""
 
 
 class _Case(NamedTuple):
@@ -92,23 +91,25 @@ class _Case(NamedTuple):
     new: Identity
     """Q's."""
     instance_alone: bool = False
-    """Nothing else changed."""
+    """True if nothing but the instance changed."""
     extra_reasons: tuple[Reason, ...] = ()
-    """What is said whatever else is the reason."""
+    """Reasons that are given beside those of any class."""
 
     def event(
         self, at_ns: int, judgement: Judgement, reasons: tuple[Reason, ...], avoidable: bool | None = None
-    ) -> Judged:
+    ) -> CaseJudged:
         reasons += self.extra_reasons
         subject = self.subject
         if isinstance(subject, Change):
-            return ChangeJudged(at_ns, self.session, subject, judgement, avoidable, reasons)
-        stray = Stray.WRONG_SOURCE if isinstance(subject, WrongSource) else Stray.CROSS_DELIVERED
-        return StrayJudged(at_ns, self.session, stray, subject.seq, subject.at_ns, judgement, reasons)
+            case: Case = subject
+        else:
+            stray = Stray.WRONG_SOURCE if isinstance(subject, WrongSource) else Stray.CROSS_DELIVERED
+            case = StrayCase(stray, subject.seq, subject.at_ns)
+        return CaseJudged(at_ns, self.session, case, judgement, avoidable, reasons)
 
 
 class Judge:
-    """Holds what is open, and gives judgements as time and the pool's timeline make them certain."""
+    """Hold the open cases, and judge each as soon as time and the pool's timeline make its class certain."""
 
     def __init__(
         self,
@@ -127,40 +128,41 @@ class Judge:
         self._window_ns = affinity_window_ns
         self._open: dict[_Key, _Case] = {}
         self._known: tuple[int, bool] | None = None
-        """What was known of the pool when all open cases were tried."""
+        """What was known of the pool when all open cases were last evaluated."""
         self._due: list[tuple[int, int, _Key]] = []
-        """A heap: when time alone makes a case certain, then in which order they came."""
+        """A heap: the time from which a case may be certain, then the order in which the cases came."""
         self._order = count()
         self._instance_spans: dict[bytes, tuple[int, int]] = {}
-        """By instance: when it had answered first, and when the last probe was sent that it is known to have answered."""
+        """By instance: when it first answered, and when the last probe was sent that it is known to have answered."""
         self.pool_trusted = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
 
     @property
     def open_count(self) -> int:
-        """Cases without a judgement."""
+        """How many cases have no judgement."""
         return len(self._open)
 
     @property
     def watched(self) -> bool:
-        """Whether the pool is watched, and the right one."""
+        """True if the pool is watched, and the right one."""
         return self.pool_trusted and self._timeline.watched
 
     @property
-    def wants_list_after_ns(self) -> int | None:
-        """A consistent list of the pool asked for later than this would settle the oldest open case; None: none is wanted."""
+    def next_list_after_ns(self) -> int | None:
+        """A list of the pool asked for later than this would settle the oldest open case; None: none is wanted."""
         if not self.watched or not self._open:
             return None
         return min(case.to_ns for case in self._open.values()) + self._settle_ns
 
-    def feed(self, event: Event) -> Judged | None:
-        """Open, narrow or drop a case; all other events are none of the judge's. Returns what is certain at once."""
+    def feed(self, event: Event) -> CaseJudged | None:
+        """Open, narrow or drop a case, and return its judgement if it is certain at once; other events are ignored."""
         match event:
             case FirstAnswer(at_ns=at_ns, identity=who):
                 self._note_instance(who.instance, at_ns, 0)
             case ChangeSeen(session=session, change=change) | ChangeRevised(session=session, change=change):
                 for sighting in (change.before, change.after):
                     self._note_instance(sighting.identity.instance, change.seen_ns, sighting.sent_ns)
+
                 case = _change_case(session, change)
                 if case.instance_alone and self._name_is_shared(change):
                     case = case._replace(extra_reasons=(PodNameShared(case.old.pod or ""),))
@@ -173,18 +175,21 @@ class Judge:
                 pass
         return None
 
-    def judge(self, now_ns: int, *, last: bool) -> Iterator[Judged]:
-        """Give every judgement that is certain now; `last`: all of them, what is not certain as `unknown`."""
-        known = (self._timeline.news, self.pool_trusted)
+    def judge(self, now_ns: int, *, last: bool) -> Iterator[CaseJudged]:
+        """Yield every judgement that is certain now; `last`: all of them, `unknown` where the class is not certain."""
+        known = (self._timeline.revision, self.pool_trusted)
         if last or known != self._known:
             self._known = known
             keys = list(self._open)
-        else:  # only time has passed: a long gap may leave many open, and looking at all of them would hold up the probes
+        else:
+            # Only time has passed: a long gap may leave many open, and looking at all of them would hold up the probes.
             keys = []
             while self._due and self._due[0][0] <= now_ns:
                 keys.append(heappop(self._due)[2])
+
         for key in list(islice(self._open, max(0, len(self._open) - MOST_OPEN))):
             yield self._open.pop(key).event(now_ns, Judgement.UNKNOWN, (TooManyOpen(MOST_OPEN),))
+
         for key in keys:
             case = self._open.get(key)
             if case is None:
@@ -196,8 +201,10 @@ class Judge:
                 del self._open[key]
                 yield verdict
 
-    def _open_or_judge(self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int) -> Judged | None:
-        """Judge a new or narrowed case, or keep it open in the place of its wider self."""
+    def _open_or_judge(
+        self, case: _Case, subject: int | WrongSource | CrossDelivered, now_ns: int
+    ) -> CaseJudged | None:
+        """Judge a new or narrowed case if it is certain, else keep it open in place of its earlier form."""
         key: _Key = (case.session, subject)
         verdict = self._evaluate(case, now_ns) if now_ns >= case.certain_ns else None
         if verdict is None:
@@ -207,33 +214,37 @@ class Judge:
             self._open.pop(key, None)
         return verdict
 
-    def _evaluate(self, case: _Case, now_ns: int) -> Judged | None:
+    def _evaluate(self, case: _Case, now_ns: int) -> CaseJudged | None:
+        """Return the judgement by the first rule that matches; None where more must be known."""
         information = _information(case)
         if information is not None:
             return case.event(now_ns, *information)
+
         idle = case.pause_ns > self._window_ns
         paused = ClientPaused(case.pause_ns)
         if not self.watched:
             if idle:
                 return case.event(now_ns, Judgement.IDLE, (paused,))
-            return self._accused(case, PoolState.NOT_WATCHED, now_ns)
+            return self._violation(case, PoolState.NOT_WATCHED, now_ns)
 
         timeline = self._timeline
         reach = (case.from_ns - self._settle_ns, case.to_ns + self._settle_ns)
         reasons = explanation(timeline.surely_within(*reach), case.old, case.new, case.to_ns)
         if reasons:
             return self._explained(case, reasons, reach, now_ns)
+
         if not timeline.confirmed_after(reach[1]):
             return None
         if idle:
             return case.event(now_ns, Judgement.IDLE, (paused,))
+
         doubt = self._doubt(case, reach)
         if doubt is not None:
             return case.event(now_ns, Judgement.UNKNOWN, (doubt,))
-        return self._accused(case, PoolState.STILL, now_ns)
+        return self._violation(case, PoolState.STILL, now_ns)
 
-    def _accused(self, case: _Case, pool: PoolState, now_ns: int) -> Judged:
-        """No change of the pool excuses it; but a pod that answered nobody when the flow left it does."""
+    def _violation(self, case: _Case, pool: PoolState, now_ns: int) -> CaseJudged:
+        """Judge what no pool change explains: a violation, unless the old pod answered nobody when the flow left it."""
         if isinstance(case.subject, Change) and not _same_pod(case.old, case.new):
             outage, reasons = self._outage_over(case.session, case.subject, now_ns) or (None, ())
             if outage is Judgement.POD_SILENT:
@@ -243,12 +254,13 @@ class Judge:
         return case.event(now_ns, Judgement.VIOLATION, (NothingExplains(pool),))
 
     def _doubt(self, case: _Case, reach: tuple[int, int]) -> Reason | None:
-        """Why a pool change may lie within reach; None: none does."""
+        """Return why a pool change may lie within reach; None: none does."""
         timeline = self._timeline
         perhaps = next(timeline.perhaps_within(*reach), None)
         if perhaps is not None:
             width_ns = perhaps.to_ns - perhaps.from_ns
             return PoolPerhapsChanged(perhaps.changes[0], width_ns, perhaps.to_ns - case.to_ns)
+
         gap = timeline.gap_within(*reach)
         if gap is None:
             return None
@@ -258,8 +270,8 @@ class Judge:
 
     def _explained(
         self, case: _Case, reasons: tuple[Reason, ...], reach: tuple[int, int], now_ns: int
-    ) -> Judged | None:
-        """A pool change lies within reach; whether the old pod went on serving is certain when the reach is over."""
+    ) -> CaseJudged | None:
+        """Judge what a pool change explains; whether the old pod went on serving is known when the reach is over."""
         timeline = self._timeline
         avoidable: bool | None = None
         if case.old.pod is not None and isinstance(case.subject, Change):
@@ -271,7 +283,7 @@ class Judge:
         return case.event(now_ns, Judgement.EXPLAINED, reasons, avoidable)
 
     def _note_instance(self, instance: bytes | None, answered_ns: int, sent_ns: int) -> None:
-        """An instance had answered by `answered_ns`, and a probe that was sent at `sent_ns`."""
+        """Note that an instance had answered by `answered_ns`, and that it answered a probe sent at `sent_ns`."""
         if instance is None:
             return
         first_ns, last_ns = self._instance_spans.get(instance, (answered_ns, sent_ns))
@@ -280,7 +292,7 @@ class Judge:
             del self._instance_spans[next(iter(self._instance_spans))]
 
     def _name_is_shared(self, change: Change) -> bool:
-        """Whether both instances of a pod were seen to live at one time.
+        """Return whether both instances of a pod were seen to live at the same time.
 
         Each answered a probe that was sent after the other had answered, so neither had ended when the other began. One of
         the two alone is no proof: a probe may be on its way for longer than a pod takes to restart.
@@ -292,7 +304,7 @@ class Judge:
 
 
 def _information(case: _Case) -> tuple[Judgement, tuple[Reason, ...]] | None:
-    """The class of what accuses nobody, whatever the pool did; None: it may."""
+    """Return the class of a case that is never a violation, whatever the pool did; None: it may be one."""
     subject = case.subject
     if case.instance_alone and not case.extra_reasons:
         return Judgement.POD_RESTART, (PodRestarted(),)

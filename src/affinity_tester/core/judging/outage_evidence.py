@@ -1,6 +1,6 @@
-"""What bears on an outage's class, gathered from the event stream: who answers, which canaries were, what is lost.
+"""What an outage's class rests on, collected from the events: who answers, what canaries met, what is lost.
 
-Memory is bounded: of pods, addresses, canaries and faults so many are remembered.
+Memory is bounded: only so many pods, addresses, canaries and faults are remembered.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ from affinity_tester.core.events import (
     OutageEnded,
     OutageStarted,
     PathsAnswered,
+    PoolWatchStarted,
     ProbesLost,
     RunStarted,
     SendingStopped,
     SessionStarted,
-    WatchBegun,
 )
 from affinity_tester.core.identity import Identity
+from affinity_tester.units import NS_PER_S
 
-_S = 1_000_000_000
-
-ALIVE_NS = 2 * _S
+ALIVE_NS = 2 * NS_PER_S
 """A probe sent so long after the silence began and before it ends, and answered by the session's pod, shows that the pod
 lives in it."""
 
-OUTLASTS_NS = _S
+OUTLASTS_NS = NS_PER_S
 OUTLASTS_PROBES = 3
-"""So long, and so many probes, a silence must outlast the proof that its pod lives: one might be lost by chance."""
+"""How long, and for how many probes, a silence must outlast the proof that its pod lives: one may be lost by chance."""
 
 MOST_INSTANCES = 10_000
 """Instances and reflexive IPs remembered: a server that draws them anew for each reply must not fill memory."""
@@ -52,14 +51,14 @@ _MOST_FAULTS = 1_000
 
 
 class Answer(NamedTuple):
-    """The newest probe of several that was answered. Of one that was held back, the answer comes long after it."""
+    """An answered probe. If it was held back on its way, the answer comes long after it was sent."""
 
     sent_ns: int
     heard_ns: int
     """When it was known that it was answered."""
 
     def or_newer(self, other: Answer | None) -> Answer:
-        """The one of the two whose probe was sent later; of one probe, what was heard first."""
+        """Return the answer whose probe was sent later; of the same probe, the one that was heard first."""
         return self if other is None or self.sent_ns > other.sent_ns else other
 
 
@@ -74,45 +73,45 @@ class PodAnswers:
 
 
 class LossRate:
-    """What share of the probes is lost by sessions that are answered: such loss alone makes silences, too."""
+    """The share of probes that answered sessions lose: such loss alone makes silences, too."""
 
     def __init__(self) -> None:
-        """Nothing is lost yet."""
+        """Start with nothing lost."""
         self._begun_ns = 0
         self._probes_per_s = 0.0
         self._lost = 0
         self._runs: dict[str, tuple[int, int]] = {}
-        """By session, where its newest run of lost probes ends, and how many these are."""
+        """By session: the sequence number after its newest run of lost probes, and how long the run is."""
 
     def begin(self, event: RunStarted) -> None:
-        """The run began."""
+        """Take the rate of probes from the start of the run."""
         self._begun_ns = event.at_ns
-        self._probes_per_s = event.sessions * _S / max(1, event.interval_ns)
+        self._probes_per_s = event.sessions * NS_PER_S / max(1, event.interval_ns)
 
     def lost(self, event: ProbesLost) -> None:
-        """A session that is in no outage lost probes."""
+        """Count lost probes of a session that is in no outage."""
         end, count = self._runs.get(event.session, (0, 0))
         count = event.count + (count if end == event.first_seq else 0)
         self._runs[event.session] = event.first_seq + event.count, count
         self._lost += event.count
 
     def silent(self, session: str, since_seq: int) -> None:
-        """What the session lost from this probe on is an outage."""
+        """Stop counting what the session lost from this probe on: it belongs to an outage."""
         end, count = self._runs.pop(session, (0, 0))
         self._lost -= min(count, max(0, end - since_seq))
 
     def chance_of(self, probes: float, now_ns: int) -> float:
-        """How many silences of so many probes are to be expected up to now of loss alone."""
-        sent = max(1.0, (now_ns - self._begun_ns) / _S * self._probes_per_s)
+        """Return how many silences of so many probes loss alone is expected to have made up to now."""
+        sent = max(1.0, (now_ns - self._begun_ns) / NS_PER_S * self._probes_per_s)
         share = min(1.0, self._lost / sent)
         return float(sent * share**probes)
 
 
 class OutageEvidence:
-    """Fed with every event, in order."""
+    """Collect the evidence from every event, in order."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start with nothing known."""
         self.serving: dict[str, Identity] = {}
         """Who answered each session last."""
         self.targets: dict[str, TransportAddress] = {}
@@ -127,9 +126,11 @@ class OutageEvidence:
         """Sessions in an outage."""
         self.losses = LossRate()
         self.interval_ns = 1
+        """Time between two probes of a session."""
         self.threshold_ns = ALIVE_NS
         """The loss threshold."""
         self.outlasts_ns = OUTLASTS_NS
+        """How long a silence must outlast an answer of its pod's, at this interval."""
         self.own_faults: deque[int] = deque(maxlen=_MOST_FAULTS)
         """When this machine's own address was seen to change, or to be gone."""
         self.not_ready: set[str] = set()
@@ -178,9 +179,10 @@ class OutageEvidence:
             case BlackoutEnded():
                 self._blackouts.append(event)
             case _:
-                self._feed_surroundings(event)
+                self._feed_context(event)
 
-    def _feed_surroundings(self, event: Event) -> None:
+    def _feed_context(self, event: Event) -> None:
+        """Take in what the cluster and the client's machine tell."""
         match event:
             case ClientFault(fault=ClientFaultKind.LOCAL_ADDRESS):
                 self.own_faults.append(event.at_ns)
@@ -190,7 +192,7 @@ class OutageEvidence:
                 subject=ClusterSubject.NODE, name=name, action=ClusterAction.READY | ClusterAction.REMOVED
             ):
                 self.not_ready.discard(name)
-            case WatchBegun():
+            case PoolWatchStarted():
                 self.addressed_ns = event.addressed_ns
             case SendingStopped():
                 self.stopped_ns = event.at_ns
@@ -198,14 +200,14 @@ class OutageEvidence:
                 pass
 
     def onset_ns(self, since_ns: int) -> int:
-        """When a silence counts as set in that began at `since_ns`: where a blackout lay on it, when that was over."""
+        """Return the onset of a silence that began at `since_ns`: where a blackout lay on it, the end of the blackout."""
         for blackout in self._blackouts:
             if blackout.since_ns - ALIVE_NS <= since_ns <= blackout.until_ns:
                 since_ns = blackout.until_ns
         return since_ns
 
     def canaries_in(self, session: str, from_ns: int, to_ns: int | None) -> Iterator[CanaryResult]:
-        """The canaries sent in these times to where the session's probes go."""
+        """Return the canaries that were sent in these times to the session's own target."""
         target = self.targets.get(session)
         return (
             canary
@@ -230,6 +232,7 @@ class OutageEvidence:
         if pod is None or instance not in pod.newest:
             if self._instances >= MOST_INSTANCES:
                 return
+
             self._instances += 1
             pod = self.pods.setdefault(name, PodAnswers())
             pod.first_ns[instance] = answer.sent_ns if first_ns is None else first_ns

@@ -36,6 +36,7 @@ class PoolChanged(Reason):
 
     change: EndpointChange
     offset_ns: int
+    """How long after the case the pool changed; negative: before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ class PoolPerhapsChanged(Reason):
 
     change: EndpointChange
     width_ns: int
+    """How long the time is in which the pool changed at some moment."""
     offset_ns: int
+    """How long after the case that time ends; negative: before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class ServingPodUnknown(Reason):
 
     change: EndpointChange
     offset_ns: int
+    """How long after the case the pool changed; negative: before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class NothingExplains(Reason):
     """No pool change explains the case: a violation."""
 
     pool: PoolState
+    """What is known of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ class PodAnswersOthers(Reason):
 
     pod: str
     pool: PoolState
+    """What is known of the pool."""
     settled_after_ns: int | None = None
     """The pool had changed, and flows have had this time to be moved since; None: no change lies within reach."""
 
@@ -127,6 +133,7 @@ class NeverAnswered(Reason):
     """The session was never answered, though canaries are."""
 
     pool: PoolState
+    """What is known of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,9 @@ class CanariesAnswered(Reason):
     """Canaries are answered by a server that names no pod."""
 
     canaries: int
+    """How many."""
     pool: PoolState
+    """What is known of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,7 @@ class PodAnswersNobody(Reason):
     pod: str
     sessions: int
     canaries: int
+    """Canaries that other pods answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +176,7 @@ class NodeNotReady(Reason):
     """The node of the session's pod is NotReady."""
 
     node: str
+    """The node's name."""
     pod: str
 
 
@@ -190,6 +201,7 @@ class AddressUnanswered(Reason):
     """No canary was answered at the session's own target address, though others are at other addresses."""
 
     target: TransportAddress
+    """The session's target address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +222,7 @@ class ClientPaused(Reason):
     """The client sent no probe for longer than the affinity window."""
 
     pause_ns: int
+    """The longest time between two consecutive probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +245,7 @@ class WatchBeganLater(Reason):
     """The pool was not yet watched for all of the reach."""
 
     offset_ns: int
+    """How long after the case the watch began; negative: before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +253,7 @@ class PoolNotObserved(Reason):
     """The watch was interrupted for so long within reach."""
 
     lasted_ns: int
+    """How long the watch was interrupted."""
     at_onset: bool = False
     """Around the beginning of an outage, rather than around a change."""
 
@@ -248,6 +263,7 @@ class TooManyOpen(Reason):
     """More cases than are kept waited for the pool to be confirmed."""
 
     limit: int
+    """How many cases are kept."""
 
 
 class Doubt(StrEnum):
@@ -262,10 +278,13 @@ class Doubt(StrEnum):
     ADDRESS_NEW = "address-new"
     """The Service has had its address for less than 5 min."""
     NO_CANARY_ANSWERED = "no-canary-answered"
+    """No canary was answered, so that nothing says whether new flows are."""
     FEW_SESSIONS = "few-sessions"
     """Of fewer than 3 sessions, the client's own network may be the reason."""
     POOL_CHANGED_AT_START = "pool-changed-at-start"
+    """The pool changed around the beginning of a session that was never answered."""
     POOL_NOT_OBSERVED_AT_START = "pool-not-observed-at-start"
+    """The pool was not observed around the beginning of a session that was never answered."""
     DEAD_POD_POSSIBLE = "dead-pod-possible"
     """A ready pod is not seen to answer, and may have got these sessions."""
     DEAD_SERVER_POSSIBLE = "dead-server-possible"
@@ -279,3 +298,4 @@ class InDoubt(Reason):
     """The case cannot be judged."""
 
     doubt: Doubt
+    """Why not."""

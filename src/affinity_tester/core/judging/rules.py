@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
-
-from affinity_tester.core.events import RulesGiven
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,24 +20,6 @@ class Rules:
     balancer_check_ns: int = 35_000_000_000
     """How long a balancer may keep sending to a dead node: three health checks of 10 s, and 5 s for what follows."""
 
-    @classmethod
-    def of(cls, given: RulesGiven) -> Self:
-        """The rules of a recorded run."""
-        return cls(
-            settle_ns=given.settle_ns,
-            affinity_window_ns=given.affinity_window_ns,
-            max_loss=given.max_loss,
-            fail_on_avoidable=given.fail_on_avoidable,
-            balancer_check_ns=given.balancer_check_ns,
-        )
 
-    def given(self, at_ns: int) -> RulesGiven:
-        """As an event."""
-        return RulesGiven(
-            at_ns,
-            self.settle_ns,
-            self.affinity_window_ns,
-            self.max_loss,
-            self.fail_on_avoidable,
-            self.balancer_check_ns,
-        )
+DEFAULT_RULES = Rules()
+"""What a run is judged by unless its operator says otherwise."""

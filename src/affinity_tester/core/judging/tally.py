@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
-from affinity_tester.core.events import ChangeJudged, ChangeWithdrawn, Judgement, OutageJudged, Stray, StrayJudged
-
-AnyJudged = ChangeJudged | OutageJudged | StrayJudged
+from affinity_tester.core.events import (
+    Case,
+    CaseJudged,
+    Change,
+    ChangeWithdrawn,
+    Judgement,
+    OutageCase,
+    Stray,
+    StrayCase,
+)
 
 REVISABLE = 50_000
 """Judgements kept one by one, as a later one of the same case replaces the earlier: no storm makes so many within the 60 s
@@ -14,8 +21,8 @@ in which a late reply still revises a change. Of older ones the counts stay."""
 
 _CHANGE, _OUTAGE = "change", "outage"
 
-_Key = tuple[str, str, int]
-"""What is judged, the session, and the case's number: a change's, an outage's first probe, or when a reply was heard."""
+CaseKey = tuple[str, str, int]
+"""The session, the sort of case, and its number: a change's, an outage's first probe, or when a stray reply was heard."""
 
 
 class Tally:
@@ -24,24 +31,24 @@ class Tally:
     def __init__(self, limit: int = REVISABLE) -> None:
         """Keep the newest `limit` judgements, which a later one of the same case may replace."""
         self._limit = limit
-        self._newest: OrderedDict[_Key, AnyJudged] = OrderedDict()
+        self._newest: OrderedDict[CaseKey, CaseJudged] = OrderedDict()
         self._counts: Counter[tuple[str, Judgement]] = Counter()
         self.avoidable = 0
         """Explained cases whose old pod was still serving."""
 
-    def add(self, judged: AnyJudged) -> None:
+    def add(self, judged: CaseJudged) -> None:
         """Count a judgement in place of an earlier one of the same case."""
-        key = judged_key(judged)
+        key = case_key(judged.session, judged.case)
         self._forget(key)
-        self._counts[key[0], judged.judgement] += 1
-        self.avoidable += _is_avoidable(judged)
+        self._counts[key[1], judged.judgement] += 1
+        self.avoidable += judged.avoidable is True
         self._newest[key] = judged
         if len(self._newest) > self._limit:
             self._newest.popitem(last=False)
 
     def withdraw(self, event: ChangeWithdrawn) -> None:
         """Count this change no more: another one tells it."""
-        self._forget((_CHANGE, event.session, event.change.number))
+        self._forget(case_key(event.session, event.change))
 
     def changes(self, judgement: Judgement) -> int:
         """Return how many changes are of this class."""
@@ -59,23 +66,20 @@ class Tally:
         """Return how many cases of any kind are of this class."""
         return self.changes(judgement) + self.outages(judgement) + self.strays(judgement)
 
-    def _forget(self, key: _Key) -> None:
+    def _forget(self, key: CaseKey) -> None:
         replaced = self._newest.pop(key, None)
         if replaced is not None:
-            self._counts[key[0], replaced.judgement] -= 1
-            self.avoidable -= _is_avoidable(replaced)
+            self._counts[key[1], replaced.judgement] -= 1
+            self.avoidable -= replaced.avoidable is True
 
 
-def judged_key(judged: AnyJudged) -> _Key:
-    """Return what a judgement is about, the same for a later judgement of the same case."""
-    match judged:
-        case ChangeJudged():
-            return _CHANGE, judged.session, judged.change.number
-        case OutageJudged():
-            return _OUTAGE, judged.session, judged.since_seq
+def case_key(session: str, case: Case) -> CaseKey:
+    """Return what names a case in its run: a change keeps its key when it is revised."""
+    match case:
+        case Change(number=number):
+            return session, _CHANGE, number
+        case OutageCase(since_seq=since_seq):
+            return session, _OUTAGE, since_seq
         case _:
-            return judged.stray, judged.session, judged.heard_ns
-
-
-def _is_avoidable(judged: AnyJudged) -> bool:
-    return not isinstance(judged, StrayJudged) and judged.avoidable is True
+            assert isinstance(case, StrayCase)
+            return session, case.stray, case.heard_ns

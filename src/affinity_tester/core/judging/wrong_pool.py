@@ -42,7 +42,7 @@ class UnknownPods:
         reach_ns = self._settle_ns
         for pod, seen_ns in list(self._first_seen_ns.items()):
             # It may also have come and gone while nobody looked.
-            unobserved = self._timeline.blind_within(seen_ns - reach_ns, seen_ns + reach_ns) is not None
+            unobserved = self._timeline.unobserved_within(seen_ns - reach_ns, seen_ns + reach_ns) is not None
             if self._is_known(pod) or unobserved:
                 del self._first_seen_ns[pod]
             elif confirmed_ns > seen_ns + reach_ns:
@@ -56,4 +56,4 @@ class UnknownPods:
 
     def _is_known(self, pod: str) -> bool:
         """Return whether a pod was ever in the pool, or may have been: an endpoint that names no pod may be any."""
-        return self._timeline.ever_had(pod) or self._timeline.ever_had("")
+        return self._timeline.has_seen(pod) or self._timeline.has_seen("")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from affinity_tester.core.events import Change, ChangeRevised, ChangeSeen, ChangeWithdrawn, Event, Sighting
+from affinity_tester.core.events import Change, ChangeRevised, ChangeSeen, ChangeWithdrawn, Event, RepliedProbe
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.session.last_known import KINDS, NO_REPLIES, LastKnown, forget
 from affinity_tester.core.session.probe_ring import LOST, ProbeRing
@@ -90,7 +90,7 @@ class ChangeSet:
 
         Of a probe that was compared already, with fewer kinds, only the new ones make a difference.
         """
-        ends: dict[int, Sighting] = {seq: self._ring.replied_probe(seq)}
+        ends: dict[int, RepliedProbe] = {seq: self._ring.replied_probe(seq)}
         broken: dict[Pair, list[Kind]] = {}
         made: dict[Pair, list[Kind]] = {}
         for kind in KINDS:
@@ -128,7 +128,7 @@ class ChangeSet:
         self,
         broken: dict[Pair, list[Kind]],
         made: dict[Pair, list[Kind]],
-        ends: dict[int, Sighting],
+        ends: dict[int, RepliedProbe],
         now_ns: int,
     ) -> None:
         """Replace the broken pairs by the made ones, each with the kinds that differ over it.
@@ -190,7 +190,7 @@ class ChangeSet:
         counts = zip(KINDS, self.kind_counts, strict=True)
         self.kind_counts = tuple(count + step * (kind in change.kinds) for kind, count in counts)
 
-    def _change(self, number: int, pair: Pair, kinds: list[Kind], ends: dict[int, Sighting], now_ns: int) -> Change:
+    def _change(self, number: int, pair: Pair, kinds: list[Kind], ends: dict[int, RepliedProbe], now_ns: int) -> Change:
         before, after = ends[pair[0]], ends[pair[1]]
         ring = self._ring
 
@@ -209,18 +209,18 @@ class ChangeSet:
         change = self.kept.get(pair)
         return change is not None and kind in change.kinds
 
-    def _previous(self, seq: int, kind: Kind) -> Sighting | None:
+    def _previous(self, seq: int, kind: Kind) -> RepliedProbe | None:
         """Return the nearest replied probe before `seq` whose reply carries this kind, forgotten ones included."""
         nearest = self._nearest(range(seq - 1, self._ring.base - 1, -1), kind)
         if nearest is None and (last := self._last_known[KINDS.index(kind)]) is not None:
             return last.probe
         return nearest
 
-    def _next(self, seq: int, kind: Kind, newest_replied: int) -> Sighting | None:
+    def _next(self, seq: int, kind: Kind, newest_replied: int) -> RepliedProbe | None:
         """Return the nearest replied probe after `seq` whose reply carries this kind."""
         return self._nearest(range(seq + 1, newest_replied + 1), kind)
 
-    def _nearest(self, seqs: range, kind: Kind) -> Sighting | None:
+    def _nearest(self, seqs: range, kind: Kind) -> RepliedProbe | None:
         ring = self._ring
         for seq in seqs:
             state = ring.states[seq % ring.capacity]

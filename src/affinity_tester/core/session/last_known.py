@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from affinity_tester.core.events import Sighting
+from affinity_tester.core.events import RepliedProbe
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.session.probe_ring import CODE_SHIFT, ELSEWHERE, LOST, ProbeRing
 
@@ -17,7 +17,7 @@ KINDS = tuple(Kind)
 class LastKnown(NamedTuple):
     """The newest forgotten reply that carries a kind."""
 
-    probe: Sighting
+    probe: RepliedProbe
     pause_ns: int
     """The longest pause between sends from it up to the oldest kept probe."""
 
@@ -40,7 +40,7 @@ def forget(known: LastReplies, ring: ProbeRing, end: int, after_ns: int) -> Last
 
     # As nearly always: all were answered alike, so the last of them stands for all that is forgotten.
     sent_ns = ring.sent_ns(end - 1)
-    return _remember(known, state, Sighting(end - 1, sent_ns, identity), after_ns - sent_ns, 0)
+    return _remember(known, state, RepliedProbe(end - 1, sent_ns, identity), after_ns - sent_ns, 0)
 
 
 def _carries_all(identity: Identity, known: LastReplies) -> bool:
@@ -55,7 +55,7 @@ def _carries_all(identity: Identity, known: LastReplies) -> bool:
 def _forget_each(known: LastReplies, ring: ProbeRing, end: int, after_ns: int) -> LastReplies:
     """Forget the probes below `end` one by one."""
     sent_ns = ring.sent_ns(ring.base)
-    newest: Sighting | None = None
+    newest: RepliedProbe | None = None
     newest_state = 0
     pause_ns = longest_ns = 0
     for seq in range(ring.base, end):
@@ -74,7 +74,9 @@ def _forget_each(known: LastReplies, ring: ProbeRing, end: int, after_ns: int) -
     return _remember(known, newest_state, newest, pause_ns, longest_ns)
 
 
-def _remember(known: LastReplies, state: int, newest: Sighting | None, pause_ns: int, longest_ns: int) -> LastReplies:
+def _remember(
+    known: LastReplies, state: int, newest: RepliedProbe | None, pause_ns: int, longest_ns: int
+) -> LastReplies:
     """Remember a forgotten reply for the kinds that it carries; the pause since all others may have grown."""
     last, carried = None, [False] * len(known)
     if newest is not None:

@@ -26,23 +26,24 @@ from affinity_tester.core.events import (
     PodSample,
 )
 from affinity_tester.core.session.tracker import SessionTracker
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
-OUTAGE_NS = 5_000_000_000
+OUTAGE_NS = 5 * NS_PER_S
 """Unanswered for so long (docs/judging.md#silence): several loss thresholds, and less than a caller's patience."""
 
 OUTAGE_PROBES = 5
 """At least so many unanswered probes: at 5 % loss five in a row are lost once in three million."""
 
-SAMPLE_NS = 1_000_000_000
+SAMPLE_NS = NS_PER_S
 """How often it is told who answers while an outage lasts."""
 
-_PATIENCE_NS = 2_000_000_000
+_PATIENCE_NS = 2 * NS_PER_S
 """A probe unanswered for so long has had its time; less where the loss threshold is lower."""
 
-_MIN_BREAK_NS = 750_000_000
+_MIN_BREAK_NS = 750 * NS_PER_MS
 """Without an answer for longer than this, three sweeps, the path had a break, however many sessions are answered."""
 
-_MAX_BREAK_NS = 2_500_000_000
+_MAX_BREAK_NS = 2_500 * NS_PER_MS
 """The same where nobody but canaries is answered, which are sent each 2 s."""
 
 _KEPT = 256

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 
-from affinity_tester.core.events import Sighting
+from affinity_tester.core.events import RepliedProbe
 from affinity_tester.core.identity import Identity
 
 PENDING = 0
@@ -143,9 +143,9 @@ class ProbeRing:
         assert identity is not None
         return identity
 
-    def replied_probe(self, seq: int) -> Sighting:
+    def replied_probe(self, seq: int) -> RepliedProbe:
         """Return a kept probe that was replied to."""
-        return Sighting(seq, self.sent_ns(seq), self.identity(self.state(seq)))
+        return RepliedProbe(seq, self.sent_ns(seq), self.identity(self.state(seq)))
 
     def is_between(self, seq: int, code: int) -> bool:
         """True if the nearest replied probes before and after `seq` both have this code: then nothing changed there."""

@@ -31,16 +31,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from affinity_tester.core.events import (
-    DuplicateDiffers,
+    ConflictingDuplicate,
     Event,
     FirstAnswer,
     LateReply,
-    LossDirected,
+    LossDirection,
     Losses,
     OutageEnded,
     OutageStarted,
     ProbesLost,
-    Sighting,
+    RepliedProbe,
 )
 from affinity_tester.core.identity import Identity, differing
 from affinity_tester.core.session.change_set import ChangeSet
@@ -48,11 +48,12 @@ from affinity_tester.core.session.loss_direction import LossDirections
 from affinity_tester.core.session.probe_ring import CODE_SHIFT, ELSEWHERE, LOST, PENDING, ProbeRing
 from affinity_tester.core.session.rtt import RttHistogram
 from affinity_tester.errors import TrackerError
+from affinity_tester.units import NS_PER_MIN, NS_PER_S
 
-HISTORY_NS = 60 * 1_000_000_000
+HISTORY_NS = NS_PER_MIN
 """How long a probe is kept: two affinity windows, and far beyond any late reply."""
 
-PRUNE_NS = 1_000_000_000
+PRUNE_NS = NS_PER_S
 """Old probes are forgotten in batches of a second, which keeps it off the path of every send."""
 
 MAX_PROBES = 1 << 32
@@ -299,7 +300,7 @@ class SessionTracker:
             if seq == self._settled:
                 gap = self._losses.answered(seq, identity, count)
                 if gap is not None:
-                    self._emit(LossDirected(received_ns, self.session, *gap))
+                    self._emit(LossDirection(received_ns, self.session, *gap))
                 self._settled = ring.next
                 if seq + 1 < ring.next:
                     self._settled = seq + 1
@@ -380,7 +381,7 @@ class SessionTracker:
             raise TrackerError("an outage starts once, with an unanswered probe")
 
         ring, changes = self._ring, self._changes
-        last: Sighting | None = None
+        last: RepliedProbe | None = None
         if self.reached >= ring.base:
             last = ring.replied_probe(self.reached)
         elif changes.last_forgotten is not None:
@@ -412,7 +413,7 @@ class SessionTracker:
     def _compare_replies(self, seq: int, first: Identity, second: Identity, received_ns: int) -> None:
         """Tell when two replies to one probe differ: evidence, not a change."""
         if first is not second and differing(first, second):
-            self._emit(DuplicateDiffers(received_ns, self.session, seq, first, second))
+            self._emit(ConflictingDuplicate(received_ns, self.session, seq, first, second))
 
     def _lose(self, first: int, end: int, now_ns: int) -> None:
         """Make the pending probes first..end-1 lost."""
@@ -441,13 +442,13 @@ class SessionTracker:
                 assert self._waiting_counts is not None, "an answer out of order left its count"
                 gap = self._losses.answered(seq, ring.identity(state), self._waiting_counts.pop(seq))
                 if gap is not None:
-                    self._emit(LossDirected(now_ns, self.session, *gap))
+                    self._emit(LossDirection(now_ns, self.session, *gap))
             seq += 1
         self._settled = seq
 
     def _end_outage(self, outage: OutageStarted, seq: int, identity: Identity, received_ns: int) -> None:
         self._outage = None
-        first = Sighting(seq, self._ring.sent_ns(seq), identity)
+        first = RepliedProbe(seq, self._ring.sent_ns(seq), identity)
         # Where the reply is late, what was sent meanwhile waited with it: nothing of it was answered before.
         is_late = received_ns - first.sent_ns > self.loss_threshold_ns
         probes = (self.sent_count if is_late else seq) - outage.since_seq

@@ -10,7 +10,7 @@ from affinity_tester.lab.injection import BROKEN, FOREVER_NS, LOST, MOVED, VIOLA
 from affinity_tester.lab.model import Affinity, Policy
 from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import count_parameter, time_parameter
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 SERVICE = "lab/affinity-tester"
 """The name of the lab's Service in cluster events."""
@@ -22,9 +22,9 @@ class VipFailover(Fault):
     name = "vip-failover"
     expects = "all flows: loss together, then one new reflexive IP for all"
 
-    gap_ns: int = time_parameter("how long no node holds the address", key="gap", default=1_500_000_000)
+    gap_ns: int = time_parameter("how long no node holds the address", key="gap", default=1_500 * NS_PER_MS)
     times: int = count_parameter("how often it moves; more than once is a flip-flop", default=1)
-    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=2 * 10**9)
+    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=2 * NS_PER_S)
 
     @property
     def lasts_ns(self) -> int:
@@ -62,7 +62,7 @@ class LbChurn(Fault):
     name = "lb-churn"
     expects = "all flows: loss together, the same pod and address after"
 
-    for_ns: int = time_parameter("how long", key="for", default=2_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=2 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Drop everything for a time."""

@@ -24,7 +24,7 @@ from affinity_tester.lab.injection import (
 )
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
-from affinity_tester.settings import NS_PER_S, format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 NAT_IP = "127.4.0.1"
 """What stands for the new address of the client's NAT, or of the client's machine."""
@@ -32,7 +32,7 @@ NAT_IP = "127.4.0.1"
 FLOOD = 2_000
 """Datagrams that fill any receive buffer that the client may have: it asks for 256 KiB."""
 
-READ_NS = 300_000_000
+READ_NS = 300 * NS_PER_MS
 """Time in which the client reads its buffers empty."""
 
 
@@ -88,7 +88,7 @@ class SelfInflicted(Fault):
     expects = "the chosen flows: loss, and as many drops counted at the client's own sockets; no change"
 
     sessions: int = count_parameter("how many flows", default=3)
-    for_ns: int = time_parameter("how long replies wait", key="for", default=800_000_000)
+    for_ns: int = time_parameter("how long replies wait", key="for", default=800 * NS_PER_MS)
 
     def inject(self, context: FaultContext) -> Injection:
         """Hold the replies, then flood the sockets."""
@@ -118,8 +118,8 @@ class BusyCore(Fault):
     control = True
     also_correct = frozenset({"self-inflicted"})
 
-    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
-    slice_ns: int = time_parameter("how long each slice is", key="slice", default=40_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=3 * NS_PER_S)
+    slice_ns: int = time_parameter("how long each slice is", key="slice", default=40 * NS_PER_MS)
     share: float = share_parameter("share of the time that is taken", default=0.5)
 
     def inject(self, context: FaultContext) -> Injection:
@@ -155,7 +155,7 @@ class ClientSuspended(Fault):
     also_correct = frozenset({"self-inflicted"})
     moves_pool = True
 
-    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=3 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Stand still as soon as what is under way has arrived, and remove the pod with the most flows in the midst."""
@@ -225,7 +225,7 @@ class ApiStalled(Fault):
     expects = "nothing; what changed of the pool meanwhile is told late, with the time in which it may have happened"
     control = True
 
-    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=3 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Hold back every answer and the watch's news."""
@@ -248,7 +248,7 @@ class ApiGone(Fault):
     expects = "nothing; what changed meanwhile could not be judged"
     control = True
 
-    for_ns: int = time_parameter("how long", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=3 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Break the watch."""

@@ -22,7 +22,7 @@ from affinity_tester.lab.injection import (
 )
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, time_parameter
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 PROVED_OR_NOT = frozenset({Judgement.VIOLATION, Judgement.UNKNOWN})
 """A dead flow is proved by what shows that its pod lives; where all flows are dead, only a canary that meets it does."""
@@ -36,7 +36,7 @@ class FlowWipe(Fault):
 
     nodes: int = count_parameter("how many nodes, those with the most flows first", default=1)
     times: int = count_parameter("how often", default=1)
-    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=5 * 10**9)
+    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=5 * NS_PER_S)
 
     @property
     def lasts_ns(self) -> int:
@@ -45,13 +45,13 @@ class FlowWipe(Fault):
 
     def inject(self, context: FaultContext) -> Injection:
         """Wipe now, and the further times in the background."""
-        homes = context.flows_by_node()
-        names = sorted(homes, key=lambda name: -len(homes[name]))[: self.nodes]
+        by_node = context.flows_by_node()
+        names = sorted(by_node, key=lambda name: -len(by_node[name]))[: self.nodes]
         self._wipe(context, names)
         if self.times > 1:
             context.runtime.spawn(self._again(context, names))
 
-        flows = [flow for name in names for flow in homes[name]]
+        flows = [flow for name in names for flow in by_node[name]]
         context.mark_used(flows, Family.ROUTING)
         # Under policy Local a flow that begins anew keeps the client's own address.
         must = frozenset() if context.network.policy is Policy.LOCAL else frozenset({Kind.REFLEXIVE_PORT})
@@ -140,7 +140,7 @@ class SnatCollision(Fault):
         "one flow: downstream loss; another: the first one's replies and reflexive address, then its own port again"
     )
 
-    for_ns: int = time_parameter("how long", key="for", default=800_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=800 * NS_PER_MS)
 
     @property
     def session_count(self) -> int:
@@ -150,7 +150,7 @@ class SnatCollision(Fault):
     def inject(self, context: FaultContext) -> Injection:
         """Choose two flows that meet at a pod and a node, and let one take the other's source address."""
         network = context.network
-        pairs = [pair for pair in combinations(context.flows, 2) if self._meet(context, *pair)]
+        pairs = [pair for pair in combinations(context.flows, 2) if self._share_pod_and_node(context, *pair)]
         if not pairs:
             return context.injection("no two flows meet at one pod and node: nothing was done", context.at_ns)
 
@@ -172,7 +172,7 @@ class SnatCollision(Fault):
             ),
         )
 
-    def _meet(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:
+    def _share_pod_and_node(self, context: FaultContext, first: TransportAddress, second: TransportAddress) -> bool:
         network = context.network
         mine, theirs = network.entry_of(first), network.entry_of(second)
         return (
@@ -189,7 +189,7 @@ class PacketSpray(Fault):
     name = "packet-spray"
     expects = "most flows: another pod from packet to packet (policy Cluster: another reflexive IP too); no loss"
 
-    for_ns: int = time_parameter("how long", key="for", default=2_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=2 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Spray for a time."""
@@ -216,7 +216,7 @@ class StuckFlows(Fault):
     name = "stuck-flows"
     alias = "stale-flow"
     also_correct = frozenset({"dead-target"})
-    expects = "the chosen flows: all probes lost from then on, while a fresh source port is answered"
+    expects = "the chosen flows: all probes lost from then on, while new flows are answered"
 
     sessions: int = count_parameter("how many flows; left out: all", default=0)
 

@@ -25,7 +25,7 @@ from affinity_tester.lab.injection import (
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.names import node_ip, node_name
 from affinity_tester.lab.parameter import share_parameter, time_parameter
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 GONE = frozenset({Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN})
 """How the outages of a silent pod are judged that leaves the pool later."""
@@ -33,7 +33,7 @@ GONE = frozenset({Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN})
 LIVES = frozenset({Judgement.EXPLAINED, Judgement.VIOLATION, Judgement.UNKNOWN})
 """How the outages of a flow are judged whose pod lives and whose way is dead: a break, unless the pool explains it."""
 
-SYNC_NS = 300_000_000
+SYNC_NS = 300 * NS_PER_MS
 """From a change of the pool until the proxies have cleaned the entries: 0.3 s at the least (docs/failure-modes.md)."""
 
 
@@ -78,16 +78,16 @@ class DeadTarget(Fault):
     """A node dies, and the balancer stays pinned to it until it drains; new flows go elsewhere."""
 
     name = "dead-target"
-    expects = "the flows of one node: an outage, then a new reflexive IP; a fresh source port is answered all the while"
+    expects = "the flows of one node: an outage, then a new reflexive IP; new flows are answered all the while"
 
-    for_ns: int = time_parameter("until the balancer drains it", key="for", default=7_000_000_000)
+    for_ns: int = time_parameter("until the balancer drains it", key="for", default=7 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Kill the node with the most flows among those without a pod, so that the pool is unchanged."""
         network = context.network
         hosts = {pod.node for pod in network.pods.values()}
-        homes = context.flows_by_node()
-        name = max((name for name in homes if name not in hosts), key=lambda name: len(homes[name]), default=None)
+        by_node = context.flows_by_node()
+        name = max((name for name in by_node if name not in hosts), key=lambda name: len(by_node[name]), default=None)
         if name is None:
             return context.injection("every node has a pod: none can die without the pool", context.at_ns)
 
@@ -96,11 +96,11 @@ class DeadTarget(Fault):
         context.runtime.spawn(self._drain(context, name))
 
         return context.injection(
-            f'node "{name}" is dead, and the balancer pins {counted(len(homes[name]), "flow")} to it '
+            f'node "{name}" is dead, and the balancer pins {counted(len(by_node[name]), "flow")} to it '
             f"for {format_duration(self.for_ns)}",
             context.at_ns + self.for_ns,
             effects_on(
-                homes[name],
+                by_node[name],
                 {Symptom.OUTAGE, Symptom.LOSS_UP, Kind.REFLEXIVE_IP},
                 MOVED | LOST,
                 VIOLATION,
@@ -129,9 +129,11 @@ class NodeDown(Fault):
     also_correct = frozenset({"pod-silent", "dead-target"})
     moves_pool = True
 
-    for_ns: int = time_parameter("how long the node is off", key="for", default=60 * 10**9)
-    notice_ns: int = time_parameter("after which its endpoints are no longer ready", key="notice", default=50 * 10**9)
-    drain_ns: int = time_parameter("after which the balancer leaves it out", key="drain", default=35 * 10**9)
+    for_ns: int = time_parameter("how long the node is off", key="for", default=60 * NS_PER_S)
+    notice_ns: int = time_parameter(
+        "after which its endpoints are no longer ready", key="notice", default=50 * NS_PER_S
+    )
+    drain_ns: int = time_parameter("after which the balancer leaves it out", key="drain", default=35 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Take the power from a node with pods: one that is no ingress where there is such a one, else the busiest."""
@@ -217,7 +219,7 @@ class LateCheck(Fault):
     why_policy = "under policy Cluster a node without a pod sends to another's"
     moves_pool = True
 
-    drain_ns: int = time_parameter("after which the balancer leaves the node out", key="drain", default=30 * 10**9)
+    drain_ns: int = time_parameter("after which the balancer leaves the node out", key="drain", default=30 * NS_PER_S)
 
     @property
     def lasts_ns(self) -> int:

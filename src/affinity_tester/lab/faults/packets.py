@@ -10,14 +10,15 @@ from affinity_tester.lab.impairment import Impairment
 from affinity_tester.lab.injection import FOREVER_NS, LOST, Injection, Symptom, effects_on
 from affinity_tester.lab.packet_log import Direction
 from affinity_tester.lab.parameter import count_parameter, share_parameter, time_parameter
-from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, format_duration
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 
 class PacketFault(Fault):
     """Something happens to packets of some flows for a time."""
 
     sessions: int = count_parameter("how many flows", default=1)
-    for_ns: int = time_parameter("how long", key="for", default=1_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=NS_PER_S)
     probability: float = share_parameter("share of their packets that are hit", default=1.0)
 
     @property
@@ -119,7 +120,7 @@ class DuplicateReorder(PacketFault):
     expects = "the chosen flows: duplicates and reordering counted; no loss, no change"
 
     delay_ns: int = time_parameter(
-        "how long copies are held back: more than the interval", key="delay", default=250_000_000
+        "how long copies are held back: more than the interval", key="delay", default=250 * NS_PER_MS
     )
 
     @property
@@ -224,7 +225,7 @@ class RepliesHeld(Fault):
     control = True
     also_correct = frozenset({"lb-churn"})
 
-    for_ns: int = time_parameter("how long", key="for", default=8 * 10**9)
+    for_ns: int = time_parameter("how long", key="for", default=8 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Hold back every reply for a time."""

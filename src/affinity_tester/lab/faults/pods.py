@@ -24,7 +24,7 @@ from affinity_tester.lab.injection import (
     effects_on,
 )
 from affinity_tester.lab.parameter import time_parameter
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 SILENT = frozenset({Judgement.POD_SILENT, Judgement.UNKNOWN})
 """How the outages of a pod are judged that is in the pool and answers nobody."""
@@ -46,7 +46,7 @@ class StaleFlow(Fault):
     """
 
     name = "stale-flow"
-    expects = "the flows of the deleted pod: all probes lost from then on, while a fresh source port is answered"
+    expects = "the flows of the deleted pod: all probes lost from then on, while new flows are answered"
     moves_pool = True
 
     def inject(self, context: FaultContext) -> Injection:
@@ -70,7 +70,7 @@ class TerminatingBackend(Fault):
     expects = "the flows of the terminating pod: upstream loss until it leaves the pool, then another pod"
     moves_pool = True
 
-    for_ns: int = time_parameter("from the closed socket to the removal", key="for", default=3_000_000_000)
+    for_ns: int = time_parameter("from the closed socket to the removal", key="for", default=3 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Let the pod with the most flows terminate."""
@@ -102,7 +102,7 @@ class EarlyFlush(Fault):
     expects = "the flows of the terminating pod: another pod at once, though it still serves; no loss"
     moves_pool = True
 
-    for_ns: int = time_parameter("how long the pod still serves", key="for", default=5_000_000_000)
+    for_ns: int = time_parameter("how long the pod still serves", key="for", default=5 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Let the pod with the most flows terminate, and flush its entries."""
@@ -130,7 +130,7 @@ class PodRestart(Fault):
     name = "pod-restart"
     expects = "the flows of the pod: some loss, then the same pod with a new instance"
 
-    gap_ns: int = time_parameter("how long its socket is closed", key="gap", default=500_000_000)
+    gap_ns: int = time_parameter("how long its socket is closed", key="gap", default=500 * NS_PER_MS)
 
     @property
     def lasts_ns(self) -> int:

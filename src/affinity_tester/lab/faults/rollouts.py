@@ -19,9 +19,9 @@ from affinity_tester.lab.parameter import (
     read_yes,
     time_parameter,
 )
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
-SHORTEST_SYNC_NS, LONGEST_SYNC_NS = 300_000_000, 1_600_000_000
+SHORTEST_SYNC_NS, LONGEST_SYNC_NS = 300 * NS_PER_MS, 1_600 * NS_PER_MS
 """From an endpoint's leaving until a node's proxy has cleaned its entries, as measured."""
 
 
@@ -65,7 +65,7 @@ class PodDeleted(Fault):
     also_correct = frozenset({"terminating-backend"})
     moves_pool = True
 
-    gap_ns: int = time_parameter("from the closed socket until its flows move", key="gap", default=1_200_000_000)
+    gap_ns: int = time_parameter("from the closed socket until its flows move", key="gap", default=1_200 * NS_PER_MS)
 
     @property
     def lasts_ns(self) -> int:
@@ -105,7 +105,7 @@ class RollingUpdate(Fault):
     also_correct = frozenset({"terminating-backend"})
     moves_pool = True
 
-    every_ns: int = time_parameter("from one pod to the next", key="every", default=1_000_000_000)
+    every_ns: int = time_parameter("from one pod to the next", key="every", default=NS_PER_S)
     pods: int = count_parameter("how many pods the plan has", default=3)
     lossy: bool = parameter(read_yes, YES, "whether each proxy takes its time to follow, 0.3 to 1.6 s", default=False)
 
@@ -161,7 +161,7 @@ class ScaledToZero(Fault):
     also_correct = frozenset({"pod-deleted"})
     moves_pool = True
 
-    for_ns: int = time_parameter("how long no pod is there", key="for", default=8 * 10**9)
+    for_ns: int = time_parameter("how long no pod is there", key="for", default=8 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Delete every pod."""

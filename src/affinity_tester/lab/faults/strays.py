@@ -9,7 +9,7 @@ from affinity_tester.lab.faults.packets import PacketFault
 from affinity_tester.lab.injection import BROKEN, MOVED, OUTAGE_NS, VIOLATION, Injection, Symptom, effects_on
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.parameter import count_parameter, time_parameter
-from affinity_tester.settings import format_duration
+from affinity_tester.units import NS_PER_S, format_duration
 
 
 class WrongSource(Fault):
@@ -19,7 +19,7 @@ class WrongSource(Fault):
     expects = "the chosen flows: replies from an unexpected source, and their probes lost downstream; no change"
 
     sessions: int = count_parameter("how many flows", default=3)
-    for_ns: int = time_parameter("how long", key="for", default=2_000_000_000)
+    for_ns: int = time_parameter("how long", key="for", default=2 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Let the chosen flows' replies leave from another socket for a time."""
@@ -92,7 +92,7 @@ class OnePacket(Fault):
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster the masquerade brings the replies back to the node"
 
-    for_ns: int = time_parameter("how long", key="for", default=3 * 10**9)
+    for_ns: int = time_parameter("how long", key="for", default=3 * NS_PER_S)
 
     def inject(self, context: FaultContext) -> Injection:
         """Send each packet to any pod for a time."""

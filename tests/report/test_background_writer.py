@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from affinity_tester.report.patient import PatientStream
+from affinity_tester.report.background_writer import BackgroundWriter
 
 
 class Stuck(io.StringIO):
@@ -23,24 +23,24 @@ class Stuck(io.StringIO):
 
 def test_lines_arrive_in_order():
     stream = io.StringIO()
-    patient = PatientStream(stream)
+    background = BackgroundWriter(stream)
     for number in range(1000):
-        patient.write(f"{number}\n")
-        patient.flush()
-    patient.drain()
+        background.write(f"{number}\n")
+        background.flush()
+    background.drain()
     assert stream.getvalue().split() == [str(number) for number in range(1000)]
 
 
 def test_a_reader_that_takes_nothing_holds_nobody_up_and_is_told_what_was_left_out():
     stream = Stuck()
-    patient = PatientStream(stream, most=30)
-    patient.write("first\n")
-    patient.flush()
+    background = BackgroundWriter(stream, most=30)
+    background.write("first\n")
+    background.flush()
     assert stream.entered.wait(10)
     for number in range(10):
-        patient.write(f"line {number}\n")  # returns, though nothing is taken
+        background.write(f"line {number}\n")  # returns, though nothing is taken
     stream.let_go.set()
-    patient.drain()
+    background.drain()
     assert stream.getvalue().splitlines() == [
         "first",
         "line 0",
@@ -54,12 +54,12 @@ def test_a_reader_that_has_gone_is_an_error_of_a_later_call():
     read, write = os.pipe()
     os.close(read)
     with io.TextIOWrapper(io.FileIO(write, "w"), write_through=True) as stream:
-        patient = PatientStream(stream)
-        assert patient.fileno() == write
-        patient.write("x\n")
+        background = BackgroundWriter(stream)
+        assert background.fileno() == write
+        background.write("x\n")
         with pytest.raises(BrokenPipeError):
-            patient.drain()
+            background.drain()
         with pytest.raises(BrokenPipeError):
-            patient.write("y\n")
+            background.write("y\n")
         with pytest.raises(BrokenPipeError):
-            patient.flush()
+            background.flush()

@@ -23,17 +23,17 @@ _Coder = Callable[[Any], Any]
 
 
 class CodecError(AffinityTesterError):
-    """A value that is not what a field's type asks for; the text says which."""
+    """A value does not fit the type of its field; the text says which."""
 
 
 def encode(event: object) -> dict[str, Any]:
-    """An event as JSON values, with its class's name under `event`."""
+    """Return an event as JSON values, with its class's name under `event`."""
     cls: Any = type(event)
     return {"event": cls.__name__, **_object_encoder(cls)(event)}
 
 
 def decode(data: object, root: type[_T]) -> _T:
-    """The event that `encode` wrote, of one of the subclasses of `root`; raises `CodecError` for anything else."""
+    """Return the event that `encode` wrote, of a subclass of `root`. Raises `CodecError` for anything else."""
     if not isinstance(data, dict):
         raise CodecError("not an object")
     rest = dict(data)
@@ -48,7 +48,7 @@ def decode(data: object, root: type[_T]) -> _T:
 
 @cache
 def _classes(root: Any) -> dict[str, Any]:
-    """Every class below `root` by name."""
+    """Return `root` and every class below it, by name."""
     found = {root.__name__: root}
     for cls in root.__subclasses__():
         # A slotted dataclass may still be listed as it was before it got its slots; the finished one comes after it.
@@ -58,7 +58,7 @@ def _classes(root: Any) -> dict[str, Any]:
 
 @cache
 def _encoder(hint: Any) -> _Coder | None:
-    """The function that makes a value of this type plain; None where it is so already (a run encodes many counters)."""
+    """Return the function that makes JSON of a value of this type; None where it is JSON already, as counters are."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):
         inner = _encoder(_present(hint, args))
@@ -108,7 +108,7 @@ def _values_of(names: tuple[str, ...]) -> _Coder:
 
 
 def _is_object(hint: Any) -> bool:
-    """Whether it becomes a JSON object: a dataclass or a named tuple."""
+    """True for a type that becomes a JSON object: a dataclass or a named tuple."""
     return isinstance(hint, type) and (is_dataclass(hint) or hasattr(hint, "_fields"))
 
 
@@ -118,12 +118,12 @@ def _base_encoder(value: object) -> dict[str, Any]:
 
 
 def _is_base(hint: Any) -> bool:
-    """Whether it stands for the classes below it, so that a value's class must be written, too."""
+    """True for a base class: the class of a value must be written, too."""
     return isinstance(hint, type) and is_dataclass(hint) and bool(hint.__subclasses__())
 
 
 def _present(hint: Any, args: tuple[Any, ...]) -> Any:
-    """The T of `T | None`; no other union could be told apart when read."""
+    """Return the T of `T | None`. Raises `TypeError` for any other union, which a reader could not tell apart."""
     present = [arg for arg in args if arg is not types.NoneType]
     if len(present) != 1 or len(present) == len(args):
         raise TypeError(f"no event may have a field of type {hint}")
@@ -132,7 +132,7 @@ def _present(hint: Any, args: tuple[Any, ...]) -> Any:
 
 @cache
 def _decoder(hint: Any) -> _Coder:
-    """The function that checks and rebuilds a value of this type."""
+    """Return the function that checks and rebuilds a value of this type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):
         inner = _decoder(_present(hint, args))
@@ -196,7 +196,7 @@ def _tuple_decoder(args: tuple[Any, ...]) -> _Coder:
 
 
 def _required(kind: Any) -> Iterable[str]:
-    """The fields without a default."""
+    """Return the fields without a default."""
     if is_dataclass(kind):
         return (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
     return kind._fields[: len(kind._fields) - len(kind._field_defaults)]  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""Streams that never make the run wait: a pager, a stopped terminal, a slow pipe or disk must not stop the probes.
+"""Writers that never make the run wait: a pager, a stopped terminal, a slow pipe or disk must not stop the probes.
 
-What is written goes to a thread, which hands it on as fast as the reader takes it. Only so much is kept for a reader that
-stalls: of a log what is over that is left out, and a line says how much; of a record its writer decides (`record`).
+A thread writes what it is given, as fast as the reader takes it. A log keeps only so much for a reader that stalls, leaves
+out the rest, and says in a line how much that was. A record's writer (`recorder`) decides itself what it leaves out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Generic, TextIO, TypeVar
 
-from affinity_tester.report import words
+from affinity_tester.units import plural
 
 MOST_CHARACTERS = 1 << 22
 """Kept for a reader that stalls: some 40,000 lines. The record, if there is one, has everything anyway."""
@@ -23,19 +23,19 @@ _Piece = TypeVar("_Piece", str, bytes)
 
 
 def left_out_line(lines: int) -> str:
-    """What tells people of lines that were left out."""
-    return f"… {words.plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
+    """Return the line that stands for lines that were left out."""
+    return f"… {plural(lines, 'line was', 'lines were')} left out: whoever reads this did not take them\n"
 
 
-class _Patient(ABC, Generic[_Piece]):
-    """Keeps pieces for a thread that writes them."""
+class _Background(ABC, Generic[_Piece]):
+    """Keeps pieces of text or bytes until its thread has written them."""
 
     def __init__(self, name: str) -> None:
         self._changed = threading.Condition()
         self._pieces: list[_Piece] = []
         self._size = 0
         self._taken = 0
-        """How often something was handed on; a reader that takes nothing leaves it as it is."""
+        """How often something was written: it stays the same while a reader takes nothing."""
         self._busy = False
         self._ended = False
         self._error: OSError | ValueError | None = None
@@ -44,7 +44,7 @@ class _Patient(ABC, Generic[_Piece]):
 
     @property
     def waiting(self) -> int:
-        """How much is kept, in characters or bytes, what is being written among it."""
+        """Return how many characters or bytes are kept, those being written included."""
         return self._size
 
     def flush(self) -> None:
@@ -54,19 +54,20 @@ class _Patient(ABC, Generic[_Piece]):
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise what an earlier piece met, if it did."""
+        """Raise the error that an earlier piece met, if there was one."""
         if self._error is not None:
             raise self._error
 
-    def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
+    def drain(self, stall_timeout_s: float | None = None, within_s: float = math.inf) -> bool:
         """Wait until the reader has taken everything (Ctrl-C ends that); the stream is the caller's again.
 
-        False when it took nothing for `patience_s`, or not all `within_s`: then what is left stays with the thread. Raises
-        what `flush` does.
+        False when it took nothing for `stall_timeout_s`, or not all `within_s`: what is left then stays with the thread.
+        Raises what `flush` does.
         """
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
             taken, since = self._taken, monotonic()
             end = since + within_s
             while (self._pieces or self._busy) and self._error is None:
@@ -75,21 +76,22 @@ class _Patient(ABC, Generic[_Piece]):
                     return False
                 if self._taken != taken:
                     taken, since = self._taken, monotonic()
-                elif patience_s is not None and monotonic() - since > patience_s:
+                elif stall_timeout_s is not None and monotonic() - since > stall_timeout_s:
                     return False
+
         self._thread.join(0.5)
         self.check()
         return True
 
     def _keep(self, piece: _Piece) -> None:
-        """Under the lock."""
+        """Keep a piece for the thread; the caller holds the lock."""
         self.check()
         self._pieces.append(piece)
         self._size += len(piece)
 
     @abstractmethod
     def _hand_on(self, pieces: list[_Piece]) -> None:
-        """Write them; in the thread."""
+        """Write the pieces. Runs in the thread."""
 
     def _work(self) -> None:
         while True:
@@ -100,6 +102,8 @@ class _Patient(ABC, Generic[_Piece]):
                     return
                 pieces, self._pieces = self._pieces, []
                 self._busy = True
+
+            # Outside the lock: the run must be able to add lines while a slow reader holds this thread up.
             try:
                 self._hand_on(pieces)
             except (OSError, ValueError) as error:
@@ -107,6 +111,7 @@ class _Patient(ABC, Generic[_Piece]):
                     self._error = error
                     self._changed.notify_all()
                 return
+
             with self._changed:
                 self._size = sum(map(len, self._pieces))
                 self._taken += 1
@@ -114,8 +119,8 @@ class _Patient(ABC, Generic[_Piece]):
                 self._changed.notify_all()
 
 
-class PatientStream(_Patient[str]):
-    """As much of `TextIO` as a log needs: `write` and `flush` return at once.
+class BackgroundWriter(_Background[str]):
+    """Writes lines from a thread, with as much of `TextIO` as a log needs: `write` and `flush` return at once.
 
     They raise the `OSError` or `ValueError` that an earlier line met. `drain` waits for the reader.
     """
@@ -139,15 +144,15 @@ class PatientStream(_Patient[str]):
                 self._keep(text)
 
     def fileno(self) -> int:
-        """The descriptor of the stream below."""
+        """Return the descriptor of the stream below."""
         return self._stream.fileno()
 
-    def drain(self, patience_s: float | None = None, within_s: float = math.inf) -> bool:
-        """Wait as `_Patient` does; what was left out last is told too."""
+    def drain(self, stall_timeout_s: float | None = None, within_s: float = math.inf) -> bool:
+        """Wait as `_Background` does, after telling what was left out last."""
         with self._changed:
             if self._left_out and not self._pieces and self._error is None:
                 self._keep("")
-        return super().drain(patience_s, within_s)
+        return super().drain(stall_timeout_s, within_s)
 
     def _hand_on(self, pieces: list[str]) -> None:
         with self._changed:
@@ -158,8 +163,8 @@ class PatientStream(_Patient[str]):
         self._stream.flush()
 
 
-class PatientFile(_Patient[bytes]):
-    """As much of a binary file as a writer needs: `write` and `flush` return at once, and nothing is left out."""
+class BackgroundFile(_Background[bytes]):
+    """Writes bytes to a file from a thread: `write` and `flush` return at once, and nothing is left out."""
 
     def __init__(self, fd: int) -> None:
         """Write to this descriptor, which is closed by `close`."""
@@ -169,7 +174,7 @@ class PatientFile(_Patient[bytes]):
         super().__init__("record")
 
     def write(self, data: bytes) -> int:
-        """Keep it for the thread. Raises the `OSError` that an earlier piece met."""
+        """Keep bytes for the thread. Raises the `OSError` that an earlier piece met."""
         with self._changed:
             self._keep(bytes(data))
         return len(data)

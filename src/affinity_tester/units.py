@@ -1,0 +1,85 @@
+"""Times, counts and names as text: one function of each kind, and the nanoseconds of each unit."""
+
+from __future__ import annotations
+
+import re
+
+NS_PER_US = 1_000
+NS_PER_MS = 1_000 * NS_PER_US
+NS_PER_S = 1_000 * NS_PER_MS
+NS_PER_MIN = 60 * NS_PER_S
+NS_PER_H = 60 * NS_PER_MIN
+
+_UNITS_NS = {"h": NS_PER_H, "m": NS_PER_MIN, "s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
+"""Largest first, as `format_exact` tries them."""
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|ms|s|m|h)?\s*", re.ASCII)
+
+
+# --- durations ---------------------------------------------------------------------------------------------------------
+
+
+def parse_duration(text: str) -> int:
+    """Read `0.1`, `100ms`, `5s`, `10m` or `1h` as integer nanoseconds; a bare number is seconds. Raises `ValueError`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 10m, 1h)")
+    return round(float(match[1]) * _UNITS_NS[match[2] or "s"])
+
+
+def format_duration(ns: int) -> str:
+    """Return a duration rounded for people: `100 ms`, `1.2 s`, `73 min`."""
+    if ns < NS_PER_MS:
+        return f"{ns / NS_PER_US:.3g} us"
+    if ns < NS_PER_S:
+        return f"{ns / NS_PER_MS:.3g} ms"
+    return format_span(ns)
+
+
+def format_span(ns: int) -> str:
+    """Return the length of a run or of a part of it: `0.5 s`, `73 min`; below a second, milliseconds would say too much."""
+    if ns < 2 * NS_PER_MIN:
+        return f"{ns / NS_PER_S:.3g} s"
+    return f"{ns / NS_PER_MIN:.0f} min"
+
+
+def format_seconds(ns: int) -> str:
+    """Return `1.9 s`: in evidence, times stand beside each other, all to the same tenth."""
+    return f"{ns / NS_PER_S:.1f} s"
+
+
+def format_offset(offset_ns: int) -> str:
+    """Return `0.8 s before` or `0.8 s after`: how far something is from a case; negative is before it."""
+    return f"{format_seconds(abs(offset_ns))} {'before' if offset_ns <= 0 else 'after'}"
+
+
+def format_exact(ns: int) -> str:
+    """Return a duration as `parse_duration` reads it, in the largest unit that keeps it whole: `100ms`, `5s`, `10m`."""
+    if ns == 0:
+        return "0s"
+    unit, size = next((unit, size) for unit, size in _UNITS_NS.items() if ns % size == 0)
+    return f"{ns // size}{unit}"
+
+
+# --- counts and names --------------------------------------------------------------------------------------------------
+
+
+def plural(count: int, singular: str, several: str | None = None) -> str:
+    """Return `1 session`, `1,000 sessions`, `2 replies`."""
+    return f"{count:,} {noun_form(count, singular, several)}"
+
+
+def noun_form(count: int, singular: str, several: str | None = None) -> str:
+    """Return the noun alone as it stands after this number; `several` where its plural is not a regular one."""
+    if count == 1:
+        return singular
+    if several is not None:
+        return several
+    if singular.endswith("y"):
+        return f"{singular[:-1]}ies"
+    return f"{singular}es" if singular.endswith("s") else f"{singular}s"
+
+
+def quoted(text: str | None) -> str:
+    """Return `"pod-a"`, or `unknown` for what no reply has said."""
+    return "unknown" if text is None else f'"{text}"'
