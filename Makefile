@@ -7,14 +7,24 @@ DOCKER ?= docker
 ENV_FILE ?= env.list
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/affinity_tester/__init__.py)
-# The echo server's image: what `image` builds and `apply-deployment` runs.
-IMAGE ?= affinity-tester-server:$(VERSION)
+# What runs the echo servers: a stock Python image with the tool mounted or, where IMAGE is set, an image that `image` made.
+RUNTIME_IMAGE ?= docker.io/library/python:3.13-slim
+IMAGE ?=
+# The pods' numeric user; RUN_AS_USER= (empty) where the cluster gives each namespace its own (OpenShift).
+RUN_AS_USER ?= 65532
+# Directory with the wheels of what the servers' code imports; empty: they are downloaded once, and kept.
+WHEELS ?=
 CLIENT_IMAGE ?= affinity-tester-client:$(VERSION)
 # Where the targets below act; empty is the namespace of kubectl's current context.
 NAMESPACE ?=
 # The Service's externalTrafficPolicy (Cluster, Local) and sessionAffinity (None, ClientIP).
 POLICY ?= Cluster
 AFFINITY ?= None
+# The cloud whose balancer needs annotations (aws, azure, gke, oci, digitalocean, none); empty: by the nodes' providerID.
+CLOUD ?=
+# The Service's IP family (IPv4, IPv6, dual), and the networks that may reach it, separated by commas; empty: the cluster's, all.
+IP_FAMILY ?=
+SOURCE_RANGES ?=
 # Pods of `node-scaleup`, each on a node of its own, and the CPUs that each asks for.
 NODES ?= 1
 CPU ?= 2
@@ -26,18 +36,22 @@ SEEDS ?= 20
 ARGS ?=
 
 # The recipes read these from the environment, so no value is ever taken for shell text.
-export IMAGE CLIENT_IMAGE NAMESPACE POLICY AFFINITY NODES CPU WAIT ENV_FILE
+export RUNTIME_IMAGE IMAGE CLIENT_IMAGE RUN_AS_USER WHEELS NAMESPACE POLICY AFFINITY CLOUD IP_FAMILY SOURCE_RANGES
+export NODES CPU WAIT ENV_FILE
 
 SELECTOR := app.kubernetes.io/name=affinity-tester
+# The pods of the servers, and the ConfigMaps with their code.
+SERVERS := $(SELECTOR),app.kubernetes.io/component=server
 KUBE := $(KUBECTL) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab docs test lint mutants bench client image context apply-deployment apply-service apply-rbac node-scaleup clean
+.PHONY: help venv demo lab docs test lint mutants bench client image archive context apply-deployment apply-service apply-rbac node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
-	@echo "Settings, as in 'make apply-service POLICY=Local AFFINITY=ClientIP': IMAGE CLIENT_IMAGE NAMESPACE POLICY AFFINITY NODES CPU WAIT ARGS PYTHON"
+	@echo "Settings, as in 'make apply-service POLICY=Local AFFINITY=ClientIP': NAMESPACE POLICY AFFINITY CLOUD IP_FAMILY SOURCE_RANGES"
+	@echo "  RUNTIME_IMAGE IMAGE CLIENT_IMAGE RUN_AS_USER WHEELS NODES CPU WAIT ARGS PYTHON; the Makefile says what each is"
 
 # --- this machine -----------------------------------------------------------------------------------------------------
 
@@ -114,11 +128,17 @@ client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (A
 	done < "$$ENV_FILE"; \
 	exec $(VENV)/bin/affinity-tester client $(ARGS)
 
-image: ## build the images: IMAGE (server) and CLIENT_IMAGE
+LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)"
+image: IMAGE := $(or $(IMAGE),affinity-tester-server:$(VERSION))
+image: ## build images of your own: IMAGE (server) and CLIENT_IMAGE
 	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "$(DOCKER) is not on the PATH: install it, or name another: make image DOCKER=podman" >&2; exit 1; }
-	$(DOCKER) build --target server --tag "$$IMAGE" .
-	$(DOCKER) build --target client --tag "$$CLIENT_IMAGE" .
+	$(DOCKER) build --target server --tag "$$IMAGE" $(LABELS) .
+	$(DOCKER) build --target client --tag "$$CLIENT_IMAGE" $(LABELS) .
 	@echo "Bring $$IMAGE to the cluster: '$(DOCKER) push' where its name has a registry in front, else 'kind load docker-image $$IMAGE' or the like."
+
+archive: $(VENV)/.installed ## write dist/server.pyz: the servers' code as one file, to run with any Python ('python -P dist/server.pyz server')
+	@mkdir -p dist
+	@$(MANIFESTS) archive $(FROM_WHEELS) > dist/server.pyz
 
 # --- the cluster, through kubectl and its current context -------------------------------------------------------------
 
@@ -140,31 +160,78 @@ context:
 		*FAILED) echo "The API server of context $$context cannot be used ($$(printf '%s\n' "$$said" | sed q)): start the cluster or your VPN, log in, or choose another context with 'kubectl config use-context NAME'" >&2; exit 1 ;; \
 	esac
 
-# Each value goes in at the line that ends with the comment naming it.
-PUT = sed -e "s|^\( *[A-Za-z]*: \).* \(\# make: $(1)\)\$$|\1$$$(1) \2|"
+# The objects are those that `affinity-tester manifests` prints; it checks the settings, too.
+MANIFESTS := $(VENV)/bin/affinity-tester manifests
+FROM_WHEELS := $${WHEELS:+--wheels="$$WHEELS"}
+SERVER := server --set IMAGE="$$IMAGE" --set RUNTIME_IMAGE="$$RUNTIME_IMAGE" --set RUN_AS_USER="$$RUN_AS_USER" $(FROM_WHEELS)
+
+# Defines `apply WHAT OBJECTS [OPTION...]`. Where kubectl fails, one line says what could not be applied, why, and what to do.
+APPLY = apply() { \
+		what=$$1; objects=$$2; shift 2; \
+		said=$$(printf '%s\n' "$$objects" | $(KUBE) apply "$$@" --filename=- 2>&1) && { printf '%s\n' "$$said"; return; }; \
+		why=$$(printf '%s\n' "$$said" | sed -n '/[Ee]rror/{p;q;}'); \
+		case $$said in \
+			*'namespaces "'*'" not found'*) todo="make it ('kubectl create namespace NAME'), or name another (NAMESPACE=...)" ;; \
+			*' cannot '*' resource "configmaps"'*) todo="ask for that right, or run an image of your own (make image apply-deployment IMAGE=registry/name:tag)" ;; \
+			*' cannot '*' resource '*) todo="ask for that right, or choose another context ('kubectl config use-context NAME') or namespace (NAMESPACE=...)" ;; \
+			*) todo="see what the API server says" ;; \
+		esac; \
+		echo "$$what cannot be applied ($${why:-$$said}): $$todo" >&2; return 1; \
+	}
 
 # Puts an address into env.list, where TARGET_ADDR stands or else at the end; all other lines stay.
 SET_TARGET = { true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FILE' cannot be written: write the line TARGET_ADDR=$(1) into your file of settings yourself" >&2; exit 1; }; \
 	text=$$(awk -v address="$(1)" '/^TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" address; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" address }' "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"
 
-apply-deployment: context ## run three echo servers of IMAGE and wait until they are ready
-	@case $$IMAGE in ''|*[!A-Za-z0-9._/:@-]*) echo "IMAGE='$$IMAGE' is not the name of an image" >&2; exit 2 ;; esac
-	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac
-	@$(call PUT,IMAGE) k8s/deployment.yaml | $(KUBE) apply --filename=-
-	@$(KUBE) rollout status deployment/affinity-tester --timeout="$${WAIT}s" || { \
-		$(KUBE) get pods --selector='$(SELECTOR)' --output=wide; \
-		echo "The pods were not ready within $$WAIT s. By the STATUS above:"; \
-		echo "  ErrImagePull, ImagePullBackOff: the nodes can't get $$IMAGE. Push it to a registry they read and name it so (make image apply-deployment IMAGE=registry/name:tag),"; \
-		echo "    or load it: kind load docker-image $$IMAGE, minikube image load $$IMAGE, k3d image import $$IMAGE"; \
-		echo "  Pending: no node has room: kubectl describe pods --selector=$(SELECTOR)"; \
-		echo "  CrashLoopBackOff, or Running and not ready: kubectl logs --selector=$(SELECTOR)"; \
-		exit 1; } >&2
+# A ConfigMap of this size goes by server-side apply alone; the Deployment would then conflict with whoever ran `kubectl scale`.
+# A pull that fails may go on failing for as long as anybody waits, so it ends the wait at once.
+apply-deployment: context $(VENV)/.installed ## run three echo servers and wait until they are ready (IMAGE: in an image of your own)
+	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
+	deployment=$$($(MANIFESTS) $(SERVER) --kind Deployment) || exit 2; \
+	code=$$($(MANIFESTS) $(SERVER) --kind ConfigMap) || exit 2; \
+	name=$$(printf '%s\n' "$$code" | sed -n 's/^  name: \([a-z0-9-]*\) .*/\1/p'); \
+	image=$${IMAGE:-$$RUNTIME_IMAGE}; \
+	$(APPLY); \
+	[ -z "$$name" ] || apply "The servers' code" "$$code" --server-side --force-conflicts --field-manager=affinity-tester || exit 1; \
+	apply "The Deployment" "$$deployment" || exit 1; \
+	echo "Waiting until three pods of $$image are ready (up to $$WAIT s)"; \
+	left=$$WAIT; \
+	until said=$$($(KUBE) rollout status deployment/affinity-tester --timeout=2s 2>&1); do \
+		pods=$$($(KUBE) get pods --selector='$(SERVERS)' --output='jsonpath={range .items[*]}{.spec.containers[0].image}{" "}{.status.containerStatuses[0].state.waiting.reason}{"\n"}{end}'); \
+		case $$pods in \
+			*"$$image ErrImagePull"*|*"$$image ImagePullBackOff"*|*"$$image InvalidImageName"*) \
+				if [ -n "$$name" ]; then \
+					echo "The nodes can't pull $$image: name another source of it, RUNTIME_IMAGE=mirror.gcr.io/library/python:3.13-slim or RUNTIME_IMAGE=public.ecr.aws/docker/library/python:3.13-slim (docker.io limits anonymous pulls by address), or a registry of yours"; \
+				else \
+					echo "The nodes can't pull $$image: push it to a registry they read and name it so (make image apply-deployment IMAGE=registry/name:tag), or load it (kind load docker-image $$image, minikube image load $$image, k3d image import $$image)"; \
+				fi >&2; exit 1 ;; \
+		esac; \
+		left=$$((left - 2)); \
+		case $$said in *'timed out'*) [ "$$left" -le 0 ] || continue ;; esac; \
+		{ \
+			$(KUBE) get pods --selector='$(SERVERS)' --output=wide; \
+			echo "The pods were not ready within $$WAIT s ($$(printf '%s\n' "$$said" | sed -n '/[Ee]rror/{p;q;}')). By the STATUS above:"; \
+			echo "  Pending: no node has room: kubectl describe pods --selector=$(SERVERS)"; \
+			echo "  CrashLoopBackOff, or Running and not ready: kubectl logs --selector=$(SERVERS)"; \
+			echo "  no pod at all: kubectl describe replicasets --selector=$(SERVERS)"; \
+		} >&2; \
+		exit 1; \
+	done; \
+	printf '%s\n' "$$said" | sed -n '$$p'; \
+	$(KUBE) delete configmaps --ignore-not-found --selector='$(SERVERS)' --field-selector="metadata.name!=$$name" >/dev/null 2>&1 || \
+		echo "The code of earlier servers could not be deleted; 'make clean' tries again."; \
+	echo "Next: make apply-service"
 
-apply-service: context ## open the Service (POLICY, AFFINITY), wait for its address and write it into env.list
-	@case $$POLICY in Cluster|Local) ;; *) echo "POLICY='$$POLICY' is neither Cluster nor Local" >&2; exit 2 ;; esac
-	@case $$AFFINITY in None|ClientIP) ;; *) echo "AFFINITY='$$AFFINITY' is neither None nor ClientIP" >&2; exit 2 ;; esac
-	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac
-	@$(call PUT,POLICY) k8s/service.yaml | $(call PUT,AFFINITY) | $(KUBE) apply --filename=-
+# Not everybody may read nodes; then the cloud has to be named.
+apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY, CLOUD), wait for its address and write it into env.list
+	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
+	provider=; \
+	[ -n "$$CLOUD" ] || provider=$$($(KUBE) get nodes --output='jsonpath={.items[*].spec.providerID}' 2>/dev/null); \
+	[ -n "$$CLOUD$$provider" ] || echo "The nodes don't say which cloud this is: where its balancer needs annotations, name it (CLOUD=aws, azure, gke, oci or digitalocean)"; \
+	service=$$($(MANIFESTS) service --set POLICY="$$POLICY" --set AFFINITY="$$AFFINITY" --set CLOUD="$$CLOUD" --set PROVIDER_ID="$${provider%% *}" \
+		--set IP_FAMILY="$$IP_FAMILY" --set SOURCE_RANGES="$$SOURCE_RANGES") || exit 2; \
+	$(APPLY); \
+	apply "The Service" "$$service"
 	@echo "Waiting for an external address (up to $$WAIT s)"; \
 	left=$$WAIT; \
 	while :; do \
@@ -185,32 +252,39 @@ apply-service: context ## open the Service (POLICY, AFFINITY), wait for its addr
 	echo "External address $$address, now TARGET_ADDR in $$ENV_FILE. Next: make client"
 
 # The cluster-wide binding names the namespace of its account, so that one has to be known here.
-apply-rbac: context ## let a client that runs in the cluster watch the pool (k8s/rbac.yaml)
+apply-rbac: context $(VENV)/.installed ## let a client that runs in the cluster watch the pool (k8s/rbac.yaml)
 	@NAMESPACE=$${NAMESPACE:-$$($(KUBECTL) config view --minify --output='jsonpath={..namespace}' 2>/dev/null)}; \
 	NAMESPACE=$${NAMESPACE:-default}; \
-	case $$NAMESPACE in *[!a-z0-9-]*) echo "NAMESPACE='$$NAMESPACE' is not the name of a namespace" >&2; exit 2 ;; esac; \
-	$(call PUT,NAMESPACE) k8s/rbac.yaml | $(KUBE) apply --filename=- || { \
+	roles=$$($(MANIFESTS) rbac --set NAMESPACE="$$NAMESPACE") || exit 2; \
+	printf '%s\n' "$$roles" | $(KUBE) apply --filename=- || { \
 		echo "Where you may not make roles for the whole cluster, leave ClusterRole and ClusterRoleBinding out of k8s/rbac.yaml:"; \
 		echo "  the pool is then watched all the same, and only what happens to nodes and proxies is missing."; \
 		exit 1; } >&2
 	@echo "A pod in that namespace with 'serviceAccountName: affinity-tester-client' may watch now."
 
-node-scaleup: context ## make the cluster add NODES nodes (NODES=0 gives them back)
-	@case $$NODES in ''|*[!0-9]*) echo "NODES='$$NODES' is not a whole number" >&2; exit 2 ;; esac
-	@case $$CPU in ''|*[!0-9.m]*) echo "CPU='$$CPU' is not a number of CPUs (2, 0.5, 500m)" >&2; exit 2 ;; esac
-	@$(call PUT,NODES) k8s/node-scaleup.yaml | $(call PUT,CPU) | $(KUBE) apply --filename=-
+node-scaleup: context $(VENV)/.installed ## make the cluster add NODES nodes (NODES=0 gives them back)
+	@pods=$$($(MANIFESTS) node-scaleup --set NODES="$$NODES" --set CPU="$$CPU" --set RUN_AS_USER="$$RUN_AS_USER") || exit 2; \
+	$(APPLY); \
+	apply "The Deployment that takes room" "$$pods"
 	@echo "Watch the nodes come and go with 'kubectl get nodes --watch'; where no autoscaler runs, add one by hand."
 
 # An address given back may be somebody else's next, so it leaves env.list too. Most users may not delete roles of the whole
-# cluster and never made any; RBAC refuses before it looks whether there is something.
+# cluster and never made any, and some may not delete ConfigMaps; RBAC refuses before it looks whether there is something.
 clean: context ## take everything off the cluster again
-	@$(KUBE) delete --ignore-not-found --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml --filename=k8s/service.yaml
-	@$(call SET_TARGET,)
-	@left="Nothing of it is left on the cluster"; \
-	said=$$($(KUBE) delete --ignore-not-found --filename=k8s/rbac.yaml 2>&1) || case $$said in \
-		*Forbidden*) said=; left="You may not delete all roles of k8s/rbac.yaml, which are there if somebody ran 'make apply-rbac'; nothing else is left on the cluster" ;; \
-		*) printf '%s\n' "$$said" >&2; exit 1 ;; \
-	esac; \
-	[ -z "$$said" ] || printf '%s\n' "$$said"; \
+	@left=; failed=; \
+	remove() { \
+		perhaps=$$1; shift; \
+		said=$$($(KUBE) delete --ignore-not-found "$$@" 2>&1) || case $$perhaps,$$said in \
+			,*Forbidden*) printf '%s\n' "$$said" >&2; failed=yes; return ;; \
+			*Forbidden*) left="$$left$$perhaps; "; return ;; \
+			*) printf '%s\n' "$$said" >&2; exit 1 ;; \
+		esac; \
+		case $$said in ''|'No resources found'*) ;; *) printf '%s\n' "$$said" ;; esac; \
+	}; \
+	remove '' --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml --filename=k8s/service.yaml; \
+	remove "You may not delete ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE" configmaps --selector='$(SERVERS)'; \
+	remove "You may not delete all roles of k8s/rbac.yaml, which are there if somebody ran 'make apply-rbac'" --filename=k8s/rbac.yaml; \
+	[ -z "$$failed" ] || exit 1; \
+	{ $(call SET_TARGET,); } || exit 1; \
+	if [ -n "$$left" ]; then left="$${left}nothing else is left on the cluster"; else left="Nothing of it is left on the cluster"; fi; \
 	echo "$$left; TARGET_ADDR in $$ENV_FILE is empty."
-

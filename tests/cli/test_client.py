@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from affinity_tester.app import client_run
 from affinity_tester.app.target import TargetOptions
 from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
@@ -446,7 +448,9 @@ class Taken(NamedTuple):
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
     seen: list[Taken] = []
 
-    async def run(settings: ClientSettings, options: TargetOptions, reporter: Reporter) -> Verdict:
+    async def run(
+        settings: ClientSettings, options: TargetOptions, reporter: Reporter, _warn: Callable[[str], None]
+    ) -> Verdict:
         seen.append(Taken(settings, options))
         reporter.emit(STARTED)  # a run that never starts leaves no record
         return Verdict(0, Outcome.PASS, (), "", violations=0, judged_pairs=0, still_ns=0)
@@ -606,3 +610,17 @@ async def test_a_flow_that_dies_is_told_as_soon_at_a_long_interval(run: Run, tmp
     assert canary.identity is not None
     assert canary.identity.pod == "pod-a"
     assert 2 * NS_PER_S <= canary.sent_ns - outage.since_ns < 3 * NS_PER_S
+
+
+def test_a_container_bridge_under_the_client_is_said_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a port of this machine, where nothing is listening: the warning comes all the same."""
+    asked: list[str] = []
+
+    def warning(source: str, _environ: object) -> str:
+        asked.append(source)
+        return "a bridge"
+
+    monkeypatch.setattr(client_run, "bridge_warning", warning)
+    done = CliRunner().invoke(main, ["client", "127.0.0.1:9", "--watch", "off", "--duration", "100ms", "--settle", "0"])
+    assert done.stderr.splitlines()[0] == "warning: a bridge"
+    assert asked == ["127.0.0.1"]

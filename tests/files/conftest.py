@@ -4,10 +4,15 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from affinity_tester.app.server_archive import default_wheels, find_wheels
 
 FAKE_KUBECTL = """\
 #!/usr/bin/env python3
@@ -18,7 +23,7 @@ with (here / "asked").open("a") as asked:
     asked.write(args + "\\n")
 if "--filename=-" in sys.argv:
     with (here / "applied").open("a") as applied:
-        applied.write(sys.stdin.read())
+        applied.write(sys.stdin.read() + "---\\n")
 for part, (code, out, err) in json.loads((here / "answers").read_text()).items():
     if part in args:
         sys.stdout.write(out)
@@ -33,6 +38,8 @@ class Tree:
 
     root: Path
     bin: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the environment of each make has."""
 
     def answer(self, answers: dict[str, tuple[int, str, str]]) -> None:
         """Script kubectl: the first part found in its arguments gives exit code, stdout and stderr; else 0 and silence."""
@@ -46,9 +53,17 @@ class Tree:
         return [line for line in lines if not line.startswith(("config ", "get --raw=/version "))]
 
     @property
-    def applied(self) -> str:
-        """All that was piped into `kubectl apply`."""
-        return (self.bin / "applied").read_text() if (self.bin / "applied").exists() else ""
+    def applied(self) -> list[dict[str, Any]]:
+        """The objects that were piped into `kubectl apply`."""
+        text = (self.bin / "applied").read_text() if (self.bin / "applied").exists() else ""
+        return [document for document in yaml.safe_load_all(text) if document]
+
+    def install(self, affinity_tester: Path) -> None:
+        """Have make find an environment in which the tool is installed."""
+        self.script(".venv/bin/affinity-tester", f'#!/bin/sh\nexec {affinity_tester} "$@"\n')
+        for stamp in (".python", ".installed", ".installed-dev"):
+            (self.root / ".venv" / stamp).touch()
+        os.utime(self.root / "pyproject.toml", (0, 0))
 
     def make(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run make here, with nothing in the environment that a developer may have set."""
@@ -57,7 +72,7 @@ class Tree:
         return subprocess.run(
             ["make", "--no-print-directory", *args],
             cwd=self.root,
-            env={**clean, "PATH": path, **env},
+            env={**clean, "PATH": path, **self.settings, **env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -72,6 +87,15 @@ class Tree:
         path.write_text(text)
         path.chmod(0o755)
         return path
+
+
+@pytest.fixture(scope="session")
+def wheels() -> Path:
+    """The wheels of the servers' archive; they are downloaded once into the environment that runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(Path(sys.prefix) / "cache"))
+        find_wheels(None, print)
+        return default_wheels()
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from affinity_tester import __version__
+
 CLIENT = """\
 #!/bin/sh
 echo "args: $*"
@@ -39,6 +41,7 @@ def test_make_alone_lists_the_targets(tree):
         "venv",
         "client",
         "image",
+        "archive",
         "apply-deployment",
         "apply-service",
         "apply-rbac",
@@ -178,10 +181,14 @@ def test_image_builds_both(tree):
     log = tree.root / "log"
     done = tree.make("image", "DOCKER=podman", "IMAGE=reg.example/echo:2", "CLIENT_IMAGE=probe:2", LOG=str(log))
     assert done.returncode == 0, done.stderr
+    labels = f"--build-arg VERSION={__version__} --build-arg REVISION="  # this copy is no git repository
     assert log.read_text().splitlines() == [
-        "build --target server --tag reg.example/echo:2 .",
-        "build --target client --tag probe:2 .",
+        f"build --target server --tag reg.example/echo:2 {labels} .",
+        f"build --target client --tag probe:2 {labels} .",
     ]
     assert "kind load docker-image reg.example/echo:2" in done.stdout
+    log.unlink()
+    assert tree.make("image", "DOCKER=podman", LOG=str(log)).returncode == 0
+    assert f"--tag affinity-tester-server:{__version__} " in log.read_text()
     missing = tree.make("image", "DOCKER=no-docker")
     assert missing.stderr.splitlines()[0].startswith("no-docker is not on the PATH")

@@ -1,26 +1,28 @@
 """The cluster files are valid by Kubernetes' own schemas, restricted by Pod Security's rules, and fit each other."""
 
-import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
 
-from affinity_tester import __version__
+from affinity_tester.app.clouds import CLOUDS, cloud_of
+from affinity_tester.app.manifests import MANIFESTS, MARK, SETTINGS, chosen_cloud, read_settings, read_source, render
 from affinity_tester.settings import DEFAULT_PORT, ServerSettings
 from affinity_tester.units import NS_PER_S
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "k8s").glob("*.yaml"))
-COMMENTED = re.compile(r"^ +# +((?:[a-z0-9-]+\.)+[a-z]+/[A-Za-z0-9_-]+: \S+)", re.MULTILINE)
-"""An annotation in a comment: prefix/name, a colon, a value; what follows is for the reader."""
+VERSIONS = ["1.25", "1.30", "1.34", "1.37"]
 
 
 def load(name: str) -> dict:
     return yaml.safe_load((FILES[0].parent / name).read_text())
 
 
-@pytest.mark.parametrize("version", ["1.25", "1.30", "1.34", "1.37"])
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_schema_accepts_it(path, version):
     for document in yaml.safe_load_all(path.read_text()):
@@ -62,7 +64,9 @@ def test_pods_are_restricted(name):
         "securityContext",
         "terminationGracePeriodSeconds",
         "topologySpreadConstraints",
-    }  # so neither host namespaces, volumes nor host paths
+        "volumes",
+    }  # so neither host namespaces
+    assert [set(volume) for volume in pod.get("volumes", [])] in ([], [{"name", "configMap"}])  # nor host paths
 
 
 def test_the_server_learns_who_it_is_and_has_time_to_drain():
@@ -82,7 +86,11 @@ def test_the_server_learns_who_it_is_and_has_time_to_drain():
     assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
     assert set(container["resources"]) == {"requests", "limits"}
     assert pod["terminationGracePeriodSeconds"] * NS_PER_S >= settings.drain_ns + 5 * NS_PER_S
-    assert container["image"] == f"affinity-tester-server:{__version__}"
+    assert container["image"] == SETTINGS["RUNTIME_IMAGE"].default
+    assert container["command"][1] == "-P"
+    (mount,) = container["volumeMounts"]
+    assert mount["readOnly"] is True
+    assert container["command"][-1] == f"{mount['mountPath']}/server.pyz"
 
 
 def test_pods_spread_over_nodes_without_waiting_for_one():
@@ -126,13 +134,104 @@ def test_objects_carry_the_recommended_labels_and_no_namespace(path):
         assert "namespace" not in document["metadata"]
 
 
-def test_the_clouds_annotations_are_strings_once_the_comment_sign_is_gone():
-    """Kubernetes refuses an annotation that YAML reads as a number or a boolean."""
-    text = (FILES[0].parent / "service.yaml").read_text()
-    found = [yaml.safe_load(line) for line in COMMENTED.findall(text)]
-    assert len(found) == 17
-    for ((name, value),) in (entry.items() for entry in found):
-        assert isinstance(value, str), name
-    service = load("service.yaml")
-    service["metadata"]["annotations"] = {name: value for entry in found for name, value in entry.items()}
-    kubernetes_validate.validate(service, "1.34", strict=True)
+def rendered(name: str, **given: str) -> list[dict]:
+    texts = render(name, read_settings(name, given), lambda: b"archive")
+    return list(yaml.safe_load_all("---\n".join(texts)))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("family", ["", "IPv4", "IPv6", "dual"])
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_the_schema_accepts_the_service_of_each_cloud(cloud, policy, family, version):
+    (service,) = rendered("service", CLOUD=cloud, POLICY=policy, IP_FAMILY=family, SOURCE_RANGES="192.0.2.0/24,::/0")
+    kubernetes_validate.validate(service, version, strict=True)
+    found = service["metadata"].get("annotations", {})
+    assert bool(found) == (cloud != "none")
+    # Kubernetes refuses an annotation that YAML reads as a number or a boolean.
+    assert all(isinstance(value, str) for value in found.values())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("given", [{}, {"RUN_AS_USER": ""}, {"RUN_AS_USER": "1000"}, {"IMAGE": "echo:1"}])
+def test_the_schema_accepts_the_servers(given, version):
+    objects = rendered("server", **given)
+    for each in objects:
+        kubernetes_validate.validate(each, version, strict=True)
+    assert [each["kind"] for each in objects] == (["Deployment"] if "IMAGE" in given else ["ConfigMap", "Deployment"])
+    user = given.get("RUN_AS_USER", "65532")
+    context = objects[-1]["spec"]["template"]["spec"]["securityContext"]
+    assert context.get("runAsUser") == context.get("runAsGroup") == (int(user) if user else None)
+
+
+def test_the_health_check_of_aws_goes_by_the_policy():
+    """Under policy Local the controller takes healthCheckNodePort by itself."""
+    checks = [
+        sorted(
+            name.rpartition("-healthcheck-")[2] for name in service["metadata"]["annotations"] if "healthcheck" in name
+        )
+        for policy in ("Cluster", "Local")
+        for service in rendered("service", CLOUD="aws", POLICY=policy)
+    ]
+    assert checks == [["path", "port", "protocol"], []]
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "cloud"),
+    [
+        ("aws:///eu-west-1a/i-0123456789abcdef0", "aws"),
+        ("azure:///subscriptions/0/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/n", "azure"),
+        ("gce://project/europe-west1-b/gke-node", "gke"),
+        ("ocid1.instance.oc1.eu-frankfurt-1.x", "oci"),
+        ("oci://ocid1.instance.oc1.eu-frankfurt-1.x", "oci"),
+        ("digitalocean://123", "digitalocean"),
+        ("k3s://node", "none"),
+        ("", "none"),
+    ],
+)
+def test_a_nodes_provider_id_names_its_cloud(provider_id, cloud):
+    assert cloud_of(provider_id) == cloud
+    settings = read_settings("service", {"PROVIDER_ID": provider_id})
+    assert chosen_cloud(settings) == cloud
+    assert chosen_cloud(settings | {"CLOUD": "gke"}) == "gke"
+
+
+def test_every_setting_has_its_place_in_the_files():
+    marks = {
+        file: [
+            mark["name"]
+            for line in read_source(file).splitlines()
+            if (mark := MARK.fullmatch(line)) and not mark["without"]
+        ]
+        for manifest in MANIFESTS.values()
+        for file in manifest.files
+    }
+    user = ["RUN_AS_USER", "RUN_AS_USER"]
+    assert marks == {
+        "server-code.yaml": ["CODE_NAME", "CODE"],
+        "deployment.yaml": [*user, "IMAGE", "CODE_NAME"],
+        "service.yaml": ["CLOUD", "POLICY", "AFFINITY", "IP_FAMILY", "SOURCE_RANGES"],
+        "node-scaleup.yaml": ["NODES", *user, "CPU"],
+        "rbac.yaml": ["NAMESPACE"],
+    }
+
+
+def test_the_files_are_part_of_the_package(repo, tmp_path):
+    """A wheel that is installed without a checkout has them, and prints what the checkout prints."""
+    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", f"--wheel-dir={tmp_path}", str(repo)]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        for path in FILES:
+            assert packed.read(f"affinity_tester/k8s/{path.name}") == path.read_bytes()
+        packed.extractall(tmp_path / "installed")
+    shown = subprocess.run(
+        [sys.executable, "-m", "affinity_tester", "manifests", "service"],
+        env={"PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (text,) = render("service", read_settings("service", {}), bytes)
+    assert shown.stdout == text

@@ -10,6 +10,9 @@ import random
 import re
 import signal
 import socket
+import subprocess
+import sys
+import zipfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -296,3 +299,30 @@ def test_the_counts_of_the_sixteenth_worker_in_a_place_fit_32_bits() -> None:
     assert begins[:2] == [0, workers.COUNT_OFFSET]
     assert max(begins) <= stun.MAX_COUNT
     assert all(abs(a - b) >= workers.COUNT_OFFSET for a, b in itertools.pairwise(begins))
+
+
+RUN_POOL = """\
+import asyncio, sys
+from affinity_tester.net.workers import WorkerPool
+from affinity_tester.settings import ServerSettings
+
+async def run():
+    pool = await WorkerPool.start(("127.0.0.1",), ServerSettings(pod_name="pod-a", port=0, workers=2))
+    print(pool.unhealthy_reason or "2 workers answer", (await pool.close()).received)
+
+asyncio.run(run())
+"""
+
+
+def test_workers_start_from_a_zipapp(repo: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "server.pyz"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("__main__.py", RUN_POOL)
+        for path in sorted((repo / "src").rglob("*.py")):
+            packed.write(path, path.relative_to(repo / "src"))
+    # The interpreter below the test's environment has no affinity_tester of its own, so nothing comes from elsewhere.
+    python = Path(sys.base_exec_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    done = subprocess.run(
+        [python, "-P", archive.name], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 workers answer 0\n", "")

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 
+from affinity_tester.app.container_bridge import bridge_warning
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
-from affinity_tester.app.target import TargetOptions, open_target
+from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import NoReplies, Verdict
+from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import ClientSettings
 
 
-async def run_against_target(settings: ClientSettings, options: TargetOptions, reporter: Reporter) -> Verdict:
+async def run_against_target(
+    settings: ClientSettings, options: TargetOptions, reporter: Reporter, warn: Callable[[str], None]
+) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
+
+    `warn` is called with a text if something beside the cluster is under test.
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
@@ -24,9 +33,18 @@ async def run_against_target(settings: ClientSettings, options: TargetOptions, r
     dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
     with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
         async with open_target(options) as context:
+            if line := _bridge_warning(context):
+                warn(line)
             if context.has_service:
                 dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
             client = run_client(settings, context.target, dispatcher.emit, stop, abort)
             return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
+
+
+def _bridge_warning(context: TargetContext) -> str:
+    try:
+        return bridge_warning(local_source_for(context.target.address), os.environ)
+    except UserError:  # no route; the run says so itself, unless another address of the target has one
+        return ""

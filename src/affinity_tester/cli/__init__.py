@@ -91,6 +91,7 @@ COMMANDS = {
     ),
     "lab": Entry("affinity_tester.cli.lab", "lab", "Make known faults on loopback, and prove that each is named."),
     "report": Entry("affinity_tester.cli.report", "report", "Show a recorded run as text, JSON, JUnit or HTML."),
+    "manifests": Entry("affinity_tester.cli.manifests", "manifests", "Print what runs in a cluster, for kubectl."),
 }
 
 

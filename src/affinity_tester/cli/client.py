@@ -179,10 +179,9 @@ def client(
     for each in sizes or (size,):
         _check_size("--sizes" if sizes else "--size", each, key)
     if max(sizes, default=size) < NAMING_SIZE:
-        click.echo(
-            f"warning: probes of less than {NAMING_SIZE} bytes may be too short for replies with the pod's name: then"
-            " x_address alone is tracked",
-            err=True,
+        _warn(
+            f"probes of less than {NAMING_SIZE} bytes may be too short for replies with the pod's name: then"
+            " x_address alone is tracked"
         )
 
     if service is not None:
@@ -192,7 +191,7 @@ def client(
         split_target(target)
         via = _check_via(via)
         if line := ambiguity_warning(target):
-            click.echo(f"warning: {line}", err=True)
+            _warn(line)
 
     settings = ClientSettings(
         sessions=sessions,
@@ -220,8 +219,12 @@ def client(
     with Reporter.open(
         log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, target_options, reporter))
+        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn))
     return EXIT_CODES[verdict.outcome]
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 def _is_explicit(context: click.Context, option: click.Parameter) -> bool:

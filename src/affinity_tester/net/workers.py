@@ -33,6 +33,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.stun import MAX_COUNT, ResponseEncoder
 from affinity_tester.errors import UserError
+from affinity_tester.net import worker
 from affinity_tester.net.addresses import bind_udp, bound_address, enable_reuseport
 from affinity_tester.net.worker import WorkerConfig, read_totals
 from affinity_tester.settings import ServerSettings
@@ -291,14 +292,24 @@ def count_offset(replaced: int) -> int:
     return replaced * COUNT_OFFSET & MAX_COUNT
 
 
+def worker_command() -> list[str]:
+    """Return the command line of a worker: it runs the code that this process runs, installed or in a zipapp."""
+    # -P keeps modules in the current directory out of the worker's imports.
+    python = [sys.executable, "-P"]
+
+    archive = getattr(worker.__spec__.loader, "archive", None)
+    if archive is None:
+        return [*python, "-m", worker.__name__]
+
+    # The interpreter finds modules in a zipapp only when it is started with it, and then it runs the zipapp's own command.
+    boot = f"import sys; sys.path.insert(0, sys.argv[1]); from {worker.__name__} import main; main()"
+    return [*python, "-c", boot, archive]
+
+
 async def _spawn(name: str, config: WorkerConfig, *, is_replacement: bool = False) -> _Worker:
-    # -P keeps modules in the current directory out of the worker's imports. In a session of its own it does not get the
-    # terminal's Ctrl-C, which is for the parent.
+    # In a session of its own it does not get the terminal's Ctrl-C, which is for the parent.
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "affinity_tester.net.worker",
+        *worker_command(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         pass_fds=config.fds,
