@@ -197,3 +197,13 @@ async def test_a_failure_of_an_enriched_event_is_kept_too(where: str) -> None:
         await dispatcher.failed.wait()
     assert isinstance(dispatcher.failure, BrokenConsumerError)
     await dispatcher.close()
+
+
+def test_nothing_comes_after_the_verdict(dispatcher: Dispatcher, told: Told) -> None:
+    """The watch is still open while the run ends, and may tell something in that moment."""
+    dispatcher.emit(started())
+    dispatcher.emit(RunEnded(clock.now_ns(), aborted=False))
+    assert isinstance(told[-1], Verdict)
+    dispatcher.emit(PoolObserved(clock.now_ns(), 0, clock.now_ns(), PoolSnapshot(frozenset()), 0))
+    dispatcher.advance()
+    assert isinstance(told[-1], Verdict)

@@ -85,7 +85,7 @@ def test_the_document_has_counts_evidence_and_what_looks_alike() -> None:
 
 
 def test_a_fault_that_was_never_named_says_so_in_the_document() -> None:
-    assert "\nIt was never named.\n" in document_text(RESULTS[1:2])
+    assert "\nThe catalogue has no name for it, or none was given.\n" in document_text(RESULTS[1:2])
 
 
 def test_every_fault_of_the_catalogue_can_be_injected_and_has_a_plan() -> None:

@@ -103,7 +103,7 @@ def test_loss_that_nothing_names_tells_its_direction_and_what_would_settle_it() 
             "",
             CANNOT_TELL,
             (
-                "2 of 12 sessions lost 20 probes in 2 gaps",
+                "2 of 12 sessions lost 20 probes in the longest gap of each",
                 "20 lost towards the pod, 0 on the way back",
                 "2 sessions then went on at the same pod and address",
             ),

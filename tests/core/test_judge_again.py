@@ -13,6 +13,8 @@ from affinity_tester.core.events import (
     FirstAnswer,
     Judgement,
     Outcome,
+    PoolConfirmed,
+    PoolObserved,
     RepliedProbe,
     RunEnded,
     RunStarted,
@@ -20,7 +22,9 @@ from affinity_tester.core.events import (
     Verdict,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import PoolChanged
 from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from affinity_tester.core.replay import judge_again
 from pools import ComparingAnalysis, is_judged
 
@@ -101,3 +105,28 @@ def test_the_newest_judgements_can_be_replaced_and_older_ones_count_for_good() -
     verdict = analysis.feed(RunEnded(60 * S, aborted=False))[-1]
     assert isinstance(verdict, Verdict)
     assert verdict.violations == 50_010
+
+
+def test_what_a_record_has_after_the_end_of_its_run_counts_for_nothing() -> None:
+    recorded = live(*OBSERVED, RunEnded(60 * S, aborted=False))
+    assert list(judge_again([*recorded, PoolConfirmed(61 * S, 61 * S)])) == recorded
+
+
+def test_where_a_record_lacks_a_snapshot_the_pool_is_compared_with_the_one_before() -> None:
+    """The first of two changes was left out: what it took away is missing from the second's own list of changes."""
+    a, b, c = (Endpoint(f"uid-{pod}", pod, "10.0.0.1") for pod in "abc")
+    first = PoolObserved(0, 0, 0, PoolSnapshot(frozenset({a, b})), 0)
+    joined = (EndpointChange(EndpointAction.JOINED, c),)
+    last = PoolObserved(44 * S, 43 * S, 44 * S, PoolSnapshot(frozenset({b, c})), 44 * S, joined)
+    again = list(judge_again([STARTED, first, last, *OBSERVED[1:2], PoolConfirmed(60 * S, 60 * S)]))
+    assert (
+        PoolChanged(EndpointChange(EndpointAction.LEFT, a), -S)
+        in next(e for e in again if is_judged(e, Change)).reasons
+    )
+
+
+def test_a_change_whose_session_has_no_first_answer_on_record_is_judged_all_the_same() -> None:
+    lacking = [
+        event for event in live(*OBSERVED, RunEnded(60 * S, aborted=False)) if not isinstance(event, FirstAnswer)
+    ]
+    assert classes(list(judge_again(lacking))) == [Judgement.IDLE]

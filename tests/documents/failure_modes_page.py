@@ -48,7 +48,7 @@ def _overview() -> Iterator[str]:
 
 
 def _fault(entry: Entry, rules: list[str]) -> Iterator[str]:
-    yield f"{entry.what[0].upper()}{entry.what[1:]}.\n"
+    yield f"What happens: {entry.what}.\n"
     yield f"- Try: {entry.remedy}."
     if entry.references:
         yield f"- Known from: {', '.join(map(_link, entry.references))}."

@@ -196,7 +196,7 @@ HEADER = '{"record":"affinity-tester","format":3,"version":"0.1.0"}\n'
         ('{"record":"affinity-tester"}\n', "is not a run record"),
         (
             '{"record":"affinity-tester","format":2,"version":"0.1.0"}\n',
-            "has format 2, made by affinity-tester '0.1.0'; this one reads format 3",
+            "has format 2 (affinity-tester '0.1.0'), and this program reads format 3: show it with the program",
         ),
         (HEADER + "{}\n", "is damaged in line 2: unknown event None"),
         (HEADER + "[]\n", "is damaged in line 2: not an object"),

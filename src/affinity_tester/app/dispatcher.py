@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 from affinity_tester import clock
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, PoolNotWatched, PoolWatchStarted, RunStarted, SendingStopped, Verdict
+from affinity_tester.core.events import (
+    Event,
+    PoolNotWatched,
+    PoolWatchStarted,
+    RunEnded,
+    RunStarted,
+    SendingStopped,
+    Verdict,
+)
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -40,6 +48,8 @@ class Dispatcher:
         """Set with `failure`."""
         self._consumers = tuple(consumers)
         self._clocks = tuple(clocks)
+        self._ended = False
+        """`RunEnded` was dispatched: what the watch still tells comes after the verdict, and is dropped."""
         self._early: list[Event] | None = []
         """Events before `RunStarted`; None after it."""
         self._enrichments: dict[type[Event], Callable[[Any], Awaitable[Event]]] = {}
@@ -82,7 +92,7 @@ class Dispatcher:
         await asyncio.gather(*self._enriching, return_exceptions=True)
 
     def _guarded(self, work: Callable[[T], None], argument: T) -> None:
-        if self.failure is not None:
+        if self.failure is not None or self._ended:
             return
         try:
             work(argument)
@@ -116,6 +126,7 @@ class Dispatcher:
             self.sending = False
         self._publish(event)
         self._publish_all(self.analysis.feed(event))
+        self._ended = isinstance(event, RunEnded)
 
     def _advance(self, now_ns: int) -> None:
         self._publish_all(self.analysis.advance(now_ns))

@@ -18,7 +18,7 @@ Every run injects its fault into a load balancer on loopback, and holds three ac
 injected, what the lab did to each packet, and what the client saw. Then it asks what the client judged, against what the
 fault declares and when the pool changed in truth, and what it named. A run is *as declared* when all accounts agree, each
 change, outage and stray reply is judged as it must be, the verdict is one that the plan names, the fault is named first and
-`likely`, and nothing that was not done is `likely`.
+`likely` (but for what the catalogue has no name for, or no client can tell apart), and nothing that was not done is `likely`.
 """
 
 
@@ -72,7 +72,7 @@ def _basis(plan: str, runs: Sequence[PlanResult]) -> Iterator[str]:
     yield f"{_what(plan)}\n"
     shown = next((run for run in runs if run.right is not None), None)
     if shown is None or shown.right is None:
-        yield "It was never named.\n"
+        yield "The catalogue has no name for it, or none was given.\n"
         return
 
     name = shown.right.name

@@ -194,7 +194,8 @@ class Program(click.Group):
 def main() -> None:
     """Prove or disprove that UDP sessions keep their pod and their reflexive address while a Kubernetes pool stands still.
 
-    Times are numbers of seconds or carry a unit (100ms, 5s, 10m). Every option is an environment variable too.
+    Times are numbers of seconds or carry a unit (100ms, 5s, 10m). Every option of client and server is an environment
+    variable too.
     """
 
 

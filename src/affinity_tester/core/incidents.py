@@ -248,10 +248,11 @@ class Incidents:
             return
         member.ended, member.lost, member.to_ns = True, event.probes, event.first.sent_ns
 
-        incident = self._incident_of[event.session, *member.key]
-        incident.to_ns = max(incident.to_ns, member.to_ns)
         self._ended_seq[event.session] = event.first.seq
-        self._last_outage_incident[event.session] = incident
+        incident = self._incident_of.get((event.session, *member.key))
+        if incident is not None:  # the incident may have been cut or closed in the meantime
+            incident.to_ns = max(incident.to_ns, member.to_ns)
+            self._last_outage_incident[event.session] = incident
 
     def _add_loss(self, event: ProbesLost) -> None:
         """Count lost probes to the session's outage or burst; a run of them that is long enough becomes a burst."""

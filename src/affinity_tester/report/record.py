@@ -90,9 +90,9 @@ def _check_header(path: str | Path, line: bytes) -> None:
     if not is_record:
         raise UserError(f"{path} is not a run record; `affinity-tester client --record FILE` writes one")
     if written != FORMAT:
-        made_by = header.get("version")
         raise UserError(
-            f"the record {path} has format {written!r}, made by affinity-tester {made_by!r}; this one reads format {FORMAT}"
+            f"the record {path} has format {written!r} (affinity-tester {header.get('version')!r}), and this program reads "
+            f"format {FORMAT}: show it with the program that wrote it, or record the run again"
         )
 
 

@@ -119,8 +119,9 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
     if view.unanswered_spans:
         names = {span.session for span in view.unanswered_spans}
         lost = sum(span.lost for span in view.unanswered_spans)
-        spans = len(view.unanswered_spans)
-        what = plural(lost, "consecutive probe") if spans == 1 else f"{plural(lost, 'probe')} in {plural(spans, 'gap')}"
+        # Of each session the longest gap counts; what it lost besides stands in the incident's first line.
+        one = len(view.unanswered_spans) == 1
+        what = plural(lost, "consecutive probe") if one else f"{plural(lost, 'probe')} in the longest gap of each"
         evidence.append(f"{view.share(names)} lost {what}")
         gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:

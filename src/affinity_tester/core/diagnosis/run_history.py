@@ -184,6 +184,8 @@ class RunHistory:
     def change_rate(self, name: str) -> tuple[int, int]:
         """Return how often a session changed, and how many probes it sent from the first of these changes to the last."""
         times = [at_ns for at_ns, _ in self.sessions[name].identities[1:]]
+        if not times:  # a record may lack the session's first answer
+            return 0, 1
         return len(times), round((times[-1] - times[0]) / max(1, self.interval_ns)) + 1
 
     def unanswered_for(self, from_ns: int, to_ns: int, for_ns: int) -> set[str]:

@@ -44,12 +44,12 @@ def self_inflicted(history: RunHistory) -> Diagnosis | None:
     if own > MAX_SELF_INFLICTED * tried:
         evidence.append(
             f"this machine dropped {plural(total.socket_drops, 'datagram')} at full socket buffers, which cost "
-            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: {own / tried:.2%} of "
+            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: {own / max(1, tried):.2%} of "
             f"{plural(tried, 'probe')}"
         )
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         evidence.append(
-            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / slots:.2%})"
+            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / max(1, slots):.2%})"
         )
     return diagnosis("self-inflicted", evidence) if evidence else None
 
