@@ -351,3 +351,14 @@ def test_an_incident_waits_for_its_judgements() -> None:
     (incident,) = incidents.close(20 * S)
     assert incident.sessions() == {"CLIENT-0"}
     assert incidents.open_count == 0
+
+
+def test_the_end_of_an_outage_whose_incident_is_no_longer_known_adds_to_none() -> None:
+    """A record from elsewhere may say so; a run's own events do not."""
+    incidents = Incidents()
+    incidents.feed(STARTED)
+    incidents.feed(lasting())
+    incidents._incident_of.clear()
+    incidents.feed(back("CLIENT-0", 20 * S, 100))
+    (incident,) = incidents.close(100 * S, last=True)
+    assert incident.to_ns < 20 * S
