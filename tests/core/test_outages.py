@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import pytest
@@ -18,6 +18,7 @@ from affinity_tester.core.events import (
     OutageStarted,
     PathsAnswered,
     PodSample,
+    RepliedProbe,
 )
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.session.outages import OUTAGE_PROBES, OutageDetector
@@ -278,3 +279,218 @@ def test_identities_differ_only_in_what_both_carry() -> None:
     assert differing(WHO, Identity()) == ()
     assert Identity().value(Kind.REFLEXIVE_PORT) is None
     assert Identity(software="x").value(Kind.SOFTWARE) == "x"
+
+
+# --- moment by moment ------------------------------------------------------------------------------------------------
+
+
+class Scene:
+    """Sessions whose probes and sweeps come at the moments that a test names, in order."""
+
+    def __init__(self, sessions: int = 2, interval: int = 100 * MS) -> None:
+        self.events: list[Event] = []
+        self.trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, self.events.append) for n in range(sessions)]
+        self.detector = OutageDetector(interval, 2 * S, self._keep)
+
+    def _keep(self, event: Event) -> None:
+        self.events.append(event)
+
+    def send(self, session: int, *moments: int) -> None:
+        for now in moments:
+            self.trackers[session].sent(now)
+
+    def answered(self, session: int, now: int, who: Identity = WHO) -> None:
+        self.trackers[session].replied(self.trackers[session].sent(now), who, None, now + MS)
+
+    def sweep(
+        self,
+        now: int,
+        canaries: Sequence[tuple[int, int]] = (),
+        unanswered_canaries: Sequence[int] = (),
+        resumed_ns: int = 0,
+    ) -> None:
+        for tracker in self.trackers:
+            tracker.expire(now)
+        self.detector.sweep(
+            now,
+            self.trackers,
+            self.trackers,
+            canaries=canaries,
+            unanswered_canaries=unanswered_canaries,
+            resumed_ns=resumed_ns,
+        )
+
+    @property
+    def told(self) -> list[Event]:
+        """Outages and blackouts."""
+        return [event for event in self.events if isinstance(event, (OutageStarted, BlackoutStarted, BlackoutEnded))]
+
+
+def beside_a_living_session(probes: list[int], sweeps: list[int], resumed_ns: int = 0) -> list[Event]:
+    """CLIENT-0 is answered each 250 ms, CLIENT-1 at 0 and not any more."""
+    scene = Scene()
+    scene.answered(1, 0)
+    for now in sorted({*range(0, 8 * S, 250 * MS), *probes, *sweeps}):
+        if now % (250 * MS) == 0:
+            scene.answered(0, now)
+        if now in probes:
+            scene.send(1, now)
+        if now % (250 * MS) == 0 or now in sweeps:
+            scene.sweep(now, resumed_ns=resumed_ns)
+    return scene.told
+
+
+def test_an_outage_is_told_after_exactly_5_s_with_5_probes() -> None:
+    last = RepliedProbe(0, 0, WHO)
+    assert beside_a_living_session([S, 2 * S, 3 * S, 4 * S, 5 * S], [6 * S - 1]) == [
+        OutageStarted(6 * S, "CLIENT-1", 1, S, last, longest_pause_ns=S, probes=5, others_answered=True)
+    ]
+    assert beside_a_living_session([S, 2 * S, 3 * S, 4 * S], []) == []
+
+
+def test_an_outage_counts_from_when_the_client_went_on() -> None:
+    (outage,) = beside_a_living_session([S, 2 * S, 3 * S, 4 * S, 5 * S], [7 * S - 1], resumed_ns=2 * S)
+    assert isinstance(outage, OutageStarted)
+    assert (outage.at_ns, outage.since_ns) == (7 * S, S)
+
+
+def all_silent_beside_canaries(probes_of_1: list[int]) -> list[Event]:
+    scene = Scene()
+    scene.answered(0, 0)
+    scene.answered(1, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, *probes_of_1)
+    scene.sweep(7 * S, canaries=[(ns, ns + MS) for ns in (1_500 * MS, 3_500 * MS, 5_500 * MS)])
+    return scene.told
+
+
+def test_sessions_that_are_all_silent_need_5_probes_together() -> None:
+    last = RepliedProbe(0, 0, WHO)
+    assert all_silent_beside_canaries([2 * S, 4 * S]) == [
+        OutageStarted(7 * S, "CLIENT-0", 1, S, last, longest_pause_ns=2 * S, probes=3, others_answered=False),
+        OutageStarted(7 * S, "CLIENT-1", 1, 2 * S, last, longest_pause_ns=2 * S, probes=2, others_answered=False),
+    ]
+    assert all_silent_beside_canaries([2 * S]) == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "sessions", "moments", "spans"),
+    [
+        (100 * MS, 10, [0, 750 * MS, 1_500 * MS + 1], [[1_500 * MS + 1], [0, 750 * MS]]),
+        (S, 2, [0, 1_500 * MS, 3 * S + 1], [[3 * S + 1], [0, 1_500 * MS]]),
+        (10 * S, 1, [0, 2_500 * MS, 5 * S + 1], [[5 * S + 1], [0, 2_500 * MS]]),
+        (100 * MS, 0, [0, 2_500 * MS, 5 * S + 1], [[5 * S + 1], [0, 2_500 * MS]]),
+        (100 * MS, 1, [], []),
+    ],
+    ids=[
+        "three sweeps, however many are answered",
+        "three probes of the answered sessions",
+        "never more than with canaries alone",
+        "canaries alone",
+        "nothing known",
+    ],
+)
+def test_the_path_had_a_break_where_no_answer_came_for(
+    interval: int, sessions: int, moments: list[int], spans: list[list[int]]
+) -> None:
+    detector = OutageDetector(interval, 2 * S, lambda _event: None)
+    found = detector._working_spans([(ns, ns + MS) for ns in moments], sessions)
+    assert [span.answered_ns for span in found] == [[ns + MS for ns in span] for span in spans]
+    assert [span.to_ns for span in found] == [span[-1] for span in spans]
+    detector._others_answered.extend(moments)
+    assert [span.answered_ns for span in detector._working_spans((), sessions)] == spans
+
+
+def silence_of_all(sessions: int = 3) -> Scene:
+    """Both are silent from 1 s on and send five probes; a third session sends nothing any more."""
+    scene = Scene(sessions)
+    for session in range(sessions):
+        scene.answered(session, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, 2 * S, 4 * S)
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("canary_ns", "resumed_ns", "told_ns"),
+    [
+        (S, 0, 6 * S),
+        (4 * S, 0, 6 * S),
+        (4 * S + 1, 0, 6 * S + 1),
+        (S - 1, 0, 11 * S),
+        (None, 0, 11 * S),
+        (S, 2 * S, 7 * S),
+    ],
+    ids=[
+        "5 s and a canary of its first moment",
+        "the canary has had its time",
+        "a moment later",
+        "the canary is from before",
+        "twice as long without a canary",
+        "5 s since the client went on",
+    ],
+)
+def test_a_blackout_is_told_after(canary_ns: int | None, resumed_ns: int, told_ns: int) -> None:
+    scene = silence_of_all()
+    canaries = [] if canary_ns is None else [canary_ns]
+    scene.sweep(told_ns - 1, unanswered_canaries=canaries, resumed_ns=resumed_ns)
+    assert scene.told == []
+    scene.sweep(told_ns, unanswered_canaries=canaries, resumed_ns=resumed_ns)
+    assert scene.told == [BlackoutStarted(told_ns, S, 2)]
+    scene.sweep(told_ns + S, unanswered_canaries=canaries, resumed_ns=resumed_ns)
+    assert len(scene.told) == 1
+
+
+def test_four_probes_of_all_sessions_are_no_blackout() -> None:
+    scene = Scene()
+    for session in range(2):
+        scene.answered(session, 0)
+        scene.send(session, S, 3 * S)
+    scene.sweep(12 * S, unanswered_canaries=[2 * S])
+    assert scene.told == []
+
+
+def test_a_blackout_ends_with_the_first_probe_that_is_answered_again() -> None:
+    scene = silence_of_all()
+    canaries = [S - 1, S, 4 * S, 8 * S]
+    scene.sweep(6 * S, unanswered_canaries=canaries[:3])
+    scene.send(1, 7 * S)
+    scene.answered(0, 8 * S)
+    scene.send(1, 8_100 * MS)
+    scene.sweep(8_250 * MS, unanswered_canaries=canaries)
+    # What was sent at 8.1 s is not known to be unanswered.
+    assert scene.told == [BlackoutStarted(6 * S, S, 2), BlackoutEnded(8_250 * MS, S, 8 * S, 6, 2)]
+    scene.sweep(8_500 * MS, unanswered_canaries=canaries)
+    assert len(scene.told) == 2
+
+
+def test_a_blackout_ends_with_a_canary_that_is_answered() -> None:
+    scene = silence_of_all()
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.send(0, 7 * S)
+    scene.sweep(9 * S, canaries=[(0, MS), (8 * S, 8 * S + MS)], unanswered_canaries=[4 * S])
+    assert scene.told[1:] == [BlackoutEnded(9 * S, S, 8 * S, 6, 1)]
+
+
+def test_of_each_pod_and_address_the_newest_answer_of_a_session_in_no_outage_is_told() -> None:
+    scene = Scene(5)
+    other = WHO._replace(reflexive=TransportAddress("10.0.0.2", 9), instance=b"j")
+    scene.answered(0, 6 * S, WHO)
+    scene.answered(1, 5 * S, WHO)
+    scene.answered(2, 6 * S, other)
+    scene.answered(3, 7 * S, other)
+    scene.answered(4, 0, WHO)
+    scene.send(4, S, 2 * S, 3 * S, 4 * S, 8 * S)
+    scene.trackers[4].start_outage(8 * S)
+    scene.detector._in_outage = [scene.trackers[4]]
+    scene.sweep(9 * S)
+    assert scene.events[-1] == PathsAnswered(
+        9 * S,
+        (PodSample("a", b"i", 6 * S), PodSample("a", b"j", 7 * S)),
+        (IngressSample("127.0.0.1", 6 * S), IngressSample("10.0.0.2", 7 * S)),
+    )
+    told = len(scene.events)
+    scene.sweep(10 * S - 1)
+    assert len(scene.events) == told
+    scene.sweep(10 * S)
+    assert len(scene.events) == told + 1
