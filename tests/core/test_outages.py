@@ -287,13 +287,10 @@ def test_identities_differ_only_in_what_both_carry() -> None:
 class Scene:
     """Sessions whose probes and sweeps come at the moments that a test names, in order."""
 
-    def __init__(self, sessions: int = 2, interval: int = 100 * MS) -> None:
+    def __init__(self, sessions: int = 2, loss_threshold: int = 2 * S) -> None:
         self.events: list[Event] = []
-        self.trackers = [SessionTracker(f"CLIENT-{n}", 2 * S, self.events.append) for n in range(sessions)]
-        self.detector = OutageDetector(interval, 2 * S, self._keep)
-
-    def _keep(self, event: Event) -> None:
-        self.events.append(event)
+        self.trackers = [SessionTracker(f"CLIENT-{n}", loss_threshold, self.events.append) for n in range(sessions)]
+        self.detector = OutageDetector(100 * MS, loss_threshold, self.events.append)
 
     def send(self, session: int, *moments: int) -> None:
         for now in moments:
@@ -401,10 +398,10 @@ def test_the_path_had_a_break_where_no_answer_came_for(
     assert [span.answered_ns for span in detector._working_spans((), sessions)] == spans
 
 
-def silence_of_all(sessions: int = 3) -> Scene:
-    """Both are silent from 1 s on and send five probes; a third session sends nothing any more."""
-    scene = Scene(sessions)
-    for session in range(sessions):
+def silence_of_all(loss_threshold: int = 2 * S) -> Scene:
+    """Two are silent from 1 s on and send five probes; a third session sends nothing any more."""
+    scene = Scene(3, loss_threshold)
+    for session in range(3):
         scene.answered(session, 0)
     scene.send(0, S, 3 * S, 5 * S)
     scene.send(1, 2 * S, 4 * S)
@@ -479,7 +476,7 @@ def test_of_each_pod_and_address_the_newest_answer_of_a_session_in_no_outage_is_
     scene.answered(1, 5 * S, WHO)
     scene.answered(2, 6 * S, other)
     scene.answered(3, 7 * S, other)
-    scene.answered(4, 0, WHO)
+    scene.answered(4, 0, WHO._replace(pod="c"))
     scene.send(4, S, 2 * S, 3 * S, 4 * S, 8 * S)
     scene.trackers[4].start_outage(8 * S)
     scene.detector._in_outage = [scene.trackers[4]]
@@ -494,3 +491,47 @@ def test_of_each_pod_and_address_the_newest_answer_of_a_session_in_no_outage_is_
     assert len(scene.events) == told
     scene.sweep(10 * S)
     assert len(scene.events) == told + 1
+
+
+def test_a_session_whose_last_answer_is_forgotten_tells_nothing_of_who_answers() -> None:
+    scene = Scene(3)
+    scene.answered(0, 0)
+    scene.answered(1, 69 * S)
+    scene.trackers[0].sent(70 * S)  # silent, and in no outage as yet
+    scene.trackers[2].sent(70 * S)  # never answered
+    scene.detector._in_outage = [scene.trackers[1]]
+    scene.trackers[1].sent(70 * S)
+    scene.trackers[1].start_outage(75 * S)
+    scene.sweep(75 * S)
+    assert scene.events[-1] == PathsAnswered(75 * S, (), ())
+
+
+@pytest.mark.parametrize(
+    ("loss_threshold", "until", "probes"),
+    [(2 * S, 7_250 * MS, 5), (20 * S, S, 0)],
+    ids=["late: it was silent until now", "in time: it was not silent"],
+)
+def test_a_reply_to_the_first_probe_of_a_blackout_ends_it(loss_threshold: int, until: int, probes: int) -> None:
+    scene = silence_of_all(loss_threshold)
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.trackers[0].replied(1, WHO, None, 7 * S)
+    scene.sweep(7_250 * MS)
+    assert scene.told[1:] == [BlackoutEnded(7_250 * MS, S, until, probes, 0)]
+
+
+def test_an_answered_canary_of_a_blackouts_first_moment_leaves_nothing_of_it() -> None:
+    scene = silence_of_all()
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.sweep(9 * S, canaries=[(S, 8 * S)], unanswered_canaries=[4 * S])
+    assert scene.told[1:] == [BlackoutEnded(9 * S, S, S, 0, 0)]
+
+
+def test_each_session_loses_in_a_blackout_what_it_sent_until_it_was_answered_again_itself() -> None:
+    scene = silence_of_all()
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.answered(0, 8 * S)
+    scene.send(1, 8_500 * MS)
+    scene.answered(1, 9 * S)
+    scene.send(2, 9_250 * MS)  # at the very moment of the sweep, and not known to be unanswered
+    scene.sweep(9_250 * MS)
+    assert scene.told[1:] == [BlackoutEnded(9_250 * MS, S, 8 * S, 6, 0)]
