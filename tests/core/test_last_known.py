@@ -15,7 +15,8 @@ S = 1_000_000_000
 FULL = Identity(TransportAddress("10.240.0.4", 40312), "a", "n1", b"a", "affinity-tester/0")
 """Carries all kinds but the software, which counts only where no pod is named."""
 BARE = Identity(TransportAddress("10.240.0.4", 40312))
-NAMELESS = Identity(None, "a")
+UNSEEN = Identity(None, "a")
+FOREIGN = Identity(software="coturn")
 
 
 class Probe(NamedTuple):
@@ -75,18 +76,26 @@ def test_a_kind_that_newer_replies_lack_keeps_its_older_reply_and_the_longest_pa
 
 def test_replies_that_carry_none_of_the_kinds_known_before_leave_those_with_the_longest_pause_since() -> None:
     ring = ProbeRing()
-    known = forget_all(NO_REPLIES, ring, Probe(0, NAMELESS), after_s=1)
+    known = forget_all(NO_REPLIES, ring, Probe(0, UNSEEN), after_s=1)
     known = forget_all(known, ring, Probe(1, BARE), Probe(6, BARE), after_s=7)
-    bare, nameless = last(2, 6, BARE, 1), last(0, 0, NAMELESS, 5)
-    assert known == (bare, bare, nameless, None, None, None, bare)
+    bare, unseen = last(2, 6, BARE, 1), last(0, 0, UNSEEN, 5)
+    assert known == (bare, bare, unseen, None, None, None, bare)
+
+
+def test_replies_that_carry_only_a_new_kind_leave_those_known_before_with_the_longest_pause_since() -> None:
+    ring = ProbeRing()
+    known = forget_all(NO_REPLIES, ring, Probe(0, FULL), after_s=1)
+    known = forget_all(known, ring, Probe(1, FOREIGN), Probe(6, FOREIGN), after_s=7)
+    foreign, full = last(2, 6, FOREIGN, 1), last(0, 0, FULL, 5)
+    assert known == (full, full, full, full, full, foreign, foreign)
 
 
 def test_each_of_several_replies_is_remembered_for_what_the_newer_ones_lack() -> None:
     known = forget_all(
-        NO_REPLIES, ProbeRing(), Probe(0, FULL), Probe(1, NAMELESS), Probe(6, BARE), Probe(8, BARE), after_s=12
+        NO_REPLIES, ProbeRing(), Probe(0, FULL), Probe(1, UNSEEN), Probe(6, BARE), Probe(8, BARE), after_s=12
     )
-    full, nameless, bare = last(0, 0, FULL, 5), last(1, 1, NAMELESS, 5), last(3, 8, BARE, 4)
-    assert known == (bare, bare, nameless, full, full, None, bare)
+    full, unseen, bare = last(0, 0, FULL, 5), last(1, 1, UNSEEN, 5), last(3, 8, BARE, 4)
+    assert known == (bare, bare, unseen, full, full, None, bare)
 
 
 def test_unanswered_probes_lengthen_no_pause_beyond_that_between_two_sends() -> None:
@@ -127,8 +136,8 @@ def test_a_reply_from_elsewhere_is_remembered_for_its_kinds_and_not_as_the_last_
 
 def test_the_same_reply_from_elsewhere_and_then_from_the_right_source_is_remembered_as_either() -> None:
     ring = ProbeRing()
-    known = forget_all(NO_REPLIES, ring, Probe(0, NAMELESS), Probe(2, NAMELESS, ELSEWHERE), after_s=3)
-    assert (known[2], known[-1]) == (last(1, 2, NAMELESS, 1), last(0, 0, NAMELESS, 2))
+    known = forget_all(NO_REPLIES, ring, Probe(0, UNSEEN), Probe(2, UNSEEN, ELSEWHERE), after_s=3)
+    assert (known[2], known[-1]) == (last(1, 2, UNSEEN, 1), last(0, 0, UNSEEN, 2))
 
-    known = forget_all(known, ring, Probe(3, NAMELESS, ELSEWHERE), Probe(9, NAMELESS, ELSEWHERE), after_s=10)
-    assert (known[2], known[-1]) == (last(3, 9, NAMELESS, 1), last(0, 0, NAMELESS, 6))
+    known = forget_all(known, ring, Probe(3, UNSEEN, ELSEWHERE), Probe(9, UNSEEN, ELSEWHERE), after_s=10)
+    assert (known[2], known[-1]) == (last(3, 9, UNSEEN, 1), last(0, 0, UNSEEN, 6))

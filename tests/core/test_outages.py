@@ -535,3 +535,66 @@ def test_each_session_loses_in_a_blackout_what_it_sent_until_it_was_answered_aga
     scene.send(2, 9_250 * MS)  # at the very moment of the sweep, and not known to be unanswered
     scene.sweep(9_250 * MS)
     assert scene.told[1:] == [BlackoutEnded(9_250 * MS, S, 8 * S, 6, 0)]
+
+
+def test_the_path_works_from_an_answer_at_the_first_moment_of_the_silence() -> None:
+    scene = Scene(1)
+    scene.answered(0, 0)
+    scene.send(0, S, 2 * S, 3 * S, 4 * S, 5 * S)
+    scene.sweep(7 * S, canaries=[(500 * MS, S), (3 * S, 6 * S)])
+    assert [event.at_ns for event in scene.told] == [7 * S]
+
+
+def test_a_probe_sent_as_an_answer_comes_is_one_after_it() -> None:
+    scene = Scene(2)
+    for session in range(2):
+        scene.answered(session, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, 2 * S, 4 * S)
+    scene.sweep(7 * S, canaries=[(500 * MS, 3 * S), (3 * S, 6 * S)])
+    # CLIENT-1 sent nothing between the first answer and the second canary.
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
+
+
+def test_a_probe_sent_with_the_last_answered_one_is_before_the_blackout() -> None:
+    scene = Scene(3)
+    scene.send(1, S)
+    scene.answered(0, S)
+    scene.answered(2, S)
+    scene.send(0, 2 * S, 4 * S, 6 * S)
+    scene.send(2, 3 * S, 5 * S)
+    scene.sweep(12 * S)
+    assert scene.told == [BlackoutStarted(12 * S, 2 * S, 2)]
+
+
+def test_a_probe_sent_at_the_moment_of_the_sweep_is_one_of_the_blackout() -> None:
+    scene = Scene()
+    for session in range(2):
+        scene.answered(session, 0)
+    scene.send(0, S, 3 * S, 5 * S, 6 * S)
+    scene.send(1, 2 * S)
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    assert scene.told == [BlackoutStarted(6 * S, S, 2)]
+
+
+CANARIES = [(ns, ns + MS) for ns in (1_500 * MS, 3_500 * MS, 5_500 * MS)]
+
+
+def test_an_outage_does_not_wait_for_a_session_that_fell_silent_later() -> None:
+    scene = Scene()
+    scene.answered(0, 0)
+    scene.answered(1, 0)
+    scene.send(0, 2_500 * MS)
+    scene.send(1, S, 2 * S, 3 * S, 4 * S, 5 * S)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-1"]
+
+
+def test_a_session_that_fell_silent_as_another_was_answered_needs_5_probes_of_its_own() -> None:
+    scene = Scene()
+    scene.send(1, S)
+    scene.answered(0, S)
+    scene.send(0, 2 * S, 4 * S, 5 * S)
+    scene.send(1, 3 * S)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
