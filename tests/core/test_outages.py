@@ -598,3 +598,16 @@ def test_a_session_that_fell_silent_as_another_was_answered_needs_5_probes_of_it
     scene.send(1, 3 * S)
     scene.sweep(7 * S, canaries=CANARIES)
     assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
+
+
+def test_others_are_answered_in_an_outage_only_by_what_they_sent_after_its_first_probe() -> None:
+    scene = Scene()
+    scene.send(1, S)
+    scene.answered(0, S)
+    scene.send(1, 2 * S, 3 * S, 4 * S)
+    scene.send(0, 4_500 * MS)
+    scene.send(1, 5 * S)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert scene.told == [
+        OutageStarted(7 * S, "CLIENT-1", 0, S, None, longest_pause_ns=0, probes=5, others_answered=False)
+    ]
