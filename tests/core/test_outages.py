@@ -611,3 +611,20 @@ def test_others_are_answered_in_an_outage_only_by_what_they_sent_after_its_first
     assert scene.told == [
         OutageStarted(7 * S, "CLIENT-1", 0, S, None, longest_pause_ns=0, probes=5, others_answered=False)
     ]
+
+
+def test_a_session_that_nobody_ever_answered_is_in_an_outage_at_5_s_of_the_run() -> None:
+    scene = Scene(1)
+    scene.send(0, 0, S, 2 * S, 3 * S, 4 * S)
+    scene.detector.sweep(
+        5 * S, scene.trackers, scene.trackers, canaries=[(500 * MS, 501 * MS), (2_500 * MS, 2_501 * MS)]
+    )
+    assert scene.told == [OutageStarted(5 * S, "CLIENT-0", 0, 0, None, probes=5, others_answered=False)]
+
+
+def test_a_moment_at_which_the_path_worked_is_remembered_once() -> None:
+    scene = silence_of_all()
+    scene.answered(2, 5_500 * MS)
+    for now in (6 * S, 6_250 * MS, 6_500 * MS):
+        scene.sweep(now)
+    assert list(scene.detector._others_answered) == [5_500 * MS]
