@@ -628,3 +628,39 @@ def test_a_moment_at_which_the_path_worked_is_remembered_once() -> None:
     for now in (6 * S, 6_250 * MS, 6_500 * MS):
         scene.sweep(now)
     assert list(scene.detector._others_answered) == [5_500 * MS]
+
+
+def test_probes_sent_only_in_a_break_of_the_path_make_no_outage() -> None:
+    scene = Scene()
+    broken = range(1_750 * MS, 3 * S, 250 * MS)
+    in_it = [1_400 * MS, 1_600 * MS, 1_800 * MS, 2 * S, 2_200 * MS]
+    for now in sorted({*range(0, 8 * S, 250 * MS), *in_it}):
+        if now in in_it:
+            scene.send(1, now)
+        elif now not in broken:
+            scene.answered(0, now)
+        if now % (250 * MS) == 0:
+            scene.sweep(now)
+    assert scene.told == []
+
+
+def test_probes_that_have_not_had_their_time_do_not_count_for_all() -> None:
+    scene = Scene()
+    scene.answered(0, 0)
+    scene.answered(1, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, 5_500 * MS, 5_600 * MS)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert scene.told == []
+    scene.sweep(7_500 * MS, canaries=CANARIES)
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
+
+
+def test_the_moments_of_a_minute_of_sweeps_are_remembered() -> None:
+    scene = Scene()
+    scene.send(1, 0)  # one probe is no outage, however long it is unanswered
+    for now in range(0, 80 * S, 250 * MS):
+        scene.answered(0, now)
+        scene.sweep(now)
+    assert scene.told == []
+    assert list(scene.detector._others_answered) == list(range(16 * S, 80 * S, 250 * MS))
