@@ -470,21 +470,23 @@ def test_a_blackout_ends_with_a_canary_that_is_answered() -> None:
 
 
 def test_of_each_pod_and_address_the_newest_answer_of_a_session_in_no_outage_is_told() -> None:
-    scene = Scene(5)
+    scene = Scene(6)
     other = WHO._replace(reflexive=TransportAddress("10.0.0.2", 9), instance=b"j")
-    scene.answered(0, 6 * S, WHO)
-    scene.answered(1, 5 * S, WHO)
-    scene.answered(2, 6 * S, other)
-    scene.answered(3, 7 * S, other)
-    scene.answered(4, 0, WHO._replace(pod="c"))
-    scene.send(4, S, 2 * S, 3 * S, 4 * S, 8 * S)
-    scene.trackers[4].start_outage(8 * S)
-    scene.detector._in_outage = [scene.trackers[4]]
+    first = Identity(TransportAddress("10.0.0.3", 9), "d", "n", b"k")
+    scene.answered(0, 0, WHO._replace(pod="c"))
+    scene.send(0, S, 2 * S, 3 * S, 4 * S, 8 * S)
+    scene.trackers[0].start_outage(8 * S)
+    scene.detector._in_outage = [scene.trackers[0]]
+    scene.answered(1, 6 * S, WHO)
+    scene.answered(2, 5 * S, WHO)
+    scene.answered(3, 6 * S, other)
+    scene.answered(4, 7 * S, other)
+    scene.answered(5, 0, first)
     scene.sweep(9 * S)
     assert scene.events[-1] == PathsAnswered(
         9 * S,
-        (PodSample("a", b"i", 6 * S), PodSample("a", b"j", 7 * S)),
-        (IngressSample("127.0.0.1", 6 * S), IngressSample("10.0.0.2", 7 * S)),
+        (PodSample("a", b"i", 6 * S), PodSample("a", b"j", 7 * S), PodSample("d", b"k", 0)),
+        (IngressSample("127.0.0.1", 6 * S), IngressSample("10.0.0.2", 7 * S), IngressSample("10.0.0.3", 0)),
     )
     told = len(scene.events)
     scene.sweep(10 * S - 1)
