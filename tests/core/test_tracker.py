@@ -1054,3 +1054,129 @@ def test_a_reply_that_breaks_two_changes_leaves_one_what_it_lacks_and_moves_the_
         4: (0, 3, (POD,)),
     }
     assert [event.at_ns for event in harness.events[-3:]] == [800 * MS] * 3
+
+
+# --- bounds and counts -----------------------------------------------------------------------------------------------
+
+
+def test_every_reply_is_counted_as_what_it_is(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(5)
+    for seq in (4, 3, 2):
+        harness.reply(seq, A)
+    assert (tracker.answered, tracker.reordered) == (3, 2)
+    for _ in range(2):
+        harness.reply(4, A)
+    tracker.expire(10 * S)
+    for seq in (0, 1):
+        harness.reply(seq, A, after_ns=20 * S)
+    assert (tracker.answered, tracker.reordered, tracker.duplicate, tracker.late) == (3, 2, 2, 2)
+    assert (tracker.sent_count, tracker.lost, tracker.pending, tracker.pairs) == (5, 2, 0, 4)
+    tracker.sent(70 * S)
+    for seq in (0, 4):
+        tracker.replied(seq, A, None, 70 * S)
+    assert (tracker.stale, tracker.late, tracker.duplicate) == (2, 2, 2)
+
+
+def test_the_first_answer_to_the_first_probe_is_in_order(harness: Harness) -> None:
+    harness.send(1)
+    harness.reply(0, A)
+    assert (harness.tracker.reordered, harness.tracker.newest_replied, harness.tracker.reached_ns) == (0, 0, 0)
+
+
+def test_an_illegal_call_says_what_is_wrong(harness: Harness) -> None:
+    tracker = harness.tracker
+    for threshold in (0, HISTORY_NS + 1):
+        with pytest.raises(
+            TrackerError, match=r"^the loss threshold is more than 0 and at most the kept history \(60 s\)$"
+        ):
+            SessionTracker("CLIENT-1", threshold, harness.events.append)
+    assert SessionTracker("CLIENT-1", HISTORY_NS, harness.events.append).loss_threshold_ns == 60 * S
+    tracker.sent(S)
+    with pytest.raises(TrackerError, match=r"^a probe is sent before the one before it$"):
+        tracker.sent(S - 1)
+    for seq in (-1, 1):
+        with pytest.raises(TrackerError, match=f"^a reply to probe {seq}, which was not sent$"):
+            tracker.replied(seq, A, None, S)
+        with pytest.raises(TrackerError, match=f"^a reply to probe {seq}, which was not sent$"):
+            tracker.replied_elsewhere(seq, A, S)
+    with pytest.raises(TrackerError, match=r"^a pending probe is older than the kept history: expire it first$"):
+        tracker.sent(61 * S)
+    tracker._ring.next = MAX_PROBES
+    with pytest.raises(TrackerError, match=r"^the session has used all its sequence numbers$"):
+        tracker.sent(S)
+
+
+def test_two_probes_may_be_sent_at_once(harness: Harness) -> None:
+    assert (harness.tracker.sent(S), harness.tracker.sent(S)) == (0, 1)
+
+
+@pytest.mark.parametrize(("after_ns", "answered", "late"), [(THRESHOLD, 1, 0), (THRESHOLD + 1, 0, 1)])
+def test_a_reply_at_the_deadline_is_in_time(harness: Harness, after_ns: int, answered: int, late: int) -> None:
+    harness.send(1)
+    harness.reply(0, A, after_ns=after_ns)
+    assert (harness.tracker.answered, harness.tracker.late) == (answered, late)
+
+
+def test_a_probe_is_kept_for_60_s_and_forgotten_within_a_second_more(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(0)
+    harness.reply(0, A)
+    tracker.sent(59_900 * MS)  # looks for what is to be forgotten, and will not again for a second
+    tracker.replied(0, A, None, 59_900 * MS)
+    tracker.sent(60_800 * MS)
+    tracker.replied(0, A, None, 60_800 * MS)
+    assert (tracker.duplicate, tracker.stale) == (2, 0)
+    tracker.sent(60_900 * MS)
+    tracker.replied(0, A, None, 60_900 * MS)
+    assert (tracker.duplicate, tracker.stale) == (2, 1)
+
+
+@pytest.mark.parametrize(("now_ns", "stale"), [(60 * S - UNIT, 0), (60 * S, 1)])
+def test_a_probe_sent_exactly_60_s_ago_is_forgotten(harness: Harness, now_ns: int, stale: int) -> None:
+    harness.tracker.sent(0)
+    harness.reply(0, A)
+    harness.tracker.sent(now_ns)
+    harness.tracker.replied(0, A, None, now_ns)
+    assert (harness.tracker.stale, harness.tracker.duplicate) == (stale, 1 - stale)
+
+
+def test_there_is_room_for_the_usual_probes_from_the_start() -> None:
+    tracker = SessionTracker("CLIENT-1", THRESHOLD, lambda _event: None, usual_probes=100)
+    assert tracker._ring.capacity == 100
+
+
+def test_unanswered_time_is_that_between_the_first_and_the_last_unanswered_probe(harness: Harness) -> None:
+    harness.send(4, step_ns=S)
+    assert harness.tracker.unanswered_ns == 3 * S
+    harness.reply(1, A)
+    assert harness.tracker.unanswered_ns == S
+    harness.reply(3, A)
+    assert harness.tracker.unanswered_ns == 0
+    assert harness.tracker.unanswered() is None
+
+
+def test_losses_in_one_read_are_told_by_stretches(harness: Harness) -> None:
+    harness.send(7)
+    harness.reply(2, A)
+    harness.reply(5, A)
+    harness.tracker.expire(10 * S)
+    assert harness.events == [
+        ProbesLost(10 * S, "CLIENT-1", 0, 2, 0, 100 * MS),
+        ProbesLost(10 * S, "CLIENT-1", 3, 2, 300 * MS, 400 * MS),
+        ProbesLost(10 * S, "CLIENT-1", 6, 1, 600 * MS, 600 * MS),
+    ]
+    assert (harness.tracker.lost, harness.tracker.pending) == (5, 0)
+    assert harness.tracker.deadline_ns is None
+
+
+def test_a_change_since_a_forgotten_reply_settles_with_the_oldest_kept_probe(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(0)
+    harness.reply(0, A)
+    tracker.sent(59_500 * MS)
+    tracker.sent(60_500 * MS)  # the first one is forgotten
+    harness.reply(2, B)
+    before, after = RepliedProbe(0, 0, A), RepliedProbe(2, 60_500 * MS, B)
+    change = Change(1, (POD, INSTANCE), before, after, 60_510 * MS, 59_500 * MS, 61_500 * MS)
+    assert harness.events == [ChangeSeen(60_510 * MS, "CLIENT-1", change)]
