@@ -1180,3 +1180,34 @@ def test_a_change_since_a_forgotten_reply_settles_with_the_oldest_kept_probe(har
     before, after = RepliedProbe(0, 0, A), RepliedProbe(2, 60_500 * MS, B)
     change = Change(1, (POD, INSTANCE), before, after, 60_510 * MS, 59_500 * MS, 61_500 * MS)
     assert harness.events == [ChangeSeen(60_510 * MS, "CLIENT-1", change)]
+
+
+def test_a_change_between_two_probes_sent_at_once_has_no_pause(harness: Harness) -> None:
+    harness.send(2, step_ns=0)
+    harness.reply(0, A)
+    harness.reply(1, B)
+    (change,) = harness.told.values()
+    assert change.longest_pause_ns == 0
+
+
+def test_a_change_settles_with_the_newest_pending_probe_though_one_after_it_was_answered(harness: Harness) -> None:
+    harness.send(4)
+    harness.reply(0, A)
+    harness.reply(2, BARE)
+    harness.reply(3, B)
+    (change,) = harness.told.values()
+    assert (change.before.seq, change.after.seq, change.settled_ns) == (0, 3, 100 * MS + THRESHOLD)
+
+
+def test_a_change_since_a_forgotten_reply_does_not_wait_for_a_newer_probe_in_a_full_ring(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(2, step_ns=0)
+    harness.reply(0, A)
+    tracker.expire(10 * S)
+    harness.send(31, start_ns=62 * S, step_ns=0)  # 0 and 1 are forgotten
+    tracker.expire(65 * S)
+    tracker.sent(65 * S)  # takes the place of 1, as there is room for 32
+    tracker.replied(32, B, None, 66 * S)
+    (change,) = harness.told.values()
+    assert (change.before.seq, change.after.seq, change.settled_ns) == (0, 32, 66 * S)
+    assert tracker._ring.capacity == 32
