@@ -1211,3 +1211,13 @@ def test_a_change_since_a_forgotten_reply_does_not_wait_for_a_newer_probe_in_a_f
     (change,) = harness.told.values()
     assert (change.before.seq, change.after.seq, change.settled_ns) == (0, 32, 66 * S)
     assert tracker._ring.capacity == 32
+
+
+def test_the_proper_reply_that_adds_no_kind_revises_nothing(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.stray(1, B)
+    harness.reply(2, A)
+    harness.reply(1, B)
+    assert [type(event) for event in harness.events] == [ChangeSeen, ChangeSeen]
+    assert harness.pairs() == [(0, 1, (POD, INSTANCE)), (1, 2, (POD, INSTANCE))]
