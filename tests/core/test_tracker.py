@@ -1221,3 +1221,12 @@ def test_the_proper_reply_that_adds_no_kind_revises_nothing(harness: Harness) ->
     harness.reply(1, B)
     assert [type(event) for event in harness.events] == [ChangeSeen, ChangeSeen]
     assert harness.pairs() == [(0, 1, (POD, INSTANCE)), (1, 2, (POD, INSTANCE))]
+
+
+def test_a_session_without_a_change_has_no_gap_and_one_at_once_has_none_either(harness: Harness) -> None:
+    assert harness.tracker.longest_gap_ns == 0
+    harness.send(2, step_ns=0)
+    harness.reply(0, A, after_ns=0)
+    harness.reply(1, B, after_ns=0)
+    assert harness.tracker.longest_gap_ns == 0
+    assert harness.tracker.changes == 1
