@@ -1230,3 +1230,10 @@ def test_a_session_without_a_change_has_no_gap_and_one_at_once_has_none_either(h
     harness.reply(1, B, after_ns=0)
     assert harness.tracker.longest_gap_ns == 0
     assert harness.tracker.changes == 1
+
+
+def test_an_identity_that_comes_again_is_kept_once(harness: Harness) -> None:
+    harness.send(4)
+    for seq, who in enumerate((A, B, A, B)):
+        harness.reply(seq, who)
+    assert harness.tracker._ring.identities == (None, A, B)
