@@ -1237,3 +1237,30 @@ def test_an_identity_that_comes_again_is_kept_once(harness: Harness) -> None:
     for seq, who in enumerate((A, B, A, B)):
         harness.reply(seq, who)
     assert harness.tracker._ring.identities == (None, A, B)
+
+
+def test_who_serves_is_known_after_an_older_reply_frees_the_codes_that_are_out_of_use(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(30)
+    for seq in range(30):
+        harness.reply(seq, identity(f"p{seq}"))
+    last = tracker.serving
+    assert last == identity("p29")
+    harness.send(3, start_ns=70 * S)  # the 30 are forgotten
+    harness.reply(31, last)
+    harness.reply(30, A)
+    assert tracker._ring.identities == (None, last, A)
+    assert tracker.serving is last
+    harness.reply(32, last)
+    assert tracker.serving is last
+    assert harness.pairs()[-2:] == [(29, 30, (POD, INSTANCE)), (30, 31, (POD, INSTANCE))]
+
+
+def test_the_round_trip_of_the_newest_probe_is_exact(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(7)
+    tracker.replied(0, A, None, 7 + THRESHOLD)
+    assert (tracker.answered, tracker.late) == (1, 0)
+    tracker.sent(S + 7)
+    tracker.replied(1, A, None, S + 7 + THRESHOLD + 1)
+    assert harness.events[-1] == LateReply(S + 7 + THRESHOLD + 1, "CLIENT-1", 1, THRESHOLD + 1)
