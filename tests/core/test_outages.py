@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import pytest
@@ -18,6 +18,7 @@ from affinity_tester.core.events import (
     OutageStarted,
     PathsAnswered,
     PodSample,
+    RepliedProbe,
 )
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.session.outages import OUTAGE_PROBES, OutageDetector
@@ -278,3 +279,389 @@ def test_identities_differ_only_in_what_both_carry() -> None:
     assert differing(WHO, Identity()) == ()
     assert Identity().value(Kind.REFLEXIVE_PORT) is None
     assert Identity(software="x").value(Kind.SOFTWARE) == "x"
+
+
+# --- moment by moment ------------------------------------------------------------------------------------------------
+
+
+class Scene:
+    """Sessions whose probes and sweeps come at the moments that a test names, in order."""
+
+    def __init__(self, sessions: int = 2, loss_threshold: int = 2 * S) -> None:
+        self.events: list[Event] = []
+        self.trackers = [SessionTracker(f"CLIENT-{n}", loss_threshold, self.events.append) for n in range(sessions)]
+        self.detector = OutageDetector(100 * MS, loss_threshold, self.events.append)
+
+    def send(self, session: int, *moments: int) -> None:
+        for now in moments:
+            self.trackers[session].sent(now)
+
+    def answered(self, session: int, now: int, who: Identity = WHO) -> None:
+        self.trackers[session].replied(self.trackers[session].sent(now), who, None, now + MS)
+
+    def sweep(
+        self,
+        now: int,
+        canaries: Sequence[tuple[int, int]] = (),
+        unanswered_canaries: Sequence[int] = (),
+        resumed_ns: int = 0,
+    ) -> None:
+        for tracker in self.trackers:
+            tracker.expire(now)
+        self.detector.sweep(
+            now,
+            self.trackers,
+            self.trackers,
+            canaries=canaries,
+            unanswered_canaries=unanswered_canaries,
+            resumed_ns=resumed_ns,
+        )
+
+    @property
+    def told(self) -> list[Event]:
+        """Outages and blackouts."""
+        return [event for event in self.events if isinstance(event, (OutageStarted, BlackoutStarted, BlackoutEnded))]
+
+
+def beside_a_living_session(probes: list[int], sweeps: list[int], resumed_ns: int = 0) -> list[Event]:
+    """CLIENT-0 is answered each 250 ms, CLIENT-1 at 0 and not any more."""
+    scene = Scene()
+    scene.answered(1, 0)
+    for now in sorted({*range(0, 8 * S, 250 * MS), *probes, *sweeps}):
+        if now % (250 * MS) == 0:
+            scene.answered(0, now)
+        if now in probes:
+            scene.send(1, now)
+        if now % (250 * MS) == 0 or now in sweeps:
+            scene.sweep(now, resumed_ns=resumed_ns)
+    return scene.told
+
+
+def test_an_outage_is_told_after_exactly_5_s_with_5_probes() -> None:
+    last = RepliedProbe(0, 0, WHO)
+    assert beside_a_living_session([S, 2 * S, 3 * S, 4 * S, 5 * S], [6 * S - 1]) == [
+        OutageStarted(6 * S, "CLIENT-1", 1, S, last, longest_pause_ns=S, probes=5, others_answered=True)
+    ]
+    assert beside_a_living_session([S, 2 * S, 3 * S, 4 * S], []) == []
+
+
+def test_an_outage_counts_from_when_the_client_went_on() -> None:
+    (outage,) = beside_a_living_session([S, 2 * S, 3 * S, 4 * S, 5 * S], [7 * S - 1], resumed_ns=2 * S)
+    assert isinstance(outage, OutageStarted)
+    assert (outage.at_ns, outage.since_ns) == (7 * S, S)
+
+
+def all_silent_beside_canaries(probes_of_1: list[int]) -> list[Event]:
+    scene = Scene()
+    scene.answered(0, 0)
+    scene.answered(1, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, *probes_of_1)
+    scene.sweep(7 * S, canaries=[(ns, ns + MS) for ns in (1_500 * MS, 3_500 * MS, 5_500 * MS)])
+    return scene.told
+
+
+def test_sessions_that_are_all_silent_need_5_probes_together() -> None:
+    last = RepliedProbe(0, 0, WHO)
+    assert all_silent_beside_canaries([2 * S, 4 * S]) == [
+        OutageStarted(7 * S, "CLIENT-0", 1, S, last, longest_pause_ns=2 * S, probes=3, others_answered=False),
+        OutageStarted(7 * S, "CLIENT-1", 1, 2 * S, last, longest_pause_ns=2 * S, probes=2, others_answered=False),
+    ]
+    assert all_silent_beside_canaries([2 * S]) == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "sessions", "moments", "spans"),
+    [
+        (100 * MS, 10, [0, 750 * MS, 1_500 * MS + 1], [[1_500 * MS + 1], [0, 750 * MS]]),
+        (S, 2, [0, 1_500 * MS, 3 * S + 1], [[3 * S + 1], [0, 1_500 * MS]]),
+        (10 * S, 1, [0, 2_500 * MS, 5 * S + 1], [[5 * S + 1], [0, 2_500 * MS]]),
+        (100 * MS, 0, [0, 2_500 * MS, 5 * S + 1], [[5 * S + 1], [0, 2_500 * MS]]),
+        (100 * MS, 1, [], []),
+    ],
+    ids=[
+        "three sweeps, however many are answered",
+        "three probes of the answered sessions",
+        "never more than with canaries alone",
+        "canaries alone",
+        "nothing known",
+    ],
+)
+def test_the_path_had_a_break_where_no_answer_came_for(
+    interval: int, sessions: int, moments: list[int], spans: list[list[int]]
+) -> None:
+    detector = OutageDetector(interval, 2 * S, lambda _event: None)
+    found = detector._working_spans([(ns, ns + MS) for ns in moments], sessions)
+    assert [span.answered_ns for span in found] == [[ns + MS for ns in span] for span in spans]
+    assert [span.to_ns for span in found] == [span[-1] for span in spans]
+    detector._others_answered.extend(moments)
+    assert [span.answered_ns for span in detector._working_spans((), sessions)] == spans
+
+
+def silence_of_all(loss_threshold: int = 2 * S) -> Scene:
+    """Two are silent from 1 s on and send five probes; a third session sends nothing any more."""
+    scene = Scene(3, loss_threshold)
+    for session in range(3):
+        scene.answered(session, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, 2 * S, 4 * S)
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("canary_ns", "resumed_ns", "told_ns"),
+    [
+        (S, 0, 6 * S),
+        (4 * S, 0, 6 * S),
+        (4 * S + 1, 0, 6 * S + 1),
+        (S - 1, 0, 11 * S),
+        (None, 0, 11 * S),
+        (S, 2 * S, 7 * S),
+    ],
+    ids=[
+        "5 s and a canary of its first moment",
+        "the canary has had its time",
+        "a moment later",
+        "the canary is from before",
+        "twice as long without a canary",
+        "5 s since the client went on",
+    ],
+)
+def test_a_blackout_is_told_after(canary_ns: int | None, resumed_ns: int, told_ns: int) -> None:
+    scene = silence_of_all()
+    canaries = [] if canary_ns is None else [canary_ns]
+    scene.sweep(told_ns - 1, unanswered_canaries=canaries, resumed_ns=resumed_ns)
+    assert scene.told == []
+    scene.sweep(told_ns, unanswered_canaries=canaries, resumed_ns=resumed_ns)
+    assert scene.told == [BlackoutStarted(told_ns, S, 2)]
+    scene.sweep(told_ns + S, unanswered_canaries=canaries, resumed_ns=resumed_ns)
+    assert len(scene.told) == 1
+
+
+def test_four_probes_of_all_sessions_are_no_blackout() -> None:
+    scene = Scene()
+    for session in range(2):
+        scene.answered(session, 0)
+        scene.send(session, S, 3 * S)
+    scene.sweep(12 * S, unanswered_canaries=[2 * S])
+    assert scene.told == []
+
+
+def test_a_blackout_ends_with_the_first_probe_that_is_answered_again() -> None:
+    scene = silence_of_all()
+    canaries = [S - 1, S, 4 * S, 8 * S]
+    scene.sweep(6 * S, unanswered_canaries=canaries[:3])
+    scene.send(1, 7 * S)
+    scene.answered(0, 8 * S)
+    scene.send(1, 8_100 * MS)
+    scene.sweep(8_250 * MS, unanswered_canaries=canaries)
+    # What was sent at 8.1 s is not known to be unanswered.
+    assert scene.told == [BlackoutStarted(6 * S, S, 2), BlackoutEnded(8_250 * MS, S, 8 * S, 6, 2)]
+    scene.sweep(8_500 * MS, unanswered_canaries=canaries)
+    assert len(scene.told) == 2
+
+
+def test_a_blackout_ends_with_a_canary_that_is_answered() -> None:
+    scene = silence_of_all()
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.send(0, 7 * S)
+    scene.sweep(9 * S, canaries=[(0, MS), (8 * S, 8 * S + MS)], unanswered_canaries=[4 * S])
+    assert scene.told[1:] == [BlackoutEnded(9 * S, S, 8 * S, 6, 1)]
+
+
+def test_of_each_pod_and_address_the_newest_answer_of_a_session_in_no_outage_is_told() -> None:
+    scene = Scene(6)
+    other = WHO._replace(reflexive=TransportAddress("10.0.0.2", 9), instance=b"j")
+    first = Identity(TransportAddress("10.0.0.3", 9), "d", "n", b"k")
+    scene.answered(0, 0, WHO._replace(pod="c"))
+    scene.send(0, S, 2 * S, 3 * S, 4 * S, 8 * S)
+    scene.trackers[0].start_outage(8 * S)
+    scene.detector._in_outage = [scene.trackers[0]]
+    scene.answered(1, 6 * S, WHO)
+    scene.answered(2, 5 * S, WHO)
+    scene.answered(3, 6 * S, other)
+    scene.answered(4, 7 * S, other)
+    scene.answered(5, 0, first)
+    scene.sweep(9 * S)
+    assert scene.events[-1] == PathsAnswered(
+        9 * S,
+        (PodSample("a", b"i", 6 * S), PodSample("a", b"j", 7 * S), PodSample("d", b"k", 0)),
+        (IngressSample("127.0.0.1", 6 * S), IngressSample("10.0.0.2", 7 * S), IngressSample("10.0.0.3", 0)),
+    )
+    told = len(scene.events)
+    scene.sweep(10 * S - 1)
+    assert len(scene.events) == told
+    scene.sweep(10 * S)
+    assert len(scene.events) == told + 1
+
+
+def test_a_session_whose_last_answer_is_forgotten_tells_nothing_of_who_answers() -> None:
+    scene = Scene(3)
+    scene.answered(0, 0)
+    scene.answered(1, 69 * S)
+    scene.trackers[0].sent(70 * S)  # silent, and in no outage as yet
+    scene.trackers[2].sent(70 * S)  # never answered
+    scene.detector._in_outage = [scene.trackers[1]]
+    scene.trackers[1].sent(70 * S)
+    scene.trackers[1].start_outage(75 * S)
+    scene.sweep(75 * S)
+    assert scene.events[-1] == PathsAnswered(75 * S, (), ())
+
+
+@pytest.mark.parametrize(
+    ("loss_threshold", "until", "probes"),
+    [(2 * S, 7_250 * MS, 5), (20 * S, S, 0)],
+    ids=["late: it was silent until now", "in time: it was not silent"],
+)
+def test_a_reply_to_the_first_probe_of_a_blackout_ends_it(loss_threshold: int, until: int, probes: int) -> None:
+    scene = silence_of_all(loss_threshold)
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.trackers[0].replied(1, WHO, None, 7 * S)
+    scene.sweep(7_250 * MS)
+    assert scene.told[1:] == [BlackoutEnded(7_250 * MS, S, until, probes, 0)]
+
+
+def test_an_answered_canary_of_a_blackouts_first_moment_leaves_nothing_of_it() -> None:
+    scene = silence_of_all()
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.sweep(9 * S, canaries=[(S, 8 * S)], unanswered_canaries=[4 * S])
+    assert scene.told[1:] == [BlackoutEnded(9 * S, S, S, 0, 0)]
+
+
+def test_each_session_loses_in_a_blackout_what_it_sent_until_it_was_answered_again_itself() -> None:
+    scene = silence_of_all()
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    scene.answered(0, 8 * S)
+    scene.send(1, 8_500 * MS)
+    scene.answered(1, 9 * S)
+    scene.send(2, 9_250 * MS)  # at the very moment of the sweep, and not known to be unanswered
+    scene.sweep(9_250 * MS)
+    assert scene.told[1:] == [BlackoutEnded(9_250 * MS, S, 8 * S, 6, 0)]
+
+
+def test_the_path_works_from_an_answer_at_the_first_moment_of_the_silence() -> None:
+    scene = Scene(1)
+    scene.answered(0, 0)
+    scene.send(0, S, 2 * S, 3 * S, 4 * S, 5 * S)
+    scene.sweep(7 * S, canaries=[(500 * MS, S), (3 * S, 6 * S)])
+    assert [event.at_ns for event in scene.told] == [7 * S]
+
+
+def test_a_probe_sent_as_an_answer_comes_is_one_after_it() -> None:
+    scene = Scene(2)
+    for session in range(2):
+        scene.answered(session, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, 2 * S, 4 * S)
+    scene.sweep(7 * S, canaries=[(500 * MS, 3 * S), (3 * S, 6 * S)])
+    # CLIENT-1 sent nothing between the first answer and the second canary.
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
+
+
+def test_a_probe_sent_with_the_last_answered_one_is_before_the_blackout() -> None:
+    scene = Scene(3)
+    scene.send(1, S)
+    scene.answered(0, S)
+    scene.answered(2, S)
+    scene.send(0, 2 * S, 4 * S, 6 * S)
+    scene.send(2, 3 * S, 5 * S)
+    scene.sweep(12 * S)
+    assert scene.told == [BlackoutStarted(12 * S, 2 * S, 2)]
+
+
+def test_a_probe_sent_at_the_moment_of_the_sweep_is_one_of_the_blackout() -> None:
+    scene = Scene()
+    for session in range(2):
+        scene.answered(session, 0)
+    scene.send(0, S, 3 * S, 5 * S, 6 * S)
+    scene.send(1, 2 * S)
+    scene.sweep(6 * S, unanswered_canaries=[4 * S])
+    assert scene.told == [BlackoutStarted(6 * S, S, 2)]
+
+
+CANARIES = [(ns, ns + MS) for ns in (1_500 * MS, 3_500 * MS, 5_500 * MS)]
+
+
+def test_an_outage_does_not_wait_for_a_session_that_fell_silent_later() -> None:
+    scene = Scene()
+    scene.answered(0, 0)
+    scene.answered(1, 0)
+    scene.send(0, 2_500 * MS)
+    scene.send(1, S, 2 * S, 3 * S, 4 * S, 5 * S)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-1"]
+
+
+def test_a_session_that_fell_silent_as_another_was_answered_needs_5_probes_of_its_own() -> None:
+    scene = Scene()
+    scene.send(1, S)
+    scene.answered(0, S)
+    scene.send(0, 2 * S, 4 * S, 5 * S)
+    scene.send(1, 3 * S)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
+
+
+def test_others_are_answered_in_an_outage_only_by_what_they_sent_after_its_first_probe() -> None:
+    scene = Scene()
+    scene.send(1, S)
+    scene.answered(0, S)
+    scene.send(1, 2 * S, 3 * S, 4 * S)
+    scene.send(0, 4_500 * MS)
+    scene.send(1, 5 * S)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert scene.told == [
+        OutageStarted(7 * S, "CLIENT-1", 0, S, None, longest_pause_ns=0, probes=5, others_answered=False)
+    ]
+
+
+def test_a_session_that_nobody_ever_answered_is_in_an_outage_at_5_s_of_the_run() -> None:
+    scene = Scene(1)
+    scene.send(0, 0, S, 2 * S, 3 * S, 4 * S)
+    scene.detector.sweep(
+        5 * S, scene.trackers, scene.trackers, canaries=[(500 * MS, 501 * MS), (2_500 * MS, 2_501 * MS)]
+    )
+    assert scene.told == [OutageStarted(5 * S, "CLIENT-0", 0, 0, None, probes=5, others_answered=False)]
+
+
+def test_a_moment_at_which_the_path_worked_is_remembered_once() -> None:
+    scene = silence_of_all()
+    scene.answered(2, 5_500 * MS)
+    for now in (6 * S, 6_250 * MS, 6_500 * MS):
+        scene.sweep(now)
+    assert list(scene.detector._others_answered) == [5_500 * MS]
+
+
+def test_probes_sent_only_in_a_break_of_the_path_make_no_outage() -> None:
+    scene = Scene()
+    in_break = [5_100 * MS, 5_300 * MS, 5_500 * MS, 5_700 * MS, 5_900 * MS]
+    for now in sorted({*range(0, 10 * S, 250 * MS), *in_break}):
+        if now == S or now in in_break:
+            scene.send(1, now)
+        if now % (250 * MS) == 0:
+            if not 5 * S < now < 6_500 * MS:
+                scene.answered(0, now)
+            scene.sweep(now)
+    assert scene.told == []
+
+
+def test_probes_that_have_not_had_their_time_do_not_count_for_all() -> None:
+    scene = Scene()
+    scene.answered(0, 0)
+    scene.answered(1, 0)
+    scene.send(0, S, 3 * S, 5 * S)
+    scene.send(1, 5_500 * MS, 5_600 * MS)
+    scene.sweep(7 * S, canaries=CANARIES)
+    assert scene.told == []
+    scene.sweep(7_500 * MS, canaries=CANARIES)
+    assert [event.session for event in scene.told if isinstance(event, OutageStarted)] == ["CLIENT-0"]
+
+
+def test_the_moments_of_a_minute_of_sweeps_are_remembered() -> None:
+    scene = Scene()
+    scene.send(1, 0)  # one probe is no outage, however long it is unanswered
+    for now in range(0, 80 * S, 250 * MS):
+        scene.answered(0, now)
+        scene.sweep(now)
+    assert scene.told == []
+    assert list(scene.detector._others_answered) == list(range(16 * S, 80 * S, 250 * MS))

@@ -807,3 +807,460 @@ def test_answered_again_looks_back_over_all_that_was_replied_to_in_a_row() -> No
     tracker.sent(10 * S)
     tracker.replied(6, Identity(pod="a"), None, 13 * S)
     assert tracker.answered_again_ns() is None  # late: while it waited, nothing was answered
+
+
+def test_answered_again_is_the_newest_probe_where_it_alone_was_replied_to(harness: Harness) -> None:
+    harness.send(3, step_ns=S)
+    assert harness.tracker.answered_again_ns() is None
+    harness.reply(2, A)
+    assert harness.tracker.answered_again_ns() == 2 * S
+
+
+def test_sent_before_looks_among_the_probes_after_the_newest_reply(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(6, step_ns=S)
+    harness.reply(2, A)
+    assert tracker.sent_before_ns(10 * S) == 5 * S
+    assert tracker.sent_before_ns(4 * S) == 4 * S
+    assert tracker.sent_before_ns(4 * S - 1) == 3 * S
+    assert tracker.sent_before_ns(3 * S) == 3 * S
+    assert tracker.sent_before_ns(3 * S - 1) is None
+
+
+def test_sent_before_knows_no_forgotten_probe(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(2)
+    tracker.expire(70 * S)
+    tracker.sent(70 * S)
+    assert tracker.sent_before_ns(69 * S) is None
+    assert tracker.sent_before_ns(70 * S) == 70 * S
+
+
+def test_sent_between_counts_its_first_moment_and_not_its_last(harness: Harness) -> None:
+    harness.send(5, step_ns=S)
+    tracker = harness.tracker
+    assert tracker.sent_between(S, 3 * S) == 2
+    assert tracker.sent_between(S, 3 * S + 1) == 3
+    assert tracker.sent_between(S + 1, 3 * S) == 1
+    assert tracker.sent_between(S, S) == 0
+
+
+def test_every_stale_reply_from_elsewhere_is_counted(harness: Harness) -> None:
+    harness.send(1)
+    harness.tracker.expire(10 * S)
+    harness.tracker.sent(HISTORY_NS + 2 * S)
+    for _ in range(2):
+        assert harness.tracker.replied_elsewhere(0, A, HISTORY_NS + 2 * S) is None
+    assert harness.tracker.stale == 2
+
+
+def test_a_second_reply_from_elsewhere_leaves_the_losses_of_its_span_without_direction(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A, 1)
+    harness.reply(2, A, 2)
+    harness.tracker.expire(10 * S)
+    assert harness.tracker.losses() == Losses(up=1)
+    harness.stray(0, A)
+    assert harness.tracker.losses() == Losses(unknown=1)
+
+
+def test_a_probe_that_gets_both_replies_leaves_the_losses_before_it_without_direction(harness: Harness) -> None:
+    harness.send(4)
+    harness.reply(0, A, 1)
+    harness.reply(2, A, 2)
+    harness.tracker.expire(THRESHOLD + 150 * MS)
+    harness.stray(3, A)
+    assert harness.tracker.losses() == Losses(up=1)  # 3 may yet be lost, and then the counts before it hold
+    harness.reply(3, A, 3)
+    assert harness.tracker.losses() == Losses(unknown=1)
+
+
+def test_the_proper_reply_is_evidence_where_it_differs_from_that_from_elsewhere(harness: Harness) -> None:
+    harness.send(2)
+    harness.stray(1, B)
+    harness.reply(1, A, after_ns=20 * MS)
+    assert harness.events == [ConflictingDuplicate(120 * MS, "CLIENT-1", 1, identity("b", None), A)]
+
+
+def test_an_outage_tells_whether_other_sessions_are_answered(harness: Harness) -> None:
+    harness.send(1)
+    harness.tracker.start_outage(6 * S, others_answered=False)
+    assert harness.events == [OutageStarted(6 * S, "CLIENT-1", 0, 0, None, probes=1, others_answered=False)]
+    with pytest.raises(TrackerError, match=r"^an outage starts once, with an unanswered probe$"):
+        harness.tracker.start_outage(7 * S)
+
+
+def test_the_pause_before_the_newest_probe_is_one_of_the_outage(harness: Harness) -> None:
+    for now_ns in (0, 100 * MS, 6 * S):
+        harness.tracker.sent(now_ns)
+    harness.reply(0, A)
+    harness.tracker.start_outage(7 * S)
+    assert harness.events == [
+        OutageStarted(7 * S, "CLIENT-1", 1, 100 * MS, RepliedProbe(0, 0, A), 5_900 * MS, probes=2)
+    ]
+
+
+def test_no_pause_from_before_its_last_reply_is_one_of_the_outage(harness: Harness) -> None:
+    harness.send(1)
+    harness.send(31, start_ns=10 * S)  # as many as there is room for: the next would take the place of the first
+    harness.reply(20, A)
+    harness.tracker.start_outage(20 * S)
+    assert harness.events == [
+        OutageStarted(20 * S, "CLIENT-1", 21, 12 * S, RepliedProbe(20, 11_900 * MS, A), 100 * MS, probes=11)
+    ]
+
+
+@pytest.mark.parametrize(("after_ns", "probes"), [(THRESHOLD, 57), (THRESHOLD + UNIT, 59)])
+def test_an_outage_that_a_late_reply_ends_has_all_probes_sent_meanwhile(
+    harness: Harness, after_ns: int, probes: int
+) -> None:
+    harness.send(60)
+    harness.reply(0, A)
+    harness.tracker.start_outage(6 * S)
+    harness.reply(58, A, after_ns=after_ns)
+    assert [event for event in harness.events if isinstance(event, OutageEnded)] == [
+        OutageEnded(5_800 * MS + after_ns, "CLIENT-1", 1, 100 * MS, probes, RepliedProbe(58, 5_800 * MS, A))
+    ]
+
+
+# --- changes, event by event -----------------------------------------------------------------------------------------
+
+
+PORT, POD, INSTANCE = Kind.REFLEXIVE_PORT, Kind.POD, Kind.INSTANCE
+B_STRAY = identity("b", None)
+B_MOVED = identity("b", 50000)
+
+
+def test_the_proper_reply_adds_its_kinds_to_the_changes_on_either_side(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.stray(1, B)
+    harness.reply(2, A)
+    harness.reply(1, B_MOVED, after_ns=130 * MS)
+    p, stray, q, r = (
+        RepliedProbe(0, 0, A),
+        RepliedProbe(1, 100 * MS, B_STRAY),
+        RepliedProbe(1, 100 * MS, B_MOVED),
+        RepliedProbe(2, 200 * MS, A),
+    )
+    first = Change(1, (POD, INSTANCE), p, stray, 110 * MS, 100 * MS, 110 * MS)
+    second = Change(2, (POD, INSTANCE), stray, r, 210 * MS, 100 * MS, 210 * MS)
+    wider = Change(1, (PORT, POD, INSTANCE), p, q, 110 * MS, 100 * MS, 110 * MS)
+    wider_too = Change(2, (PORT, POD, INSTANCE), q, r, 210 * MS, 100 * MS, 210 * MS)
+    assert harness.events == [
+        ChangeSeen(110 * MS, "CLIENT-1", first),
+        ChangeSeen(210 * MS, "CLIENT-1", second),
+        ChangeRevised(230 * MS, "CLIENT-1", wider, first),
+        ChangeRevised(230 * MS, "CLIENT-1", wider_too, second),
+    ]
+    assert harness.tracker.kind_counts == (0, 2, 2, 0, 2, 0)
+
+
+def test_a_change_that_lost_a_kind_to_a_bare_reply_keeps_its_number_when_the_rest_moves_too(harness: Harness) -> None:
+    harness.send(4)
+    harness.reply(0, A)
+    harness.reply(3, B_MOVED)
+    harness.reply(1, BARE_MOVED, after_ns=400 * MS)
+    harness.reply(2, B_MOVED, after_ns=400 * MS)
+    p, q = RepliedProbe(0, 0, A), RepliedProbe(3, 300 * MS, B_MOVED)
+    bare, early = RepliedProbe(1, 100 * MS, BARE_MOVED), RepliedProbe(2, 200 * MS, B_MOVED)
+    whole = Change(1, (PORT, POD, INSTANCE), p, q, 310 * MS, 100 * MS, 200 * MS + THRESHOLD)
+    rest = Change(1, (POD, INSTANCE), p, q, 310 * MS, 100 * MS, 200 * MS + THRESHOLD)
+    port = Change(2, (PORT,), p, bare, 500 * MS, 100 * MS, 500 * MS)
+    moved = Change(1, (POD, INSTANCE), p, early, 600 * MS, 100 * MS, 600 * MS)
+    assert harness.events == [
+        ChangeSeen(310 * MS, "CLIENT-1", whole),
+        ChangeRevised(500 * MS, "CLIENT-1", rest, whole),
+        ChangeSeen(500 * MS, "CLIENT-1", port),
+        ChangeRevised(600 * MS, "CLIENT-1", moved, rest),
+    ]
+    assert harness.tracker.kind_counts == (0, 1, 1, 0, 1, 0)
+    assert harness.tracker.changes == 2
+
+
+@pytest.mark.parametrize(("port", "into"), [(40313, 4), (50000, 5)])
+def test_a_change_is_withdrawn_in_favour_of_the_one_within_it_that_took_its_kind(
+    harness: Harness, port: int, into: int
+) -> None:
+    harness.send(7)
+    harness.reply(4, identity("a", 40313))
+    harness.reply(5, identity("a", 40314))  # 1: another change of the port, after it
+    harness.reply(1, A_MOVED)  # 2: 1-4, by the port
+    harness.reply(0, A)  # 3: 0-1, one before it
+    # 4: 1-2 and 5: 2-4, by the pod
+    harness.stray(2, B)
+    harness.reply(2, identity("b", port), after_ns=500 * MS)
+    withdrawn = harness.events[-1]
+    assert isinstance(withdrawn, ChangeWithdrawn)
+    assert (withdrawn.at_ns, withdrawn.session, withdrawn.into) == (700 * MS, "CLIENT-1", into)
+    assert (withdrawn.change.number, withdrawn.change.kinds) == (2, (PORT,))
+    assert harness.pairs() == [
+        (0, 1, (PORT,)),
+        (1, 2, (PORT, POD, INSTANCE) if port == 40313 else (POD, INSTANCE)),
+        (2, 4, (POD, INSTANCE) if port == 40313 else (PORT, POD, INSTANCE)),
+        (4, 5, (PORT,)),
+    ]
+    assert harness.tracker.kind_counts == (0, 3, 2, 0, 2, 0)
+    assert harness.tracker.changes == 4
+
+
+def test_a_change_is_revised_as_long_as_its_later_probe_is_kept(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(0)
+    harness.reply(0, A)
+    tracker.sent(2 * S)
+    harness.stray(1, B)
+    tracker.expire(61 * S)
+    tracker.sent(61 * S)  # the first one is forgotten
+    harness.reply(1, B_MOVED, after_ns=59 * S)
+    assert harness.pairs() == [(0, 1, (PORT, POD, INSTANCE))]
+    assert tracker.changes == 1
+
+
+def test_the_longest_gap_is_known_after_its_change_is_forgotten(harness: Harness) -> None:
+    tracker = harness.tracker
+    for seq, (now_ns, who) in enumerate([(S, A), (4 * S, B), (6 * S, A)]):
+        tracker.sent(now_ns)
+        harness.reply(seq, who)
+    assert tracker.longest_gap_ns == 3_010 * MS
+    tracker.sent(64 * S)  # forgets the first two
+    assert tracker.longest_gap_ns == 3_010 * MS
+    tracker.sent(67 * S)  # and the change that had the shorter gap
+    assert tracker.longest_gap_ns == 3_010 * MS
+    assert tracker._changes.kept == {}
+
+
+def test_a_later_and_longer_gap_is_the_longest_when_both_are_forgotten(harness: Harness) -> None:
+    tracker = harness.tracker
+    for seq, (now_ns, who) in enumerate([(S, A), (2 * S, B), (6 * S, A)]):
+        tracker.sent(now_ns)
+        harness.reply(seq, who)
+    tracker.sent(70 * S)
+    assert tracker._changes.kept == {}
+    assert tracker.longest_gap_ns == 4_010 * MS
+
+
+def test_a_reply_that_breaks_two_changes_leaves_one_what_it_lacks_and_moves_the_other(harness: Harness) -> None:
+    harness.send(6)
+    harness.reply(0, A)
+    harness.reply(1, BARE_MOVED)
+    harness.reply(5, identity("b", 50001))
+    assert harness.pairs() == [(0, 1, (PORT,)), (0, 5, (POD, INSTANCE)), (1, 5, (PORT,))]
+    harness.reply(3, Identity(TransportAddress("10.240.0.4", 50001), "b"), after_ns=500 * MS)
+    assert {number: (c.before.seq, c.after.seq, c.kinds) for number, c in harness.told.items()} == {
+        1: (0, 1, (PORT,)),
+        2: (0, 5, (INSTANCE,)),
+        3: (1, 3, (PORT,)),
+        4: (0, 3, (POD,)),
+    }
+    assert [event.at_ns for event in harness.events[-3:]] == [800 * MS] * 3
+
+
+# --- bounds and counts -----------------------------------------------------------------------------------------------
+
+
+def test_every_reply_is_counted_as_what_it_is(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(5)
+    for seq in (4, 3, 2):
+        harness.reply(seq, A)
+    assert (tracker.answered, tracker.reordered) == (3, 2)
+    for _ in range(2):
+        harness.reply(4, A)
+    tracker.expire(10 * S)
+    for seq in (0, 1):
+        harness.reply(seq, A, after_ns=20 * S)
+    assert (tracker.answered, tracker.reordered, tracker.duplicate, tracker.late) == (3, 2, 2, 2)
+    assert (tracker.sent_count, tracker.lost, tracker.pending, tracker.pairs) == (5, 2, 0, 4)
+    tracker.sent(70 * S)
+    for seq in (0, 4):
+        tracker.replied(seq, A, None, 70 * S)
+    assert (tracker.stale, tracker.late, tracker.duplicate) == (2, 2, 2)
+
+
+def test_the_first_answer_to_the_first_probe_is_in_order(harness: Harness) -> None:
+    harness.send(1)
+    harness.reply(0, A)
+    assert (harness.tracker.reordered, harness.tracker.newest_replied, harness.tracker.reached_ns) == (0, 0, 0)
+
+
+def test_an_illegal_call_says_what_is_wrong(harness: Harness) -> None:
+    tracker = harness.tracker
+    for threshold in (0, HISTORY_NS + 1):
+        with pytest.raises(
+            TrackerError, match=r"^the loss threshold is more than 0 and at most the kept history \(60 s\)$"
+        ):
+            SessionTracker("CLIENT-1", threshold, harness.events.append)
+    assert SessionTracker("CLIENT-1", HISTORY_NS, harness.events.append).loss_threshold_ns == 60 * S
+    tracker.sent(S)
+    with pytest.raises(TrackerError, match=r"^a probe is sent before the one before it$"):
+        tracker.sent(S - 1)
+    for seq in (-1, 1):
+        with pytest.raises(TrackerError, match=f"^a reply to probe {seq}, which was not sent$"):
+            tracker.replied(seq, A, None, S)
+        with pytest.raises(TrackerError, match=f"^a reply to probe {seq}, which was not sent$"):
+            tracker.replied_elsewhere(seq, A, S)
+    with pytest.raises(TrackerError, match=r"^a pending probe is older than the kept history: expire it first$"):
+        tracker.sent(61 * S)
+    tracker._ring.next = MAX_PROBES
+    with pytest.raises(TrackerError, match=r"^the session has used all its sequence numbers$"):
+        tracker.sent(S)
+
+
+def test_two_probes_may_be_sent_at_once(harness: Harness) -> None:
+    assert (harness.tracker.sent(S), harness.tracker.sent(S)) == (0, 1)
+
+
+@pytest.mark.parametrize(("after_ns", "answered", "late"), [(THRESHOLD, 1, 0), (THRESHOLD + 1, 0, 1)])
+def test_a_reply_at_the_deadline_is_in_time(harness: Harness, after_ns: int, answered: int, late: int) -> None:
+    harness.send(1)
+    harness.reply(0, A, after_ns=after_ns)
+    assert (harness.tracker.answered, harness.tracker.late) == (answered, late)
+
+
+def test_a_probe_is_kept_for_60_s_and_forgotten_within_a_second_more(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(0)
+    harness.reply(0, A)
+    tracker.sent(59_900 * MS)  # looks for what is to be forgotten, and will not again for a second
+    tracker.replied(0, A, None, 59_900 * MS)
+    tracker.sent(60_800 * MS)
+    tracker.replied(0, A, None, 60_800 * MS)
+    assert (tracker.duplicate, tracker.stale) == (2, 0)
+    tracker.sent(60_900 * MS)
+    tracker.replied(0, A, None, 60_900 * MS)
+    assert (tracker.duplicate, tracker.stale) == (2, 1)
+
+
+@pytest.mark.parametrize(("now_ns", "stale"), [(60 * S - UNIT, 0), (60 * S, 1)])
+def test_a_probe_sent_exactly_60_s_ago_is_forgotten(harness: Harness, now_ns: int, stale: int) -> None:
+    harness.tracker.sent(0)
+    harness.reply(0, A)
+    harness.tracker.sent(now_ns)
+    harness.tracker.replied(0, A, None, now_ns)
+    assert (harness.tracker.stale, harness.tracker.duplicate) == (stale, 1 - stale)
+
+
+def test_there_is_room_for_the_usual_probes_from_the_start() -> None:
+    tracker = SessionTracker("CLIENT-1", THRESHOLD, lambda _event: None, usual_probes=100)
+    assert tracker._ring.capacity == 100
+
+
+def test_unanswered_time_is_that_between_the_first_and_the_last_unanswered_probe(harness: Harness) -> None:
+    harness.send(4, step_ns=S)
+    assert harness.tracker.unanswered_ns == 3 * S
+    harness.reply(1, A)
+    assert harness.tracker.unanswered_ns == S
+    harness.reply(3, A)
+    assert harness.tracker.unanswered_ns == 0
+    assert harness.tracker.unanswered() is None
+
+
+def test_losses_in_one_read_are_told_by_stretches(harness: Harness) -> None:
+    harness.send(7)
+    harness.reply(2, A)
+    harness.reply(5, A)
+    harness.tracker.expire(10 * S)
+    assert harness.events == [
+        ProbesLost(10 * S, "CLIENT-1", 0, 2, 0, 100 * MS),
+        ProbesLost(10 * S, "CLIENT-1", 3, 2, 300 * MS, 400 * MS),
+        ProbesLost(10 * S, "CLIENT-1", 6, 1, 600 * MS, 600 * MS),
+    ]
+    assert (harness.tracker.lost, harness.tracker.pending) == (5, 0)
+    assert harness.tracker.deadline_ns is None
+
+
+def test_a_change_since_a_forgotten_reply_settles_with_the_oldest_kept_probe(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(0)
+    harness.reply(0, A)
+    tracker.sent(59_500 * MS)
+    tracker.sent(60_500 * MS)  # the first one is forgotten
+    harness.reply(2, B)
+    before, after = RepliedProbe(0, 0, A), RepliedProbe(2, 60_500 * MS, B)
+    change = Change(1, (POD, INSTANCE), before, after, 60_510 * MS, 59_500 * MS, 61_500 * MS)
+    assert harness.events == [ChangeSeen(60_510 * MS, "CLIENT-1", change)]
+
+
+def test_a_change_between_two_probes_sent_at_once_has_no_pause(harness: Harness) -> None:
+    harness.send(2, step_ns=0)
+    harness.reply(0, A)
+    harness.reply(1, B)
+    (change,) = harness.told.values()
+    assert change.longest_pause_ns == 0
+
+
+def test_a_change_settles_with_the_newest_pending_probe_though_one_after_it_was_answered(harness: Harness) -> None:
+    harness.send(4)
+    harness.reply(0, A)
+    harness.reply(2, BARE)
+    harness.reply(3, B)
+    (change,) = harness.told.values()
+    assert (change.before.seq, change.after.seq, change.settled_ns) == (0, 3, 100 * MS + THRESHOLD)
+
+
+def test_a_change_since_a_forgotten_reply_does_not_wait_for_a_newer_probe_in_a_full_ring(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(2, step_ns=0)
+    harness.reply(0, A)
+    tracker.expire(10 * S)
+    harness.send(31, start_ns=62 * S, step_ns=0)  # 0 and 1 are forgotten
+    tracker.expire(65 * S)
+    tracker.sent(65 * S)  # takes the place of 1, as there is room for 32
+    tracker.replied(32, B, None, 66 * S)
+    (change,) = harness.told.values()
+    assert (change.before.seq, change.after.seq, change.settled_ns) == (0, 32, 66 * S)
+    assert tracker._ring.capacity == 32
+
+
+def test_the_proper_reply_that_adds_no_kind_revises_nothing(harness: Harness) -> None:
+    harness.send(3)
+    harness.reply(0, A)
+    harness.stray(1, B)
+    harness.reply(2, A)
+    harness.reply(1, B)
+    assert [type(event) for event in harness.events] == [ChangeSeen, ChangeSeen]
+    assert harness.pairs() == [(0, 1, (POD, INSTANCE)), (1, 2, (POD, INSTANCE))]
+
+
+def test_a_session_without_a_change_has_no_gap_and_one_at_once_has_none_either(harness: Harness) -> None:
+    assert harness.tracker.longest_gap_ns == 0
+    harness.send(2, step_ns=0)
+    harness.reply(0, A, after_ns=0)
+    harness.reply(1, B, after_ns=0)
+    assert harness.tracker.longest_gap_ns == 0
+    assert harness.tracker.changes == 1
+
+
+def test_an_identity_that_comes_again_is_kept_once(harness: Harness) -> None:
+    harness.send(4)
+    for seq, who in enumerate((A, B, A, B)):
+        harness.reply(seq, who)
+    assert harness.tracker._ring.identities == (None, A, B)
+
+
+def test_who_serves_is_known_after_an_older_reply_frees_the_codes_that_are_out_of_use(harness: Harness) -> None:
+    tracker = harness.tracker
+    harness.send(30)
+    for seq in range(30):
+        harness.reply(seq, identity(f"p{seq}"))
+    last = tracker.serving
+    assert last == identity("p29")
+    harness.send(3, start_ns=70 * S)  # the 30 are forgotten
+    harness.reply(31, last)
+    harness.reply(30, A)
+    assert tracker._ring.identities == (None, last, A)
+    assert tracker.serving is last
+    harness.reply(32, last)
+    assert tracker.serving is last
+    assert harness.pairs()[-2:] == [(29, 30, (POD, INSTANCE)), (30, 31, (POD, INSTANCE))]
+
+
+def test_the_round_trip_of_the_newest_probe_is_exact(harness: Harness) -> None:
+    tracker = harness.tracker
+    tracker.sent(7)
+    tracker.replied(0, A, None, 7 + THRESHOLD)
+    assert (tracker.answered, tracker.late) == (1, 0)
+    tracker.sent(S + 7)
+    tracker.replied(1, A, None, S + 7 + THRESHOLD + 1)
+    assert harness.events[-1] == LateReply(S + 7 + THRESHOLD + 1, "CLIENT-1", 1, THRESHOLD + 1)

@@ -145,7 +145,7 @@ class OutageDetector:
         for sent_ns, answered_ns in moments:
             if spans and sent_ns - spans[-1].to_ns <= break_ns:
                 spans[-1].answered_ns.append(answered_ns)
-                spans[-1].to_ns = max(sent_ns, spans[-1].to_ns)
+                spans[-1].to_ns = sent_ns
             else:
                 spans.append(_WorkingSpan([answered_ns], sent_ns))
         return spans[::-1]
