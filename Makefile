@@ -169,7 +169,8 @@ SERVER := server --set IMAGE="$$IMAGE" --set RUNTIME_IMAGE="$$RUNTIME_IMAGE" --s
 APPLY = apply() { \
 		what=$$1; objects=$$2; shift 2; \
 		said=$$(printf '%s\n' "$$objects" | $(KUBE) apply "$$@" --filename=- 2>&1) && { printf '%s\n' "$$said"; return; }; \
-		why=$$(printf '%s\n' "$$said" | sed -n '/[Ee]rror/{p;q;}'); \
+		why=$$(printf '%s\n' "$$said" | sed -n '/^from server for:/{p;q;}'); \
+		why=$${why:-$$(printf '%s\n' "$$said" | sed -n '/[Ee]rror/{p;q;}')}; \
 		case $$said in \
 			*'namespaces "'*'" not found'*) todo="make it ('kubectl create namespace NAME'), or name another (NAMESPACE=...)" ;; \
 			*' cannot '*' resource "configmaps"'*) todo="ask for that right, or run an image of your own (make image apply-deployment IMAGE=registry/name:tag)" ;; \
@@ -186,7 +187,7 @@ SET_TARGET = { true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FI
 # A ConfigMap of this size goes by server-side apply alone; the Deployment would then conflict with whoever ran `kubectl scale`.
 # A pull that fails may go on failing for as long as anybody waits, so it ends the wait at once.
 apply-deployment: context $(VENV)/.installed ## run three echo servers and wait until they are ready (IMAGE: in an image of your own)
-	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
+	@case $$WAIT in ''|*[!0-9]*|0[0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
 	deployment=$$($(MANIFESTS) $(SERVER) --kind Deployment) || exit 2; \
 	code=$$($(MANIFESTS) $(SERVER) --kind ConfigMap) || exit 2; \
 	name=$$(printf '%s\n' "$$code" | sed -n 's/^  name: \([a-z0-9-]*\) .*/\1/p'); \
@@ -224,7 +225,7 @@ apply-deployment: context $(VENV)/.installed ## run three echo servers and wait 
 
 # Not everybody may read nodes; then the cloud has to be named.
 apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY, CLOUD), wait for its address and write it into env.list
-	@case $$WAIT in ''|*[!0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
+	@case $$WAIT in ''|*[!0-9]*|0[0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
 	provider=; \
 	[ -n "$$CLOUD" ] || provider=$$($(KUBE) get nodes --output='jsonpath={.items[*].spec.providerID}' 2>/dev/null); \
 	[ -n "$$CLOUD$$provider" ] || echo "The nodes don't say which cloud this is: where its balancer needs annotations, name it (CLOUD=aws, azure, gke, oci or digitalocean)"; \
@@ -241,7 +242,7 @@ apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY,
 		[ "$$left" -gt 0 ] || { \
 			port=$$($(KUBE) get service affinity-tester --output='jsonpath={.spec.ports[0].nodePort}'); \
 			echo "No external address after $$WAIT s. Where it can come from:"; \
-			echo "  a cloud: 'kubectl describe service affinity-tester' shows what its controller says (quota, subnet, rights); then run this again"; \
+			echo "  a cloud: 'kubectl describe service affinity-tester' shows what its controller says (quota, subnet, rights; AWS: is the AWS Load Balancer Controller installed?; OCI: security lists are yours to open); then run this again"; \
 			echo "  kind: run cloud-provider-kind; minikube: run 'minikube tunnel'; your own machines: install MetalLB"; \
 			echo "  or go without: TARGET_ADDR=NODE_ADDRESS:$${port:-NODE_PORT} in $$ENV_FILE, with an address of 'kubectl get nodes --output=wide' that this machine reaches"; \
 			exit 1; } >&2; \

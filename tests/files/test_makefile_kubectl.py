@@ -118,11 +118,21 @@ def test_a_pull_that_fails_ends_the_wait_and_clean_takes_all_away(tree, api):
     assert api.objects == {}
 
 
+REFUSED = (
+    'The Deployment cannot be applied (from server for: "STDIN": deployments "affinity-tester" is forbidden: '
+    'User "eve" cannot '
+)
+
+
 @pytest.mark.parametrize(
     ("forbidden", "namespace", "line"),
     [
         ({"configmaps"}, "default", "The servers' code cannot be applied (Error from server (Forbidden): configmaps "),
-        ({"deployments"}, "default", "The Deployment cannot be applied (Error from server (Forbidden): "),
+        (
+            {"deployments"},
+            "default",
+            REFUSED,
+        ),
         (
             set(),
             "none",

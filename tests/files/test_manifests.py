@@ -11,6 +11,7 @@ import yaml
 
 from affinity_tester.app.clouds import CLOUDS, cloud_of
 from affinity_tester.app.manifests import MANIFESTS, MARK, SETTINGS, chosen_cloud, read_settings, read_source, render
+from affinity_tester.errors import UserError
 from affinity_tester.settings import DEFAULT_PORT, ServerSettings
 from affinity_tester.units import NS_PER_S
 
@@ -235,3 +236,32 @@ def test_the_files_are_part_of_the_package(repo, tmp_path):
     )
     (text,) = render("service", read_settings("service", {}), bytes)
     assert shown.stdout == text
+
+
+@pytest.mark.parametrize("value", ["null", "true", "010", "12:30", "a:"])
+def test_a_value_that_yaml_would_read_as_something_else_stays_text(value: str) -> None:
+    (deployment,) = render("server", read_settings("server", {"IMAGE": value}), lambda: b"")
+    assert yaml.safe_load(deployment)["spec"]["template"]["spec"]["containers"][0]["image"] == value
+
+
+@pytest.mark.parametrize("value", ["203.0.113.7", "10.0.0.0/255.0.0.0", '::1%"#/128', "::1%\\n/128", "10.0.0.1/8"])
+def test_source_ranges_are_networks_as_kubernetes_writes_them(value: str) -> None:
+    with pytest.raises(UserError, match="is not a list of networks"):
+        read_settings("service", {"SOURCE_RANGES": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"), [("node-scaleup", "NODES", "٣"), ("node-scaleup", "NODES", "08")]
+)
+def test_numbers_have_plain_digits(name: str, setting: str, value: str) -> None:
+    with pytest.raises(UserError, match="is not a whole number"):
+        read_settings(name, {setting: value})
+
+
+@pytest.mark.parametrize("chosen", [{"CLOUD": "oci"}, {"PROVIDER_ID": "ocid1.instance.oc1.eu-frankfurt-1.x"}])
+def test_oci_has_no_affinity_by_client_and_manages_no_security_list_for_udp(chosen: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="AFFINITY='ClientIP' is refused by OCI's balancer"):
+        read_settings("service", {**chosen, "AFFINITY": "ClientIP"})
+    (service,) = render("service", read_settings("service", chosen), lambda: b"")
+    names = yaml.safe_load(service)["metadata"]["annotations"]
+    assert not any("security-list" in name for name in names)

@@ -107,6 +107,8 @@ def _gke() -> list[Annotation]:
 def _oci() -> list[Annotation]:
     """Return those of oci-cloud-controller-manager, whose network load balancer checks kube-proxy's port by itself.
 
+    Security lists are left alone: for UDP their management mode can only be None, so whoever runs the cluster opens the node
+    ports (UDP) and kube-proxy's port 10256 (TCP) to the balancer.
     Source: github.com/oracle/oci-cloud-controller-manager, its pages load-balancer-annotations and
     using-network-load-balancer.
     """
@@ -114,7 +116,6 @@ def _oci() -> list[Annotation]:
     return [
         Annotation("oci.oraclecloud.com/load-balancer-type", "nlb", "the other kind balances no UDP"),
         Annotation(f"{prefix}internal", "false", "public"),
-        Annotation(f"{prefix}security-list-management-mode", "All", "lets flows and health checks reach the nodes"),
     ]
 
 

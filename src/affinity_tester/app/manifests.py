@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
@@ -34,22 +35,29 @@ class Setting(NamedTuple):
 
 
 IMAGE_NAME = r"[A-Za-z0-9][A-Za-z0-9._/:@-]*"
+NETWORK = "[0-9A-Fa-f.:]+/[0-9]+"
 CLOUD_NAMES = f"{', '.join(CLOUDS[:-1])} and {CLOUDS[-1]}"
 
 SETTINGS = {
     "IMAGE": Setting("", f"({IMAGE_NAME})?", "is not the name of an image"),
     "RUNTIME_IMAGE": Setting("docker.io/library/python:3.13-slim", IMAGE_NAME, "is not the name of an image"),
     "RUN_AS_USER": Setting(
-        "65532", r"([1-9]\d*)?", "is not the number of a user other than root, nor empty (the cluster then gives one)"
+        "65532",
+        r"([1-9][0-9]*)?",
+        "is not the number of a user other than root, nor empty (the cluster then gives one)",
     ),
     "POLICY": Setting("Cluster", "Cluster|Local", "is neither Cluster nor Local"),
     "AFFINITY": Setting("None", "None|ClientIP", "is neither None nor ClientIP"),
     "CLOUD": Setting("", "|".join(("", *CLOUDS)), f"is none of {CLOUD_NAMES}"),
     "PROVIDER_ID": Setting("", r"\S*", "is not a node's providerID"),
     "IP_FAMILY": Setting("", "(IPv4|IPv6|dual)?", "is none of IPv4, IPv6 and dual"),
-    "SOURCE_RANGES": Setting("", r"\S*", "is not a list of networks (203.0.113.0/24,2001:db8::/32)"),
-    "NODES": Setting("1", r"\d+", "is not a whole number"),
-    "CPU": Setting("2", r"\d+(\.\d+|m)?", "is not a number of CPUs (2, 0.5, 500m)"),
+    "SOURCE_RANGES": Setting(
+        "",
+        rf"({NETWORK}(,{NETWORK})*)?",
+        "is not a list of networks (203.0.113.0/24,2001:db8::/32)",
+    ),
+    "NODES": Setting("1", r"0|[1-9][0-9]*", "is not a whole number"),
+    "CPU": Setting("2", r"[0-9]+(\.[0-9]+|m)?", "is not a number of CPUs (2, 0.5, 500m)"),
     "NAMESPACE": Setting("default", "[a-z0-9]([a-z0-9-]*[a-z0-9])?", "is not the name of a namespace"),
 }
 
@@ -70,6 +78,9 @@ MANIFESTS = {
     "rbac": Manifest(("rbac.yaml",), ("NAMESPACE",)),
 }
 
+QUOTED = frozenset({"IMAGE", "CPU", "NAMESPACE"})
+"""Settings that YAML might read as something else than text: `null`, `true`, `010`."""
+
 MARK = re.compile(r"(?P<indent> *)(?P<text>\S.*?)? ?# make: (?P<without>without )?(?P<name>[A-Z_]+)")
 
 
@@ -85,6 +96,11 @@ def read_settings(name: str, given: Mapping[str, str]) -> dict[str, str]:
         setting = SETTINGS[each]
         if not re.fullmatch(setting.pattern, value) or (each == "SOURCE_RANGES" and not _are_networks(value)):
             raise UserError(f"{each}='{value}' {setting.wrong}")
+    if chosen_cloud(settings) == "oci" and settings.get("AFFINITY") == "ClientIP":
+        # oci-cloud-controller-manager: "OCI only supports SessionAffinity "None" currently".
+        raise UserError(
+            "AFFINITY='ClientIP' is refused by OCI's balancer: use AFFINITY=None, or a node port (CLOUD=none)"
+        )
     return settings
 
 
@@ -124,7 +140,7 @@ def code_name(archive: bytes) -> str:
 
 def chosen_cloud(settings: Mapping[str, str]) -> str:
     """Return the cloud whose annotations a Service gets: the one that is named, or that of the nodes' providerID."""
-    return settings["CLOUD"] or cloud_of(settings["PROVIDER_ID"])
+    return settings.get("CLOUD", "") or cloud_of(settings.get("PROVIDER_ID", ""))
 
 
 def read_source(name: str) -> str:
@@ -147,7 +163,8 @@ def _put(text: str, values: Mapping[str, list[str] | str], with_value: set[str])
             yield from (f"{mark['indent']}{added}" for added in values[mark["name"]])
         elif value := values.get(mark["name"], ""):
             key = mark["text"].partition(": ")[0]
-            yield f"{mark['indent']}{key}: {value} # make: {mark['name']}"
+            shown = json.dumps(value) if mark["name"] in QUOTED else value
+            yield f"{mark['indent']}{key}: {shown} # make: {mark['name']}"
 
 
 def _are_networks(value: str) -> bool:
