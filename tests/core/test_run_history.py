@@ -347,3 +347,10 @@ def test_memory_is_bounded() -> None:
     w = world((0, every_time_anew), watched=False, sessions=1, seconds=30).run()
     (session,) = w.analysis._facts.sessions.values()
     assert len(session.identities) == 32
+
+
+def test_a_session_of_which_nothing_was_heard_changed_at_no_rate() -> None:
+    """A record may lack its first answer."""
+    history = RunHistory(Rules())
+    history.feed(SessionStarted(0, "CLIENT-1", TARGET))
+    assert history.change_rate("CLIENT-1") == (0, 1)
