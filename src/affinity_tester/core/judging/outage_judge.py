@@ -106,7 +106,7 @@ class OutageJudge:
         if case is None:
             return
 
-        self._table.learn(case)
+        case.learn(self._evidence)
         # Where replies that come late end it, all of them waited somewhere: it lasted until they came.
         is_late = event.at_ns - event.first.sent_ns > self._evidence.threshold_ns
         case.ended_ns = event.at_ns if is_late else event.first.sent_ns

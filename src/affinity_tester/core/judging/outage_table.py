@@ -37,7 +37,6 @@ Where the pool is not watched, the operator's promise that it stands still takes
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from affinity_tester.core.address import LOCAL_CHECK_NS
 from affinity_tester.core.events import Judgement
@@ -45,7 +44,7 @@ from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.chance import DOUBT, canaries_needed, chance_of_dead_server
 from affinity_tester.core.judging.explain import explanation
 from affinity_tester.core.judging.outage_evidence import ALIVE_NS, OutageEvidence
-from affinity_tester.core.judging.pending_outage import OutageClass, PendingOutage, PendingOutages
+from affinity_tester.core.judging.pending_outage import OutageClass, PendingOutage, PendingOutages, SessionCensus
 from affinity_tester.core.judging.reasons import (
     AddressUnanswered,
     CanariesAnswered,
@@ -90,16 +89,6 @@ MAX_CHANCE_SILENCES = 0.001
 """How many silences as long as a violation's may be expected of loss alone in the whole run, at most."""
 
 
-class _Census(NamedTuple):
-    """How many sessions each (pod, instance) had answered last."""
-
-    sessions: Counter[tuple[str | None, bytes | None]]
-    silent: Counter[tuple[str | None, bytes | None]]
-    """Those of them that are in an outage."""
-    alive: tuple[tuple[str | None, int], ...]
-    """Pods that were seen to live in an outage of one of their sessions, and the second in which it had begun."""
-
-
 class OutageTable:
     """Find the first row that an outage matches."""
 
@@ -120,7 +109,7 @@ class OutageTable:
         self._settle_ns = settle_ns
         self._window_ns = affinity_window_ns
         self._check_ns = balancer_check_ns
-        self._census: _Census | None = None
+        self._census: SessionCensus | None = None
         """Who is silent, counted at most once in a round."""
         self.pool_trusted = True
         """False: replies came from pods that were never in the watched pool; it counts as not watched."""
@@ -140,7 +129,7 @@ class OutageTable:
             return (*case.told, ())
 
         if case.ended_ns is None:
-            self.learn(case)
+            case.learn(self._evidence)
         own = self._client_rows(case)
         if own is not None:
             return own
@@ -161,40 +150,6 @@ class OutageTable:
         if found is None and last:
             return Judgement.UNKNOWN, None, (InDoubt(Doubt.RUN_ENDED),)
         return found
-
-    def learn(self, case: PendingOutage) -> None:
-        """Keep in the case what the evidence shows now: newer answers take its place there."""
-        old = case.old
-        if old is None:
-            return
-
-        lives_ns = case.onset_ns + ALIVE_NS
-        if old.reflexive is not None and case.ingress_alive_ns is None:
-            answer = self._evidence.ingress.get(old.reflexive.ip)
-            if answer is not None and answer.sent_ns >= lives_ns:
-                case.ingress_alive_ns = answer.heard_ns
-
-        pod = self._evidence.pods.get(old.pod or "")
-        if pod is None:
-            return
-
-        if case.alive_ns is None:
-            answers = [
-                pod.newest[i] for i in (pod.newest if old.instance is None else [old.instance]) if i in pod.newest
-            ]
-            newest = max(answers, default=None)
-            if newest is not None and newest.sent_ns >= lives_ns:
-                case.alive_ns = newest.heard_ns
-
-        # An instance that answered only after the session's own one had done so for the last time took its place.
-        if old.instance is not None and case.replaced is None:
-            own = pod.newest.get(old.instance)
-            before_ns = max(case.last_ns, 0 if own is None else own.sent_ns)
-            later = [
-                ns for instance, ns in pod.first_ns.items() if instance not in {old.instance, None} and ns > before_ns
-            ]
-            if later:
-                case.replaced = Span(before_ns, min(later))
 
     def _client_rows(self, case: PendingOutage) -> OutageClass | None:
         """Return the class by rows 1 and 2: the client itself is the reason, or it paused."""
@@ -331,25 +286,9 @@ class OutageTable:
         if census.silent[mine] >= census.sessions[mine] and others >= canaries_needed(pods) and pods > 1:
             case.pod_silent = PodAnswersNobody(old.pod or "", census.silent[mine], others)
 
-    def _count_sessions(self) -> _Census:
-        """Return the sessions by who had answered them last, and those of them that are silent."""
+    def _count_sessions(self) -> SessionCensus:
         if self._census is None:
-            silent = {session for session, _ in (*self._cases.open, *self._cases.ended)}
-            served_by = {session: (who.pod, who.instance) for session, who in self._evidence.serving.items()}
-            for case in self._cases.all():
-                if case.old is not None:  # those that are over have moved on by now
-                    served_by[case.session] = (case.old.pod, case.old.instance)
-            self._census = _Census(
-                Counter(served_by.values()),
-                Counter(who for session, who in served_by.items() if session in silent),
-                tuple(
-                    {
-                        (case.old.pod, case.from_ns // NS_PER_S)
-                        for case in self._cases.all()
-                        if case.old is not None and case.alive_ns is not None
-                    }
-                ),
-            )
+            self._census = self._cases.count_sessions(self._evidence)
         return self._census
 
     def _canaries_at_other_pods(self, case: PendingOutage) -> int:
