@@ -221,7 +221,7 @@ def test_the_newest_judgement_of_an_outage_counts_and_is_shown() -> None:
     (row,) = quiet_session(Judgement.VIOLATION).findings().rows
     assert (row.problems, row.seen) == (
         (),
-        "1 session: lost, direction unknown 1, outage 1, outage judged violation 1",
+        "1 session: lost (direction unknown) 1, outage 1, outage judged violation 1",
     )
 
 

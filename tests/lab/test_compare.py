@@ -540,7 +540,7 @@ def common_run(*losses: Losses) -> Findings:
 def test_a_fault_that_hits_whom_it_hits_must_show_somewhere() -> None:
     findings = common_run(Losses(), Losses(up=3), Losses(unknown=2))
     assert findings.passed
-    assert findings.rows[0].seen == "2 sessions: lost up 3, lost, direction unknown 2"
+    assert findings.rows[0].seen == "2 sessions: lost up 3, lost (direction unknown) 2"
     (row,) = common_run(Losses(), Losses(unknown=2)).rows
     assert row.problems == ("no session saw loss_up",)
 

@@ -122,7 +122,7 @@ def _seen_by(session: SessionRecord, injection: Injection, expected: frozenset[O
 
     if session.summary is not None and expected & LOST:
         losses = session.summary.losses
-        seen.update({"lost up": losses.up, "lost down": losses.down, "lost, direction unknown": losses.unknown})
+        seen.update({"lost up": losses.up, "lost down": losses.down, "lost (direction unknown)": losses.unknown})
     if session.summary is not None and expected & {Symptom.DUPLICATES, Symptom.REORDERING}:
         total = session.summary.total
         seen.update({"duplicate": total.duplicate, "reordered": total.reordered})
