@@ -229,7 +229,8 @@ apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY,
 	provider=; \
 	[ -n "$$CLOUD" ] || provider=$$($(KUBE) get nodes --output='jsonpath={.items[*].spec.providerID}' 2>/dev/null); \
 	[ -n "$$CLOUD$$provider" ] || echo "The nodes don't say which cloud this is: where its balancer needs annotations, name it (CLOUD=aws, azure, gke, oci or digitalocean)"; \
-	service=$$($(MANIFESTS) service --set POLICY="$$POLICY" --set AFFINITY="$$AFFINITY" --set CLOUD="$$CLOUD" --set PROVIDER_ID="$${provider%% *}" \
+	service=$$($(KUBE) get service affinity-tester --ignore-not-found --output=json 2>/dev/null | \
+		$(MANIFESTS) service --over=- --set POLICY="$$POLICY" --set AFFINITY="$$AFFINITY" --set CLOUD="$$CLOUD" --set PROVIDER_ID="$${provider%% *}" \
 		--set IP_FAMILY="$$IP_FAMILY" --set SOURCE_RANGES="$$SOURCE_RANGES") || exit 2; \
 	$(APPLY); \
 	apply "The Service" "$$service"

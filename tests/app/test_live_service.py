@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from affinity_tester.app.live_service import AWS_CLASSES, AWS_FINALIZERS, controller_doubts
+from affinity_tester.app.clouds import CLOUDS
+from affinity_tester.app.live_service import AWS_CLASSES, AWS_FINALIZERS, controller_doubts, refuse_another_type
+from affinity_tester.errors import UserError
 
 PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
 
@@ -128,3 +130,35 @@ def test_nor_one_whose_parts_have_another_shape(finalizers: object, families: ob
     service["spec"] = {"ipFamilies": families, "loadBalancerClass": families}
     service["status"] = {"loadBalancer": ingress}
     assert len(controller_doubts(service)) == 1
+
+
+BEGUN = [
+    {"finalizers": (IN_TREE,)},
+    {"finalizers": ("service.k8s.aws/resources",)},
+    {"hostname": "x.elb.amazonaws.com"},
+]
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+@pytest.mark.parametrize("kind", [None, "nlb"])
+def test_a_balancer_of_another_controller_is_not_handed_on(kind: str | None, begun: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"was made without CLOUD=aws, .*: delete it first \('kubectl delete service "):
+        refuse_another_type(live(kind=kind, **begun), "aws")
+    for cloud in set(CLOUDS) - {"aws"}:
+        refuse_another_type(live(kind=kind, **begun), cloud)
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+@pytest.mark.parametrize("cloud", [each for each in CLOUDS if each != "aws"])
+def test_nor_back(cloud: str, begun: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"was made with CLOUD=aws, .*: name that cloud again, or delete the Service first"
+    ):
+        refuse_another_type(live(**begun), cloud)
+    refuse_another_type(live(**begun), "aws")
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_where_nothing_has_begun_any_type_will_do(cloud: str) -> None:
+    for service in ({}, live(), live(kind=None), live(kind="nlb")):
+        refuse_another_type(service, cloud)

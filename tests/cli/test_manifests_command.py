@@ -87,7 +87,7 @@ def test_a_value_may_hold_what_separates_it_from_its_name() -> None:
             ["archive", "--set", "IMAGE=x"],
             "archive is a file, no object: it has neither settings (--set) nor kinds (--kind)",
         ),
-        (["rbac", "--live", "-"], "--live is about the Service that exists: rbac has none"),
+        (["rbac", "--live", "-"], "--live and --over are about the Service that is there: rbac has none"),
         (["service", "--set", "POLICY=Local\nx: y"], "POLICY='Local x: y' is neither Cluster nor Local"),
     ],
 )
@@ -130,13 +130,20 @@ def test_of_a_service_that_kubectl_has_not_found_nothing_is_said() -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_settings_that_must_not_change_on_a_service_are_refused() -> None:
+    there = external(status={"loadBalancer": {"ingress": [{"hostname": "x"}]}})
+    done = run("service", "--over", "-", stdin=there)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the Service that is there was made with CLOUD=aws, and on AWS ")
+    assert kinds(run("service", "--set", "CLOUD=aws", "--over", "-", stdin=there).stdout) == ["Service"]
+    assert run("service", "--over", "-", stdin="").stdout == run("service").stdout
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"kind": "List"}', external(kind="Pod"), "[" * 100_000])
 def test_what_is_no_service_is_one_line(text: str) -> None:
     done = run("service", "--live", "-", stdin=text)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: what --live reads is no Service, as 'kubectl get service NAME --output=json' prints it\n"
-    )
+    assert done.stderr == ("error: what is read is no Service, as 'kubectl get service NAME --output=json' prints it\n")
 
 
 @pytest.mark.parametrize("args", [["archive"], ["server"], ["service"]])

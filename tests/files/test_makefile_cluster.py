@@ -327,6 +327,18 @@ def test_on_aws_a_controller_that_is_missing_is_said_in_time_and_at_the_end(tree
     assert "AWS: the AWS Load Balancer Controller or EKS Auto Mode must run there" in done.stderr
 
 
+def test_on_aws_a_balancer_of_another_controller_is_left_alone(tree):
+    """Else what that one has made would be lost to Kubernetes, and to `make clean`."""
+    live = {"kind": "Service", "metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}}
+    tree.answer({"--ignore-not-found --output=json": (0, json.dumps(live), "")})
+    done = tree.make("apply-service", "CLOUD=aws")
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first.startswith("error: the Service that is there was made without CLOUD=aws, ")
+    assert make_says.startswith("make: ***")
+    assert tree.applied == []
+
+
 def test_on_aws_an_address_of_another_controller_is_said(tree):
     live = {
         "kind": "Service",
@@ -412,7 +424,8 @@ def test_a_bad_value_gets_one_line_and_nothing_is_applied(tree, args, line):
     first, make_says = done.stderr.splitlines()
     assert first == line
     assert make_says.startswith("make: ***")
-    assert tree.asked == []
+    # apply-service has looked at the Service that is there.
+    assert [line for line in tree.asked if not line.startswith("get service ")] == []
 
 
 def test_node_scaleup_takes_size_and_namespace(tree):

@@ -35,7 +35,7 @@ def read_service(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("kind") != "Service":
-        raise UserError("what --live reads is no Service, as 'kubectl get service NAME --output=json' prints it")
+        raise UserError("what is read is no Service, as 'kubectl get service NAME --output=json' prints it")
     return found
 
 
@@ -73,6 +73,25 @@ def controller_doubts(service: dict[str, Any]) -> list[str]:
         " install one (https://kubernetes-sigs.github.io/aws-load-balancer-controller/) or, where one runs, see its event"
         " FailedBuildModel"
     ]
+
+
+def refuse_another_type(service: dict[str, Any], cloud: str) -> None:
+    """Raise `UserError` where settings for a cloud would change the type of a balancer that is there, or is being made.
+
+    On AWS that hands the Service from one controller to another, and what the first one has made stays behind, where nothing
+    of Kubernetes finds it again (kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/nlb,
+    Limitations). A type that the settings do not write, like `nlb`, is somebody's own and stays as it is.
+    """
+    metadata = _mapping(service, "metadata")
+    begun = metadata.get("finalizers") or _mapping(_mapping(service, "status"), "loadBalancer").get("ingress")
+    was_external = _mapping(metadata, "annotations").get(f"{AWS}type") == "external"
+    if not begun or was_external == (cloud == "aws"):
+        return
+    made, mend = ("with", "name that cloud again, or delete the Service") if was_external else ("without", "delete it")
+    raise UserError(
+        f"the Service that is there was made {made} CLOUD=aws, and on AWS the type of its balancer must not change: {mend}"
+        " first ('kubectl delete service affinity-tester')"
+    )
 
 
 def _mapping(parent: dict[str, Any], key: str) -> dict[str, Any]:

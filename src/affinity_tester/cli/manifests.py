@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
-from affinity_tester.app.live_service import controller_doubts, read_service
-from affinity_tester.app.manifests import MANIFESTS, read_settings, render, setting_notes
+from affinity_tester.app.live_service import controller_doubts, read_service, refuse_another_type
+from affinity_tester.app.manifests import MANIFESTS, chosen_cloud, read_settings, render, setting_notes
 from affinity_tester.app.server_archive import build_archive, find_wheels
 from affinity_tester.cli import OutputFailedError, options
 from affinity_tester.errors import UserError
@@ -30,25 +30,37 @@ from affinity_tester.errors import UserError
     help="Print no object, but what is wrong with the Service of this file ('kubectl get service NAME --output=json'; '-':"
     " standard input): a controller that is missing, or one that makes nothing for it.",
 )
+@click.option(
+    "--over",
+    type=click.File(encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="The Service that is there, in a file as for --live: refuse settings that must not change on it.",
+)
 @options.option(
     "--wheels",
     type=click.Path(file_okay=False, path_type=Path),
     env="AFFINITY_WHEELS",
     help="Directory with the wheels of what the servers' code imports. Default: they are downloaded once, and kept.",
 )
-def manifests(*, name: str, given: tuple[str, ...], kind: str | None, live: TextIO | None, wheels: Path | None) -> None:
+def manifests(
+    *,
+    name: str,
+    given: tuple[str, ...],
+    kind: str | None,
+    live: TextIO | None,
+    over: TextIO | None,
+    wheels: Path | None,
+) -> None:
     """Print the objects of a cluster as YAML, for `kubectl apply --server-side -f -`.
 
     server: three echo servers, in a stock Python image that runs the code of a ConfigMap, or in an IMAGE of one's own;
     service: the way in that is put to the test; node-scaleup: pods that make an autoscaler add nodes; rbac: what a client in
     the cluster may ask; archive: no object, but the servers' code itself, as a file for Python.
     """
+    if name != "service" and (live or over):
+        raise UserError(f"--live and --over are about the Service that is there: {name} has none")
     if live is not None:
-        if name != "service":
-            raise UserError(f"--live is about the Service that exists: {name} has none")
-        text = live.read()
-        # Of nothing, nothing is said: kubectl has found no Service, and says so itself.
-        for line in controller_doubts(read_service(text)) if text.strip() else []:
+        for line in controller_doubts(_service_of(live)):
             click.echo(line)
         return
 
@@ -66,10 +78,18 @@ def manifests(*, name: str, given: tuple[str, ...], kind: str | None, live: Text
         if not setting or not sign:
             raise UserError(f"--set {each} is not NAME=VALUE")
     settings = read_settings(name, dict(each.split("=", 1) for each in given))
+    if over is not None:
+        refuse_another_type(_service_of(over), chosen_cloud(settings))
     objects = render(name, settings, archive, kind)
     for line in setting_notes(name, settings):
         click.echo(line, err=True)
     click.echo("---\n".join(objects), nl=False)
+
+
+def _service_of(file: TextIO) -> dict[str, Any]:
+    """Return the Service that a file holds; an empty one where kubectl has found none, and so printed nothing."""
+    text = file.read()
+    return read_service(text) if text.strip() else {}
 
 
 def _write_bytes(data: bytes) -> None:
