@@ -87,6 +87,11 @@ def test_a_value_may_hold_what_separates_it_from_its_name() -> None:
             ["archive", "--set", "IMAGE=x"],
             "archive is a file, no object: it has neither settings (--set) nor kinds (--kind)",
         ),
+        (
+            ["service", "--live", "-", "--set", "CLOUD=aws"],
+            "--live prints no object: it goes without --set, --kind and --over",
+        ),
+        (["service", "--over", "/proc/self/mem"], "the Service that is there cannot be read, Input/output error"),
         (["rbac", "--live", "-"], "--live and --over are about the Service that is there: rbac has none"),
         (["service", "--set", "POLICY=Local\nx: y"], "POLICY='Local x: y' is neither Cluster nor Local"),
     ],

@@ -60,6 +60,8 @@ def manifests(
     if name != "service" and (live or over):
         raise UserError(f"--live and --over are about the Service that is there: {name} has none")
     if live is not None:
+        if given or kind is not None or over is not None:
+            raise UserError("--live prints no object: it goes without --set, --kind and --over")
         for line in controller_doubts(_service_of(live)):
             click.echo(line)
         return
@@ -88,7 +90,10 @@ def manifests(
 
 def _service_of(file: TextIO) -> dict[str, Any]:
     """Return the Service that a file holds; an empty one where kubectl has found none, and so printed nothing."""
-    text = file.read()
+    try:
+        text = file.read()
+    except OSError as error:
+        raise UserError(f"the Service that is there cannot be read, {error.strerror}") from error
     return read_service(text) if text.strip() else {}
 
 
