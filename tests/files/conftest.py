@@ -77,7 +77,7 @@ class Tree:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=110,
         )
 
     def script(self, name: str, text: str) -> Path:

@@ -79,6 +79,14 @@ class KubeApi:
         self.namespaces = {"default"}
         self.waiting_reason = ""
         """Why the servers' containers wait; empty: they are ready."""
+        self.waiting_message = ""
+        """What the kubelet says beside that reason."""
+        self.refuses_pods = ""
+        """What admission says to the ReplicaSet; empty: it makes its pods."""
+        self.forbidden_everywhere = False
+        """True if nothing may be listed in all namespaces at once."""
+        self.refuses_rehearsals = False
+        """Has an admission webhook that can't do a dry run."""
         self.url = ""
         self._revision = 100
         self._lock = threading.Lock()
@@ -99,6 +107,8 @@ class KubeApi:
         path = Path(found["group"], found["plural"], found["ns"] or "", found["name"] or "")
         with self._lock:
             self._admit(method, path)
+            if "dryRun" in query:
+                return self._rehearse(method, path, body)
             match method:
                 case "GET":
                     return self._get(path) if path.name else self._list(path, query)
@@ -110,7 +120,8 @@ class KubeApi:
                     return self._delete(path)
 
     def _admit(self, method: str, path: Path) -> None:
-        if path.plural in self.forbidden:
+        everywhere = method == "GET" and not path.namespace and path.plural not in CLUSTER_WIDE
+        if path.plural in self.forbidden or (everywhere and self.forbidden_everywhere):
             group = path.group.split("/")[1] if path.group.startswith("apis/") else ""
             raise RefusedError(
                 403,
@@ -120,6 +131,11 @@ class KubeApi:
             )
         if method in {"POST", "PATCH"} and path.namespace and path.namespace not in self.namespaces:
             raise RefusedError(404, "NotFound", f'namespaces "{path.namespace}" not found')
+
+    def _rehearse(self, method: str, path: Path, body: bytes) -> Json:
+        if self.refuses_rehearsals:
+            raise RefusedError(400, "BadRequest", 'admission webhook "w.example" does not support dry run')
+        return self._get(path) if method == "PATCH" else {**json.loads(body), "status": {}}
 
     def _get(self, path: Path) -> Json:
         try:
@@ -157,29 +173,56 @@ class KubeApi:
             self._run(stored)
         if path.plural == "services":
             stored["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}
+            stored["spec"]["ports"][0]["nodePort"] = 30478
         self.objects[path.plural, path.namespace, metadata["name"]] = stored
         return stored
 
     def _run(self, deployment: Json) -> None:
+        """Make a Deployment's newest ReplicaSet, and its pods; those of an earlier one are gone at once."""
         metadata, spec = deployment["metadata"], deployment["spec"]
-        ready = 0 if self.waiting_reason else spec["replicas"]
+        made = 0 if self.refuses_pods else spec["replicas"]
+        ready = 0 if self.waiting_reason else made
         deployment["status"] = {
             "observedGeneration": metadata["generation"],
-            "replicas": spec["replicas"],
-            "updatedReplicas": spec["replicas"],
+            "replicas": made,
+            "updatedReplicas": made,
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
-        state = {"waiting": {"reason": self.waiting_reason}} if self.waiting_reason else {"running": {}}
-        for index in range(spec["replicas"]):
-            name = f"{metadata['name']}-{index}"
+        self._remove_owned(metadata["namespace"], metadata["name"], {"pods"})
+        owner = f"{metadata['name']}-{metadata['generation']}"
+        labels = {**spec["template"]["metadata"]["labels"], "pod-template-hash": f"hash{metadata['generation']}"}
+        failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": self.refuses_pods}
+        self.objects["replicasets", metadata["namespace"], owner] = {
+            "kind": "ReplicaSet",
+            "apiVersion": "apps/v1",
+            "metadata": {
+                "name": owner,
+                "namespace": metadata["namespace"],
+                "labels": labels,
+                "annotations": {"deployment.kubernetes.io/revision": str(metadata["generation"])},
+            },
+            "status": {"replicas": made, **({"conditions": [failure]} if self.refuses_pods else {})},
+        }
+
+        waiting = {"reason": self.waiting_reason, "message": self.waiting_message}
+        state = {"waiting": waiting} if self.waiting_reason else {"running": {}}
+        for index in range(made):
+            name = f"{owner}-{index}"
             self.objects["pods", metadata["namespace"], name] = {
                 "kind": "Pod",
                 "apiVersion": "v1",
-                "metadata": {"name": name, "labels": spec["template"]["metadata"]["labels"]},
+                "metadata": {"name": name, "namespace": metadata["namespace"], "labels": labels},
                 "spec": spec["template"]["spec"],
                 "status": {"containerStatuses": [{"name": "server", "state": state}]},
             }
+
+    def _remove_owned(self, namespace: str, name: str, plurals: set[str]) -> None:
+        owned = re.compile(re.escape(name) + r"-\d+(-\d+)?")
+        for key in [
+            key for key in self.objects if key[0] in plurals and key[1] == namespace and owned.fullmatch(key[2])
+        ]:
+            del self.objects[key]
 
     def _patch(self, path: Path, content_type: str, patch: Json) -> Json:
         old = self.objects.get((path.plural, path.namespace, path.name))
@@ -195,8 +238,7 @@ class KubeApi:
         deleted = self._get(path)
         del self.objects[path.plural, path.namespace, path.name]
         if path.plural == "deployments":
-            for key in [key for key in self.objects if key[0] == "pods" and key[2].rpartition("-")[0] == path.name]:
-                del self.objects[key]
+            self._remove_owned(path.namespace, path.name, {"pods", "replicasets"})
         details = {"name": path.name, "kind": path.plural, "uid": deleted["metadata"]["uid"]}
         return {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details}
 

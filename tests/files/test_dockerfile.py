@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -108,33 +109,125 @@ def test_what_is_copied_exists_and_is_let_through():
     assert lines == ["*", "!pyproject.toml", "!README.md", "!LICENSE", "!src", "!k8s", "**/__pycache__"]
 
 
-@pytest.mark.parametrize("target", ["server", "client"])
-def test_the_steps_of_a_target_make_a_command_that_runs(target, tmp_path):
-    """The build's own commands, below a directory instead of `/`, on a copy of what the Dockerfile copies."""
-    for name in ("src", "dist", "opt", "bin"):
-        (tmp_path / name).mkdir()
-    for program, arguments in {"python": "", "pip": "-m pip"}.items():
-        shim = tmp_path / "bin" / program
-        shim.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
-        shim.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    for keyword, rest in STAGES["build"] + STAGES[f"build-{target}"]:
-        if keyword == "COPY":
-            *sources, goal = rest.split()
-            for source in sources:
-                made = tmp_path / "src" / goal / (source if goal == "./" else "")
-                (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, made)
-        elif keyword == "RUN":
-            command = re.sub(r"/(dist|opt)\b", rf"{tmp_path}/\1", rest)
-            subprocess.run(
-                ["sh", "-ec", command], cwd=tmp_path / "src", env=environment, check=True, capture_output=True
-            )
+BASE = """\
+set -eu
+# A root as the base image has it: system and Python to read, and nothing of this checkout.
+base() {
+    mkdir -p "$1/usr" "$1/etc" "$1/proc" "$1/dev" "$1/tmp" "$1/base" "$1$PREFIX"
+    mount --bind "$1" "$1"
+    for link in bin sbin lib lib64; do [ ! -L "/$link" ] || ln -sfn "usr/$link" "$1/$link"; done
+    for part in /usr /etc "$PREFIX"; do mount --bind "$part" "$1$part"; mount -o remount,bind,ro "$1$part"; done
+    mount --bind "$ROOTS/python" "$1/base"; mount -o remount,bind,ro "$1/base"
+    mount --rbind /dev "$1/dev"
+    mount -t proc proc "$1/proc"
+}
+run() { root=$1; directory=$2; shift 2; chroot "$root" sh -euc "cd $directory && $1"; }
+"""
 
-    made = dict(lineage(target))
-    command = [
-        tmp_path / "opt/affinity-tester/bin" / json.loads(made["ENTRYPOINT"])[0],
-        *json.loads(made["CMD"]),
-        "--help",
-    ]
-    shown = subprocess.run(command, env={}, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith(f"Usage: affinity-tester {target} ")
+START = """\
+# As a pod runs it: its user, nothing to write to, no network but its own, none of this environment.
+mount -o remount,bind,ro "$ROOTS/server"; mount -o remount,bind,ro "$ROOTS/client"
+mount --make-rprivate /
+export ROOTS
+unshare --net --pid --fork sh -euc '
+    ip link set lo up
+    as_user() { user=$1; root=$2; shift 2; exec chroot --userspec="$user" "$root" env -i "$@" $COMMAND; }
+    umount "$ROOTS/server/proc" "$ROOTS/client/proc"
+    mount -t proc proc "$ROOTS/server/proc"; mount -t proc proc "$ROOTS/client/proc"
+    touch "$ROOTS/log"
+    (
+        COMMAND="$SERVER_COMMAND"
+        as_user "$SERVER_USER" "$ROOTS/server" $SERVER_ENV AFFINITY_DRAIN=100ms POD_NAME=pod-a
+    ) >"$ROOTS/log" 2>&1 &
+    server=$!
+    for _ in $(seq 200); do ! grep -q 3478 "$ROOTS/log" || break; sleep 0.1; done
+    (
+        COMMAND="$CLIENT_COMMAND"
+        as_user "$CLIENT_USER" "$ROOTS/client" $CLIENT_ENV TARGET_ADDR=127.0.0.1 AFFINITY_WATCH=off AFFINITY_INTERVAL=20ms \
+            AFFINITY_DURATION=3s AFFINITY_STATS_INTERVAL=1s AFFINITY_SETTLE=0
+    )
+    kill -TERM $server
+    wait $server
+'
+"""
+
+
+def built_stage(stage: str) -> list[str]:
+    """The commands that make a stage's root by the Dockerfile's instructions, of those stages that it takes from too."""
+    parent = PARENTS[stage]
+    lines = built_stage(parent) if parent in PARENTS else []
+    sources = [rest.split("=")[1].split()[0] for keyword, rest in STAGES[stage] if rest.startswith("--from=")]
+    for source in sources:
+        lines += built_stage(source)
+
+    root = f'"$ROOTS/{stage}"'
+    lines.append(f"base {root}")
+    if parent in PARENTS:
+        lines.append(
+            f'for part in src dist opt; do [ ! -e "$ROOTS/{parent}/$part" ] || cp -a "$ROOTS/{parent}/$part" {root}; done'
+        )
+    directory = dict(lineage(stage)).get("WORKDIR", "/")
+    for keyword, rest in STAGES[stage]:
+        match keyword:
+            case "WORKDIR":
+                lines.append(f'mkdir -p "$ROOTS/{stage}{rest}"')
+            case "COPY" if sources:
+                _, path, goal = rest.split()
+                lines.append(
+                    f'mkdir -p "$ROOTS/{stage}{Path(goal).parent}"; cp -a "$ROOTS/{sources[0]}{path}" "$ROOTS/{stage}{goal}"'
+                )
+            case "COPY":
+                *copied, goal = rest.split()
+                lines += [f'cp -R "$CHECKOUT/{each}" "$ROOTS/{stage}{directory}/{goal}"' for each in copied]
+            case "RUN":
+                lines.append(f"run {root} {directory} {shlex.quote(rest)}")
+            case _:
+                assert keyword in {"ENV", "USER", "ENTRYPOINT", "CMD", "EXPOSE", "LABEL", "ARG"}
+    # A stage is made once.
+    return [f'[ -e "$ROOTS/{stage}" ] || {{', *lines, "}"]
+
+
+@pytest.mark.root
+@pytest.mark.timeout(300)
+def test_the_steps_of_both_targets_in_a_clean_root_make_a_server_and_a_client_that_work(tmp_path):
+    """No container engine is at hand: the instructions run in roots and a mount namespace of their own."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare")
+    settings = {
+        name: value for name, value in os.environ.items() if re.fullmatch("(PIP_(CERT|INDEX_URL)|(?i:.*_proxy))", name)
+    }
+    for target in ("server", "client"):
+        made = dict(lineage(target))
+        settings |= {
+            f"{target.upper()}_COMMAND": " ".join(json.loads(made["ENTRYPOINT"]) + json.loads(made["CMD"])),
+            f"{target.upper()}_USER": made["USER"],
+            f"{target.upper()}_ENV": made["ENV"].replace("$PATH", "/base/bin:/usr/bin:/bin"),
+        }
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "python"], check=True)
+    script = "\n".join([BASE, *built_stage("server"), *built_stage("client"), START])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env={
+            **settings,
+            "PATH": "/base/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "ROOTS": str(tmp_path),
+            "CHECKOUT": str(ROOT),
+            "PREFIX": sys.base_prefix if not sys.base_prefix.startswith("/usr") else "/etc/ssl",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'served by pod "pod-a"' in done.stdout
+    assert "\nPASS: 0 violations in " in done.stdout
+    # What was mounted there is not here: only the stages' own files are.
+    assert not list((tmp_path / "server/usr").iterdir())
+    python = [path.name for path in (tmp_path / "server/opt/affinity-tester/lib").iterdir()]
+    packages = tmp_path / "server/opt/affinity-tester/lib" / python[0] / "site-packages"
+    assert not (packages / "kubernetes").exists()
+    assert (tmp_path / "client" / packages.relative_to(tmp_path / "server") / "kubernetes").exists()
+    for path in tmp_path.iterdir():  # the environments are large
+        (shutil.rmtree if path.is_dir() else Path.unlink)(path)

@@ -113,6 +113,123 @@ def test_what_editors_on_windows_add_is_put_up_with(installed):
     assert done.stdout.splitlines()[1:] == ["AFFINITY_KEY=a b", "AFFINITY_SESSIONS=3", "TARGET_ADDR=203.0.113.7"]
 
 
+NASTY = (
+    "$(shell touch made)",
+    "$(touch made)",
+    "`touch made`",
+    "'; touch made; '",
+    '"; touch made; "',
+    "a b  c",
+    "# no comment",
+    "$$HOME $HOME ${HOME} $@ $^",
+    "a\\b\\n%=:",
+    "* ~ ?",
+)
+SHOWS = [
+    *(
+        "PYTHON",
+        "KUBECTL",
+        "DOCKER",
+        "ENV_FILE",
+        "RUNTIME_IMAGE",
+        "IMAGE",
+        "RUN_AS_USER",
+        "WHEELS",
+        "CLIENT_IMAGE",
+        "BASE",
+    ),
+    *("PLATFORMS", "CONTEXT", "NAMESPACE", "REPLICAS", "POLICY", "AFFINITY", "CLOUD", "IP_FAMILY", "SOURCE_RANGES"),
+    *("NODES", "CPU", "WAIT", "SEEDS", "ARGS"),
+]
+
+
+@pytest.mark.parametrize("value", NASTY)
+@pytest.mark.parametrize("by", ["command line", "environment"])
+def test_a_value_is_text_and_nothing_in_it_is_expanded(tree, value, by):
+    """For every setting of the Makefile, and for a name that it does not know: make would hand that on, too."""
+    makefile = (tree.root / "Makefile").read_text()
+    show = "show:\n" + "".join(f"\t@printf '%s\\n' \"$${name}\"\n" for name in SHOWS)
+    (tree.root / "Makefile").write_text(f"{makefile}\n{show}")
+    names = [*SHOWS, "OTHER"]
+    if by == "environment":
+        done = tree.make("show", **dict.fromkeys(names, value))
+    else:
+        done = tree.make("show", *(f"{name}={value}" for name in names))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [value] * len(SHOWS)
+    assert not (tree.root / "made").exists()
+
+
+def test_every_setting_is_among_those(tree):
+    text = (tree.root / "Makefile").read_text()
+    declared = {line.split()[0] for line in text.splitlines() if " ?=" in line and not line.startswith(("#", "\t"))}
+    assert declared == {*SHOWS, "VENV"}
+
+
+@pytest.mark.parametrize("value", ["".join(NASTY[:4]), "".join(reversed(NASTY[:5]))])
+def test_what_is_run_with_a_value_runs_nothing_of_it(installed, value):
+    """Programs that a person names are run, but no more than they."""
+    installed.script("bin/podman", '#!/bin/sh\nprintf "%s\\n" "$*" >> "$LOG"\n')
+    log = installed.root / "log"
+    names = ("IMAGE", "CLIENT_IMAGE", "BASE", "PLATFORMS")
+    done = installed.make("image", "DOCKER=podman", *(f"{name}={value}" for name in names), LOG=str(log))
+    assert done.returncode == 0, done.stderr
+    assert f"--build-arg BASE={value} " in log.read_text()
+    for name in ("DOCKER", "KUBECTL", "PYTHON"):
+        installed.make("image", "apply-rbac", "--keep-going", f"{name}={value}")
+    for target in ("apply-deployment", "clean", "demo", "client", "lab"):
+        names = ("CONTEXT", "NAMESPACE", "WAIT", "ENV_FILE", "REPLICAS", "ARGS", "SEEDS", "WHEELS")
+        installed.make(target, *(f"{name}={value}" for name in names))
+        installed.make(target, f"ARGS={value}")
+        installed.make(target, f"VENV={value}")
+    assert not (installed.root / "made").exists()
+
+
+@pytest.mark.parametrize("venv", ["", "a b", "a;b", "a#b", "a$b", "a:b", "a'b"])
+def test_a_directory_that_no_target_can_be_is_refused(tree, venv):
+    done = tree.make("help", f"VENV={venv}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "VENV is the name of a directory, of letters, digits and . _ / -" in done.stderr
+
+
+def test_quotes_hold_words_of_args_together(installed):
+    installed.script(".venv/bin/affinity-tester", "#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+    done = installed.make("demo", """ARGS=-k "a  b" 'c"d' e\\ f $HOME * --x=$(id)""")
+    assert done.stdout == """<demo><-k><a  b><c"d><e f><$HOME><*><--x=$(id)>"""
+    done = installed.make("demo", "ARGS=it's")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "ARGS: a quote is not closed: it's"
+
+
+def test_the_client_gets_the_context_and_the_namespace(installed):
+    done = installed.make("client", "CONTEXT=a b", "NAMESPACE=probe")
+    assert "AFFINITY_CONTEXT=a b" in done.stdout.splitlines()
+    assert "AFFINITY_SERVICE=probe/affinity-tester" in done.stdout.splitlines()
+    assert "AFFINITY_" not in installed.make("client").stdout
+    done = installed.make("client", "NAMESPACE=probe", AFFINITY_SERVICE="mine/other")
+    assert "AFFINITY_SERVICE=mine/other" in done.stdout.splitlines()
+
+
+PIP_FAILS = {
+    "echo 'x: No module named pip' >&2": ".venv has no pip (any more): delete the directory, and run this again",
+    "printf 'WARNING: w\\nERROR: a\\nERROR: no matching distribution\\n' >&2": (
+        "The packages cannot be installed into .venv (no matching distribution): reach a Python package index, or name a "
+        "directory with their wheels (PIP_NO_INDEX=1 PIP_FIND_LINKS=dir make ...)"
+    ),
+}
+
+
+@pytest.mark.parametrize("pip", PIP_FAILS)
+def test_what_pip_says_is_one_line(installed, pip):
+    (installed.root / ".venv/.installed").unlink()
+    installed.script(".venv/bin/python", f"#!/bin/sh\n{pip}\nexit 1\n")
+    done = installed.make("demo")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, make_says = done.stderr.splitlines()
+    assert first == PIP_FAILS[pip]
+    assert make_says.startswith("make: ***")
+
+
 @pytest.mark.parametrize("name", ["nope", "", "k8s"])
 def test_a_file_of_settings_that_can_not_be_read_is_named(installed, name):
     done = installed.make("client", f"ENV_FILE={name}")
@@ -181,6 +298,7 @@ def test_image_builds_both(tree):
     log = tree.root / "log"
     done = tree.make("image", "DOCKER=podman", "IMAGE=reg.example/echo:2", "CLIENT_IMAGE=probe:2", LOG=str(log))
     assert done.returncode == 0, done.stderr
+    # PLATFORMS: one line for both, and pushed, since no machine can keep images of another's kind.
     labels = f"--build-arg VERSION={__version__} --build-arg REVISION="  # this copy is no git repository
     assert log.read_text().splitlines() == [
         f"build --target server --tag reg.example/echo:2 {labels} .",
@@ -190,5 +308,13 @@ def test_image_builds_both(tree):
     log.unlink()
     assert tree.make("image", "DOCKER=podman", LOG=str(log)).returncode == 0
     assert f"--tag affinity-tester-server:{__version__} " in log.read_text()
+    log.unlink()
+    many = "PLATFORMS=linux/amd64,linux/arm64"
+    done = tree.make("image", "DOCKER=podman", "IMAGE=reg.example/echo:2", many, "BASE=python@sha256:ab", LOG=str(log))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert log.read_text().splitlines()[0] == (
+        "buildx build --platform linux/amd64,linux/arm64 --push --target server --tag reg.example/echo:2 "
+        f"--build-arg BASE=python@sha256:ab {labels} ."
+    )
     missing = tree.make("image", "DOCKER=no-docker")
     assert missing.stderr.splitlines()[0].startswith("no-docker is not on the PATH")
