@@ -78,6 +78,12 @@ class Service:
     """`spec.loadBalancerSourceRanges`."""
     fields: tuple[tuple[str, str], ...]
     """Every field of the spec and every annotation as (name, compact JSON), to see what was edited."""
+    ingress_errors: tuple[str, ...] = ()
+    """What the load balancer says of UDP ports that it does not serve (`status.loadBalancer.ingress[].ports[].error`)."""
+    external_name: str = ""
+    """`spec.externalName`: the name that a Service of type ExternalName stands for."""
+    is_headless: bool = False
+    """It has no cluster IP, by `clusterIP: None`: its name stands for its pods' addresses."""
     addressed_ns: int | None = None
     """When it got its load balancer's address, else when it was created, in Unix time; None if that is not known."""
 
@@ -122,6 +128,13 @@ def parse_service(obj: Fields) -> Service:
     balancer = obj.part("status").part("loadBalancer")
     ingress = (each.text("ip") or each.text("hostname") for each in balancer.parts("ingress"))
 
+    errors = (
+        f"{port.text('error')} (port {port.number('port', MAX_PORT)})"
+        for each in balancer.parts("ingress")
+        for port in each.parts("ports")
+        if port.text("error") and port.text("protocol") == "UDP"
+    )
+
     return Service(
         ref=ServiceRef(metadata.text("namespace"), metadata.needed("name")),
         uid=metadata.text("uid"),
@@ -134,6 +147,9 @@ def parse_service(obj: Fields) -> Service:
         ingress=tuple(filter(None, ingress)),
         source_ranges=spec.texts("loadBalancerSourceRanges"),
         fields=tuple(sorted(fields.items())),
+        ingress_errors=tuple(dict.fromkeys(errors)),
+        external_name=spec.text("externalName"),
+        is_headless="None" in cluster_ips,
         addressed_ns=_addressed_ns(metadata),
     )
 

@@ -44,6 +44,11 @@ def likeliest_reason(
 
     `endpoints` and `nodes` are None if they may not be read.
     """
+    if service.type == "ExternalName":
+        return (
+            f'Service "{service.ref}" is only a DNS name for {service.external_name or "another"}: it has no endpoints'
+        )
+
     if endpoints is not None and not endpoints:
         selector = ", ".join(f"{name}={value}" for name, value in service.selector)
         why = f": no pod has the labels {selector}" if selector else ": it has no selector, and nobody gave it any"
@@ -63,6 +68,10 @@ def likeliest_reason(
 
     if target.ip in service.cluster_ips:
         return None if inside else f"{target.ip} is a cluster IP, reached only from inside the cluster"
+
+    if service.ingress_errors and target.port != port.node_port:
+        said = ", ".join(service.ingress_errors)
+        return f'the load balancer of Service "{service.ref}" does not serve UDP: {said}'
 
     if service.type == "LoadBalancer" and not service.ingress and target.ip not in service.external_ips:
         return f'the load balancer of Service "{service.ref}" has no address yet'
