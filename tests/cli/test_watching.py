@@ -637,8 +637,7 @@ async def test_what_is_missing_is_one_line(run: Run, tmp_path: Path) -> None:
             (
                 at.environ,
                 ("--service", "inside"),
-                'Service "media/inside" is of type ClusterIP, reached only from inside the cluster: '
-                "run the client in a pod, or change its type to LoadBalancer or NodePort",
+                'Service "media/inside" has no cluster IP: it is headless; give a pod\'s address as TARGET',
             ),
             (
                 at.environ,

@@ -292,9 +292,13 @@ class KubernetesApi:
         return f"the proxy {one_line(without_secrets(self.proxy or ''))}"
 
     def _broken(self, what: str) -> ApiError:
-        """Return the error of a server that does not speak HTTP: over plain TCP it may want TLS."""
-        plain = not str(self._configuration.host).lower().startswith("https")
-        return ApiError(what, advice="write https:// in `server` of the kubeconfig" if plain else "")
+        """Return the error of a server that does not speak HTTP: over plain TCP it may want TLS, over TLS others."""
+        advice = ""
+        if not str(self._configuration.host).lower().startswith("https"):
+            advice = "write https:// in `server` of the kubeconfig"
+        elif self._configuration.cert_file:
+            advice = "it may refuse the client certificate: get the kubeconfig anew, or log in"
+        return ApiError(what, advice=advice)
 
     def _tls(self, error: BaseException) -> ApiError | None:
         """Return the error of TLS that a client's error is about; None if it is about something else."""

@@ -38,12 +38,17 @@ def response_error(status: int, reason: str | None, headers: Mapping[str, str], 
         return proxy_refusal("the proxy", status, reason)
     if status == TOO_MANY_REQUESTS or status in SERVER_ERRORS:
         return _unavailable(status, code, headers, body)
+    if b"SSL certificate" in body and status not in (UNAUTHORIZED, FORBIDDEN):  # nginx, with 400, 495 or 496
+        return ApiError(
+            f"what stands before the API server refuses the client certificate ({code})",
+            advice="get the kubeconfig anew, or log in",
+        )
+    if b"HTTP request was sent to HTTPS port" in body or b"HTTP request to an HTTPS server" in body:  # nginx; Go
+        return ApiError("the API server wants TLS", advice="write https:// in `server` of the kubeconfig")
     if is_web_page(headers, body):
         return ApiError(f"a web page answers in place of the API server ({code})", advice=CHECK_SERVER)
 
     said = _said(body)
-    if "HTTP request to an HTTPS server" in said or "HTTP request was sent to HTTPS port" in said:
-        return ApiError("the API server wants TLS", advice="write https:// in `server` of the kubeconfig")
     said = said or one_line(reason or "") or f"HTTP {status}"
     if status == UNAUTHORIZED or (status == FORBIDDEN and ANONYMOUS in said):
         return ApiError(f"the API server refuses the credentials ({said})", status, advice=LOG_IN)
