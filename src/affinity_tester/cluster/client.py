@@ -1,9 +1,9 @@
 """Implements `Api` with the asyncio client of `kubernetes`: its configuration, credentials and connections.
 
-No other module imports `kubernetes` or `aiohttp`. The import takes half a second and 75 MB, so that `connect` imports this
-module only when a cluster is wanted. The generated models are not used: responses stay JSON, of which a few fields are read.
-Which proxy is asked, which kubeconfig counts and what an error means follow kubectl, not the library (`go_proxy`,
-`kubeconfig`, `response_errors`, `connection_errors`).
+This module and `credentials`, which it needs, alone import `kubernetes` and `aiohttp`. The import takes half a second and
+75 MB, so that `connect` imports them only when a cluster is wanted. The generated models are not used: responses stay JSON,
+of which a few fields are read. Which proxy is asked, which kubeconfig counts and what an error means follow kubectl, not the
+library (`go_proxy`, `kubeconfig`, `response_errors`, `connection_errors`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,17 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config.incluster_config import InClusterConfigLoader
-from kubernetes.aio.config.kube_config import KubeConfigLoader
 from yarl import URL
 
 from affinity_tester import __version__
 from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
 from affinity_tester.cluster.connection_errors import certificate_error, tls_error, unreachable
-from affinity_tester.cluster.exec_plugin import run_plugin
+from affinity_tester.cluster.credentials import KubeConfig, ServiceAccount, as_api_error
 from affinity_tester.cluster.go_proxy import proxy_of
-from affinity_tester.cluster.kubeconfig import Access, choose, read_kubeconfigs
 from affinity_tester.cluster.response_errors import (
     UNAUTHORIZED,
     is_web_page,
@@ -53,86 +49,6 @@ REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 
 
-def says_nothing(files: tuple[Path, ...]) -> bool:
-    """True if kubeconfigs are there and empty: then kubectl takes the pod's service account, where there is one."""
-    try:
-        return read_kubeconfigs(files).is_empty
-    except ApiError:
-        return False
-
-
-class KubeConfig:
-    """The address and the credentials of a context in one or more kubeconfigs."""
-
-    def __init__(self, files: tuple[Path, ...], context: str | None, namespace: str | None) -> None:
-        """`context` None is the current one, `namespace` None the context's."""
-        self._files = files
-        self._wanted = context
-        self._named_namespace = namespace
-        self._user: dict[str, Any] | None = None
-        """The user with the credentials that a plugin gave and that were not used yet."""
-        self._access: Access | None = None
-        self.context = context or ""
-        self.namespace = namespace or "default"
-
-    async def prepare(self, *, may_ask: bool) -> None:
-        """Read the files, and run the program that they name for credentials. Raises `ApiError`.
-
-        `may_ask`: somebody is at the terminal and waits, so that the program may ask for a login.
-        """
-        with _as_api_error("the kubeconfig cannot be used"):
-            where = ":".join(map(str, self._files))
-            access = choose(read_kubeconfigs(self._files), self._wanted, where)
-            self.context, self.namespace = access.context, self._named_namespace or access.namespace
-
-            user = dict(access.user)
-            plugin = user.pop("exec", None)
-            has_own = any(user.get(name) for name in ("token", "tokenFile", "username"))
-            if plugin is not None and not has_own:  # as in kubectl, which asks a plugin only without these
-                user |= await run_plugin(plugin, access.cluster, may_ask=may_ask)
-            self._access, self._user = access, user
-
-    async def load(self, into: Configuration) -> None:
-        """Set the address and the credentials. Raises `ApiError`."""
-        if self._user is None or self._access is None:
-            await self.prepare(may_ask=False)
-        assert self._access is not None
-        user, self._user = self._user, None  # the next time they are got anew
-
-        config = {
-            "current-context": "it",
-            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-            "clusters": [{"name": "it", "cluster": self._access.cluster}],
-            "users": [{"name": "it", "user": user}],
-        }
-        with _as_api_error("the kubeconfig's credentials cannot be used"):
-            await KubeConfigLoader(config).load_and_set(into)
-
-
-class ServiceAccount:
-    """The address and the credentials of the service account of the pod in which this runs."""
-
-    def __init__(self, folder: Path, environ: dict[str, str], namespace: str | None) -> None:
-        """`folder` is where Kubernetes mounts the files token, ca.crt and namespace."""
-        self._folder = folder
-        self._environ = environ
-        self._named_namespace = namespace
-        self.context = "the pod's service account"
-        self.namespace = namespace or "default"
-
-    async def prepare(self, *, may_ask: bool) -> None:
-        """Do nothing: its credentials are files."""
-
-    async def load(self, into: Configuration) -> None:
-        """Read the mounted files. The library reads the token again every minute. Raises `ApiError`."""
-        with _as_api_error("the pod's service account cannot be used"):
-            loader = InClusterConfigLoader(self._folder / "token", self._folder / "ca.crt", environ=self._environ)
-            loader.load_and_set(into)
-            named = self._folder / "namespace"
-            own = named.read_text().strip() if named.exists() else ""
-            self.namespace = self._named_namespace or own or "default"
-
-
 class KubernetesApi:
     """`Api` by `kubernetes.aio`."""
 
@@ -142,6 +58,8 @@ class KubernetesApi:
         self._configuration = configuration
         self._client = client
         self._session: aiohttp.ClientSession | None = None
+        self._former: list[aiohttp.ClientSession] = []
+        """Those of former client certificates: a watch may still be open."""
         self.proxy = configuration.proxy or proxy_of(str(configuration.host), os.environ)
 
     async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
@@ -179,8 +97,8 @@ class KubernetesApi:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (*self._former, *filter(None, [self._session])):
+            await session.close()
         await self._client.close()
 
     async def _request(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
@@ -198,8 +116,10 @@ class KubernetesApi:
 
             if response.status == UNAUTHORIZED and not renewed:
                 renewed = True  # tokens of cloud clusters last from 15 minutes to an hour
+                certificate = self._configuration.cert_file
                 await self._source.load(self._configuration)
-                await self._forget_connections()
+                if self._configuration.cert_file != certificate:
+                    self._forget_connections()
                 continue
             error = response_error(response.status, response.reason, response.headers, body)
             wait_s = error.retry_after_s
@@ -245,18 +165,18 @@ class KubernetesApi:
         The library's own session has proxies by other rules than kubectl.
         """
         if self._session is None:
-            with _as_api_error("the credentials cannot be used"):
+            with as_api_error("the credentials cannot be used"):
                 tls = _tls_context(self._configuration)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=tls), read_bufsize=LINE_BYTES, trust_env=False
             )
         return self._session
 
-    async def _forget_connections(self) -> None:
+    def _forget_connections(self) -> None:
         """Have the next request use a client certificate that was given anew; watches under way go on."""
-        if self._configuration.cert_file and self._session is not None:
-            session, self._session = self._session, None
-            asyncio.get_running_loop().call_later(REQUEST_S, lambda: asyncio.ensure_future(session.close()))
+        if self._session is not None:
+            self._former.append(self._session)
+            self._session = None
 
     @contextmanager
     def _no_other_error(self) -> Iterator[None]:
@@ -335,7 +255,7 @@ async def open_api(source: KubeConfig | ServiceAccount) -> KubernetesApi:
     """Load the configuration and return a client for it. Sends no request. Raises `ApiError`."""
     configuration = Configuration()
     await source.load(configuration)
-    with _as_api_error("the credentials cannot be used"):
+    with as_api_error("the credentials cannot be used"):
         _tls_context(configuration)
         client = ApiClient(configuration)
     client.user_agent = f"affinity-tester/{__version__}"
@@ -348,15 +268,3 @@ async def open_api(source: KubeConfig | ServiceAccount) -> KubernetesApi:
             advice="set HTTPS_PROXY to an http:// proxy, or NO_PROXY",
         )
     return api
-
-
-@contextmanager
-def _as_api_error(what: str) -> Iterator[None]:
-    """Raise any error as an `ApiError` of one line: files that others wrote fail in many ways inside the library."""
-    try:
-        yield
-    except ApiError:
-        raise
-    except Exception as error:
-        said = one_line(str(error)) or type(error).__name__
-        raise ApiError(f"{what} ({said})") from error

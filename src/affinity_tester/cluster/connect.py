@@ -69,18 +69,18 @@ async def connect(
     if missing is not None and not by_account:
         raise NoClusterError(_no_kubeconfig(options, missing, inside=inside))
 
-    module = await _import_client()
-    by_account = by_account and (missing is not None or module.says_nothing(files))
+    client, credentials = await _import_client()
+    by_account = by_account and (missing is not None or credentials.says_nothing(files))
     source = (
-        module.ServiceAccount(account, environ, options.namespace)
+        credentials.ServiceAccount(account, environ, options.namespace)
         if by_account
-        else module.KubeConfig(files, options.context, options.namespace)
+        else credentials.KubeConfig(files, options.context, options.namespace)
     )
 
     try:
         await source.prepare(may_ask=True)
         async with asyncio.timeout(timeout_s):
-            api = await module.open_api(source)
+            api = await client.open_api(source)
             try:
                 await _check_access(api)
             except BaseException:
@@ -139,10 +139,14 @@ def _kubeconfig(options: ClusterOptions, environ: Mapping[str, str]) -> tuple[tu
     return tuple(files), None if there else hindered or where
 
 
-async def _import_client() -> ModuleType:
-    """Import the package in a thread, so that Ctrl-C and other tasks are served meanwhile."""
+async def _import_client() -> tuple[ModuleType, ModuleType]:
+    """Import `client` and `credentials`, with the package that they need.
+
+    That is done in a thread, so that Ctrl-C and other tasks are served meanwhile.
+    """
     try:
-        module = await asyncio.to_thread(importlib.import_module, "affinity_tester.cluster.client")
+        names = ("affinity_tester.cluster.client", "affinity_tester.cluster.credentials")
+        client, credentials = await asyncio.to_thread(lambda: tuple(map(importlib.import_module, names)))
     except ModuleNotFoundError as error:
         raise NoClusterError("the package for clusters is missing: pip install 'affinity-tester[cluster]'") from error
     except ImportError as error:
@@ -153,7 +157,7 @@ async def _import_client() -> ModuleType:
     # The package's 80,000 objects stay. A garbage collection of all of them would delay probes by 50 ms now and then.
     gc.collect()
     gc.freeze()
-    return module
+    return client, credentials
 
 
 async def _check_access(api: Api) -> None:

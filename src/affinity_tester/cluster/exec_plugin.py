@@ -37,6 +37,9 @@ DRAIN_S = 0.5
 
 READ_SIZE = 4096
 
+SILENT_S = 4.0
+"""After so long a plugin that says nothing is named, so that nobody wonders what is waited for."""
+
 MAX_KEPT = 1 << 20
 """So many bytes of a plugin's output are kept. Credentials have some kilobytes."""
 
@@ -66,7 +69,7 @@ async def run_plugin(config: Any, cluster: Json, *, may_ask: bool, show: Callabl
     told = _Told(show or _to_stderr)
     try:
         async with asyncio.timeout(None if interactive else PLUGIN_S):
-            out = await _listen(process, told)
+            out = await _listen(process, told, f"waiting for the credential plugin {quoted(command)} (Ctrl-C ends)\n")
     except TimeoutError as error:
         told.release()
         raise PluginError(
@@ -189,8 +192,11 @@ class _Told:
         return one_line(lines[-1]) if lines else ""
 
 
-async def _listen(process: asyncio.subprocess.Process, told: _Told) -> bytes:
-    """Return what a plugin prints until it ends. What is no JSON is said to people, and shown too."""
+async def _listen(process: asyncio.subprocess.Process, told: _Told, waiting: str) -> bytes:
+    """Return what a plugin prints until it ends. What is no JSON is said to people, and shown too.
+
+    `waiting` is said for a plugin that says nothing itself for `SILENT_S`: a browser may have opened somewhere.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     out = bytearray()
@@ -215,6 +221,11 @@ async def _listen(process: asyncio.subprocess.Process, told: _Told) -> bytes:
                     told.take(bytes(out[shown:]))
                     told.release()
                 shown = len(out)
+            if waiting and asyncio.get_running_loop().time() - begun_s > SILENT_S:
+                if not told.released:
+                    told.take(waiting.encode())
+                    told.release()
+                waiting = ""
         await asyncio.wait(readers, timeout=DRAIN_S)
     finally:
         for reader in readers:
@@ -283,7 +294,4 @@ def _credentials(out: bytes, command: str, version: str) -> Json:
     if certificate and key:
         user["client-certificate-data"] = base64.b64encode(certificate.encode()).decode()
         user["client-key-data"] = base64.b64encode(key.encode()).decode()
-    expiry = status.get("expirationTimestamp")
-    if isinstance(expiry, str):
-        user["expires"] = one_line(expiry, 40)
     return user
