@@ -375,6 +375,22 @@ async def test_proxies_are_chosen_as_by_kubectl_and_told_by_name(ask: Ask) -> No
     ]
 
 
+# --- the package -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_package_that_is_not_installed_is_named_by_what_installs_it(ask: Ask, tmp_path: Path) -> None:
+    """Whichever of its parts is missing: pip does not know them by the names that Python does."""
+    for name in ("kubernetes", "aiohttp"):
+        package = tmp_path / name / name
+        package.mkdir(parents=True)
+        missing = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')"
+        (package / "__init__.py").write_text(missing)
+    line = "the package for clusters is missing: pip install 'affinity-tester[cluster]'"
+    for name in ("kubernetes", "aiohttp"):
+        end = await ask(config("http://127.0.0.1:1"), PYTHONPATH=str(tmp_path / name))
+        assert why(end, context="") == line
+
+
 # --- kubeconfigs, and which of them -------------------------------------------------------------------------------------
 
 
@@ -497,7 +513,7 @@ async def test_services_that_have_no_address_of_their_own(run: Run, tmp_path: Pa
             'Service "media/headless" has no cluster IP: it is headless; give a pod\'s address as TARGET',
             'Service "media/bare" has no endpoints, and no selector that would give it any: '
             "give it a selector, or make its EndpointSlices",
-            'the load balancer of Service "media/mixed" does not serve UDP: MixedProtocolNotSupported (port 3478): '
+            'the load balancer of Service "media/mixed" does not serve UDP port 3478 (MixedProtocolNotSupported): '
             "see kubectl describe service mixed --namespace media",
             f"the target 'turn.media.svc.cluster.local' {inside} address",
             f"the target 'turn.media.svc' {inside} address",

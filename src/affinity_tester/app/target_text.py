@@ -41,7 +41,7 @@ def cluster_name(text: str) -> str | None:
     Such names are `turn.media.svc.cluster.local`, with the cluster's own domain at the end or without one.
     """
     found = _CLUSTER_NAME.fullmatch(split_target(text)[0])
-    return f"{found['namespace']}/{found['name']}" if found else None
+    return f"{found['namespace']}/{found['name']}".lower() if found else None
 
 
 def ambiguity_warning(text: str) -> str:

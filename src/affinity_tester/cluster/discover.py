@@ -13,6 +13,7 @@ from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, Slice, endpoints_of, parse_service
 from affinity_tester.cluster.queries import read_nodes, read_service, read_slices
+from affinity_tester.cluster.response_errors import one_line
 from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.errors import UserError
@@ -231,10 +232,10 @@ async def _way_in(
 
     match via:
         case "load-balancer":
-            if service.ingress_errors:
+            if (error := service.ingress_error(port)) is not None:
                 where = f"kubectl describe service {service.ref.name} --namespace {service.ref.namespace}"
-                said = ", ".join(service.ingress_errors)
-                raise UserError(f'the load balancer of Service "{service.ref}" does not serve UDP: {said}: see {where}')
+                serves = f"does not serve UDP port {port.port} ({one_line(error)})"
+                raise UserError(f'the load balancer of Service "{service.ref}" {serves}: see {where}')
             if service.ingress:
                 return _way(service, port, service.ingress, port.port, via)
             if service.external_ips:
