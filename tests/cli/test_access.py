@@ -11,6 +11,7 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import ssl
 import stat
@@ -27,7 +28,7 @@ import yaml
 
 from cluster.certificates import Authority, needs_openssl, server_context
 from commands import PATIENCE_S, Ended, Run, environment
-from fakeapi import FakeApi, endpoint, endpoint_slice, service, write_kubeconfig
+from fakeapi import FakeApi, endpoint, endpoint_slice, service, until, write_kubeconfig
 
 TARGET = "127.0.0.1:9"
 WITHOUT = "; without a cluster, say --watch off"
@@ -621,6 +622,31 @@ async def test_a_plugin_that_waits_for_a_login_shows_its_prompt_and_reads_the_te
     assert prompt == b"Open https://login.example.com and press Enter: "
     assert rest == b"error: --watch on: Services could not be listed (Forbidden)\n"
     assert process.returncode == 2
+
+
+async def test_ctrl_c_ends_the_wait_for_a_login_and_the_plugin(affinity_tester: Path, tmp_path: Path) -> None:
+    user = plugin(tmp_path / "plugin", f"echo $$ > {tmp_path / 'id'}; echo 'Code:' >&2; read it; sleep 600")
+    path = written(tmp_path / "kubeconfig", config("http://127.0.0.1:1", user))
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(affinity_tester, "client", TARGET, "--watch", "on"),
+            stdin=theirs,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(KUBECONFIG=path),
+        )
+        assert process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.stderr.readline() == b"Code:\n"
+            process.send_signal(signal.SIGINT)
+            assert await process.communicate() == (b"", b"")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert process.returncode == 130
+    number = int((tmp_path / "id").read_text())
+    await until(lambda: not Path(f"/proc/{number}").exists())
 
 
 async def test_a_prompt_on_standard_output_is_shown_too(ask: Ask, tmp_path: Path) -> None:
