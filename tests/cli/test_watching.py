@@ -220,7 +220,8 @@ async def test_rights_to_list_and_not_to_watch_are_enough(start: Start, tmp_path
             client.signal(signal.SIGINT)
             end = await client.end()
         lines = at.told(end.out)
-    assert (end.code, end.err) == (code_of(end), "")
+    assert end.code in (0, 3)  # a busy machine may have too few pairs for more
+    assert end.err == ""
     unwatchable = (
         "TIME [event] this account may list and not watch: lists every 2 s stand in, and date changes less exactly"
     )

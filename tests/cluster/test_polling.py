@@ -24,7 +24,7 @@ from affinity_tester.core.events import (
 from fakeapi import FakeApi, Told, endpoint, endpoint_slice, node, service, until
 
 TIMING = WatchTiming(backoff_s=0.02, backoff_max_s=0.05, min_watch_s=0, max_lag_s=0.1, poll_s=0.02, context_poll_s=0.02)
-LISTS = "/apis/discovery.k8s.io/v1/namespaces/media/endpointslices"
+LISTS = ("/apis/discovery.k8s.io/v1/namespaces/media/endpointslices", "/api/v1/namespaces/media/services")
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ async def polling(api: FakeApi, cluster: Cluster, told: Told) -> AsyncIterator[P
 
 
 async def two_lists(api: FakeApi) -> None:
-    """Wait until a list was asked for after now, and taken."""
-    done = lists_of(api)
-    await until(lambda: lists_of(api) >= done + 3)
+    """Wait until lists of both parts of the pool were asked for after now, and taken."""
+    before = {path: lists_of(api, path) for path in LISTS}
+    await until(lambda: all(lists_of(api, path) >= count + 3 for path, count in before.items()))
 
 
-def lists_of(api: FakeApi) -> int:
-    return sum(path == LISTS and verb == "list" for verb, path, _ in api.asked)
+def lists_of(api: FakeApi, path: str) -> int:
+    return sum(asked == path and verb == "list" for verb, asked, _ in api.asked)
 
 
 def pods(event: Event) -> list[str]:

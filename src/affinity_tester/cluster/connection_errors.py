@@ -62,7 +62,7 @@ def tls_error(error: ssl.SSLError, *, has_certificate: bool) -> ApiError:
 
 
 def _spoken(reason: str) -> str:
-    """Return one of OpenSSL's reasons as words: `TLSV1_ALERT_UNKNOWN_CA` is `alert unknown ca`."""
+    """Return one of OpenSSL's reasons as words, without the version before them: "alert unknown ca"."""
     words = reason.lower().split("_")
     return " ".join(words[1:] if words and words[0].startswith(("tlsv", "sslv")) else words)
 
