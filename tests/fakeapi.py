@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from affinity_tester.cluster.connect import Cluster, connect
+from affinity_tester.cluster.connect import Cluster, ClusterOptions, connect
 from affinity_tester.core.events import Event
 from pools import ChangesChecker
 
@@ -60,7 +60,7 @@ class FakeApi:
         self.history: list[tuple[int, str, Json]] = []
         self.compacted = 0
         self.forbidden: set[str] = set()
-        """Paths as `verb path`, such as `list /api/v1/nodes`."""
+        """Paths as `verb path`, such as `list /api/v1/nodes`; or a verb for all of them."""
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         """(verb, path, query)"""
         self.streams: list[Stream] = []
@@ -173,7 +173,7 @@ class FakeApi:
             return self._status(self.status)
         if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
             return self._status(401)
-        if f"{verb} {request.path}" in self.forbidden:
+        if {verb, f"{verb} {request.path}"} & self.forbidden:
             return self._status(403)
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
         if verb == "get":
@@ -376,8 +376,8 @@ def write_kubeconfig(path: Path, port: int, user: Json | None = None) -> None:
 
 
 @asynccontextmanager
-async def connected(**more: Any) -> AsyncIterator[Cluster]:
-    found = await connect(timeout_s=20, account=Path("/nonexistent"), **more)
+async def connected(**options: str) -> AsyncIterator[Cluster]:
+    found = await connect(ClusterOptions(**options), timeout_s=20, account=Path("/nonexistent"))
     try:
         yield found
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from affinity_tester.app.target_text import ambiguity_warning, split_target
+from affinity_tester.app.target_text import ambiguity_warning, cluster_name, split_target
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,21 @@ def test_a_target_is_a_host_with_or_without_a_port(text: str, host: str, port: i
 def test_an_ipv6_address_whose_end_may_be_a_port_is_ambiguous(text: str, meant: str) -> None:
     line = ambiguity_warning(text)
     assert line.endswith(f"write {meant}") if meant else line == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ("turn.media.svc.cluster.local", "media/turn"),
+        ("turn.media.svc.cluster.local.:3478", "media/turn"),
+        ("turn.media.svc:3478", "media/turn"),
+        ("Turn.media.SVC.corp.example", "media/turn"),
+        ("turn.media", None),
+        ("turn.example.com", None),
+        ("svc.cluster.local", None),
+        ("a.b.media.svc.cluster.local", None),
+        ("192.0.2.1:3478", None),
+    ],
+)
+def test_a_name_of_a_cluster_s_own_dns(text: str, ref: str | None) -> None:
+    assert cluster_name(text) == ref

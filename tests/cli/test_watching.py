@@ -205,6 +205,35 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
     assert colours(end, "VIOLATION: ") == colours(end, "incident 1 ") == {"1;31"}
 
 
+async def test_rights_to_list_and_not_to_watch_are_enough(start: Start, tmp_path: Path) -> None:
+    """It is said once, changes of the pool are dated by lists, and judged as else; nothing flaps."""
+    async with scene(tmp_path) as at:
+        at.api.forbidden = {"watch"}
+        async with start("--service", "turn", *RUNNING, "--settle", "3s", **at.environ) as client:
+            await begun(client)
+            for _ in range(6):
+                await client.until("4 sessions sent .* served by")
+            at.put_pool(endpoint("b", "n2"))
+            at.stage.pod = "b"
+            await client.until('pod "a" left the pool')
+            await client.until("incident 1 ")
+            client.signal(signal.SIGINT)
+            end = await client.end()
+        lines = at.told(end.out)
+    assert end.code in (0, 3)  # a busy machine may have too few pairs for more
+    assert end.err == ""
+    unwatchable = (
+        "TIME [event] this account may list and not watch: lists every 2 s stand in, and date changes less exactly"
+    )
+    assert lines.count(f"{unwatchable} (k8s/rbac.yaml has the rights)") == 1
+    assert not [line for line in lines if "observed" in line]
+    assert sum('explained by: pod "a" left the pool' in line for line in lines) == 4
+    assert [line for line in lines if "left the pool" in line and "[event]" in line] == [
+        'TIME [event] pod "a" left the pool'
+    ]
+    assert "changes judged: 4 explained" in lines
+
+
 async def moved_unseen(at: Scene, client: Client) -> None:
     """The API server dies, and then all four sessions move to another pod."""
     await begun(client)
@@ -637,8 +666,7 @@ async def test_what_is_missing_is_one_line(run: Run, tmp_path: Path) -> None:
             (
                 at.environ,
                 ("--service", "inside"),
-                'Service "media/inside" is of type ClusterIP, reached only from inside the cluster: '
-                "run the client in a pod, or change its type to LoadBalancer or NodePort",
+                'Service "media/inside" has no cluster IP: it is headless; give a pod\'s address as TARGET',
             ),
             (
                 at.environ,

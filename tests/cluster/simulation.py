@@ -60,6 +60,8 @@ class Weather(NamedTuple):
     """(from, to, what): nothing of `lists`, `watches` or `all` gets through."""
     suspended: tuple[tuple[float, float], ...] = ()
     """The client runs no code; what arrives waits in its sockets."""
+    unwatchable_from_s: float | None = None
+    """From then on watches are refused, and those that are open end; lists are answered. None: never."""
 
 
 class SimApi:
@@ -105,6 +107,10 @@ class SimApi:
             if not ends:
                 return
             await asyncio.sleep(max(ends) - now_s + self._random.uniform(0, 0.01))
+
+    def _refuses_watches(self) -> bool:
+        from_s = self._weather.unwatchable_from_s
+        return from_s is not None and self._loop.time() - self.began_s >= from_s
 
     # --- truth --------------------------------------------------------------------------------------------------------
 
@@ -170,6 +176,8 @@ class SimApi:
                 await self._pass("watches")
         except TimeoutError as error:
             raise ApiError("the API server did not answer in time") from error
+        if self._refuses_watches():
+            raise ApiError("endpointslices is forbidden", 403)
         for change in self.history:
             if change.resource == resource and change.version > int(query["resourceVersion"]):
                 queue.put_nowait(change)
@@ -185,6 +193,8 @@ class SimApi:
                         raise WatchSilentError(f"the watch was silent for {silence_s:g} s") from error
                     return
                 await self._pass("watches")
+                if self._refuses_watches():
+                    return
                 if news is None:
                     raise ApiError("the connection to the API server broke")
                 yield json.dumps(news.event).encode()

@@ -18,6 +18,9 @@ from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.core.events import (
     ApiServerAnswered,
+    ClusterAction,
+    ClusterEvent,
+    ClusterSubject,
     Event,
     PoolConfirmed,
     PoolObserved,
@@ -237,6 +240,28 @@ def test_a_watch_that_was_cut_while_things_changed() -> None:
     assert seconds(done) == [(15.0, 29.5, 29.5)]
 
 
+def test_lists_stand_in_for_a_watch_that_is_refused_and_are_dated_by_their_own_times() -> None:
+    weather = Weather(unwatchable_from_s=0)
+    done = play(History(1, 3, weather, ((12.5, "slice"), (22.5, "delete"), (32.5, "service"), (42.5, "create"))))
+    check(done)
+    assert max(check(done)) < 2.2 * NS  # a list every 2 s
+    said = [event for event in done.events if isinstance(event, ClusterEvent)]
+    assert [event.action for event in said if event.subject is ClusterSubject.WATCH] == [
+        ClusterAction.WATCH_FORBIDDEN,
+        ClusterAction.NO_PROXY_SEEN,
+    ]
+    assert not [event for event in done.events if isinstance(event, PoolUnobserved)]
+
+
+def test_lists_that_stand_in_for_a_watch_through_an_outage_of_the_api_server() -> None:
+    weather = Weather(stalls=((18, 35, "all"),), unwatchable_from_s=0)
+    done = play(History(1, 1, weather, ((19.5, "slice"),)))
+    widths = check(done)
+    assert len(widths) == 1
+    assert widths[0] > 15 * NS
+    assert len([event for event in done.events if isinstance(event, PoolUnobserved)]) == 1
+
+
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +277,7 @@ WEATHER = st.builds(
         max_size=4,
     ).map(tuple),
     suspended=st.lists(spans(40), max_size=1).map(tuple),
+    unwatchable_from_s=st.sampled_from([None, None, 0.0, 30.0]),
 )
 HISTORIES = st.builds(
     History,

@@ -277,7 +277,7 @@ async def test_rights_that_are_missing(api: FakeApi, cluster: Cluster) -> None:
     assert str(error.value) == cannot
     api.forbidden = set()
     api.statuses = [500]
-    with pytest.raises(UserError, match=r"cannot be looked up \(status 500\): give TARGET itself$"):
+    with pytest.raises(UserError, match=r"cannot be looked up \(.*status 500\)\): try again.*; or give TARGET itself$"):
         await discover(cluster, "turn")
 
 
@@ -401,6 +401,20 @@ def test_the_family_of_the_packets() -> None:
 
 LB = TransportAddress("203.0.113.7", 3478)
 LOCAL = service(externalTrafficPolicy="Local")
+
+
+def faulty(port: int, *healthy: str) -> dict[str, Any]:
+    """A Service whose balancer has an error for a UDP port at its first address, and none at the others."""
+    made = service(ingress=("203.0.113.7", *healthy))
+    ports = [
+        {"port": port, "protocol": "UDP", "error": "Mixed"},
+        {"port": port, "protocol": "TCP"},
+        {"port": 80, "protocol": "TCP", "error": "x"},
+    ]
+    made["status"]["loadBalancer"]["ingress"][0]["ports"] = ports
+    return made
+
+
 ON_N1 = endpoint_slice(endpoint("a"))
 
 
@@ -448,6 +462,18 @@ ON_N1 = endpoint_slice(endpoint("a"))
             LB,
             "externalTrafficPolicy is Local and 1 of 2 nodes have a ready pod: "
             "does the balancer's health check leave out the rest?",
+        ),
+        (
+            [("services", faulty(3478))],
+            LB,
+            'the load balancer of Service "media/turn" does not serve UDP port 3478 (Mixed)',
+        ),
+        ([("services", faulty(5060))], LB, None),
+        ([("services", faulty(3478, "203.0.113.8"))], LB, None),
+        (
+            [("services", service(type="ExternalName", externalName="turn.example.com"))],
+            LB,
+            'Service "media/turn" is only a DNS name for turn.example.com: it has no endpoints',
         ),
         ([("services", service(ports=[TCP]))], LB, 'Service "media/turn" has no UDP port 3478 any more'),
     ],

@@ -76,7 +76,9 @@ def test_a_service_with_next_to_nothing(nothing: dict[str, Any]) -> None:
     fields = tuple(
         sorted((name, "null" if value is None else f'"{value}"') for name, value in (nothing.get("spec") or {}).items())
     )
-    assert found == Service(ServiceRef("", "x"), "", (), (), (), (), (), (), (), (), fields)
+    headless = found.is_headless
+    assert headless == bool(fields)
+    assert found == Service(ServiceRef("", "x"), "", (), (), (), (), (), (), (), (), fields, is_headless=headless)
     assert found.addressed_ns is None
     assert found.type == "ClusterIP"
 

@@ -673,12 +673,20 @@ async def test_refused_slices_leave_the_pool_unwatched(api: FakeApi, watching: C
         assert await told.at(1000) == [ClusterEvent(1000, ClusterSubject.NODE, "n3", ClusterAction.ADDED)]
 
 
-async def test_rights_that_are_taken_away_later_are_a_gap(api: FakeApi, watch: PoolWatch, told: Told) -> None:
-    api.forbidden = {"watch /apis/discovery.k8s.io/v1/namespaces/media/endpointslices"}
-    api.end("endpointslices")
-    assert (await told.at(1000))[0] == PoolUnobserved(1000, 1000, "status 403")
-    api.forbidden = set()
-    await api.watched("endpointslices")
+async def test_a_right_to_watch_that_is_taken_away_later_is_told_and_lists_go_on(
+    api: FakeApi, watching: Callable[..., Any], told: Told
+) -> None:
+    async with watching(replace(QUICK, poll_s=0.02)) as watch:
+        await until(lambda: len(api.streams) == 7)
+        told.take()
+        api.forbidden = {"watch"}
+        api.end("endpointslices")
+        assert (await told.at(1000))[0] == blind(1000, ClusterAction.WATCH_FORBIDDEN, detail="0.02 s")
+        told.now = 2000
+        api.put("endpointslices", endpoint_slice(endpoint("a")))
+        await until(lambda: watch.snapshot == pool(A))
+        assert await watch.confirm()
+        assert not [event for event in told.take() if isinstance(event, (PoolUnobserved, ClusterEvent))]
 
 
 async def test_it_says_when_no_proxy_can_be_seen(api: FakeApi, watching: Callable[..., Any], told: Told) -> None:

@@ -23,6 +23,12 @@ def test_what_happened_stands_after_subject_and_name() -> None:
 @pytest.mark.parametrize(
     ("action", "facts", "text"),
     [
+        (
+            ClusterAction.WATCH_FORBIDDEN,
+            {"detail": "2 s"},
+            "this account may list and not watch: lists every 2 s stand in, and date changes less exactly"
+            " (k8s/rbac.yaml has the rights)",
+        ),
         (ClusterAction.LIST_FORBIDDEN, {"resource": "nodes"}, "cannot list nodes: node events will be missing"),
         (
             ClusterAction.LIST_FORBIDDEN,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
 
 from affinity_tester.app.container_bridge import bridge_warning
 from affinity_tester.app.dispatcher import Dispatcher
@@ -32,7 +34,8 @@ async def run_against_target(
     stop, abort = asyncio.Event(), asyncio.Event()
     dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
     with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
-        async with open_target(options) as context:
+        async with AsyncExitStack() as stack:
+            context = await _unless_stopped(stop, stack.enter_async_context(open_target(options)))
             if line := _bridge_warning(context):
                 warn(line)
             if context.has_service:
@@ -41,6 +44,20 @@ async def run_against_target(
 
             client = run_client(settings, context.target, dispatcher.emit, stop, abort)
             return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
+
+
+async def _unless_stopped(stop: asyncio.Event, opening: Coroutine[Any, Any, TargetContext]) -> TargetContext:
+    """Return the opened target. Raises `KeyboardInterrupt` on a signal before: a login may be waited for without end."""
+    opened, stopped = asyncio.create_task(opening), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if opened.done():
+            return opened.result()
+        raise KeyboardInterrupt
+    finally:
+        stopped.cancel()
+        opened.cancel()
+        await asyncio.wait({opened})
 
 
 def _bridge_warning(context: TargetContext) -> str:

@@ -8,14 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import time_ns
 from typing import Literal
 
 from affinity_tester import clock
-from affinity_tester.app.target_text import split_target
+from affinity_tester.app.target_text import cluster_name, split_target
 from affinity_tester.cluster.api import ApiError
-from affinity_tester.cluster.connect import CONNECT_TIMEOUT_S, Cluster, NoClusterError, connect
+from affinity_tester.cluster.connect import (
+    CONNECT_TIMEOUT_S,
+    Cluster,
+    ClusterOptions,
+    NoClusterError,
+    connect,
+    is_inside,
+)
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.pool_watch import PoolWatch
@@ -45,6 +52,8 @@ class TargetOptions:
     """The way into the Service."""
     watch: WatchMode
     """Whether the pool must be watched (`on`), may be (`auto`) or must not be (`off`)."""
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    """Which cluster is asked."""
     port: int | None
     """The UDP port where the target names none, and of several of the Service which one; None: not said."""
 
@@ -142,7 +151,7 @@ async def _connect(options: TargetOptions) -> tuple[Cluster | None, str]:
         # The Service is still asked for the port.
         advice = "it is asked for the port alone: name that, as in TARGET:3478"
     try:
-        return await connect(), ""
+        return await connect(options.cluster), ""
     except NoClusterError as error:
         if options.service is not None:
             raise UserError(f"--service: {error}; {advice}") from error
@@ -168,14 +177,28 @@ async def _find(
         return await _resolve_all(found), found, ""
 
     if cluster is None or options.service is None:
-        target = await resolve_target(options.target, options.port or DEFAULT_PORT)
+        target = await _resolve(options.target, options.port or DEFAULT_PORT)
         # A cluster that nobody insists on must not hold up the run.
         timeout_s = CONNECT_TIMEOUT_S if options.watch == "auto" else None
         return target, *await _find_behind(cluster, target, no_cluster_reason, timeout_s)
 
     host, _ = split_target(options.target)
     found = await look_up(cluster, options.service, host, _named_ports(options))
-    return await resolve_target(options.target, found.host_port), found, ""
+    return await _resolve(options.target, found.host_port), found, ""
+
+
+async def _resolve(text: str, port: int) -> Target:
+    """Resolve what the user wrote. A name that only the cluster's DNS knows is told as such. Raises `UserError`."""
+    try:
+        return await resolve_target(text, port)
+    except UserError as error:
+        ref = cluster_name(text)
+        if ref is None or is_inside():
+            raise
+        raise UserError(
+            f"the target {split_target(text)[0]!r} is a name of the cluster's own DNS, and this is not inside:"
+            f" say --service {ref} instead, which finds its address"
+        ) from error
 
 
 async def _resolve_all(found: Found) -> Target:

@@ -11,6 +11,9 @@ from affinity_tester.errors import UserError
 LIKE_A_PORT = 3
 """The last group of an IPv6 address with so many digits, all decimal, may be meant as a port."""
 
+_CLUSTER_NAME = re.compile(r"(?P<name>[^.]+)\.(?P<namespace>[^.]+)\.svc(\..+)?\.?", re.IGNORECASE)
+"""A Service's name in the DNS of a cluster."""
+
 _URI = re.compile("(?:stuns?|turns?|udp|https?):(?![0-9]+$)/*", re.IGNORECASE)
 """How URIs begin that people have at hand for such a server (RFC 7064, 7065); `stun:3478` is a host and its port."""
 
@@ -30,6 +33,15 @@ def split_target(text: str) -> tuple[str, int | None]:
     if meant and ("%" in host or not _is_ipv6(host)):
         raise UserError(f"the target is wrong: {text!r} is not an IPv6 address: with a port, write {meant}")
     return host, port
+
+
+def cluster_name(text: str) -> str | None:
+    """Return NAMESPACE/NAME of the Service that a target names as a cluster's DNS does; None for any other target.
+
+    Such names are `turn.media.svc.cluster.local`, with the cluster's own domain at the end or without one.
+    """
+    found = _CLUSTER_NAME.fullmatch(split_target(text)[0])
+    return f"{found['namespace']}/{found['name']}".lower() if found else None
 
 
 def ambiguity_warning(text: str) -> str:

@@ -16,7 +16,8 @@ from affinity_tester.app.target import TargetOptions, WatchMode
 from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
-from affinity_tester.cluster.discover import Via, split_service
+from affinity_tester.cluster.connect import ClusterOptions
+from affinity_tester.cluster.discover import Via, check_namespace, split_service
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
@@ -79,6 +80,15 @@ StatsMode = Literal["auto", "session", "total"]
     metavar="NAME",
     help="Service to probe and to watch, as NAME or NAMESPACE/NAME: its address is looked up. Default: the one that"
     " TARGET is an address of or, without TARGET, the one that k8s/service.yaml makes.",
+)
+@options.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="Kubeconfig of the cluster. Default: KUBECONFIG or ~/.kube/config, as kubectl; in a pod its service account.",
+)
+@options.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one.")
+@options.option(
+    "--namespace", metavar="NAME", help="Namespace of --service, where that names none. Default: the context's."
 )
 @options.option(
     "--via",
@@ -156,6 +166,9 @@ def client(
     loss_threshold: int,
     target_port: int | None,
     service: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
     via: Via,
     watch: WatchMode,
     size: int,
@@ -184,6 +197,8 @@ def client(
             " x_address alone is tracked"
         )
 
+    if namespace:
+        check_namespace(namespace)
     if service is not None:
         split_service(service)  # a wrong name is told before anything is looked up
     target = (target or "").strip() or None
@@ -212,7 +227,14 @@ def client(
             fail_on_avoidable=fail_on == "avoidable",
         ),
     )
-    target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
+    target_options = TargetOptions(
+        target=target,
+        service=service,
+        cluster=ClusterOptions(kubeconfig=kubeconfig or None, context=context or None, namespace=namespace or None),
+        via=via,
+        watch=watch,
+        port=target_port,
+    )
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 

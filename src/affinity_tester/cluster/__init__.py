@@ -1,4 +1,4 @@
-"""Finds the target in a cluster and watches its pool. `client` alone imports `kubernetes`, when `connect` needs it.
+"""Finds the target in a cluster and watches its pool. Only `client` and `credentials` import `kubernetes`.
 
 cluster = await connect()                                      NoClusterError: why there is none
 found = await discover(cluster, "media/turn", "auto")          UserError: what is missing

@@ -20,20 +20,33 @@ Params = Iterable[tuple[str, str]]
 
 FORBIDDEN = 403
 NOT_FOUND = 404
+METHOD_NOT_ALLOWED = 405
 GONE = 410
 
 
 class ApiError(AffinityTesterError):
     """A request failed; the text says why in a few words."""
 
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        """`status` is the HTTP status; None without a response."""
+    def __init__(
+        self, reason: str, status: int | None = None, *, advice: str = "", retry_after_s: float | None = None
+    ) -> None:
+        """`status` is the HTTP status of the API server's answer; None without one, or where something else answered.
+
+        `advice` says what to do, for who waits for the answer; `retry_after_s` is how long the server asks to be left
+        alone, None if it does not say.
+        """
         super().__init__(reason)
         self.status = status
+        self.advice = advice
+        self.retry_after_s = retry_after_s
 
 
 class WatchSilentError(ApiError):
     """A watch had no event and no bookmark for too long."""
+
+
+class WatchRefusedError(ApiError):
+    """What may be listed may not be watched."""
 
 
 class Api(Protocol):
@@ -122,6 +135,8 @@ async def watch_events(
                 yield _read_event(line)
                 await asyncio.sleep(0)  # many lines may wait in the buffer, and probes are due
     except ApiError as error:
+        if error.status in (FORBIDDEN, METHOD_NOT_ALLOWED):
+            raise WatchRefusedError(str(error), error.status) from error
         if error.status != GONE:
             raise
 

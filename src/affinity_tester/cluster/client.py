@@ -1,105 +1,93 @@
 """Implements `Api` with the asyncio client of `kubernetes`: its configuration, credentials and connections.
 
-No other module imports `kubernetes`. The import takes half a second and 75 MB, so that `connect` imports this module only
-when a cluster is wanted. The generated models are not used: responses stay JSON, of which a few fields are read.
+This module and `credentials`, which it needs, alone import `kubernetes` and `aiohttp`. The import takes half a second and
+75 MB, so that `connect` imports them only when a cluster is wanted. The generated models are not used: responses stay JSON,
+of which a few fields are read. Which proxy is asked, which kubeconfig counts and what an error means follow kubectl, not the
+library (`go_proxy`, `kubeconfig`, `response_errors`, `connection_errors`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
+import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config.incluster_config import InClusterConfigLoader
-from kubernetes.aio.config.kube_config import load_kube_config
+from yarl import URL
 
 from affinity_tester import __version__
 from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
+from affinity_tester.cluster.connection_errors import certificate_error, tls_error, unreachable
+from affinity_tester.cluster.credentials import KubeConfig, ServiceAccount, as_api_error
+from affinity_tester.cluster.go_proxy import proxy_of
+from affinity_tester.cluster.response_errors import (
+    UNAUTHORIZED,
+    is_web_page,
+    one_line,
+    proxy_refusal,
+    redirected,
+    response_error,
+    unexpected_body,
+    without_secrets,
+)
 
 REQUEST_S = 10.0
 """The timeout of a request other than a watch: longer than any page takes."""
 
-UNAUTHORIZED = 401
+BUSY_S = 2.0
+"""How long a request waits in all for a server that asks to come back later (Retry-After), before it fails."""
 
+LINE_BYTES = 2**21
+"""The buffer for a line of a watch: an object may have more than a megabyte."""
 
-class KubeConfig:
-    """The address and the credentials of a context in a kubeconfig."""
-
-    def __init__(self, path: str, context: str | None) -> None:
-        """`path` may have several files, as KUBECONFIG may; `context` None is the current one."""
-        self._path = path
-        self._wanted = context
-        self.context = ""
-        self.namespace = "default"
-
-    async def load(self, into: Configuration) -> None:
-        """Read the files, and run the programs that they name for credentials. Raises `ApiError`."""
-        with _as_api_error("the kubeconfig cannot be used"), _warnings_of_kubernetes() as heard:
-            loader = await load_kube_config(self._path, self._wanted, into, persist_config=False)
-            self.context = loader.current_context["name"]
-            self.namespace = loader.current_context["context"].get("namespace") or "default"
-
-        # The library logs why credentials failed and goes on without any; the requests would fail with 401.
-        if heard and "BearerToken" not in into.api_key and not into.cert_file:
-            raise ApiError(f"the kubeconfig's credentials cannot be had ({heard[-1]})")
-
-
-class ServiceAccount:
-    """The address and the credentials of the service account of the pod in which this runs."""
-
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        """`folder` is where Kubernetes mounts the files token, ca.crt and namespace."""
-        self._folder = folder
-        self._environ = environ
-        self.context = "the pod's service account"
-        self.namespace = "default"
-
-    async def load(self, into: Configuration) -> None:
-        """Read the mounted files. The library reads the token again every minute. Raises `ApiError`."""
-        with _as_api_error("the pod's service account cannot be used"):
-            loader = InClusterConfigLoader(self._folder / "token", self._folder / "ca.crt", environ=self._environ)
-            loader.load_and_set(into)
-            named = self._folder / "namespace"
-            self.namespace = (named.read_text().strip() if named.exists() else "") or "default"
+REDIRECTS = (301, 302, 303, 307, 308)
+MAX_REDIRECTS = 5
 
 
 class KubernetesApi:
     """`Api` by `kubernetes.aio`."""
 
     def __init__(self, source: KubeConfig | ServiceAccount, configuration: Configuration, client: ApiClient) -> None:
-        """Use `open_api` to make one."""
+        """Use `open_api` to make one; the `proxy` is what it asks through, None if directly."""
         self._source = source
         self._configuration = configuration
         self._client = client
+        self._session: aiohttp.ClientSession | None = None
+        self._former: list[aiohttp.ClientSession] = []
+        """Those of former client certificates: a watch may still be open."""
+        self.proxy = configuration.proxy or proxy_of(str(configuration.host), os.environ)
 
     async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
         """Return the JSON object at a path."""
-        with _no_other_error():
+        with self._no_other_error():
             response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S))
             try:
                 body = await response.read()
             finally:
                 response.release()
 
-            found = json.loads(body)
+            try:
+                found = json.loads(body)
+            except (ValueError, RecursionError) as error:
+                raise unexpected_body(response.headers, body) from error
             if not isinstance(found, dict):
                 raise ApiError("the API server's answer is no object")
             return found
 
     async def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
         """Yield the lines of a streamed response."""
-        with _no_other_error():
+        with self._no_other_error():
             async with asyncio.timeout(REQUEST_S):  # to the headers, which an API server sends at once
                 response = await self._request(path, params, aiohttp.ClientTimeout(total=None, sock_read=silence_s))
 
             try:
+                if is_web_page(response.headers, b""):
+                    raise unexpected_body(response.headers, b"")
                 async for line in response.content:
                     yield line
             except TimeoutError as error:
@@ -109,102 +97,174 @@ class KubernetesApi:
 
     async def close(self) -> None:
         """Close the connections."""
+        for session in (*self._former, *filter(None, [self._session])):
+            await session.close()
         await self._client.close()
 
     async def _request(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        response = await self._send(path, params, timeouts)
-        if response.status == UNAUTHORIZED:  # tokens of cloud clusters last from 15 minutes to an hour
-            response.release()
-            await self._source.load(self._configuration)
+        """Return a successful response. A busy server that says when to come back is asked again, for a short time."""
+        params, left_s = list(params), BUSY_S
+        renewed = False
+        while True:
             response = await self._send(path, params, timeouts)
-        if response.ok:
-            return response
+            if response.ok:
+                return response
+            try:
+                body = await response.read()
+            finally:
+                response.release()
 
-        try:
-            said = json.loads(await response.read()).get("message")
-        except (ValueError, AttributeError):
-            said = None
-        finally:
-            response.release()
-        raise ApiError(str(said or response.reason or "no reason given"), response.status)
+            if response.status == UNAUTHORIZED and not renewed:
+                renewed = True  # tokens of cloud clusters last from 15 minutes to an hour
+                certificate = self._configuration.cert_file
+                await self._source.load(self._configuration)
+                if self._configuration.cert_file != certificate:
+                    self._forget_connections()
+                continue
+            error = response_error(response.status, response.reason, response.headers, body)
+            wait_s = error.retry_after_s
+            if wait_s is None or wait_s > left_s:
+                raise error
+            left_s -= max(wait_s, BUSY_S / 10)
+            await asyncio.sleep(wait_s)
 
-    async def _send(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(
+        self, path: str, params: list[tuple[str, str]], timeouts: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
         method, url, headers, *_ = await self._client.param_serialize(
             "GET",
             path,
-            query_params=list(params),
+            query_params=params,
             header_params={"Accept": "application/json"},
             auth_settings=["BearerToken"],
         )
-        answer = await self._client.rest_client.request(method, url, headers=headers, _request_timeout=timeouts)
-        response: aiohttp.ClientResponse = answer.response
-        return response
+        session = self._open_session()
+        for _ in range(MAX_REDIRECTS):
+            response = await session.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                timeout=timeouts,
+                proxy=self.proxy,
+                server_hostname=self._configuration.tls_server_name or None,
+                allow_redirects=False,
+            )
+            target = response.headers.get("Location")
+            if response.status not in REDIRECTS or not target:
+                return response
+            response.release()
+            goes_to = response.url.join(URL(target))
+            if goes_to.host != response.url.host:  # credentials go nowhere else
+                raise redirected(str(goes_to))
+            url = str(goes_to)
+        raise redirected(url)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session, a new one after the credentials were renewed: they may be a certificate.
+
+        The library's own session has proxies by other rules than kubectl.
+        """
+        if self._session is None:
+            with as_api_error("the credentials cannot be used"):
+                tls = _tls_context(self._configuration)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls), read_bufsize=LINE_BYTES, trust_env=False
+            )
+        return self._session
+
+    def _forget_connections(self) -> None:
+        """Have the next request use a client certificate that was given anew; watches under way go on."""
+        if self._session is not None:
+            self._former.append(self._session)
+            self._session = None
+
+    @contextmanager
+    def _no_other_error(self) -> Iterator[None]:
+        """Raise the errors of requests as `ApiError`."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise ApiError("the API server did not answer in time") from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise proxy_refusal(self._named_proxy, error.status, error.message) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _certificate(error.certificate_error, error.host) from error
+        except aiohttp.ClientProxyConnectionError as error:
+            raise unreachable(self._named_proxy, error.os_error) from error
+        except aiohttp.ClientConnectorError as error:
+            raise self._tls(error) or unreachable(
+                f"the API server at {error.host}:{error.port}", error.os_error
+            ) from error
+        except aiohttp.InvalidURL as error:
+            host = one_line(without_secrets(str(self._configuration.host)))
+            raise ApiError(f"`server` in the kubeconfig is no URL ({host})") from error
+        except aiohttp.ServerDisconnectedError as error:
+            raise self._broken("the API server closed the connection without an answer") from error
+        except (aiohttp.ClientResponseError, aiohttp.http.HttpProcessingError) as error:  # no HTTP, or too long
+            raise self._broken("the API server's answer cannot be read") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._tls(error) or ApiError("the connection to the API server broke") from error
+        except (ValueError, RecursionError) as error:  # no JSON, or a line longer than the client's buffer
+            raise ApiError("the API server's answer cannot be read") from error
+
+    @property
+    def _named_proxy(self) -> str:
+        return f"the proxy {one_line(without_secrets(self.proxy or ''))}"
+
+    def _broken(self, what: str) -> ApiError:
+        """Return the error of a server that does not speak HTTP: over plain TCP it may want TLS, over TLS others."""
+        advice = ""
+        if not str(self._configuration.host).lower().startswith("https"):
+            advice = "write https:// in `server` of the kubeconfig"
+        elif self._configuration.cert_file:
+            advice = "it may refuse the client certificate: get the kubeconfig anew, or log in"
+        return ApiError(what, advice=advice)
+
+    def _tls(self, error: BaseException) -> ApiError | None:
+        """Return the error of TLS that a client's error is about; None if it is about something else."""
+        cause: BaseException | None = error
+        while cause is not None:
+            inner = getattr(cause, "os_error", None) or cause
+            if isinstance(inner, ssl.SSLCertVerificationError):
+                return certificate_error(inner, URL(str(self._configuration.host)).host or "")
+            if isinstance(inner, ssl.SSLError):
+                return tls_error(inner, has_certificate=bool(self._configuration.cert_file))
+            cause = cause.__cause__ or cause.__context__
+        return None
+
+
+def _certificate(error: Exception, host: str) -> ApiError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return certificate_error(error, host)
+    return ApiError(f"the API server's certificate is not accepted ({one_line(str(error))})")
+
+
+def _tls_context(configuration: Configuration) -> ssl.SSLContext:
+    """Return what TLS connections accept and show, as strict as kubectl: Python 3.13 refuses CAs that Go accepts."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def open_api(source: KubeConfig | ServiceAccount) -> KubernetesApi:
     """Load the configuration and return a client for it. Sends no request. Raises `ApiError`."""
     configuration = Configuration()
     await source.load(configuration)
-    with _as_api_error("the credentials cannot be used"):
+    with as_api_error("the credentials cannot be used"):
+        _tls_context(configuration)
         client = ApiClient(configuration)
     client.user_agent = f"affinity-tester/{__version__}"
-    return KubernetesApi(source, configuration, client)
 
-
-@contextmanager
-def _no_other_error() -> Iterator[None]:
-    """Raise the errors of requests as `ApiError`."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise ApiError("the API server did not answer in time") from error
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise ApiError("the API server's certificate is not trusted") from error
-    except aiohttp.ClientConnectorError as error:
-        errno = error.os_error.errno or 0  # negative: of the name's resolution
-        why = os.strerror(errno) if errno > 0 else error.os_error.strerror or str(error.os_error)
-        raise ApiError(f"the API server at {error.host}:{error.port} cannot be reached ({why})") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise ApiError("the connection to the API server broke") from error
-    except (
-        ValueError,
-        RecursionError,
-        aiohttp.http.HttpProcessingError,
-    ) as error:  # no JSON, or a line longer than the client's buffer
-        raise ApiError("the API server's answer cannot be read") from error
-
-
-@contextmanager
-def _as_api_error(what: str) -> Iterator[None]:
-    """Raise any error as an `ApiError` of one line: files that others wrote fail in many ways inside the library."""
-    try:
-        yield
-    except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ApiError(f"{what} ({said})") from error
-
-
-class _WarningCapture(logging.Handler):
-    """Collects the texts of warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(" ".join(record.getMessage().split()))
-
-
-@contextmanager
-def _warnings_of_kubernetes() -> Iterator[list[str]]:
-    """Capture what the library logs about the credentials, and keep it off the terminal."""
-    logger = logging.getLogger("kubernetes.aio.config")
-    handler, propagate = _WarningCapture(), logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-
-    try:
-        yield handler.texts
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
+    api = KubernetesApi(source, configuration, client)
+    if not (api.proxy or "http").lower().startswith("http"):
+        await api.close()
+        raise ApiError(
+            f"the proxy {one_line(without_secrets(api.proxy or ''))} is of a kind that is not supported",
+            advice="set HTTPS_PROXY to an http:// proxy, or NO_PROXY",
+        )
+    return api

@@ -42,25 +42,45 @@ class Cluster:
         await self.api.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """Which cluster the user means, as kubectl's options of these names; None is what kubectl takes without them."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+
 async def connect(
-    *, context: str | None = None, timeout_s: float = CONNECT_TIMEOUT_S, account: Path = ACCOUNT
+    options: ClusterOptions | None = None,
+    *,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    account: Path = ACCOUNT,
 ) -> Cluster:
-    """Connect by KUBECONFIG or ~/.kube/config, else by the service account. Raises `NoClusterError`.
+    """Connect by --kubeconfig, KUBECONFIG or ~/.kube/config, else by the service account. Raises `NoClusterError`.
 
-    `timeout_s` does not include the import of the package, which takes half a second to two seconds of disk and processor.
+    `timeout_s` does not include the import of the package, which takes half a second to two seconds of disk and processor;
+    nor a program that the kubeconfig names for credentials, which has its own time and may ask for a login.
     """
-    environ = dict(os.environ)
-    files, missing = _kubeconfig(environ)
+    options, environ = options or ClusterOptions(), dict(os.environ)
+    files, missing = _kubeconfig(options, environ)
     inside = is_inside(account)
-    if missing is not None and not inside:
-        raise NoClusterError(f"no cluster: there is neither a kubeconfig ({missing}) nor a pod's service account")
+    by_account = inside and not options.kubeconfig and not options.context
+    if missing is not None and not by_account:
+        raise NoClusterError(_no_kubeconfig(options, missing, inside=inside))
 
-    module = await _import_client()
-    source = module.KubeConfig(files, context) if missing is None else module.ServiceAccount(account, environ)
+    client, credentials = await _import_client()
+    by_account = by_account and (missing is not None or credentials.says_nothing(files))
+    source = (
+        credentials.ServiceAccount(account, environ, options.namespace)
+        if by_account
+        else credentials.KubeConfig(files, options.context, options.namespace)
+    )
 
     try:
+        await source.prepare(may_ask=True)
         async with asyncio.timeout(timeout_s):
-            api = await module.open_api(source)
+            api = await client.open_api(source)
             try:
                 await _check_access(api)
             except BaseException:
@@ -71,7 +91,8 @@ async def connect(
         raise NoClusterError(f"the cluster{named} did not answer within {timeout_s:g} s") from error
     except ApiError as error:
         named = f"context {source.context}: " if source.context else ""
-        raise NoClusterError(f"{named}{error}") from error
+        advice = f": {error.advice}" if error.advice else ""
+        raise NoClusterError(f"{named}{error}{advice}") from error
 
     return Cluster(api, source.context, source.namespace, inside)
 
@@ -81,43 +102,62 @@ def is_inside(account: Path = ACCOUNT) -> bool:
     return (account / "token").exists()
 
 
-def _kubeconfig(environ: Mapping[str, str]) -> tuple[str, str | None]:
-    """Return the kubeconfig's path or paths, and None if a file is there, else where it was looked for and what failed.
+def _no_kubeconfig(options: ClusterOptions, missing: str, *, inside: bool) -> str:
+    """Return why there is no cluster without the kubeconfig that was looked for at `missing`."""
+    if options.kubeconfig:
+        return f"there is no kubeconfig {missing}: name another with --kubeconfig"
+    if inside:
+        return f"there is no kubeconfig ({missing}) that could have the context {options.context}: leave --context out"
+    return f"no cluster: there is neither a kubeconfig ({missing}) nor a pod's service account"
+
+
+def _kubeconfig(options: ClusterOptions, environ: Mapping[str, str]) -> tuple[tuple[Path, ...], str | None]:
+    """Return the kubeconfig's files, and None if one is there, else where it was looked for and what failed.
 
     The home directory may belong to another user. A user without an entry in the passwd file and without HOME has none.
     """
-    files = environ.get("KUBECONFIG")
-    hindered = None
-    try:
-        files = files or str(Path.home() / ".kube" / "config")
-    except RuntimeError:
-        return "", "~/.kube/config: no home directory is known"
+    if options.kubeconfig is not None:
+        names = [options.kubeconfig]
+    elif environ.get("KUBECONFIG"):
+        names = list(filter(None, environ["KUBECONFIG"].split(os.pathsep)))
+    else:
+        names = ["~/.kube/config"]
 
-    for name in filter(None, files.split(os.pathsep)):
+    files, there, hindered = [], False, None
+    for name in names:
         try:
-            if Path(name).expanduser().exists():
-                return files, None
+            file = Path(name).expanduser()
+            files.append(file)
+            there = file.exists() or there
         except OSError as error:
-            hindered = f"{name}: {error.strerror}"
+            files.pop()
+            hindered = f"{file}: {error.strerror}"
         except RuntimeError:
             hindered = f"{name}: no home directory is known"
 
-    return files, hindered or files
+    where = ":".join(str(file) for file in files) or environ.get("KUBECONFIG", "")
+    return tuple(files), None if there else hindered or where
 
 
-async def _import_client() -> ModuleType:
-    """Import the package in a thread, so that Ctrl-C and other tasks are served meanwhile."""
+async def _import_client() -> tuple[ModuleType, ModuleType]:
+    """Import `client` and `credentials`, with the package that they need.
+
+    That is done in a thread, so that Ctrl-C and other tasks are served meanwhile.
+    """
     try:
-        module = await asyncio.to_thread(importlib.import_module, "affinity_tester.cluster.client")
+        names = ("affinity_tester.cluster.client", "affinity_tester.cluster.credentials")
+        client, credentials = await asyncio.to_thread(lambda: tuple(map(importlib.import_module, names)))
+    except ModuleNotFoundError as error:
+        raise NoClusterError("the package for clusters is missing: pip install 'affinity-tester[cluster]'") from error
     except ImportError as error:
-        raise NoClusterError(
-            f"the package for clusters is missing ({error.name}): pip install 'affinity-tester[cluster]'"
-        ) from error
+        why = " ".join(str(error).split())
+        again = "pip install --force-reinstall 'affinity-tester[cluster]'"
+        raise NoClusterError(f"the package for clusters cannot be used ({why}): {again}") from error
 
     # The package's 80,000 objects stay. A garbage collection of all of them would delay probes by 50 ms now and then.
     gc.collect()
     gc.freeze()
-    return module
+    return client, credentials
 
 
 async def _check_access(api: Api) -> None:
@@ -126,9 +166,11 @@ async def _check_access(api: Api) -> None:
         await api.get("/apis/discovery.k8s.io/v1")
     except ApiError as error:
         if error.status == NOT_FOUND:
-            raise ApiError("it serves no discovery.k8s.io/v1: EndpointSlices need Kubernetes 1.21 or newer") from error
-        if error.status == FORBIDDEN and "system:anonymous" not in str(error):
-            return  # a strict cluster: what RBAC forbids in particular is reported when it is requested
-        if error.status is not None:
-            raise ApiError(f"the API server refuses the credentials ({error}): log in again") from error
-        raise
+            raise ApiError(
+                "it serves no discovery.k8s.io/v1",
+                NOT_FOUND,
+                advice="EndpointSlices need Kubernetes 1.21 or newer; is `server` in the kubeconfig an API server's?",
+            ) from error
+        if error.status != FORBIDDEN or error.advice:
+            raise
+        # A strict cluster: what RBAC forbids in particular is reported when it is requested.

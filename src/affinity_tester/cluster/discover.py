@@ -13,6 +13,7 @@ from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, Slice, endpoints_of, parse_service
 from affinity_tester.cluster.queries import read_nodes, read_service, read_slices
+from affinity_tester.cluster.response_errors import one_line
 from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.errors import UserError
@@ -74,6 +75,7 @@ async def discover(
     ref = _read_ref(cluster, wanted)
     with _cannot_be_looked_up(ref, "give TARGET itself"):
         service = await _read(cluster, ref)
+        _check_type(service)
         udp = _choose_port(service, port)
         slices = await read_slices(cluster.api, ref)
         endpoints = None if slices is None else endpoints_of(slices, udp.name, None)
@@ -91,6 +93,7 @@ async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ..
     ref = _read_ref(cluster, wanted)
     with _cannot_be_looked_up(ref, "leave --service out"):
         service = await _read(cluster, ref)
+        _check_type(service)
 
     named = (port for number in ports for port in service.udp_ports if number in (port.port, port.node_port))
     udp = next(named, None) or _choose_port(service, None)
@@ -106,11 +109,20 @@ def split_service(wanted: str) -> tuple[str, str]:
         raise UserError(f"--service wants [NAMESPACE/]NAME, not {wanted!r}")
 
     for what, each in (("namespace", namespace), ("Service", name)):
-        if each and not (_LABEL.fullmatch(each) and len(each) <= LABEL_CHARACTERS):
-            rule = f"lower-case letters, digits and '-' between them, at most {LABEL_CHARACTERS}"
-            raise UserError(f"--service: {each!r} can be no {what}'s name: Kubernetes allows {rule}")
-
+        if each:
+            _check_label("--service", what, each)
     return namespace, name
+
+
+def check_namespace(namespace: str) -> None:
+    """Raise `UserError` if no namespace can have this name."""
+    _check_label("--namespace", "namespace", namespace)
+
+
+def _check_label(option: str, what: str, name: str) -> None:
+    if not (_LABEL.fullmatch(name) and len(name) <= LABEL_CHARACTERS):
+        rule = f"lower-case letters, digits and '-' between them, at most {LABEL_CHARACTERS}"
+        raise UserError(f"{option}: {name!r} can be no {what}'s name: Kubernetes allows {rule}")
 
 
 def _read_ref(cluster: Cluster, wanted: str | None) -> ServiceRef:
@@ -125,7 +137,8 @@ def _cannot_be_looked_up(ref: ServiceRef, advice: str) -> Iterator[None]:
         yield
     except ApiError as error:
         rights = ", or more rights (k8s/rbac.yaml)" if error.status == FORBIDDEN else ""
-        raise UserError(f'the Service "{ref}" cannot be looked up ({error}): {advice}{rights}') from error
+        first = f"{error.advice}; or " if error.advice else ""
+        raise UserError(f'the Service "{ref}" cannot be looked up ({error}): {first}{advice}{rights}') from error
 
 
 async def _read(cluster: Cluster, ref: ServiceRef) -> Service:
@@ -152,9 +165,23 @@ def _choose_port(service: Service, number: int | None) -> ServicePort:
     raise UserError(f'Service "{service.ref}" has {said}: choose one of {has} with --target-port')
 
 
+def _check_type(service: Service) -> None:
+    if service.type == "ExternalName":
+        name = service.external_name or "another name"
+        raise UserError(
+            f'Service "{service.ref}" is of type ExternalName: it is only a DNS name for {name}, without endpoints: '
+            f"give {name} as TARGET, or name the Service behind it with --service"
+        )
+
+
 def _check_endpoints(service: Service, endpoints: frozenset[Endpoint]) -> None:
     if any(endpoint.ready for endpoint in endpoints):
         return
+    if not endpoints and not service.selector:
+        raise UserError(
+            f'Service "{service.ref}" has no endpoints, and no selector that would give it any: '
+            "give it a selector, or make its EndpointSlices"
+        )
 
     selector = ",".join(f"{name}={value}" for name, value in service.selector)
     look = f"kubectl get pods --namespace {service.ref.namespace}" + (f" --selector {selector}" if selector else "")
@@ -205,6 +232,10 @@ async def _way_in(
 
     match via:
         case "load-balancer":
+            if (error := service.ingress_error(port)) is not None:
+                where = f"kubectl describe service {service.ref.name} --namespace {service.ref.namespace}"
+                serves = f"does not serve UDP port {port.port} ({one_line(error)})"
+                raise UserError(f'the load balancer of Service "{service.ref}" {serves}: see {where}')
             if service.ingress:
                 return _way(service, port, service.ingress, port.port, via)
             if service.external_ips:
@@ -212,9 +243,7 @@ async def _way_in(
             raise UserError(_no_balancer(service))
         case "cluster-ip":
             if not service.cluster_ips:
-                raise UserError(
-                    f'Service "{service.ref}" has no cluster IP: it is headless; give a pod\'s address as TARGET'
-                )
+                raise UserError(_headless(service))
             return _way(service, port, service.cluster_ips, port.port, via)
         case _:
             return await _node_port(cluster, service, port, endpoints)
@@ -232,10 +261,16 @@ def _choose_way(cluster: Cluster, service: Service) -> Via:
         return "load-balancer"
     if service.type == "NodePort":
         return "node-port"
+    if service.is_headless:
+        raise UserError(_headless(service))
     raise UserError(
         f'Service "{service.ref}" is of type {service.type}, reached only from inside the cluster: '
         "run the client in a pod, or change its type to LoadBalancer or NodePort"
     )
+
+
+def _headless(service: Service) -> str:
+    return f'Service "{service.ref}" has no cluster IP: it is headless; give a pod\'s address as TARGET'
 
 
 def _no_balancer(service: Service) -> str:

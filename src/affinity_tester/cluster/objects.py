@@ -78,6 +78,13 @@ class Service:
     """`spec.loadBalancerSourceRanges`."""
     fields: tuple[tuple[str, str], ...]
     """Every field of the spec and every annotation as (name, compact JSON), to see what was edited."""
+    ingress_errors: tuple[tuple[int, str], ...] = ()
+    """UDP ports that the load balancer serves at none of its addresses, with the error that it gives
+    (`status.loadBalancer.ingress[].ports[].error`)."""
+    external_name: str = ""
+    """`spec.externalName`: the name that a Service of type ExternalName stands for."""
+    is_headless: bool = False
+    """It has no cluster IP, by `clusterIP: None`: its name stands for its pods' addresses."""
     addressed_ns: int | None = None
     """When it got its load balancer's address, else when it was created, in Unix time; None if that is not known."""
 
@@ -98,6 +105,10 @@ class Service:
     def udp_port(self, number: int) -> ServicePort | None:
         """Return the UDP port of this number; None if there is none."""
         return next((port for port in self.udp_ports if port.port == number), None)
+
+    def ingress_error(self, port: ServicePort) -> str | None:
+        """Return why the load balancer does not serve a UDP port; None if it says nothing of that."""
+        return dict(self.ingress_errors).get(port.port)
 
     @property
     def pool_spec(self) -> tuple[tuple[str, str], ...]:
@@ -134,8 +145,24 @@ def parse_service(obj: Fields) -> Service:
         ingress=tuple(filter(None, ingress)),
         source_ranges=spec.texts("loadBalancerSourceRanges"),
         fields=tuple(sorted(fields.items())),
+        ingress_errors=_ingress_errors(balancer.parts("ingress")),
+        external_name=spec.text("externalName"),
+        is_headless="None" in cluster_ips,
         addressed_ns=_addressed_ns(metadata),
     )
+
+
+def _ingress_errors(ingress: list[Fields]) -> tuple[tuple[int, str], ...]:
+    """Return the UDP ports with an error at each address of the load balancer."""
+    found = [
+        {port.number("port", MAX_PORT) or 0: port.text("error") for port in each.parts("ports") if _is_in_error(port)}
+        for each in ingress
+    ]
+    return tuple(item for item in (found[0] if found else {}).items() if all(item[0] in each for each in found))
+
+
+def _is_in_error(port: Fields) -> bool:
+    return port.text("protocol") == "UDP" and bool(port.text("error"))
 
 
 def _service_port(port: Fields) -> ServicePort:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from affinity_tester import clock
 from affinity_tester.cluster.api import ApiError
@@ -17,12 +18,14 @@ from affinity_tester.cluster.fields import ObjectError
 from affinity_tester.cluster.object_events import service_events
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_service, parse_slice
 from affinity_tester.cluster.pool_view import SERVICE, SLICES, PoolView
-from affinity_tester.cluster.reflector import Listener, Reflector, WatchTiming
+from affinity_tester.cluster.reflector import Listener, Listing, Reflector, WatchTiming
 from affinity_tester.cluster.resource_versions import When
 from affinity_tester.cluster.watch_group import WatchGroup
 from affinity_tester.core.events import ApiServerAnswered, ClusterAction, Event
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.units import NS_PER_S
+
+T = TypeVar("T")
 
 START_S = 10.0
 """How long `start` waits for the first lists."""
@@ -83,6 +86,7 @@ class PoolWatch:
             failed=partial(self._group.warn_failed, SLICES),
             listed=partial(self._listed, SLICES),
             lost=partial(self._lost, SLICES),
+            unwatchable=self._group.warn_unwatchable,
             detect_transient=True,
         )
         heard_service: Listener[Service] = Listener(
@@ -91,6 +95,7 @@ class PoolWatch:
             failed=partial(self._group.warn_failed, SERVICE),
             listed=partial(self._listed, SERVICE),
             lost=partial(self._lost, SERVICE),
+            unwatchable=self._group.warn_unwatchable,
         )
 
         path = f"/apis/discovery.k8s.io/v1/namespaces/{service.namespace}/endpointslices"
@@ -170,18 +175,29 @@ class PoolWatch:
         return False
 
     async def _wait_until_caught_up(self) -> bool:
-        """List both resources; return True if the watches have all that the lists show within `max_lag_s`."""
-        slices = await self._slices.list()
-        service = await self._service.list() if self._pool.has_service else None
+        """List both resources; return True if the watches have all that the lists show within `max_lag_s`.
+
+        Where lists stand in for a watch, the list becomes the copy.
+        """
+        slices = await self._list(self._slices)
+        service = await self._list(self._service) if self._pool.has_service else None
 
         deadline = asyncio.get_running_loop().time() + self._group.timing.max_lag_s
         while not (
-            self._slices.has_caught_up_with(slices) and (service is None or self._service.has_caught_up_with(service))
+            (slices is None or self._slices.has_caught_up_with(slices))
+            and (service is None or self._service.has_caught_up_with(service))
         ):
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(CAUGHT_UP_POLL_S)
         return True
+
+    async def _list(self, reflector: Reflector[T]) -> Listing[T] | None:
+        """Return a list that a watch has to catch up with; None where lists stand in for it."""
+        if not reflector.is_polling:
+            return await reflector.list()
+        await reflector.poll()
+        return None
 
     def _restart_watch(self, part: str, reflector: Reflector[Slice] | Reflector[Service]) -> None:
         """Restart a watch that is alive and does not tell what a list shows."""

@@ -4,6 +4,12 @@
                 |---the server ends it after its time--->  watch on from the last resourceVersion: nothing was missed
                 |---no event or bookmark for too long--->  list; if nothing was missed, watch on: a server may send none
                 |---broken, 410, or another error--->  report it as lost  ->  wait (backoff)  ->  list  -> ...
+    |---refused, though lists are not--->  say so once, and list every `poll_s`, for as long as the run lasts
+
+Without the right to watch, lists alone tell: what differs between two of them happened after the first was asked for, and
+before the first page of the second was there, so that an interval is some seconds long instead of milliseconds. An object
+that has another version and the same content was changed and changed back between them: the pool is then known to be
+unobserved for that interval, and for no longer.
 
 A list after a loss shows what was missed of each object that exists before or after it: every change gives an object a new
 resourceVersion, so that a change back and forth shows too. An object that came and went meanwhile does not show. Where
@@ -29,6 +35,7 @@ from affinity_tester.cluster.api import (
     Api,
     ApiError,
     Json,
+    WatchRefusedError,
     WatchSilentError,
     pages,
     read_page,
@@ -40,6 +47,10 @@ from affinity_tester.cluster.resource_versions import ListHistory, When, at_leas
 from affinity_tester.units import NS_PER_S
 
 T = TypeVar("T")
+
+
+POLL_REST = 9.0
+"""After a list that took its time, a reflector that polls rests so many times as long: a tenth of the time is spent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,10 @@ class WatchTiming:
     """The longest wait at all: the run should not be blind for much longer than an outage of the API server lasts."""
     max_lag_s: float = 2.0
     """How long a watch may lag behind a list before it is restarted."""
+    poll_s: float = 2.0
+    """The time between two lists of the pool where it may not be watched. It is the length of a change's interval."""
+    context_poll_s: float = 15.0
+    """The same for nodes and pods, which only explain: their lists may be large."""
 
 
 class Cached(NamedTuple, Generic[T]):
@@ -105,6 +120,8 @@ class Listener(Generic[T]):
     """The copy was replaced by a list. When it was made; and True if something changed that the watch did not tell."""
     lost: Callable[[ApiError], None] = lambda _error: None
     """The watch is interrupted by this error."""
+    unwatchable: Callable[[], None] = lambda: None
+    """It may be listed and not watched: from now on lists tell."""
     unreadable: Callable[[ObjectError], None] | None = None
     """An object is unreadable and counts as unchanged. None: an unreadable object interrupts the watch."""
     detect_transient: bool = False
@@ -125,9 +142,13 @@ class Reflector(Generic[T]):
         kind: str,
         page: int,
         timing: WatchTiming,
+        poll_s: float | None = None,
         now_ns: Callable[[], int],
     ) -> None:
-        """Reflect the objects at `path` that `params` select. `keep` parses an object; `kind` names it in error messages."""
+        """Reflect the objects at `path` that `params` select. `keep` parses an object; `kind` names it in error messages.
+
+        `poll_s` is the time between two lists where they may not be watched; None is that of the pool.
+        """
         self._api = api
         self._path = path
         self._params = params
@@ -137,7 +158,11 @@ class Reflector(Generic[T]):
         self._listener = listener
         self._page = page
         self._timing = timing
+        self._poll_s = timing.poll_s if poll_s is None else poll_s
         self._now_ns = now_ns
+        self.is_polling = False
+        """It may not be watched: lists tell what changes, and `poll` makes one at once."""
+        self._one_poll = asyncio.Lock()
         self._delay_s = timing.backoff_s
         self._version = ""
         """The resourceVersion up to which the watch has told everything."""
@@ -156,10 +181,10 @@ class Reflector(Generic[T]):
     async def run(self) -> None:
         """Keep the copy up to date until cancelled. Raises nothing; ends only if RBAC forbids the first list."""
         while True:
+            retry_s = 0.0
             try:
-                listing = await self.list()
-                self._replace(listing, None if self._first else await self._changes_missed(listing))
-                await self._watch()
+                await self.poll()
+                await self._follow()
             except ApiError as error:
                 if error.status == FORBIDDEN and self._first:
                     self._listener.refused(str(error))
@@ -167,13 +192,42 @@ class Reflector(Generic[T]):
                     return
                 self._is_up = False
                 self._listener.lost(error)
+                retry_s = error.retry_after_s or 0
             except Exception as error:  # an error of this program must not end the run that it only watches
                 self._is_up = False
                 self._listener.failed(error)
                 self._listener.lost(ApiError(f"an internal error ({type(error).__name__})"))
 
-            await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - clients shall not come back at once
+            delay_s = self._delay_s * random.uniform(0.5, 1)  # noqa: S311 - clients shall not come back at once
+            await asyncio.sleep(max(delay_s, retry_s))
             self._delay_s = min(2 * self._delay_s, self._timing.backoff_max_s)
+
+    async def poll(self) -> None:
+        """List, and make the list the copy. Raises `ApiError`. Only where nothing is watched."""
+        async with self._one_poll:  # a list that was asked for before another must not be taken after it
+            listing = await self.list()
+            missed = None if self._first else await self._changes_missed(listing)
+            if missed is not None and self._is_up:
+                self._listener.lost(ApiError("something was changed and changed back between two lists"))
+            self._replace(listing, missed)
+
+    async def _follow(self) -> None:
+        """Watch; list again and again where that is refused. Ends by raising `ApiError` only."""
+        try:
+            if not self.is_polling:
+                await self._watch()
+        except WatchRefusedError:
+            self.is_polling = True
+            self._listener.unwatchable()
+
+        time_s = asyncio.get_running_loop().time
+        took_s = 0.0
+        while True:
+            await asyncio.sleep(max(self._poll_s, took_s * POLL_REST))
+            began_s = time_s()
+            await self.poll()
+            took_s = time_s() - began_s
+            self._delay_s = self._timing.backoff_s
 
     async def list(self) -> Listing[T]:
         """Return a consistent list, and leave the copy as it is. Raises `ApiError`."""
@@ -249,7 +303,14 @@ class Reflector(Generic[T]):
         return True
 
     async def _changes_missed(self, listing: Listing[T]) -> MissedChanges | None:
-        """Return what a watch that is down missed, or may have missed, before a list; None if nothing."""
+        """Return what was not told, or may not have been, before a list: by a watch that is down, or by lists alone.
+
+        None if that is nothing. Where lists tell, whatever differs in content is told by them.
+        """
+        if self.is_polling:
+            changed_back = any(self._changed_back(key, item) for key, item in listing.items.items())
+            return MissedChanges("while things changed") if changed_back else None
+
         differs = _versions(listing.items) != _versions(self.items)
         if not differs and (not self._listener.detect_transient or listing.version == self._version):
             return None
@@ -277,6 +338,11 @@ class Reflector(Generic[T]):
         if differs:
             return MissedChanges("while things changed")
         return None if newer else MissedChanges(f"and what changed meanwhile cannot be known{why}")
+
+    def _changed_back(self, key: str, item: Cached[T]) -> bool:
+        """True if an object of a list has another version than the copy's, and the same content."""
+        known = self.items.get(key)
+        return known is not None and known.version != item.version and known.value == item.value
 
     def _replace(self, listing: Listing[T], missed: MissedChanges | None) -> None:
         """Make a list the copy, and report what differs from the copy before."""

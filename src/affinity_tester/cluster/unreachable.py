@@ -6,6 +6,7 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.objects import Node, Service, ServicePort, ServiceRef, endpoints_of
 from affinity_tester.cluster.queries import family_of, read_nodes, read_service, read_slices
+from affinity_tester.cluster.response_errors import one_line
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint
 
@@ -44,6 +45,11 @@ def likeliest_reason(
 
     `endpoints` and `nodes` are None if they may not be read.
     """
+    if service.type == "ExternalName":
+        return (
+            f'Service "{service.ref}" is only a DNS name for {service.external_name or "another"}: it has no endpoints'
+        )
+
     if endpoints is not None and not endpoints:
         selector = ", ".join(f"{name}={value}" for name, value in service.selector)
         why = f": no pod has the labels {selector}" if selector else ": it has no selector, and nobody gave it any"
@@ -63,6 +69,9 @@ def likeliest_reason(
 
     if target.ip in service.cluster_ips:
         return None if inside else f"{target.ip} is a cluster IP, reached only from inside the cluster"
+
+    if (error := service.ingress_error(port)) is not None:
+        return f'the load balancer of Service "{service.ref}" does not serve UDP port {port.port} ({one_line(error)})'
 
     if service.type == "LoadBalancer" and not service.ingress and target.ip not in service.external_ips:
         return f'the load balancer of Service "{service.ref}" has no address yet'

@@ -46,9 +46,19 @@ class WatchGroup:
         self._unreadable: set[str] = set()
 
     def reflector(
-        self, path: str, keep: Callable[[object], T], heard: Listener[T], *, labels: str = "", name: str = ""
+        self,
+        path: str,
+        keep: Callable[[object], T],
+        heard: Listener[T],
+        *,
+        labels: str = "",
+        name: str = "",
+        poll_s: float | None = None,
     ) -> Reflector[T]:
-        """Return a reflector of the objects at `path`, selected by `labels` or by `name`."""
+        """Return a reflector of the objects at `path`, selected by `labels` or by `name`.
+
+        `poll_s` is the time between two lists where it may not be watched; None is that of the pool.
+        """
         params = [("labelSelector", labels)] if labels else []
         params += [("fieldSelector", f"metadata.name={name}")] if name else []
         resource = path.rpartition("/")[2]
@@ -62,6 +72,7 @@ class WatchGroup:
             kind=KINDS[resource],
             page=PAGE_SIZES[resource],
             timing=self.timing,
+            poll_s=poll_s,
             now_ns=self.now_ns,
         )
 
@@ -87,10 +98,11 @@ class WatchGroup:
             refused=lambda _reason: self.warn_once(ClusterAction.LIST_FORBIDDEN, refused, namespace),
             failed=partial(self.warn_failed, resource),
             listed=listed,
+            unwatchable=self.warn_unwatchable,
             unreadable=self.warn_unreadable,
         )
 
-        return self.reflector(path, keep, heard, labels=labels)
+        return self.reflector(path, keep, heard, labels=labels, poll_s=self.timing.context_poll_s)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` as a task until `close`. It replaces the task that ran under this name before."""
@@ -120,6 +132,10 @@ class WatchGroup:
             now_ns = self.now_ns()
             event = ClusterEvent(now_ns, ClusterSubject.WATCH, self._subject, trouble, resource=resource, detail=detail)
             self.emit(event)
+
+    def warn_unwatchable(self) -> None:
+        """Warn once, for all objects together, that lists stand in for watches: a role lacks the verb for all alike."""
+        self.warn_once(ClusterAction.WATCH_FORBIDDEN, detail=f"{self.timing.poll_s:g} s")
 
     def warn_unreadable(self, error: ObjectError) -> None:
         """Warn once about each unreadable object, and in one warning about all beyond `MAX_UNREADABLE_WARNINGS`."""

@@ -39,6 +39,9 @@ def _watch_text(event: ClusterEvent) -> str:
     match event.action:
         case ClusterAction.LIST_FORBIDDEN:
             return _forbidden_text(event.resource, event.detail)
+        case ClusterAction.WATCH_FORBIDDEN:
+            every = f"lists every {event.detail} stand in, and date changes less exactly"
+            return f"this account may list and not watch: {every} (k8s/rbac.yaml has the rights)"
         case ClusterAction.NO_PROXY_SEEN:
             return NO_PROXY_SEEN
         case ClusterAction.MORE_UNREADABLE:

@@ -136,6 +136,8 @@ class ClusterAction(StrEnum):
 
     LIST_FORBIDDEN = "list-forbidden"
     """WATCH: the objects of `resource` may not be listed."""
+    WATCH_FORBIDDEN = "watch-forbidden"
+    """WATCH: objects may be listed and not watched: the pool is listed again and again, every `detail`."""
     NO_PROXY_SEEN = "no-proxy-seen"
     """WATCH: no pod of a known proxy is there."""
     UNREADABLE = "unreadable"
