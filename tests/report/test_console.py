@@ -310,6 +310,7 @@ def test_the_other_facts_of_a_session(story):
         ev.SessionStarted(story.at(9), ONE, TransportAddress("192.0.2.1", 5)),
         ev.ProbesLost(story.at(9), ONE, 1, 2, story.at(1), story.at(1.1)),
         ev.LateReply(story.at(9), ONE, 1, 3 * S),
+        ev.ReferenceResult(story.at(9), ONE, story.at(8), TransportAddress("198.51.100.7", 5)),
     ) == [
         "13:35:27.176 [error] CLIENT-1058228236 never answered, for 5 s now, while others are answered",
         "13:35:27.176 [error] CLIENT-1058228236 unanswered since 13:35:22.176 (5 s), while others are answered; "

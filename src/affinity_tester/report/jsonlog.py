@@ -52,6 +52,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ProbesLost: ("session.probes_lost", "info"),
     ev.LossDirection: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
+    ev.ReferenceResult: ("session.reference_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
     ev.ConflictingDuplicate: ("session.duplicate_differs", "warn"),

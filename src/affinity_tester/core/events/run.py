@@ -43,6 +43,8 @@ class RunStarted(Event):
     """Addresses of the same name that no session probes."""
     rules: Rules = DEFAULT_RULES
     """What the run is judged by, so that a record can be judged again."""
+    reference: TransportAddress | None = None
+    """The second STUN server (`--reference`), of the family of `target`; None: none is asked."""
 
 
 @dataclass(frozen=True, slots=True)
