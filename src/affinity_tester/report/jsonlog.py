@@ -38,6 +38,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunStarted: ("run.started", "info"),
     ev.ForeignServer: ("run.foreign_server", "warn"),
     ev.NoReplies: ("run.nothing_answered", "warn"),
+    ev.NoReferenceReplies: ("run.reference_silent", "warn"),
     ev.SendingStopped: ("run.sending_stopped", "info"),
     ev.Settling: ("run.settling", "info"),
     ev.RunEnded: ("run.ended", "info"),
