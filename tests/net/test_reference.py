@@ -257,13 +257,13 @@ async def test_its_icmp_errors_are_no_evidence_against_the_target(host: str) -> 
 @pytest.mark.skipif(not probe_socket.LINUX, reason="ICMP errors at unconnected sockets need Linux")
 async def test_the_target_s_icmp_errors_stay_the_target_s() -> None:
     async with scripted(says) as server:
-        told = await probed(closed_port(), seconds=1.5, sessions=2, reference=server.address)
+        told = await probed(closed_port(), seconds=1.5, sessions=10, reference=server.address)
     assert {event.session for event in told.of(NetworkError)} == {event.session for event in told.of(SessionStarted)}
     total = told.counts()
     assert (total.answered, total.send_errors) == (0, 0)
-    assert total.network_errors >= total.sent - 2  # the last ones may come too late
+    assert total.network_errors >= total.sent - 10  # the last ones may come too late
     results = told.of(ReferenceResult)
-    assert len(results) == len(server.probes) >= 3
+    assert len(results) == len(server.probes) >= 8
     assert None not in {result.mapped for result in results}
 
 

@@ -21,17 +21,11 @@ from affinity_tester.settings import DEFAULT_PORT, ClientSettings
 
 
 async def run_against_target(
-    settings: ClientSettings,
-    options: TargetOptions,
-    reporter: Reporter,
-    warn: Callable[[str], None],
-    *,
-    reference: str | None = None,
+    settings: ClientSettings, options: TargetOptions, reporter: Reporter, warn: Callable[[str], None]
 ) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
 
-    `warn` is called with a text if something beside the cluster is under test. `reference` is the second STUN server as
-    the user wrote it; None: none is asked.
+    `warn` is called with a text if something beside the cluster is under test.
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
@@ -42,14 +36,16 @@ async def run_against_target(
         async with open_target(options) as context:
             if line := _bridge_warning(context):
                 warn(line)
-            asked = None if reference is None else await resolve_reference(reference, DEFAULT_PORT, context.target)
-            if asked is not None and (line := _reference_warning(context.target, asked)):
-                warn(line)
+            reference = None
+            if options.reference is not None:
+                reference = await resolve_reference(options.reference, DEFAULT_PORT, context.target)
+                if line := _reference_warning(context.target, reference):
+                    warn(line)
             if context.has_service:
                 dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
-            client = run_client(settings, context.target, dispatcher.emit, stop, abort, reference=asked)
+            client = run_client(settings, context.target, dispatcher.emit, stop, abort, reference=reference)
             return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
 
 

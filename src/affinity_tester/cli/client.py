@@ -205,6 +205,8 @@ def client(
     reference = (reference or "").strip() or None
     if reference is not None:
         _check_reference(reference, connected=connected)
+        if line := ambiguity_warning(reference):
+            _warn(line)
 
     settings = ClientSettings(
         sessions=sessions,
@@ -225,16 +227,16 @@ def client(
             fail_on_avoidable=fail_on == "avoidable",
         ),
     )
-    target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
+    target_options = TargetOptions(
+        target=target, service=service, via=via, watch=watch, port=target_port, reference=reference
+    )
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 
     with Reporter.open(
         log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
     ) as reporter:
-        verdict = asyncio.run(
-            run_against_target(settings, target_options, reporter, _warn, reference=reference),
-        )
+        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn))
     return EXIT_CODES[verdict.outcome]
 
 
