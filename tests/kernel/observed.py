@@ -42,7 +42,8 @@ ADDRESS = {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}
 def ingress(identity: Identity) -> int:
     """The node that masqueraded: both its addresses, 10.30.N.2 and (towards its own pods) 10.40.N.1, tell its number."""
     assert identity.reflexive is not None
-    return int(identity.reflexive.ip.split(".")[2])
+    ip = identity.reflexive.ip
+    return int(ip.split(":")[3] if ":" in ip else ip.split(".")[2])
 
 
 class Observed:
