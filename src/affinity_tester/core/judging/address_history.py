@@ -151,14 +151,6 @@ class AddressHistory:
         """True if an address is known to be, or to have been, a node's."""
         return ip in (self.node_names or {})
 
-    def node_of(self, ip: str) -> str | None:
-        """Return the node that an address is: by its name, or since pods of it alone are behind; None: not known."""
-        name = (self.node_names or {}).get(ip)
-        if name is not None:
-            return name
-        behind = self._behind.get(ip, set())
-        return next(iter(behind)) if len(behind) == 1 else None
-
     def may_be_one_node(self, one: str, other: str) -> bool:
         """True if two reflexive IPs may be one node's: its own, and that of its pods' bridge.
 

@@ -8,8 +8,8 @@ it sees of a proxy that dropped its flows. What is known of a NAT tells the two 
   of that second says so; one that is silent, or began later, says nothing.
 - It is between the client and the cluster. It is excluded where pods see the client's own IP, and where that is global.
 - A new source port is hashed anew over ingress nodes. Sessions that all kept their two or more ingress addresses, or all
-  went from one node to one other, were not; chance does so in less than 5 %. A balancer that hashes the IP alone, as with
-  affinity ClientIP, would send all of them to one other node.
+  went to one node where they had not been, were not; chance does so in less than 5 %. A balancer that hashes the IP alone,
+  as with affinity ClientIP, would send all of them to one other node.
 - It gives a new mapping, and not at once the old one again: flows that go to and fro within a second are the cluster's.
 
 Under policy Local no proxy changes the source, so an address that moves between addresses that are no node's is moved
@@ -44,6 +44,9 @@ MIN_SESSIONS = 8
 
 TOGETHER_NS = NS_PER_S
 """They changed together if it was within this time."""
+
+ADDRESSES_PER_NODE = 2
+"""A node masquerades from its own address, and from its pods' bridge's."""
 
 _MOST_ASKED = 128
 """Sessions of a local address that are looked at: if all of these changed, it is no chance that others did not."""
@@ -211,17 +214,37 @@ class ClientNat:
         return (
             own
             or any(_went_to_and_fro(moves) for moves in whole.values())
-            or self._went_to_one_node(ends, change)
+            or self._chance_of_gathering(ends, change) < DOUBT
             or self._chance_of_kept_ingress(ends) < DOUBT
         )
 
-    def _went_to_one_node(self, ends: dict[str, tuple[Identity, Identity]], change: Change) -> bool:
-        """True if all went from one node to another one, though the balancer hashes more than the source's IP."""
-        if self._spec("externalTrafficPolicy", change) != "Cluster" or self._spec("sessionAffinity", change) != "None":
-            return False
-        old = {self.history.node_of(_ip(before)) for before, _ in ends.values()}
-        new = {self.history.node_of(_ip(after)) for _, after in ends.values()}
-        return len(old) == len(new) == 1 and old != new and None not in old | new
+    def _chance_of_gathering(self, ends: dict[str, tuple[Identity, Identity]], change: Change) -> float:
+        """Return the chance that all sessions meet at one node, were they hashed anew; 1: they do not, or it may be no hash.
+
+        Where they were before says how they are hashed: that all go to one of two nodes, or to one where none was, has the
+        chance of Fisher's exact test. A balancer that hashes the source's IP alone sends them all to one node, as affinity
+        ClientIP makes some do, unless they had been at several.
+        """
+        if self._spec("externalTrafficPolicy", change) != "Cluster":
+            return 1.0
+        targets: dict[object, list[tuple[str, str]]] = {}
+        for name, (before, after) in ends.items():
+            targets.setdefault(self.history.sessions[name].target, []).append((_ip(before), _ip(after)))
+
+        chances = [1.0]
+        for moves in targets.values():
+            old, new = {ip for ip, _ in moves}, {ip for _, ip in moves}
+            hashed = self._spec("sessionAffinity", change) != "ClientIP" or not self._is_one_place(old)
+            if hashed and self._is_one_place(new):
+                there = sum(
+                    ip in new or any(self.history.may_be_one_node(ip, other) for other in new) for ip, _ in moves
+                )
+                chances.append(comb(there + len(moves), len(moves)) / comb(2 * len(moves), len(moves)))
+        return min(chances)
+
+    def _is_one_place(self, ips: set[str]) -> bool:
+        """True if these may be the addresses of one node."""
+        return len(ips) == 1 or (len(ips) == ADDRESSES_PER_NODE and self.history.may_be_one_node(*ips))
 
     def _chance_of_kept_ingress(self, ends: dict[str, tuple[Identity, Identity]]) -> float:
         """Return the chance that all sessions keep their ingress nodes, were they hashed anew; 1: not all kept theirs.
