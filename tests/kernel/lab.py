@@ -252,14 +252,14 @@ class Lab:
 
     def forget(self, address: str) -> None:
         """Make all nodes forget the Service's flows to an endpoint, as kube-proxy does when one is removed."""
-        family = "ipv6" if self._is_ipv6 else "ipv4"
-        which = (
-            *("--family", family, "--proto", "udp"),
-            *("--orig-dst", self.address(rules.VIP), "--reply-src", self.address(address)),
-        )
         for host in self.nodes:
-            # conntrack ends with 1 where there was none.
-            run(*self._in(host, "conntrack", "--delete", *which), fine=(0, 1))
+            self.delete(host, "--orig-dst", rules.VIP, "--reply-src", address)
+
+    def delete(self, host: str, *which: str) -> None:
+        """Make a host forget the UDP flows that conntrack's options name."""
+        family = "ipv6" if self._is_ipv6 else "ipv4"
+        delete = ("conntrack", "--delete", "--family", family, "--proto", "udp", *map(self.address, which))
+        run(*self._in(host, *delete), fine=(0, 1))  # it ends with 1 where there was none
 
     def proxy(self, *, policy: str = "Cluster", client_ip: bool = False, without: Iterable[str] = ()) -> None:
         """Sync every node's kube-proxy to the pods there are, less those `without`."""

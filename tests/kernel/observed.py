@@ -32,6 +32,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import Reason
 
 _E = TypeVar("_E", bound=Event)
 
@@ -133,6 +134,11 @@ class Observed:
             if isinstance(event.case, Change)
         }
         return Counter(newest.values())
+
+    @property
+    def reasons(self) -> set[tuple[Reason, ...]]:
+        """The reasons of all judgements."""
+        return {event.reasons for event in self._of(CaseJudged)}
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
