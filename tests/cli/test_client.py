@@ -32,6 +32,7 @@ from affinity_tester.core.events import (
     SessionSummary,
     Verdict,
 )
+from affinity_tester.errors import UserError
 from affinity_tester.report.record import read_record
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import ClientSettings
@@ -642,3 +643,39 @@ def test_a_container_bridge_under_the_client_is_said_at_its_start(monkeypatch: p
     done = CliRunner().invoke(main, ["client", "127.0.0.1:9", "--watch", "off", "--duration", "100ms", "--settle", "0"])
     assert done.stderr.splitlines()[0] == "warning: a bridge"
     assert asked == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        (
+            "127.0.0.2",
+            "warning: this machine reaches the reference 127.0.0.2:3478 from 127.0.0.9 and the target from 127.0.0.1: it may"
+            " see another NAT than the target does",
+        ),
+        ("127.0.0.3:9", None),
+        ("127.0.0.4", "error: no route from this machine to 127.0.0.4:3478"),
+    ],
+)
+def test_a_reference_that_is_reached_in_another_way_is_said(
+    monkeypatch: pytest.MonkeyPatch, reference: str, told: str | None
+) -> None:
+    def source(address: TransportAddress, _scope_id: int = 0) -> str:
+        if address.ip == "127.0.0.4":
+            raise UserError(f"no route from this machine to {address}")
+        return "127.0.0.9" if address.ip == "127.0.0.2" else "127.0.0.1"
+
+    monkeypatch.setattr(client_run, "local_source_for", source)
+    short = ("--watch", "off", "--duration", "100ms", "--settle", "0")
+    done = CliRunner().invoke(main, ["client", "127.0.0.1:9", *short, "--reference", reference])
+    assert done.stderr.splitlines()[:1] == ([told] if told else [])
+    assert (done.exit_code == 2) == (told is not None and told.startswith("error"))
+
+
+def test_an_ipv6_reference_whose_end_may_be_meant_as_a_port_gets_a_warning(taken: list[Taken]) -> None:
+    done = CliRunner().invoke(main, ["client", "lb.example", "--reference", "2001:db8::1:4000"])
+    assert done.stderr.splitlines() == [
+        "warning: 2001:db8::1:4000 is taken as an IPv6 address without a port: if its end is the port, write"
+        " [2001:db8::1]:4000"
+    ]
+    assert [each.options.reference for each in taken] == ["2001:db8::1:4000"]

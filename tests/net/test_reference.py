@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -109,6 +110,17 @@ async def test_an_id_that_begins_like_a_session_s_is_drawn_again(monkeypatch: py
     assert [probe.data[8:16] for probe in server.probes] == [fresh]
 
 
+async def test_what_this_process_slept_through_is_left_out() -> None:
+    async with scripted(answer) as target, scripted(says) as server:
+        asyncio.get_running_loop().call_later(0.5, time.sleep, 1.2)  # as if it had been stopped
+        told = await probed(target.address, seconds=2.5, sessions=8, reference=server.address)
+    results = told.of(ReferenceResult)
+    assert 10 <= len(results) == len(server.probes) <= 15
+    sent = [result.sent_ns for result in results]
+    assert min(after - before for before, after in pairwise(sent)) > 20 * MS
+    assert [result.session for result in results[8:]] == [result.session for result in results[: len(results) - 8]]
+
+
 def test_those_that_ask_have_every_local_address_and_every_target() -> None:
     class Stub:
         def __init__(self, number: int) -> None:
@@ -191,6 +203,7 @@ async def test_with_a_key_the_reference_needs_none() -> None:
 
 async def silent_run(script: Any, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Told, NoReferenceReplies]:
     monkeypatch.setattr(reference_module, "NO_REPLIES_NS", NS_PER_S // 2)
+    monkeypatch.setattr(reference_module, "MIN_WAIT_NS", 0)
     async with scripted(answer) as target, scripted(script) as server:
         told = await probed(target.address, seconds=1.5, sessions=2, reference=server.address, **settings)
     untouched(told)
@@ -213,6 +226,19 @@ async def test_an_answer_that_is_late_is_not_told_again(monkeypatch: pytest.Monk
 
     told, _ = await silent_run(late, monkeypatch, loss_threshold_ns=200 * MS)
     assert {result.mapped for result in told.of(ReferenceResult)} == {None}
+
+
+async def test_a_loss_threshold_that_suits_the_target_may_be_too_short_for_the_reference() -> None:
+    def far(server: ScriptedServer, probe: Probe) -> None:
+        asyncio.get_running_loop().call_later(0.4, server.send, foreign_reply(probe), probe.source)
+
+    async with scripted(answer) as target, scripted(far) as server:
+        told = await probed(
+            target.address, seconds=1.3, sessions=2, reference=server.address, loss_threshold_ns=100 * MS
+        )
+    results = told.of(ReferenceResult)
+    assert results
+    assert None not in {result.mapped for result in results}
 
 
 async def test_an_error_response_is_neither_an_address_nor_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:

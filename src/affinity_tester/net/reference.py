@@ -19,8 +19,11 @@ from affinity_tester.errors import StunError
 from affinity_tester.net.probe_socket import IcmpError, socket_address, transport_address
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.session import Session
-from affinity_tester.settings import REFERENCE_INTERVAL_NS, REFERENCE_SESSIONS
+from affinity_tester.settings import DEFAULT_LOSS_THRESHOLD_NS, REFERENCE_INTERVAL_NS, REFERENCE_SESSIONS
 from affinity_tester.units import NS_PER_S
+
+MIN_WAIT_NS = DEFAULT_LOSS_THRESHOLD_NS
+"""An answer is waited for at least so long: a loss threshold that suits a near cluster may be too short for the way there."""
 
 NO_REPLIES_NS = 5 * NS_PER_S
 """A reference without any answer for so long says so."""
@@ -45,7 +48,7 @@ class Reference:
         """Choose the sessions that ask, and let all know what is the reference's and not the target's.
 
         `run_guarded` runs each callback and handles the exceptions it raises. A request is unanswered once
-        `loss_threshold_ns` has passed.
+        `loss_threshold_ns` has passed, or 2 s where that is longer.
         """
         self._address = target.address
         self._destination = socket_address(target.address, target.scope_id)
@@ -54,7 +57,7 @@ class Reference:
         self._tokens = frozenset(session.token for session in sessions)
         self._emit = emit
         self._run_guarded = run_guarded
-        self._loss_threshold_ns = loss_threshold_ns
+        self._wait_ns = max(loss_threshold_ns, MIN_WAIT_NS)
         self._pending: dict[bytes, tuple[Session, int]] = {}
         """By transaction id: who asked, and when; in the order of asking."""
         self._start_ns = 0
@@ -151,7 +154,7 @@ class Reference:
 
     def sweep(self, now_ns: int) -> None:
         """Give up requests that were not answered in time, and tell if none ever was."""
-        due_ns = now_ns - self._loss_threshold_ns
+        due_ns = now_ns - self._wait_ns
         overdue = [asked for asked in self._pending.items() if asked[1][1] < due_ns]
         for session in {session.name: session for _, (session, _) in overdue}.values():
             session.read_until_empty()  # an answer may wait there, as this process may have been held up

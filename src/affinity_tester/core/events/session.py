@@ -214,7 +214,7 @@ class ReferenceResult(SessionEvent):
     sent_ns: int
     """When the request was sent."""
     mapped: TransportAddress | None
-    """The XOR-MAPPED-ADDRESS of its answer; None: it was not answered within the loss threshold."""
+    """The mapped address in its answer; None: it was not answered within the loss threshold, and 2 s."""
 
 
 @dataclass(frozen=True, slots=True)
