@@ -116,6 +116,26 @@ def test_it_takes_its_second_public_address(lab: Lab, policy: str, *, asks: bool
         assert {change.kinds[0] for change in seen.all_changes} == {Kind.REFLEXIVE_IP}
 
 
+@behind(("Local", True))
+def test_it_loses_one_of_its_public_addresses(lab: Lab, policy: str, *, asks: bool) -> None:
+    """Some sessions move and others stay: whose sockets are not asked may be among those that the NAT moved."""
+    here = Behind(lab, policy, asks)
+    pool = f"jhash udp sport mod 2 seed 0x5eed map {{ 0 : {NAT_IPS[0]}, 1 : {NAT_IPS[1]} }}"
+    here.build(["pod-a", "pod-b"], ["pod-c"], how=f"snat to {pool}")
+
+    def lose() -> None:
+        lab.nft("nat", rules.nat("wan", f"snat to {NAT_IPS[1]}"))
+        lab.delete("nat", "--reply-dst", NAT_IPS[0])
+
+    seen = here.watch(lose)
+    at_lost = {session for session, who in seen.first.items() if who.reflexive and who.reflexive.ip == NAT_IPS[0]}
+    assert seen.changed == at_lost
+    assert set() < at_lost < set(seen.locals)
+    assert set(seen.judged) <= {Judgement.CLIENT, Judgement.UNKNOWN}, seen.reasons
+    assert seen.exit_code != 1
+    assert "client-nat" in seen.likely, seen.diagnoses
+
+
 @behind(("Cluster", True), ("Local", True))
 def test_it_forgets_its_mappings_to_the_target_alone(lab: Lab, policy: str, *, asks: bool) -> None:
     """What stays at the reference excludes nothing where each destination has a mapping of its own."""

@@ -120,8 +120,10 @@ def reason_text(reason: why.Reason) -> str:
             return together + ("; the reference does not settle it" if asked else " (--reference settles it)")
         case why.AddressBeforeCluster(old, new):
             return f"under policy Local no proxy moves an address, and neither {old.ip} nor {new.ip} is a node's"
-        case why.ReferenceMoved(old, new):
+        case why.ReferenceMoved(old, new, partly=False):
             return f"the client's own NAT: the reference saw {old} -> {new} then, too"
+        case why.ReferenceMoved(old, new):
+            return f"perhaps the client's own NAT: the reference saw {old} -> {new} then for another socket"
         case why.ReferenceStayed(mapped, independent):
             how = ", as pods had: the client's NAT did not move" if independent else ""
             return f"the reference saw {mapped} throughout{how}"

@@ -14,7 +14,13 @@ from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, list
 from affinity_tester.core.diagnosis.vip_rules import ips_of, looks_like_client_nat, vip_failover
 from affinity_tester.core.events import Certainty, Diagnosis
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.judging.reasons import AddressBeforeCluster, ClientNatPossible, Reason, ReferenceMoved
+from affinity_tester.core.judging.reasons import (
+    AddressBeforeCluster,
+    ClientNatPossible,
+    Reason,
+    ReferenceMoved,
+    ReferenceStayed,
+)
 from affinity_tester.core.judging.reference import was_silent
 from affinity_tester.core.open_incident import Member
 from affinity_tester.units import format_seconds, plural
@@ -23,6 +29,8 @@ ASK_REFERENCE = "a second STUN server, asked from the same sockets (--reference 
 """What tells the client's NAT from the cluster."""
 
 _ASK_AGAIN = "an answer of the reference before and after it"
+
+_SHOW_MAPPING = "a sight of the NAT's mapping in the cluster, as policy Local gives it: at the reference it stayed"
 
 _CLIENT_SIDE = (ClientNatPossible, AddressBeforeCluster, ReferenceMoved)
 
@@ -58,6 +66,8 @@ def moved_before_cluster(view: IncidentView, reasons: Iterable[type[Reason]]) ->
         ]
 
     missing = ASK_REFERENCE if view.history.reference is None else _ASK_AGAIN
+    if any(isinstance(reason, ReferenceStayed) for reason in view.reasons):
+        missing = _SHOW_MAPPING
     evidence.append("no session from the same address kept its own")
     other = vip_failover(view, classify(view)) or _perhaps_wiped(view, missing)
     other = replace(other, certainty=Certainty.POSSIBLE, missing=other.missing or missing)

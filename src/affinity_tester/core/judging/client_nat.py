@@ -130,7 +130,8 @@ class ClientNat:
         stayed: tuple[Reason, ...] = ()
         if mapping is not None:
             if mapping.moved:
-                return Weighed(Judgement.CLIENT, (ReferenceMoved(mapping.old, mapping.new),))
+                judgement = Judgement.UNKNOWN if mapping.partly else Judgement.CLIENT
+                return Weighed(judgement, (ReferenceMoved(mapping.old, mapping.new, mapping.partly),))
             stayed = (ReferenceStayed(mapping.old, mapping.independent),)
             if mapping.independent:
                 return Weighed(None, stayed)

@@ -257,12 +257,14 @@ class AddressBeforeCluster(Reason):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceMoved(Reason):
-    """The reference saw another address then, too, so the client's own NAT moved."""
+    """The reference saw another address then, too, so the client's own NAT moved, at least some of its flows."""
 
     old: TransportAddress
     """What it saw before."""
     new: TransportAddress
     """What it saw since."""
+    partly: bool = False
+    """It saw other sockets stay; the session's own is not asked, so that it may be either."""
 
 
 @dataclass(frozen=True, slots=True)

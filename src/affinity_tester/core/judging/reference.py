@@ -8,7 +8,7 @@ independent mapping); and that shows where the cluster's pods see the very addre
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from affinity_tester.core.address import TransportAddress
@@ -34,6 +34,8 @@ class Mapping:
     new: TransportAddress
     independent: bool = False
     """It stayed, and the NAT maps endpoint-independently: pods had seen this very address."""
+    partly: bool = False
+    """It moved for some of the sockets that are asked, and stayed for others; this session's own is not asked."""
 
     @property
     def moved(self) -> bool:
@@ -44,7 +46,8 @@ class Mapping:
 def mapping_over(history: AddressHistory, name: str, change: Change) -> Mapping | None:
     """Return what the reference saw of a session's change, by its own socket or else by its siblings'; None: nothing sure.
 
-    Siblings speak for a session that is not asked itself where all of them say the same.
+    Siblings speak for a session that is not asked itself. A NAT of several public addresses may move some flows alone: one
+    whose siblings moved may be among them, and one with another IP than its siblings' is not excluded by these.
     """
     session = history.sessions[name]
     if session.results:
@@ -53,9 +56,14 @@ def mapping_over(history: AddressHistory, name: str, change: Change) -> Mapping 
     assert session.local is not None
     siblings = (history.sessions[other] for other in history.by_local[session.local.ip])
     found = [mapping for sibling in siblings if (mapping := _mapping(sibling, change)) is not None]
-    if not found or len({mapping.moved for mapping in found}) > 1:
+    moved = [mapping for mapping in found if mapping.moved]
+    if moved:
+        return replace(moved[0], partly=len(moved) < len(found))
+    if not found:
         return None
-    return next((mapping for mapping in found if not mapping.independent), found[0])
+    old = change.before.identity.reflexive
+    shared = all(mapping.independent and old is not None and mapping.old.ip == old.ip for mapping in found)
+    return replace(found[0], independent=shared)
 
 
 def _mapping(session: SessionAddresses, change: Change) -> Mapping | None:
