@@ -127,18 +127,23 @@ class ClientNat:
 
         before_cluster = self._is_before_cluster(session, change)
         mapping = mapping_over(history, name, change) if history.reference is not None else None
+        stayed: tuple[Reason, ...] = ()
         if mapping is not None:
             if mapping.moved:
                 return Weighed(Judgement.CLIENT, (ReferenceMoved(mapping.old, mapping.new),))
-            if mapping.independent or not before_cluster:
-                return Weighed(None, (ReferenceStayed(mapping.old, mapping.independent),))
+            stayed = (ReferenceStayed(mapping.old, mapping.independent),)
+            if mapping.independent:
+                return Weighed(None, stayed)
 
+        # A NAT that maps each destination anew may lose its mappings to the target alone, as where it sends that by another
+        # uplink: what stayed at the reference excludes nothing then.
         if before_cluster:
             old, new = change.before.identity.reflexive, change.after.identity.reflexive
             assert old is not None
             assert new is not None
-            return Weighed(Judgement.UNKNOWN, (AddressBeforeCluster(old, new),))
-        return self._weigh_together(session.local.ip, change, now_ns)
+            return Weighed(Judgement.UNKNOWN, (AddressBeforeCluster(old, new), *stayed))
+        weighed = self._weigh_together(session.local.ip, change, now_ns)
+        return weighed._replace(reasons=(*weighed.reasons, *stayed))
 
     # --- policy Local --------------------------------------------------------------------------------------------------
 

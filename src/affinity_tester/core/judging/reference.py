@@ -73,8 +73,10 @@ def _mapping(session: SessionAddresses, change: Change) -> Mapping | None:
     if not seen or seen[0][0] > from_ns or seen[-1][0] < to_ns:
         return None
 
+    # A sibling may have changed in the same event a little before this session's P.
     mapped = seen[0][1]
-    return Mapping(mapped, mapped, independent=mapped == session.reflexive_at(from_ns))
+    pods_saw = (session.reflexive_at(from_ns), session.reflexive_at(from_ns - _NEAR_NS))
+    return Mapping(mapped, mapped, independent=mapped in pods_saw)
 
 
 def was_silent(results: Iterable[ReferenceResult], from_ns: int, to_ns: int) -> bool:
