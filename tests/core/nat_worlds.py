@@ -43,9 +43,9 @@ TARGET = TransportAddress("203.0.113.7", 3478)
 REFERENCE = TransportAddress("198.18.0.1", 3478)
 CLIENT = "192.168.0.9"
 
-NAT = ("flush", "renew", "move", "flush twice", "some")
+NAT = ("flush", "renew", "move", "flush twice", "some", "forget")
 """The table is flushed; ports are renewed every 13 s; all flows get another public address; flushed again after 0.7 s; some
-of several public addresses are taken away."""
+of several public addresses are taken away; mappings to the cluster are forgotten, where they are not also the reference's."""
 
 CLUSTER = ("wipe one", "wipe all", "wipe twice", "rehash", "failover")
 """A node's table is flushed, all are, all again after 0.7 s; a node joins the hash; the address goes to another node."""
@@ -139,6 +139,8 @@ class NatWorld:
             case "move":
                 self.publics = ["198.51.100.99"]
                 self.mapped.clear()
+            case "forget":
+                self.mapped = {key: mapped for key, mapped in self.mapped.items() if key[1] == "reference"}
             case "some":
                 gone = self.publics.pop()
                 self.mapped = {key: mapped for key, mapped in self.mapped.items() if mapped.ip != gone}

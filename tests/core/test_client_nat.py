@@ -80,8 +80,8 @@ def is_visible(world: NatWorld) -> str:
     changed = {session for session, _ in world.judgements}
     if len(changed) < world.sessions:
         return "a session did not change"
-    if world.reference and not world.local:
-        return "the reference stayed"
+    if world.reference and world.local and world.independent:
+        return "the reference stayed, and pods see what it sees"
     nodes = Counter(old.rpartition(".")[2] for old, _ in world.ends)
     if world.what.startswith("wipe") and not world.local and len(nodes) > 1 and sorted(nodes.values())[-2] >= 3:
         return "all kept their nodes" if world.sessions >= 16 and world.watched else ""
