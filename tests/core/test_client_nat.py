@@ -17,7 +17,7 @@ from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.replay import judge_again
 from pools import judged_cases
 
-COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 10
+COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 30
 VIOLATION, UNKNOWN, CLIENTS = Judgement.VIOLATION, Judgement.UNKNOWN, Judgement.CLIENT
 GLOBAL = "81.2.69.142"
 
@@ -94,14 +94,14 @@ def is_visible(world: NatWorld) -> str:
 @pytest.mark.parametrize("fixed", [{"own": GLOBAL}, {"nat": False, "local": True}, {"sessions": 7}], ids=str)
 def test_the_cluster_is_accused_where_there_is_no_nat(what: str, fixed: dict[str, Any]) -> None:
     """With a global address, where pods see the client's own one, or of fewer than eight sessions."""
-    for seed in range(COUNT // 10):
+    for seed in range(COUNT // 5):
         world = random_world(seed, what, reference=False, **fixed)
         assert set(classes(world)) <= {VIOLATION}, (seed, world)
 
 
 @pytest.mark.parametrize("what", [*NAT, *CLUSTER])
 def test_a_record_is_judged_as_its_run_was(what: str) -> None:
-    for seed in range(COUNT // 10):
+    for seed in range(COUNT // 5):
         world = random_world(seed, what)
         again = {(e.session, c.number): e.judgement for c, e in judged_cases(list(judge_again(world.events)), Change)}
         assert again == {key: judgement for key, (_, judgement) in world.judgements.items()}, (seed, world)

@@ -252,7 +252,9 @@ class AddressBeforeCluster(Reason):
     """Policy Local, and neither address is a node's: what moved it is before the cluster."""
 
     old: TransportAddress
+    """What pods saw before."""
     new: TransportAddress
+    """What they saw since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,7 @@ class ReferenceStayed(Reason):
     """The reference saw the same address throughout; said beside a violation."""
 
     mapped: TransportAddress
+    """What it saw."""
     independent: bool
     """Pods had seen this very address, so the NAT maps endpoint-independently, and did not move."""
 

@@ -191,7 +191,7 @@ def _inconclusive_reasons(evidence: Evidence, judged_pairs: int, max_loss: float
     nat = evidence.perhaps_client_nat
     if nat:
         settles = "the reference did not settle it" if evidence.reference else "--reference HOST settles it"
-        reasons.append(f"{plural(nat, 'change')} of them may be the client's own NAT: {settles}")
+        reasons.append(f"{plural(nat, 'change')} may be the client's own NAT: {settles}")
     if _unreadable(total, max_loss):
         reasons.append(
             f"{total.undecodable:,} datagrams came that are no replies, more than the {total.answered:,} answers: "
