@@ -14,7 +14,13 @@ from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, list
 from affinity_tester.core.diagnosis.vip_rules import ips_of, looks_like_client_nat, vip_failover
 from affinity_tester.core.events import Certainty, Diagnosis
 from affinity_tester.core.identity import Kind
-from affinity_tester.core.judging.reasons import AddressBeforeCluster, ClientNatPossible, Reason, ReferenceMoved
+from affinity_tester.core.judging.reasons import (
+    AddressBeforeCluster,
+    ClientNatPossible,
+    Reason,
+    ReferenceMoved,
+    ReferenceStayed,
+)
 from affinity_tester.core.judging.reference import was_silent
 from affinity_tester.core.open_incident import Member
 from affinity_tester.units import format_seconds, plural
@@ -60,8 +66,14 @@ def moved_before_cluster(view: IncidentView, reasons: Iterable[type[Reason]]) ->
     missing = ASK_REFERENCE if view.history.reference is None else _ASK_AGAIN
     evidence.append("no session from the same address kept its own")
     other = vip_failover(view, classify(view)) or _perhaps_wiped(view, missing)
-    other = replace(other, certainty=Certainty.POSSIBLE, missing=other.missing or missing)
-    return [diagnosis("client-nat", evidence, missing), other]
+    stayed = next((reason for reason in view.reasons if isinstance(reason, ReferenceStayed)), None)
+    if stayed is None:
+        other = replace(other, certainty=Certainty.POSSIBLE, missing=other.missing or missing)
+        return [diagnosis("client-nat", evidence, missing), other]
+
+    kept = f"the reference {view.history.reference} saw {stayed.mapped} throughout, and a flushed NAT would show there"
+    other = replace(other, certainty=Certainty.LIKELY, missing="", evidence=(*other.evidence, kept))
+    return [other, diagnosis("client-nat", evidence, "a NAT that maps endpoint-independently, seen under policy Local")]
 
 
 def client_nat(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
