@@ -70,8 +70,14 @@ def moved_before_cluster(view: IncidentView, reasons: Iterable[type[Reason]]) ->
         missing = _SHOW_MAPPING
     evidence.append("no session from the same address kept its own")
     other = vip_failover(view, classify(view)) or _perhaps_wiped(view, missing)
-    other = replace(other, certainty=Certainty.POSSIBLE, missing=other.missing or missing)
-    return [diagnosis("client-nat", evidence, missing), other]
+    stayed = next((reason for reason in view.reasons if isinstance(reason, ReferenceStayed)), None)
+    if stayed is None:
+        other = replace(other, certainty=Certainty.POSSIBLE, missing=other.missing or missing)
+        return [diagnosis("client-nat", evidence, missing), other]
+
+    kept = f"the reference {view.history.reference} saw {stayed.mapped} throughout, and a flushed NAT would show there"
+    other = replace(other, certainty=Certainty.LIKELY, missing="", evidence=(*other.evidence, kept))
+    return [other, diagnosis("client-nat", evidence, "a NAT that maps endpoint-independently, seen under policy Local")]
 
 
 def client_nat(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
