@@ -30,8 +30,6 @@ ASK_REFERENCE = "a second STUN server, asked from the same sockets (--reference 
 
 _ASK_AGAIN = "an answer of the reference before and after it"
 
-_SHOW_MAPPING = "a sight of the NAT's mapping in the cluster, as policy Local gives it: at the reference it stayed"
-
 _CLIENT_SIDE = (ClientNatPossible, AddressBeforeCluster, ReferenceMoved)
 
 
@@ -66,8 +64,6 @@ def moved_before_cluster(view: IncidentView, reasons: Iterable[type[Reason]]) ->
         ]
 
     missing = ASK_REFERENCE if view.history.reference is None else _ASK_AGAIN
-    if any(isinstance(reason, ReferenceStayed) for reason in view.reasons):
-        missing = _SHOW_MAPPING
     evidence.append("no session from the same address kept its own")
     other = vip_failover(view, classify(view)) or _perhaps_wiped(view, missing)
     stayed = next((reason for reason in view.reasons if isinstance(reason, ReferenceStayed)), None)
