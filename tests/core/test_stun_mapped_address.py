@@ -36,7 +36,7 @@ def test_the_xored_address_goes_before_the_plain_one(seen: TransportAddress) -> 
 
 
 def test_a_server_of_rfc_3489_is_read() -> None:
-    """It takes the magic cookie for a part of the transaction id, and gives it back (RFC 5389 section 12.2)."""
+    """It takes the magic cookie for a part of the transaction id, and gives it back (RFC 5389 section 12.1)."""
     assert (
         stun.decode_mapped_address(message(BINDING_SUCCESS, MAPPED_ADDRESS.encode(SEEN, TXID), SOURCE_ADDRESS)) == SEEN
     )

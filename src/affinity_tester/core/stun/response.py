@@ -92,7 +92,7 @@ def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
 def decode_mapped_address(data: bytes) -> TransportAddress:
     """Return the reflexive address of a Binding success response, from a server that may be as old as RFC 3489.
 
-    Such a server answers a request of today with MAPPED-ADDRESS alone (RFC 5389 section 12.2). Raises `StunError`:
+    Such a server answers a request of today with MAPPED-ADDRESS alone (RFC 5389 section 12.1). Raises `StunError`:
     as `decode_response`, or `malformed-attribute` for a response with no address at all.
     """
     attributes = _read_success(data, None)
