@@ -235,6 +235,12 @@ class NatWorld:
 
     @property
     def chance_hides(self) -> bool:
-        """True if new sources were hashed as seldom happens: all to their old nodes, or all to one."""
+        """True if chance made what is seldom: all kept their nodes, or met at one, or a flow drew its old port again."""
+        if any(
+            change.before.identity.reflexive == change.after.identity.reflexive
+            for change, _ in self.judgements.values()
+        ):
+            return True
         nodes = [(old.rpartition(".")[2], new.rpartition(".")[2]) for old, new in self.ends]
-        return all(old == new for old, new in nodes) or len({new for _, new in nodes}) == 1
+        hashed = not self.vip and self.nodes > 1
+        return hashed and (all(old == new for old, new in nodes) or len({new for _, new in nodes}) == 1)

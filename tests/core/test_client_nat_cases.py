@@ -40,6 +40,7 @@ from affinity_tester.core.events import (
     Verdict,
 )
 from affinity_tester.core.identity import Identity, differing
+from affinity_tester.core.judging import address_history
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from pools import ComparingAnalysis, judged_cases, texts
@@ -299,6 +300,28 @@ def test_no_nat_gives_back_at_once_what_it_took() -> None:
     assert run.play().classes == {VIOLATION}
 
 
+def test_a_few_that_changed_while_the_others_were_silent_are_too_few() -> None:
+    run = Run(10).begin(N1)
+    run.move(10 * S, NEW1, names=run.names[:5])
+    for name in run.names[5:]:
+        run.add(ProbesLost(42 * S, name, 90, 310, 9 * S, 40 * S))
+    assert run.play().classes == {VIOLATION}
+
+
+def test_changes_that_no_second_holds_are_not_together() -> None:
+    run = Run(12).begin(N1)
+    for at, names in ((10 * S, run.names[:4]), (11 * S, run.names[4:8]), (11 * S + 900 * MS, run.names[8:])):
+        run.move(at, NEW1, names=names, apart=0)
+    assert run.play().classes == {VIOLATION}
+
+
+def test_memory_of_places_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_history, "_MAX_PLACES", 1)
+    run = Run(16, spec=CLUSTER).begin(N1, N2)
+    run.move(10 * S, ("10.9.0.1", 2000, "a", "n1"), ("10.9.0.2", 2000, "b", "n2"))
+    assert run.play().classes == {UNKNOWN}  # which two addresses are one node's is forgotten
+
+
 # --- policy Local ----------------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +395,24 @@ def test_what_stays_at_the_reference_is_the_clusters_where_pods_had_seen_it() ->
     assert run.play().classes == {VIOLATION}
     stayed = "the reference saw 198.51.100.1:1000 throughout, as pods had: the client's NAT did not move"
     assert ("no endpoint had changed", stayed) in run.reasons
+
+
+def test_what_pods_saw_last_is_what_the_reference_is_compared_with() -> None:
+    run = Run(3, spec=LOCAL, reference=True).begin(PUBLIC)
+    run.move(10 * S, OTHER)
+    run.move(20 * S, ("198.51.100.3", 1000, "a", "n1"))
+    for n, name in enumerate(run.names):
+        old, new = ("198.51.100.1", 1000 + n), ("198.51.100.2", 1000 + n)
+        run.ask(name, (9 * S, old), (10 * S + 500 * MS, new), (18 * S, new), (22 * S, new))
+    assert run.play().classes == {VIOLATION}
+    told = [event.judgement for _, event in judged_cases(run.told, Change)]
+    assert sorted(told) == [CLIENTS] * 3 + [VIOLATION] * 3
+
+
+def test_a_few_sessions_without_an_answer_of_the_reference_are_judged_as_ever() -> None:
+    run = Run(3, reference=True).begin(N1)
+    run.move(10 * S, NEW1)
+    assert run.play().classes == {VIOLATION}
 
 
 def test_what_stays_there_alone_excludes_nothing_and_makes_the_clusters_fault_likely() -> None:

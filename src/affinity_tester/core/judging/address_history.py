@@ -42,8 +42,11 @@ _MAX_MOVES = 64
 _MAX_LOSSES = 16
 """Runs of lost probes remembered per session."""
 
-_MAX_RESULTS = 256
-"""Answers of the reference remembered per session: each is asked every 0.8 s, so some minutes."""
+_MAX_RESULTS = 128
+"""Answers of the reference remembered per session: each is asked every 0.8 s."""
+
+_MAX_READDRESSED = 64
+"""Times remembered at which this machine's own address changed."""
 
 _MAX_PLACES = 4_096
 """Reflexive IPs of which it is remembered which nodes' pods answer behind them."""
@@ -77,8 +80,6 @@ class SessionAddresses:
     losses: deque[LossRun] = field(default_factory=lambda: deque(maxlen=_MAX_LOSSES))
     results: deque[ReferenceResult] = field(default_factory=lambda: deque(maxlen=_MAX_RESULTS))
     """What the reference answered it, in the order in which it was told."""
-    readdressed_ns: int | None = None
-    """When this machine said that the session's own address had changed or was gone."""
 
     def moved_within(self, from_ns: int, to_ns: int) -> list[Change]:
         """Return its changes of address whose brackets touch these times, in send order."""
@@ -130,6 +131,10 @@ class AddressHistory:
         self.interval_ns = 0
         self.threshold_ns = 0
         self.reference: TransportAddress | None = None
+        self.asked: dict[str, SessionAddresses] = {}
+        """The sessions from whose sockets the reference is asked, by name."""
+        self._readdressed_ns: dict[str, deque[int]] = {}
+        """By local IP, when this machine said that the address had changed or was gone."""
         self.stopped_ns: int | None = None
         self.node_names: dict[str, str] | None = None
         """Every IP that was ever a node's, with its name; None: the nodes are not known."""
@@ -168,8 +173,7 @@ class AddressHistory:
     def was_readdressed(self, local: str, change: Change) -> bool:
         """True if this machine said, at about the time of a change, that this address of its own had changed."""
         from_ns, to_ns = change.before.sent_ns - LOCAL_CHECK_NS, change.seen_ns + 2 * LOCAL_CHECK_NS
-        told = (self.sessions[name].readdressed_ns for name in self.by_local[local])
-        return any(at_ns is not None and from_ns <= at_ns <= to_ns for at_ns in told)
+        return any(from_ns <= at_ns <= to_ns for at_ns in self._readdressed_ns.get(local, ()))
 
     def decided_ns(self, change: Change) -> int:
         """Return when it is known which sessions changed within a second of a change: their probes have had their time."""
@@ -206,9 +210,12 @@ class AddressHistory:
             case ProbesLost():
                 self._note_loss(event)
             case ReferenceResult():
-                self._session(event.session).results.append(event)
+                session = self.asked[event.session] = self._session(event.session)
+                session.results.append(event)
             case ClientFault(fault=ClientFaultKind.LOCAL_ADDRESS):
-                self._session(event.session).readdressed_ns = event.at_ns
+                local = self._session(event.session).local
+                told = self._readdressed_ns.setdefault(local.ip if local else "", deque(maxlen=_MAX_READDRESSED))
+                told.append(event.at_ns)
             case SendingStopped():
                 self.stopped_ns = event.at_ns
             case NodeAddresses(names=names):

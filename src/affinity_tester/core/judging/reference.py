@@ -54,7 +54,8 @@ def mapping_over(history: AddressHistory, name: str, change: Change) -> Mapping 
         return _mapping(session, change)
 
     assert session.local is not None
-    siblings = (history.sessions[other] for other in history.by_local[session.local.ip])
+    local_ip = session.local.ip
+    siblings = (other for other in history.asked.values() if other.local is not None and other.local.ip == local_ip)
     found = [mapping for sibling in siblings if (mapping := _mapping(sibling, change)) is not None]
     moved = [mapping for mapping in found if mapping.moved]
     if moved:
