@@ -62,8 +62,10 @@ def mapping_over(history: AddressHistory, name: str, change: Change) -> Mapping 
         return replace(moved[0], partly=len(moved) < len(found))
     if not found:
         return None
-    old = change.before.identity.reflexive
-    shared = all(mapping.independent and old is not None and mapping.old.ip == old.ip for mapping in found)
+    # It may have changed a moment before in the same event, as its siblings may have.
+    seen = (change.before.identity.reflexive, session.reflexive_at(change.before.sent_ns - _NEAR_NS))
+    ips = {address.ip for address in seen if address is not None}
+    shared = all(mapping.independent and mapping.old.ip in ips for mapping in found)
     return replace(found[0], independent=shared)
 
 
