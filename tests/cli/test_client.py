@@ -32,6 +32,7 @@ from affinity_tester.core.events import (
     SessionSummary,
     Verdict,
 )
+from affinity_tester.errors import UserError
 from affinity_tester.report.record import read_record
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import ClientSettings
@@ -322,6 +323,23 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
         ((there, "--size", "4000"), {"AFFINITY_KEY": "secret"}, size.format("--size", 4000, 56, 2048) + " with --key"),
         ((there, "--sesions", "1"), {}, rf"No such option:? '?--sesions'?\.? .*--sessions.*{HELP}"),
         (
+            (there, "--connected", "--reference", "192.0.2.1"),
+            {},
+            r"--reference \(AFFINITY_REFERENCE\) cannot be asked from sockets that are --connected \(AFFINITY_CONNECTED\) to "
+            r"the target: leave one of them out",
+        ),
+        ((there, "--reference", "x:y"), {}, "the reference is wrong: port 'y' is not a number from 1 to 65535"),
+        (
+            (there, "--reference", "::1", "--watch", "off"),
+            {},
+            "the reference ::1 has no IPv4 address, and the target .* is probed over IPv4: name a server that has one",
+        ),
+        (
+            (there, "--reference", there, "--watch", "off"),
+            {},
+            "the reference .* is the target: name a server that is not in this cluster",
+        ),
+        (
             (there, "--record", tmp_path / "no" / "run"),
             {},
             r"cannot write the record .*: No such file or directory; name.*",
@@ -480,6 +498,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--size", "AFFINITY_SIZE", "1200", {"request_size": 1200}),
     ("--sizes", "AFFINITY_SIZES", "288, 1400", {"sizes": (288, 1400)}),
     ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),
+    ("--reference", "AFFINITY_REFERENCE", "[2001:db8::7]:19302", {"reference": "[2001:db8::7]:19302"}),
     ("--affinity-window", "AFFINITY_AFFINITY_WINDOW", "2m", {"affinity_window_ns": 120 * NS_PER_S}),
     ("--settle", "AFFINITY_SETTLE", "0", {"settle_ns": 0}),
     ("--balancer-check", "AFFINITY_BALANCER_CHECK", "1m", {"balancer_check_ns": 60 * NS_PER_S}),
@@ -567,7 +586,7 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
     assert options == {flag for flag, *_ in OPTIONS}
     shown = " ".join(CliRunner().invoke(main, ["client", "--help"], terminal_width=200).stdout.split())
     for flag, variable, *_ in OPTIONS:
-        assert re.search(rf"{flag} [^\[]*(\[[a-z|-]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
+        assert re.search(rf"{flag} (HOST\[:PORT\] )?[^\[]*(\[[a-z|-]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
     for flag, default in (
         ("--sessions", "10"),
         ("--interval", "100ms"),
@@ -624,3 +643,39 @@ def test_a_container_bridge_under_the_client_is_said_at_its_start(monkeypatch: p
     done = CliRunner().invoke(main, ["client", "127.0.0.1:9", "--watch", "off", "--duration", "100ms", "--settle", "0"])
     assert done.stderr.splitlines()[0] == "warning: a bridge"
     assert asked == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        (
+            "127.0.0.2",
+            "warning: this machine reaches the reference 127.0.0.2:3478 from 127.0.0.9 and the target from 127.0.0.1: it may"
+            " see another NAT than the target does",
+        ),
+        ("127.0.0.3:9", None),
+        ("127.0.0.4", "error: no route from this machine to 127.0.0.4:3478"),
+    ],
+)
+def test_a_reference_that_is_reached_in_another_way_is_said(
+    monkeypatch: pytest.MonkeyPatch, reference: str, told: str | None
+) -> None:
+    def source(address: TransportAddress, _scope_id: int = 0) -> str:
+        if address.ip == "127.0.0.4":
+            raise UserError(f"no route from this machine to {address}")
+        return "127.0.0.9" if address.ip == "127.0.0.2" else "127.0.0.1"
+
+    monkeypatch.setattr(client_run, "local_source_for", source)
+    short = ("--watch", "off", "--duration", "100ms", "--settle", "0")
+    done = CliRunner().invoke(main, ["client", "127.0.0.1:9", *short, "--reference", reference])
+    assert done.stderr.splitlines()[:1] == ([told] if told else [])
+    assert (done.exit_code == 2) == (told is not None and told.startswith("error"))
+
+
+def test_an_ipv6_reference_whose_end_may_be_meant_as_a_port_gets_a_warning(taken: list[Taken]) -> None:
+    done = CliRunner().invoke(main, ["client", "lb.example", "--reference", "2001:db8::1:4000"])
+    assert done.stderr.splitlines() == [
+        "warning: 2001:db8::1:4000 is taken as an IPv6 address without a port: if its end is the port, write"
+        " [2001:db8::1]:4000"
+    ]
+    assert [each.options.reference for each in taken] == ["2001:db8::1:4000"]

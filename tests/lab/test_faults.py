@@ -14,6 +14,8 @@ from affinity_tester.lab.faults import (
     FAULTS,
     Blackout,
     ClientNat,
+    ClientNatAddress,
+    ClientNatFlush,
     DeadTarget,
     DuplicateReorder,
     FirstPacketRace,
@@ -209,15 +211,43 @@ def test_flows_expire_between_probes_that_are_farther_apart_than_the_timeout() -
     assert {effect.changes_judged for effect in injection.effects} == {Judged(Judgement.IDLE)}
 
 
-def test_the_clients_nat_gives_all_flows_one_new_ip_and_keeps_their_pods() -> None:
+def new_addresses(lab: Lab) -> list[TransportAddress]:
+    seen = (packet.after.reflexive for packet in lab.packets if isinstance(packet, Rerouted))
+    return [address for address in seen if address is not None]
+
+
+def test_the_clients_nat_gives_all_flows_one_new_ip_and_they_begin_anew() -> None:
     lab = Lab(policy=Policy.LOCAL)
     injection = lab.inject(ClientNat(at_ns=S), 1, S)
     lab.send(2 * S)
-    assert {effect.flow for effect in injection.effects} == set(CLIENTS)
-    assert lab.moved() == dict.fromkeys(CLIENTS, (Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT))
-    assert {
-        packet.after.reflexive.ip for packet in lab.packets if isinstance(packet, Rerouted) and packet.after.reflexive
-    } == {"127.4.0.1"}
+    moved = lab.moved()
+    assert {effect.flow for effect in injection.effects} == set(CLIENTS) == set(moved)
+    assert {kinds[:2] for kinds in moved.values()} == {(Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT)}
+    assert 0 < sum(Kind.POD in kinds for kinds in moved.values()) < len(CLIENTS)
+    assert {address.ip for address in new_addresses(lab)} == {"127.4.0.1"}
+
+
+def test_a_lost_address_of_the_clients_nat_moves_its_flows_alone() -> None:
+    lab = Lab(policy=Policy.LOCAL)
+    fault = ClientNatAddress(at_ns=S, sessions=4)
+    injection = lab.inject(fault, 1, S)
+    lab.send(2 * S)
+    assert fault.diagnosis_name == "client-nat"
+    assert {effect.flow for effect in injection.effects} == set(lab.moved())
+    assert len(injection.effects) == 4
+    assert {address.ip for address in new_addresses(lab)} == {"127.4.0.1"}
+
+
+def test_a_flushed_nat_of_the_clients_gives_each_flow_a_new_port_and_way() -> None:
+    lab = Lab()
+    injection = lab.inject(ClientNatFlush(at_ns=S), 1, S)
+    lab.send(2 * S)
+    moved = lab.moved()
+    assert injection.text == "the client's NAT maps its 10 flows anew"
+    assert {effect.changes_judged for effect in injection.effects} == {Judged(Judgement.UNKNOWN)}
+    assert set(moved) == set(CLIENTS)
+    assert all(Kind.REFLEXIVE_PORT in kinds for kinds in moved.values())
+    assert 0 < sum(Kind.REFLEXIVE_IP in kinds for kinds in moved.values()) < len(CLIENTS)
 
 
 def test_a_small_mtu_drops_large_probes_alone() -> None:

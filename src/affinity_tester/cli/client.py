@@ -18,6 +18,7 @@ from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.cluster.discover import Via, check_namespace, split_service
+from affinity_tester.core.address import split_host_port
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
@@ -118,6 +119,13 @@ StatsMode = Literal["auto", "session", "total"]
     "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
 )
 @options.option(
+    "--reference",
+    metavar="HOST[:PORT]",
+    help="A second STUN server, any public one or your own, but not in this cluster: asked from 8 of the same sockets, 10"
+    f" requests a second in all, it tells a change of your own NAT from one of the cluster. Port {DEFAULT_PORT} unless"
+    " named. Default: none.",
+)
+@options.option(
     "--affinity-window",
     type=options.Duration(),
     default=_DEFAULT.rules.affinity_window_ns,
@@ -174,6 +182,7 @@ def client(
     size: int,
     sizes: tuple[int, ...],
     connected: bool,
+    reference: str | None,
     affinity_window: int,
     settle: int,
     balancer_check: int,
@@ -208,6 +217,12 @@ def client(
         if line := ambiguity_warning(target):
             _warn(line)
 
+    reference = (reference or "").strip() or None
+    if reference is not None:
+        _check_reference(reference, connected=connected)
+        if line := ambiguity_warning(reference):
+            _warn(line)
+
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -234,6 +249,7 @@ def client(
         via=via,
         watch=watch,
         port=target_port,
+        reference=reference,
     )
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
@@ -289,6 +305,19 @@ def _check_via(via: Via) -> Via:
             " give one of them"
         )
     return "auto"
+
+
+def _check_reference(reference: str, *, connected: bool) -> None:
+    """Raise `UserError` for a --reference that cannot be asked, before anything is looked up."""
+    if connected:
+        raise UserError(
+            "--reference (AFFINITY_REFERENCE) cannot be asked from sockets that are --connected (AFFINITY_CONNECTED) to"
+            " the target: leave one of them out"
+        )
+    try:
+        split_host_port(reference)
+    except ValueError as error:
+        raise UserError(f"the reference is wrong: {error}") from error
 
 
 def _check_size(option: str, size: int, key: bytes | None) -> None:

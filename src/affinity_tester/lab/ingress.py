@@ -59,6 +59,11 @@ class Ingress:
         self.nodes[name].hashed = False
         self._winners.clear()
 
+    def forget(self, flow: TransportAddress) -> None:
+        """Hash a flow anew, whose number has changed."""
+        self.pinned.pop(flow, None)
+        self._winners.pop(flow, None)
+
     def weight_to_move(self, name: str, count: int, flows: Collection[TransportAddress] | None = None) -> float:
         """Return the weight with which a joining node of this name takes exactly `count` of these flows (None: of all)."""
         numbers = (self._flows[flow].number for flow in (self._flows if flows is None else flows))

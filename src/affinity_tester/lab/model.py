@@ -87,3 +87,5 @@ class Flow:
     """How many packets came, whatever became of them."""
     draws: int = 0
     """How often a pod was drawn for it."""
+    mapped_ip: str = ""
+    """What the client's NAT gives it a port of (policy Local); empty: its stand-in address."""

@@ -29,6 +29,9 @@ from affinity_tester.lab.rendezvous import draw
 from affinity_tester.lab.source_nat import SourceAddresses
 from affinity_tester.units import NS_PER_H, NS_PER_S
 
+_REMAPPED = 1_000_000
+"""Flows with a new mapping are numbered from here on, so that no flow has their number."""
+
 
 class NetworkModel:
     """The balancer, its nodes and their pods."""
@@ -73,6 +76,7 @@ class NetworkModel:
         self._seed = seed
         self._log = log
         self._affinity_ns = affinity_ns
+        self._remapped = 0
         self._replies: dict[tuple[TransportAddress, TransportAddress], Entry] = {}
         """By (source, pod address), as conntrack finds the flow of a reply. An entry stays here until it is idle even
         when its node forgot it: replies already on their way arrive, so every loss in the lab is a wanted one."""
@@ -213,6 +217,16 @@ class NetworkModel:
         """Give a flow any free port of this address as its source; False when its node holds no entry of it."""
         return self.entry_of(flow) is not None and self.set_source(flow, self.sources.draw(ip), now_ns)
 
+    def remap(self, flow: TransportAddress, ip: str) -> None:
+        """Give a flow a new mapping at the client's NAT, a port of this address: to balancer, nodes and pods it is new."""
+        state = self.flows[flow]
+        self._remapped += 1
+        state.number = _REMAPPED + self._remapped  # its hash and its draws are as those of any new source
+        state.entry, state.mapped_ip = None, ip
+        self.ingress.forget(flow)
+        for node in self.nodes.values():
+            node.entries.pop(flow, None)
+
     def set_source(self, flow: TransportAddress, source: TransportAddress, now_ns: int) -> bool:
         """Give a flow this source, which another flow may have too; False when its node holds no entry of it."""
         entry = self.entry_of(flow)
@@ -308,8 +322,11 @@ class NetworkModel:
         if source is None and self.policy is Policy.CLUSTER:
             source = self.sources.draw(node.ip)
         elif source is None:
-            newest = self.flows[flow].entry
-            source = self.sources.of_client(flow, newest.source if newest else None)
+            newest, mapped_ip = self.flows[flow].entry, self.flows[flow].mapped_ip
+            if newest is None and mapped_ip:
+                source = self.sources.draw(mapped_ip)
+            else:
+                source = self.sources.of_client(flow, newest.source if newest else None)
 
         entry = Entry(flow=flow, pod=pod, source=source, last_ns=now_ns)
         node.entries[flow] = entry

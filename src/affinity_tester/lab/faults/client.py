@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
@@ -16,7 +17,6 @@ from affinity_tester.lab.injection import (
     EXPLAINED,
     LOST,
     MOVED,
-    VIOLATION,
     Injection,
     Judged,
     Symptom,
@@ -29,6 +29,9 @@ from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 NAT_IP = "127.4.0.1"
 """What stands for the new address of the client's NAT, or of the client's machine."""
 
+NOT_TOLD = Judged(Judgement.UNKNOWN)
+"""How changes are judged that the client's NAT may have made."""
+
 FLOOD = 2_000
 """Datagrams that fill any receive buffer that the client may have: it asks for 256 KiB."""
 
@@ -37,22 +40,86 @@ READ_NS = 300 * NS_PER_MS
 
 
 class ClientNat(Fault):
-    """The client's own NAT moves to another address."""
+    """The client's own NAT moves to another address: a second line, or a gateway that is replaced (amazon-vpc-cni-k8s 3174).
+
+    A new source is a new flow, so balancer and node choose anew.
+    """
 
     name = "client-nat"
-    expects = "all flows: a new reflexive IP and port, the same for all and no node's; the same pods; no loss"
+    expects = "all flows: a new reflexive IP and port, the same IP for all and no node's; of some a new pod; no loss"
     policies = frozenset({Policy.LOCAL})
     why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
 
     def inject(self, context: FaultContext) -> Injection:
-        """Give every flow a source at the new address."""
-        flows = _renumber(context)
+        """Give every flow a mapping at the new address."""
+        return _remap(context, context.flows, f"the client's NAT moves to {NAT_IP}")
+
+
+class ClientNatAddress(Fault):
+    """Of a NAT with several public addresses, one is taken away: its flows get another one, and the others stay.
+
+    RFC 4787 (REQ-2) asks a NAT to keep a client's flows at one address, and carriers' pools do not all do so.
+    """
+
+    name = "client-nat-address"
+    alias = "client-nat"
+    expects = "the chosen flows: a new reflexive IP and port, no node's; of some a new pod; no loss"
+    policies = frozenset({Policy.LOCAL})
+    why_policy = ClientNat.why_policy
+
+    sessions: int = count_parameter("how many flows", default=6)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Give some flows a mapping at another address."""
+        flows = context.choose(self.sessions, Family.ROUTING)
+        return _remap(context, flows, f"an address of the client's NAT is gone, {NAT_IP} takes its flows")
+
+
+class ClientNatFlush(Fault):
+    """The client's NAT loses its table, or renews all mappings: each flow gets another port, and is a new one to all behind.
+
+    A Linux NAT does so where its conntrack table is flushed and it draws ports (`--random-fully`); carriers' NATs were seen
+    to renew ports every 13 s. Under policy Cluster nobody without a reference can tell it from proxies that were flushed,
+    so the right answer is that it cannot be told.
+    """
+
+    name = "client-nat-flush"
+    expects = "all flows: a new reflexive port, of most also a new ingress IP and a new pod; no loss"
+    control = True
+    policies = frozenset({Policy.CLUSTER})
+    why_policy = "under policy Local pods see the client's NAT itself: client-nat"
+
+    times: int = count_parameter("how often", default=1)
+    every_ns: int = time_parameter("the time between, when it is more than once", key="every", default=5 * NS_PER_S)
+
+    @property
+    def lasts_ns(self) -> int:
+        """Return the time until the last flush."""
+        return self.every_ns * (self.times - 1)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Flush now, and the further times in the background."""
+        flows = context.flows
+        self._flush(context)
+        if self.times > 1:
+            context.runtime.spawn(self._again(context))
+        context.mark_used(flows, Family.ROUTING)
+        again = f", {self.times} times, every {format_duration(self.every_ns)}" if self.times > 1 else ""
 
         return context.injection(
-            f"the client's NAT moves to {NAT_IP}: {counted(len(flows), 'flow')}",
-            context.at_ns,
-            effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, changes_judged=VIOLATION),
+            f"the client's NAT maps its {counted(len(flows), 'flow')} anew{again}",
+            context.at_ns + self.lasts_ns,
+            effects_on(flows, {Kind.REFLEXIVE_PORT}, MOVED, NOT_TOLD),
         )
+
+    def _flush(self, context: FaultContext) -> None:
+        for flow in context.flows:
+            context.network.remap(flow, "")
+
+    async def _again(self, context: FaultContext) -> None:
+        for _ in range(self.times - 1):
+            await context.runtime.wait(self.every_ns)
+            self._flush(context)
 
 
 class ClientSocket(Fault):
@@ -64,15 +131,30 @@ class ClientSocket(Fault):
     why_policy = "under policy Cluster pods see the nodes' addresses, not the client's"
 
     def inject(self, context: FaultContext) -> Injection:
-        """Do as `client-nat`, and let the client see its new address too."""
+        """Give every flow a source at the new address, and let the client see that it is its own."""
         flows = _renumber(context)
         context.runtime.client_ip = NAT_IP
 
         return context.injection(
             f"the client's machine has another address now, {NAT_IP}: {counted(len(flows), 'flow')}",
             context.at_ns,
-            effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, {Symptom.CLIENT_FAULT}, VIOLATION),
+            effects_on(
+                flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, {Symptom.CLIENT_FAULT}, Judged(Judgement.CLIENT)
+            ),
         )
+
+
+def _remap(context: FaultContext, flows: Iterable[TransportAddress], text: str) -> Injection:
+    flows = tuple(flows)
+    for flow in flows:
+        context.network.remap(flow, NAT_IP)
+    context.mark_used(flows, Family.ROUTING)
+
+    return context.injection(
+        f"{text}: {counted(len(flows), 'flow')}",
+        context.at_ns,
+        effects_on(flows, {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}, ANOTHER_POD, NOT_TOLD),
+    )
 
 
 def _renumber(context: FaultContext) -> tuple[TransportAddress, ...]:
