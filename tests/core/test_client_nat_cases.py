@@ -409,6 +409,16 @@ def test_what_pods_saw_last_is_what_the_reference_is_compared_with() -> None:
     assert sorted(told) == [CLIENTS] * 3 + [VIOLATION] * 3
 
 
+def test_what_pods_saw_later_says_nothing_of_the_time_before() -> None:
+    run = Run(3, spec=LOCAL, reference=True).begin(PUBLIC)
+    run.move(10 * S, OTHER)
+    run.move(12 * S, ("198.51.100.3", 1000, "a", "n1"))
+    run.ask("CLIENT-0", *((at * S, ("198.51.100.1", 1000)) for at in (8, 10, 11, 13)), (15 * S, ("198.51.100.1", 1000)))
+    run.play()
+    told = [event.judgement for _, event in judged_cases(run.told, Change)]
+    assert sorted(told) == [UNKNOWN] * 3 + [VIOLATION] * 3
+
+
 def test_a_few_sessions_without_an_answer_of_the_reference_are_judged_as_ever() -> None:
     run = Run(3, reference=True).begin(N1)
     run.move(10 * S, NEW1)
