@@ -6,14 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
+from affinity_tester.core.diagnosis.alternation import may_alternate
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import left_one_pod, may_be_one_node
+from affinity_tester.core.diagnosis.masquerade import ingress_nodes, left_one_pod, may_be_one_node
+from affinity_tester.core.diagnosis.proxy_rules import goes_to_one_new_place, left_altogether, of_two_places, old_ip
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods
 from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
 from affinity_tester.units import format_seconds, plural
+
+_GO_ON = "whether the same sessions go on moving: a longer run, or a shorter --interval"
+"""What tells packets that are spread from a hash that changed twice, where each session was seen to change once or twice."""
 
 _MIN_REPEATS = 3
 """So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
@@ -22,6 +27,9 @@ _MIN_REPEATS = 3
 def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `packet-spray`: the pod changes from packet to packet for most sessions."""
     moves = groups.sprayed
+    few = not moves and may_alternate(view)
+    if few:
+        moves = groups.to_other_ip
     if not moves or groups.by_size:
         return None
 
@@ -37,9 +45,9 @@ def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     twice = sum(view.during(event.at_ns) for event in view.history.duplicates)
     if twice:
         evidence.append(f"{plural(twice, 'probe')} answered twice, and differently")
-    most = 2 * len(moves) >= len(view.identities)
+    most = 2 * max(len(moves), groups.spread) >= len(view.identities)
     missing = "" if most else "why most sessions keep their pod: compare their source ports and paths"
-    return diagnosis("packet-spray", evidence, missing)
+    return diagnosis("packet-spray", evidence, _GO_ON if few else missing)
 
 
 def sent_by_size(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
@@ -179,11 +187,18 @@ def vip_failover(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `node-rehash`: the reflexive IP is another node's for some of the sessions."""
-    moves = tuple(move for move in groups.to_other_ip if move.longest_loss < BURST)
+    moves = groups.to_other_ip or of_two_places(view, groups)
+    moves = tuple(move for move in moves if move.longest_loss < BURST)
     if not moves or _looks_like_client_nat(view, moves):
         return None
-    if view.history.node_names is not None and not any(view.is_node(ip) for ip in _ips(moves) | _ips(moves, new=True)):
+    known = ingress_nodes(view)
+    if view.history.node_names is not None and not any(ip in known for ip in _ips(moves) | _ips(moves, new=True)):
         return None
+
+    left = left_altogether(view, moves) if view.history.node_names is None else set()
+    all_left = bool(left) and all(old_ip(move) in left for move in moves) and not view.nearly_all(len(moves))
+    if all_left and goes_to_one_new_place(view, moves):
+        return None  # a proxy's pod was replaced: no hash of nodes picks all sessions of one for one new place
 
     pods_moved = sum(Kind.POD in move.kinds for move in moves)
     new = [view.place(ip) for ip in _ips(moves, new=True)]
@@ -198,11 +213,14 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         if view.nearly_all(sum(move.lost > 0 for move in moves)) or any(len(move.changes) > 1 for move in moves):
             return None
         return diagnosis("node-rehash", evidence, "a session that kept its reflexive IP, or a second ingress node")
+    if left and not view.nearly_all(len(moves)):
+        whose = f"whether {listed(left)} {'is a node' if len(left) == 1 else 'are nodes'}, and no proxy's pod"
+        return diagnosis("node-rehash", evidence, f"{whose}: {NO_CLUSTER}")
     if not view.history.watched and left_one_pod(view, groups.to_other_pod + moves):
         return diagnosis(
             "node-rehash", evidence, f"whether the one pod that they all left is still there: {NO_CLUSTER}"
         )
-    return diagnosis("node-rehash", evidence)
+    return diagnosis("node-rehash", evidence, _GO_ON if may_alternate(view) else "")
 
 
 def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.core.diagnosis import address_rules, blackhole_rules, client_rules, conntrack_rules, run_rules
+from affinity_tester.core.diagnosis import (
+    address_rules,
+    blackhole_rules,
+    client_rules,
+    conntrack_rules,
+    limit_rules,
+    proxy_rules,
+    run_rules,
+)
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
@@ -63,13 +71,15 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     groups = classify(view)
     # Checked here, since what they find explains the silences below, too.
     client_side = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
-    found = [
+    proxies = proxy_rules.proxy_tier(view, groups)
+    found: list[Diagnosis | None] = [
         socket,
         address_rules.spray(view, groups),  # first: spread packets cause replies from elsewhere, too
         *client_side[:2],
         address_rules.sent_by_size(view, groups),
         address_rules.pod_restart(view, groups),
         address_rules.idle_expiry(view, groups),
+        proxies,
         address_rules.client_nat(view, groups),
         address_rules.vip_failover(view, groups),
         address_rules.node_rehash(view, groups),
@@ -81,6 +91,9 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
         conntrack_rules.port_rewrite(view, groups),
         client_side[2],
     ]
+    limit = limit_rules.session_limit(view, groups)
+    told = proxy_rules.beside_proxies([d for d in found if d is not None], proxies)
+    found = [*limit_rules.beside_limit(told, limit)]
 
     if not any(client_side):
         blocked = blackhole_rules.blackholed(view)

@@ -15,8 +15,10 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
+    Change,
     ChangeRevised,
     ChangeSeen,
+    ChangeWithdrawn,
     ClientFault,
     ClusterEvent,
     ConflictingDuplicate,
@@ -28,6 +30,7 @@ from affinity_tester.core.events import (
     LossDirection,
     NetworkError,
     NodeAddresses,
+    PodAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
@@ -48,6 +51,9 @@ from affinity_tester.core.session.outages import OUTAGE_NS
 
 _MAX_IDENTITIES = 32
 """Identities remembered per session, as many as one incident may need; of a session that changes more often the oldest go."""
+
+_MAX_LOSSES = 128
+"""Runs of lost probes remembered per session."""
 
 _MAX_EVENTS = 10_000
 """Events remembered of each type that happens to single sessions."""
@@ -77,11 +83,35 @@ class SessionHistory:
     """The sequence number after that run."""
     identities: list[tuple[int, Identity]] = field(default_factory=list)
     """Who served it from which send time on, in order."""
+    changes: dict[int, Change] = field(default_factory=dict)
+    """Its newest changes by number."""
+    changes_forgotten: bool = False
+    """It had more of them."""
+    losses: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MAX_LOSSES))
+    """Its newest runs of lost probes: the first one's number, and how many."""
 
     def identity_at(self, at_ns: int) -> Identity | None:
         """Return who answered the newest replied probe sent until then, as far back as is remembered; None: nobody yet."""
         position = bisect_right(self.identities, at_ns, key=itemgetter(0))
         return self.identities[max(0, position - 1)][1] if self.identities else None
+
+    def lost_within(self, from_seq: int, to_seq: int) -> int | None:
+        """Return how many of these probes were lost (the last one is not among them); None: not remembered."""
+        if len(self.losses) == _MAX_LOSSES and self.losses[0][0] > from_seq:
+            return None
+        spans = ((max(first, from_seq), min(first + count, to_seq)) for first, count in self.losses)
+        return sum(max(0, end - start) for start, end in spans)
+
+    def record_change(self, change: Change) -> None:
+        """Record a change, or what became of it."""
+        self.changes[change.number] = change
+        if len(self.changes) > _MAX_IDENTITIES:
+            del self.changes[min(self.changes)]
+            self.changes_forgotten = True
+
+    def changes_in_order(self) -> list[Change]:
+        """Return its newest changes in send order."""
+        return sorted(self.changes.values(), key=lambda change: change.after.seq)
 
     def record(self, probe: RepliedProbe) -> None:
         """Record a new identity from this probe on; what its reply does not carry stays as it was."""
@@ -115,6 +145,8 @@ class RunHistory:
         self.sessions: dict[str, SessionHistory] = {}
         self.node_names: dict[str, str] | None = None
         """Node name by IP; None: the nodes are not known."""
+        self.pod_names: dict[str, str] = {}
+        """Of reflexive IPs that are pods': namespace/name by IP."""
         self.pool: PoolSnapshot | None = None
         """The newest snapshot; None: the pool is not watched."""
         self._snapshots: list[PoolSnapshot] = []
@@ -139,6 +171,11 @@ class RunHistory:
         """When the incidents began that were diagnosed as flow-wipe: a period shows in their distances."""
 
     # --- what is known -----------------------------------------------------------------------------------------------
+
+    @property
+    def began_ns(self) -> int:
+        """When the run began."""
+        return self.started.at_ns if self.started else 0
 
     @property
     def interval_ns(self) -> int:
@@ -180,6 +217,11 @@ class RunHistory:
                 if who.reflexive is not None and who.reflexive.ip in ips and who.node is not None:
                     found[who.reflexive.ip].add(who.node)
         return found
+
+    def nodes_behind_all(self) -> dict[str, set[str]]:
+        """Return the nodes of all pods reached through each reflexive IP, as far as is remembered."""
+        ips = {who.reflexive.ip for s in self.sessions.values() for _, who in s.identities if who.reflexive is not None}
+        return self.nodes_behind(ips)
 
     def change_rate(self, name: str) -> tuple[int, int]:
         """Return how often a session changed, and how many probes it sent from the first of these changes to the last."""
@@ -231,11 +273,16 @@ class RunHistory:
                 session.first, session.first_seq = event.identity, event.seq
                 session.identities.append((0, event.identity))
             case ChangeSeen(change=change):
-                self._session(event.session).record(change.after)
+                session = self._session(event.session)
+                session.record(change.after)
+                session.record_change(change)
             case ChangeRevised(change=change, was=was):
                 session = self._session(event.session)
                 session.discard(was.after)
                 session.record(change.after)
+                session.record_change(change)
+            case ChangeWithdrawn(change=change):
+                self._session(event.session).changes.pop(change.number, None)
             case ProbesLost():
                 self._lost(event)
             case LossDirection():
@@ -273,6 +320,8 @@ class RunHistory:
                 self._unobserved_since_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
+            case PodAddresses():
+                self.pod_names = dict(event.names)
             case ClusterEvent():
                 self.cluster.append(event)
             case _:
@@ -304,6 +353,7 @@ class RunHistory:
         goes_on = event.first_seq == session.lost_until
         session.lost_ns = (session.lost_ns[0] if goes_on else event.first_sent_ns, event.last_sent_ns)
         session.lost_until = event.first_seq + event.count
+        session.losses.append((event.first_seq, event.count))
         sizes = len(self.sizes)
         if sizes > 1:
             for seq in range(event.first_seq, event.first_seq + min(event.count, sizes * _MAX_EVENTS)):

@@ -85,6 +85,14 @@ class NodeAddresses(Event):
     """(IP, node name), in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class PodAddresses(Event):
+    """Which reflexive IPs are pods': those of proxies that run as pods. Told when one more is known."""
+
+    names: tuple[tuple[str, str], ...]
+    """(IP, namespace/name of the pod), in order. Pods that are gone stay."""
+
+
 class ClusterSubject(StrEnum):
     """What kind of object a cluster event is about."""
 
