@@ -37,6 +37,8 @@ class Pod:
     ready: bool = True
     serving: bool = True
     terminating: bool = False
+    uid: str = ""
+    """Of the API object; empty: one that follows from its name."""
 
 
 @dataclass(slots=True, kw_only=True)

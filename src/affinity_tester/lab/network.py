@@ -182,7 +182,7 @@ class NetworkModel:
         """Return the pool as the API server has it: the endpoints of all pods, and the Service's traffic fields."""
         endpoints = frozenset(
             Endpoint(
-                uid=f"uid-{pod.name}",
+                uid=pod.uid or f"uid-{pod.name}",
                 pod=pod.name,
                 address=pod.address.ip,
                 node=pod.node,

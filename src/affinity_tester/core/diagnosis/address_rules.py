@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from affinity_tester.core.diagnosis.alternation import may_alternate
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import ingress_nodes, left_one_pod, may_be_one_node
+from affinity_tester.core.diagnosis.masquerade import addresses_of, ingress_nodes, left_one_pod, may_be_one_node
 from affinity_tester.core.diagnosis.proxy_rules import goes_to_one_new_place, left_altogether, of_two_places, old_ip
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods
 from affinity_tester.core.events import ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
-from affinity_tester.units import format_seconds, plural
+from affinity_tester.units import NS_PER_S, format_seconds, plural
 
 _GO_ON = "whether the same sessions go on moving: a longer run, or a shorter --interval"
 """What tells packets that are spread from a hash that changed twice, where each session was seen to change once or twice."""
+
+_STAYED_NS = NS_PER_S
+"""A pod that is ready this long after its flows left it was not being removed just then."""
 
 _MIN_REPEATS = 3
 """So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
@@ -239,6 +242,46 @@ def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     if view.source_ip_preserved:
         return diagnosis("node-rehash", [*evidence, "pods see the client's own address (policy Local)"])
     return diagnosis("node-rehash", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
+
+
+def rehash_off_serving(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
+    """Diagnose `node-rehash` beside a change of the pool: sessions left pods that went on serving for another ingress.
+
+    What happened to the pool explains them (a node without a ready pod leaves the balancer, which hashes anew), and a
+    balancer that remembers flows had moved none of them.
+    """
+    if view.source_ip_preserved:
+        moves = groups.to_other_pod
+        moves = tuple(move for move in moves if looks_local(view, [move]))
+    else:
+        known = ingress_nodes(view)
+        moves = tuple(move for move in groups.to_other_ip if addresses_of(move) <= known.keys())
+    moves = tuple(move for move in moves if move.longest_loss < BURST and _left_ready_pod(view, move))
+    if not moves:
+        return None
+
+    left, reached = ({place for who in ends if (place := view.ingress(who)) is not None} for ends in _ends(moves))
+    return diagnosis(
+        "node-rehash",
+        [
+            f"{view.share(m.session for m in moves)} left {pods({p for m in moves if (p := m.old.pod) is not None})}, "
+            f"ready and serving all the time, for another ingress ({listed(left)} -> {listed(reached)})",
+            f"the pool had changed, and none of these pods; {view.loss_text(sum(m.lost for m in moves))}",
+            *view.cluster_events_near(ClusterSubject.NODE),
+        ],
+    )
+
+
+def _ends(moves: tuple[SessionChange, ...]) -> tuple[list[Identity], list[Identity]]:
+    return [move.old for move in moves], [move.new for move in moves]
+
+
+def _left_ready_pod(view: IncidentView, move: SessionChange) -> bool:
+    """True if a session's old pod was ready and serving then, and for a second after."""
+    change = move.changes[0]
+    pod = change.before.identity.pod
+    known = () if pod is None else view.history.endpoints(pod, change.before.sent_ns, change.seen_ns + _STAYED_NS)
+    return bool(known) and all(endpoint is not None and endpoint.ready and endpoint.serving for endpoint in known)
 
 
 def looks_local(view: IncidentView, moves: Iterable[SessionChange]) -> bool:

@@ -24,7 +24,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 from affinity_tester.units import NS_PER_MS, NS_PER_S, format_seconds, plural
 
-_JITTER_NS = 50 * NS_PER_MS
+_JITTER_NS = 5 * NS_PER_MS
 """How much the time between two probes varies on the way, and on a busy client."""
 
 _MAX_CHANCE = 0.01
@@ -233,7 +233,12 @@ def _may_be_the_first(view: IncidentView, limit: _Limit) -> bool:
         return False
     old = {move.old.reflexive.ip for move in view.moves if move.old.reflexive is not None}
     redrawn = any(Kind.POD in move.kinds for move in view.moves) or view.history.spec("sessionAffinity") == "ClientIP"
-    return bool(old & _ips(view)) and redrawn and len({life.session for life in limit.lives}) >= _MIN_SESSIONS
+    return (
+        limit.probes is not None
+        and bool(old & _ips(view))
+        and redrawn
+        and len({life.session for life in limit.lives}) >= _MIN_SESSIONS
+    )
 
 
 def _evidence(view: IncidentView, limit: _Limit) -> list[str]:

@@ -20,7 +20,7 @@ from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, pods
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 from affinity_tester.core.open_incident import Member, OpenIncident
 from affinity_tester.units import plural
@@ -67,6 +67,10 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     socket = client_rules.client_socket(view)
     if socket is not None and not socket.missing:
         return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
+
+    strangers = _strangers(view)
+    if strangers is not None:
+        return [strangers]  # what leads to another cluster is none of this one's faults
 
     groups = classify(view)
     # Checked here, since what they find explains the silences below, too.
@@ -116,11 +120,27 @@ def _evident(view: IncidentView) -> list[Diagnosis]:
         client_rules.wrong_source(view),
         client_rules.self_inflicted(view),
         address_rules.pod_restart(view, groups),
+        address_rules.rehash_off_serving(view, groups),
         conntrack_rules.early_flush(view, groups),
         blackhole_rules.terminating_backend(view, blocked),
         blackhole_rules.stale_flow(view, blocked),
     )
     return [diagnosis for diagnosis in found if diagnosis is not None and diagnosis.certainty is Certainty.LIKELY]
+
+
+def _strangers(view: IncidentView) -> Diagnosis | None:
+    """Return what is known where sessions moved to pods of another pool: no fault of the catalogue, and no name."""
+    moves = [m for m in view.moves if m.new.pod is not None and view.history.is_stranger(m.new.pod)]
+    if not moves or 2 * len(moves) < len(view.moves):
+        return None
+    names = {move.new.pod for move in moves if move.new.pod is not None}
+    evidence = [
+        f"{view.share(move.session for move in moves)} are answered by {pods(names)}, never in the watched pool: of another "
+        "cluster or Service",
+        f"they came from {pods({move.old.pod for move in moves if move.old.pod is not None})}; "
+        f"{view.loss_text(sum(move.lost for move in moves))}",
+    ]
+    return cannot_tell(evidence, "where the target leads now: its DNS records, its routes, and the balancer's backends")
 
 
 def _cannot_tell(view: IncidentView) -> Diagnosis:

@@ -194,6 +194,11 @@ class RunHistory:
         """True if the pool is watched, and the right one."""
         return self.pool is not None and self.pool_trusted
 
+    def is_stranger(self, pod: str) -> bool:
+        """True if a pod was in no list of the watched pool, which is known not to be the one that answers."""
+        seen = any(snapshot.of_pod(pod) is not None for snapshot in self._snapshots)
+        return self.pool is not None and not self.pool_trusted and not seen
+
     def spec(self, name: str) -> str | None:
         """Return a field of the Service's spec; None: not known."""
         return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_trusted else None
