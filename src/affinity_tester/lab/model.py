@@ -84,6 +84,8 @@ class Node:
     ip: str
     bridge_ip: str = ""
     """Of the bridge of its pods (`cni0`): towards them the kernel masquerades from there. Empty: from `ip`, as to others."""
+    is_proxy: bool = False
+    """It is a UDP proxy that runs as a pod, between the balancer and the Service's pods: its address is no node's."""
     weight: float = 1.0
     """In the balancer's hash."""
     hashed: bool = True

@@ -203,6 +203,11 @@ class NetworkModel:
         self.nodes[node].entries = {}
         return flows
 
+    @property
+    def may_change_ip(self) -> bool:
+        """True if a flow shows another IP of its node where it meets another pod: its nodes have two."""
+        return any(node.bridge_ip for node in self.nodes.values())
+
     def entry_of(self, flow: TransportAddress) -> Entry | None:
         """Return the entry of a flow at the node to which its next packet goes."""
         name = self.ingress.node_of(flow)
