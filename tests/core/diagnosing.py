@@ -122,8 +122,8 @@ class World:
         for session in range(self.sessions):
             self.pin(session, self.node_of(session))
             entry = self.network.forward(self.flow(session), 0)
-            if entry is not None:
-                entry.packets = 0
+            if entry is not None:  # a session begins with its first probe
+                entry.packets, entry.since_ns = 0, self.interval * session // self.sessions
 
         self.events: list[Event] = []
         self.analysis = ComparingAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))

@@ -113,8 +113,8 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "session-limit by count": (
         lambda watched: world((0, sessions_end(packets=25)), watched=watched, seconds=14),
-        [("session-limit", LIKELY)],
-        [("session-limit", LIKELY)],
+        [("flow-wipe", POSSIBLE), ("session-limit", POSSIBLE), ("session-limit", LIKELY)],
+        [("flow-wipe", POSSIBLE), ("session-limit", POSSIBLE), ("session-limit", LIKELY)],
     ),
     "session-limit of one reply": (
         lambda watched: world((0, sessions_end(packets=1)), watched=watched, proxies=True, nodes=1),

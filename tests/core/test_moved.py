@@ -5,21 +5,31 @@ from __future__ import annotations
 import pytest
 from diagnosing import Action, S, World
 from network_faults import (
+    every_time_anew,
     is_sound,
     new_ports,
     proxy_leaves,
     proxy_replaced,
     restarts,
     sessions_end,
+    spray,
     wipe,
     wipe_all,
     world,
 )
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Certainty, Diagnosis, PodAddresses
+from affinity_tester.core.events import (
+    Certainty,
+    ClusterAction,
+    ClusterSubject,
+    Diagnosis,
+    PodAddresses,
+    PoolObserved,
+)
 from affinity_tester.core.identity import Identity
-from affinity_tester.lab.model import Affinity, Pod
+from affinity_tester.core.pool import PoolSnapshot
+from affinity_tester.lab.model import Affinity, Pod, SessionLimit
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
 
@@ -87,7 +97,7 @@ def test_of_one_wiped_flow_the_node_has_to_tell() -> None:
 
 
 def test_a_limit_says_how_many_probes_and_how_long() -> None:
-    found = world((0, sessions_end(packets=25)), watched=True, seconds=14).run().diagnoses[0]
+    found = world((0, sessions_end(packets=25)), watched=True, seconds=9).run().incidents[1].diagnoses[0]
     assert found.evidence == (
         "12 of 12 sessions, each 25 probes, or 2.5 s, after its own last change",
         "so ended 24 lifetimes of 12 sessions, and none lasted longer; no address came again",
@@ -209,3 +219,117 @@ def test_pods_of_another_cluster_that_begin_to_answer_are_said_to_be_so() -> Non
         '12 of 12 sessions are answered by pods "other-p1", "other-p2", "other-p3", never in the watched pool: '
         "of another cluster or Service"
     )
+
+
+# --- what a limit is not -------------------------------------------------------------------------------------------------
+
+
+def names(w: World) -> set[tuple[str, Certainty]]:
+    return {(d.name, d.certainty) for incident in w.incidents for d in incident.diagnoses}
+
+
+def test_of_few_lifetimes_nothing_follows() -> None:
+    assert "session-limit" not in {
+        name
+        for name, _ in names(world((0, every_time_anew), watched=True, sessions=2, interval=5 * S, seconds=12).run())
+    }
+
+
+def test_after_a_pause_that_every_table_forgets_in_no_limit_is_needed() -> None:
+    w = world((0, every_time_anew), watched=True, interval=5 * S, window=S, seconds=60).run()
+    assert names(w) == {("idle-expiry", LIKELY)}
+
+
+def test_packets_that_go_anywhere_and_are_forgotten_are_spread() -> None:
+    w = world((0, every_time_anew), (0, spray()), watched=True, seconds=6).run()
+    assert names(w) == {("packet-spray", LIKELY)}
+
+
+def test_where_the_first_change_costs_all_a_probe_it_is_no_limit() -> None:
+    w = world((0, sessions_end(packets=50)), watched=True, seconds=8, is_lost=lambda _w, _session, seq: seq == 50).run()
+    assert "session-limit" not in {name for name, _ in names(w)}
+
+
+def with_timeout(w: World) -> None:
+    pool = w.network.pool()
+    told = PoolSnapshot(pool.endpoints, (*pool.spec, ("sessionAffinityTimeout", "3 s")))
+    w.emit(PoolObserved(w.now, w.now, w.now, told, w.now))
+
+
+def test_the_services_own_timeout_is_said_where_it_is_as_long() -> None:
+    w = world((0, with_timeout), (0, sessions_end(seconds=3)), watched=True, seconds=14).run()
+    told = [d for incident in w.incidents for d in incident.diagnoses if d.certainty is LIKELY]
+    assert {d.name for d in told} == {"session-limit"}
+    assert "that is the Service's sessionAffinity timeoutSeconds (3 s)" in told[-1].evidence
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"])
+def test_of_a_session_that_lost_too_often_no_lifetime_is_known(node: str) -> None:
+    w = world(
+        (47.03, lambda w: w.network.flush_flows(node)),
+        watched=True,
+        sessions=6,
+        seconds=52,
+        is_lost=lambda _w, session, seq: session == 0 and seq % 3 == 1,
+    ).run()
+    assert names(w) <= {("flow-wipe", LIKELY), ("", CANNOT_TELL)}
+    assert ("flow-wipe", LIKELY) in names(w)
+
+
+# --- timeouts and spreading where pods see the client's own address ------------------------------------------------------
+
+
+def test_under_policy_local_a_timeout_draws_another_pod_of_the_same_node() -> None:
+    w = world((0, every_time_anew), watched=True, local=True, pods=24, interval=5 * S, seconds=70).run()
+    assert {name for name, certainty in names(w) if certainty is LIKELY} == {"idle-expiry"}
+
+
+def test_under_policy_local_packets_that_are_spread_meet_pods_of_other_nodes() -> None:
+    w = world((0, spray()), watched=True, local=True, pods=24, interval=5 * S, seconds=70).run()
+    assert {name for name, certainty in names(w) if certainty is LIKELY} == {"packet-spray"}
+
+
+# --- other Services ------------------------------------------------------------------------------------------------------
+
+
+def test_a_wipe_tells_the_change_of_another_udp_service_whose_node_port_is_this_ones() -> None:
+    def change(w: World) -> None:
+        w.tell(ClusterSubject.UDP_SERVICE, "other/dns", ClusterAction.ENDPOINTS_CHANGED)
+        wipe_all(w)
+
+    shared: Action = lambda w: w.tell(  # noqa: E731
+        ClusterSubject.WATCH, "media/turn", ClusterAction.NODE_PORT_SHARED, resource="services", detail="other/dns 3478"
+    )
+    found = only(world((0, shared), (4.03, change), watched=True))
+    assert found.evidence[-2:] == (
+        'UDP service "other/dns": endpoints changed 0.0 s before',
+        "that Service has this one's port as a node port: other/dns 3478",
+    )
+
+
+def test_slow_packets_that_are_spread_meet_again_what_they_had_left() -> None:
+    w = world((0, spray()), watched=True, interval=5 * S, seconds=70).run()
+    assert {name for name, certainty in names(w) if certainty is LIKELY} == {"packet-spray"}
+
+
+# --- more of limits ------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_loses_probes_reaches_the_limit_at_a_moment_of_its_own() -> None:
+    w = world(
+        (0, sessions_end(packets=25)),
+        watched=True,
+        seconds=16,
+        is_lost=lambda _w, session, seq: session == 0 and seq % 5 == 1,
+    ).run()
+    assert {name for name, certainty in names(w) if certainty is LIKELY} == {"session-limit"}
+    assert any(incident.sessions < 12 for incident in w.incidents)
+
+
+def test_a_limit_of_age_is_told_as_one_where_the_number_of_probes_varies() -> None:
+    later: Action = lambda w: setattr(w.network, "limit", SessionLimit(age_ns=2_550_000_000))  # noqa: E731
+    never_answered: Action = lambda w: w.block(11)  # noqa: E731
+    w = world((0, never_answered), (0, sessions_end(seconds=2.5)), (4, later), watched=True, seconds=7).run()
+    told = [d for incident in w.incidents for d in incident.diagnoses if d.name == "session-limit"]
+    assert told[-1].certainty is LIKELY
+    assert told[-1].evidence[0] == "11 of 11 sessions, each 2.5 s after its own last change"

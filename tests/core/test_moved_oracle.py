@@ -5,17 +5,21 @@ The oracle is the world itself, which knows what was done to it. What no client 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from diagnosing import Action, S, World
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from network_faults import is_sound, proxy_leaves, proxy_replaced, sessions_end
 
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Certainty
 from affinity_tester.lab.model import Affinity
+
+COUNT = int(os.environ.get("AFFINITY_HISTORIES", "60"))
+"""How many runs are tried."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,13 @@ networks = st.fixed_dictionaries(
 )
 
 
-@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # a run takes long, and shrinking takes hundreds
+@settings(
+    max_examples=COUNT,
+    deadline=None,
+    derandomize=True,  # the same runs each time; others come with another number of them
+    phases=[Phase.explicit, Phase.generate],  # a run takes long, and shrinking takes hundreds
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(causes, networks, st.sampled_from([0, 0, 0.005]))
 def test_the_right_name_is_said_and_no_wrong_one_is_likely(cause: Cause, network: dict[str, Any], loss: float) -> None:
     w = World(

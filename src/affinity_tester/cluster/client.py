@@ -23,6 +23,11 @@ from kubernetes.aio.config.kube_config import load_kube_config
 from affinity_tester import __version__
 from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
 
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
+"""What to accept: an object whole, or its metadata alone (the same in a list), else whole."""
+
 REQUEST_S = 10.0
 """The timeout of a request other than a watch: longer than any page takes."""
 
@@ -79,10 +84,11 @@ class KubernetesApi:
         self._configuration = configuration
         self._client = client
 
-    async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
-        """Return the JSON object at a path."""
+    async def get(self, path: str, params: Params = (), *, metadata_only: bool = False) -> dict[str, Any]:
+        """Return the JSON object at a path; `metadata_only`: as PartialObjectMetadata."""
+        accept = METADATA_LIST if metadata_only else JSON
         with _no_other_error():
-            response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S))
+            response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S), accept)
             try:
                 body = await response.read()
             finally:
@@ -93,11 +99,14 @@ class KubernetesApi:
                 raise ApiError("the API server's answer is no object")
             return found
 
-    async def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
+    async def lines(
+        self, path: str, params: Params, silence_s: float, *, metadata_only: bool = False
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the lines of a streamed response."""
+        accept, timeouts = METADATA if metadata_only else JSON, aiohttp.ClientTimeout(total=None, sock_read=silence_s)
         with _no_other_error():
             async with asyncio.timeout(REQUEST_S):  # to the headers, which an API server sends at once
-                response = await self._request(path, params, aiohttp.ClientTimeout(total=None, sock_read=silence_s))
+                response = await self._request(path, params, timeouts, accept)
 
             try:
                 async for line in response.content:
@@ -111,12 +120,14 @@ class KubernetesApi:
         """Close the connections."""
         await self._client.close()
 
-    async def _request(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        response = await self._send(path, params, timeouts)
+    async def _request(
+        self, path: str, params: Params, timeouts: aiohttp.ClientTimeout, accept: str
+    ) -> aiohttp.ClientResponse:
+        response = await self._send(path, params, timeouts, accept)
         if response.status == UNAUTHORIZED:  # tokens of cloud clusters last from 15 minutes to an hour
             response.release()
             await self._source.load(self._configuration)
-            response = await self._send(path, params, timeouts)
+            response = await self._send(path, params, timeouts, accept)
         if response.ok:
             return response
 
@@ -128,12 +139,14 @@ class KubernetesApi:
             response.release()
         raise ApiError(str(said or response.reason or "no reason given"), response.status)
 
-    async def _send(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(
+        self, path: str, params: Params, timeouts: aiohttp.ClientTimeout, accept: str
+    ) -> aiohttp.ClientResponse:
         method, url, headers, *_ = await self._client.param_serialize(
             "GET",
             path,
             query_params=list(params),
-            header_params={"Accept": "application/json"},
+            header_params={"Accept": accept},
             auth_settings=["BearerToken"],
         )
         answer = await self._client.rest_client.request(method, url, headers=headers, _request_timeout=timeouts)

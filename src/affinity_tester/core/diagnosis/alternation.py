@@ -67,7 +67,7 @@ def alternate_together(view: IncidentView) -> bool:
 def alternates_throughout(view: IncidentView) -> bool:
     """True if the run's sessions change as often as spread packets do since their first change, and come back again."""
     history = view.history
-    until_ns = _known_until_ns(view)
+    until_ns = history.known_until_ns(view.now_ns)
     changes = probes = back = 0
     for session in history.sessions.values():
         mine = session.changes_in_order()
@@ -78,16 +78,9 @@ def alternates_throughout(view: IncidentView) -> bool:
     return changes >= max(_MIN_POOLED, _RATE * probes) and 2 * back >= len(history.sessions)
 
 
-def _known_until_ns(view: IncidentView) -> int:
-    """Return until when every change is known."""
-    history = view.history
-    until_ns = view.now_ns - (history.started.loss_threshold_ns if history.started else 0)
-    return min(until_ns, history.stopped_ns or until_ns)
-
-
 def _is_often(view: IncidentView) -> bool:
     """True if so many of the probes sent since each session's first change show one."""
-    until_ns, interval_ns = _known_until_ns(view), max(1, view.history.interval_ns)
+    until_ns, interval_ns = view.history.known_until_ns(view.now_ns), max(1, view.history.interval_ns)
     probes = sum((until_ns - move.changes[0].before.sent_ns) // interval_ns for move in view.moves)
     return sum(len(move.changes) for move in view.moves) >= _RATE * probes
 

@@ -111,8 +111,7 @@ def _expires(view: IncidentView, move: SessionChange) -> bool:
         return False
 
     probes = changes[-1].after.seq - changes[0].after.seq
-    since_ns = min(view.now_ns, history.stopped_ns or view.now_ns) - changes[-1].after.sent_ns
-    still = max(0, since_ns - (history.started.loss_threshold_ns if history.started else 0)) // history.interval_ns
+    still = max(0, history.known_until_ns(view.now_ns) - changes[-1].after.sent_ns) // history.interval_ns
     return len(changes) - 1 >= _EXPIRY_RATE * (probes + still)
 
 

@@ -246,13 +246,20 @@ def _pool_evidence(view: IncidentView) -> list[str]:
         pool = "the pool was not observed then"
     else:
         pool = "whether an endpoint had changed is not known" if view.has_unjudged else "no endpoint had changed"
-    said = [pool, *view.cluster_events_near(ClusterSubject.PROXY)]
+    said = [pool, *view.cluster_events_near(ClusterSubject.PROXY), *_neighbours(view)]
 
     times = [*view.history.flow_wipes_ns, view.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):
         said.append(f"it is at least the third such incident, every {format_seconds(sum(gaps) // len(gaps))}")
     return said
+
+
+def _neighbours(view: IncidentView) -> list[str]:
+    """Say what is known of other UDP Services: proxies clean their tables at those endpoints' changes, too."""
+    near = view.cluster_events_near(ClusterSubject.UDP_SERVICE)
+    shared = view.history.shared_node_ports if near else ()
+    return [*near, *(f"that Service has this one's port as a node port: {each}" for each in shared)]
 
 
 def _is_unobserved(view: IncidentView) -> bool:

@@ -269,8 +269,9 @@ class IncidentView:
         return ip in (self.history.node_names or {})
 
     def is_pod(self, ip: str) -> bool:
-        """True if an address is known to be a pod's."""
-        return ip in self.history.pod_names
+        """True if an address is known to be a pod's, and not this client's own."""
+        own = (session.local.ip for session in self.history.sessions.values() if session.local is not None)
+        return ip in self.history.pod_names and ip not in own
 
     def place(self, ip: str) -> str:
         """Return an address, with its node's name where that is known."""

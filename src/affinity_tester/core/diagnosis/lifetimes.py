@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from affinity_tester.core.diagnosis.run_history import RunHistory, SessionHistory
 from affinity_tester.core.events import Change
+from affinity_tester.units import NS_PER_MS
+
+_SWEEP_NS = 500 * NS_PER_MS
+"""A loss is told at most so long after the loss threshold: the time between two sweeps, and more."""
 
 _BY_CHANCE = 0.1
 """At most this share of a session's addresses are drawn twice: of 32 out of 64,512, one pair in 130 sessions."""
@@ -28,8 +32,9 @@ class Lifetime:
     """What ended it."""
 
 
-def lifetimes(history: RunHistory) -> Iterator[Lifetime]:
-    """Yield the lifetimes that have ended, as far back as is remembered."""
+def lifetimes(history: RunHistory, now_ns: int) -> Iterator[Lifetime]:
+    """Yield the lifetimes that have ended, as far back as is remembered; of the newest it is not told yet what was lost."""
+    until_ns = history.known_until_ns(now_ns) - _SWEEP_NS
     for name, session in history.sessions.items():
         changes = session.changes_in_order()
         for position, change in enumerate(changes):
@@ -45,7 +50,7 @@ def lifetimes(history: RunHistory) -> Iterator[Lifetime]:
                 first_ns, last_ns = before.before.sent_ns, before.after.sent_ns
 
             lost = session.lost_within(first_seq, change.after.seq)
-            if lost is None:
+            if lost is None or change.after.sent_ns > until_ns:
                 continue
             yield Lifetime(
                 name,
@@ -71,10 +76,7 @@ def age(history: RunHistory, session: SessionHistory, now_ns: int) -> tuple[int,
     lost = session.lost_within(seq, 1 << 32)
     if lost is None:
         return None
-    end_ns = now_ns if history.stopped_ns is None else min(now_ns, history.stopped_ns)
-    if history.started is not None:  # a change in what is not answered yet is not known yet
-        end_ns = min(end_ns, now_ns - history.started.loss_threshold_ns)
-    return max(0, (end_ns - sent_ns) // max(1, history.interval_ns) - 1 - lost), sent_ns
+    return max(0, (history.known_until_ns(now_ns) - sent_ns) // max(1, history.interval_ns) - 1 - lost), sent_ns
 
 
 def gets_old_addresses_back(session: SessionHistory) -> bool:

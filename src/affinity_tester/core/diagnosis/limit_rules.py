@@ -112,7 +112,7 @@ def beside_limit(found: Iterable[Diagnosis], limit: Diagnosis | None) -> Iterabl
 def _constant(view: IncidentView) -> _Limit | None:
     """Return the limit that fits all lifetimes of all sessions, those that last too; None where none does."""
     history = view.history
-    lives = tuple(lifetimes(history))
+    lives = tuple(lifetimes(history, view.now_ns))
     if not {move.session for move in view.moves} <= {life.session for life in lives}:
         return None
 
@@ -133,10 +133,9 @@ def _constant(view: IncidentView) -> _Limit | None:
 
 def _spec_timeout(view: IncidentView, span_ns: tuple[int, int]) -> str:
     """Return the Service's timeoutSeconds of ClientIP where it lies within these times."""
-    text = view.history.spec("sessionAffinityTimeout") or ""
-    seconds = text.removesuffix(" s")
-    equal = seconds.isdecimal() and span_ns[0] <= int(seconds) * NS_PER_S <= span_ns[1]
-    return text if equal else ""
+    whole = range(-(-span_ns[0] // NS_PER_S), span_ns[1] // NS_PER_S + 1)
+    timeout = view.history.spec("sessionAffinityTimeout")
+    return next((text for seconds in whole if (text := f"{seconds} s") == timeout), "")
 
 
 def _after_each_probe(view: IncidentView, limit: _Limit) -> Diagnosis | None:

@@ -20,6 +20,7 @@ from affinity_tester.core.events import (
     ChangeSeen,
     ChangeWithdrawn,
     ClientFault,
+    ClusterAction,
     ClusterEvent,
     ConflictingDuplicate,
     Counts,
@@ -158,6 +159,8 @@ class RunHistory:
         self._unobserved_since_ns: int | None = None
         """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_MAX_SNAPSHOTS)
+        self.shared_node_ports: list[str] = []
+        """Other UDP Services that have the Service's port as a node port: namespace/name, and the port."""
         self.canaries: deque[CanaryResult] = deque(maxlen=_MAX_EVENTS)
         self.loss_directions: deque[LossDirection] = deque(maxlen=_MAX_EVENTS)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_MAX_EVENTS)
@@ -181,6 +184,16 @@ class RunHistory:
     def interval_ns(self) -> int:
         """Time between two probes of a session."""
         return self.started.interval_ns if self.started else 0
+
+    @property
+    def loss_threshold_ns(self) -> int:
+        """How long a reply is waited for."""
+        return self.started.loss_threshold_ns if self.started else 0
+
+    def known_until_ns(self, now_ns: int) -> int:
+        """Return until when every change is known at a time: what is not answered yet may show another."""
+        until_ns = now_ns - self.loss_threshold_ns
+        return until_ns if self.stopped_ns is None else min(until_ns, self.stopped_ns)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -327,6 +340,8 @@ class RunHistory:
                 self.node_names = dict(event.names)
             case PodAddresses():
                 self.pod_names = dict(event.names)
+            case ClusterEvent(action=ClusterAction.NODE_PORT_SHARED, detail=detail):
+                self.shared_node_ports.append(detail)
             case ClusterEvent():
                 self.cluster.append(event)
             case _:

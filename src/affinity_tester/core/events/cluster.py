@@ -104,6 +104,8 @@ class ClusterSubject(StrEnum):
     """A pod that forwards the packets of Services, such as kube-proxy's."""
     POD = "pod"
     """A backend pod of the Service."""
+    UDP_SERVICE = "UDP service"
+    """Another Service with a UDP port: proxies may clean tables at its changes that have this one's flows, too."""
     WATCH = "watch"
     """The watch itself: something that it cannot see. Nothing happened in the cluster."""
 
@@ -142,6 +144,11 @@ class ClusterAction(StrEnum):
     ADDRESS_CHANGED = "address-changed"
     """The Service's load balancer has other addresses."""
 
+    ENDPOINTS_CHANGED = "endpoints-changed"
+    """UDP_SERVICE: its EndpointSlices were edited; name is its namespace/name."""
+
+    NODE_PORT_SHARED = "node-port-shared"
+    """WATCH: the Service's port is a node port of another UDP Service; `detail`: that one's namespace/name, and the port."""
     LIST_FORBIDDEN = "list-forbidden"
     """WATCH: the objects of `resource` may not be listed."""
     NO_PROXY_SEEN = "no-proxy-seen"
