@@ -333,3 +333,10 @@ def test_a_limit_of_age_is_told_as_one_where_the_number_of_probes_varies() -> No
     told = [d for incident in w.incidents for d in incident.diagnoses if d.name == "session-limit"]
     assert told[-1].certainty is LIKELY
     assert told[-1].evidence[0] == "11 of 11 sessions, each 2.5 s after its own last change"
+
+
+def test_one_new_port_without_affinity_may_be_a_wipe_that_met_the_same_pod() -> None:
+    w = world((4, new_ports(0)), watched=True, sessions=3, pods=2).run()
+    told = [d for incident in w.incidents for d in incident.diagnoses]
+    assert [(d.name, d.certainty) for d in told] == [("flow-wipe", POSSIBLE), ("port-rewrite", POSSIBLE)]
+    assert told[0].missing == "whether entries were deleted on the ingress node then: conntrack -E -p udp there"
