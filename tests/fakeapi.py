@@ -192,11 +192,15 @@ class FakeApi:
             revision, first, name = self.revision, 0, str(len(self.asked))
         limit = int(query["limit"])
         await self.hold.wait()
-        metadata = {"resourceVersion": str(revision)}
+        metadata: Json = {"resourceVersion": str(revision)}
         if first + limit < len(items):
             self.listed[name] = revision, items
             metadata["continue"] = f"{name}-{first + limit}"
-        return web.json_response({"metadata": metadata, "items": items[first : first + limit]})
+            metadata["remainingItemCount"] = len(items) - first - limit
+        page = items[first : first + limit]
+        if "as=PartialObjectMetadataList" in request.headers.get("Accept", ""):
+            page = [{"metadata": obj["metadata"]} for obj in page]
+        return web.json_response({"metadata": metadata, "items": page})
 
     def _status(self, code: int) -> web.Response:
         return web.json_response({"kind": "Status", "code": code, "message": f"status {code}"}, status=code)
@@ -216,6 +220,8 @@ class FakeApi:
         self.streams.append(stream)
         try:
             while (event := await stream.queue.get()) is not None:
+                if "as=PartialObjectMetadata;" in request.headers.get("Accept", ""):
+                    event = {**event, "object": {"metadata": event["object"]["metadata"]}}
                 await response.write(json.dumps(event).encode() + b"\n")
         except ConnectionError:
             pass
@@ -225,8 +231,9 @@ class FakeApi:
 
 
 def _selection(namespace: str, query: dict[str, str]) -> Callable[[Json], bool]:
-    """By label selector, and the field selector metadata.name=x."""
-    name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+    """By label selector, and the field selectors metadata.name=x and status.podIP=x,status.phase=y."""
+    fields = dict(term.split("=") for term in query.get("fieldSelector", "").split(",") if term)
+    name, pod_ip = fields.get("metadata.name", ""), fields.get("status.podIP", "")
     found = TERM.findall(query.get("labelSelector", ""))
     terms = [(key, operator in ("in", "="), (several or single).split(",")) for key, operator, several, single in found]
 
@@ -234,6 +241,8 @@ def _selection(namespace: str, query: dict[str, str]) -> Callable[[Json], bool]:
         metadata = obj["metadata"]
         labels = metadata.get("labels") or {}
         if namespace not in ("", metadata.get("namespace", "")) or name not in ("", metadata["name"]):
+            return False
+        if pod_ip and (obj["status"].get("podIP"), obj["status"].get("phase")) != (pod_ip, "Running"):
             return False
         return all((labels.get(key) in values) == wanted for key, wanted, values in terms)
 
@@ -312,7 +321,7 @@ def node(name: str, *, ready: str = "True", cordoned: bool = False, uid: str | N
 def pod(
     name: str, *, namespace: str = "media", on: str = "n1", restarts: int = 0, image: str = "echo:1", **more: Any
 ) -> Json:
-    """`labels`, `uid`, `end` (why the last container ended)."""
+    """`labels`, `uid`, `ip`, `spec`, `end` (why the last container ended)."""
     last = {"terminated": {"reason": more["end"], "finishedAt": "2026-01-01T00:00:00Z"}} if "end" in more else {}
     return {
         "metadata": {
@@ -321,8 +330,12 @@ def pod(
             "uid": more.get("uid", f"uid-{name}"),
             "labels": more.get("labels", {"app": "turn"}),
         },
-        "spec": {"nodeName": on, "containers": [{"image": image}]},
-        "status": {"containerStatuses": [{"restartCount": restarts, "lastState": last}]},
+        "spec": {"nodeName": on, "containers": [{"image": image}], **more.get("spec", {})},
+        "status": {
+            "containerStatuses": [{"restartCount": restarts, "lastState": last}],
+            "phase": "Running",
+            **({"podIP": more["ip"]} if "ip" in more else {}),
+        },
     }
 
 

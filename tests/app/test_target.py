@@ -10,7 +10,8 @@ import pytest
 from affinity_tester.app import target as target_module
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Event, NoReplies, PoolNotWatched
+from affinity_tester.core.events import Change, ChangeSeen, Event, FirstAnswer, NoReplies, PoolNotWatched, RepliedProbe
+from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target
 
@@ -56,6 +57,25 @@ async def test_a_watch_that_is_required_and_cannot_be_is_the_users_to_mend() -> 
     with pytest.raises(UserError, match="--watch on: no cluster"):
         await context.start_watch(events.append, required=True, settle_ns=0)
     assert events == []
+
+
+def test_reflexive_ips_are_looked_up_where_there_is_a_watch() -> None:
+    asked: list[str] = []
+
+    class Watch:
+        def look_up(self, ip: str) -> None:
+            asked.append(ip)
+
+    before, after = (RepliedProbe(n, n, Identity(TransportAddress(f"10.2.0.{n}", 7))) for n in (1, 2))
+    change = Change(1, (Kind.REFLEXIVE_IP,), before, after, 3, 1, 4)
+    context = TargetContext(Target(TransportAddress("127.0.0.1", 1), "x"), None, None, "")
+    context.observe(FirstAnswer(1, "CLIENT-1", 1, before.identity))
+    context._watch = Watch()  # type: ignore[assignment] # all that is asked of a watch here
+    context.observe(FirstAnswer(1, "CLIENT-1", 1, before.identity))
+    context.observe(FirstAnswer(1, "CLIENT-2", 1, Identity()))
+    context.observe(ChangeSeen(3, "CLIENT-1", change))
+    context.observe(SILENCE)
+    assert asked == ["10.2.0.1", "10.2.0.2"]
 
 
 @pytest.mark.parametrize("answer", ["fails", "never comes", "knows nothing", "knows"])

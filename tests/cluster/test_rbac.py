@@ -12,7 +12,7 @@ from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
-from fakeapi import FakeApi, Told, until
+from fakeapi import FakeApi, Told, service, until
 
 
 def granted(repo: Path) -> dict[str, set[tuple[str, str, str]]]:
@@ -33,12 +33,15 @@ def granted(repo: Path) -> dict[str, set[tuple[str, str, str]]]:
 
 async def test_the_roles_are_what_is_used(api: FakeApi, cluster: Cluster, repo: Path) -> None:
     told = Told()
+    api.put("services", service("dns", "other"))
     await discover(cluster, "turn", "node-port")
     await find_service(cluster, TransportAddress("10.0.0.2", 30478))
     await explain_no_reply(cluster, ServiceRef("media", "turn"), 3478, TransportAddress("10.0.0.2", 30478))
     watch = PoolWatch(cluster, ServiceRef("media", "turn"), 3478, told.tell)
     assert await watch.start() is None
-    await until(lambda: len(api.streams) == 7)
+    watch.watch_neighbours()
+    watch.look_up("10.9.0.9")
+    await until(lambda: len(api.streams) == 8)
     assert await watch.confirm()
     await watch.stop()
     used: dict[str, set[tuple[str, str, str]]] = {"Role": set(), "ClusterRole": set()}

@@ -29,6 +29,7 @@ from affinity_tester.core.events import (
     Losses,
     NetworkError,
     NodeAddresses,
+    PodAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
@@ -83,6 +84,12 @@ class World:
     settle: int = 2 * S
     window: int = 30 * S
     canaries: bool = True
+    bridges: bool = False
+    """Pods of the ingress node see the address of its bridge."""
+    proxies: bool = False
+    """What stands between balancer and pods are proxies, which run as pods: no node has their addresses."""
+    seed: int = 7
+    """Decides which pods flows draw, and the ports."""
     targets: dict[int, TransportAddress] = field(default_factory=dict)
     """Where sessions' probes go; empty: all to one address."""
     actions: list[tuple[float, Action]] = field(default_factory=list)
@@ -93,11 +100,11 @@ class World:
 
     def __post_init__(self) -> None:
         self.now = 0
-        self.rng = random.Random(7)
+        self.rng = random.Random(self.seed)
         self.packets: list[PacketEvent] = []
         self.impairments = Impairments(self.packets.append)
         self.network = NetworkModel(
-            seed=7,
+            seed=self.seed,
             log=self.packets.append,
             stand_in=False,
             policy=Policy.LOCAL if self.local else Policy.CLUSTER,
@@ -114,7 +121,9 @@ class World:
         # Each flow has its entry before the run begins, so that what happens at 0 s finds it.
         for session in range(self.sessions):
             self.pin(session, self.node_of(session))
-            self.network.forward(self.flow(session), 0)
+            entry = self.network.forward(self.flow(session), 0)
+            if entry is not None:  # a session begins with its first probe
+                entry.packets, entry.since_ns = 0, self.interval * session // self.sessions
 
         self.events: list[Event] = []
         self.analysis = ComparingAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
@@ -128,11 +137,16 @@ class World:
     def node_of(self, session: int) -> int:
         return session % self.nodes + 1
 
+    def ip_of(self, number: int) -> str:
+        """Return the address of a node, or of a proxy's pod."""
+        return f"10.2.0.{number}" if self.proxies else f"10.0.0.{number}"
+
     def node(self, number: int) -> str:
         """Return the name of a node, which is there from now on."""
         name = f"n{number}"
         if name not in self.network.nodes:
-            self.network.ingress.add_node(name, f"10.0.0.{number}")
+            bridge = f"10.9.{number}.1" if self.bridges and not self.proxies else ""
+            self.network.ingress.add_node(name, self.ip_of(number), bridge_ip=bridge)
         return name
 
     def add_pod(self, name: str) -> Pod:
@@ -216,6 +230,12 @@ class World:
         if self.watched:
             self.emit(PoolObserved(self.now, self.now, self.now, self.network.pool(), self.now))
 
+    def look_at_proxies(self) -> None:
+        """Tell whose the proxies' addresses are, to whoever watches the cluster."""
+        if self.watched and self.proxies:
+            names = sorted((node.ip, f"edge/proxy-{name}") for name, node in self.network.nodes.items())
+            self.emit(PodAddresses(self.now, tuple(names)))
+
     def blind(self) -> None:
         if self.watched:
             self.watched = False
@@ -259,6 +279,7 @@ class World:
             self.emit(SessionStarted(0, self.name(session), self.flow(session), self.targets.get(session)))
         if self.watched:
             self.emit(NodeAddresses(0, tuple((f"10.0.0.{n}", f"n{n}") for n in range(1, self.nodes + 1))))
+            self.look_at_proxies()
             self.look()
         self.trackers = [SessionTracker(self.name(n), 2 * S, self.emit) for n in range(self.sessions)]
         end = round(self.seconds * S)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from diagnosing import Action, World
+from diagnosing import Action, S, World
 
 from affinity_tester.core.diagnosis import CATALOGUE
 from affinity_tester.core.events import Certainty, ClientFaultKind, ClusterAction, ClusterSubject, Diagnosis
+from affinity_tester.lab.model import SessionLimit
 from affinity_tester.lab.packet_log import Direction
 
 
@@ -125,6 +126,40 @@ def no_spray(w: World) -> None:
     w.network.ingress.spray = False
     for session in range(w.sessions):
         w.pin(session, w.node_of(session))
+
+
+def proxy_replaced(old: int, new: int) -> Action:
+    """A proxy's pod is replaced by another one, which gets its sessions."""
+
+    def replace(w: World) -> None:
+        w.node(new)
+        for session in range(w.sessions):
+            if w.network.ingress.node_of(w.flow(session)) == f"n{old}":
+                w.pin(session, new)
+        w.look_at_proxies()
+
+    return replace
+
+
+def proxy_leaves(number: int) -> Action:
+    """A proxy's pod goes, and its sessions to the others."""
+
+    def leave(w: World) -> None:
+        others = [n for n in range(1, w.nodes + 1) if n != number]
+        for session in range(w.sessions):
+            if w.network.ingress.node_of(w.flow(session)) == f"n{number}":
+                w.pin(session, others[session % len(others)])
+
+    return leave
+
+
+def sessions_end(packets: int = 0, seconds: float = 0) -> Action:
+    """The proxies end their sessions after so many packets, or so long."""
+
+    def begin(w: World) -> None:
+        w.network.limit = SessionLimit(packets, round(seconds * S))
+
+    return begin
 
 
 # --- pods ----------------------------------------------------------------------------------------------------------------

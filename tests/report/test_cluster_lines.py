@@ -20,6 +20,11 @@ def test_what_happened_stands_after_subject_and_name() -> None:
     assert (event_text(told), what_text(told)) == ('node "x" not Ready', "not Ready")
 
 
+def test_that_another_services_endpoints_changed_is_a_line() -> None:
+    told = event(ClusterSubject.UDP_SERVICE, ClusterAction.ENDPOINTS_CHANGED)
+    assert event_text(told) == 'UDP service "x" endpoints changed'
+
+
 @pytest.mark.parametrize(
     ("action", "facts", "text"),
     [
@@ -49,6 +54,12 @@ def test_what_happened_stands_after_subject_and_name() -> None:
             ClusterAction.NO_PROXY_SEEN,
             {},
             "no pod of kube-proxy, cilium, calico-node, kube-router or ovn can be seen: proxy events will be missing",
+        ),
+        (
+            ClusterAction.NODE_PORT_SHARED,
+            {"resource": "services", "detail": "other/dns 31000"},
+            "port 31000 is a node port of the UDP Service other/dns, too: kube-proxy may wipe all flows to it when the "
+            "endpoints of that one change (kubernetes/kubernetes#49881)",
         ),
         (ClusterAction.UNREADABLE, {"detail": 'Node "x" cannot be read'}, 'Node "x" cannot be read'),
         (ClusterAction.MORE_UNREADABLE, {}, "more objects cannot be read"),

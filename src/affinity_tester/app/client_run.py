@@ -13,7 +13,7 @@ from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import NoReplies, Verdict
+from affinity_tester.core.events import Event, NoReplies, Verdict
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
@@ -48,7 +48,11 @@ async def run_against_target(
                 dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
-            client = run_client(settings, context.target, dispatcher.emit, stop, abort, reference=reference)
+            def emit(event: Event) -> None:
+                dispatcher.emit(event)
+                context.observe(event)
+
+            client = run_client(settings, context.target, emit, stop, abort, reference=reference)
             return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
 
 

@@ -29,7 +29,8 @@ from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.cluster.queries import family_of
 from affinity_tester.cluster.unreachable import explain_no_reply
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import Event, NoReplies, PoolNotWatched, PoolWatchStarted
+from affinity_tester.core.events import ChangeSeen, Event, FirstAnswer, NoReplies, PoolNotWatched, PoolWatchStarted
+from affinity_tester.core.identity import Identity
 from affinity_tester.errors import UserError
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target, resolve_target
@@ -93,6 +94,7 @@ class TargetContext:
                 now_ns = clock.now_ns()
                 # The API server's time is the wall clock's; a record has only the run's own.
                 addressed_ns = None if service.addressed_ns is None else service.addressed_ns - time_ns() + now_ns
+                self._watch.watch_neighbours()
                 emit(PoolWatchStarted(now_ns, self._cluster.context, str(service.ref), self._found.via, addressed_ns))
                 return
         if required:
@@ -103,6 +105,22 @@ class TargetContext:
         """Have the pool listed later than this; None: no list is needed."""
         if self._watch is not None:
             self._watch.request_confirmation(after_ns)
+
+    def observe(self, event: Event) -> None:
+        """Have it looked up whose the reflexive IPs are that sessions show."""
+        if self._watch is None:
+            return
+        match event:
+            case FirstAnswer(identity=who):
+                self._look_up(who)
+            case ChangeSeen(change=change):
+                self._look_up(change.after.identity)
+            case _:
+                pass
+
+    def _look_up(self, who: Identity) -> None:
+        if self._watch is not None and who.reflexive is not None:
+            self._watch.look_up(who.reflexive.ip)
 
     async def with_cluster_reason(self, event: NoReplies) -> NoReplies:
         """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""

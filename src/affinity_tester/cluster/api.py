@@ -52,11 +52,13 @@ class WatchRefusedError(ApiError):
 class Api(Protocol):
     """A connection to an API server. Its methods raise no other error than `ApiError`."""
 
-    async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
-        """Return the JSON object at a path."""
+    async def get(self, path: str, params: Params = (), *, metadata_only: bool = False) -> dict[str, Any]:
+        """Return the JSON object at a path; `metadata_only`: as PartialObjectMetadata."""
         ...
 
-    def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
+    def lines(
+        self, path: str, params: Params, silence_s: float, *, metadata_only: bool = False
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the lines of a streamed response until the server ends it. Raises `WatchSilentError` after `silence_s`."""
         ...
 

@@ -36,6 +36,11 @@ from affinity_tester.cluster.response_errors import (
     without_secrets,
 )
 
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
+"""What to accept: an object whole, or its metadata alone (the same in a list), else whole."""
+
 REQUEST_S = 10.0
 """The timeout of a request other than a watch: longer than any page takes."""
 
@@ -62,10 +67,11 @@ class KubernetesApi:
         """Those of former client certificates: a watch may still be open."""
         self.proxy = configuration.proxy or proxy_of(str(configuration.host), os.environ)
 
-    async def get(self, path: str, params: Params = ()) -> dict[str, Any]:
-        """Return the JSON object at a path."""
+    async def get(self, path: str, params: Params = (), *, metadata_only: bool = False) -> dict[str, Any]:
+        """Return the JSON object at a path; `metadata_only`: as PartialObjectMetadata."""
+        accept = METADATA_LIST if metadata_only else JSON
         with self._no_other_error():
-            response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S))
+            response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S), accept)
             try:
                 body = await response.read()
             finally:
@@ -79,11 +85,14 @@ class KubernetesApi:
                 raise ApiError("the API server's answer is no object")
             return found
 
-    async def lines(self, path: str, params: Params, silence_s: float) -> AsyncGenerator[bytes, None]:
+    async def lines(
+        self, path: str, params: Params, silence_s: float, *, metadata_only: bool = False
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the lines of a streamed response."""
+        accept, timeouts = METADATA if metadata_only else JSON, aiohttp.ClientTimeout(total=None, sock_read=silence_s)
         with self._no_other_error():
             async with asyncio.timeout(REQUEST_S):  # to the headers, which an API server sends at once
-                response = await self._request(path, params, aiohttp.ClientTimeout(total=None, sock_read=silence_s))
+                response = await self._request(path, params, timeouts, accept)
 
             try:
                 if is_web_page(response.headers, b""):
@@ -101,12 +110,14 @@ class KubernetesApi:
             await session.close()
         await self._client.close()
 
-    async def _request(self, path: str, params: Params, timeouts: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _request(
+        self, path: str, params: Params, timeouts: aiohttp.ClientTimeout, accept: str
+    ) -> aiohttp.ClientResponse:
         """Return a successful response. A busy server that says when to come back is asked again, for a short time."""
         params, left_s = list(params), BUSY_S
         renewed = False
         while True:
-            response = await self._send(path, params, timeouts)
+            response = await self._send(path, params, timeouts, accept)
             if response.ok:
                 return response
             try:
@@ -129,13 +140,13 @@ class KubernetesApi:
             await asyncio.sleep(wait_s)
 
     async def _send(
-        self, path: str, params: list[tuple[str, str]], timeouts: aiohttp.ClientTimeout
+        self, path: str, params: list[tuple[str, str]], timeouts: aiohttp.ClientTimeout, accept: str
     ) -> aiohttp.ClientResponse:
         method, url, headers, *_ = await self._client.param_serialize(
             "GET",
             path,
             query_params=params,
-            header_params={"Accept": "application/json"},
+            header_params={"Accept": accept},
             auth_settings=["BearerToken"],
         )
         session = self._open_session()

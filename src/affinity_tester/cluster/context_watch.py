@@ -54,6 +54,10 @@ class ContextWatch:
         )
         self._group.spawn("pods", self._pods.run())
 
+    def is_node(self, ip: str) -> bool:
+        """True if a node has, or had, this InternalIP."""
+        return ip in self._node_names
+
     async def wait_for_first_lists(self) -> None:
         """Wait until each first list is read or refused; then warn if there is no pod of a known proxy."""
         await self._nodes.first_list_done.wait()

@@ -325,6 +325,8 @@ class Pod:
     """Why the container that restarted last had ended (`OOMKilled`, `Error`); empty if that is not known."""
     proxy: str
     """The value of the label that names a proxy (`kube-proxy`, `cilium`, ...); empty for other pods."""
+    host_network: bool = False
+    """Its addresses are its node's."""
 
 
 @parser("Pod")
@@ -345,6 +347,7 @@ def parse_pod(obj: Fields) -> Pod:
         restarts=sum(each.number("restartCount", MAX_COUNT) or 0 for each in containers),
         last_end=last_end,
         proxy=labels.get("k8s-app") or labels.get("component") or labels.get("app") or "",
+        host_network=spec.flag("hostNetwork") or False,
     )
 
 

@@ -11,10 +11,12 @@ from functools import partial
 from typing import TypeVar
 
 from affinity_tester import clock
+from affinity_tester.cluster.address_lookup import AddressLookup
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster
 from affinity_tester.cluster.context_watch import ContextWatch
 from affinity_tester.cluster.fields import ObjectError
+from affinity_tester.cluster.neighbour_watch import NeighbourWatch
 from affinity_tester.cluster.object_events import service_events
 from affinity_tester.cluster.objects import Service, ServiceRef, Slice, parse_service, parse_slice
 from affinity_tester.cluster.pool_view import SERVICE, SLICES, PoolView
@@ -71,6 +73,8 @@ class PoolWatch:
         self._now_ns = now_ns
         self._group = WatchGroup(cluster.api, str(service), emit, now_ns, timing or WatchTiming())
         self._context = ContextWatch(self._group, service.namespace)
+        self._neighbours = NeighbourWatch(self._group, cluster.api, service, port)
+        self._addresses = AddressLookup(self._group, cluster.api)
 
         self._listed_ns: int | None = None
         """When the newest list of `confirm` was requested."""
@@ -144,6 +148,20 @@ class PoolWatch:
 
         if self._listed_ns is None or now_ns - self._listed_ns >= LIST_EVERY_NS:
             self._group.spawn("confirm", self.confirm())
+
+    def watch_neighbours(self) -> None:
+        """Watch other UDP Services, too, where that is allowed."""
+        self._group.spawn("other services", self._neighbours.begin())
+
+    @property
+    def is_busy(self) -> bool:
+        """True while it is looked for other UDP Services."""
+        return self._group.is_running("other services")
+
+    def look_up(self, ip: str) -> None:
+        """Look up whose a reflexive IP is, if no node has it: it may be a proxy's pod's."""
+        if not self._context.is_node(ip):
+            self._addresses.look_up(ip)
 
     async def confirm(self) -> bool:
         """List the pool now, and emit `PoolConfirmed` if the watch has everything that the list shows.

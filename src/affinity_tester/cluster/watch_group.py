@@ -21,6 +21,9 @@ PAGE_SIZES = {"endpointslices": 5, "services": 50, "nodes": 20, "pods": 40}
 A page of about 250 kB is parsed in some milliseconds; probes that are due meanwhile wait for that long.
 """
 
+METADATA_PAGE = 200
+"""Objects in one page of a list of metadata."""
+
 KINDS = {"endpointslices": "EndpointSlice", "services": "Service", "nodes": "Node", "pods": "Pod"}
 """The kind of the objects of a resource, for error messages."""
 
@@ -54,8 +57,9 @@ class WatchGroup:
         labels: str = "",
         name: str = "",
         poll_s: float | None = None,
+        metadata: Api | None = None,
     ) -> Reflector[T]:
-        """Return a reflector of the objects at `path`, selected by `labels` or by `name`.
+        """Return a reflector of the objects at `path`, selected by `labels` or by `name`; `metadata` asks for that alone.
 
         `poll_s` is the time between two lists where it may not be watched; None is that of the pool.
         """
@@ -64,13 +68,13 @@ class WatchGroup:
         resource = path.rpartition("/")[2]
 
         return Reflector(
-            self._api,
+            metadata or self._api,
             path,
             tuple(params),
             keep,
             heard,
             kind=KINDS[resource],
-            page=PAGE_SIZES[resource],
+            page=METADATA_PAGE if metadata is not None else PAGE_SIZES[resource],
             timing=self.timing,
             poll_s=poll_s,
             now_ns=self.now_ns,
@@ -86,23 +90,26 @@ class WatchGroup:
         namespace: str = "",
         listed: Callable[[When, bool], None] = lambda _when, _missed: None,
         labels: str = "",
+        metadata: Api | None = None,
     ) -> Reflector[T]:
         """Return a reflector of objects that explain changes but are not part of the pool.
 
         The pool stays known while this reflector is interrupted. Where RBAC forbids its list, the warning names
-        `refused` and `namespace`.
+        `refused` and `namespace`; an empty `refused`: there is no warning. `metadata` asks for objects' metadata alone.
         """
         resource = path.rpartition("/")[2]
         heard: Listener[T] = Listener(
             changed=changed,
-            refused=lambda _reason: self.warn_once(ClusterAction.LIST_FORBIDDEN, refused, namespace),
+            refused=lambda _reason: (
+                self.warn_once(ClusterAction.LIST_FORBIDDEN, refused, namespace) if refused else None
+            ),
             failed=partial(self.warn_failed, resource),
             listed=listed,
             unwatchable=self.warn_unwatchable,
             unreadable=self.warn_unreadable,
         )
 
-        return self.reflector(path, keep, heard, labels=labels, poll_s=self.timing.context_poll_s)
+        return self.reflector(path, keep, heard, labels=labels, poll_s=self.timing.context_poll_s, metadata=metadata)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` as a task until `close`. It replaces the task that ran under this name before."""

@@ -27,6 +27,7 @@ from affinity_tester.core.events import (
     ClusterEvent,
     Event,
     NodeAddresses,
+    PodAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
@@ -98,6 +99,7 @@ class ControlPlane:
         self._changed = changed
         self._stored: _Stored | None = None
         self._nodes: tuple[tuple[str, str], ...] = ()
+        self._proxies: tuple[tuple[str, str], ...] = ()
         self._happened: list[ClusterEvent] = []
         self._watch_queue: deque[_WatchEvent] = deque()
         self._lists = (_Listing(one_item_ns, whole=False), _Listing(CONFIRM_NS, whole=True))
@@ -120,6 +122,9 @@ class ControlPlane:
         """Answer the client's first lists: what there is."""
         self._nodes = self._node_addresses()
         self._emit(NodeAddresses(now_ns, self._nodes))
+        self._proxies = self._proxy_addresses()
+        if self._proxies:
+            self._emit(PodAddresses(now_ns, self._proxies))
         self._stored = self._known = _Stored(1, self._network.pool())
         self._listed_ns = now_ns
         for listing in self._lists:
@@ -149,6 +154,10 @@ class ControlPlane:
         if nodes != self._nodes:
             self._nodes = nodes
             events.append(lambda at_ns: NodeAddresses(at_ns, nodes))
+        proxies = self._proxy_addresses()
+        if proxies != self._proxies:
+            self._proxies = proxies
+            events.append(lambda at_ns: PodAddresses(at_ns, proxies))
         if events or stored is not None:
             self._watch_queue.append(_WatchEvent(now_ns + self._watch_ns, tuple(events), stored))
 
@@ -246,7 +255,12 @@ class ControlPlane:
     # --- the truth ---------------------------------------------------------------------------------------------------
 
     def _node_addresses(self) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted((node.ip, node.name) for node in self._network.nodes.values()))
+        return tuple(sorted((node.ip, node.name) for node in self._network.nodes.values() if not node.is_proxy))
+
+    def _proxy_addresses(self) -> tuple[tuple[str, str], ...]:
+        """Return whose the proxies' addresses are; those of proxies that are gone stay known."""
+        proxies = (node for node in self._network.nodes.values() if node.is_proxy)
+        return tuple(sorted({*self._proxies, *((node.ip, f"edge/proxy-{node.name}") for node in proxies)}))
 
 
 def _told(event: ClusterEvent, at_ns: int) -> Event:

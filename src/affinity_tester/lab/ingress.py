@@ -35,12 +35,21 @@ class Ingress:
         self._winners: dict[TransportAddress, str | None] = {}
         """The hash's outcome by flow, kept while the nodes stay."""
 
-    def add_node(self, name: str, ip: str, weight: float = 1.0, *, hashed: bool = True) -> None:
-        """Add a node; it joins the hash unless `hashed` is False."""
+    def add_node(
+        self,
+        name: str,
+        ip: str,
+        weight: float = 1.0,
+        *,
+        hashed: bool = True,
+        bridge_ip: str = "",
+        is_proxy: bool = False,
+    ) -> None:
+        """Add a node, or a proxy; it joins the hash unless `hashed` is False. Pods on it see `bridge_ip` if it has one."""
         if name in self.nodes:
             raise ValueError(f"node {name!r} is there already")
 
-        self.nodes[name] = Node(name=name, ip=ip, weight=weight, hashed=hashed)
+        self.nodes[name] = Node(name=name, ip=ip, bridge_ip=bridge_ip, is_proxy=is_proxy, weight=weight, hashed=hashed)
         self._winners.clear()
 
     def remove_node(self, name: str) -> None:

@@ -37,6 +37,8 @@ class Pod:
     ready: bool = True
     serving: bool = True
     terminating: bool = False
+    uid: str = ""
+    """Of the API object; empty: one that follows from its name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +50,10 @@ class Entry:
     source: TransportAddress
     last_ns: int
     """When a packet last used it, in either direction."""
+    since_ns: int = 0
+    """When it was entered."""
+    packets: int = 0
+    """How many packets used it."""
     direct: bool = False
     """True if its replies do not come back through the node, but leave from the pod's own address."""
 
@@ -57,12 +63,29 @@ class Entry:
         return Identity(reflexive=self.source, pod=self.pod.name, node=self.pod.node, instance=self.pod.instance)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionLimit:
+    """What a proxy ends its sessions by (nginx's proxy_requests, an age): the next packet begins a new one. 0: by nothing."""
+
+    packets: int = 0
+    age_ns: int = 0
+
+    def ends(self, entry: Entry, now_ns: int) -> bool:
+        """True if the session of this entry is over."""
+        is_used_up = bool(self.packets) and entry.packets >= self.packets
+        return is_used_up or (bool(self.age_ns) and now_ns - entry.since_ns >= self.age_ns)
+
+
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """A node: the address that it masquerades with, and its tables."""
+    """A node, or a proxy that runs as a pod: the addresses that it masquerades with, and its tables."""
 
     name: str
     ip: str
+    bridge_ip: str = ""
+    """Of the bridge of its pods (`cni0`): towards them the kernel masquerades from there. Empty: from `ip`, as to others."""
+    is_proxy: bool = False
+    """It is a UDP proxy that runs as a pod, between the balancer and the Service's pods: its address is no node's."""
     weight: float = 1.0
     """In the balancer's hash."""
     hashed: bool = True
@@ -71,6 +94,10 @@ class Node:
     """By flow."""
     clients: dict[str, tuple[str, int]] = field(default_factory=dict)
     """ClientIP affinity: client IP -> the name of its pod, and when it was last used."""
+
+    def source_ip(self, pod: Pod) -> str:
+        """Return the address that it masquerades with towards a pod."""
+        return self.bridge_ip if self.bridge_ip and pod.node == self.name else self.ip
 
 
 @dataclass(slots=True)

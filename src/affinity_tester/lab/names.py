@@ -18,6 +18,16 @@ def node_ip(position: int) -> str:
     return f"127.1.0.{position}"
 
 
+def bridge_ip(position: int) -> str:
+    """Return the address of the bridge of that node's pods."""
+    return f"127.6.0.{position}"
+
+
+def proxy_ip(position: int) -> str:
+    """Return the address of UDP proxy number `position`, which runs as a pod."""
+    return f"127.5.0.{position}"
+
+
 def pod_name(seed: int, position: int) -> str:
     """Return the name of pod number `position`, from 1, in the manner of a ReplicaSet's."""
     return "lab-" + "".join(_SUFFIX[int(draw(seed, "name", position, i) * len(_SUFFIX))] for i in range(5))

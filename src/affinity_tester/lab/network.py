@@ -5,7 +5,8 @@ The rules, after what real kube-proxy was measured to do (`docs/failure-modes.md
 1. The cloud's balancer hashes each flow over its nodes (`ingress`).
 2. A node sends the first packet of a flow to a random pod and remembers it in its flow table; while the entry lives
    every packet goes the same way. An entry dies `idle_ns` after its last packet in either direction, or when it is flushed.
-3. Policy Cluster: any ready pod, and the node masquerades: the pod sees the node's IP and a random port of it. Policy
+3. Policy Cluster: any ready pod, and the node masquerades: the pod sees a random port of the node's IP, or of its bridge's
+   where the pod runs on that node. Policy
    Local: only pods of this node, and the pod sees the client's own address (`source_nat`); without a pod the node drops
    the packet.
 4. Affinity ClientIP: the node remembers the pod of each client IP, on its own, and prefers it for new flows.
@@ -23,7 +24,7 @@ from dataclasses import replace
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.lab.ingress import Ingress
-from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy
+from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy, SessionLimit
 from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 from affinity_tester.lab.rendezvous import draw
 from affinity_tester.lab.source_nat import SourceAddresses
@@ -70,6 +71,8 @@ class NetworkModel:
         """Flows whose stale entry on the way leads nowhere."""
         self.one_packet = False
         """Nodes send each packet to any pod, and know only the replies of the pod that their flow table has."""
+        self.limit = SessionLimit()
+        """What ends sessions at the nodes, or at the proxies that they stand for."""
         self.shared_sources: set[TransportAddress] = set()
         """Source addresses that two flows have at once."""
 
@@ -111,6 +114,7 @@ class NetworkModel:
 
         # A packet to a dead pod renews its entry as any other: the node does not know that nobody answers.
         entry.last_ns = now_ns
+        entry.packets += 1
         if self.affinity is Affinity.CLIENT_IP:
             node.clients[flow.ip] = (entry.pod.name, now_ns)
         state.entry = entry
@@ -182,7 +186,7 @@ class NetworkModel:
         """Return the pool as the API server has it: the endpoints of all pods, and the Service's traffic fields."""
         endpoints = frozenset(
             Endpoint(
-                uid=f"uid-{pod.name}",
+                uid=pod.uid or f"uid-{pod.name}",
                 pod=pod.name,
                 address=pod.address.ip,
                 node=pod.node,
@@ -202,6 +206,11 @@ class NetworkModel:
         flows = tuple(self.nodes[node].entries)
         self.nodes[node].entries = {}
         return flows
+
+    @property
+    def may_change_ip(self) -> bool:
+        """True if a flow shows another IP of its node where it meets another pod: its nodes have two."""
+        return any(node.bridge_ip for node in self.nodes.values())
 
     def entry_of(self, flow: TransportAddress) -> Entry | None:
         """Return the entry of a flow at the node to which its next packet goes."""
@@ -276,7 +285,7 @@ class NetworkModel:
     def _live_entry(self, node: Node, flow: TransportAddress, state: Flow, now_ns: int) -> Entry | None:
         """Return the node's entry of a flow, a new one if it has none that is alive; None without a pod for it."""
         entry = node.entries.get(flow)
-        if entry is not None and self._is_alive(entry, now_ns):
+        if entry is not None and self._is_alive(entry, now_ns) and not self.limit.ends(entry, now_ns):
             return entry
 
         pod = self._choose_pod(node, flow, state, now_ns)
@@ -320,7 +329,7 @@ class NetworkModel:
     ) -> Entry:
         """Enter a flow into a node's table, with a source of its own unless one is given."""
         if source is None and self.policy is Policy.CLUSTER:
-            source = self.sources.draw(node.ip)
+            source = self.sources.draw(node.source_ip(pod))
         elif source is None:
             newest, mapped_ip = self.flows[flow].entry, self.flows[flow].mapped_ip
             if newest is None and mapped_ip:
@@ -328,7 +337,7 @@ class NetworkModel:
             else:
                 source = self.sources.of_client(flow, newest.source if newest else None)
 
-        entry = Entry(flow=flow, pod=pod, source=source, last_ns=now_ns)
+        entry = Entry(flow=flow, pod=pod, source=source, last_ns=now_ns, since_ns=now_ns)
         node.entries[flow] = entry
         self._replies[source, pod.address] = entry
         return entry

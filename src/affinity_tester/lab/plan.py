@@ -112,6 +112,15 @@ class Plan(Parameters):
     vip: bool = parameter(
         read_yes, YES, "one node holds the service's address, and takes every packet, in place of a hash", default=False
     )
+    bridge: bool = parameter(
+        read_yes,
+        YES,
+        "a node masquerades towards its own pods from their bridge's address, as real nodes do",
+        default=False,
+    )
+    proxies: bool = parameter(
+        read_yes, YES, "the balancer sends to UDP proxies that run as pods, in place of nodes", default=False
+    )
     size: int = parameter(read_size, SIZE, "bytes of a probe", default=DEFAULT_REQUEST_SIZE)
     sizes: tuple[int, ...] = parameter(read_sizes, SIZES, "bytes of the probes, in turn", default=())
     settle_ns: int = time_parameter(

@@ -44,6 +44,12 @@ def _watch_text(event: ClusterEvent) -> str:
             return f"this account may list and not watch: {every} (k8s/rbac.yaml has the rights)"
         case ClusterAction.NO_PROXY_SEEN:
             return NO_PROXY_SEEN
+        case ClusterAction.NODE_PORT_SHARED:
+            other, _, port = event.detail.rpartition(" ")
+            return (
+                f"port {port} is a node port of the UDP Service {other}, too: kube-proxy may wipe all flows to it when the "
+                "endpoints of that one change (kubernetes/kubernetes#49881)"
+            )
         case ClusterAction.MORE_UNREADABLE:
             return "more objects cannot be read"
         case ClusterAction.INTERNAL_ERROR:

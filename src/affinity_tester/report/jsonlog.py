@@ -55,6 +55,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.CanaryResult: ("session.canary_result", "info"),
     ev.ReferenceResult: ("session.reference_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
+    ev.PodAddresses: ("cluster.pod_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
     ev.ConflictingDuplicate: ("session.duplicate_differs", "warn"),
     ev.WrongSource: ("session.wrong_source", "warn"),

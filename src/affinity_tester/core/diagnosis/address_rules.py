@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from affinity_tester.core.diagnosis.alternation import may_alternate
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import left_one_pod
+from affinity_tester.core.diagnosis.masquerade import addresses_of, ingress_nodes, left_one_pod
+from affinity_tester.core.diagnosis.proxy_rules import goes_to_one_new_place, left_altogether, of_two_places, old_ip
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods
 from affinity_tester.core.diagnosis.vip_rules import ingress_switch, ip_of, ips_of, looks_like_client_nat, node_of
 from affinity_tester.core.events import ClusterSubject, Diagnosis
-from affinity_tester.core.identity import Kind
+from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
-from affinity_tester.units import format_seconds, plural
+from affinity_tester.units import NS_PER_S, format_seconds, plural
+
+_GO_ON = "whether the same sessions go on moving: a longer run, or a shorter --interval"
+"""What tells packets that are spread from a hash that changed twice, where each session was seen to change once or twice."""
+
+_STAYED_NS = NS_PER_S
+"""A pod that is ready this long after its flows left it was not being removed just then."""
 
 _MIN_REPEATS = 3
 """So many changes of a session, each after a pause, are no coincidence where nearly every pause has one."""
@@ -22,6 +30,9 @@ _MIN_REPEATS = 3
 def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `packet-spray`: the pod changes from packet to packet for most sessions."""
     moves = groups.sprayed
+    few = not moves and may_alternate(view)
+    if few:
+        moves = groups.to_other_ip
     if not moves or groups.by_size:
         return None
 
@@ -37,9 +48,9 @@ def spray(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     twice = sum(view.during(event.at_ns) for event in view.history.duplicates)
     if twice:
         evidence.append(f"{plural(twice, 'probe')} answered twice, and differently")
-    most = 2 * len(moves) >= len(view.identities)
+    most = 2 * max(len(moves), groups.spread) >= len(view.identities)
     missing = "" if most else "why most sessions keep their pod: compare their source ports and paths"
-    return diagnosis("packet-spray", evidence, missing)
+    return diagnosis("packet-spray", evidence, _GO_ON if few else missing)
 
 
 def sent_by_size(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
@@ -125,13 +136,18 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `node-rehash`: the reflexive IP is another node's for some of the sessions."""
-    moves = tuple(move for move in groups.to_other_ip if move.longest_loss < BURST)
+    moves = groups.to_other_ip or of_two_places(view, groups)
+    moves = tuple(move for move in moves if move.longest_loss < BURST)
     if not moves or looks_like_client_nat(view, moves):
         return None
-    if view.history.node_names is not None and not any(
-        view.is_node(ip) for ip in ips_of(moves) | ips_of(moves, new=True)
-    ):
+    known = ingress_nodes(view)
+    if view.history.node_names is not None and not any(ip in known for ip in ips_of(moves) | ips_of(moves, new=True)):
         return None
+
+    left = left_altogether(view, moves) if view.history.node_names is None else set()
+    all_left = bool(left) and all(old_ip(move) in left for move in moves) and not view.nearly_all(len(moves))
+    if all_left and goes_to_one_new_place(view, moves):
+        return None  # a proxy's pod was replaced: no hash of nodes picks all sessions of one for one new place
 
     pods_moved = sum(Kind.POD in move.kinds for move in moves)
     new = [view.place(ip) for ip in ips_of(moves, new=True)]
@@ -146,11 +162,14 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         if view.nearly_all(sum(move.lost > 0 for move in moves)) or any(len(move.changes) > 1 for move in moves):
             return None
         return diagnosis("node-rehash", evidence, "a session that kept its reflexive IP, or a second ingress node")
+    if left and not view.nearly_all(len(moves)):
+        whose = f"whether {listed(left)} {'is a node' if len(left) == 1 else 'are nodes'}, and no proxy's pod"
+        return diagnosis("node-rehash", evidence, f"{whose}: {NO_CLUSTER}")
     if not view.history.watched and left_one_pod(view, groups.to_other_pod + moves):
         return diagnosis(
             "node-rehash", evidence, f"whether the one pod that they all left is still there: {NO_CLUSTER}"
         )
-    return diagnosis("node-rehash", evidence)
+    return diagnosis("node-rehash", evidence, _GO_ON if may_alternate(view) else "")
 
 
 def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
@@ -170,6 +189,46 @@ def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         whose = "the client's own address" if view.sees_own_ip else "the address that a flow comes from"
         return diagnosis("node-rehash", [*evidence, f"pods see {whose} (policy Local)"])
     return diagnosis("node-rehash", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
+
+
+def rehash_off_serving(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
+    """Diagnose `node-rehash` beside a change of the pool: sessions left pods that went on serving for another ingress.
+
+    What happened to the pool explains them (a node without a ready pod leaves the balancer, which hashes anew), and a
+    balancer that remembers flows had moved none of them.
+    """
+    if view.source_ip_preserved:
+        moves = groups.to_other_pod
+        moves = tuple(move for move in moves if looks_local(view, [move]))
+    else:
+        known = ingress_nodes(view)
+        moves = tuple(move for move in groups.to_other_ip if addresses_of(move) <= known.keys())
+    moves = tuple(move for move in moves if move.longest_loss < BURST and _left_ready_pod(view, move))
+    if not moves:
+        return None
+
+    left, reached = ({place for who in ends if (place := view.ingress(who)) is not None} for ends in _ends(moves))
+    return diagnosis(
+        "node-rehash",
+        [
+            f"{view.share(m.session for m in moves)} left {pods({p for m in moves if (p := m.old.pod) is not None})}, "
+            f"ready and serving all the time, for another ingress ({listed(left)} -> {listed(reached)})",
+            f"the pool had changed, and none of these pods; {view.loss_text(sum(m.lost for m in moves))}",
+            *view.cluster_events_near(ClusterSubject.NODE),
+        ],
+    )
+
+
+def _ends(moves: tuple[SessionChange, ...]) -> tuple[list[Identity], list[Identity]]:
+    return [move.old for move in moves], [move.new for move in moves]
+
+
+def _left_ready_pod(view: IncidentView, move: SessionChange) -> bool:
+    """True if a session's old pod was ready and serving then, and for a second after."""
+    change = move.changes[0]
+    pod = change.before.identity.pod
+    known = () if pod is None else view.history.endpoints(pod, change.before.sent_ns, change.seen_ns + _STAYED_NS)
+    return bool(known) and all(endpoint is not None and endpoint.ready and endpoint.serving for endpoint in known)
 
 
 def looks_local(view: IncidentView, moves: Iterable[SessionChange]) -> bool:

@@ -66,11 +66,25 @@ _ENTRIES = (
         ("Azure/AKS#2149", *_issues(_K, 120214)),
     ),
     Entry(
+        "session-limit",
+        "a box on the way ends each session after so many probes, or so much time",
+        "raise the limit of the proxy on the way (nginx proxy_responses and proxy_requests, ingress-nginx "
+        "proxy-stream-responses, Envoy's idle timeout, the Service's timeoutSeconds), or leave it unset",
+        (*_issues(_K, 35677), "kubernetes/ingress-nginx#1731", "nginx/kubernetes-ingress#2616"),
+    ),
+    Entry(
         "node-rehash",
         "the load balancer or ECMP hashes flows anew when nodes come or go",
         "keep the balancer's set of nodes still (fewer, fixed ingress nodes), or take a balancer that hashes consistently "
         "or remembers flows",
         ("Azure/AKS#5888", *_issues(_ML, 3, 2368), "MicrosoftDocs/azure-docs#46366"),
+    ),
+    Entry(
+        "proxy-tier",
+        "UDP proxies run as pods, and one of them leaves or is replaced: its sessions go with it",
+        "keep the proxies' pods still (no autoscaling, long drains, updates in quiet hours), or take a balancer that sends "
+        "to the Service's pods without a proxy between",
+        ("kubernetes-sigs/cloud-provider-kind#58",),
     ),
     Entry(
         "stale-flow",
@@ -187,6 +201,19 @@ CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 """By name."""
 
 EQUIVALENCES = (
+    Equivalence(
+        frozenset({"proxy-tier", "node-rehash"}),
+        "all sessions of one reflexive address move to others, and whose the addresses are is not known",
+        "a proxy's pod that goes and a node that leaves the balancer both take all their sessions with them",
+        "whether the address is a pod's or a node's: run with cluster access",
+    ),
+    Equivalence(
+        frozenset({"idle-expiry", "session-limit"}),
+        "probes are seconds apart, and every probe shows another address",
+        "a timeout shorter than the interval and a limit of one probe, or of less time, both end a session before its next "
+        "probe",
+        "a run with a shorter --interval: a timeout then ends nothing",
+    ),
     Equivalence(
         frozenset({"flow-wipe", "port-rewrite"}),
         "every flow of an ingress node gets a new port and keeps its pod",

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from affinity_tester.core.events import ClusterAction, ClusterEvent
 
-_TEXTS = {ClusterAction.READY: "Ready", ClusterAction.NOT_READY: "not Ready"}
+_TEXTS = {
+    ClusterAction.READY: "Ready",
+    ClusterAction.NOT_READY: "not Ready",
+    ClusterAction.ENDPOINTS_CHANGED: "endpoints changed",
+}
 """Of the actions whose name is not their text."""
 
 _CONDITIONS = frozenset({ClusterAction.READY, ClusterAction.NOT_READY})
 """What a subject becomes, where others are things that were done to it."""
 
-_CLAUSES = frozenset({ClusterAction.PLACED, ClusterAction.MOVED, ClusterAction.ADDRESS_CHANGED})
+_CLAUSES = frozenset(
+    {ClusterAction.PLACED, ClusterAction.MOVED, ClusterAction.ADDRESS_CHANGED, ClusterAction.ENDPOINTS_CHANGED}
+)
 """What stands behind a colon."""
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from affinity_tester.core.diagnosis.address_rules import looks_local
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import MIN_PATTERN, left_one_pod
+from affinity_tester.core.diagnosis.masquerade import MIN_PATTERN, addresses_of, left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
 from affinity_tester.core.events import Change, ClusterSubject, Diagnosis
 from affinity_tester.core.identity import Kind
@@ -31,6 +31,9 @@ _NOTICE_INTERVALS = 3
 """Intervals after which a session has surely seen that another one has its address."""
 
 _ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
+
+_TABLE = "whether entries were deleted on the ingress node then: conntrack -E -p udp there"
+"""What tells a wiped flow from a rewritten port where nothing that the client sees does."""
 
 _PERIODS = 3
 """So many flow wipes at even distances are periodic."""
@@ -73,6 +76,7 @@ def flow_wipe(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         f"{view.share(m.session for m in moves)}; {view.cohort_text(m.session for m in moves)}",
         f"{len(moved)} {has(len(moved))} a new pod and {new_ports} a new reflexive port; {_ip_text(moves)}; "
         f"{view.loss_text(sum(m.lost for m in moves))}",
+        *_waves(moves),
         *_pool_evidence(view),
     ]
     return diagnosis("flow-wipe", evidence, _other_causes(view, moved))
@@ -191,14 +195,22 @@ def _without_loss(moves: tuple[SessionChange, ...]) -> tuple[SessionChange, ...]
 
 def _ip_text(moves: tuple[SessionChange, ...]) -> str:
     """Say whether the reflexive IP stays, or is the other one of the same node."""
-    pairs = {
-        " and ".join(sorted(who.reflexive.ip for who in (move.old, move.new) if who.reflexive is not None))
-        for move in moves
-        if Kind.REFLEXIVE_IP in move.kinds
-    }
+    pairs = {" and ".join(sorted(addresses_of(move))) for move in moves if Kind.REFLEXIVE_IP in move.kinds}
     if not pairs:
         return "the reflexive IP stays"
     return f"the reflexive IP stays, or is the other one of the same node ({listed(pairs)})"
+
+
+def _waves(moves: tuple[SessionChange, ...]) -> list[str]:
+    """Say how often the tables were wiped, where sessions changed more than once: proxies sync in pairs."""
+    times = max(len(move.changes) for move in moves)
+    if times == 1:
+        return []
+    most = [move for move in moves if len(move.changes) == times]
+    first = min(move.changes[0].after.sent_ns for move in most)
+    last = min(move.changes[-1].after.sent_ns for move in most)
+    often = "twice" if times == 2 else f"{times} times"  # noqa: PLR2004 - it has a word of its own
+    return [f"wiped {often} in {format_seconds(last - first)}"]
 
 
 def _wipe_under_affinity(view: IncidentView, ports: tuple[SessionChange, ...]) -> Diagnosis | None:
@@ -217,9 +229,13 @@ def _wipe_under_affinity(view: IncidentView, ports: tuple[SessionChange, ...]) -
         view.loss_text(sum(m.lost for m in ports)),
         *_pool_evidence(view),
     ]
-    if affinity and len(ports) >= MIN_PATTERN:
-        return diagnosis("flow-wipe", [*evidence, "sessionAffinity ClientIP gives a wiped flow its pod again"])
-    return diagnosis("flow-wipe", evidence, f"whether affinity ClientIP gave them their pods again: {NO_CLUSTER}")
+    if affinity:
+        evidence.append("sessionAffinity ClientIP gives a wiped flow its pod again")
+        # Of one flow alone nothing shows that a table was wiped, and not one port rewritten.
+        return diagnosis("flow-wipe", evidence, "" if len(ports) > 1 else _TABLE)
+    if view.history.spec("sessionAffinity") is None:
+        return diagnosis("flow-wipe", evidence, f"whether affinity ClientIP gave them their pods again: {NO_CLUSTER}")
+    return diagnosis("flow-wipe", evidence, _TABLE)
 
 
 def _pool_evidence(view: IncidentView) -> list[str]:
@@ -230,13 +246,20 @@ def _pool_evidence(view: IncidentView) -> list[str]:
         pool = "the pool was not observed then"
     else:
         pool = "whether an endpoint had changed is not known" if view.has_unjudged else "no endpoint had changed"
-    said = [pool, *view.cluster_events_near(ClusterSubject.PROXY)]
+    said = [pool, *view.cluster_events_near(ClusterSubject.PROXY), *_neighbours(view)]
 
     times = [*view.history.flow_wipes_ns, view.from_ns][-_PERIODS:]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     if len(times) == _PERIODS and max(gaps) - min(gaps) <= _EVEN * max(gaps):
         said.append(f"it is at least the third such incident, every {format_seconds(sum(gaps) // len(gaps))}")
     return said
+
+
+def _neighbours(view: IncidentView) -> list[str]:
+    """Say what is known of other UDP Services: proxies clean their tables at those endpoints' changes, too."""
+    near = view.cluster_events_near(ClusterSubject.UDP_SERVICE)
+    shared = view.history.shared_node_ports if near else ()
+    return [*near, *(f"that Service has this one's port as a node port: {each}" for each in shared)]
 
 
 def _is_unobserved(view: IncidentView) -> bool:

@@ -280,10 +280,17 @@ class IncidentView:
         """True if an address is known to be a node's."""
         return ip in (self.history.node_names or {})
 
+    def is_pod(self, ip: str) -> bool:
+        """True if an address is known to be a pod's, and not this client's own."""
+        own = (session.local.ip for session in self.history.sessions.values() if session.local is not None)
+        return ip in self.history.pod_names and ip not in own
+
     def place(self, ip: str) -> str:
         """Return an address, with its node's name where that is known."""
         name = (self.history.node_names or {}).get(ip)
-        return f'{ip} (node "{name}")' if name else ip
+        if name:
+            return f'{ip} (node "{name}")'
+        return f'{ip} (pod "{self.history.pod_names[ip]}")' if self.is_pod(ip) else ip
 
     def cohorts(self, sessions: Iterable[str], key: Callable[[Identity], str | None]) -> dict[str, tuple[int, int]]:
         """Return for each old value of `key` how many of these sessions had it, and how many of all."""

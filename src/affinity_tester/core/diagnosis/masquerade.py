@@ -45,25 +45,69 @@ def left_one_pod(view: IncidentView, moves: Iterable[SessionChange]) -> bool:
     return all(who.pod not in left for who in view.history.identities_at(view.to_ns).values())
 
 
+def ingress_nodes(view: IncidentView) -> dict[str, str]:
+    """Return the node's name of each reflexive IP of which it is known; nothing without the nodes' addresses.
+
+    An InternalIP has its node's name. Another IP is the bridge's of a node if all pods behind it run there, no second IP
+    is like that, and none of those pods is behind the node's own address: towards them the node masquerades from the bridge.
+    """
+    names = view.history.node_names
+    if names is None:
+        return {}
+
+    behind = view.history.nodes_behind_all()
+    found = {ip: names[ip] for ip in behind if ip in names}
+    at_home = {names[ip] for ip in found if names[ip] in behind[ip]}
+    claims: dict[str, list[str]] = {}
+    for ip, nodes in behind.items():
+        if ip not in names and len(nodes) == 1:
+            claims.setdefault(min(nodes), []).append(ip)
+    for node, ips in claims.items():
+        if len(ips) == 1 and node in names.values() and node not in at_home:
+            found[ips[0]] = node
+    return found
+
+
 def without_new_ingress(
     view: IncidentView, to_other_ip: tuple[SessionChange, ...], stayed: tuple[SessionChange, ...]
 ) -> tuple[SessionChange, ...]:
     """Return the changes of IP that need no other ingress node: they are between the two addresses of one node.
 
-    A rehash gives no flow a new port at its old IP: where some have one (`stayed`), their node's table was wiped. And a
-    rehash does not pick the sessions of one pod: where just those moved, the pod may be the cause, as far as is known.
+    All changes of a session count: two wipes lead a flow from one address of its node to the other and back. Where the
+    nodes of its addresses are known, they decide. Else: a rehash gives no flow a new port at its old IP, so where some have
+    one (`stayed`), their node's table was wiped. And a rehash does not pick the sessions of one pod: where just those
+    moved, the pod may be the cause, as far as is known.
     """
-    local = tuple(move for move in to_other_ip if Kind.NODE in move.kinds and may_be_one_node(view, _ips(move)))
-    pairs = {_ips(move) for move in local}
+    known = ingress_nodes(view)
+    moves = [move for move in to_other_ip if not _met_its_old_entry(move)]
+    sure = tuple(
+        m for m in moves if addresses_of(m) <= known.keys() and len({known[ip] for ip in addresses_of(m)}) == 1
+    )
+    rest = tuple(m for m in to_other_ip if m not in sure)
+
+    local = tuple(m for m in rest if m in moves and Kind.NODE in m.kinds and may_be_one_node(view, addresses_of(m)))
+    pairs = {ips for m in local if len(ips := addresses_of(m)) > 1}
     partners = Counter(ip for pair in pairs for ip in pair)
-    local = tuple(move for move in local if all(partners[ip] == 1 for ip in _ips(move)))
-    if len(local) < len(to_other_ip):
-        return ()
+    local = tuple(m for m in local if all(partners[ip] <= 1 for ip in addresses_of(m)))
+    if len(local) < len(rest):
+        return sure
     if not view.history.watched and len(local + stayed) >= MIN_PATTERN and left_one_pod(view, local + stayed):
-        return local
-    wiped = {ip for move in stayed if Kind.REFLEXIVE_PORT in move.kinds for ip in _ips(move)}
-    return tuple(move for move in local if wiped & _ips(move))
+        return sure + local
+    wiped = {ip for move in (*stayed, *sure) if Kind.REFLEXIVE_PORT in move.kinds for ip in addresses_of(move)}
+    return sure + tuple(move for move in local if wiped & addresses_of(move))
 
 
-def _ips(move: SessionChange) -> frozenset[str]:
-    return frozenset(who.reflexive.ip for who in (move.old, move.new) if who.reflexive is not None)
+def _met_its_old_entry(move: SessionChange) -> bool:
+    """True if a session came back to an address and port that it had before: no table forgot it, another way led elsewhere.
+
+    A wiped flow draws its port anew; a masquerade that keeps ports shows the same port at every address, and nothing here.
+    """
+    seen = [who.reflexive for who in (move.old, *(change.after.identity for change in move.changes))]
+    again = any(address is not None and address in seen[:number] for number, address in enumerate(seen))
+    return again and len({address.port for address in seen if address is not None}) > 1
+
+
+def addresses_of(move: SessionChange) -> frozenset[str]:
+    """Return all reflexive IPs that a session had in its changes."""
+    seen = (who.reflexive for c in move.changes for who in (c.before.identity, c.after.identity))
+    return frozenset(address.ip for address in seen if address is not None)

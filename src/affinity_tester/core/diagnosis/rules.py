@@ -13,6 +13,8 @@ from affinity_tester.core.diagnosis import (
     client_nat_rules,
     client_rules,
     conntrack_rules,
+    limit_rules,
+    proxy_rules,
     run_rules,
     vip_rules,
 )
@@ -20,7 +22,7 @@ from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
-from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell
+from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, pods
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
 from affinity_tester.core.open_incident import Member, OpenIncident
 from affinity_tester.units import plural
@@ -79,16 +81,22 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     if view.unanswered_spans and client_nat_rules.own_link(view) is not None:
         return []  # what is silent beside the reference is no fault of the cluster's
 
+    strangers = _strangers(view)
+    if strangers is not None:
+        return [strangers]  # what leads to another cluster is none of this one's faults
+
     groups = classify(view)
     # Checked here, since what they find explains the silences below, too.
     client_side = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
-    found = [
+    proxies = proxy_rules.proxy_tier(view, groups)
+    found: list[Diagnosis | None] = [
         socket,
         address_rules.spray(view, groups),  # first: spread packets cause replies from elsewhere, too
         *client_side[:2],
         address_rules.sent_by_size(view, groups),
         address_rules.pod_restart(view, groups),
         address_rules.idle_expiry(view, groups),
+        proxies,
         client_nat_rules.client_nat(view, groups),
         vip_rules.vip_failover(view, groups),
         address_rules.node_rehash(view, groups),
@@ -100,6 +108,9 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
         conntrack_rules.port_rewrite(view, groups),
         client_side[2],
     ]
+    limit = limit_rules.session_limit(view, groups)
+    told = proxy_rules.beside_proxies([d for d in found if d is not None], proxies)
+    found = [*limit_rules.beside_limit(told, limit)]
 
     if not any(client_side):
         blocked = blackhole_rules.blackholed(view)
@@ -122,11 +133,27 @@ def _evident(view: IncidentView) -> list[Diagnosis]:
         client_rules.wrong_source(view),
         client_rules.self_inflicted(view),
         address_rules.pod_restart(view, groups),
+        address_rules.rehash_off_serving(view, groups),
         conntrack_rules.early_flush(view, groups),
         blackhole_rules.terminating_backend(view, blocked),
         blackhole_rules.stale_flow(view, blocked),
     )
     return [diagnosis for diagnosis in found if diagnosis is not None and diagnosis.certainty is Certainty.LIKELY]
+
+
+def _strangers(view: IncidentView) -> Diagnosis | None:
+    """Return what is known where sessions moved to pods of another pool: no fault of the catalogue, and no name."""
+    moves = [m for m in view.moves if m.new.pod is not None and view.history.is_stranger(m.new.pod)]
+    if not moves or 2 * len(moves) < len(view.moves):
+        return None
+    names = {move.new.pod for move in moves if move.new.pod is not None}
+    evidence = [
+        f"{view.share(move.session for move in moves)} are answered by {pods(names)}, never in the watched pool: of another "
+        "cluster or Service",
+        f"they came from {pods({move.old.pod for move in moves if move.old.pod is not None})}; "
+        f"{view.loss_text(sum(move.lost for move in moves))}",
+    ]
+    return cannot_tell(evidence, "where the target leads now: its DNS records, its routes, and the balancer's backends")
 
 
 def _cannot_tell(view: IncidentView) -> Diagnosis:

@@ -15,9 +15,12 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
+    Change,
     ChangeRevised,
     ChangeSeen,
+    ChangeWithdrawn,
     ClientFault,
+    ClusterAction,
     ClusterEvent,
     ConflictingDuplicate,
     Counts,
@@ -28,6 +31,7 @@ from affinity_tester.core.events import (
     LossDirection,
     NetworkError,
     NodeAddresses,
+    PodAddresses,
     PoolConfirmed,
     PoolObserved,
     PoolUnobserved,
@@ -49,6 +53,9 @@ from affinity_tester.core.session.outages import OUTAGE_NS
 
 _MAX_IDENTITIES = 32
 """Identities remembered per session, as many as one incident may need; of a session that changes more often the oldest go."""
+
+_MAX_LOSSES = 128
+"""Runs of lost probes remembered per session."""
 
 _MAX_EVENTS = 10_000
 """Events remembered of each type that happens to single sessions."""
@@ -78,11 +85,35 @@ class SessionHistory:
     """The sequence number after that run."""
     identities: list[tuple[int, Identity]] = field(default_factory=list)
     """Who served it from which send time on, in order."""
+    changes: dict[int, Change] = field(default_factory=dict)
+    """Its newest changes by number."""
+    changes_forgotten: bool = False
+    """It had more of them."""
+    losses: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MAX_LOSSES))
+    """Its newest runs of lost probes: the first one's number, and how many."""
 
     def identity_at(self, at_ns: int) -> Identity | None:
         """Return who answered the newest replied probe sent until then, as far back as is remembered; None: nobody yet."""
         position = bisect_right(self.identities, at_ns, key=itemgetter(0))
         return self.identities[max(0, position - 1)][1] if self.identities else None
+
+    def lost_within(self, from_seq: int, to_seq: int) -> int | None:
+        """Return how many of these probes were lost (the last one is not among them); None: not remembered."""
+        if len(self.losses) == _MAX_LOSSES and self.losses[0][0] > from_seq:
+            return None
+        spans = ((max(first, from_seq), min(first + count, to_seq)) for first, count in self.losses)
+        return sum(max(0, end - start) for start, end in spans)
+
+    def record_change(self, change: Change) -> None:
+        """Record a change, or what became of it."""
+        self.changes[change.number] = change
+        if len(self.changes) > _MAX_IDENTITIES:
+            del self.changes[min(self.changes)]
+            self.changes_forgotten = True
+
+    def changes_in_order(self) -> list[Change]:
+        """Return its newest changes in send order."""
+        return sorted(self.changes.values(), key=lambda change: change.after.seq)
 
     def record(self, probe: RepliedProbe) -> None:
         """Record a new identity from this probe on; what its reply does not carry stays as it was."""
@@ -116,6 +147,8 @@ class RunHistory:
         self.sessions: dict[str, SessionHistory] = {}
         self.node_names: dict[str, str] | None = None
         """Node name by IP; None: the nodes are not known."""
+        self.pod_names: dict[str, str] = {}
+        """Of reflexive IPs that are pods': namespace/name by IP."""
         self.pool: PoolSnapshot | None = None
         """The newest snapshot; None: the pool is not watched."""
         self._snapshots: list[PoolSnapshot] = []
@@ -127,6 +160,8 @@ class RunHistory:
         self._unobserved_since_ns: int | None = None
         """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_MAX_SNAPSHOTS)
+        self.shared_node_ports: list[str] = []
+        """Other UDP Services that have the Service's port as a node port: namespace/name, and the port."""
         self.canaries: deque[CanaryResult] = deque(maxlen=_MAX_EVENTS)
         self.references: deque[ReferenceResult] = deque(maxlen=_MAX_EVENTS)
         """What the reference answered, in the order in which it was told."""
@@ -144,9 +179,24 @@ class RunHistory:
     # --- what is known -----------------------------------------------------------------------------------------------
 
     @property
+    def began_ns(self) -> int:
+        """When the run began."""
+        return self.started.at_ns if self.started else 0
+
+    @property
     def interval_ns(self) -> int:
         """Time between two probes of a session."""
         return self.started.interval_ns if self.started else 0
+
+    @property
+    def loss_threshold_ns(self) -> int:
+        """How long a reply is waited for."""
+        return self.started.loss_threshold_ns if self.started else 0
+
+    def known_until_ns(self, now_ns: int) -> int:
+        """Return until when every change is known at a time: what is not answered yet may show another."""
+        until_ns = now_ns - self.loss_threshold_ns
+        return until_ns if self.stopped_ns is None else min(until_ns, self.stopped_ns)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -174,6 +224,11 @@ class RunHistory:
         position = bisect_right(self._snapshots_ns, at_ns)
         return dict(self._snapshots[max(0, position - 1)].spec).get(name)
 
+    def is_stranger(self, pod: str) -> bool:
+        """True if a pod was in no list of the watched pool, which is known not to be the one that answers."""
+        seen = any(snapshot.of_pod(pod) is not None for snapshot in self._snapshots)
+        return self.pool is not None and not self.pool_trusted and not seen
+
     def identity_at(self, name: str, at_ns: int) -> Identity | None:
         """Return who served a session at a time; None: nobody has answered it."""
         session = self.sessions.get(name)
@@ -193,6 +248,11 @@ class RunHistory:
                 if who.reflexive is not None and who.reflexive.ip in ips and who.node is not None:
                     found[who.reflexive.ip].add(who.node)
         return found
+
+    def nodes_behind_all(self) -> dict[str, set[str]]:
+        """Return the nodes of all pods reached through each reflexive IP, as far as is remembered."""
+        ips = {who.reflexive.ip for s in self.sessions.values() for _, who in s.identities if who.reflexive is not None}
+        return self.nodes_behind(ips)
 
     def change_rate(self, name: str) -> tuple[int, int]:
         """Return how often a session changed, and how many probes it sent from the first of these changes to the last."""
@@ -244,11 +304,16 @@ class RunHistory:
                 session.first, session.first_seq = event.identity, event.seq
                 session.identities.append((0, event.identity))
             case ChangeSeen(change=change):
-                self._session(event.session).record(change.after)
+                session = self._session(event.session)
+                session.record(change.after)
+                session.record_change(change)
             case ChangeRevised(change=change, was=was):
                 session = self._session(event.session)
                 session.discard(was.after)
                 session.record(change.after)
+                session.record_change(change)
+            case ChangeWithdrawn(change=change):
+                self._session(event.session).changes.pop(change.number, None)
             case ProbesLost():
                 self._lost(event)
             case LossDirection():
@@ -288,6 +353,10 @@ class RunHistory:
                 self._unobserved_since_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
+            case PodAddresses():
+                self.pod_names = dict(event.names)
+            case ClusterEvent(action=ClusterAction.NODE_PORT_SHARED, detail=detail):
+                self.shared_node_ports.append(detail)
             case ClusterEvent():
                 self.cluster.append(event)
             case _:
@@ -319,6 +388,7 @@ class RunHistory:
         goes_on = event.first_seq == session.lost_until
         session.lost_ns = (session.lost_ns[0] if goes_on else event.first_sent_ns, event.last_sent_ns)
         session.lost_until = event.first_seq + event.count
+        session.losses.append((event.first_seq, event.count))
         sizes = len(self.sizes)
         if sizes > 1:
             for seq in range(event.first_seq, event.first_seq + min(event.count, sizes * _MAX_EVENTS)):

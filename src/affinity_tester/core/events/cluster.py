@@ -85,6 +85,14 @@ class NodeAddresses(Event):
     """(IP, node name), in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class PodAddresses(Event):
+    """Which reflexive IPs are pods': those of proxies that run as pods. Told when one more is known."""
+
+    names: tuple[tuple[str, str], ...]
+    """(IP, namespace/name of the pod), in order. Pods that are gone stay."""
+
+
 class ClusterSubject(StrEnum):
     """What kind of object a cluster event is about."""
 
@@ -96,6 +104,8 @@ class ClusterSubject(StrEnum):
     """A pod that forwards the packets of Services, such as kube-proxy's."""
     POD = "pod"
     """A backend pod of the Service."""
+    UDP_SERVICE = "UDP service"
+    """Another Service with a UDP port: proxies may clean tables at its changes that have this one's flows, too."""
     WATCH = "watch"
     """The watch itself: something that it cannot see. Nothing happened in the cluster."""
 
@@ -134,6 +144,11 @@ class ClusterAction(StrEnum):
     ADDRESS_CHANGED = "address-changed"
     """The Service's load balancer has other addresses."""
 
+    ENDPOINTS_CHANGED = "endpoints-changed"
+    """UDP_SERVICE: its EndpointSlices were edited; name is its namespace/name."""
+
+    NODE_PORT_SHARED = "node-port-shared"
+    """WATCH: the Service's port is a node port of another UDP Service; `detail`: that one's namespace/name, and the port."""
     LIST_FORBIDDEN = "list-forbidden"
     """WATCH: the objects of `resource` may not be listed."""
     WATCH_FORBIDDEN = "watch-forbidden"

@@ -39,6 +39,7 @@ from affinity_tester.lab.faults.packets import (
     RepliesHeld,
 )
 from affinity_tester.lab.faults.pods import EarlyFlush, HungPod, PodRestart, StaleFlow, TerminatingBackend
+from affinity_tester.lab.faults.proxies import ProxyReplaced, SessionsEnd
 from affinity_tester.lab.faults.rollouts import PodAdded, PodDeleted, RollingUpdate, ScaledToZero
 from affinity_tester.lab.faults.strays import CrossDelivery, OnePacket, WrongSource
 
@@ -48,6 +49,8 @@ FAULTS: dict[str, type[Fault]] = {
         FlowWipe,
         IdleExpiry,
         NodeRehash,
+        SessionsEnd,
+        ProxyReplaced,
         StaleFlow,
         StuckFlows,
         DeadTarget,

@@ -60,7 +60,7 @@ class FlowWipe(Fault):
         return context.injection(
             f"the proxy of {' and '.join(names)} drops its {counted(len(flows), 'flow')}{again}",
             context.at_ns + self.lasts_ns,
-            effects_on(flows, must, ANOTHER_POD, VIOLATION),
+            effects_on(flows, must, (MOVED if context.network.may_change_ip else ANOTHER_POD) - must, VIOLATION),
         )
 
     def _wipe(self, context: FaultContext, names: list[str]) -> None:
