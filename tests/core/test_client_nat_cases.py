@@ -203,6 +203,17 @@ def test_a_session_that_kept_its_address_excludes_it() -> None:
     assert run.play().classes == {VIOLATION}
 
 
+def test_a_session_that_kept_its_address_until_the_run_ended_excludes_it() -> None:
+    """It is not known of a whole second, and a NAT that forgets its mappings forgets them at once."""
+    run = Run(12).begin(N1)
+    run.move(END - 600 * MS, NEW1, names=run.names[:10])
+    assert run.play().classes == {VIOLATION}
+
+    run = Run(12).begin(N1)
+    run.move(END - 60 * MS, NEW1, names=run.names[:10])  # the others had no probe after it
+    assert run.play().classes == {UNKNOWN}
+
+
 def test_a_session_that_changed_its_pod_alone_kept_its_address() -> None:
     run = Run(12).begin(N1)
     run.move(10 * S, NEW1, names=run.names[:11])

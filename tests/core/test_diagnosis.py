@@ -50,6 +50,9 @@ from affinity_tester.lab.packet_log import Direction
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
 
+NAT_OR_WIPE = [("client-nat", POSSIBLE), ("flow-wipe", POSSIBLE)]
+"""Beside what changes all sessions within a second, where nothing excludes the client's own NAT."""
+
 SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], list[tuple[str, Certainty]]]] = {
     "flow-wipe": (
         lambda watched: world((4, wipe), watched=watched),
@@ -118,8 +121,8 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "session-limit of one reply": (
         lambda watched: world((0, sessions_end(packets=1)), watched=watched, proxies=True, nodes=1),
-        [("packet-spray", POSSIBLE), ("session-limit", POSSIBLE)],
-        [("session-limit", LIKELY)],
+        [("packet-spray", POSSIBLE), ("session-limit", POSSIBLE), *NAT_OR_WIPE],
+        [("session-limit", LIKELY), *NAT_OR_WIPE],
     ),
     "proxy-tier": (
         lambda watched: world((4, proxy_replaced(1, 4)), watched=watched, proxies=True),

@@ -49,7 +49,7 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
     if before:
         rest = [member for member in rest if member not in before]
         view = IncidentView(before, incident, now_ns, history)
-        beside = client_nat_rules.moved_before_cluster(view, nat.values())
+        beside = [*_by_pace(view), *client_nat_rules.moved_before_cluster(view, nat.values())]
 
     if silent_pods:
         found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
@@ -59,6 +59,14 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
     if explained:
         found += _evident(IncidentView(explained, incident, now_ns, history))
     return _ranked(found, beside)
+
+
+def _by_pace(view: IncidentView) -> list[Diagnosis]:
+    """Return what the pace of changes shows, whoever's box on the way makes them: the client's or the cluster's."""
+    groups = classify(view)
+    limit = limit_rules.session_limit(view, groups)
+    spray = address_rules.spray(view, groups)
+    return [*limit_rules.beside_limit([] if spray is None else [spray], limit)]
 
 
 def diagnose_run(history: RunHistory) -> tuple[Diagnosis, ...]:

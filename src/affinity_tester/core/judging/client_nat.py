@@ -186,6 +186,10 @@ class ClientNat:
         """Look for a second, begun within these times, in which every session that was answered changed its address."""
         history = self.history
         known_ns = history.known_ns(now_ns)
+        # A NAT forgets its mappings at once, so one that kept its own until the run ended kept it, though for less than a second.
+        until_ns = to_ns + TOGETHER_NS
+        if history.stopped_ns is not None:
+            until_ns = max(to_ns, min(until_ns, history.stopped_ns - 2 * history.interval_ns))
         moved: dict[str, list[tuple[int, int]]] = {}
         """By session: when a second would have to begin to hold a change of it."""
 
@@ -198,7 +202,7 @@ class ClientNat:
             if brackets:
                 moved[other] = brackets
                 continue
-            kept = session.kept_around(change.before.sent_ns, to_ns + TOGETHER_NS, known_ns, history.interval_ns)
+            kept = session.kept_around(change.before.sent_ns, until_ns, known_ns, history.interval_ns)
             if kept is not None:
                 return _Found(local, *kept, True, NOTHING)
 
