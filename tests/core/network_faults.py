@@ -127,6 +127,21 @@ def no_spray(w: World) -> None:
         w.pin(session, w.node_of(session))
 
 
+def passes_nothing(w: World) -> None:
+    """Drop all that comes to a node, fresh flows too."""
+    w.network.ingress.powered_off.add("n1")
+
+
+def way_cut(w: World) -> None:
+    """Cut the way from one ingress node to the pods of another."""
+    w.network.dead_cells.add(("n1", "n2"))
+
+
+def ports_dead(w: World) -> None:
+    """Lose all that is hashed to one member of a bundle."""
+    w.network.dead_below = 0.2
+
+
 # --- pods ----------------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,11 @@ def node_ip(position: int) -> str:
     return f"127.1.0.{position}"
 
 
+def bridge_ip(position: int) -> str:
+    """Return the address with which that node masquerades towards its own pods: its pod bridge's."""
+    return f"127.3.0.{position}"
+
+
 def pod_name(seed: int, position: int) -> str:
     """Return the name of pod number `position`, from 1, in the manner of a ReplicaSet's."""
     return "lab-" + "".join(_SUFFIX[int(draw(seed, "name", position, i) * len(_SUFFIX))] for i in range(5))

@@ -112,6 +112,9 @@ class Plan(Parameters):
     vip: bool = parameter(
         read_yes, YES, "one node holds the service's address, and takes every packet, in place of a hash", default=False
     )
+    bridges: bool = parameter(
+        read_yes, YES, "nodes masquerade towards their own pods with their pod bridge's address", default=False
+    )
     size: int = parameter(read_size, SIZE, "bytes of a probe", default=DEFAULT_REQUEST_SIZE)
     sizes: tuple[int, ...] = parameter(read_sizes, SIZES, "bytes of the probes, in turn", default=())
     settle_ns: int = time_parameter(

@@ -14,7 +14,7 @@ from affinity_tester.lab.control_plane import ControlPlane
 from affinity_tester.lab.fault import FaultContext
 from affinity_tester.lab.impairment import Impairments
 from affinity_tester.lab.lab_record import LabRecord
-from affinity_tester.lab.names import node_ip, node_name
+from affinity_tester.lab.names import bridge_ip, node_ip, node_name
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.pods import PodHost
@@ -54,6 +54,8 @@ async def open_lab(plan: Plan, record: LabRecord, emit: Callable[[Event], None])
     try:
         for position in range(1, plan.nodes + plan.outside + 1):
             network.ingress.add_node(node_name(position), node_ip(position), hashed=position <= plan.nodes)
+            if plan.bridges:
+                network.bridges[node_name(position)] = bridge_ip(position)
         network.ingress.vip = node_name(1) if plan.vip else None
         for position in range(plan.pods):
             network.add_pod(await hosted.start(node_name(position % len(network.nodes) + 1)))

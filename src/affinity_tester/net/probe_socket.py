@@ -53,6 +53,9 @@ class IcmpError(NamedTuple):
     """The IP address that sent the ICMP error; None if unknown."""
     probe: bytes
     """The start of the datagram that it quotes; may be empty."""
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    """Type and code of ICMP or ICMPv6; None if unknown."""
 
 
 def missing_capabilities() -> tuple[str, ...]:
@@ -146,7 +149,7 @@ def read_error_queue(sock: socket.socket) -> list[IcmpError]:
 
 
 def _extended_error(data: bytes, payload: bytes) -> IcmpError:
-    number = _EXTENDED_ERR.unpack_from(data)[0]
+    number, _origin, icmp_type, icmp_code, *_ = _EXTENDED_ERR.unpack_from(data)
     name = errno.errorcode.get(number, str(number))
     address = data[_EXTENDED_ERR.size :]
     family = int.from_bytes(address[:2], sys.byteorder) if len(address) >= 8 else 0  # noqa: PLR2004 - up to sin_addr's end
@@ -155,7 +158,9 @@ def _extended_error(data: bytes, payload: bytes) -> IcmpError:
         offender = socket.inet_ntop(socket.AF_INET, address[4:8])
     elif family == socket.AF_INET6:
         offender = socket.inet_ntop(socket.AF_INET6, address[8:24])
-    return IcmpError(name, offender, payload)
+    if offender is None:
+        return IcmpError(name, None, payload)  # the kernel's own error, not one that was heard
+    return IcmpError(name, offender, payload, icmp_type, icmp_code)
 
 
 def drop_count(sock: socket.socket) -> int:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.core.diagnosis import address_rules, blackhole_rules, client_rules, conntrack_rules, run_rules
+from affinity_tester.core.diagnosis import (
+    address_rules,
+    balancer_rules,
+    client_rules,
+    conntrack_rules,
+    dead_rules,
+    pod_rules,
+    run_rules,
+    start_rules,
+)
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
@@ -32,11 +41,12 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
             (explained if _explained(member, history) else rest).append(member)
 
     found: list[Diagnosis] = []
+    whole = IncidentView(incident.members.values(), incident, now_ns, history)
     if silent_pods:
-        found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
+        found += pod_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history), whole)
     if rest:
         view = IncidentView(rest, incident, now_ns, history)
-        found += _unexplained(view) or [_cannot_tell(view)]
+        found += _unexplained(view, whole) or [_cannot_tell(view)]
     if explained:
         found += _evident(IncidentView(explained, incident, now_ns, history))
     return _ranked(found)
@@ -54,8 +64,8 @@ def _explained(member: Member, history: RunHistory) -> bool:
     return member.judgement is Judgement.EXPLAINED
 
 
-def _unexplained(view: IncidentView) -> list[Diagnosis]:
-    """Try all rules; return what they find, the most specific first."""
+def _unexplained(view: IncidentView, whole: IncidentView) -> list[Diagnosis]:
+    """Try all rules; return what they find, the most specific first. `whole` has all members of the incident."""
     socket = client_rules.client_socket(view)
     if socket is not None and not socket.missing:
         return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
@@ -83,13 +93,11 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     ]
 
     if not any(client_side):
-        blocked = blackhole_rules.blackholed(view)
         found += [
-            blackhole_rules.terminating_backend(view, blocked),
-            blackhole_rules.local_policy(view),
-            blackhole_rules.stale_flow(view, blocked),
-            blackhole_rules.dead_target(view, blocked),
-            blackhole_rules.lb_churn(view),
+            pod_rules.terminating_backend(view),
+            *start_rules.dead_from_start(view),
+            *dead_rules.dead(view, whole),
+            balancer_rules.lb_churn(view),
         ]
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
@@ -97,15 +105,14 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
 def _evident(view: IncidentView) -> list[Diagnosis]:
     """Return the faults that are evident although the pool changed."""
     groups = classify(view)
-    blocked = blackhole_rules.blackholed(view)
     found = (
         client_rules.client_socket(view),
         client_rules.wrong_source(view),
         client_rules.self_inflicted(view),
         address_rules.pod_restart(view, groups),
         conntrack_rules.early_flush(view, groups),
-        blackhole_rules.terminating_backend(view, blocked),
-        blackhole_rules.stale_flow(view, blocked),
+        pod_rules.terminating_backend(view),
+        dead_rules.stale_after_removal(view),
     )
     return [diagnosis for diagnosis in found if diagnosis is not None and diagnosis.certainty is Certainty.LIKELY]
 
@@ -127,7 +134,7 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
             evidence.append(f"{up:,} lost towards the pod, {down:,} on the way back")
-        evidence += blackhole_rules.dead_address(view)
+        evidence += start_rules.dead_address(view)
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)
         evidence += view.icmp_text(names)

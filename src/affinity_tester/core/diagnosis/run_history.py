@@ -207,6 +207,14 @@ class RunHistory:
         last = max(first + 1, bisect_right(times, to_ns))
         return tuple(snapshot.of_pod(pod) for snapshot in self._snapshots[first:last])
 
+    def was_empty(self, from_ns: int, to_ns: int) -> bool:
+        """True if the pool had no ready endpoint at some time within these."""
+        if not self.watched:
+            return False
+        first = max(0, bisect_right(self._snapshots_ns, from_ns) - 1)
+        last = max(first + 1, bisect_right(self._snapshots_ns, to_ns))
+        return any(not snapshot.ready_count for snapshot in self._snapshots[first:last])
+
     def pool_changed(self, from_ns: int, to_ns: int) -> bool:
         """True if the pool may have changed within these times."""
         return self.watched and any(since < to_ns and until >= from_ns for since, until in self._pool_changes_ns)
