@@ -91,7 +91,7 @@ def test_a_session_alone_at_its_pod_may_have_left_because_that_went() -> None:
 @pytest.mark.parametrize(
     ("offender", "named"),
     [
-        (TARGET.ip, ["pod-silent", "node-path", "stale-flow", "lossy-path"]),
+        (TARGET.ip, ["pod-silent", "node-path", "stale-flow"]),
         ("10.0.0.254", ["pod-silent", "dead-target", "node-path", "stale-flow", "lossy-path"]),
     ],
     ids=["translated", "by a router"],

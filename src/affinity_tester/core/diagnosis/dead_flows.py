@@ -20,11 +20,16 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
 from affinity_tester.core.events import CanaryResult
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.chance import DOUBT
 from affinity_tester.core.session.canaries import SILENCE_NS
+from affinity_tester.units import NS_PER_S
+
+_CANARY_LASTS_NS = NS_PER_S
+"""A canary sends its three probes within this time: one of the last may already meet what is mended."""
 
 _MIN_CANARIES = 2
 """A single canary may have had a lucky path."""
@@ -118,7 +123,7 @@ class DeadFlows:
         sessions = self.view.history.sessions
         targets = {sessions[name].target for name in self.silences}
         from_ns = max(silence.span.from_ns for silence in self.silences.values())
-        to_ns = min(silence.span.to_ns for silence in self.silences.values())
+        to_ns = min(silence.span.to_ns for silence in self.silences.values()) - _CANARY_LASTS_NS
         return [
             canary
             for canary in self.view.history.canaries
@@ -180,7 +185,8 @@ class DeadFlows:
     def fresh_hardly_live(self) -> bool:
         """True if more fresh flows die than sessions do: what lets no flow begin is another fault."""
         too_many = self.unanswered * self.total > len(self.silences) * len(self.canaries)
-        return too_many and not self.fresh_die
+        alike = is_alike(len(self.silences), self.total, self.unanswered, len(self.canaries), DOUBT / 50)
+        return too_many and not alike
 
     def is_no_chance(self, suspect: Suspect) -> bool:
         """True if flows that are dead for reasons of their own would hardly be exactly those of one part."""
@@ -277,6 +283,24 @@ class DeadFlows:
         """True if a session went on at the same pod and address: no entry was dead."""
         return any(silence.resumed for silence in self.silences.values())
 
+    @cached_property
+    def reached_node(self) -> set[str]:
+        """The silent sessions that heard an ICMP error in the Service's own name: their packets have come to a node's rules.
+
+        ICMP errors go back through the flow's NAT entry, which makes the Service's address their source (RFC 5508, section
+        4.2). One from a router before a dead node has the router's.
+        """
+        started = self.view.history.started
+        return {
+            event.session
+            for event in self.view.history.network_errors
+            if event.session in self.silences
+            and started is not None
+            and event.offender == started.target.ip
+            and self.view.during(event.at_ns)
+            and icmp_meaning(event) is IcmpMeaning.HOST_UNREACHABLE
+        }
+
     @property
     def direction(self) -> tuple[int, int] | None:
         """Return how many probes were lost towards the pod, and how many replies; None: no count tells."""
@@ -294,29 +318,14 @@ def way_of(view: IncidentView, who: Identity) -> Way:
     return Way(view.node_names.get(place, place) if place is not None else None, who.pod, who.node)
 
 
-def at_most_chance(draws: int, hits: int, share: float) -> float:
-    """Return the probability of at most so many hits in so many draws."""
-    return sum(_exactly(draws, count, share) for count in range(hits + 1))
-
-
-def is_consistent(draws: int, hits: int, share: float, doubt: float = DOUBT) -> bool:
-    """True if so many hits, no more and no fewer, are no surprise at this share."""
-    at_least = 1 - at_most_chance(draws, hits - 1, share)
-    return min(at_most_chance(draws, hits, share), at_least) >= doubt / 2
-
-
-def is_alike(hits: int, draws: int, others_hits: int, others_draws: int) -> bool:
+def is_alike(hits: int, draws: int, others_hits: int, others_draws: int, doubt: float = DOUBT) -> bool:
     """True if two samples may have the same share of hits (Fisher's exact test, two-sided)."""
     every = math.comb(draws + others_draws, hits + others_hits)
     ways = [
         math.comb(draws, count) * math.comb(others_draws, hits + others_hits - count) / every
         for count in range(hits + others_hits + 1)
     ]
-    return min(sum(ways[: hits + 1]), sum(ways[hits:])) >= DOUBT / 2
-
-
-def _exactly(draws: int, hits: int, share: float) -> float:
-    return float(math.comb(draws, hits) * share**hits * (1 - share) ** (draws - hits))
+    return min(sum(ways[: hits + 1]), sum(ways[hits:])) >= doubt / 2
 
 
 def _is_long(span: UnansweredSpan) -> bool:

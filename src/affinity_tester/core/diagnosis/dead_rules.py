@@ -22,7 +22,6 @@ from collections.abc import Iterator
 
 from affinity_tester.core.diagnosis import dead_text as text
 from affinity_tester.core.diagnosis.dead_flows import DeadFlows, Part, Suspect
-from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import diagnosis, pods
 from affinity_tester.core.events import Diagnosis
@@ -136,16 +135,13 @@ _KINDS = {
 
 
 def _icmp_suspects(flows: DeadFlows) -> Iterator[Suspect]:
-    """Yield those that ICMP errors do not exclude: one that bears the Service's address shows that the flow's node lives."""
-    started = flows.view.history.started
-    heard = started is not None and any(
-        event.offender == started.target.ip
-        and event.session in flows.silences
-        and icmp_meaning(event) is IcmpMeaning.HOST_UNREACHABLE
-        and flows.view.during(event.at_ns)
-        for event in flows.view.history.network_errors
+    """Yield those that ICMP errors do not exclude: a flow whose node answered with one has an ingress node that lives."""
+    alive = {flows.silences[name].way.ingress for name in flows.reached_node}
+    return (
+        suspect
+        for suspect in flows.suspects
+        if suspect.part not in {Part.INGRESS, Part.NODE} or alive.isdisjoint({suspect.ingress, *suspect.also})
     )
-    return (s for s in flows.suspects if not heard or s.part not in {Part.INGRESS, Part.NODE})
 
 
 def _of_suspect(flows: DeadFlows, suspect: Suspect, missing: str) -> Iterator[Diagnosis]:
@@ -198,6 +194,8 @@ def _bucket(flows: DeadFlows, missing: str) -> Iterator[Diagnosis]:
     """Diagnose `lossy-path`: the source port decides, on a bundle or a path of equal cost that loses all."""
     if not is_repeatedly_dead(flows) or (flows.resumed and not flows.unanswered):
         return  # a gap that ends, while new flows live, is no bucket's
+    if flows.reached_node == flows.silences.keys():
+        return  # each has come as far as its ingress node
     evidence = [*text.silent(flows), *text.shared(flows), *text.fresh(flows), *text.direction(flows)]
     if flows.is_scattered:
         evidence.append("each has an answered flow beside it, on the same way and at the same pod: the port decides")

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.diagnosis.dead_flows import Way, is_consistent, way_of
+from affinity_tester.core.diagnosis.dead_flows import Way, way_of
 from affinity_tester.core.diagnosis.dead_text import no_rules
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
@@ -29,6 +29,9 @@ from affinity_tester.core.judging.chance import DOUBT
 from affinity_tester.units import plural, quoted
 
 _MIN_CANARIES = 2
+
+_UNEVEN = 2
+"""How many times more flows, or fewer, a hash may give to one of several equal ones."""
 
 
 class Unborn:
@@ -85,14 +88,16 @@ class Unborn:
 
     def would_get(self, share: float) -> bool:
         """True if as many flows died as a part with this share would get, and it is no chance that no other met it."""
-        flows = len(self.dead) + self.answered + len(self.canaries)
-        dead = len(self.dead) + self.unanswered
-        return self.unanswered > 0 and is_consistent(flows, dead, share) and (1 - share) ** self.living < DOUBT
+        return self.unanswered > 0 and self.might_get(share) and self.is_missed(share)
+
+    def is_missed(self, share: float) -> bool:
+        """True if it is no chance that none of the answered flows met a part with this share."""
+        return bool((1 - share) ** self.living < DOUBT)
 
     def might_get(self, share: float) -> bool:
-        """True unless fewer flows died than a part with this share would get, or more."""
-        flows = len(self.dead) + self.answered + len(self.canaries)
-        return is_consistent(flows, len(self.dead) + self.unanswered, share, DOUBT / 10)
+        """True unless far fewer flows died than a part with this share would get, or far more: no hash is even."""
+        dead = (len(self.dead) + self.unanswered) / (len(self.dead) + self.answered + len(self.canaries))
+        return share / _UNEVEN <= dead <= share * _UNEVEN
 
 
 def dead_from_start(view: IncidentView) -> list[Diagnosis]:
@@ -109,7 +114,11 @@ def dead_from_start(view: IncidentView) -> list[Diagnosis]:
         return [diagnosis("local-policy", _common(flows), missing)]
 
     if flows.fresh_live:
-        return [diagnosis("stale-flow", [*_common(flows), _excluded(flows)])]
+        # A part of the way that nobody was ever answered over, and that all canaries may have missed, is not excluded.
+        left = [each for each in _unused(flows) if (1 - each.share) ** len(flows.canaries) >= DOUBT and each.text]
+        missing = _missing(flows) if left else ""
+        others = {each.name: diagnosis(each.name, [*_common(flows), each.text], missing) for each in left}
+        return [diagnosis("stale-flow", [*_common(flows), _excluded(flows)], missing), *others.values()]
     return list(_fresh_die(flows) if flows.unanswered else _too_few(flows))
 
 
@@ -146,7 +155,7 @@ def _fresh_die(flows: Unborn) -> Iterator[Diagnosis]:
         yield diagnosis("dead-ingress", evidence, missing)
         return
 
-    found = list(_never_used(flows) if flows.view.history.watched else _all_unknown(flows))
+    found = list(_unused(flows))
     sure = [each for each in found if each.sure]
     if len(sure) == 1 and len({each.name for each in found}) == 1:
         yield diagnosis(sure[0].name, [*_common(flows), sure[0].text])
@@ -167,8 +176,15 @@ class Unused(NamedTuple):
     name: str
     """What it is if that is dead."""
     text: str
+    share: float
+    """The share of the flows that it would get."""
     sure: bool
     """As many flows died as it would have got, and it is no chance that nobody else met it."""
+
+
+def _unused(flows: Unborn) -> Iterator[Unused]:
+    """Yield the parts of the way that nobody was ever answered over, or what may be one where they are not known."""
+    return _never_used(flows) if flows.view.history.watched else _all_unknown(flows)
 
 
 def _never_used(flows: Unborn) -> Iterator[Unused]:
@@ -191,32 +207,32 @@ def _never_used(flows: Unborn) -> Iterator[Unused]:
         text = f"node {quoted(node)} is Ready, and nobody was ever answered through it"
         others = listed(name for name in used if name)
         text += f": {plural(flows.living, 'session and test probe')} came in through {others}"
-        yield Unused("dead-ingress", text, flows.would_get(1 / len(nodes)))
+        yield Unused("dead-ingress", text, 1 / len(nodes), flows.would_get(1 / len(nodes)))
     for pod in mute:
         text = f"{pods([pod])} on node {quoted(ready[pod])} is ready, and never answered anybody"
         # Under ClientIP one client's flows meet few pods, however many there are.
         spread = view.history.spec("sessionAffinity") != "ClientIP"
-        yield Unused("pod-silent", text, spread and flows.would_get(1 / len(ready)))
+        yield Unused("pod-silent", text, 1 / len(ready), spread and flows.would_get(1 / len(ready)))
     if unused or mute or is_local:
         return
 
     per_node = Counter(ready.values())
     for ingress, home in sorted({(a, b) for a in nodes for b in per_node if a != b} - seen):
         share = per_node[home] / len(ready) / len(nodes)
-        if flows.might_get(share):
+        if flows.might_get(share) or flows.is_missed(share):
             text = (
                 f"nobody was ever answered from ingress node {quoted(ingress)} by a pod on node {quoted(home)}; both are "
                 "answered otherwise"
             )
-            yield Unused("node-path", text, flows.would_get(share))
+            yield Unused("node-path", text, share, flows.would_get(share))
 
 
 def _all_unknown(flows: Unborn) -> Iterator[Unused]:
     """Yield what may be dead where nodes and pods are not known."""
     if flows.view.source_ip_preserved is None:
-        yield Unused("local-policy", "", sure=False)
+        yield Unused("local-policy", "", 0.0, sure=False)
     for name in ("dead-ingress", "pod-silent", "node-path"):
-        yield Unused(name, "", sure=False)
+        yield Unused(name, "", 0.0, sure=False)
 
 
 # --- too few canaries -----------------------------------------------------------------------------------------------------

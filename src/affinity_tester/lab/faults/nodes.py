@@ -161,7 +161,18 @@ class NodeDown(Fault):
             f"{counted(len(served), 'flow')}, and {counted(len(entering), 'flow')} more that enter by it",
             context.at_ns + self.for_ns,
             (
-                *effects_on(served, {Symptom.OUTAGE, Symptom.LOSS_UP}, may, outages_judged=GONE),
+                *effects_on(
+                    [flow for flow in served if network.ingress.node_of(flow) != name],
+                    {Symptom.OUTAGE, Symptom.LOSS_UP},
+                    may,
+                    outages_judged=GONE,
+                ),
+                *effects_on(
+                    [flow for flow in served if network.ingress.node_of(flow) == name],
+                    {Symptom.OUTAGE, Symptom.LOSS_UP},
+                    may,
+                    outages_judged=GONE | LIVES,
+                ),
                 *effects_on(entering, {Symptom.LOSS_UP}, may | {Symptom.OUTAGE}, outages_judged=LIVES),
             ),
         )
