@@ -257,7 +257,11 @@ def test_what_is_dead_is_named(name: str) -> None:
 
 def test_a_dead_node_is_named_without_the_cluster_too() -> None:
     """The pods' node names and the reflexive IPs tell it."""
-    seen = [event for event in read_record(path_of("12-dead-node.cn")) if not isinstance(event, FROM_THE_CLUSTER)]
+    seen = [
+        event
+        for event in read_record(path_of("12-dead-node.cn"), on_truncated=pytest.fail)
+        if not isinstance(event, FROM_THE_CLUSTER)
+    ]
     incidents = [event.incident for event in judge_again(iter(seen)) if isinstance(event, IncidentClosed)]
     named = [(each.name, each.certainty) for incident in incidents for each in incident.diagnoses]
     assert named == [("dead-target", Certainty.LIKELY), ("pod-silent", Certainty.LIKELY)]
