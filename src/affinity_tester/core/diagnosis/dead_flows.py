@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -99,19 +99,27 @@ class DeadFlows:
     def __init__(self, view: IncidentView) -> None:
         """Look at all members of an incident."""
         self.view = view
-        spans = [span for span in view.unanswered_spans if _is_long(span)]
+        spans = [span for each in view.unanswered_spans if _is_long(span := self._after_blackout(each))]
         self.silences = {span.session: Silence(span, way_of(view, span.old)) for span in spans if span.old is not None}
         """By session: those that were answered before, but for those whose pod has only restarted."""
 
+        mine = [self._after_blackout(span) for span in view.unanswered_spans]
+        not_alive = {span.session for span in mine if span.to_ns - span.from_ns >= SILENCE_NS}
         others_silent = view.history.unanswered_for(view.from_ns, view.to_ns, SILENCE_NS)
-        members = {span.session for span in view.unanswered_spans if span.to_ns - span.from_ns >= SILENCE_NS}
-        not_alive = members | others_silent
+        not_alive |= others_silent - {span.session for span in mine}
         moved = {move.session for move in view.moves}
         alive = {session: who for session, who in view.identities.items() if session not in not_alive}
         self.moved = [way_of(view, who) for session, who in alive.items() if session in moved]
         """Where sessions were that moved on without being silent."""
         self.alive = [way_of(view, who) for session, who in alive.items() if session not in moved]
         """The ways of the sessions that are answered all the while."""
+
+    def _after_blackout(self, span: UnansweredSpan) -> UnansweredSpan:
+        """Return what is left of a silence after a blackout: in that, nobody's silence, and no canary's, tells anything."""
+        for since_ns, until_ns in self.view.history.blackouts:
+            if span.from_ns <= until_ns and since_ns <= span.to_ns:
+                span = replace(span, from_ns=min(max(span.from_ns, until_ns), span.to_ns))
+        return span
 
     # --- canaries ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ _FEW_FLOWS = 2
 
 def nodes_by_ip(history: RunHistory) -> dict[str, str]:
     """Return the node of each reflexive IP that is known to be one's."""
-    names = history.node_names or {}
+    names = history.all_node_names
     flows = _nodes_behind(history)
     own = {session.local.ip for session in history.sessions.values() if session.local is not None}
     behind = {ip: nodes for ip, nodes in flows.items() if ip not in own}

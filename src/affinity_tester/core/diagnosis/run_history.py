@@ -13,6 +13,7 @@ from operator import itemgetter
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    BlackoutEnded,
     CanaryResult,
     Certainty,
     ChangeRevised,
@@ -115,6 +116,8 @@ class RunHistory:
         self.sessions: dict[str, SessionHistory] = {}
         self.node_names: dict[str, str] | None = None
         """Node name by IP; None: the nodes are not known."""
+        self.all_node_names: dict[str, str] = {}
+        """The same, with the nodes that were removed in the run: flows may still go there."""
         self.pool: PoolSnapshot | None = None
         """The newest snapshot; None: the pool is not watched."""
         self._snapshots: list[PoolSnapshot] = []
@@ -132,6 +135,8 @@ class RunHistory:
         self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_MAX_EVENTS)
         self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
         self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
+        self.blackouts: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
+        """From when until when nobody at all was answered."""
         self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
@@ -246,6 +251,8 @@ class RunHistory:
                 session.record(change.after)
             case ProbesLost():
                 self._lost(event)
+            case BlackoutEnded():
+                self.blackouts.append((event.since_ns, event.until_ns))
             case LossDirection():
                 self.loss_directions.append(event)
             case CanaryResult():
@@ -281,6 +288,7 @@ class RunHistory:
                 self._unobserved_since_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
+                self.all_node_names |= self.node_names
             case ClusterEvent():
                 self.cluster.append(event)
             case _:
