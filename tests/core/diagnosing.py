@@ -123,6 +123,8 @@ class World:
         self.events: list[Event] = []
         self.analysis = ComparingAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
         self.counted: Counter[tuple[int, Identity]] = Counter()
+        self.muted: Counter[tuple[TransportAddress, Identity]] = Counter()
+        """Probes that arrived, and whose replies were lost between the nodes."""
         self.plan = CanaryPlan(self.interval)
         self.end = round(self.seconds * S)
         self.waiting: list[tuple[int, str, TransportAddress, int]] = []
@@ -315,7 +317,7 @@ class World:
         if who is None:
             return
         who = self.reply(self, session, seq, who)
-        self.counted[session, who] += 1
+        self.counted[session, who] += 1 + self.muted.pop((self.flow(session), who), 0)
         if self.impairments.delays(Direction.DOWN, self.flow(session), self.now):
             tracker.replied(seq, who, self.counted[session, who], self.now + RTT)
 
@@ -324,9 +326,10 @@ class World:
         if not self.impairments.delays(Direction.UP, flow, self.now):
             return None
         entry = self.network.forward(flow, self.now)
-        if entry is None or self.network.loses_reply(entry.source, entry.pod.address):
+        if entry is not None and self.network.loses_reply(entry.source, entry.pod.address):
+            self.muted[flow, entry.identity] += 1
             return None
-        return entry.identity
+        return None if entry is None else entry.identity
 
     def sweep(self, outages: OutageDetector) -> None:
         for tracker in self.trackers:

@@ -126,8 +126,6 @@ class DeadFlows:
     @cached_property
     def canaries(self) -> list[CanaryResult]:
         """The canaries of fresh ports that were sent while all were silent, to the targets of the silent sessions."""
-        if not self.silences:
-            return []
         sessions = self.view.history.sessions
         targets = {sessions[name].target for name in self.silences}
         from_ns = max(silence.span.from_ns for silence in self.silences.values())
@@ -271,10 +269,6 @@ class DeadFlows:
         ]
         plain = [part for part in exact if part.part is not Part.NODE]
         return plain or exact
-
-    def suspects_of(self, *parts: Part) -> list[Suspect]:
-        """Return the suspects of these kinds."""
-        return [suspect for suspect in self.suspects if suspect.part in parts]
 
     @property
     def is_scattered(self) -> bool:

@@ -154,8 +154,6 @@ def _of_suspect(flows: DeadFlows, suspect: Suspect, missing: str) -> Iterator[Di
             yield diagnosis("node-path", common, missing)
         case Part.INGRESS:
             yield diagnosis("dead-target", common, missing)
-            if flows.view.source_ip_preserved and not text.node_down(flows, suspect):
-                yield diagnosis("pod-silent", common, missing)
         case _:  # Part.NODE
             yield diagnosis("dead-target", common, missing)
             yield diagnosis("pod-silent", common, missing)

@@ -47,18 +47,18 @@ def part(flows: DeadFlows, suspect: Suspect) -> list[str]:
         case Part.PODS_OF_NODE:
             said = [f"{only} of the pods on node {quoted(str(suspect.node))}, which answer nobody since"]
         case Part.INGRESS:
-            places = listed(_node(flows, place) for place in (suspect.ingress, *suspect.also))
+            places = listed(_node(flows, place) for place in (str(suspect.ingress), *suspect.also))
             said = [f"{only} through {places}; nobody is answered through it since"]
         case Part.NODE:
             through = len({*sessions_on(Suspect(Part.INGRESS, ingress=suspect.ingress), flows.silences.values())})
             at = len({*sessions_on(Suspect(Part.PODS_OF_NODE, node=suspect.node), flows.silences.values())})
             said = [
-                f"{only} that came in through {_node(flows, suspect.ingress)} ({through}) or whose pod was on "
+                f"{only} that came in through {_node(flows, suspect.ingress or '')} ({through}) or whose pod was on "
                 f"node {quoted(str(suspect.node))} ({at}): one machine"
             ]
         case _:  # Part.CELL
             said = [
-                f"{only} from ingress {_node(flows, suspect.ingress)} to pods on node {quoted(str(suspect.node))}",
+                f"{only} from ingress {_node(flows, suspect.ingress or '')} to pods on node {quoted(str(suspect.node))}",
                 f"{sum(way.ingress == suspect.ingress for way in living)} flows through that ingress to other nodes, and "
                 f"{sum(way.node == suspect.node for way in living)} to those pods through other ingress nodes, are answered",
             ]
@@ -119,7 +119,9 @@ def shared(flows: DeadFlows) -> list[str]:
     names = {way.pod for way in ways if way.pod is not None} & {way.pod for way in living}
     said = []
     if places:
-        said.append(f"others through {listed(_node(flows, place) for place in places)} were answered all the time")
+        said.append(
+            f"others through {listed(_node(flows, place) for place in places if place)} were answered all the time"
+        )
     if names:
         said.append(f"{pods(name for name in names if name)} went on answering others")
     return said
@@ -178,9 +180,7 @@ def missing(flows: DeadFlows) -> str:
     )
 
 
-def _node(flows: DeadFlows, ingress: str | None) -> str:
+def _node(flows: DeadFlows, ingress: str) -> str:
     """Return an ingress node by name, with its address where only that is known."""
     names = set(flows.view.node_names.values())
-    if ingress is None:
-        return "an unknown node"
     return f"node {quoted(ingress)}" if ingress in names or flows.view.source_ip_preserved else ingress
