@@ -48,6 +48,14 @@ def test_a_node_that_says_itself_that_it_has_no_way_has_no_rules() -> None:
         assert f"{said_by}: it has no rules for the Service" in facts(w, "dead-ingress")
 
 
+def test_a_refusal_that_nothing_explains_has_a_next_step() -> None:
+    refused: Action = lambda w: w.icmp(1, "ECONNREFUSED", "203.0.113.7")  # noqa: E731
+    w = world((4, silent(1)), (5, refused), (6.5, lambda w: w.heal()), watched=True).run()
+    (diagnosis,) = w.diagnoses
+    assert diagnosis.certainty is CANNOT_TELL
+    assert diagnosis.missing.startswith("who refuses: `kubectl get endpointslices`")
+
+
 def test_dead_canaries_are_dead_again_from_the_same_port_after_a_pause() -> None:
     w = world((3, ports_dead), watched=True, sessions=24, seconds=60, interval=300_000_000).run()
     assert w.named == [("lossy-path", LIKELY)]

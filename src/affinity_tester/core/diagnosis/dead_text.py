@@ -139,7 +139,8 @@ def fresh(flows: DeadFlows) -> list[str]:
         )
     elif flows.unanswered:
         said.append(
-            f"fresh flows die as well: {flows.unanswered} of {count}, and {len(flows.silences)} of {flows.total}"
+            f"fresh flows die as well: {flows.unanswered} of {plural(count, 'test probe')}, and {len(flows.silences)} of "
+            f"{plural(flows.total, 'session')}"
         )
     again = flows.repeated
     if again:

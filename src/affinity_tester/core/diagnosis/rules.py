@@ -19,6 +19,7 @@ from affinity_tester.core.diagnosis import (
 )
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
+from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell
@@ -139,6 +140,16 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         evidence += view.canary_text(view.canaries)
         evidence += view.icmp_text(names)
 
+    refused = any(
+        icmp_meaning(event) is IcmpMeaning.PORT_UNREACHABLE and view.during(event.at_ns)
+        for event in view.history.network_errors
+    )
+    if refused:
+        settle = (
+            "who refuses: `kubectl get endpointslices` (without an endpoint the nodes reject), whether the server listens on "
+            "the Service's targetPort, and a capture on the pod's node"
+        )
+        return cannot_tell(evidence, settle)
     settle = "packet capture on the pod's node and the kube-proxy log"
     return cannot_tell(evidence, settle if view.history.watched else f"{NO_CLUSTER}; else {settle}")
 
