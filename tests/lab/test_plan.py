@@ -81,7 +81,8 @@ def test_what_is_left_out_has_its_default_and_faults_are_sorted_by_time() -> Non
         ("[1]: 2", "x.yaml:1: a key is a single value"),
         (
             "sed: 1",
-            "x.yaml:1: a plan has no 'sed'; it has affinity, alike, bridges, check, duration, faults, idle, interval, late, nodes, "
+            "x.yaml:1: a plan has no 'sed'; it has affinity, alike, bridges, check, duration, faults, idle, interval, late, "
+            "nodes, "
             "outside, pods, policy, seed, sessions, settle, size, sizes, verdict, vip, window",
         ),
         ("\nseed: one", "x.yaml:2: seed: 'one' is not a whole number"),

@@ -206,7 +206,7 @@ def _never_used(flows: Unborn) -> Iterator[Unused]:
     for node in unused:
         text = f"node {quoted(node)} is Ready, and nobody was ever answered through it"
         others = listed(name for name in used if name)
-        text += f": {plural(flows.living, 'session and test probe')} came in through {others}"
+        text += f": {plural(flows.living, 'answered flow')} came in through {others}"
         yield Unused("dead-ingress", text, 1 / len(nodes), flows.would_get(1 / len(nodes)))
     for pod in mute:
         text = f"{pods([pod])} on node {quoted(ready[pod])} is ready, and never answered anybody"
