@@ -45,6 +45,7 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.rules import Rules
+from affinity_tester.core.session.canaries import MAX_REPEATS, REPEAT_AFTER_NS, CanaryPlan
 from affinity_tester.core.session.outages import OutageDetector
 from affinity_tester.core.session.tracker import SessionTracker
 from affinity_tester.lab.impairment import Impairment, Impairments
@@ -128,7 +129,13 @@ class World:
         self.events: list[Event] = []
         self.analysis = ComparingAnalysis(Rules(settle_ns=self.settle, affinity_window_ns=self.window))
         self.counted: Counter[tuple[int, Identity]] = Counter()
-        self.canary_ns = -2 * S
+        self.muted: Counter[tuple[TransportAddress, Identity]] = Counter()
+        """Probes that arrived, and whose replies were lost between the nodes."""
+        self.plan = CanaryPlan(self.interval)
+        self.end = round(self.seconds * S)
+        self.waiting: list[tuple[int, str, TransportAddress, int]] = []
+        """Canaries without an answer so far: when they were sent, about whom, from where, and after what pause."""
+        self.held: list[tuple[int, str, TransportAddress]] = []
         self.answered_canaries: list[tuple[int, int]] = []
         self.unanswered_canaries: list[int] = []
 
@@ -282,7 +289,7 @@ class World:
             self.look_at_proxies()
             self.look()
         self.trackers = [SessionTracker(self.name(n), 2 * S, self.emit) for n in range(self.sessions)]
-        end = round(self.seconds * S)
+        end = self.end
         slots = [
             (slot * self.interval + self.interval * session // self.sessions, "send", session)
             for slot in range(end // self.interval)
@@ -326,7 +333,7 @@ class World:
         if who is None:
             return
         who = self.reply(self, session, seq, who)
-        self.counted[session, who] += 1
+        self.counted[session, who] += 1 + self.muted.pop((self.flow(session), who), 0)
         if self.impairments.delays(Direction.DOWN, self.flow(session), self.now):
             tracker.replied(seq, who, self.counted[session, who], self.now + RTT)
 
@@ -335,6 +342,9 @@ class World:
         if not self.impairments.delays(Direction.UP, flow, self.now):
             return None
         entry = self.network.forward(flow, self.now)
+        if entry is not None and self.network.loses_reply(entry.source, entry.pod.address):
+            self.muted[flow, entry.identity] += 1
+            return None
         return None if entry is None else entry.identity
 
     def sweep(self, outages: OutageDetector) -> None:
@@ -353,21 +363,37 @@ class World:
         self.events += self.analysis.advance(self.now)
 
     def send_canary(self) -> None:
-        """One each 2 s while a session is silent; one that is lost is known for it 2 s later."""
-        silent = [s for s, t in enumerate(self.trackers) if (u := t.unanswered()) and self.now - u[1] >= 2 * S]
-        if not self.canaries or not silent or self.now - self.canary_ns < 2 * S:
-            return
-        self.canary_ns = self.now
-        who = self.canary()
-        self.emit(CanaryResult(self.now, self.name(silent[0]), self.now, who))
-        if who is None:
-            self.unanswered_canaries.append(self.now)
-        else:
+        """Send what the client's own plan wants; one that is lost is known for it 2 s later, and repeated after a pause."""
+        for at, session, flow, pause in [each for each in self.waiting if each[0] + 2 * S <= self.now]:
+            self.waiting.remove((at, session, flow, pause))
+            self.emit(CanaryResult(self.now, session, at, None, pause))
+            if not pause and len(self.held) < MAX_REPEATS:
+                self.held.append((at, session, flow))
+
+        unanswered = [(t.session, u[1]) for t in self.trackers if (u := t.unanswered()) is not None]
+        for at, session, flow in [each for each in self.held if each[0] + REPEAT_AFTER_NS <= self.now]:
+            self.held.remove((at, session, flow))
+            if session in dict(unanswered):
+                self.send_on(flow, session, self.now - at, self.pass_through(flow))
+        if self.canaries and self.now < self.end:
+            for session in self.plan.due(self.now, unanswered):
+                flow = self.fresh_flow()
+                self.send_on(flow, session, 0, self.canary())
+
+    def send_on(self, flow: TransportAddress, session: str, pause: int, who: Identity | None) -> None:
+        if who is not None and self.impairments.delays(Direction.DOWN, flow, self.now):
             self.answered_canaries.append((self.now, self.now))
+            self.emit(CanaryResult(self.now, session, self.now, who, pause))
+        else:
+            self.unanswered_canaries.append(self.now)
+            self.waiting.append((self.now, session, flow, pause))
+
+    def fresh_flow(self) -> TransportAddress:
+        return TransportAddress(CLIENT, 60_000 + len(self.answered_canaries) + len(self.unanswered_canaries))
 
     def canary(self, node: int | None = None, pod: str | None = None) -> Identity | None:
         """Probe from a fresh source port, through any node to any pod unless they are given; return what is replied."""
-        flow = TransportAddress(CLIENT, 60_000 + len(self.answered_canaries) + len(self.unanswered_canaries))
+        flow = self.fresh_flow()
         if node is not None:
             self.network.ingress.pinned[flow] = self.node(node)
         if pod is not None:

@@ -162,6 +162,21 @@ def sessions_end(packets: int = 0, seconds: float = 0) -> Action:
     return begin
 
 
+def passes_nothing(w: World) -> None:
+    """Drop all that comes to a node, fresh flows too."""
+    w.network.ingress.powered_off.add("n1")
+
+
+def way_cut(w: World) -> None:
+    """Cut the way from one ingress node to the pods of another."""
+    w.network.dead_cells.add(("n1", "n2"))
+
+
+def ports_dead(w: World) -> None:
+    """Lose all that is hashed to one member of a bundle."""
+    w.network.dead_below = 0.2
+
+
 # --- pods ----------------------------------------------------------------------------------------------------------------
 
 

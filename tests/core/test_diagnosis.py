@@ -22,7 +22,9 @@ from network_faults import (
     node_drains,
     on_one_pod,
     one_takes_anothers_address,
+    passes_nothing,
     pause,
+    ports_dead,
     proxy_leaves,
     proxy_replaced,
     rehash,
@@ -37,6 +39,7 @@ from network_faults import (
     stray,
     terminates,
     vip_moves,
+    way_cut,
     wipe,
     wipe_all,
     world,
@@ -141,7 +144,7 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "stale-flow from the start": (
         lambda watched: world((0, silent(0, 3, 6)), watched=watched, seconds=10),
-        [("local-policy", POSSIBLE), ("stale-flow", POSSIBLE)],
+        [("stale-flow", LIKELY)],
         [("stale-flow", LIKELY)],
     ),
     "stale-flow of some at living pods": (
@@ -151,8 +154,8 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "no canary": (
         lambda watched: world((4, silent(1, 2)), watched=watched, seconds=14, canaries=False),
-        [("stale-flow", POSSIBLE)],
-        [("stale-flow", POSSIBLE)],
+        [("stale-flow", POSSIBLE), ("lossy-path", POSSIBLE)],
+        [("stale-flow", POSSIBLE), ("lossy-path", POSSIBLE)],
     ),
     "dead-target": (
         lambda watched: world((4, node_dies), (11, node_drains), watched=watched, seconds=16),
@@ -161,17 +164,37 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "dead-target without a canary": (
         lambda watched: world((4, node_dies), watched=watched, seconds=16, canaries=False),
-        [("dead-target", POSSIBLE)],
-        [("dead-target", POSSIBLE)],
+        [("dead-target", POSSIBLE), ("stale-flow", POSSIBLE)],
+        [("dead-target", LIKELY)],
     ),
-    "a pod or a node": (
+    "a pod, a node, a way, an entry or a port": (
+        lambda watched: world((4, silent(0)), watched=watched, seconds=14, sessions=3, pods=9, canaries=False),
+        [(name, POSSIBLE) for name in ("pod-silent", "dead-target", "node-path", "stale-flow", "lossy-path")],
+        [(name, POSSIBLE) for name in ("pod-silent", "dead-target", "node-path", "stale-flow", "lossy-path")],
+    ),
+    "an entry, where canaries met its pod and its node": (
         lambda watched: world((4, silent(0)), watched=watched, seconds=14, sessions=3, pods=9),
-        [("stale-flow", POSSIBLE), ("dead-target", POSSIBLE)],
-        [("stale-flow", POSSIBLE), ("dead-target", POSSIBLE)],
+        [("stale-flow", LIKELY)],
+        [("stale-flow", LIKELY)],
+    ),
+    "dead-ingress": (
+        lambda watched: world((0, passes_nothing), watched=watched, sessions=24, pods=6, seconds=16),
+        [(name, POSSIBLE) for name in ("dead-ingress", "pod-silent", "node-path", "lossy-path")],
+        [("dead-ingress", LIKELY)],
+    ),
+    "node-path": (
+        lambda watched: world((4, way_cut), watched=watched, sessions=36, pods=6, seconds=16),
+        [("node-path", LIKELY)],
+        [("node-path", LIKELY)],
+    ),
+    "lossy-path": (
+        lambda watched: world((4, ports_dead), watched=watched, sessions=24, seconds=16),
+        [("lossy-path", LIKELY)],
+        [("lossy-path", LIKELY)],
     ),
     "terminating-backend": (
         lambda watched: world((4, terminates), (7, removed), watched=watched, seconds=12),
-        [("terminating-backend", POSSIBLE), ("stale-flow", POSSIBLE)],
+        [("terminating-backend", POSSIBLE), ("pod-silent", POSSIBLE), ("stale-flow", POSSIBLE)],
         [("terminating-backend", LIKELY)],
     ),
     "early-flush": (
@@ -219,8 +242,8 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
         [("client-socket", POSSIBLE)],
     ),
     "local-policy": (
-        lambda watched: world((0, silent(0, 3, 6)), watched=watched, local=True, seconds=10),
-        [("local-policy", LIKELY)],
+        lambda watched: world(watched=watched, local=True, pods=2, seconds=14),
+        [("local-policy", POSSIBLE), ("dead-ingress", POSSIBLE)],
         [("local-policy", LIKELY)],
     ),
     "client-ip-spread": (
@@ -412,8 +435,10 @@ def test_a_stale_flow_tells_the_pod_that_is_gone_and_the_canary() -> None:
     assert evidence(world((4, entries_stay), watched=True, seconds=14), "stale-flow") == (
         '3 of 12 sessions lost every probe for 9.9 s and more, 3 sessions still silent; all had been served by pod "p1"',
         'by old reflexive IP 10.0.0.2 (node "n2"): 1 of its 4, 10.0.0.3 (node "n3"): 2 of its 4',
-        '4 test probes from new ports were answered by pods "p2", "p3" within 0.0 s',
         'pod "p1" had left the pool, and the silence went on',
+        '28 test probes from new ports were answered by pods "p2", "p3" within 0.0 s',
+        "were 25% of all ports dead, 28 test probes would all have missed them in 0.0%",
+        "direction not known: no reply since tells how many probes the pod has received",
     )
 
 

@@ -71,7 +71,7 @@ def test_without_reflexive_addresses_a_wipe_has_no_cohort() -> None:
 def test_a_server_without_pod_names_shows_a_rehash_and_a_blocked_flow() -> None:
     rehash: Action = lambda w: w.move(range(4), node=4)  # noqa: E731 - a action like the others
     assert world((4, rehash), watched=False, reply=nameless).run().named == [("node-rehash", LIKELY)]
-    assert world((4, silent(1)), watched=False, seconds=12, reply=nameless).run().named == [("stale-flow", LIKELY)]
+    assert world((4, silent(1)), watched=False, seconds=18, reply=nameless).run().named == [("stale-flow", LIKELY)]
     ports = world((4, new_ports(*range(12))), watched=False, reply=nameless).run()
     assert ports.named == [("flow-wipe", POSSIBLE), ("port-rewrite", POSSIBLE)]
 
@@ -97,15 +97,15 @@ def all_dead(w: World) -> None:
 
 def test_where_all_flows_are_dead_fresh_ports_tell_that_their_entries_are_stale() -> None:
     w = Reborn(watched=True, seconds=16, actions=[(4, all_dead)])
-    places = '10.0.0.1 (node "n1"), 10.0.0.2 (node "n2"), 10.0.0.3 (node "n3")'
-    assert evidence_of(w, "stale-flow")[-1] == f"new flows through {places} were answered all the time"
+    places = 'node "n1", node "n2", node "n3"'
+    assert f"others through {places} were answered all the time" in evidence_of(w, "stale-flow")
     assert w.named == [("stale-flow", LIKELY)]
 
 
 def test_where_all_flows_are_dead_and_no_fresh_port_comes_in_by_their_nodes_these_are_dead() -> None:
     w = RebornElsewhere(watched=True, seconds=16, actions=[(4, all_dead)])
-    said = 'pods "p1", "p2", "p3" went on answering new flows through other nodes'
-    assert evidence_of(w, "dead-target")[-1] == said
+    said = 'pods "p1", "p2", "p3" went on answering through other nodes'
+    assert said in evidence_of(w, "dead-target")
     assert w.named == [("dead-target", LIKELY)]
 
 
@@ -119,12 +119,10 @@ def test_a_fresh_port_that_is_answered_as_all_come_back_tells_nothing_of_their_e
     assert "stale-flow" not in [name for name, _ in w.run().named]
 
 
-def test_a_flow_whose_pod_is_in_the_pool_and_answers_nobody_may_be_no_stale_one() -> None:
+def test_a_flow_whose_pod_is_in_the_pool_and_answers_nobody_is_no_stale_one() -> None:
     hangs: Action = lambda w: w.network.dead_pods.add("p1")  # noqa: E731
     w = world((4, hangs), watched=True, seconds=12).run()
-    assert w.named == [("stale-flow", POSSIBLE)]
-    (found,) = w.diagnoses
-    assert found.missing == 'whether pod "p1" answers anybody: it is in the pool'
+    assert w.named == [("pod-silent", LIKELY)]
 
 
 def test_replies_from_elsewhere_are_what_follows_where_each_packet_goes_elsewhere() -> None:
@@ -147,7 +145,7 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
     w.canary = lambda: None  # type: ignore[method-assign]
     (diagnosis,) = w.run().diagnoses
     assert diagnosis.certainty is CANNOT_TELL
-    assert "3 test probes from new ports got no answer" in diagnosis.evidence
+    assert "23 test probes from new ports got no answer" in diagnosis.evidence
 
 
 # --- of one and of several -----------------------------------------------------------------------------------------------
@@ -156,7 +154,7 @@ def test_a_canary_that_is_not_answered_speaks_against_a_blocked_flow() -> None:
 def test_what_one_session_did_is_told_in_the_singular() -> None:
     one = evidence_of(world((4, new_ports(1)), watched=False), "port-rewrite")[0]
     assert one.startswith("1 of 12 sessions has a new reflexive port, the same IP and pod: ")
-    dead = evidence_of(world((0, silent(*range(1, 12))), watched=True, local=True, seconds=10), "local-policy")
+    dead = evidence_of(world((0, silent(*range(1, 12))), watched=True, local=True, seconds=10), "stale-flow")
     assert dead[:2] == ("11 of 12 sessions were never answered since their first probe", "1 other session is answered")
     race = world(watched=False, is_lost=lambda _w, session, seq: seq == 0 and session % 2 == 0)
     assert evidence_of(race, "first-packet-race") == (

@@ -67,6 +67,10 @@ def test_the_kernel_says_when_a_datagram_came(host: str) -> None:
             receive(probe, (bytearray(2048),))
 
 
+PORT_UNREACHABLE = {"127.0.0.1": (3, 3), "::1": (1, 4)}
+"""ICMP and ICMPv6 type and code (RFC 792, RFC 4443)."""
+
+
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("connected", [False, True])
 def test_a_refused_probe_is_read_from_the_error_queue_with_its_offender(host: str, *, connected: bool) -> None:
@@ -75,7 +79,9 @@ def test_a_refused_probe_is_read_from_the_error_queue_with_its_offender(host: st
         for payload in (b"first", b"second"):
             probe.sendto(payload, socket_address(nowhere)) if not connected else probe.send(payload)
             wait_for(probe, select.POLLERR)
-            assert read_error_queue(probe) == [IcmpError("ECONNREFUSED", host, payload, nowhere)]
+            assert read_error_queue(probe) == [
+                IcmpError("ECONNREFUSED", host, payload, nowhere, *PORT_UNREACHABLE[host])
+            ]
             assert read_error_queue(probe) == []
 
 

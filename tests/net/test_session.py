@@ -362,6 +362,28 @@ async def test_a_late_reply_to_a_canary_that_another_session_gets_is_cross_deliv
     assert told.of(CanaryResult)[0].identity is None
 
 
+async def test_unanswered_canaries_are_repeated_from_the_same_port_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(canaries, "SILENCE_NS", 200 * MS)
+    monkeypatch.setattr(canaries, "REPEAT_AFTER_NS", 900 * MS)
+    ports: dict[int, set[object]] = {}
+
+    def dead(server: ScriptedServer, probe: Probe) -> None:
+        ports.setdefault(probe.session, set()).add(probe.source)
+        if probe.session == 0:
+            server.reply(probe)
+
+    async with scripted(dead) as server:
+        told = await probed(server.address, seconds=3, sessions=2, loss_threshold_ns=400 * MS)
+    results = told.of(CanaryResult)
+    repeated = [result for result in results if result.pause_ns]
+    assert repeated
+    assert len(repeated) <= len([result for result in results if not result.pause_ns])
+    assert all(result.identity is None and 900 * MS <= result.pause_ns < 2_000 * MS for result in repeated)
+    assert all(len(sources) == 1 for sources in ports.values())
+
+
 def test_a_reply_to_a_probe_that_is_long_forgotten_is_counted_and_not_told(bench: Bench) -> None:
     bench.session.tracker.sent(clock.now_ns() - 100 * NS_PER_S)
     bench.session.tracker.expire(clock.now_ns() - 50 * NS_PER_S)

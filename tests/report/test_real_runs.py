@@ -11,16 +11,23 @@ from pathlib import Path
 import pytest
 
 from affinity_tester.core.events import (
+    ApiServerAnswered,
     CaseJudged,
     Certainty,
     Change,
+    ClusterEvent,
     Diagnosis,
     Event,
     IncidentClosed,
     Judgement,
+    NodeAddresses,
     OutageCase,
     OutageStarted,
     Outcome,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+    PoolWatchStarted,
     Verdict,
 )
 from affinity_tester.core.replay import judge_again
@@ -30,6 +37,17 @@ from commands import environment
 from pools import is_judged
 
 RUNS = Path(__file__).parent.parent / "data" / "real"
+FROM_THE_CLUSTER = (
+    ApiServerAnswered,
+    ClusterEvent,
+    NodeAddresses,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+    PoolWatchStarted,
+)
+"""What a run without cluster access lacks."""
+
 STILL = "no endpoint had changed"
 TIME = r"\d+\.\d s"
 OWN_GOES = rf'pod "{{own}}" (left the pool|is terminating, still serving|became not ready) {TIME} before'
@@ -261,6 +279,40 @@ def test_three_sessions_were_rehashed_off_a_pod_that_served() -> None:
     assert rehash.evidence[0] == (
         '3 of 24 sessions left pod "pod-d", ready and serving all the time, for another ingress (node2 -> node1)'
     )
+
+
+@pytest.mark.parametrize("name", ["11-stale-flow.cn", "12-dead-node.cn", "12-dead-node.cc"])
+def test_what_is_dead_is_named(name: str) -> None:
+    named = [
+        diagnosis
+        for event in judged(name)
+        if isinstance(event, IncidentClosed)
+        for diagnosis in event.incident.diagnoses
+    ]
+    assert {diagnosis.name for diagnosis in named} == set(RIGHT_NAME[name])
+    assert {diagnosis.certainty for diagnosis in named} == {Certainty.LIKELY}
+    if name == "12-dead-node.cn":
+        said = 'that came in through node "node2" (6) or whose pod was on node "node2" (5): one machine'
+        assert any(said in fact for diagnosis in named for fact in diagnosis.evidence)
+
+
+def test_a_dead_node_is_named_without_the_cluster_too() -> None:
+    """The pods' node names and the reflexive IPs tell it."""
+    seen = [
+        event
+        for event in read_record(path_of("12-dead-node.cn"), on_truncated=pytest.fail)
+        if not isinstance(event, FROM_THE_CLUSTER)
+    ]
+    incidents = [event.incident for event in judge_again(iter(seen)) if isinstance(event, IncidentClosed)]
+    named = [(each.name, each.certainty) for incident in incidents for each in incident.diagnoses]
+    assert named == [("dead-target", Certainty.LIKELY), ("pod-silent", Certainty.LIKELY)]
+
+
+def test_an_empty_pool_is_no_terminating_backend() -> None:
+    incidents = [
+        event.incident for event in judged("72-scale-to-zero-and-back.cn") if isinstance(event, IncidentClosed)
+    ]
+    assert "terminating-backend" not in {each.name for incident in incidents for each in incident.diagnoses}
 
 
 def test_of_a_dead_node_only_the_flows_to_pods_that_live_are_violations() -> None:

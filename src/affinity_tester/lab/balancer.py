@@ -212,6 +212,10 @@ class Balancer:
                 self.unclaimed += 1
                 continue
 
+            if self.network.loses_reply(source, sender):
+                self._log(Dropped(client, now_ns, Direction.DOWN, "dead-path"))
+                continue
+
             # The model knows addresses alone; the token tells whose reply it is where two flows share one.
             owner = self._owners.get(data[_TOKEN], client)
             if source in self.network.shared_sources and owner != client:

@@ -69,6 +69,12 @@ class NetworkModel:
         """Pods that answer nobody, whatever their endpoint says: hung, or their socket is closed."""
         self.stuck_flows: set[TransportAddress] = set()
         """Flows whose stale entry on the way leads nowhere."""
+        self.dead_cells: set[tuple[str, str]] = set()
+        """(ingress node, pod's node): the ways between two nodes on which every packet is lost."""
+        self.mute_cells: set[tuple[str, str]] = set()
+        """The same for replies alone."""
+        self.dead_below = 0.0
+        """The balancer's side hashes source ports over a bundle, and the member with this share of the ports loses all."""
         self.one_packet = False
         """Nodes send each packet to any pod, and know only the replies of the pod that their flow table has."""
         self.limit = SessionLimit()
@@ -100,6 +106,9 @@ class NetworkModel:
         if name in self.ingress.dead_nodes or name in self.ingress.powered_off:
             self._drop(flow, now_ns, "dead-node")
             return None
+        if self.dead_below and self.port_hash(flow) < self.dead_below:
+            self._drop(flow, now_ns, "dead-port")
+            return None
         if flow in self.stuck_flows:
             self._drop(flow, now_ns, "stale-entry")
             return None
@@ -118,6 +127,9 @@ class NetworkModel:
         if self.affinity is Affinity.CLIENT_IP:
             node.clients[flow.ip] = (entry.pod.name, now_ns)
         state.entry = entry
+        if (name, entry.pod.node) in self.dead_cells:
+            self._drop(flow, now_ns, "dead-path")
+            return None
         if entry.pod.name in self.dead_pods:
             self._drop(flow, now_ns, "dead-pod")
             return None
@@ -135,6 +147,15 @@ class NetworkModel:
             return None
         entry.last_ns = max(entry.last_ns, now_ns)
         return entry.flow
+
+    def loses_reply(self, source: TransportAddress, sender: TransportAddress) -> bool:
+        """True if a reply is lost between the pod's node and the flow's ingress node."""
+        entry = self._replies.get((source, sender))
+        return entry is not None and (self.ingress.node_of(entry.flow), entry.pod.node) in self.mute_cells
+
+    def port_hash(self, flow: TransportAddress) -> float:
+        """Return a number in (0, 1) that depends on the flow's source port alone: where a bundle's hash sends it."""
+        return draw(self._seed, "bundle", self.flows[flow].number)
 
     def is_direct(self, source: TransportAddress, sender: TransportAddress) -> bool:
         """True if a reply goes past the node, from the pod's own address: no flow table knows it."""

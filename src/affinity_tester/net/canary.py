@@ -10,13 +10,13 @@ from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import CanaryResult, Event, FirstAnswer
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.session.canaries import CanaryPlan
+from affinity_tester.core.session import canaries
 from affinity_tester.net.session import Session
 
 PROBES = 3
 """Probes of one canary, one each sweep, so that one lost packet does not look like a dead target."""
 
-_MAX_KEPT = 64
+_MAX_KEPT = 256
 """Canary results that are kept: more than the canaries of one outage."""
 
 
@@ -33,13 +33,24 @@ class CanaryAnswer(NamedTuple):
 
 
 class _Canary:
-    """A canary that waits for an answer."""
+    """A canary that waits for an answer, or for its repetition."""
 
     def __init__(self, about: Session, now_ns: int) -> None:
         self.about = about.name
         self.sent_ns = now_ns
+        self.probes = PROBES
+        """How many probes it will have sent."""
+        self.pause_ns = 0
+        """The pause before it was repeated; 0: it was not."""
         self.answer: FirstAnswer | None = None
         self.session: Session | None = None
+
+    def repeat(self, now_ns: int) -> None:
+        """Send as many probes again, from the same port."""
+        assert self.session is not None
+        self.pause_ns, self.sent_ns = now_ns - self.sent_ns, now_ns
+        self.probes = self.session.tracker.sent_count + PROBES
+        self.session.send()
 
     def observe(self, event: Event) -> None:
         if isinstance(event, FirstAnswer):
@@ -67,8 +78,10 @@ class Canaries:
         self._close_session = close_session
         self._emit = emit
         self._wait_ns = wait_ns
-        self._plan = CanaryPlan(interval_ns)
+        self._plan = canaries.CanaryPlan(interval_ns)
         self._waiting: list[_Canary] = []
+        self._held: list[_Canary] = []
+        """Unanswered ones that wait for their repetition."""
         self.answered: deque[CanaryAnswer] = deque(maxlen=_MAX_KEPT)
         """The last answered canaries, in the order of their answers."""
         self._unanswered_ns: deque[int] = deque(maxlen=_MAX_KEPT)
@@ -90,13 +103,15 @@ class Canaries:
         unanswered: Iterable[tuple[str, int]],
         resumed_ns: int = 0,
     ) -> None:
-        """Check the canaries that wait for an answer, and send those that are due (see `CanaryPlan.due`).
+        """Check the canaries that wait for an answer, and send those that are due (see `core.session.canaries`).
 
         `sessions` has all that `unanswered` names.
         """
         for canary in list(self._waiting):
             self._check(canary, now_ns)
 
+        unanswered = list(unanswered)
+        self._repeat_due(now_ns, {name for name, _ in unanswered})
         if due := self._plan.due(now_ns, unanswered, resumed_ns):
             by_name = {session.name: session for session in sessions}
             for name in due:
@@ -106,6 +121,8 @@ class Canaries:
         """Close the canaries that still wait for an answer, without a result."""
         while self._waiting:
             self._close(self._waiting[0])
+        while self._held:
+            self._release(self._held[0])
 
     def _send(self, about: Session, now_ns: int) -> None:
         canary = _Canary(about, now_ns)
@@ -126,7 +143,7 @@ class Canaries:
             answer = CanaryAnswer(canary.sent_ns, canary.answer.at_ns, canary.answer.identity, session.target)
             self.answered.append(answer)
         elif now_ns - canary.sent_ns < self._wait_ns:
-            if session.tracker.sent_count < PROBES:
+            if session.tracker.sent_count < canary.probes:
                 session.send()
             return
 
@@ -135,8 +152,27 @@ class Canaries:
             identity = None if canary.answer is None else canary.answer.identity
             if identity is None:
                 self._unanswered_ns.append(canary.sent_ns)
-            self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, identity))
+            self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, identity, canary.pause_ns))
+            if identity is None and not canary.pause_ns and len(self._held) < canaries.MAX_REPEATS:
+                self._waiting.remove(canary)
+                self._held.append(canary)
+                return
         self._close(canary)
+
+    def _repeat_due(self, now_ns: int, silent: set[str]) -> None:
+        """Repeat the unanswered canaries whose pause is over; release those that nobody needs any more."""
+        for canary in list(self._held):
+            if canary.about not in silent or canary.answer is not None:
+                self._release(canary)  # answered late, or the session goes on: the pause would tell nothing
+            elif now_ns - canary.sent_ns >= canaries.REPEAT_AFTER_NS:
+                self._held.remove(canary)
+                self._waiting.append(canary)
+                canary.repeat(now_ns)
+
+    def _release(self, canary: _Canary) -> None:
+        assert canary.session is not None
+        self._held.remove(canary)
+        self._close_session(canary.session)
 
     def _close(self, canary: _Canary) -> None:
         assert canary.session is not None

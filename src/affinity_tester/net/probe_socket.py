@@ -55,6 +55,9 @@ class IcmpError(NamedTuple):
     """The start of the datagram that it quotes; may be empty."""
     destination: TransportAddress | None = None
     """Where that datagram was sent to; None if unknown."""
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    """Type and code of ICMP or ICMPv6; None if unknown."""
 
 
 def missing_capabilities() -> tuple[str, ...]:
@@ -153,7 +156,7 @@ def read_error_queue(sock: socket.socket) -> list[IcmpError]:
 
 
 def _extended_error(data: bytes, payload: bytes, destination: tuple[str, int] | None) -> IcmpError:
-    number = _EXTENDED_ERR.unpack_from(data)[0]
+    number, _origin, icmp_type, icmp_code, *_ = _EXTENDED_ERR.unpack_from(data)
     name = errno.errorcode.get(number, str(number))
     address = data[_EXTENDED_ERR.size :]
     family = int.from_bytes(address[:2], sys.byteorder) if len(address) >= 8 else 0  # noqa: PLR2004 - up to sin_addr's end
@@ -162,7 +165,10 @@ def _extended_error(data: bytes, payload: bytes, destination: tuple[str, int] | 
         offender = socket.inet_ntop(socket.AF_INET, address[4:8])
     elif family == socket.AF_INET6:
         offender = socket.inet_ntop(socket.AF_INET6, address[8:24])
-    return IcmpError(name, offender, payload, transport_address(destination) if destination else None)
+    sent_to = transport_address(destination) if destination else None
+    if offender is None:
+        return IcmpError(name, None, payload, sent_to)  # the kernel's own error, not one that was heard
+    return IcmpError(name, offender, payload, sent_to, icmp_type, icmp_code)
 
 
 def drop_count(sock: socket.socket) -> int:

@@ -313,8 +313,8 @@ class Session:
             except StunError:
                 continue  # about a datagram of another socket that had this port before
             self.network_errors += 1
-            event = NetworkError(now_ns, self.name, seq, error.error, error.offender)
-            self._emit_once(("icmp", error.error, error.offender or ""), event)
+            event = NetworkError(now_ns, self.name, seq, error.error, error.offender, error.icmp_type, error.icmp_code)
+            self._emit_once(("icmp", error.error, error.offender or "", str(error.icmp_code)), event)
 
     # --- what is known ---------------------------------------------------------------------------------------------
 

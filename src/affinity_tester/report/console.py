@@ -41,6 +41,12 @@ LATE_NEWS_NS = 6 * NS_PER_S
 FAR_NS = NS_PER_S
 """An event that is written so long after it happened has its own time in its line."""
 
+CANARY_QUIET_NS = 10 * NS_PER_S
+"""A canary that fares as another did so short a time before has no line of its own: there are four a second."""
+
+_MAX_CANARY_PODS = 256
+"""Pods remembered for that."""
+
 ICMP_LINES = 3
 """So many sessions say that they heard the same ICMP error; mostly it has one cause."""
 
@@ -80,6 +86,8 @@ class ConsoleReport:
         self._blind_ns: int | None = None
         self._nodes: dict[str, str] = {}
         self._icmp: Counter[tuple[str, str | None]] = Counter()
+        self._canaries: dict[tuple[str | None, bool], int] = {}
+        """When a canary was last answered by each pod (None: not answered), from a fresh port or one after a pause."""
 
     def emit(self, event: ev.Event) -> None:
         """Write the lines of this event; many have none."""
@@ -205,6 +213,8 @@ class ConsoleReport:
                 return [blackout_line(event, self._api_answered(event.since_ns, event.until_ns))]
             case ev.CanaryResult(identity=None) if self._dark:
                 return []  # one line tells of all of them when it is over
+            case ev.CanaryResult():
+                return session_lines(event, clock) if self._is_new_canary(event) else []
             case ev.PoolUnobserved(at_ns=at_ns):
                 self._blind_ns = at_ns
                 return run_lines(event, clock)
@@ -225,6 +235,15 @@ class ConsoleReport:
                 return session_lines(event, clock)
             case _:
                 return run_lines(event, clock)
+
+    def _is_new_canary(self, event: ev.CanaryResult) -> bool:
+        """True if no canary was answered alike of late; the diagnosis counts them all."""
+        who = None if event.identity is None else event.identity.pod
+        last_ns = self._canaries.get((who, event.pause_ns > 0))
+        if len(self._canaries) >= _MAX_CANARY_PODS:
+            self._canaries.clear()
+        self._canaries[who, event.pause_ns > 0] = event.at_ns
+        return last_ns is None or event.at_ns - last_ns > CANARY_QUIET_NS
 
     def _api_answered(self, from_ns: int, to_ns: int) -> bool | None:
         """Return whether the API server was asked and answered within these times; None if it is never asked."""

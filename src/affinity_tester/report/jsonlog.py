@@ -114,7 +114,7 @@ MOMENTS = frozenset(
     }
 )
 MILLISECONDS = frozenset(
-    {"delay_ns", "longest_pause_ns", "longest_gap_ns", "unanswered_ns"}
+    {"delay_ns", "longest_pause_ns", "longest_gap_ns", "pause_ns", "unanswered_ns"}
     | {f"{what}_ns" for what in ("min", "mean", "p50", "p90", "p99", "max", "jitter")}
 )
 SECONDS = frozenset(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core import events as ev
+from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
@@ -14,7 +15,7 @@ from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
 from affinity_tester.report.text import change_facts, irregular_counts, is_restart, judgement_text, served_by
 from affinity_tester.settings import REFERENCE_INTERVAL_NS, REFERENCE_SESSIONS, WORST_SESSIONS
-from affinity_tester.units import format_duration, plural, quoted
+from affinity_tester.units import format_duration, format_seconds, plural, quoted
 
 _WHEN_SILENT = (
     "check the address and the port, that the Service has ready endpoints, that firewalls let UDP pass both ways, "
@@ -178,14 +179,16 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
                 first, second = f"x_address {event.first.reflexive}", f"x_address {event.second.reflexive}"
             return [warning(f"{name} probe {event.seq} was answered twice and differently: {first}, then {second}")]
         case ev.NetworkError():
+            known = icmp_meaning(event)
             meaning = f" ({_ICMP[event.error]})" if event.error in _ICMP else ""
+            if known in {IcmpMeaning.PROHIBITED, IcmpMeaning.TIME_EXCEEDED}:
+                meaning = f" ({known})"
             sender = f" from {event.offender}" if event.offender is not None else ""
             return [warning(f"{name} heard ICMP error {event.error}{meaning}{sender}")]
         case ev.CanaryResult(identity=identity):
             answer = "is not answered" if identity is None else f"is answered by {served_by(identity)}"
-            return [
-                Line(f"    a test probe from a new port {answer} ({name})", colour=Colour.QUIET, category="canaries")
-            ]
+            port = f"the same port after {format_seconds(event.pause_ns)}" if event.pause_ns else "a new port"
+            return [Line(f"    a test probe from {port} {answer} ({name})", colour=Colour.QUIET, category="canaries")]
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []

@@ -48,9 +48,30 @@ _ENTRIES = (
     Entry(
         "pod-silent",
         "a pod in the pool answers nobody: it hangs, or its node died and the API does not know yet",
-        "look into `kubectl logs` and `kubectl describe` of the pod and its node; a readiness probe that fails sooner takes "
-        "a hung pod out of the pool",
+        "look into `kubectl logs` of the pod and `kubectl describe` of the pod and its node; a readiness probe that fails "
+        "sooner takes a hung pod out of the pool",
         (),
+    ),
+    Entry(
+        "dead-ingress",
+        "one of several ready nodes passes nothing: hairpin, a security group, no rules for the Service",
+        "look at the firewall or security group of that node, at its kube-proxy, and at source and destination checks "
+        "(hairpin); take the node out of the balancer until then",
+        ("kubernetes/cloud-provider-aws#1160",),
+    ),
+    Entry(
+        "node-path",
+        "the way from one node to the pods of another is cut (overlay, routes, a firewall between nodes)",
+        "look at the overlay between the two nodes: ping from node to node and from pod to pod, the tunnel's port in the "
+        "firewall, routes and neighbours (ip route, ip neigh, bridge fdb)",
+        _issues(_CA, 12432),
+    ),
+    Entry(
+        "lossy-path",
+        "one member of a bundle or ECMP path, or one hash bucket, loses packets, up to all: it goes by the source port",
+        "compare the members of bundles and ECMP paths on the way (interface error counters), and take out the bad one; "
+        "the dead source ports tell which",
+        ("bloomberg/goldpinger#163", "schweikert/fping-exporter#18"),
     ),
     Entry(
         "flow-wipe",
@@ -89,7 +110,8 @@ _ENTRIES = (
     Entry(
         "stale-flow",
         "a conntrack entry points to a pod that is gone, or was made before the Service's rules existed",
-        "delete the entry on the ingress node (conntrack -D -p udp --dport PORT) and upgrade the proxy",
+        "delete the entry on the ingress node (conntrack -D -p udp --dport PORT) and upgrade the proxy; of a deleted pod's "
+        "flows the kernel frees those of the pod's own node when its interface goes, the others stay until the proxy cleans",
         (*_issues(_K, 139628, 105657, 106274, 103857, 125467, 125979, 76664, 59368), *_issues(_CA, 9967)),
     ),
     Entry(
@@ -101,7 +123,8 @@ _ENTRIES = (
     Entry(
         "terminating-backend",
         "traffic still goes to a pod that is terminating and has closed its socket",
-        "answer on after SIGTERM until the proxies took the pod out (a preStop sleep), and upgrade the proxy",
+        "answer on after SIGTERM until the proxies took the pod out (a preStop sleep, --drain): kube-proxy keeps flows on a "
+        "terminating pod until its endpoint leaves, so draining only postpones a gap of 0.3 to 1.6 s; and upgrade the proxy",
         (*_issues(_CI, 48714, 27096), *_issues(_CA, 8480)),
     ),
     Entry(
@@ -228,8 +251,20 @@ EQUIVALENCES = (
         "cluster access: is the pod gone, or the node not Ready; or a capture on the ingress node",
     ),
     Equivalence(
-        frozenset({"stale-flow", "local-policy"}),
+        frozenset({"stale-flow", "lossy-path"}),
+        "fewer than 1 in 14 sessions is dead, so that 40 fresh flows may all miss a dead bucket",
+        "a dead entry and a dead hash bucket both swallow a flow from a moment on, and nothing else",
+        "more sessions; or a probe from the same source port after the entry's timeout",
+    ),
+    Equivalence(
+        frozenset({"dead-ingress", "local-policy"}),
         "sessions are dead from their first packet, and the Service's spec is not known",
+        "a node that passes nothing and a node without a pod under policy Local swallow the same share of all flows",
+        "the Service's externalTrafficPolicy, and the nodes' pods: run with cluster access",
+    ),
+    Equivalence(
+        frozenset({"stale-flow", "local-policy"}),
+        "sessions are dead from their first packet, the Service's spec is not known, and canaries are too few",
         "a flow entry without DNAT and a node without a pod both swallow a flow from its first packet on",
         "the Service's externalTrafficPolicy: run with cluster access",
     ),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from affinity_tester.core.diagnosis.cluster_text import happened_to
+from affinity_tester.core.diagnosis.icmp import icmp_meaning
+from affinity_tester.core.diagnosis.node_addresses import nodes_by_ip
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import listed, pods, was
 from affinity_tester.core.events import CanaryResult, Change, ClusterSubject, Judgement
@@ -211,7 +213,9 @@ class IncidentView:
         """Return the ICMP errors heard by these sessions meanwhile, as text."""
         sessions = set(sessions)
         heard = {
-            f"ICMP error {event.error}" + (f" heard from {event.offender}" if event.offender else " heard")
+            f"ICMP error {event.error}"
+            + (f" heard from {self.place(event.offender)}" if event.offender else " heard")
+            + (f" ({meaning})" if (meaning := icmp_meaning(event)) else "")
             for event in self.history.network_errors
             if event.session in sessions and self.during(event.at_ns)
         }
@@ -276,6 +280,20 @@ class IncidentView:
             return who.node
         return who.reflexive.ip if who.reflexive is not None else None
 
+    @cached_property
+    def node_names(self) -> dict[str, str]:
+        """The node of each reflexive IP that is known to be one's: its own address, or that of its pods' bridge."""
+        return nodes_by_ip(self.history)
+
+    @cached_property
+    def never_answered(self) -> dict[str, UnansweredSpan]:
+        """The sessions of it that were never answered since their first probe."""
+        return {
+            span.session: span
+            for span in self.unanswered_spans
+            if span.old is None and span.first_seq == 0 and span.ended is False
+        }
+
     def is_node(self, ip: str) -> bool:
         """True if an address is known to be a node's."""
         return ip in (self.history.node_names or {})
@@ -287,7 +305,7 @@ class IncidentView:
 
     def place(self, ip: str) -> str:
         """Return an address, with its node's name where that is known."""
-        name = (self.history.node_names or {}).get(ip)
+        name = self.node_names.get(ip)
         if name:
             return f'{ip} (node "{name}")'
         return f'{ip} (pod "{self.history.pod_names[ip]}")' if self.is_pod(ip) else ip

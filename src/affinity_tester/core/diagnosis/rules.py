@@ -9,17 +9,21 @@ from collections.abc import Iterable
 
 from affinity_tester.core.diagnosis import (
     address_rules,
-    blackhole_rules,
+    balancer_rules,
     client_nat_rules,
     client_rules,
     conntrack_rules,
+    dead_rules,
     limit_rules,
+    pod_rules,
     proxy_rules,
     run_rules,
+    start_rules,
     vip_rules,
 )
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
+from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, pods
@@ -51,11 +55,12 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
         view = IncidentView(before, incident, now_ns, history)
         beside = [*_by_pace(view), *client_nat_rules.moved_before_cluster(view, nat.values())]
 
+    whole = IncidentView(incident.members.values(), incident, now_ns, history)
     if silent_pods:
-        found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
+        found += pod_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history), whole)
     if rest:
         view = IncidentView(rest, incident, now_ns, history)
-        found += _unexplained(view) or [_cannot_tell(view)]
+        found += _unexplained(view, whole) or [_cannot_tell(view)]
     if explained:
         found += _evident(IncidentView(explained, incident, now_ns, history))
     return _ranked(found, beside)
@@ -81,8 +86,8 @@ def _explained(member: Member, history: RunHistory) -> bool:
     return member.judgement is Judgement.EXPLAINED
 
 
-def _unexplained(view: IncidentView) -> list[Diagnosis]:
-    """Try all rules; return what they find, the most specific first."""
+def _unexplained(view: IncidentView, whole: IncidentView) -> list[Diagnosis]:
+    """Try all rules; return what they find, the most specific first. `whole` has all members of the incident."""
     socket = client_rules.client_socket(view)
     if socket is not None and not socket.missing:
         return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
@@ -121,13 +126,11 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     found = [*limit_rules.beside_limit(told, limit)]
 
     if not any(client_side):
-        blocked = blackhole_rules.blackholed(view)
         found += [
-            blackhole_rules.terminating_backend(view, blocked),
-            blackhole_rules.local_policy(view),
-            blackhole_rules.stale_flow(view, blocked),
-            blackhole_rules.dead_target(view, blocked),
-            blackhole_rules.lb_churn(view),
+            pod_rules.terminating_backend(view),
+            *start_rules.dead_from_start(view),
+            *dead_rules.dead(view, whole),
+            balancer_rules.lb_churn(view),
         ]
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
@@ -135,7 +138,6 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
 def _evident(view: IncidentView) -> list[Diagnosis]:
     """Return the faults that are evident although the pool changed."""
     groups = classify(view)
-    blocked = blackhole_rules.blackholed(view)
     found = (
         client_rules.client_socket(view),
         client_rules.wrong_source(view),
@@ -143,8 +145,8 @@ def _evident(view: IncidentView) -> list[Diagnosis]:
         address_rules.pod_restart(view, groups),
         address_rules.rehash_off_serving(view, groups),
         conntrack_rules.early_flush(view, groups),
-        blackhole_rules.terminating_backend(view, blocked),
-        blackhole_rules.stale_flow(view, blocked),
+        pod_rules.terminating_backend(view),
+        dead_rules.stale_after_removal(view),
     )
     return [diagnosis for diagnosis in found if diagnosis is not None and diagnosis.certainty is Certainty.LIKELY]
 
@@ -184,11 +186,21 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         link = client_nat_rules.own_link(view)
         if link is not None:
             return cannot_tell([*evidence, link], "this machine's own link, and the router on its way out")
-        evidence += blackhole_rules.dead_address(view)
+        evidence += start_rules.dead_address(view)
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)
         evidence += view.icmp_text(names)
 
+    refused = any(
+        icmp_meaning(event) is IcmpMeaning.PORT_UNREACHABLE and view.during(event.at_ns)
+        for event in view.history.network_errors
+    )
+    if refused:
+        settle = (
+            "who refuses: `kubectl get endpointslices` (without an endpoint the nodes reject), whether the server listens on "
+            "the Service's targetPort, and a capture on the pod's node"
+        )
+        return cannot_tell(evidence, settle)
     settle = "packet capture on the pod's node and the kube-proxy log"
     return cannot_tell(evidence, settle if view.history.watched else f"{NO_CLUSTER}; else {settle}")
 

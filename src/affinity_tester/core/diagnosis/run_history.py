@@ -13,6 +13,7 @@ from operator import itemgetter
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
+    BlackoutEnded,
     CanaryResult,
     Certainty,
     Change,
@@ -149,6 +150,8 @@ class RunHistory:
         """Node name by IP; None: the nodes are not known."""
         self.pod_names: dict[str, str] = {}
         """Of reflexive IPs that are pods': namespace/name by IP."""
+        self.all_node_names: dict[str, str] = {}
+        """The same, with the nodes that were removed in the run: flows may still go there."""
         self.pool: PoolSnapshot | None = None
         """The newest snapshot; None: the pool is not watched."""
         self._snapshots: list[PoolSnapshot] = []
@@ -170,6 +173,8 @@ class RunHistory:
         self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_MAX_EVENTS)
         self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
         self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
+        self.blackouts: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
+        """From when until when nobody at all was answered."""
         self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
@@ -280,6 +285,14 @@ class RunHistory:
         last = max(first + 1, bisect_right(times, to_ns))
         return tuple(snapshot.of_pod(pod) for snapshot in self._snapshots[first:last])
 
+    def was_empty(self, from_ns: int, to_ns: int) -> bool:
+        """True if the pool had no ready endpoint at some time within these."""
+        if not self.watched:
+            return False
+        first = max(0, bisect_right(self._snapshots_ns, from_ns) - 1)
+        last = max(first + 1, bisect_right(self._snapshots_ns, to_ns))
+        return any(not snapshot.ready_count for snapshot in self._snapshots[first:last])
+
     def pool_changed(self, from_ns: int, to_ns: int) -> bool:
         """True if the pool may have changed within these times."""
         return self.watched and any(since < to_ns and until >= from_ns for since, until in self._pool_changes_ns)
@@ -316,6 +329,8 @@ class RunHistory:
                 self._session(event.session).changes.pop(change.number, None)
             case ProbesLost():
                 self._lost(event)
+            case BlackoutEnded():
+                self.blackouts.append((event.since_ns, event.until_ns))
             case LossDirection():
                 self.loss_directions.append(event)
             case CanaryResult():
@@ -353,6 +368,7 @@ class RunHistory:
                 self._unobserved_since_ns = event.since_ns
             case NodeAddresses():
                 self.node_names = dict(event.names)
+                self.all_node_names |= self.node_names
             case PodAddresses():
                 self.pod_names = dict(event.names)
             case ClusterEvent(action=ClusterAction.NODE_PORT_SHARED, detail=detail):

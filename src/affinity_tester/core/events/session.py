@@ -170,6 +170,10 @@ class NetworkError(SessionEvent):
     """The errno's name, such as ECONNREFUSED."""
     offender: str | None
     """The address that sent the ICMP error."""
+    icmp_type: int | None = None
+    """The ICMP or ICMPv6 type; None: not known."""
+    icmp_code: int | None = None
+    """The code; None: not known."""
 
 
 class ClientFaultKind(StrEnum):
@@ -202,6 +206,8 @@ class CanaryResult(SessionEvent):
     sent_ns: int
     identity: Identity | None
     """Who answered it; None: nobody did within the loss threshold."""
+    pause_ns: int = 0
+    """How long its port had been silent, where an unanswered canary was repeated; 0: its port is fresh."""
 
 
 @dataclass(frozen=True, slots=True)

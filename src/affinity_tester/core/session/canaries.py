@@ -5,11 +5,14 @@ dead; if it is not, the path or the target is dead (docs/judging.md#canaries). T
 
 - Sessions whose silences began close together are silent for one reason: they form one group. Groups end where incidents do
   (core.open_incident): a second of quiet ends one, and a storm is cut; what comes later has canaries of its own.
-- A group gets a canary when it has been silent for 2 s, then one each 2 s, each for another session while there is one.
-- Of the 40 of a group the last are spaced out: a change of the pool may come minutes later, and what is silent still is then
-  judged by canaries sent after it.
+- A group gets 40 canaries as soon as it has been silent for 2 s, one each sweep of the client, each for another session while
+  there is one. So many exclude, at 95 %, that the source port decides, where 1 of 14 sessions or more is silent.
+- Later ones come each 2 s, and are then spaced out: a change of the pool may come minutes later, and what is silent still is
+  then judged by canaries sent after it.
 - No more than five are sent in a second: a target in trouble must not be flooded.
 - A group is forgotten when none of its sessions is silent any more.
+- Up to `MAX_REPEATS` canaries of the run that were not answered are repeated after a pause, from the same port: an entry of
+  a flow table would have ended in it, and a path that the port is hashed to has not.
 """
 
 from __future__ import annotations
@@ -18,25 +21,41 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from affinity_tester.core.open_incident import CUT_NS, NEAR_NS
-from affinity_tester.units import NS_PER_S
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 SILENCE_NS = 2 * NS_PER_S
 """A session that is unanswered for so long is silent: its flow is blackholed, not unlucky."""
 
+MAX_QUICK = 40
+"""Canaries of a group that show what is dead: the first ones."""
+
+QUICK_SPACING_NS = 200 * NS_PER_MS
+"""Time between two of these."""
+
 SPACING_NS = 2 * NS_PER_S
-"""Time between two canaries of a group."""
+"""Time between two canaries after these."""
 
-MAX_PER_GROUP = 40
+EVENLY_SPACED = 20
+"""So many of them are `SPACING_NS` apart, up to 50 s of silence; from then on each gap is longer than the one before."""
+
+MAX_LATER = 35
+"""How many there are."""
+
+MAX_PER_GROUP = MAX_QUICK + MAX_LATER
 """Canaries of a group."""
-
-EVENLY_SPACED = 25
-"""So many of them are `SPACING_NS` apart; from then on each gap is longer than the one before."""
 
 GAP_GROWTH = 1.3
 """The factor from one such gap to the next: the last 15 canaries reach over seven more minutes."""
 
 MAX_PER_S = 5
 """Canaries of all groups in any one second."""
+
+REPEAT_AFTER_NS = 35 * NS_PER_S
+"""The pause before an unanswered canary is repeated: a flow that was never answered is forgotten after 30 s
+(nf_conntrack_udp_timeout)."""
+
+MAX_REPEATS = 4
+"""Unanswered canaries whose ports are kept for that, at any one time."""
 
 
 class _Group:
@@ -58,7 +77,9 @@ class _Group:
         self.sent += 1
         self.by_session[session] += 1
 
-        gap_ns = round(SPACING_NS * GAP_GROWTH ** max(0, self.sent - EVENLY_SPACED + 1))
+        gap_ns = QUICK_SPACING_NS
+        if self.sent >= MAX_QUICK:
+            gap_ns = round(SPACING_NS * GAP_GROWTH ** max(0, self.sent - MAX_QUICK - EVENLY_SPACED + 1))
         # A sweep comes somewhat late, which must not add up; a delay of a whole gap is not made up for.
         late_ns = now_ns - self.next_ns
         self.next_ns = now_ns + gap_ns - (late_ns if late_ns < gap_ns else 0)

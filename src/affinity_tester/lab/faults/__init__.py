@@ -20,6 +20,7 @@ from affinity_tester.lab.faults.client import (
     SelfInflicted,
 )
 from affinity_tester.lab.faults.flows import (
+    DeadPorts,
     FlowWipe,
     IdleExpiry,
     PacketSpray,
@@ -28,7 +29,15 @@ from affinity_tester.lab.faults.flows import (
     SnatCollision,
     StuckFlows,
 )
-from affinity_tester.lab.faults.nodes import DeadTarget, LateCheck, NodeDown, NodeRehash
+from affinity_tester.lab.faults.nodes import (
+    DeadIngress,
+    DeadNode,
+    DeadTarget,
+    LateCheck,
+    NodeDown,
+    NodePath,
+    NodeRehash,
+)
 from affinity_tester.lab.faults.packets import (
     CountReset,
     DuplicateReorder,
@@ -54,6 +63,10 @@ FAULTS: dict[str, type[Fault]] = {
         StaleFlow,
         StuckFlows,
         DeadTarget,
+        DeadNode,
+        DeadIngress,
+        NodePath,
+        DeadPorts,
         TerminatingBackend,
         EarlyFlush,
         PortRewrite,

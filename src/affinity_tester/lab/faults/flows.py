@@ -235,3 +235,31 @@ class StuckFlows(Fault):
             FOREVER_NS,
             effects_on(flows, {Symptom.OUTAGE, Symptom.LOSS_UP}, LOST, outages_judged=PROVED_OR_NOT),
         )
+
+
+class DeadPorts(Fault):
+    """One member of a bundle, or of the paths of equal cost, loses all: the flows whose source ports are hashed to it.
+
+    Fresh ports are hashed to it as well, and the same port again after any pause (bloomberg/goldpinger#163).
+    """
+
+    name = "dead-ports"
+    alias = "lossy-path"
+    expects = "the flows of some source ports: all probes lost from then on, and as large a share of fresh flows"
+
+    sessions: int = count_parameter("how many flows", default=4)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Let the member lose all that has just so many flows."""
+        network = context.network
+        by_hash = sorted(context.flows, key=network.port_hash)
+        flows, others = by_hash[: self.sessions], by_hash[self.sessions :]
+        highest = network.port_hash(flows[-1])
+        network.dead_below = (highest + (network.port_hash(others[0]) if others else 1.0)) / 2
+        context.mark_used(flows, Family.ROUTING)
+
+        return context.injection(
+            f"one member of a bundle loses all: {counted(len(flows), 'flow')} by their source ports",
+            FOREVER_NS,
+            effects_on(flows, {Symptom.OUTAGE, Symptom.LOSS_UP}, LOST, outages_judged=PROVED_OR_NOT),
+        )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import ClusterAction, ClusterSubject, Judgement
 from affinity_tester.core.identity import Kind
-from affinity_tester.lab.fault import Family, Fault, FaultContext, counted
+from affinity_tester.lab.fault import Family, Fault, FaultContext, StandingFault, counted
 from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.injection import (
     ANOTHER_POD,
     BROKEN,
     EXCUSED,
     EXPLAINED,
+    FOREVER_NS,
     LOST,
     MOVED,
     OUTAGE_NS,
@@ -24,7 +26,7 @@ from affinity_tester.lab.injection import (
 )
 from affinity_tester.lab.model import Policy
 from affinity_tester.lab.names import node_ip, node_name
-from affinity_tester.lab.parameter import share_parameter, time_parameter
+from affinity_tester.lab.parameter import YES, parameter, read_yes, share_parameter, time_parameter
 from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration
 
 GONE = frozenset({Judgement.EXPLAINED, Judgement.POD_SILENT, Judgement.UNKNOWN})
@@ -159,7 +161,18 @@ class NodeDown(Fault):
             f"{counted(len(served), 'flow')}, and {counted(len(entering), 'flow')} more that enter by it",
             context.at_ns + self.for_ns,
             (
-                *effects_on(served, {Symptom.OUTAGE, Symptom.LOSS_UP}, may, outages_judged=GONE),
+                *effects_on(
+                    [flow for flow in served if network.ingress.node_of(flow) != name],
+                    {Symptom.OUTAGE, Symptom.LOSS_UP},
+                    may,
+                    outages_judged=GONE,
+                ),
+                *effects_on(
+                    [flow for flow in served if network.ingress.node_of(flow) == name],
+                    {Symptom.OUTAGE, Symptom.LOSS_UP},
+                    may,
+                    outages_judged=GONE | LIVES,
+                ),
                 *effects_on(entering, {Symptom.LOSS_UP}, may | {Symptom.OUTAGE}, outages_judged=LIVES),
             ),
         )
@@ -202,6 +215,87 @@ class NodeDown(Fault):
         context.network.ingress.powered_off.discard(name)
         context.add_cluster_event(ClusterSubject.NODE, name, ClusterAction.READY)
         context.runtime.publish()
+
+
+class DeadNode(NodeDown):
+    """The link of a node that is ingress and home of pods goes down, and the balancer keeps it.
+
+    Seen on real kube-proxy (docs/failure-modes.md, tests/data/real/README.md): the node is NotReady seconds later, its
+    pods lose ready and serving with it, and the flows that enter by it are silent as long as the balancer sends to it.
+    """
+
+    name = "dead-node"
+    alias = "dead-target"
+    control = False
+    expects = (
+        "the flows of its pods and those that enter by it: an outage; the others, and fresh flows past it, are answered"
+    )
+
+
+class DeadIngress(StandingFault):
+    """One of several ready nodes passes nothing, from the start: its pods are reached through the others.
+
+    As with a security group or a hairpin that one node lacks (kubernetes/cloud-provider-aws#1160).
+    """
+
+    name = "dead-ingress"
+    expects = (
+        "some flows: unanswered from sequence 0; nobody is answered through that node, its pods answer through others"
+    )
+    policies = frozenset({Policy.CLUSTER})
+    why_policy = "under policy Local the node's pods are reached through it alone"
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Let the node that is last by name pass nothing, of those in the hash."""
+        name = max(node.name for node in context.network.nodes.values() if node.hashed)
+        context.network.ingress.powered_off.add(name)
+
+        return context.injection(
+            f'node "{name}" is ready and passes nothing of what the balancer sends it',
+            FOREVER_NS,
+            must_somewhere=frozenset({Symptom.OUTAGE}),
+            may=LOST | {Symptom.OUTAGE},
+            outages_judged=BROKEN | {Judgement.UNKNOWN},
+        )
+
+
+class NodePath(Fault):
+    """The way from one node to the pods of another is cut, in one direction or both: an overlay's tunnel, a route.
+
+    Both nodes are Ready, since each talks to the API server another way (projectcalico/calico#12432).
+    """
+
+    name = "node-path"
+    expects = "the flows from one ingress node to pods of one other node: all probes, or all replies, lost"
+    policies = frozenset({Policy.CLUSTER})
+    why_policy = "under policy Local no flow goes from node to node"
+
+    for_ns: int = time_parameter("how long", key="for", default=8 * NS_PER_S)
+    replies: bool = parameter(read_yes, YES, "replies alone are lost", default=False)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Cut the way with the most flows."""
+        network = context.network
+        flows: dict[tuple[str, str], list[TransportAddress]] = {}
+        for node, its in context.flows_by_node().items():
+            for flow in its:
+                entry = network.entry_of(flow)
+                if entry is not None and entry.pod.node != node:
+                    flows.setdefault((node, entry.pod.node), []).append(flow)
+        cell = max(sorted(flows), key=lambda cell: len(flows[cell]))
+        context.mark_used(flows[cell], Family.ROUTING)
+
+        cut = network.mute_cells if self.replies else network.dead_cells
+        cut.add(cell)
+        context.after(self.for_ns, lambda: cut.discard(cell))
+        lost = Symptom.LOSS_DOWN if self.replies else Symptom.LOSS_UP
+
+        return context.injection(
+            f'{"replies" if self.replies else "packets"} between node "{cell[0]}" and the pods of node "{cell[1]}" are lost '
+            f"for {format_duration(self.for_ns)}: {counted(len(flows[cell]), 'flow')}",
+            context.at_ns + self.for_ns,
+            effects_on(flows[cell], {Symptom.OUTAGE, lost}, LOST, outages_judged=BROKEN | {Judgement.UNKNOWN}),
+        )
 
 
 class LateCheck(Fault):

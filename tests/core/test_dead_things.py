@@ -1,0 +1,41 @@
+"""Whatever dies in a network: no wrong name is ever likely, and what is possible has the right one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from dead_things import DEATHS, LIKELY, POSSIBLE, kill
+from network_faults import is_sound
+
+SEEDS = max(10, int(os.environ.get("AFFINITY_HISTORIES", "1000")) // 25)
+"""Networks in which each thing dies."""
+
+MAX_CHANCE = 0.05
+"""Canaries are drawn by chance: what they exclude at 95 % is wrong in so many of all runs at most."""
+
+
+@pytest.mark.parametrize("what", DEATHS)
+@pytest.mark.parametrize("watched", [False, True], ids=["unwatched", "watched"])
+def test_no_wrong_name_is_likely_and_the_right_one_is_possible(what: str, *, watched: bool) -> None:
+    death, seen = DEATHS[what], Counter[str]()
+    for seed in range(SEEDS):
+        w = kill(death, seed, watched=watched).run()
+        for diagnosis in w.diagnoses:
+            is_sound(diagnosis)
+        likely = {name for name, certainty in w.named if certainty is LIKELY}
+        possible = {name for name, certainty in w.named if certainty is POSSIBLE}
+        if not likely <= death.right:
+            seen["wrong"] += 1
+        elif likely:
+            seen["likely"] += 1
+        elif possible & death.right:
+            seen["possible"] += 1
+        else:
+            seen["not told"] += 1
+    assert seen["wrong"] <= MAX_CHANCE * SEEDS, seen
+    assert seen["not told"] <= MAX_CHANCE * SEEDS, seen
+    # Unwatched, what is dead from the start has no name that excludes the others, unless fresh flows live.
+    if watched and what != "a node from the start":
+        assert seen["likely"] >= SEEDS // 3, seen
