@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.core.diagnosis import address_rules, blackhole_rules, client_rules, conntrack_rules, run_rules
+from affinity_tester.core.diagnosis import (
+    address_rules,
+    blackhole_rules,
+    client_rules,
+    conntrack_rules,
+    late_rules,
+    run_rules,
+    start_rules,
+)
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
@@ -33,7 +41,9 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
 
     found: list[Diagnosis] = []
     if silent_pods:
-        found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
+        view = IncidentView(silent_pods, incident, now_ns, history)
+        found += [late for late in (late_rules.late_replies(view),) if late is not None]
+        found.append(blackhole_rules.pod_silent(view))
     if rest:
         view = IncidentView(rest, incident, now_ns, history)
         found += _unexplained(view) or [_cannot_tell(view)]
@@ -60,6 +70,10 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     if socket is not None and not socket.missing:
         return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
 
+    late = late_rules.late_replies(view)
+    if late is not None and not late.missing and not view.moves:
+        return [late]  # nothing was lost: no flow's entry was gone, and no drop of this machine is the cause
+
     groups = classify(view)
     # Checked here, since what they find explains the silences below, too.
     client_side = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
@@ -80,6 +94,8 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
         conntrack_rules.flow_wipe(view, groups),
         conntrack_rules.port_rewrite(view, groups),
         client_side[2],
+        late,
+        start_rules.slow_start(view),
     ]
 
     if not any(client_side):

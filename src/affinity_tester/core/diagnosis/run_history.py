@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.diagnosis.loss_history import LossHistory
 from affinity_tester.core.events import (
     CanaryResult,
     Certainty,
@@ -25,6 +26,7 @@ from affinity_tester.core.events import (
     Diagnosis,
     Event,
     FirstAnswer,
+    LateReply,
     LossDirection,
     NetworkError,
     NodeAddresses,
@@ -133,6 +135,9 @@ class RunHistory:
         self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
         self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
         self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
+        self.late: deque[LateReply] = deque(maxlen=_MAX_EVENTS)
+        self.losses = LossHistory()
+        """Which sessions lost probes now and then."""
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
         self.flow_wipes_ns: deque[int] = deque(maxlen=_MAX_SNAPSHOTS)
@@ -157,9 +162,15 @@ class RunHistory:
         """True if the pool is watched, and the right one."""
         return self.pool is not None and self.pool_trusted
 
-    def spec(self, name: str) -> str | None:
-        """Return a field of the Service's spec; None: not known."""
-        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_trusted else None
+    def spec(self, name: str, at_ns: int | None = None) -> str | None:
+        """Return a field of the Service's spec as it was at a time, or as it is (None); None: not known.
+
+        Before the first snapshot it was what that shows, as far as anybody knows.
+        """
+        if self.pool is None or not self.pool_trusted:
+            return None
+        pool = self.pool if at_ns is None else self._snapshots[max(0, bisect_right(self._snapshots_ns, at_ns) - 1)]
+        return dict(pool.spec).get(name)
 
     def identity_at(self, name: str, at_ns: int) -> Identity | None:
         """Return who served a session at a time; None: nobody has answered it."""
@@ -220,6 +231,7 @@ class RunHistory:
 
     def feed(self, event: Event) -> None:
         """Take in an event."""
+        self.losses.feed(event)
         match event:
             case RunStarted():
                 self.started = event
@@ -240,6 +252,8 @@ class RunHistory:
                 self._lost(event)
             case LossDirection():
                 self.loss_directions.append(event)
+            case LateReply():
+                self.late.append(event)
             case CanaryResult():
                 self.canaries.append(event)
             case WrongSource():

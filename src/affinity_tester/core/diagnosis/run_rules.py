@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import comb
 
 from affinity_tester.core.address import LOCAL_CHECK_NS
+from affinity_tester.core.diagnosis.late_rules import late_run
+from affinity_tester.core.diagnosis.loss_rules import lossy_path
 from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.start_rules import first_packet_race, table_full
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
@@ -15,9 +17,6 @@ from affinity_tester.units import plural
 
 _MAX_CHANCE = 0.01
 """An accident less probable than this is not believed."""
-
-_FIRST_PROBES = 3
-"""How many probes count as a session's first ones."""
 
 _SIZE_LOST = 10
 """Probes of one size lost before their share means something."""
@@ -155,32 +154,6 @@ def mtu(history: RunHistory) -> Diagnosis | None:
     return diagnosis("mtu", evidence, "probes of a smaller size beside them (--sizes)")
 
 
-def first_packet_race(history: RunHistory) -> Diagnosis | None:
-    """Diagnose `first-packet-race`: only the first packets of new sessions are lost."""
-    begun = [session for session in history.sessions.values() if session.first is not None]
-    unlucky = [session for session in begun if 0 < session.start_lost <= _FIRST_PROBES]
-    if len(unlucky) < 2:  # noqa: PLR2004 - one lost packet is no pattern
-        return None
-
-    at_start = sum(session.start_lost for session in unlucky)
-    later, probes = history.total.lost - at_start, history.total.sent - at_start
-    rate = (max(later, 0) + 1) / (max(probes, 0) + 1)  # one more than seen: no loss so far does not mean none ever
-    if _chance_of_at_least(len(begun), len(unlucky), rate) > _MAX_CHANCE:
-        return None
-
-    longest = max(session.start_lost for session in unlucky)
-    first = "their first probe" if longest == 1 else f"their first {longest} probes at most"
-
-    evidence = [
-        f"{len(unlucky)} of {plural(len(begun), 'session')} lost {first}, "
-        f"{plural(at_start, 'probe')} in all, and were answered then",
-        f"{later:,} of the {plural(probes, 'probe')} after {was(later)} lost",
-    ]
-    if len(unlucky) == len(begun):
-        return diagnosis("first-packet-race", evidence, "a session begun then whose first probe was answered")
-    return diagnosis("first-packet-race", evidence)
-
-
 def client_socket(history: RunHistory) -> Diagnosis | None:
     """Diagnose `client-socket`: this machine's own address changed in the run."""
     details = {event.detail for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS}
@@ -212,6 +185,9 @@ RULES: tuple[Callable[[RunHistory], Diagnosis | None], ...] = (
     mtu,
     client_ip_spread,
     first_packet_race,
+    table_full,
+    lossy_path,
+    late_run,
     rewritten_from_the_start,
     self_inflicted,
 )
@@ -222,8 +198,3 @@ def _refused_without_address(history: RunHistory) -> bool:
     refused_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.SEND_ERROR]
     moved_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS]
     return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - LOCAL_CHECK_NS
-
-
-def _chance_of_at_least(of: int, at_least: int, rate: float) -> float:
-    """Return the chance that at least so many of `of` are hit when each is hit at this rate, independently."""
-    return sum(comb(of, hits) * rate**hits * (1 - rate) ** (of - hits) for hits in range(at_least, of + 1))

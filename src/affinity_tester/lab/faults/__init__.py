@@ -33,8 +33,11 @@ from affinity_tester.lab.faults.packets import (
     FirstPacketRace,
     LossDown,
     LossUp,
+    LossyPath,
     Mtu,
     RepliesHeld,
+    ServerFrozen,
+    TableFull,
 )
 from affinity_tester.lab.faults.pods import EarlyFlush, HungPod, PodRestart, StaleFlow, TerminatingBackend
 from affinity_tester.lab.faults.rollouts import PodAdded, PodDeleted, RollingUpdate, ScaledToZero
@@ -61,6 +64,9 @@ FAULTS: dict[str, type[Fault]] = {
         WrongSource,
         Mtu,
         FirstPacketRace,
+        TableFull,
+        LossyPath,
+        ServerFrozen,
         VipFailover,
         LbChurn,
         PodRestart,
