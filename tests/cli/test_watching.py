@@ -195,12 +195,12 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
     assert lines[13:17] == ["TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)"] * 4
     assert lines[17:21] == [
         "TIME [error] incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (reflexive_ip 4, pod 4, instance 4)",
-        "TIME [error]     judged: 4 violation",
+        "TIME [error]     judged: 4 violations",
         'TIME [error]     came in through: 10.0.0.1, node "n1" (4 of 4)',
         'TIME [error]     near: node "n3" added N s before',
     ]
     assert 'TIME [error]         node "n3" was added N s before' in lines
-    assert lines[-2:] == ["changes judged: 4 violation", "FAIL: 4 violations"]
+    assert lines[-2:] == ["changes judged: 4 violations", "FAIL: 4 violations"]
     assert colours(end, 'node "n3" added$') == {"36"}
     assert colours(end, "VIOLATION: ") == colours(end, "incident 1 ") == {"1;31"}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from affinity_tester.core import events as ev
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
+from affinity_tester.report.fold import folded_judgements
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
@@ -132,6 +133,8 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, n
 
 def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
     """Return the judgement, its reasons, and what it is about, since it comes some seconds after the red line."""
+    if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
+        return []  # the line of the restart said it
     level, colour, category = JUDGED[event.judgement]
     match event.case:
         case ev.Change(seen_ns=seen_ns):
@@ -141,9 +144,15 @@ def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
         case case:
             assert isinstance(case, ev.StrayCase)
             when = f"a reply {STRAYS[case.stray]} at {clock.time_of_day(case.heard_ns)}"
-    if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
-        return []  # the line of the restart said it
     return [Line(f"    {judgement_text(event)} ({event.session}, {when})", level, colour, category)]
+
+
+def alike_lines(events: Sequence[ev.CaseJudged], clock: RunClock) -> list[Line]:
+    """Return the line of judgements that are alike, one for all of them."""
+    if len(events) == 1:
+        return judged_lines(events[0], clock)
+    level, colour, category = JUDGED[events[0].judgement]
+    return [Line(f"    {folded_judgements(events, clock)}", level, colour, category)]
 
 
 def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:

@@ -209,7 +209,7 @@ def pod_silent(view: IncidentView) -> Diagnosis:
 def local_policy(view: IncidentView) -> Diagnosis | None:
     """Diagnose `local-policy`: some sessions are dead from sequence 0, the others fine: nodes without a pod drop packets."""
     dead = _dead_from_start(view)
-    policy = view.history.spec("externalTrafficPolicy")
+    policy = view.history.spec("externalTrafficPolicy", view.from_ns)
     if not dead or policy == "Cluster" or _only_target(view, dead) is not None:
         return None
 
@@ -343,7 +343,7 @@ def _never_dnatted(view: IncidentView) -> Diagnosis | None:
     """Diagnose `stale-flow`: sessions dead from sequence 0, canaries answered. The entry predates the Service's rules."""
     dead = _dead_from_start(view)
     tried = [canary.identity is not None for canary in view.canaries]
-    policy = view.history.spec("externalTrafficPolicy")
+    policy = view.history.spec("externalTrafficPolicy", view.from_ns)
     if not dead or not any(tried) or not all(tried) or policy == "Local" or view.source_ip_preserved:
         return None
     if _only_target(view, dead) is not None:

@@ -245,7 +245,7 @@ class IncidentView:
     @cached_property
     def source_ip_preserved(self) -> bool | None:
         """Return whether pods see the client's own address (policy Local, or no masquerade); None: not known."""
-        policy = self.history.spec("externalTrafficPolicy")
+        policy = self.history.spec("externalTrafficPolicy", self.from_ns)
         if policy is not None:
             return policy == "Local"
 

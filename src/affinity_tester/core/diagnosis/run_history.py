@@ -69,6 +69,8 @@ class SessionHistory:
     """What its first reply said."""
     first_seq: int = 0
     """The probe of its first reply."""
+    first_ns: int = 0
+    """When its first reply was received."""
     start_lost: int = 0
     """How many of its first probes were lost in a row, from sequence 0 on."""
     silent: bool = False
@@ -240,7 +242,7 @@ class RunHistory:
                 session.local, session.target = event.local, event.target
             case FirstAnswer():
                 session = self._session(event.session)
-                session.first, session.first_seq = event.identity, event.seq
+                session.first, session.first_seq, session.first_ns = event.identity, event.seq, event.at_ns
                 session.identities.append((0, event.identity))
             case ChangeSeen(change=change):
                 self._session(event.session).record(change.after)

@@ -91,16 +91,16 @@ def client_ip_spread(history: RunHistory) -> Diagnosis | None:
 def rewritten_from_the_start(history: RunHistory) -> Diagnosis | None:
     """Diagnose `port-rewrite`: pods always saw the client's own IP with another port, which breaks nothing."""
     known = [
-        (session.local, session.first.reflexive)
+        (session.local, session.first.reflexive, history.spec("externalTrafficPolicy", session.first_ns) == "Local")
         for session in history.sessions.values()
         if session.local is not None and session.first is not None and session.first.reflexive is not None
     ]
-    local = history.spec("externalTrafficPolicy") == "Local"
-    other_port = [(own, seen) for own, seen in known if own.port != seen.port]
-    rewritten = [(own, seen) for own, seen in other_port if own.ip == seen.ip]
+    other_port = [(own, seen, local) for own, seen, local in known if own.port != seen.port]
+    rewritten = [(own, seen) for own, seen, _ in other_port if own.ip == seen.ip]
     missing = ""
-    if not rewritten and local:
-        rewritten = other_port
+    if not rewritten and any(local for *_, local in other_port):
+        # What the Service is now says nothing of then: a flow keeps its way when the policy changes.
+        rewritten = [(own, seen) for own, seen, local in other_port if local]
         missing = "whether the client is behind a NAT of its own: the IP differs too"
     if not rewritten:
         return None
