@@ -53,6 +53,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ProbesLost: ("session.probes_lost", "info"),
     ev.LossDirection: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
+    ev.SmallProbeResult: ("session.small_probe_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
     ev.ConflictingDuplicate: ("session.duplicate_differs", "warn"),

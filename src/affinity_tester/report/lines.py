@@ -190,6 +190,10 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             return [
                 Line(f"    a test probe from a new port {answer} ({name})", colour=Colour.QUIET, category="canaries")
             ]
+        case ev.SmallProbeResult(identity=identity, size=size):
+            answer = "is not answered" if identity is None else f"is answered by {served_by(identity)}"
+            text = f"    a test probe of only {size:,} bytes from a new port {answer} ({name})"
+            return [Line(text, colour=Colour.QUIET, category="canaries")]
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []

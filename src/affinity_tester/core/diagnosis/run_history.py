@@ -40,6 +40,7 @@ from affinity_tester.core.events import (
     SendingStopped,
     SessionStarted,
     SessionSummary,
+    SmallProbeResult,
     StatsTick,
     WrongSource,
 )
@@ -137,6 +138,7 @@ class RunHistory:
         self.network_errors: deque[NetworkError] = deque(maxlen=_MAX_EVENTS)
         self.client_faults: deque[ClientFault] = deque(maxlen=_MAX_EVENTS)
         self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
+        self.small_probes: deque[SmallProbeResult] = deque(maxlen=_MAX_EVENTS)
         self.late: deque[LateReply] = deque(maxlen=_MAX_EVENTS)
         self.losses = LossHistory()
         """Which sessions lost probes now and then."""
@@ -258,6 +260,8 @@ class RunHistory:
                 self.late.append(event)
             case CanaryResult():
                 self.canaries.append(event)
+            case SmallProbeResult():
+                self.small_probes.append(event)
             case WrongSource():
                 self.wrong_sources.append(event)
             case CrossDelivered():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from affinity_tester.core.address import LOCAL_CHECK_NS
+from affinity_tester.core.diagnosis import size_rules
 from affinity_tester.core.diagnosis.late_rules import late_run
 from affinity_tester.core.diagnosis.loss_rules import lossy_path
 from affinity_tester.core.diagnosis.run_history import RunHistory
@@ -13,10 +14,13 @@ from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, listed, p
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
-from affinity_tester.units import plural
+from affinity_tester.units import format_percent, plural
 
 _MAX_CHANCE = 0.01
 """An accident less probable than this is not believed."""
+
+FOREVER_NS = 1 << 62
+"""Later than any run ends."""
 
 _SIZE_LOST = 10
 """Probes of one size lost before their share means something."""
@@ -27,8 +31,8 @@ _SIZE_SHARE = 0.05
 _SIZE_RATIO = 10
 """It is also at least so many times that of the size with the least loss."""
 
-_COMMON_MTU = 1472
-"""The largest UDP payload over IPv4 and plain Ethernet in one packet."""
+_SAFE_PAYLOAD = 1232
+"""The largest UDP payload that every path of IPv6 takes whole (RFC 8200, section 5); tunnels end at 1,280 to 1,420."""
 
 
 def self_inflicted(history: RunHistory) -> Diagnosis | None:
@@ -43,12 +47,13 @@ def self_inflicted(history: RunHistory) -> Diagnosis | None:
     if own > MAX_SELF_INFLICTED * tried:
         evidence.append(
             f"this machine dropped {plural(total.socket_drops, 'datagram')} at full socket buffers, which cost "
-            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: {own / max(1, tried):.2%} of "
-            f"{plural(tried, 'probe')}"
+            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: "
+            f"{format_percent(own / max(1, tried))} of {plural(tried, 'probe')}"
         )
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         evidence.append(
-            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / max(1, slots):.2%})"
+            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} "
+            f"({format_percent(total.timer_misses / max(1, slots))})"
         )
     return diagnosis("self-inflicted", evidence) if evidence else None
 
@@ -143,14 +148,20 @@ def mtu(history: RunHistory) -> Diagnosis | None:
         return diagnosis(
             "mtu",
             [
-                f"of the probes of {size:,} bytes {share:.1%} were lost ({plural(history.lost_by_size[position], 'probe')})"
+                f"of the probes of {size:,} bytes {format_percent(share)} were lost "
+                f"({plural(history.lost_by_size[position], 'probe')})"
                 for position, (size, share) in enumerate(zip(sizes, shares, strict=True))
             ],
         )
-    if not sizes or sizes[0] <= _COMMON_MTU or not sent or lost < max(_SIZE_LOST, _SIZE_SHARE * sent):
+    told = size_rules.small_ones_pass(history, 0, FOREVER_NS)
+    if told is not None:
+        return told
+    if any(canary.identity is not None for canary in history.canaries) and history.small_probes:
+        return None  # new flows of this size pass
+    if not sizes or sizes[0] <= _SAFE_PAYLOAD or not sent or lost < max(_SIZE_LOST, _SIZE_SHARE * sent):
         return None
 
-    evidence = [f"{lost / sent:.1%} of the probes of {sizes[0]:,} bytes were lost"]
+    evidence = [f"{format_percent(lost / sent)} of the probes of {sizes[0]:,} bytes were lost"]
     return diagnosis("mtu", evidence, "probes of a smaller size beside them (--sizes)")
 
 

@@ -49,6 +49,7 @@ from affinity_tester.core.events.session import (
     PodSample,
     ProbesLost,
     SessionStarted,
+    SmallProbeResult,
     RepliedProbe,
     WrongSource,
 )
@@ -151,6 +152,7 @@ __all__ = [
     "SessionStats",
     "SessionSummary",
     "Settling",
+    "SmallProbeResult",
     "StatsTick",
     "Stray",
     "StrayCase",

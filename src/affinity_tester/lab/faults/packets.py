@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
@@ -180,6 +181,26 @@ class Mtu(Fault):
             FOREVER_NS,
             must_somewhere=frozenset({Symptom.LOSS_UP}),
             may=LOST | {Symptom.OUTAGE},
+        )
+
+
+class MtuOfAll(Mtu):
+    """A hop drops what is larger than its MTU, and all of the run's probes are: only small test probes pass.
+
+    A path through a VPN or a tunnel ends at 1,280 to 1,420 bytes, and a firewall keeps the ICMP error to itself (RFC 2923,
+    section 2.1: the black hole of path MTU discovery).
+    """
+
+    name = "mtu-of-all"
+    alias = "mtu"
+    expects = "all sessions and canaries unanswered together; small test probes answered"
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Drop what is too large from now on, which is everything but small test probes."""
+        return replace(
+            Mtu.inject(self, context),
+            must_somewhere=frozenset({Symptom.LOSS_UNTOLD}),
+            blackout_ns=FOREVER_NS - context.at_ns,
         )
 
 
