@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from affinity_tester.core.address import TransportAddress
@@ -11,6 +11,7 @@ from affinity_tester.core.diagnosis import RunHistory, diagnose_run
 from affinity_tester.core.events import (
     Counts,
     Diagnosis,
+    Event,
     FirstAnswer,
     Losses,
     ProbesLost,
@@ -61,6 +62,8 @@ class LosingRun:
     interval: int = 100 * MS
     local: bool = False
     """Policy Local: pods see the client's own address, and are on the node that the flow came in through."""
+    late: int = 0
+    """Replies that came late, in all."""
     places: list[Place] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,8 +74,8 @@ class LosingRun:
             ingress = CLIENT if self.local else f"10.0.0.{self.rng.randrange(self.nodes) + 1}"
             self.places.append(Place(session, f"p{pod}", f"n{node}", ingress))
 
-    def diagnosed(self, is_lost: Lost) -> tuple[Diagnosis, ...]:
-        """Return what is said of the whole run."""
+    def diagnosed(self, is_lost: Lost, events: Iterable[Event] = ()) -> tuple[Diagnosis, ...]:
+        """Return what is said of the whole run, in which these events came beside the losses."""
         history = RunHistory(Rules())
         started = RunStarted(
             0, 0, 0, "0", TARGET, "x", self.sessions, self.interval, 2 * S, 288, connected=False, lost_guarantees=()
@@ -100,6 +103,9 @@ class LosingRun:
             counts = Counts(sent=slots, answered=slots - lost, lost=lost)
             total += counts
             history.feed(SessionSummary(0, name, TARGET, counts, Losses(), RttStats(), (), 0, 0, None))
+        for event in events:
+            history.feed(event)
+        total += Counts(late=self.late)
         end = round(self.seconds * S)
         history.feed(SendingStopped(end, interrupted=False))
         history.feed(RunSummary(end, end, total, Losses(), RttStats(), (), 0))

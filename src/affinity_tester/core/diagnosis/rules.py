@@ -18,6 +18,7 @@ from affinity_tester.core.diagnosis import (
 )
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
+from affinity_tester.core.diagnosis.cohort_text import ways_text
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell
@@ -132,6 +133,7 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
     if view.moves:
         changed = sum(len(move.changes) for move in view.moves)
         evidence.append(f"{view.share(move.session for move in view.moves)}, {plural(changed, 'change')}")
+        evidence += ways_text(view)
     if view.unanswered_spans:
         names = {span.session for span in view.unanswered_spans}
         lost = sum(span.lost for span in view.unanswered_spans)
@@ -142,7 +144,11 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
-            evidence.append(f"{up:,} lost towards the pod, {down:,} on the way back")
+            evidence.append(
+                f"in gaps of any length {up:,} are known to be lost towards the pod, {down:,} on the way back"
+            )
+        if any(span.old is not None for span in view.unanswered_spans):
+            evidence.append(view.cohort_text(names))
         evidence += blackhole_rules.dead_address(view)
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)

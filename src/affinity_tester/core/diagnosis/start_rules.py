@@ -56,7 +56,7 @@ class _Starts:
 
     @property
     def one_ingress(self) -> str | None:
-        """The node that all those hit came in through; None where they came through several."""
+        """The node that all those hit came in through, empty where no reply told; None where they came through several."""
         return next(iter(self.hit_by_ingress)) if len(self.hit_by_ingress) == 1 else None
 
     @property
@@ -108,7 +108,7 @@ def first_packet_race(history: RunHistory) -> Diagnosis | None:
 
     evidence = starts.evidence()
     if starts.by_node or (starts.one_ingress is not None and not starts.one_each):
-        evidence.append(f"all of them came in through {starts.one_ingress}")
+        evidence.append(f"all of them came in through {starts.one_ingress or 'nodes that no reply told'}")
         return diagnosis("first-packet-race", evidence, f"whether that node's table is full: {_ASK_NODE}")
     if starts.by_one_pod:
         pod = quoted(next(iter(starts.hit_by_pod)))
@@ -123,7 +123,7 @@ def first_packet_race(history: RunHistory) -> Diagnosis | None:
 def table_full(history: RunHistory) -> Diagnosis | None:
     """Diagnose `table-full`: flows through one ingress node lose probes until their first answer, and none after it."""
     starts = _starts(history)
-    if starts is None or starts.one_ingress is None or (starts.one_each and not starts.by_node):
+    if starts is None or not starts.one_ingress or (starts.one_each and not starts.by_node):
         return None
 
     node = (history.node_names or {}).get(starts.one_ingress)
