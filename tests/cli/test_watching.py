@@ -168,7 +168,7 @@ async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp
         'TIME [info]      near: pod "a" left the pool N s before',
         STOPPED,
     ]
-    assert lines[15] == "changes judged: 4 explained"
+    assert lines[15] == "changes judged: 4 explained", lines[15:20]
     assert colours(end, "pod_name changed") == {"31"}
     assert colours(end, 'pod "a" left the pool$') == {"36"}
     assert colours(end, "explained by: ") == {"2"}
