@@ -11,7 +11,7 @@ SAID = """\
 20:49:06.830 [error] CLIENT-15 x_address changed 127.1.0.3:455 (node "node-3") -> 127.1.0.3:220 (node "node-3")
 20:49:07.830 [error] CLIENT-159 x_address changed 127.1.0.1:46 (node "node-1") -> 127.1.0.4:4 (node "node-4")
 20:49:10.000 [error] incident 1 at 20:49:06.830 for 180 ms, 2 of 10 sessions: 2 changes (reflexive_port 2)
-20:49:10.000 [error]     judged: 2 violation
+20:49:10.000 [error]     judged: 2 violations
 20:49:10.000 [error]         answered by pods "lab-wq76z", "lab-swhbv" 0.1 s before
 20:49:10.000 [error]         known: kubernetes/kubernetes#78547
 20:49:10.000 [error]     VIOLATION: no endpoint had changed (CLIENT-15, changed 20:49:06.830)
@@ -31,7 +31,7 @@ SHAPE = """\
 1 x TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)
 2 x TIME [error] CLIENT x_address changed ADDRESS (node "NODE") -> ADDRESS (node "NODE")
 1 x TIME [error] incident N at TIME for DURATION, N of N sessions: N changes (reflexive_port N)
-    TIME [error]     judged: N violation
+    TIME [error]     judged: N violations
     TIME [error]         answered by pod "POD" DURATION apart
     TIME [error]         known: kubernetes/kubernetes#78547
 1 x TIME [event] the pool is watched: N of N endpoints ready

@@ -61,6 +61,14 @@ def format_exact(ns: int) -> str:
     return f"{ns // size}{unit}"
 
 
+def format_percent(share: float) -> str:
+    """Return a share of 1 as `0 %`, `0.13 %`, `3.7 %`, `30 %`: two digits, and what is less than a whole is never 100 %."""
+    percent = 100 * share
+    if percent >= 99.5:  # noqa: PLR2004 - what would be rounded up to 100
+        return "100 %" if share >= 1 else f"{min(percent, 99.99):.2f} %"
+    return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.2g} %"  # noqa: PLR2004 - from 10 on two digits are whole
+
+
 # --- counts and names --------------------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,16 @@ def code_of(end: Ended) -> int:
 # --- a change and what it is judged ------------------------------------------------------------------------------------
 
 
+def is_folded(line: str, level: str, begins: str, ends: str = "") -> bool:
+    """True if it is the one line of four alike judgements, whose cause may be more or less far from each."""
+    tag = f"[{level}]".ljust(7)
+    when = r"( N s( before)?( to N s)?)?" if ends else ""
+    told = (
+        rf"TIME {re.escape(tag)}     4 sessions: {re.escape(begins)}{when}{re.escape(ends)} \(changed TIME( to TIME)?\)"
+    )
+    return re.fullmatch(told, line) is not None
+
+
 async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         at.api.forbidden = {"list /api/v1/nodes"}
@@ -149,22 +159,16 @@ async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp
     assert lines[0] == PROBES
     assert set(lines[1:4]) == {"TIME [event] cannot list nodes: node events will be missing", POOL, WATCHED}
     assert lines[4] == 'TIME [event] pod "a" left the pool'
-    assert (
-        lines[5:13]
-        == [
-            'TIME [error] CLIENT pod_name changed "a" -> "b"',
-            'TIME [info]      explained by: pod "a" left the pool N s before; old pod gone (CLIENT, changed TIME)',
-        ]
-        * 4
-    )
-    assert lines[13:18] == [
+    assert lines[5:9] == ['TIME [error] CLIENT pod_name changed "a" -> "b"'] * 4
+    assert is_folded(lines[9], "info", 'explained by: pod "a" left the pool', " before; old pod gone")
+    assert lines[10:15] == [
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
         "TIME [info]      judged: 4 explained",
         "TIME [info]      came in through: 127.0.0.1 (4 of 4)",
         'TIME [info]      near: pod "a" left the pool N s before',
         STOPPED,
     ]
-    assert lines[18] == "changes judged: 4 explained"
+    assert lines[15] == "changes judged: 4 explained", lines[15:20]
     assert colours(end, "pod_name changed") == {"31"}
     assert colours(end, 'pod "a" left the pool$') == {"36"}
     assert colours(end, "explained by: ") == {"2"}
@@ -192,15 +196,15 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
         ]
         * 4
     )
-    assert lines[13:17] == ["TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)"] * 4
-    assert lines[17:21] == [
+    assert is_folded(lines[13], "error", "VIOLATION: no endpoint had changed")
+    assert lines[14:18] == [
         "TIME [error] incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (reflexive_ip 4, pod 4, instance 4)",
-        "TIME [error]     judged: 4 violation",
+        "TIME [error]     judged: 4 violations",
         'TIME [error]     came in through: 10.0.0.1, node "n1" (4 of 4)',
         'TIME [error]     near: node "n3" added N s before',
     ]
     assert 'TIME [error]         node "n3" was added N s before' in lines
-    assert lines[-2:] == ["changes judged: 4 violation", "FAIL: 4 violations"]
+    assert lines[-2:] == ["changes judged: 4 violations", "FAIL: 4 violations"]
     assert colours(end, 'node "n3" added$') == {"36"}
     assert colours(end, "VIOLATION: ") == colours(end, "incident 1 ") == {"1;31"}
 
@@ -269,14 +273,13 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
         "TIME [event] the pool is observed again after N s",
         'TIME [event] pod "a" left the pool',
     ]
-    missed = 'pod "a" left the pool at some time in the N s up to N s after'
-    assert lines[11:15] == [f"TIME [warn]      unknown: {missed} (CLIENT, changed TIME)"] * 4
-    assert lines[15:17] == [
+    assert is_folded(lines[11], "warn", 'unknown: pod "a" left the pool at some time in the N s up to', " after")
+    assert lines[12:14] == [
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
         "TIME [info]      judged: 4 unknown",
     ]
-    avoidable = 'explained by: pod "c" joined the pool N s before; old pod still ready (CLIENT, changed TIME)'
-    assert lines.count(f"TIME [info]      {avoidable}") == 4
+    avoidable = 'explained by: pod "c" joined the pool'
+    assert any(is_folded(line, "info", avoidable, " before; old pod still ready") for line in lines)
     assert lines.count(BROKE) == 1
     verdict = lines.index("changes judged: 4 unknown, 4 explained")
     assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
@@ -336,12 +339,12 @@ async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_pat
         lines = at.told(end.out)
     assert (end.code, end.err) == (3, "")
     stopped = lines.index(STOPPED)
-    assert lines[stopped : stopped + 7] == [
+    assert lines[stopped : stopped + 3] == [
         STOPPED,
         "TIME [info]  4 judgements still to come, in at most N s (Ctrl-C: leave them unknown)",
         "TIME [warn]  stopped at once: judgements still open are unknown",
-        *["TIME [warn]      unknown: the run ended before the pool was confirmed (CLIENT, changed TIME)"] * 4,
     ]
+    assert is_folded(lines[stopped + 3], "warn", "unknown: the run ended before the pool was confirmed")
     verdict = lines.index("changes judged: 4 unknown")
     assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
 

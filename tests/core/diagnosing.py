@@ -118,6 +118,8 @@ class World:
             self.add_pod(f"p{number}")
         self.paused: set[int] = set()
         """Sessions that send nothing."""
+        self.held: list[tuple[int, int, Identity]] | None = None
+        """Replies on their way, by session and probe, where all wait; None: none does."""
 
         # Each flow has its entry before the run begins, so that what happens at 0 s finds it.
         for session in range(self.sessions):
@@ -224,6 +226,17 @@ class World:
         """Let everything pass again."""
         self.network.stuck_flows.clear()
         self.impairments = Impairments(self.packets.append)
+
+    def hold(self) -> None:
+        """Let all replies wait."""
+        self.held = []
+
+    def release(self) -> None:
+        """Let the replies that wait arrive."""
+        held, self.held = self.held or [], None
+        for session, seq, who in held:
+            self.counted[session, who] += 1
+            self.trackers[session].replied(seq, who, self.counted[session, who], self.now)
 
     # --- what is told ------------------------------------------------------------------------------------------------
 
@@ -333,6 +346,9 @@ class World:
         if who is None:
             return
         who = self.reply(self, session, seq, who)
+        if self.held is not None:
+            self.held.append((session, seq, who))
+            return
         self.counted[session, who] += 1 + self.muted.pop((self.flow(session), who), 0)
         if self.impairments.delays(Direction.DOWN, self.flow(session), self.now):
             tracker.replied(seq, who, self.counted[session, who], self.now + RTT)

@@ -289,6 +289,23 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
         [("first-packet-race", LIKELY)],
         [("first-packet-race", LIKELY)],
     ),
+    "table-full": (
+        lambda watched: world(watched=watched, is_lost=lambda _w, session, seq: session % 3 == 0 and seq < 2 + session),
+        [("table-full", LIKELY)],
+        [("table-full", LIKELY)],
+    ),
+    "lossy-path of some probes": (
+        lambda watched: world(
+            watched=watched, seconds=17, is_lost=lambda w, session, seq: session in {1, 5, 6} and w.rng.random() < 0.15
+        ),
+        [("lossy-path", LIKELY)],
+        [("lossy-path", LIKELY)],
+    ),
+    "late-replies": (
+        lambda watched: world((4, lambda w: w.hold()), (9, lambda w: w.release()), watched=watched, seconds=14),
+        [("late-replies", LIKELY)],
+        [("late-replies", LIKELY)],
+    ),
     "vip-failover": (
         lambda watched: world((4, silent()), (5.5, vip_moves(2)), watched=watched, nodes=1),
         [("client-nat", POSSIBLE), ("vip-failover", POSSIBLE)],

@@ -104,7 +104,8 @@ def test_loss_that_nothing_names_tells_its_direction_and_what_would_settle_it() 
             CANNOT_TELL,
             (
                 "2 of 12 sessions lost 20 probes in the longest gap of each",
-                "20 lost towards the pod, 0 on the way back",
+                "in gaps of any length 20 are known to be lost towards the pod, 0 on the way back",
+                'by old reflexive IP 10.0.0.2 (node "n2"): 1 of its 4, 10.0.0.3 (node "n3"): 1 of its 4',
                 "2 sessions then went on at the same pod and address",
             ),
             "packet capture on the pod's node and the kube-proxy log",

@@ -187,8 +187,10 @@ def test_a_change_ends_only_the_silence_that_it_lies_over() -> None:
     (incident,) = w.incidents
     assert (incident.bursts, incident.changes) == (2, 1)
     assert incident.diagnoses[0].evidence[1:] == (
+        "at 10.0.0.2: 1 of its 4 sessions, 1 with a new port",
         "1 of 12 sessions lost 10 consecutive probes",
-        "5 lost towards the pod, 0 on the way back",
+        "in gaps of any length 5 are known to be lost towards the pod, 0 on the way back",
+        "all with old reflexive IP 10.0.0.2, which had 4 sessions",
         "1 session then went on at the same pod and address",
     )
 

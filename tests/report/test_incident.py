@@ -55,7 +55,7 @@ def incident(story, **changed) -> ev.Incident:
 TEXT = [
     "incident 3 at 13:35:23.176 for 1.2 s, 11 of 16 sessions: 10 changes (reflexive_ip 10, pod 4), 1 outage, "
     "2 loss bursts, 1,234 probes lost",
-    "    judged: 11 violation",
+    "    judged: 11 violations",
     "    came in through: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
     '    near: node "pool1-000003" added 1.9 s before',
     "    likely: node-rehash",

@@ -330,7 +330,7 @@ def test_of_a_dead_node_only_the_flows_to_pods_that_live_are_violations() -> Non
     ("name", "code", "lines"),
     [
         ("05-kproxy-restart-all.cn", 0, ["      no violation"]),
-        ("12-dead-node.cn", 1, ["outages judged: 6 violation, 5 pod-silent", "FAIL: 6 violations"]),
+        ("12-dead-node.cn", 1, ["outages judged: 6 violations, 5 pod-silent", "FAIL: 6 violations"]),
         (
             "61-flush-early",
             3,

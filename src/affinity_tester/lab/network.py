@@ -67,6 +67,8 @@ class NetworkModel:
         # What faults add.
         self.dead_pods: set[str] = set()
         """Pods that answer nobody, whatever their endpoint says: hung, or their socket is closed."""
+        self.full_tables: dict[str, Callable[[], bool]] = {}
+        """Nodes without room for a new entry; each says of an attempt whether it is refused."""
         self.stuck_flows: set[TransportAddress] = set()
         """Flows whose stale entry on the way leads nowhere."""
         self.dead_cells: set[tuple[str, str]] = set()
@@ -114,6 +116,9 @@ class NetworkModel:
             return None
 
         node = self.nodes[name]
+        if name in self.full_tables and flow not in node.entries and self.full_tables[name]():
+            self._drop(flow, now_ns, "table-full")
+            return None
         entry = self._live_entry(node, flow, state, now_ns)
         if entry is None:
             self._drop(flow, now_ns, "no-pod" if self.policy is Policy.CLUSTER else "no-local-pod")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.events import CanaryResult, Event, FirstAnswer
+from affinity_tester.core.events import CanaryResult, Event, FirstAnswer, SmallProbeResult
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.session import canaries
 from affinity_tester.net.session import Session
 
 PROBES = 3
 """Probes of one canary, one each sweep, so that one lost packet does not look like a dead target."""
+
+LARGE_PAYLOAD = 1_200
+"""What is larger may be too large for a hop: tunnels end at 1,280 to 1,420 bytes (RFC 8200 section 5: 1,280 always pass)."""
 
 _MAX_KEPT = 256
 """Canary results that are kept: more than the canaries of one outage."""
@@ -35,8 +38,10 @@ class CanaryAnswer(NamedTuple):
 class _Canary:
     """A canary that waits for an answer, or for its repetition."""
 
-    def __init__(self, about: Session, now_ns: int) -> None:
+    def __init__(self, about: Session, now_ns: int, small_size: int = 0) -> None:
         self.about = about.name
+        self.small_size = small_size
+        """Its bytes, where they are fewer than the sessions' probes have; 0: they are as many."""
         self.sent_ns = now_ns
         self.probes = PROBES
         """How many probes it will have sent."""
@@ -68,16 +73,20 @@ class Canaries:
         *,
         interval_ns: int,
         wait_ns: int,
+        open_small: Callable[[str, TransportAddress, Callable[[Event], None]], Session] | None = None,
+        small_size: int = 0,
     ) -> None:
         """Start with no canaries.
 
         `open_session(name, target, emit)` opens a session on a fresh port, and may raise `OSError`. A canary is unanswered
-        once `wait_ns` (the loss threshold) has passed. `interval_ns` is the sessions' interval.
+        once `wait_ns` (the loss threshold) has passed. `interval_ns` is the sessions' interval. `open_small` opens a session
+        whose probes have only `small_size` bytes; with it, one goes beside each canary.
         """
         self._open_session = open_session
         self._close_session = close_session
         self._emit = emit
         self._wait_ns = wait_ns
+        self._open_small, self._small_size = open_small, small_size
         self._plan = canaries.CanaryPlan(interval_ns)
         self._waiting: list[_Canary] = []
         self._held: list[_Canary] = []
@@ -89,7 +98,10 @@ class Canaries:
     @property
     def unanswered_ns(self) -> list[int]:
         """When each canary without an answer was sent, including those that still wait for one."""
-        return [*self._unanswered_ns, *(canary.sent_ns for canary in self._waiting if canary.answer is None)]
+        return [*self._unanswered_ns, *self._waiting_ns()]
+
+    def _waiting_ns(self) -> Iterator[int]:
+        return (canary.sent_ns for canary in self._waiting if canary.answer is None and not canary.small_size)
 
     @property
     def answer_times(self) -> list[tuple[int, int]]:
@@ -125,9 +137,18 @@ class Canaries:
             self._release(self._held[0])
 
     def _send(self, about: Session, now_ns: int) -> None:
-        canary = _Canary(about, now_ns)
+        self._open(_Canary(about, now_ns), about, self._open_session)
+        if self._open_small is not None:
+            self._open(_Canary(about, now_ns, self._small_size), about, self._open_small)
+
+    def _open(
+        self,
+        canary: _Canary,
+        about: Session,
+        open_session: Callable[[str, TransportAddress, Callable[[Event], None]], Session],
+    ) -> None:
         try:
-            canary.session = self._open_session(f"CANARY-{about.name}", about.target, canary.observe)
+            canary.session = open_session(f"CANARY-{about.name}", about.target, canary.observe)
         except OSError:
             return  # no descriptor or port left: this evidence is missing, and the run goes on
         self._waiting.append(canary)
@@ -139,10 +160,10 @@ class Canaries:
         assert session is not None
         session.read_until_empty()
 
-        if canary.answer is not None:
+        if canary.answer is not None and not canary.small_size:
             answer = CanaryAnswer(canary.sent_ns, canary.answer.at_ns, canary.answer.identity, session.target)
             self.answered.append(answer)
-        elif now_ns - canary.sent_ns < self._wait_ns:
+        elif canary.answer is None and now_ns - canary.sent_ns < self._wait_ns:
             if session.tracker.sent_count < canary.probes:
                 session.send()
             return
@@ -150,10 +171,15 @@ class Canaries:
         # Without a probe sent there is no result: this machine refused them all, which says nothing about the target.
         if session.tracker.sent_count:
             identity = None if canary.answer is None else canary.answer.identity
-            if identity is None:
+            told_ns, size = clock.now_ns(), canary.small_size
+            if identity is None and not size:
                 self._unanswered_ns.append(canary.sent_ns)
-            self._emit(CanaryResult(clock.now_ns(), canary.about, canary.sent_ns, identity, canary.pause_ns))
-            if identity is None and not canary.pause_ns and len(self._held) < canaries.MAX_REPEATS:
+            self._emit(
+                SmallProbeResult(told_ns, canary.about, canary.sent_ns, identity, size)
+                if size
+                else CanaryResult(told_ns, canary.about, canary.sent_ns, identity, canary.pause_ns)
+            )
+            if identity is None and not size and not canary.pause_ns and len(self._held) < canaries.MAX_REPEATS:
                 self._waiting.remove(canary)
                 self._held.append(canary)
                 return

@@ -18,7 +18,7 @@ from affinity_tester.net.poller import SocketPoller
 from affinity_tester.net.probe_socket import open_probe_socket
 from affinity_tester.net.routes import Route
 from affinity_tester.net.session import Session
-from affinity_tester.settings import ClientSettings
+from affinity_tester.settings import DEFAULT_REQUEST_SIZE, ClientSettings
 from affinity_tester.units import NS_PER_S
 
 
@@ -53,15 +53,28 @@ class SessionGroup:
             except OSError as error:
                 raise _open_error(error, len(self.sessions), wanted, route.source) from error
 
-    def open(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
-        """Open a session on a socket of its own, which is read from now on. Raise `OSError`."""
+    def open_small(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
+        """Open a session whose probes have the default size, however large those of the others are. Raise `OSError`."""
+        return self.open(name, target, emit, (DEFAULT_REQUEST_SIZE,))
+
+    def open(
+        self,
+        name: str,
+        target: TransportAddress,
+        emit: Callable[[Event], None],
+        sizes: tuple[int, ...] = (),
+    ) -> Session:
+        """Open a session on a socket of its own, which is read from now on. Raise `OSError`.
+
+        `sizes` are those of its probes; empty: as the run has them.
+        """
         settings, route = self._settings, self._routes[target]
         sock = open_probe_socket(route.source, target, scope_id=route.scope_id, connected=settings.connected)
         session = Session(
             sock,
             target,
             SessionTracker(name, settings.loss_threshold_ns, emit, usual_probes=self._usual_probes),
-            ProbeCodec(secrets.randbits(64), self._sizes, settings.key),
+            ProbeCodec(secrets.randbits(64), sizes or self._sizes, settings.key),
             emit=emit,
             scope_id=route.scope_id,
             connected=settings.connected,

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from affinity_tester.core.events import Event, NoReplies
 from affinity_tester.core.session.extra_probes import LONG_INTERVAL_NS, ExtraProbes
 from affinity_tester.core.session.outages import OutageDetector
-from affinity_tester.net.canary import Canaries
+from affinity_tester.net.canary import LARGE_PAYLOAD, Canaries
 from affinity_tester.net.no_reply import no_reply_reason
 from affinity_tester.net.session import Session
 from affinity_tester.net.session_group import SessionGroup
-from affinity_tester.settings import ClientSettings
+from affinity_tester.settings import DEFAULT_REQUEST_SIZE, ClientSettings
 from affinity_tester.units import NS_PER_S
 
 NO_REPLIES_NS = 5 * NS_PER_S
@@ -41,12 +41,15 @@ class UnansweredMonitor:
         self._send = send
         self._emit = emit
         self._is_keyed = settings.key is not None
+        are_large = min(settings.sizes or (settings.request_size,)) > LARGE_PAYLOAD
         self._canaries = Canaries(
             group.open,
             group.close_one,
             emit,
             interval_ns=settings.interval_ns,
             wait_ns=settings.loss_threshold_ns,
+            open_small=group.open_small if are_large else None,
+            small_size=DEFAULT_REQUEST_SIZE,
         )
         self._outages = OutageDetector(settings.interval_ns, settings.loss_threshold_ns, emit)
         # At short intervals the schedule itself sends enough probes to distinguish a dead flow from a lost packet.

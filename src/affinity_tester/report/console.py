@@ -9,13 +9,14 @@ from typing import Literal
 
 from affinity_tester.core import events as ev
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.fold import judgement_kind
 from affinity_tester.report.line_limit import LineLimiter
 from affinity_tester.report.lines import (
     Line,
+    alike_lines,
     blackout_line,
     change_lines,
     fault_line,
-    judged_lines,
     pool_lines,
     run_lines,
     seen_again_line,
@@ -38,6 +39,9 @@ FAULT_NS = NS_PER_S
 LATE_NEWS_NS = 6 * NS_PER_S
 """Lists are 5 s apart: where a change of the pool is less well dated than that, its line says since when it may be so."""
 
+ALIKE_NS = NS_PER_S
+"""A judgement waits for so long for others like it, since they are one line."""
+
 FAR_NS = NS_PER_S
 """An event that is written so long after it happened has its own time in its line."""
 
@@ -49,6 +53,17 @@ _MAX_CANARY_PODS = 256
 
 ICMP_LINES = 3
 """So many sessions say that they heard the same ICMP error; mostly it has one cause."""
+
+_AFTER_JUDGEMENTS = (
+    ev.IncidentClosed
+    | ev.IncidentOngoing
+    | ev.SendingStopped
+    | ev.Settling
+    | ev.RunDiagnosed
+    | ev.RunSummary
+    | ev.Verdict
+)
+"""Events whose lines rest on judgements, which therefore stand before them."""
 
 _NUMBERS = re.compile("[0-9]+")
 """What may differ between faults that share a line, such as how many replies were dropped."""
@@ -75,6 +90,8 @@ class ConsoleReport:
         """The time of the last line."""
         self._faults: dict[tuple[str, str], list[ev.ClientFault]] = {}
         """Faults of this machine that wait for more sessions, by their kind and their text without numbers."""
+        self._judged: dict[tuple[str, ...], list[ev.CaseJudged]] = {}
+        """Judgements that wait for others like them."""
         self._limiter = LineLimiter()
         self._results = RunResults()
         self._period: list[ev.SessionStats] = []
@@ -107,6 +124,8 @@ class ConsoleReport:
         self._told_ns = max(self._told_ns, event.at_ns, self._started_ns)
         if self._faults:
             self._write_faults(self._clock, ended=isinstance(event, ev.RunSummary | ev.Verdict))
+        if self._judged:
+            self._write_judged(self._clock, ended=isinstance(event, _AFTER_JUDGEMENTS))
 
         lines = self._lines(event, self._clock)
         if lines:
@@ -120,9 +139,10 @@ class ConsoleReport:
 
     def advance(self, now_ns: int) -> None:
         """Write what has waited long enough for more of its kind."""
-        if self._clock is not None and self._faults:
+        if self._clock is not None and (self._faults or self._judged):
             self._told_ns = max(self._told_ns, now_ns)
             self._write_faults(self._clock)
+            self._write_judged(self._clock)
 
     def warn(self, text: str) -> None:
         """Write a line of the report's own: the record's disk is full, say."""
@@ -134,6 +154,7 @@ class ConsoleReport:
         """Write what still waits."""
         if self._clock is not None:
             self._write_faults(self._clock, ended=True)
+            self._write_judged(self._clock, ended=True)
             self._write_left_out(self._limiter.drain(), self._clock)
             self._log.flush()
 
@@ -153,6 +174,19 @@ class ConsoleReport:
             if ended or self._told_ns - faults[0].at_ns >= FAULT_NS:
                 del self._faults[alike]
                 self._write_lines([fault_line(faults)], self._told_ns, clock)
+
+    def _write_judged(self, clock: RunClock, *, ended: bool = False) -> None:
+        """Write the judgements that have waited long enough, those that are alike as one line, in the order of the first."""
+        oldest_ns = next(iter(self._judged.values()))[0].at_ns if self._judged else self._told_ns
+        if not ended and self._told_ns - oldest_ns < ALIKE_NS:
+            return
+        judged, self._judged = self._judged, {}
+        now_ns = self._told_ns
+        for events in judged.values():
+            # As of when it was judged, unless a line of later was written meanwhile.
+            self._told_ns = max(self._written_ns, self._started_ns, events[-1].at_ns)
+            self._write_lines(alike_lines(events, clock), self._told_ns, clock)
+        self._told_ns = now_ns
 
     def _turn(self, clock: RunClock) -> None:
         """Finish the last second, and the last day, if this line begins a new one."""
@@ -230,7 +264,8 @@ class ConsoleReport:
                 self._faults.setdefault((fault, _NUMBERS.sub("", detail)), []).append(event)
                 return []
             case ev.CaseJudged():
-                return judged_lines(event, clock)
+                self._judged.setdefault(judgement_kind(event), []).append(event)
+                return []
             case ev.SessionEvent():
                 return session_lines(event, clock)
             case _:

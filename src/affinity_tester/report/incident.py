@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
 from affinity_tester.report.clock import RunClock
-from affinity_tester.report.cluster_text import near_text
+from affinity_tester.report.fold import near_lines
+from affinity_tester.report.text import judgement_count
 from affinity_tester.units import format_duration, plural, quoted
 
 
@@ -56,11 +57,11 @@ def _members(incident: Incident) -> Iterator[str]:
 
 def _details(incident: Incident) -> Iterator[str]:
     if incident.judgements:
-        yield "judged: " + ", ".join(f"{count:,} {judgement}" for judgement, count in incident.judgements)
+        yield "judged: " + ", ".join(judgement_count(count, judgement) for judgement, count in incident.judgements)
     if incident.cohorts:
         cohorts = (f"{_home(c)} ({c.sessions:,} of {c.total:,})" for c in incident.cohorts)
         yield "came in through: " + ", ".join(cohorts)
-    yield from (f"near: {near_text(fact)}" for fact in incident.context)
+    yield from (f"near: {line}" for line in near_lines(incident.context))
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
 

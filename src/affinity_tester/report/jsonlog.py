@@ -7,9 +7,9 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - an address is its text, bytes are hex, kinds and classes their names;
 - a judgement's reasons are in words, and so is what lies near an incident;
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
-- `level` is for alerts: `error` is a violation or a verdict of FAIL; `warn` is what a person should look at, such as a
-  change or an outage that is not judged yet, or one that nobody can explain; `event` comes from the cluster or the lab;
-  `info` is everything else, a change that was explained among it;
+- `level` is for alerts: `error` is a violation, an incident with one, or a verdict of FAIL; `warn` is what a person should
+  look at, such as a change or an outage that is not judged yet, or one that nobody can explain; `event` comes from the
+  cluster or the lab; `info` is everything else, a change that was explained among it;
 - what a run is judged by has an object of its own, `run.rules`, right after `run.started`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
@@ -28,6 +28,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
+from affinity_tester.report.incident import is_silence
 from affinity_tester.report.lines import JUDGED
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
@@ -54,6 +55,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.LossDirection: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
     ev.ReferenceResult: ("session.reference_result", "info"),
+    ev.SmallProbeResult: ("session.small_probe_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "event"),
     ev.PodAddresses: ("cluster.pod_addresses", "event"),
     ev.LateReply: ("session.late_reply", "info"),
@@ -196,6 +198,8 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
             data |= {"name": event.name, "what": what_text(event)}
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             name, data = EXHAUSTED, {"session": event.session}
+        case ev.IncidentClosed(incident=incident) | ev.IncidentOngoing(incident=incident):
+            level = _incident_level(incident)
         case ev.Verdict(outcome=ev.Outcome.FAIL):
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
@@ -204,6 +208,14 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
     yield name, level, data
     if isinstance(event, ev.RunStarted):
         yield RULES, "info", _object(event.rules, clock)
+
+
+def _incident_level(incident: ev.Incident) -> Level:
+    """Return the highest level of what the incident holds, as each of its judgements has it."""
+    levels = {JUDGED[judgement][0] for judgement, _ in incident.judgements}
+    if "error" in levels:
+        return "error"
+    return "warn" if "warn" in levels or is_silence(incident) else "info"
 
 
 def _judged(event: ev.CaseJudged, clock: RunClock) -> dict[str, Any]:
@@ -238,7 +250,7 @@ def plain(value: Any, clock: RunClock) -> Any:
     if isinstance(value, frozenset):
         return [plain(item, clock) for item in sorted(value)]
     if isinstance(value, tuple):
-        if value and all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in value):  # noqa: PLR2004
+        if value and all(type(item) is tuple and len(item) == 2 and isinstance(item[0], str) for item in value):  # noqa: PLR2004
             return {str(key): plain(item, clock) for key, item in value}
         return [plain(item, clock) for item in value]
     if isinstance(value, bytes):

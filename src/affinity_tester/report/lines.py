@@ -10,6 +10,7 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
+from affinity_tester.report.fold import folded_judgements
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
@@ -138,6 +139,8 @@ def change_lines(event: ev.ChangeSeen | ev.ChangeRevised | ev.ChangeWithdrawn, n
 
 def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
     """Return the judgement, its reasons, and what it is about, since it comes some seconds after the red line."""
+    if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
+        return []  # the line of the restart said it
     level, colour, category = JUDGED[event.judgement]
     match event.case:
         case ev.Change(seen_ns=seen_ns):
@@ -147,9 +150,15 @@ def judged_lines(event: ev.CaseJudged, clock: RunClock) -> list[Line]:
         case case:
             assert isinstance(case, ev.StrayCase)
             when = f"a reply {STRAYS[case.stray]} at {clock.time_of_day(case.heard_ns)}"
-    if event.judgement is ev.Judgement.POD_RESTART and not event.reasons:
-        return []  # the line of the restart said it
     return [Line(f"    {judgement_text(event)} ({event.session}, {when})", level, colour, category)]
+
+
+def alike_lines(events: Sequence[ev.CaseJudged], clock: RunClock) -> list[Line]:
+    """Return the line of judgements that are alike, one for all of them."""
+    if len(events) == 1:
+        return judged_lines(events[0], clock)
+    level, colour, category = JUDGED[events[0].judgement]
+    return [Line(f"    {folded_judgements(events, clock)}", level, colour, category)]
 
 
 def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
@@ -189,6 +198,10 @@ def session_lines(event: ev.SessionEvent, clock: RunClock) -> list[Line]:
             answer = "is not answered" if identity is None else f"is answered by {served_by(identity)}"
             port = f"the same port after {format_seconds(event.pause_ns)}" if event.pause_ns else "a new port"
             return [Line(f"    a test probe from {port} {answer} ({name})", colour=Colour.QUIET, category="canaries")]
+        case ev.SmallProbeResult(identity=identity, size=size):
+            answer = "is not answered" if identity is None else f"is answered by {served_by(identity)}"
+            text = f"    a test probe of only {size:,} bytes from a new port {answer} ({name})"
+            return [Line(text, colour=Colour.QUIET, category="canaries")]
         case ev.ClientFault(fault=ev.ClientFaultKind.EXHAUSTED):
             return [warning(f"{name} ended: it sent all the 4,294,967,296 probes that a session has numbers for")]
     return []

@@ -10,7 +10,7 @@ from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report.logging import Colour
 from affinity_tester.report.results import RunResults
-from affinity_tester.report.text import percent
+from affinity_tester.report.text import judgement_count, percent
 from affinity_tester.units import NS_PER_MS, format_duration, plural
 
 MOST_ROWS = 20
@@ -182,11 +182,11 @@ def reference_line(results: RunResults) -> list[SummaryLine]:
 
 
 def judgements(tally: Tally) -> list[SummaryLine]:
-    """Return `changes judged: 2 violation, 3 explained`, and the same of outages and stray replies, where there are any."""
+    """Return `changes judged: 2 violations, 3 explained`, and the same of outages and stray replies, where there are any."""
     lines: list[SummaryLine] = []
     kinds = (("changes", tally.changes), ("outages", tally.outages), ("replies from elsewhere", tally.strays))
     for what, count_of in kinds:
-        told = ", ".join(f"{count_of(j):,} {j}" for j in _JUDGEMENT_ORDER if count_of(j))
+        told = ", ".join(judgement_count(count_of(j), j) for j in _JUDGEMENT_ORDER if count_of(j))
         if told:
             colour = Colour.VIOLATION if count_of(ev.Judgement.VIOLATION) else None
             lines.append((f"{what} judged: {told}", colour))

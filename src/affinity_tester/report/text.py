@@ -13,7 +13,7 @@ from affinity_tester.core.events import CaseJudged, Change, Counts, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import NothingExplains, PoolState
 from affinity_tester.report.reason_text import reason_texts
-from affinity_tester.units import quoted
+from affinity_tester.units import format_percent, plural, quoted
 
 _NO_NODES: Mapping[str, str] = MappingProxyType({})
 
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 def percent(part: int, whole: int) -> str:
     """Return `0 %`, `0.13 %`; `0 %` of nothing."""
-    return f"{100 * part / whole if whole else 0:.2g} %"
+    return format_percent(part / whole if whole else 0.0)
 
 
 def served_by(identity: Identity) -> str:
@@ -93,6 +93,11 @@ def judgement_text(event: CaseJudged) -> str:
             label = f"{event.judgement}{so_far}"
 
     return label + (f": {why}" if why else "") + old_pod
+
+
+def judgement_count(count: int, judgement: Judgement) -> str:
+    """Return `2 violations`, `1 explained`: of the classes only a violation is a noun."""
+    return plural(count, judgement) if judgement is Judgement.VIOLATION else f"{count:,} {judgement}"
 
 
 def irregular_counts(counts: Counts) -> str:

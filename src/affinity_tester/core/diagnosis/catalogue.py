@@ -68,9 +68,11 @@ _ENTRIES = (
     ),
     Entry(
         "lossy-path",
-        "one member of a bundle or ECMP path, or one hash bucket, loses packets, up to all: it goes by the source port",
-        "compare the members of bundles and ECMP paths on the way (interface error counters), and take out the bad one; "
-        "the dead source ports tell which",
+        "one way of several (a member of a bundle, a path of equal cost, a hash bucket), or one node or pod, loses packets, "
+        "up to all: the same sessions lose, the others do not",
+        "by source port: compare the error counters of all members of bundles and equal-cost paths on the way (ethtool -S, "
+        "the switches' interfaces), and take out the bad one; by node, ingress or path: that node's interface and softirq "
+        "drops; by pod: its CPU limit and its socket buffer (nstat UdpRcvbufErrors)",
         ("bloomberg/goldpinger#163", "schweikert/fping-exporter#18"),
     ),
     Entry(
@@ -182,6 +184,19 @@ _ENTRIES = (
         ("weaveworks/weave#3287",),
     ),
     Entry(
+        "table-full",
+        "an ingress node's connection table is full: new flows through it are refused until an entry is free",
+        "raise nf_conntrack_max on that node (sysctl), shorten nf_conntrack_udp_timeout, and look for what fills the table "
+        "(conntrack -C, conntrack -S; `nf_conntrack: table full, dropping packet` in the kernel log)",
+        (),
+    ),
+    Entry(
+        "late-replies",
+        "what was on its way was held and delivered late: a frozen process or virtual machine, or a link that buffers",
+        "look for what stood still then: a pod that was frozen or starved of CPU, a live migration of its node, a radio link",
+        (),
+    ),
+    Entry(
         "vip-failover",
         "the Service's IP moves to another node (L2, ARP, BGP)",
         "look at the speaker's or balancer's log for a change of leader, and at the old leader's health",
@@ -286,6 +301,12 @@ EQUIVALENCES = (
         "the flows of one pod are lost, then served by others, and the pool is not watched",
         "a closed socket in a pod that terminates and an entry that outlives its pod both swallow the pod's flows",
         "cluster access: whether the endpoint was terminating, or gone already, while packets were lost",
+    ),
+    Equivalence(
+        frozenset({"first-packet-race", "table-full"}),
+        "the sessions that lose their first probes came in through one ingress node, and few others did not",
+        "a race of two inserts and a table without room both lose the packets before the flow's entry is there",
+        "conntrack -S on that node: insert_failed counts the race, drop the full table; or sessions through more nodes",
     ),
     Equivalence(
         frozenset({"client-nat", "vip-failover"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from affinity_tester.core.diagnosis import size_rules
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
@@ -60,10 +61,10 @@ def wrong_source(view: IncidentView) -> Diagnosis | None:
 
 
 def too_big(view: IncidentView) -> Diagnosis | None:
-    """Diagnose `mtu`: a hop reported that a probe is too big for it."""
+    """Diagnose `mtu`: a hop reported that a probe is too big for it, or small test probes pass and none of full size does."""
     seen = [e for e in view.history.network_errors if e.error == "EMSGSIZE" and view.during(e.at_ns)]
     if not seen:
-        return None
+        return size_rules.small_ones_pass(view.history, view.from_ns, view.to_ns + view.history.interval_ns)
     senders = {event.offender for event in seen if event.offender is not None}
     by = f" from {listed(senders)}" if senders else ""
     sizes = ", ".join(f"{size:,}" for size in view.history.sizes)

@@ -334,7 +334,7 @@ def _unaffected(view: IncidentView, moves: tuple[SessionChange, ...]) -> int:
 
 def _affinity(view: IncidentView) -> bool | None:
     """Return whether ClientIP affinity is set; None: not known. A node's sessions at several pods exclude it."""
-    spec = view.history.spec("sessionAffinity")
+    spec = view.history.spec("sessionAffinity", view.from_ns)
     if spec is not None:
         return spec == "ClientIP"
 

@@ -14,15 +14,18 @@ from affinity_tester.core.diagnosis import (
     client_rules,
     conntrack_rules,
     dead_rules,
+    late_rules,
     limit_rules,
     pod_rules,
     proxy_rules,
     run_rules,
+    slow_start_rules,
     start_rules,
     vip_rules,
 )
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
+from affinity_tester.core.diagnosis.cohort_text import ways_text
 from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
@@ -57,7 +60,9 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
 
     whole = IncidentView(incident.members.values(), incident, now_ns, history)
     if silent_pods:
-        found += pod_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history), whole)
+        view = IncidentView(silent_pods, incident, now_ns, history)
+        found += [late for late in (late_rules.late_replies(view),) if late is not None]
+        found += pod_rules.pod_silent(view, whole)
     if rest:
         view = IncidentView(rest, incident, now_ns, history)
         found += _unexplained(view, whole) or [_cannot_tell(view)]
@@ -98,6 +103,10 @@ def _unexplained(view: IncidentView, whole: IncidentView) -> list[Diagnosis]:
     if strangers is not None:
         return [strangers]  # what leads to another cluster is none of this one's faults
 
+    late = late_rules.late_replies(view)
+    if late is not None and not late.missing and not view.moves:
+        return [late]  # nothing was lost: no flow's entry was gone, and no drop of this machine is the cause
+
     groups = classify(view)
     # Checked here, since what they find explains the silences below, too.
     client_side = [client_rules.wrong_source(view), client_rules.too_big(view), client_rules.self_inflicted(view)]
@@ -120,6 +129,8 @@ def _unexplained(view: IncidentView, whole: IncidentView) -> list[Diagnosis]:
         conntrack_rules.flow_wipe(view, groups),
         conntrack_rules.port_rewrite(view, groups),
         client_side[2],
+        late,
+        slow_start_rules.slow_start(view),
     ]
     limit = limit_rules.session_limit(view, groups)
     told = proxy_rules.beside_proxies([d for d in found if d is not None], proxies)
@@ -172,6 +183,7 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
     if view.moves:
         changed = sum(len(move.changes) for move in view.moves)
         evidence.append(f"{view.share(move.session for move in view.moves)}, {plural(changed, 'change')}")
+        evidence += ways_text(view)
     if view.unanswered_spans:
         names = {span.session for span in view.unanswered_spans}
         lost = sum(span.lost for span in view.unanswered_spans)
@@ -182,7 +194,11 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         gaps = [gap for gap in view.history.loss_directions if gap.session in names and view.during(gap.at_ns)]
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
-            evidence.append(f"{up:,} lost towards the pod, {down:,} on the way back")
+            evidence.append(
+                f"in gaps of any length {up:,} are known to be lost towards the pod, {down:,} on the way back"
+            )
+        if any(span.old is not None for span in view.unanswered_spans):
+            evidence.append(view.cohort_text(names))
         link = client_nat_rules.own_link(view)
         if link is not None:
             return cannot_tell([*evidence, link], "this machine's own link, and the router on its way out")

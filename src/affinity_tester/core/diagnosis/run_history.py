@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.diagnosis.loss_history import LossHistory
 from affinity_tester.core.events import (
     BlackoutEnded,
     CanaryResult,
@@ -29,6 +30,7 @@ from affinity_tester.core.events import (
     Diagnosis,
     Event,
     FirstAnswer,
+    LateReply,
     LossDirection,
     NetworkError,
     NodeAddresses,
@@ -44,6 +46,7 @@ from affinity_tester.core.events import (
     SendingStopped,
     SessionStarted,
     SessionSummary,
+    SmallProbeResult,
     StatsTick,
     WrongSource,
 )
@@ -76,6 +79,8 @@ class SessionHistory:
     """What its first reply said."""
     first_seq: int = 0
     """The probe of its first reply."""
+    first_ns: int = 0
+    """When its first reply was received."""
     start_lost: int = 0
     """How many of its first probes were lost in a row, from sequence 0 on."""
     silent: bool = False
@@ -176,6 +181,10 @@ class RunHistory:
         self.blackouts: deque[tuple[int, int]] = deque(maxlen=_MAX_SNAPSHOTS)
         """From when until when nobody at all was answered."""
         self.duplicates: deque[ConflictingDuplicate] = deque(maxlen=_MAX_EVENTS)
+        self.small_probes: deque[SmallProbeResult] = deque(maxlen=_MAX_EVENTS)
+        self.late: deque[LateReply] = deque(maxlen=_MAX_EVENTS)
+        self.losses = LossHistory()
+        """Which sessions lost probes now and then."""
         self.lost_by_size: Counter[int] = Counter()
         """Lost probes by position in `sizes`."""
         self.flow_wipes_ns: deque[int] = deque(maxlen=_MAX_SNAPSHOTS)
@@ -221,13 +230,14 @@ class RunHistory:
         return self.started.reference if self.started else None
 
     def spec(self, name: str, at_ns: int | None = None) -> str | None:
-        """Return a field of the Service's spec as it was at a time (None: as it is now); None: not known."""
+        """Return a field of the Service's spec as it was at a time, or as it is (None); None: not known.
+
+        Before the first snapshot it was what that shows, as far as anybody knows.
+        """
         if self.pool is None or not self.pool_trusted:
             return None
-        if at_ns is None:
-            return dict(self.pool.spec).get(name)
-        position = bisect_right(self._snapshots_ns, at_ns)
-        return dict(self._snapshots[max(0, position - 1)].spec).get(name)
+        pool = self.pool if at_ns is None else self._snapshots[max(0, bisect_right(self._snapshots_ns, at_ns) - 1)]
+        return dict(pool.spec).get(name)
 
     def is_stranger(self, pod: str) -> bool:
         """True if a pod was in no list of the watched pool, which is known not to be the one that answers."""
@@ -306,6 +316,7 @@ class RunHistory:
 
     def feed(self, event: Event) -> None:
         """Take in an event."""
+        self.losses.feed(event)
         match event:
             case RunStarted():
                 self.started = event
@@ -314,7 +325,7 @@ class RunHistory:
                 session.local, session.target = event.local, event.target
             case FirstAnswer():
                 session = self._session(event.session)
-                session.first, session.first_seq = event.identity, event.seq
+                session.first, session.first_seq, session.first_ns = event.identity, event.seq, event.at_ns
                 session.identities.append((0, event.identity))
             case ChangeSeen(change=change):
                 session = self._session(event.session)
@@ -333,10 +344,14 @@ class RunHistory:
                 self.blackouts.append((event.since_ns, event.until_ns))
             case LossDirection():
                 self.loss_directions.append(event)
+            case LateReply():
+                self.late.append(event)
             case CanaryResult():
                 self.canaries.append(event)
             case ReferenceResult():
                 self.references.append(event)
+            case SmallProbeResult():
+                self.small_probes.append(event)
             case WrongSource():
                 self.wrong_sources.append(event)
             case CrossDelivered():

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import comb
 
 from affinity_tester.core.address import LOCAL_CHECK_NS
+from affinity_tester.core.diagnosis import size_rules
+from affinity_tester.core.diagnosis.late_rules import late_run
+from affinity_tester.core.diagnosis.loss_rules import lossy_path
 from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.slow_start_rules import first_packet_race, table_full
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, listed, pods, was
 from affinity_tester.core.events import ClientFaultKind, Diagnosis
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.judging.verdict import MAX_SELF_INFLICTED, MAX_TIMER_MISSES
-from affinity_tester.units import plural
+from affinity_tester.units import format_percent, plural
 
 _MAX_CHANCE = 0.01
 """An accident less probable than this is not believed."""
 
-_FIRST_PROBES = 3
-"""How many probes count as a session's first ones."""
+FOREVER_NS = 1 << 62
+"""Later than any run ends."""
 
 _SIZE_LOST = 10
 """Probes of one size lost before their share means something."""
@@ -28,8 +31,8 @@ _SIZE_SHARE = 0.05
 _SIZE_RATIO = 10
 """It is also at least so many times that of the size with the least loss."""
 
-_COMMON_MTU = 1472
-"""The largest UDP payload over IPv4 and plain Ethernet in one packet."""
+_SAFE_PAYLOAD = 1232
+"""The largest UDP payload that every path of IPv6 takes whole (RFC 8200, section 5); tunnels end at 1,280 to 1,420."""
 
 
 def self_inflicted(history: RunHistory) -> Diagnosis | None:
@@ -44,12 +47,13 @@ def self_inflicted(history: RunHistory) -> Diagnosis | None:
     if own > MAX_SELF_INFLICTED * tried:
         evidence.append(
             f"this machine dropped {plural(total.socket_drops, 'datagram')} at full socket buffers, which cost "
-            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: {own / max(1, tried):.2%} of "
-            f"{plural(tried, 'probe')}"
+            f"{plural(total.own_losses, 'reply')}, and refused {plural(refused, 'probe')}: "
+            f"{format_percent(own / max(1, tried))} of {plural(tried, 'probe')}"
         )
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         evidence.append(
-            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} ({total.timer_misses / max(1, slots):.2%})"
+            f"this client missed {plural(total.timer_misses, 'slot')} of {slots:,} "
+            f"({format_percent(total.timer_misses / max(1, slots))})"
         )
     return diagnosis("self-inflicted", evidence) if evidence else None
 
@@ -92,16 +96,16 @@ def client_ip_spread(history: RunHistory) -> Diagnosis | None:
 def rewritten_from_the_start(history: RunHistory) -> Diagnosis | None:
     """Diagnose `port-rewrite`: pods always saw the client's own IP with another port, which breaks nothing."""
     known = [
-        (session.local, session.first.reflexive)
+        (session.local, session.first.reflexive, history.spec("externalTrafficPolicy", session.first_ns) == "Local")
         for session in history.sessions.values()
         if session.local is not None and session.first is not None and session.first.reflexive is not None
     ]
-    local = history.spec("externalTrafficPolicy", 0) == "Local"
-    other_port = [(own, seen) for own, seen in known if own.port != seen.port]
-    rewritten = [(own, seen) for own, seen in other_port if own.ip == seen.ip]
+    other_port = [(own, seen, local) for own, seen, local in known if own.port != seen.port]
+    rewritten = [(own, seen) for own, seen, _ in other_port if own.ip == seen.ip]
     missing = ""
-    if not rewritten and local:
-        rewritten = other_port
+    if not rewritten and any(local for *_, local in other_port):
+        # What the Service is now says nothing of then: a flow keeps its way when the policy changes.
+        rewritten = [(own, seen) for own, seen, local in other_port if local]
         missing = "whether the client is behind a NAT of its own: the IP differs too"
     if not rewritten:
         return None
@@ -144,41 +148,21 @@ def mtu(history: RunHistory) -> Diagnosis | None:
         return diagnosis(
             "mtu",
             [
-                f"of the probes of {size:,} bytes {share:.1%} were lost ({plural(history.lost_by_size[position], 'probe')})"
+                f"of the probes of {size:,} bytes {format_percent(share)} were lost "
+                f"({plural(history.lost_by_size[position], 'probe')})"
                 for position, (size, share) in enumerate(zip(sizes, shares, strict=True))
             ],
         )
-    if not sizes or sizes[0] <= _COMMON_MTU or not sent or lost < max(_SIZE_LOST, _SIZE_SHARE * sent):
+    told = size_rules.small_ones_pass(history, 0, FOREVER_NS)
+    if told is not None:
+        return told
+    if any(canary.identity is not None for canary in history.canaries) and history.small_probes:
+        return None  # new flows of this size pass
+    if not sizes or sizes[0] <= _SAFE_PAYLOAD or not sent or lost < max(_SIZE_LOST, _SIZE_SHARE * sent):
         return None
 
-    evidence = [f"{lost / sent:.1%} of the probes of {sizes[0]:,} bytes were lost"]
+    evidence = [f"{format_percent(lost / sent)} of the probes of {sizes[0]:,} bytes were lost"]
     return diagnosis("mtu", evidence, "probes of a smaller size beside them (--sizes)")
-
-
-def first_packet_race(history: RunHistory) -> Diagnosis | None:
-    """Diagnose `first-packet-race`: only the first packets of new sessions are lost."""
-    begun = [session for session in history.sessions.values() if session.first is not None]
-    unlucky = [session for session in begun if 0 < session.start_lost <= _FIRST_PROBES]
-    if len(unlucky) < 2:  # noqa: PLR2004 - one lost packet is no pattern
-        return None
-
-    at_start = sum(session.start_lost for session in unlucky)
-    later, probes = history.total.lost - at_start, history.total.sent - at_start
-    rate = (max(later, 0) + 1) / (max(probes, 0) + 1)  # one more than seen: no loss so far does not mean none ever
-    if _chance_of_at_least(len(begun), len(unlucky), rate) > _MAX_CHANCE:
-        return None
-
-    longest = max(session.start_lost for session in unlucky)
-    first = "their first probe" if longest == 1 else f"their first {longest} probes at most"
-
-    evidence = [
-        f"{len(unlucky)} of {plural(len(begun), 'session')} lost {first}, "
-        f"{plural(at_start, 'probe')} in all, and were answered then",
-        f"{later:,} of the {plural(probes, 'probe')} after {was(later)} lost",
-    ]
-    if len(unlucky) == len(begun):
-        return diagnosis("first-packet-race", evidence, "a session begun then whose first probe was answered")
-    return diagnosis("first-packet-race", evidence)
 
 
 def client_socket(history: RunHistory) -> Diagnosis | None:
@@ -212,6 +196,9 @@ RULES: tuple[Callable[[RunHistory], Diagnosis | None], ...] = (
     mtu,
     client_ip_spread,
     first_packet_race,
+    table_full,
+    lossy_path,
+    late_run,
     rewritten_from_the_start,
     self_inflicted,
 )
@@ -222,8 +209,3 @@ def _refused_without_address(history: RunHistory) -> bool:
     refused_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.SEND_ERROR]
     moved_ns = [event.at_ns for event in history.client_faults if event.fault is ClientFaultKind.LOCAL_ADDRESS]
     return bool(refused_ns and moved_ns) and min(refused_ns) >= min(moved_ns) - LOCAL_CHECK_NS
-
-
-def _chance_of_at_least(of: int, at_least: int, rate: float) -> float:
-    """Return the chance that at least so many of `of` are hit when each is hit at this rate, independently."""
-    return sum(comb(of, hits) * rate**hits * (1 - rate) ** (of - hits) for hits in range(at_least, of + 1))

@@ -137,7 +137,7 @@ def dead_address(view: IncidentView) -> list[str]:
 
 def _fresh_die(flows: Unborn) -> Iterator[Diagnosis]:
     """Diagnose a part of the way that nobody was ever answered over."""
-    policy = flows.view.history.spec("externalTrafficPolicy")
+    policy = flows.view.history.spec("externalTrafficPolicy", flows.view.from_ns)
     local = policy == "Local" or (policy is None and bool(flows.view.source_ip_preserved))
     empty = empty_nodes(flows.view)
     if local and (empty is None or empty):
@@ -240,7 +240,7 @@ def _all_unknown(flows: Unborn) -> Iterator[Unused]:
 
 def _too_few(flows: Unborn) -> Iterator[Diagnosis]:
     """Diagnose where no canary died, and too few were sent to exclude that fresh flows die."""
-    policy = flows.view.history.spec("externalTrafficPolicy")
+    policy = flows.view.history.spec("externalTrafficPolicy", flows.view.from_ns)
     empty = empty_nodes(flows.view)
     if policy != "Cluster" and (empty is None or empty):
         missing = f"the Service's externalTrafficPolicy: {NO_CLUSTER}" if policy is None else _missing(flows)

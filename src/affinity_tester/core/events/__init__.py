@@ -51,6 +51,7 @@ from affinity_tester.core.events.session import (
     ProbesLost,
     ReferenceResult,
     SessionStarted,
+    SmallProbeResult,
     RepliedProbe,
     WrongSource,
 )
@@ -157,6 +158,7 @@ __all__ = [
     "SessionStats",
     "SessionSummary",
     "Settling",
+    "SmallProbeResult",
     "StatsTick",
     "Stray",
     "StrayCase",

@@ -224,6 +224,20 @@ class ReferenceResult(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class SmallProbeResult(SessionEvent):
+    """A small probe from a fresh source port went beside a canary, since all of the run's probes are large.
+
+    Nothing is judged by it: that small probes pass says nothing about flows of large ones, but for why they do not.
+    """
+
+    sent_ns: int
+    identity: Identity | None
+    """Who answered it; None: nobody did within the loss threshold."""
+    size: int
+    """Its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutageStarted(SessionEvent):
     """Unanswered for 5 s while others are answered."""
 

@@ -186,7 +186,7 @@ class ClientNat:
         """Look for a second, begun within these times, in which every session that was answered changed its address."""
         history = self.history
         known_ns = history.known_ns(now_ns)
-        # A NAT forgets its mappings at once: a session that kept its own until the run ended kept it, if for less than a second.
+        # A NAT forgets its mappings at once: one that was kept until the run ended was kept, if for less than a second.
         until_ns = to_ns + TOGETHER_NS
         if history.stopped_ns is not None:
             until_ns = max(to_ns, min(until_ns, history.stopped_ns - 2 * history.interval_ns))

@@ -44,8 +44,12 @@ from affinity_tester.lab.faults.packets import (
     FirstPacketRace,
     LossDown,
     LossUp,
+    LossyPath,
     Mtu,
+    MtuOfAll,
     RepliesHeld,
+    ServerFrozen,
+    TableFull,
 )
 from affinity_tester.lab.faults.pods import EarlyFlush, HungPod, PodRestart, StaleFlow, TerminatingBackend
 from affinity_tester.lab.faults.proxies import ProxyReplaced, SessionsEnd
@@ -78,7 +82,11 @@ FAULTS: dict[str, type[Fault]] = {
         ClientIpSpread,
         WrongSource,
         Mtu,
+        MtuOfAll,
         FirstPacketRace,
+        TableFull,
+        LossyPath,
+        ServerFrozen,
         VipFailover,
         LbChurn,
         PodRestart,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.lab.fault import Family, Fault, FaultContext, StandingFault, counted
+from affinity_tester.lab.faults.pods import busiest_pod
 from affinity_tester.lab.impairment import Impairment
 from affinity_tester.lab.injection import FOREVER_NS, LOST, Injection, Symptom, effects_on
 from affinity_tester.lab.packet_log import Direction
@@ -182,6 +184,26 @@ class Mtu(Fault):
         )
 
 
+class MtuOfAll(Mtu):
+    """A hop drops what is larger than its MTU, and all of the run's probes are: only small test probes pass.
+
+    A path through a VPN or a tunnel ends at 1,280 to 1,420 bytes, and a firewall keeps the ICMP error to itself (RFC 2923,
+    section 2.1: the black hole of path MTU discovery).
+    """
+
+    name = "mtu-of-all"
+    alias = "mtu"
+    expects = "all sessions and canaries unanswered together; small test probes answered"
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Drop what is too large from now on, which is everything but small test probes."""
+        return replace(
+            Mtu.inject(self, context),
+            must_somewhere=frozenset({Symptom.LOSS_UNTOLD}),
+            blackout_ns=FOREVER_NS - context.at_ns,
+        )
+
+
 class FirstPacketRace(StandingFault):
     """The first packet of new flows is lost, as when two inserts into conntrack race."""
 
@@ -211,6 +233,101 @@ class FirstPacketRace(StandingFault):
         )
 
 
+class TableFull(StandingFault):
+    """A node's connection table is full: it refuses what would need a new entry, and flows that have one pass.
+
+    Linux drops the packet that begins a flow while nf_conntrack_max entries are there, and says so in the kernel log
+    (nf_conntrack_core.c, `__nf_conntrack_alloc`: "table full, dropping packet"); as entries expire, some attempts succeed.
+    """
+
+    name = "table-full"
+    expects = (
+        "the flows through one node: their first probes lost, as many as chance has it; none after the first answer"
+    )
+    probability: float = share_parameter("share of the attempts that are refused", default=0.8)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Refuse new flows at one node."""
+        node = context.rng("node").choice(sorted(context.network.nodes))
+        rng = context.rng()
+        context.network.full_tables[node] = lambda: rng.random() < self.probability
+
+        return context.injection(
+            f'node "{node}" refuses {100 * self.probability:.3g} % of the attempts to begin a flow',
+            FOREVER_NS,
+            must_somewhere=frozenset({Symptom.LOSS_UNTOLD}),
+            may=LOST | {Symptom.OUTAGE},
+        )
+
+
+class LossyPath(Fault):
+    """The way that some flows take loses packets, and those of the others do not.
+
+    A bundle (LACP) or an ECMP group hashes flows to its members by their ports: one member with a bad optic or a full queue
+    hits the same flows again and again, and a new source port may heal them.
+    """
+
+    name = "lossy-path"
+    expects = "the chosen flows: probes lost upstream all the time; no change"
+    sessions: int = count_parameter("how many flows", default=6)
+    probability: float = share_parameter("share of their packets that are lost", default=0.3)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Drop packets of the chosen flows from now on."""
+        flows = context.choose(self.sessions, Family.PACKETS)
+        context.impairments.add(
+            Impairment(
+                direction=Direction.UP,
+                flows=frozenset(flows),
+                until_ns=FOREVER_NS,
+                rng=context.rng(),
+                drop=self.probability,
+                reason="lossy-path",
+            )
+        )
+
+        return context.injection(
+            f"{100 * self.probability:.3g} % of the probes of {counted(len(flows), 'flow')} are lost from now on",
+            FOREVER_NS,
+            effects_on(flows, {Symptom.LOSS_UP}, {Symptom.LOSS_UNTOLD, Symptom.OUTAGE}),
+        )
+
+
+class ServerFrozen(Fault):
+    """One pod stands still and goes on: its replies wait, and then they come all at once, most of them late.
+
+    The cgroup freezer does so (`docker pause`, SIGSTOP, a CPU limit that is used up), and a node that is live-migrated: the
+    kernel keeps what arrives at the socket meanwhile.
+    """
+
+    name = "server-frozen"
+    alias = "late-replies"
+    expects = "the flows of one pod: unanswered, then late replies of the same pod at the same address"
+
+    for_ns: int = time_parameter("how long", key="for", default=4 * NS_PER_S)
+
+    def inject(self, context: FaultContext) -> Injection:
+        """Hold back the replies of the pod with the most flows."""
+        name, flows = busiest_pod(context)
+        until_ns = context.at_ns + self.for_ns
+        context.impairments.add(
+            Impairment(
+                direction=Direction.DOWN,
+                flows=frozenset(flows),
+                until_ns=until_ns,
+                rng=context.rng(),
+                hold=True,
+                reason="held-back",
+            )
+        )
+
+        return context.injection(
+            f'pod "{name}" stands still for {format_duration(self.for_ns)}: {counted(len(flows), "flow")}',
+            until_ns,
+            effects_on(flows, {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD, Symptom.REORDERING, Symptom.OUTAGE}),
+        )
+
+
 class RepliesHeld(Fault):
     """All replies wait, canaries' too, and then they come all at once: late ones, and behind them those in time.
 
@@ -222,8 +339,7 @@ class RepliesHeld(Fault):
     expects = (
         "all sessions and canaries unanswered together; then late replies, and the same pods and addresses as before"
     )
-    control = True
-    also_correct = frozenset({"lb-churn"})
+    alias = "late-replies"
 
     for_ns: int = time_parameter("how long", key="for", default=8 * NS_PER_S)
 
