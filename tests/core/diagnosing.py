@@ -137,7 +137,7 @@ class World:
         self.end = round(self.seconds * S)
         self.waiting: list[tuple[int, str, TransportAddress, int]] = []
         """Canaries without an answer so far: when they were sent, about whom, from where, and after what pause."""
-        self.held: list[tuple[int, str, TransportAddress]] = []
+        self.held_canaries: list[tuple[int, str, TransportAddress]] = []
         self.answered_canaries: list[tuple[int, int]] = []
         self.unanswered_canaries: list[int] = []
 
@@ -383,12 +383,12 @@ class World:
         for at, session, flow, pause in [each for each in self.waiting if each[0] + 2 * S <= self.now]:
             self.waiting.remove((at, session, flow, pause))
             self.emit(CanaryResult(self.now, session, at, None, pause))
-            if not pause and len(self.held) < MAX_REPEATS:
-                self.held.append((at, session, flow))
+            if not pause and len(self.held_canaries) < MAX_REPEATS:
+                self.held_canaries.append((at, session, flow))
 
         unanswered = [(t.session, u[1]) for t in self.trackers if (u := t.unanswered()) is not None]
-        for at, session, flow in [each for each in self.held if each[0] + REPEAT_AFTER_NS <= self.now]:
-            self.held.remove((at, session, flow))
+        for at, session, flow in [each for each in self.held_canaries if each[0] + REPEAT_AFTER_NS <= self.now]:
+            self.held_canaries.remove((at, session, flow))
             if session in dict(unanswered):
                 self.send_on(flow, session, self.now - at, self.pass_through(flow))
         if self.canaries and self.now < self.end:

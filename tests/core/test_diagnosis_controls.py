@@ -221,7 +221,10 @@ def test_changes_that_nothing_names_say_so() -> None:
         (5, lambda w: w.rewrite(0, 1, ip="198.51.100.2")),
     ]
     *_, diagnosis = world(*steps, watched=True).run().diagnoses
-    assert (diagnosis.certainty, diagnosis.evidence) == (CANNOT_TELL, ("2 of 12 sessions, 2 changes",))
+    assert (diagnosis.certainty, diagnosis.evidence) == (
+        CANNOT_TELL,
+        ("2 of 12 sessions, 2 changes", "198.51.100.1 -> 198.51.100.2: 2 of its 4 sessions"),
+    )
 
 
 # --- the catalogue -------------------------------------------------------------------------------------------------------
