@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
-from affinity_tester.units import NS_PER_S
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 DEFAULT_PORT = 3478
 """STUN's port (RFC 8489 section 8.1)."""
@@ -27,6 +27,12 @@ MAX_REQUEST_SIZE = 65_504
 
 DEFAULT_LOSS_THRESHOLD_NS = 2 * NS_PER_S
 """A probe that is unanswered for so long is lost."""
+
+REFERENCE_SESSIONS = 8
+"""So many sessions ask the reference, or all where there are fewer: as many as it takes to call a move common to all."""
+
+REFERENCE_INTERVAL_NS = 800 * NS_PER_MS
+"""Time between two requests of one session to the reference: 10 a second in all, which no public server minds."""
 
 MAX_SESSION_LINES = 20
 """Up to so many sessions, each has statistics of its own, a screenful; beyond, only the worst have."""

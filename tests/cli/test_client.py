@@ -322,6 +322,23 @@ async def test_what_a_user_can_get_wrong_is_one_line(run: Run, tmp_path: Path) -
         ((there, "--size", "4000"), {"AFFINITY_KEY": "secret"}, size.format("--size", 4000, 56, 2048) + " with --key"),
         ((there, "--sesions", "1"), {}, rf"No such option:? '?--sesions'?\.? .*--sessions.*{HELP}"),
         (
+            (there, "--connected", "--reference", "192.0.2.1"),
+            {},
+            r"--reference \(AFFINITY_REFERENCE\) cannot be asked from sockets that are --connected \(AFFINITY_CONNECTED\) to "
+            r"the target: leave one of them out",
+        ),
+        ((there, "--reference", "x:y"), {}, "the reference is wrong: port 'y' is not a number from 1 to 65535"),
+        (
+            (there, "--reference", "::1", "--watch", "off"),
+            {},
+            "the reference ::1 has no IPv4 address, and the target .* is probed over IPv4: name a server that has one",
+        ),
+        (
+            (there, "--reference", there, "--watch", "off"),
+            {},
+            "the reference .* is the target: name a server that is not in this cluster",
+        ),
+        (
             (there, "--record", tmp_path / "no" / "run"),
             {},
             r"cannot write the record .*: No such file or directory; name.*",
@@ -480,6 +497,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--size", "AFFINITY_SIZE", "1200", {"request_size": 1200}),
     ("--sizes", "AFFINITY_SIZES", "288, 1400", {"sizes": (288, 1400)}),
     ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),
+    ("--reference", "AFFINITY_REFERENCE", "[2001:db8::7]:19302", {"reference": "[2001:db8::7]:19302"}),
     ("--affinity-window", "AFFINITY_AFFINITY_WINDOW", "2m", {"affinity_window_ns": 120 * NS_PER_S}),
     ("--settle", "AFFINITY_SETTLE", "0", {"settle_ns": 0}),
     ("--balancer-check", "AFFINITY_BALANCER_CHECK", "1m", {"balancer_check_ns": 60 * NS_PER_S}),
@@ -567,7 +585,7 @@ def test_every_option_is_tested_and_its_help_names_default_and_environment() -> 
     assert options == {flag for flag, *_ in OPTIONS}
     shown = " ".join(CliRunner().invoke(main, ["client", "--help"], terminal_width=200).stdout.split())
     for flag, variable, *_ in OPTIONS:
-        assert re.search(rf"{flag} [^\[]*(\[[a-z|-]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
+        assert re.search(rf"{flag} (HOST\[:PORT\] )?[^\[]*(\[[a-z|-]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
     for flag, default in (
         ("--sessions", "10"),
         ("--interval", "100ms"),

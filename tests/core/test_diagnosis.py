@@ -105,7 +105,7 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "node-rehash of all": (
         lambda watched: world((4, lambda w: w.move(range(12), node=2)), watched=watched, nodes=1),
-        [("vip-failover", POSSIBLE), ("node-rehash", POSSIBLE)],
+        [("client-nat", POSSIBLE), ("vip-failover", POSSIBLE)],
         [("vip-failover", POSSIBLE), ("node-rehash", POSSIBLE)],
     ),
     "stale-flow": (
@@ -242,7 +242,7 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "vip-failover": (
         lambda watched: world((4, silent()), (5.5, vip_moves(2)), watched=watched, nodes=1),
-        [("vip-failover", LIKELY)],
+        [("client-nat", POSSIBLE), ("vip-failover", POSSIBLE)],
         [("vip-failover", LIKELY)],
     ),
     "vip-failover under policy Local": (

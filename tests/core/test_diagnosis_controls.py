@@ -214,9 +214,12 @@ def test_that_a_flow_loses_its_replies_again_is_told() -> None:
 
 
 def test_changes_that_nothing_names_say_so() -> None:
-    """Some sessions show another address that is no node's, at the same pods."""
-    w = world((4, lambda w: w.rewrite(*range(4), ip="198.51.100.1")), watched=True, local=True)
-    (diagnosis,) = w.run().diagnoses
+    """Some sessions go from one address that is no node's to another one, at the same pods."""
+    steps: list[tuple[float, Action]] = [
+        (1, lambda w: w.rewrite(*range(4), ip="198.51.100.1")),
+        (5, lambda w: w.rewrite(*range(4), ip="198.51.100.2")),
+    ]
+    *_, diagnosis = world(*steps, watched=True).run().diagnoses
     assert (diagnosis.certainty, diagnosis.evidence) == (CANNOT_TELL, ("4 of 12 sessions, 4 changes",))
 
 

@@ -10,6 +10,7 @@ from affinity_tester.errors import StunError
 
 # Attributes whose value has a meaning here; the others are bytes as they are.
 EXAMPLES: dict[str, tuple[object, str]] = {
+    "MAPPED-ADDRESS": (TransportAddress("203.0.113.7", 40312), "00019d78cb007107"),
     "XOR-MAPPED-ADDRESS": (TransportAddress("203.0.113.7", 40312), "0001bc6aea12d545"),
     "SOFTWARE": ("soft", "736f6674"),
     "POD-NAME": ("pod-é", "706f642dc3a9"),

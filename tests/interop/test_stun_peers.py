@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import struct
 import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aioice import stun as aioice_stun
+from peers import HOSTS, ask, program
 
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
@@ -22,17 +21,8 @@ from affinity_tester.errors import StunError
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.server import EchoServer
 
-HOSTS = ("127.0.0.1", "::1")
 TXID = stun.pack_transaction_id(0x0102030405060708, 9)
 PROBE = stun.new_request(TXID)
-
-
-def program(name: str, package: str) -> str:
-    """The path of a Debian package's program; the test is skipped without it."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed: apt-get install {package}")
-    return path
 
 
 @asynccontextmanager
@@ -44,47 +34,7 @@ async def our_server(host: str) -> AsyncIterator[EchoServer]:
         await server.close()
 
 
-def free_port(host: str) -> int:
-    with bind_udp(host, 0) as sock:
-        return int(sock.getsockname()[1])
-
-
-def ask(sock: socket.socket, target: TransportAddress, datagram: bytes, within_s: float) -> bytes | None:
-    """The answer to `datagram`; None when there is none in time."""
-    sock.settimeout(within_s)
-    try:
-        sock.sendto(datagram, target)
-        return sock.recv(65_536)
-    except (TimeoutError, ConnectionRefusedError):
-        return None
-
-
 # --- coturn ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=HOSTS)
-def coturn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TransportAddress]:
-    """A running turnserver that speaks STUN alone, on one loopback address."""
-    turnserver = program("turnserver", "coturn")
-    host = str(request.param)
-    target = TransportAddress(host, free_port(host))
-    arguments = [
-        "-n", "--stun-only", "--no-auth", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli",
-        f"--listening-ip={host}", f"--listening-port={target.port}",
-        "--log-file=stdout", f"--pidfile={tmp_path / 'pid'}", f"--userdb={tmp_path / 'userdb'}",
-    ]  # fmt: skip
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([turnserver, *arguments], stdout=log, stderr=log, cwd=tmp_path)
-    try:
-        with bind_udp(host, 0) as sock:
-            deadline = time.monotonic() + 20
-            while ask(sock, target, stun.new_request(bytes(12), 20), 0.1) is None:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-        yield target
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.debian

@@ -17,6 +17,15 @@ def _kernel() -> str | None:
 
 
 @pytest.fixture
+def lab_ipv6(_kernel: str | None, affinity_tester: Path, tmp_path: Path) -> Iterator[Lab]:
+    """As `lab`, of IPv6."""
+    if _kernel is not None:
+        pytest.skip(_kernel)
+    with Lab(affinity_tester, tmp_path, ipv6=True) as made:
+        yield made
+
+
+@pytest.fixture
 def lab(_kernel: str | None, affinity_tester: Path, tmp_path: Path) -> Iterator[Lab]:
     """Nothing built yet."""
     if _kernel is not None:

@@ -7,6 +7,13 @@
 The balancer routes probes of the VIP to a node and leaves their destination alone ("dsr"); nodes reach each other's pods
 through it. A pod's default route is its node. Every namespace is named `at<pid>-<lab>-<host>`, so that those of a dead
 test run can be told and removed.
+
+Where it is asked for, the client is behind a NAT of its own (what the NAT does is up to the case), and there is a STUN server
+that is not in the cluster:
+
+    client 10.20.0.2 --- nat 198.51.100.2, 198.51.100.3 --- balancer --- 192.0.2.2 reference
+
+All of it can be IPv6: then fd00:10:20:0::2 stands for 10.20.0.2.
 """
 
 from __future__ import annotations
@@ -30,6 +37,9 @@ PROGRAMS = {"ip": "iproute2", "nft": "nftables", "conntrack": "conntrack"}
 """What it runs, and the Debian package of each."""
 
 CLIENT_IP = "10.20.0.2"
+NAT_IPS = ("198.51.100.2", "198.51.100.3")
+"""The public addresses of the client's NAT (TEST-NET-2, RFC 5737)."""
+REFERENCE_IP = "192.0.2.2"
 SESSIONS = 24
 """Enough that a cohort is never empty by chance, and few enough for a slow machine."""
 
@@ -45,19 +55,22 @@ class Pod:
     node: int
     """The number of its node, from 1."""
     address: str
+    """As in IPv4, whatever the lab's family."""
     server: subprocess.Popen[str]
 
 
 class Lab:
     """The namespaces and what runs in them. Use it as a context manager: it removes what it made."""
 
-    def __init__(self, command: Path, scratch: Path) -> None:
-        """`command` is the installed affinity-tester; `scratch` takes the records."""
+    def __init__(self, command: Path, scratch: Path, *, ipv6: bool = False) -> None:
+        """`command` is the installed affinity-tester; `scratch` takes the records; `ipv6` is the lab's family."""
         self._command = str(command)
         self._scratch = scratch
         self._prefix = f"at{os.getpid()}-{next(_numbers)}-"
         self._undo = ExitStack()
         self._records = itertools.count(1)
+        self._is_ipv6 = ipv6
+        self._has_nat = False
         self.pods: dict[str, Pod] = {}
         self.nodes: list[str] = []
         """Their hosts, `node-1` first."""
@@ -70,8 +83,12 @@ class Lab:
 
     # --- building --------------------------------------------------------------------------------------------------
 
-    def build(self, *pods: Sequence[str]) -> None:
-        """Make client, balancer and a node for each group of pods (which may be empty), and start the pods' servers."""
+    def build(self, *pods: Sequence[str], nat: bool = False) -> None:
+        """Make client, balancer and a node for each group of pods (which may be empty), and start the pods' servers.
+
+        `nat` puts a NAT before the client, and makes a reference.
+        """
+        self._has_nat = nat
         self._network(pods)
         for node, names in enumerate(pods, start=1):
             for place, name in enumerate(names):
@@ -83,8 +100,9 @@ class Lab:
     def _network(self, pods: Sequence[Sequence[str]]) -> None:
         # `ip -batch` can't enter a namespace half-way, so links first and addresses after, a batch for each host.
         self.nodes = [f"node-{node}" for node in range(1, len(pods) + 1)]
-        hosts = ["client", "balancer", *self.nodes, *itertools.chain(*pods)]
-        links = [f"link add eth0 netns {self.ns('client')} type veth peer name client netns {self.ns('balancer')}"]
+        outside = ["nat", "reference"] if self._has_nat else []
+        hosts = ["client", "balancer", *outside, *self.nodes, *itertools.chain(*pods)]
+        links = self._links_outside()
         for node, names in enumerate(pods, start=1):
             ns = self.ns(f"node-{node}")
             links.append(f"link add eth0 netns {ns} type veth peer name node-{node} netns {self.ns('balancer')}")
@@ -92,15 +110,54 @@ class Lab:
         for host in hosts:
             run("ip", "netns", "add", self.ns(host))
             self._undo.callback(_remove, self.ns(host))
-        for host in ("balancer", *self.nodes):
-            # Interfaces take this when they are made. The balancer knows no way back to the VIP.
+        # Interfaces take these when they are made. The balancer knows no way back to the VIP, and nobody has its address.
+        for host in hosts if self._is_ipv6 else ():
+            self.write(host, 0, "net/ipv6/conf/all/accept_dad", "net/ipv6/conf/default/accept_dad")
+        for host in ("balancer", *outside[:1], *self.nodes):
             self.write(host, 0, "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter")
-            self.write(host, 1, "net/ipv4/ip_forward")
+            self.write(host, 1, "net/ipv6/conf/all/forwarding" if self._is_ipv6 else "net/ipv4/ip_forward")
         run("ip", "-batch", "-", stdin="\n".join(links))
         self.ip("client", f"address add {CLIENT_IP}/24 dev eth0", *_up("lo", "eth0"), "route add default via 10.20.0.1")
-        self.ip("balancer", "address add 10.20.0.1/24 dev client", *_up("lo", "client"))
+        if self._has_nat:
+            self._outside()
+        else:
+            self.ip("balancer", "address add 10.20.0.1/24 dev client", *_up("lo", "client"))
         for node, names in enumerate(pods, start=1):
             self._node(node, names)
+
+    def _links_outside(self) -> list[str]:
+        client, balancer = self.ns("client"), self.ns("balancer")
+        if not self._has_nat:
+            return [f"link add eth0 netns {client} type veth peer name client netns {balancer}"]
+        nat, reference = self.ns("nat"), self.ns("reference")
+        return [
+            f"link add eth0 netns {client} type veth peer name lan netns {nat}",
+            f"link add wan netns {nat} type veth peer name client netns {balancer}",
+            f"link add eth0 netns {reference} type veth peer name reference netns {balancer}",
+        ]
+
+    def _outside(self) -> None:
+        """Address the NAT and the reference, and start the reference's server."""
+        self.ip(
+            "nat",
+            "address add 10.20.0.1/24 dev lan",
+            *(f"address add {address}/24 dev wan" for address in NAT_IPS),
+            *_up("lo", "lan", "wan"),
+            "route add default via 198.51.100.1",
+        )
+        self.ip(
+            "balancer",
+            "address add 198.51.100.1/24 dev client",
+            "address add 192.0.2.1/24 dev reference",
+            *_up("lo", "client", "reference"),
+        )
+        self.ip(
+            "reference",
+            f"address add {REFERENCE_IP}/24 dev eth0",
+            *_up("lo", "eth0"),
+            "route add default via 192.0.2.1",
+        )
+        self._started(self.serve("reference", 0, "--host", REFERENCE_IP))
 
     def _node(self, node: int, names: Sequence[str]) -> None:
         self.ip(
@@ -129,7 +186,7 @@ class Lab:
     def serve(self, name: str, node: int, *options: str) -> subprocess.Popen[str]:
         """Start an echo server in the pod's namespace."""
         identity = ("--pod-name", name, "--node-name", f"node-{node}", "--health-port", "0", "--log-format", "json")
-        argv = self._in(name, self._command, "server", *identity, *options)
+        argv = self._in(name, self._command, "server", *identity, *map(self.address, options))
         server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._undo.callback(_end, server)
         return server
@@ -160,7 +217,8 @@ class Lab:
         record = self._scratch / f"{self._prefix}{next(self._records)}.jsonl"
         shown = ("--log-format", "json", "--stats", "session", "--stats-interval", "250ms", "--record", str(record))
         pace = ("--sessions", str(sessions), "--interval", "100ms", "--loss-threshold", "1s", "--settle", "0")
-        return Client(self._in("client", self._command, "client", rules.VIP, *shown, *pace, *options), record, sessions)
+        target = self.address(rules.VIP)
+        return Client(self._in("client", self._command, "client", target, *shown, *pace, *options), record, sessions)
 
     def _in(self, host: str, *argv: str) -> list[str]:
         return ["ip", "netns", "exec", self.ns(host), *argv]
@@ -171,13 +229,18 @@ class Lab:
         """The namespace of a host: `client`, `balancer`, `node-<number>`, or a pod's name."""
         return self._prefix + host
 
+    def address(self, ipv4: str) -> str:
+        """The address that stands for this one, which is of the lab's family."""
+        return rules.as_ipv6(ipv4) if self._is_ipv6 else ipv4
+
     def ip(self, host: str, *commands: str) -> None:
         """Run ip commands in a host."""
-        run("ip", "-netns", self.ns(host), "-batch", "-", stdin="\n".join(commands))
+        family = "-6" if self._is_ipv6 else "-4"
+        run("ip", family, "-netns", self.ns(host), "-batch", "-", stdin=self.address("\n".join(commands)))
 
     def nft(self, host: str, commands: str) -> None:
         """Load nft commands in a host, all or none."""
-        run(*self._in(host, "nft", "-f", "-"), stdin=commands)
+        run(*self._in(host, "nft", "-f", "-"), stdin=self.address(commands))
 
     def write(self, host: str, value: int, *settings: str) -> None:
         """Set sysctls in a host, all to the same value."""
@@ -189,10 +252,14 @@ class Lab:
 
     def forget(self, address: str) -> None:
         """Make all nodes forget the Service's flows to an endpoint, as kube-proxy does when one is removed."""
-        which = ("--proto", "udp", "--orig-dst", rules.VIP, "--reply-src", address)
         for host in self.nodes:
-            # conntrack ends with 1 where there was none.
-            run(*self._in(host, "conntrack", "--delete", *which), fine=(0, 1))
+            self.delete(host, "--orig-dst", rules.VIP, "--reply-src", address)
+
+    def delete(self, host: str, *which: str) -> None:
+        """Make a host forget the UDP flows that conntrack's options name."""
+        family = "ipv6" if self._is_ipv6 else "ipv4"
+        delete = ("conntrack", "--delete", "--family", family, "--proto", "udp", *map(self.address, which))
+        run(*self._in(host, *delete), fine=(0, 1))  # it ends with 1 where there was none
 
     def proxy(self, *, policy: str = "Cluster", client_ip: bool = False, without: Iterable[str] = ()) -> None:
         """Sync every node's kube-proxy to the pods there are, less those `without`."""

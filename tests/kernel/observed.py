@@ -32,6 +32,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import Reason
 
 _E = TypeVar("_E", bound=Event)
 
@@ -42,7 +43,8 @@ ADDRESS = {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}
 def ingress(identity: Identity) -> int:
     """The node that masqueraded: both its addresses, 10.30.N.2 and (towards its own pods) 10.40.N.1, tell its number."""
     assert identity.reflexive is not None
-    return int(identity.reflexive.ip.split(".")[2])
+    ip = identity.reflexive.ip
+    return int(ip.split(":")[3] if ":" in ip else ip.split(".")[2])
 
 
 class Observed:
@@ -132,6 +134,11 @@ class Observed:
             if isinstance(event.case, Change)
         }
         return Counter(newest.values())
+
+    @property
+    def reasons(self) -> set[tuple[Reason, ...]]:
+        """The reasons of all judgements."""
+        return {event.reasons for event in self._of(CaseJudged)}
 
     @property
     def diagnoses(self) -> list[Diagnosis]:

@@ -7,6 +7,7 @@ to be masqueraded, a set of client addresses for each endpoint under ClientIP.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 VIP = "203.0.113.10"
@@ -84,13 +85,23 @@ add rule ip balancer prerouting ip daddr {VIP} udp dport {PORT} meta mark set {p
 """
 
 
-def nat(out: str) -> str:
-    """Source NAT for all that leaves towards the nodes, on ports drawn at random."""
+def nat(out: str, how: str = "masquerade fully-random") -> str:
+    """Source NAT for all that leaves this way, in place of any before it; on ports drawn at random unless told otherwise."""
     return f"""
 add table ip nat
 add chain ip nat postrouting {{ type nat hook postrouting priority 100 ; }}
-add rule ip nat postrouting oifname {out} masquerade fully-random
+flush chain ip nat postrouting
+add rule ip nat postrouting oifname {out} {how}
 """
+
+
+def as_ipv6(text: str) -> str:
+    """Return commands of ip or nft, or an address, with each IPv4 address as an IPv6 one: fd00:10:30:1::2 for 10.30.1.2."""
+    text = re.sub(r"\b(\d+)\.(\d+)\.(\d+)\.(\d+):(\d+)\b", r"[fd00:\1:\2:\3::\4]:\5", text)
+    text = re.sub(r"\b(\d+)\.(\d+)\.(\d+)\.(\d+)\b", r"fd00:\1:\2:\3::\4", text).replace("/24", "/64")
+    text = text.replace("ipv4_addr", "ipv6_addr")
+    text = re.sub(r"\b(table|map|set|chain|rule|element) ip\b", r"\1 ip6", text)
+    return re.sub(r"\bip ([sd]addr)\b", r"ip6 \1", text)
 
 
 def drop(what: str) -> str:

@@ -65,6 +65,7 @@ async def probed(
     address: TransportAddress,
     *,
     seconds: float | None = 0.5,
+    reference: TransportAddress | None = None,
     source_for: Callable[[TransportAddress, int], str] = local_source_for,
     **settings: Any,
 ) -> Told:
@@ -72,7 +73,12 @@ async def probed(
     told = Told()
     given = {"interval_ns": 20 * MS, "duration_ns": None if seconds is None else int(seconds * NS_PER_S), **settings}
     await run_client(
-        ClientSettings(**given), Target(address, str(address)), told.append, asyncio.Event(), source_for=source_for
+        ClientSettings(**given),
+        Target(address, str(address)),
+        told.append,
+        asyncio.Event(),
+        reference=None if reference is None else Target(reference, str(reference)),
+        source_for=source_for,
     )
     return told
 

@@ -75,7 +75,7 @@ def test_a_refused_probe_is_read_from_the_error_queue_with_its_offender(host: st
         for payload in (b"first", b"second"):
             probe.sendto(payload, socket_address(nowhere)) if not connected else probe.send(payload)
             wait_for(probe, select.POLLERR)
-            assert read_error_queue(probe) == [IcmpError("ECONNREFUSED", host, payload)]
+            assert read_error_queue(probe) == [IcmpError("ECONNREFUSED", host, payload, nowhere)]
             assert read_error_queue(probe) == []
 
 

@@ -66,6 +66,21 @@ def test_the_opening_says_date_offset_version_target_and_probes(story):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "sessions", "told"),
+    [
+        ("stun.example.org", 2, "198.51.100.7:3478 (stun.example.org): asked from the sockets of 2 sessions"),
+        ("198.51.100.7", 100, "198.51.100.7:3478: asked from the sockets of 8 sessions"),
+    ],
+)
+def test_the_opening_says_what_the_reference_is_and_who_asks_it(story, name, sessions, told):
+    stream = io.StringIO()
+    report = ConsoleReport(configure(format="console", stream=stream, colour=False))
+    reference = TransportAddress("198.51.100.7", 3478)
+    report.emit(story.started(sessions=sessions, reference=reference, reference_name=name))
+    assert stream.getvalue().splitlines()[2:] == [f"13:35:20.176 [info]  reference {told}, every 800 ms each"]
+
+
 def test_a_target_that_was_no_name_is_said_once(story):
     stream = io.StringIO()
     report = ConsoleReport(configure(format="console", stream=stream, colour=False))
@@ -310,6 +325,7 @@ def test_the_other_facts_of_a_session(story):
         ev.SessionStarted(story.at(9), ONE, TransportAddress("192.0.2.1", 5)),
         ev.ProbesLost(story.at(9), ONE, 1, 2, story.at(1), story.at(1.1)),
         ev.LateReply(story.at(9), ONE, 1, 3 * S),
+        ev.ReferenceResult(story.at(9), ONE, story.at(8), TransportAddress("198.51.100.7", 5)),
     ) == [
         "13:35:27.176 [error] CLIENT-1058228236 never answered, for 5 s now, while others are answered",
         "13:35:27.176 [error] CLIENT-1058228236 unanswered since 13:35:22.176 (5 s), while others are answered; "
@@ -347,6 +363,18 @@ def test_the_other_facts_of_a_run(story):
         "ready endpoints, that firewalls let UDP pass both ways, and that AFFINITY_KEY is the same on both sides",
         "13:35:26.176 [info]  sending stopped; the last replies may still come, then the last judgements",
         "13:35:27.176 [warn]  stopped at once: judgements still open are unknown",
+    ]
+
+
+def test_a_reference_that_is_silent(story):
+    assert show(
+        story.started(),
+        ev.NoReferenceReplies(story.at(5), 5 * S),
+        ev.NoReferenceReplies(story.at(6), 6 * S, "it answers with the error 401 Unauthorized"),
+    ) == [
+        "13:35:25.176 [warn]  the reference has given no address after 5 s: check its address and port, and that firewalls "
+        "let UDP pass both ways; without it a change of this side's own NAT cannot be told from one of the cluster",
+        "13:35:26.176 [warn]  the reference has given no address after 6 s: it answers with the error 401 Unauthorized",
     ]
 
 

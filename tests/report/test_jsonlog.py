@@ -118,6 +118,8 @@ def test_the_start_of_a_run_and_its_rules(story):
             "sizes": [],
             "addresses": [],
             "unprobed": [],
+            "reference": None,
+            "reference_name": "",
         },
         {
             "time": "2026-11-22T12:35:20.176042Z",

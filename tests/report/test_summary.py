@@ -184,3 +184,27 @@ def test_the_console_ends_with_the_summary(story):
         report.emit(event)
     lines = of(*story.run())
     assert stream.getvalue().splitlines()[-len(lines) :] == lines
+
+
+def test_the_reference_has_a_line_of_its_own(story):
+    reference = TransportAddress("198.51.100.7", 3478)
+    started = story.started(reference=reference, reference_name="198.51.100.7")
+    mapped = TransportAddress("192.0.2.1", 5)
+    said = [
+        ev.ReferenceResult(2, "CLIENT-1", 1, mapped),
+        ev.ReferenceResult(3, "CLIENT-2", 2, mapped),
+        ev.ReferenceResult(4, "CLIENT-1", 3, None),
+        ev.ReferenceResult(5, "CLIENT-1", 4, mapped),
+    ]
+    moved = ev.ReferenceResult(6, "CLIENT-1", 5, mapped._replace(port=6))
+
+    def line(*events: ev.Event) -> str:
+        (told,) = [text for text in of(started, *events, *story.run()[1:]) if "reference" in text]
+        return told
+
+    assert line(*said) == "reference 198.51.100.7:3478: 3 of 4 requests answered, no mapped address changed"
+    assert line(*said, moved) == "reference 198.51.100.7:3478: 4 of 5 requests answered, 1 mapped address changed"
+    assert line() == "reference 198.51.100.7:3478: gave no address"
+    assert line(ev.NoReferenceReplies(9, 9, "ICMP error ECONNREFUSED came back")) == (
+        "reference 198.51.100.7:3478: gave no address (ICMP error ECONNREFUSED came back)"
+    )

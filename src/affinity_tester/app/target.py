@@ -47,6 +47,8 @@ class TargetOptions:
     """Whether the pool must be watched (`on`), may be (`auto`) or must not be (`off`)."""
     port: int | None
     """The UDP port where the target names none, and of several of the Service which one; None: not said."""
+    reference: str | None = None
+    """A second STUN server, outside of the cluster, as HOST or HOST:PORT; None: none is asked."""
 
 
 class TargetContext:

@@ -17,6 +17,7 @@ from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cluster.discover import Via, split_service
+from affinity_tester.core.address import split_host_port
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
@@ -108,6 +109,13 @@ StatsMode = Literal["auto", "session", "total"]
     "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
 )
 @options.option(
+    "--reference",
+    metavar="HOST[:PORT]",
+    help="A second STUN server, any public one or your own, but not in this cluster: asked from 8 of the same sockets, 10"
+    f" requests a second in all, it tells a change of your own NAT from one of the cluster. Port {DEFAULT_PORT} unless"
+    " named. Default: none.",
+)
+@options.option(
     "--affinity-window",
     type=options.Duration(),
     default=_DEFAULT.rules.affinity_window_ns,
@@ -161,6 +169,7 @@ def client(
     size: int,
     sizes: tuple[int, ...],
     connected: bool,
+    reference: str | None,
     affinity_window: int,
     settle: int,
     balancer_check: int,
@@ -193,6 +202,12 @@ def client(
         if line := ambiguity_warning(target):
             _warn(line)
 
+    reference = (reference or "").strip() or None
+    if reference is not None:
+        _check_reference(reference, connected=connected)
+        if line := ambiguity_warning(reference):
+            _warn(line)
+
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -212,7 +227,9 @@ def client(
             fail_on_avoidable=fail_on == "avoidable",
         ),
     )
-    target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
+    target_options = TargetOptions(
+        target=target, service=service, via=via, watch=watch, port=target_port, reference=reference
+    )
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 
@@ -267,6 +284,19 @@ def _check_via(via: Via) -> Via:
             " give one of them"
         )
     return "auto"
+
+
+def _check_reference(reference: str, *, connected: bool) -> None:
+    """Raise `UserError` for a --reference that cannot be asked, before anything is looked up."""
+    if connected:
+        raise UserError(
+            "--reference (AFFINITY_REFERENCE) cannot be asked from sockets that are --connected (AFFINITY_CONNECTED) to"
+            " the target: leave one of them out"
+        )
+    try:
+        split_host_port(reference)
+    except ValueError as error:
+        raise UserError(f"the reference is wrong: {error}") from error
 
 
 def _check_size(option: str, size: int, key: bytes | None) -> None:

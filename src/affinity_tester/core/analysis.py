@@ -40,6 +40,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.incidents import Incidents
 from affinity_tester.core.judging.judge import Judge
 from affinity_tester.core.judging.outage_judge import OutageJudge
+from affinity_tester.core.judging.reference import was_silent
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.judging.tally import Tally
 from affinity_tester.core.judging.verdict import Blackout, Evidence, decide
@@ -135,6 +136,7 @@ class RunAnalysis:
             case RunStarted():
                 self._started_ns = self._stopped_ns = event.at_ns
                 self._evidence.interval_ns = event.interval_ns
+                self._evidence.reference = event.reference is not None
                 self._evidence.addresses = max(1, len(event.addresses)), len(event.unprobed)
             case ChangeWithdrawn():
                 self._tally.withdraw(event)
@@ -206,7 +208,10 @@ class RunAnalysis:
         """Keep a blackout for the verdict. While no endpoint was ready, nobody could be answered."""
         emptied = self._timeline.emptied_within(since_ns, until_ns) if self._judge.watched else None
         empty = emptied is not None and (emptied[1] is None or until_ns <= emptied[1].to_ns + self.rules.settle_ns)
-        self._evidence.blackouts.append(Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty))
+        own_link = was_silent(self._facts.references, since_ns, until_ns)
+        self._evidence.blackouts.append(
+            Blackout(since_ns, until_ns, at_end=at_end, empty_pool=empty, own_link=own_link)
+        )
 
     def _incident(self, open_incident: OpenIncident, now_ns: int) -> Incident:
         """Return an incident with what was near it and what it may be, both dated from its first effect."""
@@ -251,6 +256,7 @@ class RunAnalysis:
         evidence.watched = self._judge.watched
         evidence.judgements = {judgement: self._tally.cases(judgement) for judgement in Judgement}
         evidence.avoidable = self._tally.avoidable
+        evidence.perhaps_client_nat = self._tally.perhaps_client_nat
 
         # Without a watch the operator's promise holds, but for blackouts; with one, only what lists have proved.
         cut = [(blackout.since_ns, blackout.until_ns) for blackout in evidence.blackouts]

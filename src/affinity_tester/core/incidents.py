@@ -20,7 +20,6 @@ from affinity_tester.core.events import (
     CrossDelivered,
     Event,
     FirstAnswer,
-    Judgement,
     OutageEnded,
     OutageStarted,
     ProbesLost,
@@ -122,7 +121,7 @@ class Incidents:
             case WrongSource() | CrossDelivered():
                 self._add_stray(event)
             case CaseJudged():
-                self._judge(case_key(event.session, event.case), event.judgement)
+                self._judge(case_key(event.session, event.case), event)
             case BlackoutEnded():
                 self._blackout, self._after_blackout = event, None
             case SendingStopped():
@@ -190,10 +189,11 @@ class Incidents:
         if incident is not None:
             del incident.members[key]
 
-    def _judge(self, key: CaseKey, judgement: Judgement) -> None:
+    def _judge(self, key: CaseKey, judged: CaseJudged) -> None:
         incident = self._incident_of.get(key)
         if incident is not None:
-            incident.members[key].judgement = judgement
+            incident.members[key].judgement = judged.judgement
+            incident.members[key].reasons = judged.reasons
 
     # --- changes and stray replies -----------------------------------------------------------------------------------
 

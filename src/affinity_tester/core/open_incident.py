@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from affinity_tester.core.events import Change, Cohort, Incident, Judgement, Stray
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.units import NS_PER_MIN, NS_PER_S
 
 NEAR_NS = NS_PER_S
@@ -33,6 +34,8 @@ class Member:
     change: Change | None = None
     lost: int = 0
     judgement: Judgement | None = None
+    reasons: tuple[Reason, ...] = ()
+    """Why it was judged so."""
     ended: bool = True
     """False: an outage that goes on."""
 

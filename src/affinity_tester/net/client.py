@@ -31,6 +31,7 @@ from affinity_tester.net.client_stats import IntervalStats, emit_summaries
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.poller import SocketPoller
 from affinity_tester.net.probe_socket import local_source_for, missing_capabilities
+from affinity_tester.net.reference import Reference
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.routes import LocalAddressCheck, SourceFor, find_routes
 from affinity_tester.net.session import Session
@@ -68,16 +69,19 @@ async def run_client(
     stop: asyncio.Event,
     abort: asyncio.Event | None = None,
     *,
+    reference: Target | None = None,
     source_for: SourceFor = local_source_for,
 ) -> None:
     """Probe the target until the run ends. If it has several addresses, the sessions are spread over them.
 
     Events are passed to `emit` as they happen; an exception from it ends the run and is raised here. `stop` ends sending (as
-    the duration does), then replies drain; `abort` ends draining too. `source_for` returns this machine's own address
+    the duration does), then replies drain; `abort` ends draining too. `reference` is a STUN server of the target's address
+    family, that some sessions ask too. `source_for` returns this machine's own address
     towards an address of the target; it is called at the start and again when something changes. Raises `UserError` if
     there is no route, or a socket cannot be opened.
     """
-    await _ClientRun(settings, target, emit, stop, abort or asyncio.Event(), source_for=source_for).run()
+    run = _ClientRun(settings, target, emit, stop, abort or asyncio.Event(), reference=reference, source_for=source_for)
+    await run.run()
 
 
 class _ClientRun:
@@ -91,9 +95,12 @@ class _ClientRun:
         stop: asyncio.Event,
         abort: asyncio.Event,
         *,
+        reference: Target | None,
         source_for: SourceFor,
     ) -> None:
         self._settings = settings
+        self._reference_target = reference
+        self._reference: Reference | None = None
         self._source_for = source_for
         self._target = target
         self._emit = emit
@@ -132,9 +139,13 @@ class _ClientRun:
             )
 
             self._is_sending = False
+            if self._reference is not None:
+                self._reference.stop()
             stopped_ns = clock.now_ns()
             self._emit(SendingStopped(stopped_ns, interrupted))
             await self._drain()
+            if self._reference is not None:
+                self._reference.finish(clock.now_ns())
             emit_summaries(self._sessions, self._emit, stopped_ns - start_ns)
 
     # --- start and end ---------------------------------------------------------------------------------------------
@@ -155,6 +166,7 @@ class _ClientRun:
         # Only once all sockets are open: before that, the run has not started.
         targets = self._group.targets
         several = len(targets) > 1
+        reference = self._reference_target
         self._emit(
             RunStarted(
                 now_ns,
@@ -173,6 +185,8 @@ class _ClientRun:
                 addresses=targets if several else (),
                 unprobed=unprobed,
                 rules=settings.rules,
+                reference=reference.address if reference else None,
+                reference_name=reference.name if reference else "",
             )
         )
         for session in self._sessions:
@@ -189,6 +203,15 @@ class _ClientRun:
         self._local_addresses = LocalAddressCheck(self._routes, sessions, self._source_for, emit)
         self._unanswered = UnansweredMonitor(self._group, settings, start_ns=start_ns, send=self._send, emit=emit)
         on_exit.callback(self._unanswered.close)
+        if self._reference_target is not None:
+            self._reference = Reference(
+                self._reference_target,
+                sessions,
+                emit,
+                self._run_guarded,
+                loss_threshold_ns=settings.loss_threshold_ns,
+            )
+            on_exit.callback(self._reference.stop)
         self._stats = IntervalStats(
             sessions,
             emit,
@@ -199,6 +222,8 @@ class _ClientRun:
 
         on_exit.callback(self._cancel_timers)
         self._tick()
+        if self._reference is not None:
+            self._reference.start(start_ns)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_NS / NS_PER_S, self._sweep)
 
     async def _wait_until(self, end_ns: int | None) -> bool:
@@ -308,6 +333,8 @@ class _ClientRun:
         for session in sessions[self._drop_check_turn :: DROP_CHECK_SWEEPS]:
             session.check_drops()
         self._drop_check_turn = (self._drop_check_turn + 1) % DROP_CHECK_SWEEPS
+        if self._reference is not None:
+            self._reference.sweep(clock.now_ns())
 
         now_ns = clock.now_ns()
         self._unanswered.check(

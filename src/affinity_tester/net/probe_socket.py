@@ -53,6 +53,8 @@ class IcmpError(NamedTuple):
     """The IP address that sent the ICMP error; None if unknown."""
     probe: bytes
     """The start of the datagram that it quotes; may be empty."""
+    destination: TransportAddress | None = None
+    """Where that datagram was sent to; None if unknown."""
 
 
 def missing_capabilities() -> tuple[str, ...]:
@@ -85,6 +87,11 @@ def local_source_for(target: TransportAddress, scope_id: int = 0) -> str:
 def socket_address(target: TransportAddress, scope_id: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return an address in the socket module's form; it is cached, so that all sessions share one object."""
     return (target.ip, target.port, 0, scope_id) if target.is_ipv6 else (target.ip, target.port)
+
+
+def transport_address(source: tuple[str, int]) -> TransportAddress:
+    """Return an address that the socket module gave, without the scope that it may have."""
+    return TransportAddress(source[0].partition("%")[0], source[1])
 
 
 def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, connected: bool) -> socket.socket:
@@ -133,11 +140,11 @@ def read_error_queue(sock: socket.socket) -> list[IcmpError]:
     errors: list[IcmpError] = []
     while LINUX:
         try:
-            payload, ancillary, _flags, _address = sock.recvmsg(2048, _ANCILLARY_ERROR, socket.MSG_ERRQUEUE)
+            payload, ancillary, _flags, address = sock.recvmsg(2048, _ANCILLARY_ERROR, socket.MSG_ERRQUEUE)
         except OSError:  # the queue is empty (EAGAIN), or this is the pending error, which is cleared by that
             break
         errors += [
-            _extended_error(data, payload)
+            _extended_error(data, payload, address)
             for level, kind, data in ancillary
             if (level, kind) in _ERRQUEUE_LEVELS and len(data) >= _EXTENDED_ERR.size
         ]
@@ -145,7 +152,7 @@ def read_error_queue(sock: socket.socket) -> list[IcmpError]:
     return errors
 
 
-def _extended_error(data: bytes, payload: bytes) -> IcmpError:
+def _extended_error(data: bytes, payload: bytes, destination: tuple[str, int] | None) -> IcmpError:
     number = _EXTENDED_ERR.unpack_from(data)[0]
     name = errno.errorcode.get(number, str(number))
     address = data[_EXTENDED_ERR.size :]
@@ -155,7 +162,7 @@ def _extended_error(data: bytes, payload: bytes) -> IcmpError:
         offender = socket.inet_ntop(socket.AF_INET, address[4:8])
     elif family == socket.AF_INET6:
         offender = socket.inet_ntop(socket.AF_INET6, address[8:24])
-    return IcmpError(name, offender, payload)
+    return IcmpError(name, offender, payload, transport_address(destination) if destination else None)
 
 
 def drop_count(sock: socket.socket) -> int:

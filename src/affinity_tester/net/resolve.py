@@ -1,4 +1,4 @@
-"""Resolves the target that the user wrote, once for the whole run."""
+"""Resolves the target that the user wrote, and the reference, once for the whole run."""
 
 from __future__ import annotations
 
@@ -43,26 +43,13 @@ async def resolve_target(text: str, default_port: int) -> Target:
     Of a name's addresses, those in the family of the first one are probed, since that is the family the system prefers.
     Raises `UserError` if the text is malformed, does not resolve, or has no address that probes can be sent to.
     """
-    try:
-        host, port = split_host_port(text)
-    except ValueError as error:
-        raise UserError(f"the target is wrong: {error}") from error
-    port = default_port if port is None else port
-
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host name"
-        raise UserError(
-            f"the target {host!r} does not resolve ({reason}): check the name, or give an address"
-        ) from error
-
+    found, port = await _look_up("target", text, default_port)
     usable: dict[TransportAddress, Destination] = {}
     unprobed: dict[TransportAddress, None] = {}
     failure: UserError | None = None
     for *_, sockaddr in found:
         try:
-            destination = _destination(sockaddr, port)
+            destination = _destination("target", sockaddr, port)
         except UserError as error:
             failure = failure or error
             unprobed[_address(sockaddr, port)] = None
@@ -79,16 +66,55 @@ async def resolve_target(text: str, default_port: int) -> Target:
     return Target(first.address, text, first.scope_id, more, tuple(unprobed))
 
 
+async def resolve_reference(text: str, default_port: int, target: Target) -> Target:
+    """Parse and resolve the reference as `resolve_target` does a target, to one address of the target's family.
+
+    Raises `UserError` too if it has none, or if it is the target.
+    """
+    found, port = await _look_up("reference", text, default_port)
+    is_ipv6 = target.address.is_ipv6
+    same_family = [sockaddr for *_, sockaddr in found if _address(sockaddr, port).is_ipv6 == is_ipv6]
+    if not same_family:
+        family = "IPv6" if is_ipv6 else "IPv4"
+        raise UserError(
+            f"the reference {text} has no {family} address, and the target {target.address} is probed over {family}:"
+            " name a server that has one"
+        )
+
+    address, scope_id = _destination("reference", same_family[0], port)
+    if address in (destination.address for destination in target.destinations):
+        raise UserError(f"the reference {address} is the target: name a server that is not in this cluster")
+    return Target(address, text, scope_id)
+
+
+async def _look_up(what: str, text: str, default_port: int) -> tuple[list[Any], int]:
+    """Return what the resolver knows of a host, and the port to ask there. Raise `UserError`."""
+    try:
+        host, port = split_host_port(text)
+    except ValueError as error:
+        raise UserError(f"the {what} is wrong: {error}") from error
+    port = default_port if port is None else port
+
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM), port
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host name"
+        raise UserError(
+            f"the {what} {host!r} does not resolve ({reason}): check the name, or give an address"
+        ) from error
+
+
 def _address(sockaddr: tuple[Any, ...], port: int) -> TransportAddress:
     return TransportAddress(str(parse_ip(str(sockaddr[0]).partition("%")[0])), port)
 
 
-def _destination(sockaddr: tuple[Any, ...], port: int) -> Destination:
+def _destination(what: str, sockaddr: tuple[Any, ...], port: int) -> Destination:
     """Return the destination of an address from the resolver. Raise `UserError` if no probe can be sent to it."""
     address = parse_ip(str(sockaddr[0]).partition("%")[0])
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
-        raise UserError(f"the target {address} is no unicast address: give the address of the Service")
+        right = "the Service" if what == "target" else "a STUN server"
+        raise UserError(f"the {what} {address} is no unicast address: give the address of {right}")
     scope_id = int(sockaddr[3]) if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (ip, port, flow, scope)
     if address.version == 6 and address.is_link_local and not scope_id:  # noqa: PLR2004 - IP's version
-        raise UserError(f"the target {address} is link-local and names no interface: write {address}%eth0, or so")
+        raise UserError(f"the {what} {address} is link-local and names no interface: write {address}%eth0, or so")
     return Destination(TransportAddress(str(address), port), scope_id)

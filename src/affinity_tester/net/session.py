@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
@@ -35,8 +36,12 @@ from affinity_tester.net.probe_socket import (
     read_error_queue,
     receive,
     socket_address,
+    transport_address,
 )
 from affinity_tester.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from affinity_tester.net.reference import Reference  # which is made of sessions
 
 MAX_READS = 10_000
 """The most datagrams read from a socket at once. Its buffer holds fewer, so only a continuing flood reaches this."""
@@ -91,6 +96,7 @@ class Session:
         "name",
         "network_errors",
         "own_losses",
+        "reference",
         "send_errors",
         "sock",
         "target",
@@ -138,6 +144,8 @@ class Session:
         """Lost probes that are explained by `drops`."""
         self._drop_history: DropHistory | None = None
         """When the drops were noticed; None before the first drop."""
+        self.reference: Reference | None = None
+        """Takes what comes from the run's reference; None without one."""
         self._sessions_by_token = sessions_by_token
         self._emitted: dict[tuple[str, ...], int] | None = None
         """When each event of a kind was last emitted; None before the first, as in most sessions."""
@@ -185,6 +193,21 @@ class Session:
         self._emit_once((fault, name), ClientFault(now_ns, self.name, fault, f"{name}: {failure.strerror}"))
         return 0
 
+    def send_aside(self, datagram: bytes, destination: tuple[str, int] | tuple[str, int, int, int]) -> int:
+        """Send a datagram that is no probe to another server, and count nothing. Return when it was sent.
+
+        Raises `OSError` if this machine refuses it.
+        """
+        sent_ns = clock.now_ns()
+        try:
+            self.sock.sendto(datagram, destination)
+        except OSError:
+            # As for a probe, the failure may be about an earlier one; if not, this fails again.
+            self.drain_error_queue(sent_ns)
+            sent_ns = clock.now_ns()
+            self.sock.sendto(datagram, destination)
+        return sent_ns
+
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, to_run_ns: int) -> int | None:
@@ -222,7 +245,7 @@ class Session:
         self.wrong_source += 1
         sent_ns = self.tracker.replied_elsewhere(seq, identity, received_ns)
         if sent_ns is not None:
-            address = _transport_address(source)
+            address = transport_address(source)
             wildcard = listens_on_wildcard(identity.software)
             event = WrongSource(received_ns, self.name, address, self.target, seq, sent_ns, identity, wildcard)
             self._emit_unless_recent(("source", str(address)), event)
@@ -232,14 +255,16 @@ class Session:
         owner = self._sessions_by_token.get(token_in(_BUFFERS[0])) if error.reason == "other-transaction" else None
         reply = None if owner is None else owner.read_cross_delivered(size, received_ns)
         if owner is None or reply is None:
-            self.undecodable += 1
+            reference = self.reference
+            if reference is None or not reference.read(self, bytes(_BUFFERS[0][:size]), source, received_ns):
+                self.undecodable += 1
             return
 
         self.cross_delivered += 1
         seq, identity, sent_ns = reply
         if sent_ns is not None:
             event = CrossDelivered(
-                received_ns, self.name, owner.name, seq, sent_ns, identity, _transport_address(source)
+                received_ns, self.name, owner.name, seq, sent_ns, identity, transport_address(source)
             )
             self._emit_unless_recent(("owner", owner.name), event)
 
@@ -281,6 +306,8 @@ class Session:
 
     def _emit_network_errors(self, now_ns: int, errors: list[IcmpError]) -> None:
         for error in errors:
+            if self.reference is not None and self.reference.owns_error(self, error):
+                continue
             try:
                 seq = self._codec.seq_of_quoted(error.probe)
             except StunError:
@@ -386,10 +413,6 @@ class Session:
         if is_due:
             self._emitted[key] = event.at_ns
             self._emit(event)
-
-
-def _transport_address(source: tuple[str, int]) -> TransportAddress:
-    return TransportAddress(source[0].partition("%")[0], source[1])
 
 
 def _as_icmp(failure: OSError) -> IcmpError:

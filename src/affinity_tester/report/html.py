@@ -9,7 +9,7 @@ from affinity_tester.report.incident import incident_text, is_silence, is_violat
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short
-from affinity_tester.report.summary import Table, health, judgements, tables, verdict_lines
+from affinity_tester.report.summary import Table, health, judgements, reference_line, tables, verdict_lines
 from affinity_tester.report.timeline import shown, timeline
 
 MOST_ROWS = 1_000
@@ -88,6 +88,7 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
     else:
         yield from (_table(table) for table in tables(recorded.results, run))
         yield from (f"<p>{shown(text)}</p>" for text, _ in health(run.total))
+        yield from (f"<p>{shown(text)}</p>" for text, _ in reference_line(recorded.results))
     yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(recorded.results.tally))
 
 

@@ -13,12 +13,17 @@ from affinity_tester.report.incident import incident_text, is_silence, is_violat
 from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
 from affinity_tester.report.text import change_facts, irregular_counts, is_restart, judgement_text, served_by
-from affinity_tester.settings import WORST_SESSIONS
+from affinity_tester.settings import REFERENCE_INTERVAL_NS, REFERENCE_SESSIONS, WORST_SESSIONS
 from affinity_tester.units import format_duration, plural, quoted
 
 _WHEN_SILENT = (
     "check the address and the port, that the Service has ready endpoints, that firewalls let UDP pass both ways, "
     "and that AFFINITY_KEY is the same on both sides"
+)
+
+_WHEN_REFERENCE_SILENT = (
+    "check its address and port, and that firewalls let UDP pass both ways; without it a change of this side's own NAT "
+    "cannot be told from one of the cluster"
 )
 
 _ICMP = {
@@ -210,6 +215,9 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
             return [warning(f"answered by {who}, which names no pod: only x_address and SOFTWARE are tracked")]
         case ev.NoReplies(waited_ns=waited_ns, reason=reason):
             return [warning(f"no session is answered after {format_duration(waited_ns)}: {reason or _WHEN_SILENT}")]
+        case ev.NoReferenceReplies(waited_ns=waited_ns, reason=reason):
+            silent = f"the reference has given no address after {format_duration(waited_ns)}"
+            return [warning(f"{silent}: {reason or _WHEN_REFERENCE_SILENT}")]
         case ev.PoolWatchStarted(context=context, service=service, via=via):
             way = f", by its {via}" if via else ""
             return [Line(f"watching Service {quoted(service)} in context {quoted(context)}{way}")]
@@ -300,6 +308,16 @@ def _targets(event: ev.RunStarted) -> str:
     return f"{count}{named} of {name} ({', '.join(map(str, probed))}{left})"
 
 
+def _reference(event: ev.RunStarted) -> str:
+    """Return what is asked of the reference, and from where."""
+    address, name = event.reference, event.reference_name
+    assert address is not None
+    named = "" if name in (str(address), address.ip) else f" ({name})"
+    sockets = plural(min(event.sessions, REFERENCE_SESSIONS), "session")
+    every = format_duration(REFERENCE_INTERVAL_NS)
+    return f"reference {address}{named}: asked from the sockets of {sockets}, every {every} each"
+
+
 def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
     sockets = ", on connected sockets" if event.connected else ""
     probes = (
@@ -308,5 +326,6 @@ def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
         f"lost after {format_duration(event.loss_threshold_ns)}"
     )
     opening = f"{clock.date(event.at_ns)} {clock.utc_offset}, affinity-tester {event.version}"
+    reference = [Line(_reference(event))] if event.reference is not None else []
     guarantees = [warning(f"not on this platform: {lost}") for lost in event.lost_guarantees]
-    return [Line(opening), Line(probes), *guarantees]
+    return [Line(opening), Line(probes), *reference, *guarantees]

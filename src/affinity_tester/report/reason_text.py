@@ -115,6 +115,16 @@ def reason_text(reason: why.Reason) -> str:
             return f"{count} replies were dropped at this machine's full socket buffer"
         case why.LocalAddressChanged():
             return "this machine's own address changed or was gone"
+        case why.ClientNatPossible(sessions, asked):
+            together = f"all {sessions} sessions changed within a second, and nothing excludes the client's own NAT"
+            return together + ("; the reference does not settle it" if asked else " (--reference settles it)")
+        case why.AddressBeforeCluster(old, new):
+            return f"under policy Local no proxy moves an address, and neither {old.ip} nor {new.ip} is a node's"
+        case why.ReferenceMoved(old, new):
+            return f"the client's own NAT: the reference saw {old} -> {new} then, too"
+        case why.ReferenceStayed(mapped, independent):
+            how = ", as pods had: the client's NAT did not move" if independent else ""
+            return f"the reference saw {mapped} throughout{how}"
         case why.WatchBeganLater(offset_ns):
             return f"the watch of the pool began {format_offset(offset_ns)} it"
         case why.PoolNotObserved(lasted_ns, at_onset):

@@ -6,7 +6,31 @@ import heapq
 from dataclasses import dataclass, field
 
 from affinity_tester.core import events as ev
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.judging.tally import Tally
+
+
+@dataclass(slots=True)
+class ReferenceResults:
+    """What the reference has answered so far."""
+
+    asked: int = 0
+    """Requests that were answered, or given up."""
+    answered: int = 0
+    changes: int = 0
+    """How often a session's mapped address was another than before."""
+    silence: ev.NoReferenceReplies | None = None
+    """That it never answered, once that was told."""
+    _mapped: dict[str, TransportAddress] = field(default_factory=dict)
+    """By session."""
+
+    def add(self, event: ev.ReferenceResult) -> None:
+        """Count one more request."""
+        self.asked += 1
+        if event.mapped is not None:
+            self.answered += 1
+            self.changes += self._mapped.get(event.session, event.mapped) != event.mapped
+            self._mapped[event.session] = event.mapped
 
 
 @dataclass(slots=True)
@@ -19,6 +43,7 @@ class RunResults:
     """Summaries by session, in the order in which the sessions ended."""
     run: ev.RunSummary | None = None
     verdict: ev.Verdict | None = None
+    reference: ReferenceResults = field(default_factory=ReferenceResults)
     tally: Tally = field(default_factory=Tally)
 
     def add(self, event: ev.Event) -> None:
@@ -34,6 +59,10 @@ class RunResults:
                 self.started = event
             case ev.ForeignServer():
                 self.foreign = event
+            case ev.ReferenceResult():
+                self.reference.add(event)
+            case ev.NoReferenceReplies():
+                self.reference.silence = event
             case ev.RunSummary():
                 self.run = event
             case ev.Verdict():

@@ -62,6 +62,7 @@ def summary(results: RunResults) -> list[SummaryLine]:
         for table in tables(results, results.run):
             lines += [(table.caption, None), *((line, None) for line in _aligned(table)), ("", None)]
         lines += health(results.run.total)
+        lines += reference_line(results)
     lines += judgements(results.tally)
     lines += verdict_lines(results.verdict)
     return lines
@@ -162,6 +163,22 @@ def health(total: ev.Counts) -> list[SummaryLine]:
     )
     heard = ", ".join(f"{count:,} {word}" for count, word in odd if count)
     return [*lines, (f"also: {heard}", Colour.WARNING)] if heard else lines
+
+
+def reference_line(results: RunResults) -> list[SummaryLine]:
+    """Return `reference 192.0.2.1:3478: 90 of 90 requests answered, no mapped address changed`; nothing without one."""
+    address = results.started and results.started.reference
+    if not address:
+        return []
+
+    told = results.reference
+    if not told.answered:
+        why = told.silence and told.silence.reason
+        return [(f"reference {address}: gave no address{f' ({why})' if why else ''}", Colour.WARNING)]
+    changed = plural(told.changes, "mapped address changed", "mapped addresses changed")
+    moved = changed if told.changes else "no mapped address changed"
+    answered = f"{told.answered:,} of {plural(told.asked, 'request')} answered"
+    return [(f"reference {address}: {answered}, {moved}", None)]
 
 
 def judgements(tally: Tally) -> list[SummaryLine]:

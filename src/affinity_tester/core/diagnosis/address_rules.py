@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import left_one_pod, may_be_one_node
+from affinity_tester.core.diagnosis.masquerade import left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods
+from affinity_tester.core.diagnosis.vip_rules import ingress_switch, ip_of, ips_of, looks_like_client_nat, node_of
 from affinity_tester.core.events import ClusterSubject, Diagnosis
-from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 from affinity_tester.units import format_seconds, plural
 
@@ -123,70 +123,18 @@ def idle_expiry(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     )
 
 
-def client_nat(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Diagnose `client-nat`: all sessions show a new address that is no node's, and keep their pods."""
-    moves = groups.to_other_ip
-    if not _looks_like_client_nat(view, moves):
-        return None
-
-    new = _ips(moves, new=True)
-    served = {move.old.pod for move in moves}
-    kept = sum(Kind.POD not in move.kinds for move in moves)
-    evidence = [
-        f"{view.share(m.session for m in moves)} changed reflexive IP {listed(_ips(moves))} -> {listed(new)} at once",
-        f"{plural(kept, 'session')} kept their pod, {plural(len(served), 'pod')} in all; "
-        f"{view.loss_text(sum(m.lost for m in moves))}",
-    ]
-    nodes = view.history.node_names
-    if nodes is None:
-        return diagnosis("client-nat", evidence, f"whether {listed(new)} is a node's: {NO_CLUSTER}")
-    return diagnosis("client-nat", [*evidence, f"{listed(new)} belongs to none of {plural(len(nodes), 'node')}"])
-
-
-def vip_failover(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Diagnose `vip-failover`: all sessions lose probes together, then come in through one new node, or to and fro."""
-    switch = _ingress_switch(view, groups.to_other_ip, _ip)
-    if switch is None and view.source_ip_preserved:
-        switch = _ingress_switch(view, groups.to_other_pod, _node)
-    if switch is None or (
-        view.history.node_names is not None and _ips(switch.moves) and not _involves_node(view, switch)
-    ):
-        return None
-
-    moves = switch.moves
-    losers = sum(move.lost > 0 for move in moves)
-
-    evidence = [
-        f"{view.share(m.session for m in moves)} moved together, "
-        f"{_places_text(view, switch.old)} -> {_places_text(view, switch.new)}",
-        f"{losers} of {len(moves)} lost probes meanwhile, {plural(sum(m.lost for m in moves), 'probe')} in all",
-    ]
-    flips = min(len(move.changes) for move in moves) - 1
-    if flips:
-        evidence.append(f"they moved to and fro, each at least {plural(flips + 1, 'time')}")
-    if _looks_like_client_nat(view, moves):
-        return diagnosis("vip-failover", evidence, f"whether {listed(switch.new)} is a node's: {NO_CLUSTER}")
-
-    # A second node that they had been at before is a flip-flop, and no client NAT.
-    back = all(
-        view.history.had_been_at(move.session, switch.key, switch.new, move.changes[0].before.sent_ns) for move in moves
-    )
-    if back and not flips:
-        evidence.append(f"they had been at {_places_text(view, switch.new)} before: it goes to and fro")
-    sure = flips or back or view.nearly_all(losers)
-    return diagnosis("vip-failover", evidence, "" if sure else "loss of all sessions at the same time")
-
-
 def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `node-rehash`: the reflexive IP is another node's for some of the sessions."""
     moves = tuple(move for move in groups.to_other_ip if move.longest_loss < BURST)
-    if not moves or _looks_like_client_nat(view, moves):
+    if not moves or looks_like_client_nat(view, moves):
         return None
-    if view.history.node_names is not None and not any(view.is_node(ip) for ip in _ips(moves) | _ips(moves, new=True)):
+    if view.history.node_names is not None and not any(
+        view.is_node(ip) for ip in ips_of(moves) | ips_of(moves, new=True)
+    ):
         return None
 
     pods_moved = sum(Kind.POD in move.kinds for move in moves)
-    new = [view.place(ip) for ip in _ips(moves, new=True)]
+    new = [view.place(ip) for ip in ips_of(moves, new=True)]
 
     evidence = [
         f"{view.share(m.session for m in moves)} {has(len(moves))} a new reflexive IP, {listed(new)}; "
@@ -194,7 +142,7 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         f"{pods_moved} of them also {has(pods_moved)} a new pod; {view.loss_text(sum(m.lost for m in moves))}",
         *view.cluster_events_near(ClusterSubject.NODE),
     ]
-    if _ingress_switch(view, moves, _ip) is not None:
+    if ingress_switch(view, moves, ip_of) is not None:
         if view.nearly_all(sum(move.lost > 0 for move in moves)) or any(len(move.changes) > 1 for move in moves):
             return None
         return diagnosis("node-rehash", evidence, "a session that kept its reflexive IP, or a second ingress node")
@@ -208,7 +156,7 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `node-rehash` under policy Local: sessions move to pods of another node, and keep their addresses."""
     moves = tuple(move for move in groups.to_other_pod if move.longest_loss < BURST)
-    if not looks_local(view, moves) or _ingress_switch(view, moves, _node) is not None:
+    if not looks_local(view, moves) or ingress_switch(view, moves, node_of) is not None:
         return None
 
     nodes = {move.new.node for move in moves if move.new.node is not None}
@@ -219,7 +167,8 @@ def local_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         *view.cluster_events_near(ClusterSubject.NODE),
     ]
     if view.source_ip_preserved:
-        return diagnosis("node-rehash", [*evidence, "pods see the client's own address (policy Local)"])
+        whose = "the client's own address" if view.sees_own_ip else "the address that a flow comes from"
+        return diagnosis("node-rehash", [*evidence, f"pods see {whose} (policy Local)"])
     return diagnosis("node-rehash", evidence, f"the Service's externalTrafficPolicy: {NO_CLUSTER}")
 
 
@@ -231,72 +180,3 @@ def looks_local(view: IncidentView, moves: Iterable[SessionChange]) -> bool:
         and view.source_ip_preserved is not False
         and all(Kind.NODE in move.kinds and Kind.REFLEXIVE_PORT not in move.kinds for move in moves)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _IngressSwitch:
-    """All sessions went from one ingress node to another one; a node has at most two reflexive IPs."""
-
-    moves: tuple[SessionChange, ...]
-    key: Callable[[Identity], str | None]
-    """What an ingress is known by: the reflexive IP, or under policy Local the pod's node."""
-    old: frozenset[str]
-    new: frozenset[str]
-
-
-def _ingress_switch(
-    view: IncidentView, moves: tuple[SessionChange, ...], key: Callable[[Identity], str | None]
-) -> _IngressSwitch | None:
-    """Return the switch of all sessions together between two nodes, once or to and fro; None where there is none."""
-    if not view.nearly_all(len(moves)):
-        return None
-
-    places = {key(who) for m in moves for c in m.changes for who in (c.before.identity, c.after.identity)}
-    starts = {key(move.old) for move in moves}
-    firsts = [move.changes[0] for move in moves]
-    overlap = max(c.before.sent_ns for c in firsts) <= min(c.after.sent_ns for c in firsts)
-    spread_ns = max(c.after.sent_ns for c in firsts) - min(c.before.sent_ns for c in firsts)
-    together = overlap or spread_ns <= 3 * view.history.interval_ns
-
-    old = frozenset(place for place in starts if place is not None)
-    new = frozenset(place for place in places - starts if place is not None)
-    if None in places or not together or not _is_one_place(view, old, key) or not _is_one_place(view, new, key):
-        return None
-    return _IngressSwitch(moves, key, old, new)
-
-
-def _is_one_place(view: IncidentView, places: Set[str], key: Callable[[Identity], str | None]) -> bool:
-    """True if these may be one node's."""
-    return may_be_one_node(view, places) if key is _ip else len(places) == 1
-
-
-def _places_text(view: IncidentView, places: Set[str]) -> str:
-    return listed(view.place(place) for place in places)
-
-
-def _involves_node(view: IncidentView, switch: _IngressSwitch) -> bool:
-    """True if the old or the new place is a node, by name or address."""
-    names = view.history.node_names or {}
-    return any(place in names or place in names.values() for place in switch.old | switch.new)
-
-
-def _looks_like_client_nat(view: IncidentView, moves: tuple[SessionChange, ...]) -> bool:
-    """True if all went together to one address that is not known as a node's, and kept their pods."""
-    switch = _ingress_switch(view, moves, _ip)
-    if switch is None or len(switch.new) > 1 or any(Kind.POD in move.kinds or move.old.pod is None for move in moves):
-        return False
-    return not any(view.is_node(ip) for ip in switch.old | switch.new)
-
-
-def _ip(who: Identity) -> str | None:
-    return who.reflexive.ip if who.reflexive is not None else None
-
-
-def _node(who: Identity) -> str | None:
-    return who.node
-
-
-def _ips(moves: tuple[SessionChange, ...], *, new: bool = False) -> set[str]:
-    """Return the reflexive IPs before their changes, or after them."""
-    seen = (_ip(move.new if new else move.old) for move in moves)
-    return {ip for ip in seen if ip is not None}

@@ -164,8 +164,9 @@ _ENTRIES = (
     ),
     Entry(
         "client-nat",
-        "the client's own NAT moved to another address",
-        "look at the NAT gateway between the client and the cluster",
+        "the client's own NAT gave its flows new addresses or ports",
+        "look at the NAT between the client and the cluster (its log, its table's size and timeouts, its public addresses); "
+        "run with --reference, or from a machine without a NAT",
         ("aws/amazon-vpc-cni-k8s#3174",),
     ),
     Entry(
@@ -226,9 +227,15 @@ EQUIVALENCES = (
     ),
     Equivalence(
         frozenset({"client-nat", "vip-failover"}),
-        "all sessions show one new address and keep their pods, and the nodes' addresses are not known",
-        "a new ingress node that hashes flows as the old one did shows what a new address of the client's NAT shows",
-        "the nodes' addresses: run with cluster access",
+        "all sessions show one new address, and the nodes' addresses are not known",
+        "a new ingress node shows what a new address of the client's NAT shows: all flows begin anew there",
+        "the nodes' addresses: run with cluster access; a second STUN server: --reference",
+    ),
+    Equivalence(
+        frozenset({"client-nat", "flow-wipe"}),
+        "all of 8 or more sessions from one address change within a second, and nothing excludes the client's NAT",
+        "a new mapping of the client's NAT is a new flow to the cluster, as one is whose entry the proxy dropped",
+        "a second STUN server, asked from the same sockets: --reference",
     ),
 )
 """Only those that no client could tell apart with the evidence at hand, whatever its rules."""

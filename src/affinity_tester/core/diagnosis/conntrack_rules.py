@@ -118,7 +118,7 @@ def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
         f"{listed(f'{m.old.reflexive} -> {m.new.reflexive}' for m in moves)}",
         view.loss_text(sum(m.lost for m in moves)),
     ]
-    if view.source_ip_preserved:
+    if view.sees_own_ip:
         return diagnosis(
             "port-rewrite", [*evidence, "pods see the client's own IP, so no masquerade drew the port anew"]
         )

@@ -12,6 +12,7 @@ from affinity_tester.core.diagnosis.text import listed, pods, was
 from affinity_tester.core.events import CanaryResult, Change, ClusterSubject, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.incidents import BURST
+from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.core.open_incident import NEAR_NS, Member, OpenIncident
 from affinity_tester.units import NS_PER_MS, NS_PER_S, format_offset, format_seconds, plural
 
@@ -108,10 +109,13 @@ class IncidentView:
         silent: dict[str, list[Member]] = {}
         self.stray_sessions: set[str] = set()
         """Sessions that got replies from elsewhere, or replies to another session."""
+        self.reasons: list[Reason] = []
+        """Why its members were judged as they were."""
         self.has_unjudged = False
         """True if a member could not be judged."""
 
         for member in members:
+            self.reasons += member.reasons
             self.has_unjudged |= member.judgement is Judgement.UNKNOWN
             if member.is_stray:
                 self.stray_sessions.add(member.session)
@@ -245,18 +249,26 @@ class IncidentView:
     @cached_property
     def source_ip_preserved(self) -> bool | None:
         """Return whether pods see the client's own address (policy Local, or no masquerade); None: not known."""
-        policy = self.history.spec("externalTrafficPolicy")
+        policy = self.history.spec("externalTrafficPolicy", self.from_ns)
         if policy is not None:
             return policy == "Local"
 
-        own = [(session.local, session.first.reflexive) for session in self.history.sessions.values() if session.first]
-        known = [local is not None and local.ip == seen.ip for local, seen in own if seen is not None]
-        if known and all(known):
+        if self.sees_own_ip:
             return True
 
         # Several addresses, or a node's, are no client's own: the nodes masquerade.
         ips = {who.reflexive.ip for who in self.identities.values() if who.reflexive is not None}
         return False if len(ips) > 1 or any(self.is_node(ip) for ip in ips) else None
+
+    @cached_property
+    def sees_own_ip(self) -> bool:
+        """Return whether the reflexive IP of every session was its own IP, so that nothing on the way translates it."""
+        sessions = self.history.sessions.items()
+        own = [
+            (session.local, self.identities[name].reflexive) for name, session in sessions if name in self.identities
+        ]
+        known = [local is not None and local.ip == seen.ip for local, seen in own if seen is not None]
+        return bool(known) and all(known)
 
     def ingress(self, who: Identity) -> str | None:
         """Return the node that a session comes in through, as far as the client can see it."""

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.core.diagnosis import address_rules, blackhole_rules, client_rules, conntrack_rules, run_rules
+from affinity_tester.core.diagnosis import (
+    address_rules,
+    blackhole_rules,
+    client_nat_rules,
+    client_rules,
+    conntrack_rules,
+    run_rules,
+    vip_rules,
+)
 from affinity_tester.core.diagnosis.catalogue import equivalents
 from affinity_tester.core.diagnosis.classify import classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
@@ -32,6 +40,15 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
             (explained if _explained(member, history) else rest).append(member)
 
     found: list[Diagnosis] = []
+    # A burst of loss before such a change is part of it.
+    nat = client_nat_rules.client_side(rest)
+    before = [m for m in rest if m.session in nat and (m.key[0] == "burst" or client_nat_rules.client_side([m]))]
+    beside: list[Diagnosis] = []
+    if before:
+        rest = [member for member in rest if member not in before]
+        view = IncidentView(before, incident, now_ns, history)
+        beside = client_nat_rules.moved_before_cluster(view, nat.values())
+
     if silent_pods:
         found.append(blackhole_rules.pod_silent(IncidentView(silent_pods, incident, now_ns, history)))
     if rest:
@@ -39,7 +56,7 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
         found += _unexplained(view) or [_cannot_tell(view)]
     if explained:
         found += _evident(IncidentView(explained, incident, now_ns, history))
-    return _ranked(found)
+    return _ranked(found, beside)
 
 
 def diagnose_run(history: RunHistory) -> tuple[Diagnosis, ...]:
@@ -59,6 +76,8 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
     socket = client_rules.client_socket(view)
     if socket is not None and not socket.missing:
         return [socket]  # from another address every flow is a new one: nothing that follows is the path's fault
+    if view.unanswered_spans and client_nat_rules.own_link(view) is not None:
+        return []  # what is silent beside the reference is no fault of the cluster's
 
     groups = classify(view)
     # Checked here, since what they find explains the silences below, too.
@@ -70,8 +89,8 @@ def _unexplained(view: IncidentView) -> list[Diagnosis]:
         address_rules.sent_by_size(view, groups),
         address_rules.pod_restart(view, groups),
         address_rules.idle_expiry(view, groups),
-        address_rules.client_nat(view, groups),
-        address_rules.vip_failover(view, groups),
+        client_nat_rules.client_nat(view, groups),
+        vip_rules.vip_failover(view, groups),
         address_rules.node_rehash(view, groups),
         address_rules.local_rehash(view, groups),
         conntrack_rules.early_flush(view, groups),
@@ -127,6 +146,9 @@ def _cannot_tell(view: IncidentView) -> Diagnosis:
         if gaps:
             up, down = sum(gap.up for gap in gaps), sum(gap.down for gap in gaps)
             evidence.append(f"{up:,} lost towards the pod, {down:,} on the way back")
+        link = client_nat_rules.own_link(view)
+        if link is not None:
+            return cannot_tell([*evidence, link], "this machine's own link, and the router on its way out")
         evidence += blackhole_rules.dead_address(view)
         evidence += _how_they_ended(view)
         evidence += view.canary_text(view.canaries)
@@ -150,11 +172,15 @@ def _how_they_ended(view: IncidentView) -> list[str]:
     ]
 
 
-def _ranked(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Return the likely ones first, each name once. Beside a likely one only those stay that no client can tell from it."""
+def _ranked(found: Iterable[Diagnosis], beside: Iterable[Diagnosis] = ()) -> tuple[Diagnosis, ...]:
+    """Return the likely ones first, each name once. Beside a likely one only those stay that no client can tell from it.
+
+    Those of `beside` are of other sessions, and stay.
+    """
     ranked: dict[str, Diagnosis] = {}
-    for diagnosis in sorted(found, key=lambda diagnosis: _ORDER[diagnosis.certainty]):
+    beside = list(beside)
+    for diagnosis in sorted([*beside, *found], key=lambda diagnosis: _ORDER[diagnosis.certainty]):
         ranked.setdefault(diagnosis.name, diagnosis)
     likely = [name for name, diagnosis in ranked.items() if diagnosis.certainty is Certainty.LIKELY]
-    alike = frozenset().union(*(equivalents(name) for name in likely))
+    alike = frozenset(d.name for d in beside).union(*(equivalents(name) for name in likely))
     return tuple(d for name, d in ranked.items() if not likely or name in alike)

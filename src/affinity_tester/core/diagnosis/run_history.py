@@ -32,6 +32,7 @@ from affinity_tester.core.events import (
     PoolObserved,
     PoolUnobserved,
     ProbesLost,
+    ReferenceResult,
     RepliedProbe,
     RunStarted,
     RunSummary,
@@ -127,6 +128,8 @@ class RunHistory:
         """Since when the pool is not observed."""
         self.cluster: deque[ClusterEvent] = deque(maxlen=_MAX_SNAPSHOTS)
         self.canaries: deque[CanaryResult] = deque(maxlen=_MAX_EVENTS)
+        self.references: deque[ReferenceResult] = deque(maxlen=_MAX_EVENTS)
+        """What the reference answered, in the order in which it was told."""
         self.loss_directions: deque[LossDirection] = deque(maxlen=_MAX_EVENTS)
         self.wrong_sources: deque[WrongSource] = deque(maxlen=_MAX_EVENTS)
         self.cross_delivered: deque[CrossDelivered] = deque(maxlen=_MAX_EVENTS)
@@ -157,9 +160,19 @@ class RunHistory:
         """True if the pool is watched, and the right one."""
         return self.pool is not None and self.pool_trusted
 
-    def spec(self, name: str) -> str | None:
-        """Return a field of the Service's spec; None: not known."""
-        return dict(self.pool.spec).get(name) if self.pool is not None and self.pool_trusted else None
+    @property
+    def reference(self) -> TransportAddress | None:
+        """The second STUN server that is asked; None: none is."""
+        return self.started.reference if self.started else None
+
+    def spec(self, name: str, at_ns: int | None = None) -> str | None:
+        """Return a field of the Service's spec as it was at a time (None: as it is now); None: not known."""
+        if self.pool is None or not self.pool_trusted:
+            return None
+        if at_ns is None:
+            return dict(self.pool.spec).get(name)
+        position = bisect_right(self._snapshots_ns, at_ns)
+        return dict(self._snapshots[max(0, position - 1)].spec).get(name)
 
     def identity_at(self, name: str, at_ns: int) -> Identity | None:
         """Return who served a session at a time; None: nobody has answered it."""
@@ -242,6 +255,8 @@ class RunHistory:
                 self.loss_directions.append(event)
             case CanaryResult():
                 self.canaries.append(event)
+            case ReferenceResult():
+                self.references.append(event)
             case WrongSource():
                 self.wrong_sources.append(event)
             case CrossDelivered():

@@ -96,7 +96,7 @@ def rewritten_from_the_start(history: RunHistory) -> Diagnosis | None:
         for session in history.sessions.values()
         if session.local is not None and session.first is not None and session.first.reflexive is not None
     ]
-    local = history.spec("externalTrafficPolicy") == "Local"
+    local = history.spec("externalTrafficPolicy", 0) == "Local"
     other_port = [(own, seen) for own, seen in known if own.port != seen.port]
     rewritten = [(own, seen) for own, seen in other_port if own.ip == seen.ip]
     missing = ""

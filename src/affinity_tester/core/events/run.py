@@ -43,6 +43,10 @@ class RunStarted(Event):
     """Addresses of the same name that no session probes."""
     rules: Rules = DEFAULT_RULES
     """What the run is judged by, so that a record can be judged again."""
+    reference: TransportAddress | None = None
+    """The second STUN server (`--reference`), of the family of `target`; None: none is asked."""
+    reference_name: str = ""
+    """What the user asked for: a name or an address; empty without a reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,16 @@ class NoReplies(Event):
     """How long: 5 s."""
     reason: str = ""
     """The likeliest reason as far as the cluster knows; empty where it does not, or is not watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoReferenceReplies(Event):
+    """No request to the reference was answered with an address since the start."""
+
+    waited_ns: int
+    """How long: 5 s, or to the end of a shorter run."""
+    reason: str = ""
+    """Why, as far as the sockets tell; empty where nothing came back at all."""
 
 
 @dataclass(frozen=True, slots=True)

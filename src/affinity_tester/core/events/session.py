@@ -205,6 +205,19 @@ class CanaryResult(SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceResult(SessionEvent):
+    """The reference, a second STUN server that is not in the cluster, was asked from this session's own socket.
+
+    Told once for each request, 10 a second in all: when its answer was received, or when it was given up.
+    """
+
+    sent_ns: int
+    """When the request was sent."""
+    mapped: TransportAddress | None
+    """The XOR-MAPPED-ADDRESS of its answer; None: it was not answered within the loss threshold."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutageStarted(SessionEvent):
     """Unanswered for 5 s while others are answered."""
 

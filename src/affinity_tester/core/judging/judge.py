@@ -6,16 +6,19 @@ The first that matches wins:
                  were seen to live at one time: two servers share the pod's name then
     explained    a pool change lies surely within [sent(P) - settle, reply(Q) + settle]
     idle         the longest pause between consecutive sends from P to Q exceeds the affinity window
+    client       the reference shows that the client's own NAT moved, or its machine has another address (`client_nat`)
     unknown      a pool change lies perhaps within that reach, or the pool could not be observed in it
     as its outage   where the change is the end of an outage and another pod answers now: explained, if the outage's class is
                  pod-silent (no affinity keeps a flow on a dead pod); unknown, if it is unknown whether the old pod lived
+    unknown      nothing separates the cluster from the client's own NAT (`client_nat`)
     violation    otherwise; with a watched pool only after a consistent list asked for later than reply(Q) + settle
 
 A reply from a wrong source, or to another session's probe, is a case too, from when its probe was sent until it was heard;
 one from a wrong source is mere information where the server is a foreign one, or says that it listens on a wildcard.
 
-Certain means: every probe between P and Q is answered or lost, and no news of the pool can change the class. Only a late
-reply can then still revise the change; it is judged anew. Outages have rules of their own (core.judging.outage_table).
+Certain means: every probe between P and Q is answered or lost, it is known which sessions changed with it, and no news
+of the pool can change the class. Only a late reply can then still revise the change; it is judged anew. Outages have rules
+of their own (core.judging.outage_table).
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from affinity_tester.core.events import (
     WrongSource,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.client_nat import NOTHING, ClientNat, Weighed
 from affinity_tester.core.judging.explain import explanation
 from affinity_tester.core.judging.reasons import (
     ClientPaused,
@@ -58,6 +62,7 @@ from affinity_tester.core.judging.reasons import (
     WatchBeganLater,
     WildcardListener,
 )
+from affinity_tester.core.judging.weighing import Weighing
 from affinity_tester.core.pool_timeline import PoolTimeline
 
 _Key = tuple[str, int | WrongSource | CrossDelivered]
@@ -123,6 +128,8 @@ class Judge:
         `outage_over` says how the outage is judged that a change put an end to.
         """
         self._outage_over = outage_over
+        self._nat = ClientNat()
+        self._weighing = Weighing(self._nat)
         self._timeline = timeline
         self._settle_ns = settle_ns
         self._window_ns = affinity_window_ns
@@ -150,12 +157,14 @@ class Judge:
     @property
     def next_list_after_ns(self) -> int | None:
         """A list of the pool asked for later than this would settle the oldest open case; None: none is wanted."""
-        if not self.watched or not self._open:
+        if not self.watched:
             return None
-        return min(case.to_ns for case in self._open.values()) + self._settle_ns
+        reaches = (case.to_ns + self._settle_ns for case in self._open.values())
+        return min((to_ns for to_ns in reaches if not self._timeline.confirmed_after(to_ns)), default=None)
 
     def feed(self, event: Event) -> CaseJudged | None:
-        """Open, narrow or drop a case, and return its judgement if it is certain at once; other events are ignored."""
+        """Open, narrow or drop a case, and return its judgement if it is certain at once."""
+        self._nat.feed(event)
         match event:
             case FirstAnswer(at_ns=at_ns, identity=who):
                 self._note_instance(who.instance, at_ns, 0)
@@ -168,7 +177,7 @@ class Judge:
                     case = case._replace(extra_reasons=(PodNameShared(case.old.pod or ""),))
                 return self._open_or_judge(case, change.number, event.at_ns)
             case ChangeWithdrawn(session=session, change=change):
-                self._open.pop((session, change.number), None)
+                self._close((session, change.number))
             case WrongSource() | CrossDelivered():
                 return self._open_or_judge(_stray_case(event), event, event.at_ns)
             case _:
@@ -188,17 +197,18 @@ class Judge:
                 keys.append(heappop(self._due)[2])
 
         for key in list(islice(self._open, max(0, len(self._open) - MOST_OPEN))):
-            yield self._open.pop(key).event(now_ns, Judgement.UNKNOWN, (TooManyOpen(MOST_OPEN),))
+            yield self._open[key].event(now_ns, Judgement.UNKNOWN, (TooManyOpen(MOST_OPEN),))
+            self._close(key)
 
         for key in keys:
             case = self._open.get(key)
             if case is None:
                 continue
-            verdict = self._evaluate(case, now_ns) if last or now_ns >= case.certain_ns else None
+            verdict = self._evaluate(key, case, now_ns, last=last) if last or now_ns >= case.certain_ns else None
             if verdict is None and last:
                 verdict = case.event(now_ns, Judgement.UNKNOWN, (InDoubt(Doubt.RUN_ENDED_UNCONFIRMED),))
             if verdict is not None:
-                del self._open[key]
+                self._close(key)
                 yield verdict
 
     def _open_or_judge(
@@ -206,26 +216,43 @@ class Judge:
     ) -> CaseJudged | None:
         """Judge a new or narrowed case if it is certain, else keep it open in place of its earlier form."""
         key: _Key = (case.session, subject)
-        verdict = self._evaluate(case, now_ns) if now_ns >= case.certain_ns else None
+        self._close(key)
+        verdict = self._evaluate(key, case, now_ns) if now_ns >= case.certain_ns else None
         if verdict is None:
             self._open[key] = case
             heappush(self._due, (case.certain_ns, next(self._order), key))
         else:
-            self._open.pop(key, None)
+            self._close(key)
         return verdict
 
-    def _evaluate(self, case: _Case, now_ns: int) -> CaseJudged | None:
+    def _close(self, key: _Key) -> None:
+        """Let a case be open no more."""
+        self._open.pop(key, None)
+        self._weighing.forget(key)
+
+    def _weigh(self, key: _Key, case: _Case, now_ns: int, *, last: bool) -> Weighed | None:
+        """Return what the client's side has to do with a case; None: it is not known yet, and is asked again in time."""
+        if not isinstance(case.subject, Change):
+            return NOTHING
+        self._nat.pool_trusted = self.pool_trusted
+        weighed = self._weighing.weigh(key, case.session, case.subject, now_ns, last=last)
+        if self._weighing.again_ns is not None:
+            heappush(self._due, (self._weighing.again_ns, next(self._order), key))
+        return weighed
+
+    def _evaluate(self, key: _Key, case: _Case, now_ns: int, *, last: bool = False) -> CaseJudged | None:
         """Return the judgement by the first rule that matches; None where more must be known."""
         information = _information(case)
         if information is not None:
             return case.event(now_ns, *information)
 
+        weighed = self._weigh(key, case, now_ns, last=last)
         idle = case.pause_ns > self._window_ns
         paused = ClientPaused(case.pause_ns)
         if not self.watched:
             if idle:
                 return case.event(now_ns, Judgement.IDLE, (paused,))
-            return self._violation(case, PoolState.NOT_WATCHED, now_ns)
+            return self._violation(case, PoolState.NOT_WATCHED, weighed, now_ns)
 
         timeline = self._timeline
         reach = (case.from_ns - self._settle_ns, case.to_ns + self._settle_ns)
@@ -239,19 +266,28 @@ class Judge:
             return case.event(now_ns, Judgement.IDLE, (paused,))
 
         doubt = self._doubt(case, reach)
-        if doubt is not None:
+        if doubt is not None and (weighed is None or weighed.judgement is not Judgement.CLIENT):
             return case.event(now_ns, Judgement.UNKNOWN, (doubt,))
-        return self._violation(case, PoolState.STILL, now_ns)
+        return self._violation(case, PoolState.STILL, weighed, now_ns)
 
-    def _violation(self, case: _Case, pool: PoolState, now_ns: int) -> CaseJudged:
-        """Judge what no pool change explains: a violation, unless the old pod answered nobody when the flow left it."""
+    def _violation(self, case: _Case, pool: PoolState, weighed: Weighed | None, now_ns: int) -> CaseJudged | None:
+        """Judge what no pool change explains: a violation, unless the client's side is not excluded.
+
+        Nor is it one where the old pod answered nobody when the flow left it. None: the client's side is not weighed yet.
+        """
+        if weighed is None:
+            return None
+        if weighed.judgement is Judgement.CLIENT:
+            return case.event(now_ns, Judgement.CLIENT, weighed.reasons)
         if isinstance(case.subject, Change) and not _same_pod(case.old, case.new):
             outage, reasons = self._outage_over(case.session, case.subject, now_ns) or (None, ())
             if outage is Judgement.POD_SILENT:
                 return case.event(now_ns, Judgement.EXPLAINED, reasons, avoidable=False)
             if outage is Judgement.UNKNOWN:
                 return case.event(now_ns, Judgement.UNKNOWN, reasons)
-        return case.event(now_ns, Judgement.VIOLATION, (NothingExplains(pool),))
+        if weighed.judgement is not None:
+            return case.event(now_ns, weighed.judgement, weighed.reasons)
+        return case.event(now_ns, Judgement.VIOLATION, (NothingExplains(pool), *weighed.reasons))
 
     def _doubt(self, case: _Case, reach: tuple[int, int]) -> Reason | None:
         """Return why a pool change may lie within reach; None: none does."""

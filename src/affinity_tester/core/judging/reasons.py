@@ -237,6 +237,43 @@ class LocalAddressChanged(Reason):
     """This machine's own address changed or was gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientNatPossible(Reason):
+    """All sessions of one local address changed within a second, and nothing excludes the client's own NAT."""
+
+    sessions: int
+    """How many."""
+    asked: bool
+    """A reference was asked, and did not settle it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressBeforeCluster(Reason):
+    """Policy Local, and neither address is a node's: what moved it is before the cluster."""
+
+    old: TransportAddress
+    new: TransportAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceMoved(Reason):
+    """The reference saw another address then, too, so the client's own NAT moved."""
+
+    old: TransportAddress
+    """What it saw before."""
+    new: TransportAddress
+    """What it saw since."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceStayed(Reason):
+    """The reference saw the same address throughout; said beside a violation."""
+
+    mapped: TransportAddress
+    independent: bool
+    """Pods had seen this very address, so the NAT maps endpoint-independently, and did not move."""
+
+
 # --- what is not known -------------------------------------------------------------------------------------------------
 
 

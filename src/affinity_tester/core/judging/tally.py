@@ -14,6 +14,7 @@ from affinity_tester.core.events import (
     Stray,
     StrayCase,
 )
+from affinity_tester.core.judging.reasons import AddressBeforeCluster, ClientNatPossible
 
 REVISABLE = 50_000
 """Judgements kept one by one, as a later one of the same case replaces the earlier: no storm makes so many within the 60 s
@@ -35,6 +36,8 @@ class Tally:
         self._counts: Counter[tuple[str, Judgement]] = Counter()
         self.avoidable = 0
         """Explained cases whose old pod was still serving."""
+        self.perhaps_client_nat = 0
+        """Unknown changes that the client's own NAT may have made."""
 
     def add(self, judged: CaseJudged) -> None:
         """Count a judgement in place of an earlier one of the same case."""
@@ -42,6 +45,7 @@ class Tally:
         self._forget(key)
         self._counts[key[1], judged.judgement] += 1
         self.avoidable += judged.avoidable is True
+        self.perhaps_client_nat += _is_perhaps_client_nat(judged)
         self._newest[key] = judged
         if len(self._newest) > self._limit:
             self._newest.popitem(last=False)
@@ -71,6 +75,11 @@ class Tally:
         if replaced is not None:
             self._counts[key[1], replaced.judgement] -= 1
             self.avoidable -= replaced.avoidable is True
+            self.perhaps_client_nat -= _is_perhaps_client_nat(replaced)
+
+
+def _is_perhaps_client_nat(judged: CaseJudged) -> bool:
+    return any(isinstance(reason, ClientNatPossible | AddressBeforeCluster) for reason in judged.reasons)
 
 
 def case_key(session: str, case: Case) -> CaseKey:

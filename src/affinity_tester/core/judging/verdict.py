@@ -30,6 +30,8 @@ class Blackout:
     """True if it lasted until the run ended."""
     empty_pool: bool
     """True if no endpoint was ready, so that nobody could be answered."""
+    own_link: bool = False
+    """True if the reference answered nothing either, so that it was the client's own link."""
 
     @property
     def lasted_ns(self) -> int:
@@ -45,6 +47,10 @@ class Evidence:
     """How many changes and outages have each class now."""
     avoidable: int = 0
     """How many of the explained ones a sound proxy would have avoided."""
+    perhaps_client_nat: int = 0
+    """How many of the unknown ones the client's own NAT may have made."""
+    reference: bool = False
+    """True if a reference was asked, which tells the client's NAT from the cluster."""
     total: Counts = field(default_factory=Counts)
     counted: bool = False
     """False if the run was killed before its first statistics."""
@@ -95,7 +101,7 @@ def _could_fail(evidence: Evidence) -> int:
     """Return how many pairs of successive replies would have been violations if they had differed; excused ones would not."""
     if evidence.interval_ns > evidence.window_ns:
         return 0
-    excused = (Judgement.IDLE, Judgement.EXPLAINED, Judgement.UNKNOWN)
+    excused = (Judgement.IDLE, Judgement.EXPLAINED, Judgement.CLIENT, Judgement.UNKNOWN)
     return max(0, evidence.total.pairs - sum(evidence.judgements.get(judgement, 0) for judgement in excused))
 
 
@@ -111,12 +117,16 @@ def _caveats(evidence: Evidence) -> list[str]:
         changes = plural(evidence.avoidable, "change")
         caveats.append(f"{changes} that a sound proxy would have avoided: --fail-on avoidable")
 
+    own = evidence.judgements.get(Judgement.CLIENT, 0)
+    if own:
+        caveats.append(f"{plural(own, 'change')} or {noun_form(own, 'outage')} of the client's own making")
+
     silent_pods = evidence.judgements.get(Judgement.POD_SILENT, 0)
     if silent_pods:
         caveats.append(f"{plural(silent_pods, 'outage')} of pods that answered nobody")
 
     for blackout in evidence.blackouts:
-        why = ", no endpoint was ready" if blackout.empty_pool else ""
+        why = ", no endpoint was ready" if blackout.empty_pool else _OWN_LINK if blackout.own_link else ""
         caveats.append(
             f"nobody was answered for {format_span(blackout.lasted_ns)} ({_share(blackout.lasted_ns, evidence)}){why}"
         )
@@ -125,6 +135,9 @@ def _caveats(evidence: Evidence) -> list[str]:
     if left_out:
         caveats.append(f"{probed} of {probed + left_out} addresses of the target were probed")
     return caveats
+
+
+_OWN_LINK = ", nor was the reference: the client's own link"
 
 
 def _share(ns: int, evidence: Evidence) -> str:
@@ -166,14 +179,19 @@ def _inconclusive_reasons(evidence: Evidence, judged_pairs: int, max_loss: float
 
     reasons: list[str] = []
     dark = [blackout for blackout in evidence.blackouts if not blackout.empty_pool]
+    own_link = _OWN_LINK if dark and all(blackout.own_link for blackout in dark) else ""
     if any(blackout.at_end for blackout in dark):
-        reasons.append("all sessions stopped being answered, until the end")
+        reasons.append("all sessions stopped being answered, until the end" + own_link)
     elif dark and (dark_ns := sum(blackout.lasted_ns for blackout in dark)) >= MAX_BLACKOUT * evidence.duration_ns:
-        reasons.append(f"nobody was answered for {format_span(dark_ns)} ({_share(dark_ns, evidence)})")
+        reasons.append(f"nobody was answered for {format_span(dark_ns)} ({_share(dark_ns, evidence)}){own_link}")
 
     unknown = evidence.judgements.get(Judgement.UNKNOWN, 0)
     if unknown:
         reasons.append(f"{plural(unknown, 'change')} or {noun_form(unknown, 'outage')} could not be judged")
+    nat = evidence.perhaps_client_nat
+    if nat:
+        settles = "the reference did not settle it" if evidence.reference else "--reference HOST settles it"
+        reasons.append(f"{plural(nat, 'change')} of them may be the client's own NAT: {settles}")
     if _unreadable(total, max_loss):
         reasons.append(
             f"{total.undecodable:,} datagrams came that are no replies, more than the {total.answered:,} answers: "

@@ -112,14 +112,29 @@ def _pack_xor_address(value: TransportAddress, transaction_id: bytes) -> bytes:
 
 
 def _unpack_xor_address(value: bytes, transaction_id: bytes) -> TransportAddress:
+    return _read_address("XOR-MAPPED-ADDRESS", value, _PORT_MASK, MAGIC_COOKIE, ipv6_mask(transaction_id))
+
+
+def _pack_address(value: TransportAddress, _transaction_id: bytes) -> bytes:
+    address = parse_ip(value.ip)
+    family = _FAMILY_IPV4 if isinstance(address, IPv4Address) else _FAMILY_IPV6
+    return bytes((0, family)) + value.port.to_bytes(2, "big") + address.packed
+
+
+def _unpack_address(value: bytes, _transaction_id: bytes) -> TransportAddress:
+    return _read_address("MAPPED-ADDRESS", value, 0, 0, 0)
+
+
+def _read_address(name: str, value: bytes, port_mask: int, ipv4_mask: int, ipv6_mask: int) -> TransportAddress:
+    """Read the form that both address attributes have (sections 14.1 and 14.2), XORed with these."""
     family = value[1] if len(value) > 1 else 0
-    port = int.from_bytes(value[2:4], "big") ^ _PORT_MASK
+    port = int.from_bytes(value[2:4], "big") ^ port_mask
     hidden = int.from_bytes(value[4:], "big")
     if family == _FAMILY_IPV4 and len(value) == _IPV4_VALUE_SIZE:
-        return TransportAddress(intern(str(IPv4Address(hidden ^ MAGIC_COOKIE))), port)
+        return TransportAddress(intern(str(IPv4Address(hidden ^ ipv4_mask))), port)
     if family == _FAMILY_IPV6 and len(value) == _IPV6_VALUE_SIZE:
-        return TransportAddress(intern(str(IPv6Address(hidden ^ ipv6_mask(transaction_id)))), port)
-    raise malformed("XOR-MAPPED-ADDRESS", f"has family {family} and {len(value)} bytes")
+        return TransportAddress(intern(str(IPv6Address(hidden ^ ipv6_mask))), port)
+    raise malformed(name, f"has family {family} and {len(value)} bytes")
 
 
 def _text(name: str) -> tuple[Callable[[str, bytes], bytes], Callable[[bytes, bytes], str]]:
@@ -194,6 +209,7 @@ def _unpack_types(value: bytes, _transaction_id: bytes) -> tuple[int, ...]:
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
+MAPPED_ADDRESS = Attribute(0x0001, "MAPPED-ADDRESS", _pack_address, _unpack_address)
 XOR_MAPPED_ADDRESS = Attribute(0x0020, "XOR-MAPPED-ADDRESS", _pack_xor_address, _unpack_xor_address)
 SOFTWARE = Attribute(0x8022, "SOFTWARE", _pack_software, _unpack_software)
 POD_NAME = Attribute(0xC5A1, "POD-NAME", *_text("POD-NAME"))
@@ -214,7 +230,6 @@ FINGERPRINT = Attribute(0x8028, "FINGERPRINT", _pack_raw, _unpack_exactly("FINGE
 _IGNORED = tuple(
     Attribute(kind, name, _pack_raw, _unpack_raw)
     for kind, name in (
-        (0x0001, "MAPPED-ADDRESS"),
         (0x0006, "USERNAME"),
         (0x0014, "REALM"),
         (0x0015, "NONCE"),
@@ -227,6 +242,7 @@ _IGNORED = tuple(
 )
 
 _TABLE: tuple[Attribute[Any], ...] = (
+    MAPPED_ADDRESS,
     XOR_MAPPED_ADDRESS,
     SOFTWARE,
     POD_NAME,

@@ -11,6 +11,7 @@ from affinity_tester.core.identity import Identity
 from affinity_tester.core.stun.attributes import (
     ERROR_CODE,
     INSTANCE_ID,
+    MAPPED_ADDRESS,
     NODE_NAME,
     POD_NAME,
     RECEIVED_COUNT,
@@ -18,12 +19,14 @@ from affinity_tester.core.stun.attributes import (
     UNKNOWN_ATTRIBUTES,
     XOR_MAPPED_ADDRESS,
     ErrorCode,
+    malformed,
 )
 from affinity_tester.core.stun.message import (
     BINDING_ERROR,
     BINDING_SUCCESS,
     HEADER_SIZE,
     INTEGRITY_SIZE,
+    Attributes,
     add_integrity,
     check_integrity,
     pack_header,
@@ -75,6 +78,32 @@ def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
 
     The reflexive address of one without XOR-MAPPED-ADDRESS is None.
     """
+    attributes = _read_success(data, key)
+    identity = Identity(
+        reflexive=attributes.get(XOR_MAPPED_ADDRESS),
+        pod=attributes.get(POD_NAME),
+        node=attributes.get(NODE_NAME),
+        instance=attributes.get(INSTANCE_ID),
+        software=attributes.get(SOFTWARE),
+    )
+    return BindingResponse(attributes.transaction_id, identity, attributes.get(RECEIVED_COUNT))
+
+
+def decode_mapped_address(data: bytes) -> TransportAddress:
+    """Return the reflexive address of a Binding success response, from a server that may be as old as RFC 3489.
+
+    Such a server answers a request of today with MAPPED-ADDRESS alone (RFC 5389 section 12.2). Raises `StunError`:
+    as `decode_response`, or `malformed-attribute` for a response with no address at all.
+    """
+    attributes = _read_success(data, None)
+    mapped = attributes.get(XOR_MAPPED_ADDRESS) or attributes.get(MAPPED_ADDRESS)
+    if mapped is None:
+        raise malformed("XOR-MAPPED-ADDRESS", "is missing, and so is MAPPED-ADDRESS")
+    return mapped
+
+
+def _read_success(data: bytes, key: bytes | None) -> Attributes:
+    """Return the attributes of a Binding success response. Raises `StunError`."""
     message_type = read_type(data)
     if message_type not in (BINDING_SUCCESS, BINDING_ERROR):
         raise StunError("wrong-type", f"0x{message_type:04X}")
@@ -88,15 +117,7 @@ def decode_response(data: bytes, key: bytes | None = None) -> BindingResponse:
     unknown = attributes.unknown_required(_RFC3489_RESPONSE_TYPES)
     if unknown:
         raise StunError("unknown-attribute", ", ".join(f"0x{kind:04X}" for kind in unknown))
-
-    identity = Identity(
-        reflexive=attributes.get(XOR_MAPPED_ADDRESS),
-        pod=attributes.get(POD_NAME),
-        node=attributes.get(NODE_NAME),
-        instance=attributes.get(INSTANCE_ID),
-        software=attributes.get(SOFTWARE),
-    )
-    return BindingResponse(attributes.transaction_id, identity, attributes.get(RECEIVED_COUNT))
+    return attributes
 
 
 class ReplyTemplate(NamedTuple):
