@@ -171,7 +171,7 @@ class Lab:
         self.ip(
             f"node-{node}",
             f"address add 10.30.{node}.2/24 dev eth0",
-            "link add cni0 type bridge",
+            f"link add cni0 address 0a:58:0a:28:{node:02x}:01 type bridge",  # else it is a pod's, and goes with that
             f"address add 10.40.{node}.1/24 dev cni0",
             *(f"link set {name} master cni0" for name in names),
             *_up("lo", "eth0", "cni0", *names),
@@ -212,13 +212,19 @@ class Lab:
         _end(pod.server)
         _remove(self.ns(name))
 
-    def client(self, *options: str, sessions: int = SESSIONS) -> Client:
-        """Start a client of the VIP: probes every 100 ms, lost after 1 s, judged at once, until it is stopped."""
+    def client(self, *options: str, sessions: int = SESSIONS, kubeconfig: Path | None = None) -> Client:
+        """Start a client of the VIP: probes every 100 ms, lost after 1 s, judged at once, until it is stopped.
+
+        With a `kubeconfig` it watches the cluster that this leads to.
+        """
         record = self._scratch / f"{self._prefix}{next(self._records)}.jsonl"
         shown = ("--log-format", "json", "--stats", "session", "--stats-interval", "250ms", "--record", str(record))
         pace = ("--sessions", str(sessions), "--interval", "100ms", "--loss-threshold", "1s", "--settle", "0")
+        if kubeconfig is not None:
+            pace = (*pace, "--watch", "on")
         target = self.address(rules.VIP)
-        return Client(self._in("client", self._command, "client", target, *shown, *pace, *options), record, sessions)
+        argv = self._in("client", self._command, "client", target, *shown, *pace, *options)
+        return Client(argv if kubeconfig is None else ["env", f"KUBECONFIG={kubeconfig}", *argv], record, sessions)
 
     def _in(self, host: str, *argv: str) -> list[str]:
         return ["ip", "netns", "exec", self.ns(host), *argv]

@@ -21,6 +21,7 @@ from affinity_tester.core.events import (
     Diagnosis,
     Event,
     FirstAnswer,
+    Incident,
     IncidentClosed,
     Judgement,
     NetworkError,
@@ -136,6 +137,16 @@ class Observed:
         return Counter(newest.values())
 
     @property
+    def avoidable(self) -> set[str]:
+        """The sessions with a change that is explained although the old pod went on serving."""
+        return {event.session for event in self._of(CaseJudged) if event.avoidable}
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """Those that closed, in their order."""
+        return [event.incident for event in self._of(IncidentClosed)]
+
+    @property
     def reasons(self) -> set[tuple[Reason, ...]]:
         """The reasons of all judgements."""
         return {event.reasons for event in self._of(CaseJudged)}
@@ -143,7 +154,7 @@ class Observed:
     @property
     def diagnoses(self) -> list[Diagnosis]:
         """Those of all incidents, and of the run."""
-        of_incidents = [named for event in self._of(IncidentClosed) for named in event.incident.diagnoses]
+        of_incidents = [named for incident in self.incidents for named in incident.diagnoses]
         return of_incidents + [named for event in self._of(RunDiagnosed) for named in event.diagnoses]
 
     @property

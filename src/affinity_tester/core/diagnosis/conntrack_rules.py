@@ -10,7 +10,7 @@ from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
 from affinity_tester.core.diagnosis.masquerade import MIN_PATTERN, addresses_of, left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
-from affinity_tester.core.events import Change, ClusterSubject, Diagnosis
+from affinity_tester.core.events import Change, ClusterSubject, CrossDelivered, Diagnosis
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.incidents import BURST
 from affinity_tester.units import NS_PER_S, format_seconds, plural
@@ -44,11 +44,7 @@ _EVEN = 0.1
 
 def cross_delivered(view: IncidentView) -> Diagnosis | None:
     """Diagnose `snat-collision`: replies to one session's probes arrived at another, so entries of the NAT are mixed up."""
-    seen = [
-        event
-        for event in view.history.cross_delivered
-        if event.session in view.stray_sessions and view.during(event.at_ns)
-    ]
+    seen = _cross_delivered(view)
     if not seen:
         return None
 
@@ -111,8 +107,9 @@ def early_flush(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 def port_rewrite(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `port-rewrite`: only the reflexive port changed, and no wiped table accounts for it."""
-    sharing = {move.session for move in _sharing_address(view, groups)}
-    moves = tuple(move for move in _without_loss(groups.port_alone) if move.session not in sharing)
+    mixed_up = {name for event in _cross_delivered(view) for name in (event.session, event.owner)}
+    mixed_up.update(move.session for move in _sharing_address(view, groups))
+    moves = tuple(move for move in _without_loss(groups.port_alone) if move.session not in mixed_up)
     if not moves or _without_loss(groups.to_other_pod):
         return None
 
@@ -179,6 +176,15 @@ def snat_collision(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None
 
 
 # --- how ---------------------------------------------------------------------------------------------------------------
+
+
+def _cross_delivered(view: IncidentView) -> list[CrossDelivered]:
+    """Return the replies of the incident that arrived at another session than the one asked for."""
+    return [
+        event
+        for event in view.history.cross_delivered
+        if event.session in view.stray_sessions and view.during(event.at_ns)
+    ]
 
 
 def _lost_replies_before(view: IncidentView, names: set[str]) -> bool:
