@@ -26,18 +26,28 @@ LAYERS = "core|net|cluster|lab|report|cli|app"
 
 STUN = 8489
 RFC_SECTIONS = {
+    2923: "2.1",
     3393: "4",
     4291: "2.5.5.2",
     4737: "3.3",
     5389: "12.1",
     5508: "4.2",
+    8200: "5",
     STUN: "4 5 6 6.1 6.2 6.2.1 6.2.2 6.2.3 6.3 6.3.1 6.3.2 6.3.3 6.3.4 7 8 8.1 9 9.1 9.2 10 11 12 13 14 14.1 14.2 14.3 14.4 "
     "14.5 14.6 14.7 14.8 14.9 14.10 14.11 14.12 14.13 14.14 14.15 14.16 18 18.1 18.2 18.3 18.4 18.5 18.6",
     9110: "15.5.6",
 }
 """The sections that there are in RFC 8489, and those of other RFCs that somebody has looked up."""
 
-OTHERS_NAMES = {"astuple", "rmem_max", "proxy_requests", "proxy_responses", "MADV_HUGEPAGE", "MADV_COLLAPSE"}
+OTHERS_NAMES = {
+    "astuple",
+    "__nf_conntrack_alloc",
+    "rmem_max",
+    "proxy_requests",
+    "proxy_responses",
+    "MADV_HUGEPAGE",
+    "MADV_COLLAPSE",
+}
 """Names of other programs that are told of here and occur in no code."""
 
 _OWN = {"references.py", "test_references.py"}
