@@ -242,7 +242,7 @@ def test_after_a_pause_that_every_table_forgets_in_no_limit_is_needed() -> None:
 
 def test_packets_that_go_anywhere_and_are_forgotten_are_spread() -> None:
     w = world((0, every_time_anew), (0, spray()), watched=True, seconds=6).run()
-    # All change within a second, over and over: whether a box of the client's or of the cluster's spreads them is not excluded.
+    # All change within a second, over and over: a box of the client's may spread them, too.
     assert names(w) == {("packet-spray", LIKELY), ("client-nat", POSSIBLE), ("flow-wipe", POSSIBLE)}
 
 

@@ -285,7 +285,7 @@ def a_node_joins_the_hash_under_local(lab: Lab) -> Observed:
     return seen
 
 
-@case("vip-failover")
+@case(possible=equivalent("vip-failover", "client-nat"))
 def the_address_moves_to_another_node(lab: Lab) -> Observed:
     lab.build(["pod-a", "pod-b"], ["pod-c"])
     lab.proxy()

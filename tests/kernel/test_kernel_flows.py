@@ -1,7 +1,7 @@
 """What a node's own tables do to flows: they are forgotten twice, lose their first packet, or get one another's port.
 
 No cluster is watched. Each case says which real behaviour it copies, here or in `faults`; those of IPv6 are beside those
-that `test_kernel_ipv6` runs again.
+that tests/kernel/test_kernel_ipv6.py runs again.
 """
 
 from __future__ import annotations

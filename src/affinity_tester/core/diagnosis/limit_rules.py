@@ -90,6 +90,13 @@ def session_limit(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     )
 
 
+def after_each_probe(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
+    """Diagnose `session-limit` where no session kept its address for a second probe; no table is wiped at that pace."""
+    found = session_limit(view, groups)
+    limit = _constant(view) if found is not None else None
+    return found if limit is not None and limit.probes == (1, 1) else None
+
+
 def beside_limit(found: Iterable[Diagnosis], limit: Diagnosis | None) -> Iterable[Diagnosis]:
     """Return what is likely beside a limit: nothing of what a limit looks like, as long as that may be one."""
     if limit is None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
+from affinity_tester.core.diagnosis.masquerade import left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed
 from affinity_tester.core.events import Certainty, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
@@ -44,10 +45,13 @@ def proxy_tier(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 
 
 def of_two_places(view: IncidentView, groups: ChangeGroups) -> tuple[SessionChange, ...]:
-    """Return the changes between two addresses that may be one node's, or two nodes' or proxies': nobody stays at one."""
-    if view.history.node_names is not None:
-        return ()
+    """Return the changes between two addresses that may be one node's, or two nodes' or proxies': nobody stays at one.
+
+    Where all left one pod, it was the pod: its node masquerades towards pods elsewhere with its other address.
+    """
     moves = tuple(move for move in groups.to_other_pod if Kind.REFLEXIVE_IP in move.kinds)
+    if view.history.node_names is not None or left_one_pod(view, moves):
+        return ()
     return moves if {old_ip(move) for move in view.moves} <= left_altogether(view, moves) else ()
 
 

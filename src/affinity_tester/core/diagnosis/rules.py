@@ -31,6 +31,7 @@ from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, cannot_tell, pods
 from affinity_tester.core.events import Certainty, Diagnosis, Judgement
+from affinity_tester.core.judging.reasons import Reason, ReferenceMoved
 from affinity_tester.core.open_incident import Member, OpenIncident
 from affinity_tester.units import plural
 
@@ -56,7 +57,7 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
     if before:
         rest = [member for member in rest if member not in before]
         view = IncidentView(before, incident, now_ns, history)
-        beside = [*_by_pace(view), *client_nat_rules.moved_before_cluster(view, nat.values())]
+        beside = [*_by_pace(view, nat.values()), *client_nat_rules.moved_before_cluster(view, nat.values())]
 
     whole = IncidentView(incident.members.values(), incident, now_ns, history)
     if silent_pods:
@@ -71,10 +72,12 @@ def diagnose(incident: OpenIncident, now_ns: int, history: RunHistory) -> tuple[
     return _ranked(found, beside)
 
 
-def _by_pace(view: IncidentView) -> list[Diagnosis]:
-    """Return what the pace of changes shows, whoever's box on the way makes them: the client's or the cluster's."""
+def _by_pace(view: IncidentView, reasons: Iterable[type[Reason]]) -> list[Diagnosis]:
+    """Return what changes after each single probe show, be it a box of the client's or of the cluster's that makes them."""
+    if ReferenceMoved in set(reasons):
+        return []  # it is the client's
     groups = classify(view)
-    limit = limit_rules.session_limit(view, groups)
+    limit = limit_rules.after_each_probe(view, groups)
     spray = address_rules.spray(view, groups)
     return [*limit_rules.beside_limit([] if spray is None else [spray], limit)]
 
