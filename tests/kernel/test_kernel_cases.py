@@ -318,7 +318,7 @@ def a_node_drawn_for_each_packet(lab: Lab) -> Observed:
     return seen
 
 
-@case("local-policy")
+@case(possible={"local-policy", "dead-ingress"})
 def a_node_without_a_pod_under_local(lab: Lab) -> Observed:
     lab.build(["pod-a"], ["pod-b"], [])
     lab.proxy(policy="Local")
