@@ -135,7 +135,7 @@ class _ClientRun:
             stopped_ns = clock.now_ns()
             self._emit(SendingStopped(stopped_ns, interrupted))
             await self._drain()
-            emit_summaries(self._sessions, self._emit, stopped_ns - start_ns)
+            emit_summaries(self._sessions, self._stats, self._emit, stopped_ns - start_ns)
 
     # --- start and end ---------------------------------------------------------------------------------------------
 
@@ -322,6 +322,7 @@ class _ClientRun:
     def _observe(self, event: Event) -> None:
         """Pass on an event of a session or its tracker; some events are a reason to check something."""
         self._emit(event)
+        self._stats.observe(event)
         match event:
             case FirstAnswer(at_ns=at_ns, seq=seq, identity=who) if not self._is_answered:
                 self._is_answered = True

@@ -9,7 +9,8 @@ from affinity_tester.report.incident import incident_text, is_silence, is_violat
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short
-from affinity_tester.report.summary import Table, health, judgements, tables, verdict_lines
+from affinity_tester.report.summary import health, judgements, tables, verdict_lines
+from affinity_tester.report.table import Table
 from affinity_tester.report.timeline import shown, timeline
 
 MOST_ROWS = 1_000
@@ -119,7 +120,7 @@ def _entry(entry: TimelineEntry, recorded: RecordedRun) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{shown(cell)}</th>" for cell in table.head)
     rows = "".join(
-        "<tr" + (' class="all"' if row is table.rows[-1] else "") + ">"
+        "<tr" + (' class="all"' if table.has_total and row is table.rows[-1] else "") + ">"
         "" + "".join(f"<td>{shown(cell)}</td>" for cell in row) + "</tr>"
         for row in table.rows
     )

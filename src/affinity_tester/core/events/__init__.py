@@ -54,6 +54,8 @@ from affinity_tester.core.events.session import (
 )
 from affinity_tester.core.events.counts import (
     Counts,
+    GroupCounts,
+    GroupKind,
     Losses,
     RttStats,
 )
@@ -115,6 +117,8 @@ __all__ = [
     "FaultInjected",
     "FirstAnswer",
     "ForeignServer",
+    "GroupCounts",
+    "GroupKind",
     "Incident",
     "IncidentClosed",
     "IncidentOngoing",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events.base import Event, SessionEvent
-from affinity_tester.core.events.counts import Counts, Losses, RttStats
+from affinity_tester.core.events.counts import Counts, GroupCounts, Losses, RttStats
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 
@@ -109,6 +109,10 @@ class StatsTick(Event):
 
     delta: Counts
     total: Counts
+    groups: tuple[GroupCounts, ...] = ()
+    """This period by pod, by node and by reflexive IP, of each those with most sessions first."""
+    silent: int = 0
+    """Sessions that sent probes in this period, and got no answer in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,8 @@ class RunSummary(Event):
     rtt: RttStats
     kinds: tuple[tuple[Kind, int], ...]
     longest_gap_ns: int
+    groups: tuple[GroupCounts, ...] = ()
+    """The run by pod, by node and by reflexive IP, of each those with most sessions at the end first."""
 
 
 # --- the lab ---------------------------------------------------------------------------------------------------------
