@@ -61,12 +61,12 @@ def test_each_kind_adds_up_and_losses_stand_where_the_probes_were_sent(seed: int
             late.remove(told)
             counted.lost(told[1], told[2], 1)
         if random.random() < 0.1:
-            for group in counted.take(now_ns, sent, answered):
+            for group in counted.take(now_ns, sent, answered).groups:
                 in_periods[group.kind, group.name] += group.sent
     for _, place, sent_ns in late:
         counted.lost(place, sent_ns, 1)
 
-    for group in counted.take(200 * S, sent, answered):
+    for group in counted.take(200 * S, sent, answered).groups:
         in_periods[group.kind, group.name] += group.sent
     total = counted.total()
     for kind in GroupKind:
@@ -89,7 +89,7 @@ def test_what_a_reply_does_not_tell_stays_as_it_was() -> None:
     counted.served(0, _identity(1), 0, sent=0, answered=0)
     counted.served(0, Identity(), S, sent=10, answered=10)
 
-    groups = counted.take(2 * S, [20], [20])
+    groups = counted.take(2 * S, [20], [20]).groups
 
     assert [(group.kind, group.name, group.sent) for group in groups] == [
         (GroupKind.POD, "pod-1", 20),
@@ -108,16 +108,18 @@ def test_times_count_for_whoever_answered() -> None:
     rtt.share(counted.served(0, _identity(2), 2, sent=2, answered=2), 2)
     rtt.add(3, 80 * MS)
 
-    groups = counted.take(S, [4], [4])
+    period = counted.take(S, [4], [4])
+    groups = period.groups
     slow, quick = _row(groups, GroupKind.POD, "pod-2"), _row(groups, GroupKind.POD, "pod-1")
 
     assert (quick.answered, slow.answered) == (2, 2)
+    assert (period.p50_ns, period.p99_ns) == (quick.p50_ns, slow.p99_ns)
     assert quick.p50_ns == quick.p99_ns == pytest.approx(MS, rel=0.07)
     assert slow.p50_ns == slow.p99_ns == pytest.approx(80 * MS, rel=0.07)
     assert _row(groups, GroupKind.REFLEXIVE_IP, "10.0.0.0").p99_ns == slow.p99_ns
 
     # The next period has times of its own, and none where nothing was answered.
-    (again,) = groups_of(GroupKind.POD, counted.take(2 * S, [9], [4]))
+    (again,) = groups_of(GroupKind.POD, counted.take(2 * S, [9], [4]).groups)
     assert (again.sent, again.p50_ns) == (5, None)
     assert _row(counted.total(), GroupKind.POD, "pod-2").p50_ns == slow.p50_ns
 
@@ -127,7 +129,7 @@ def test_a_session_that_comes_back_counts_on_where_it_was() -> None:
     for place, pod in enumerate([1, 2, 1, 1]):
         counted.served(0, _identity(pod), place * S, sent=place * 10, answered=place * 10)
 
-    groups = counted.take(4 * S, [40], [40])
+    groups = counted.take(4 * S, [40], [40]).groups
 
     assert [(group.name, group.sessions, group.sent) for group in groups_of(GroupKind.POD, groups)] == [
         ("pod-1", 1, 30),
@@ -141,10 +143,10 @@ def test_who_served_a_session_is_forgotten_after_two_minutes() -> None:
     counted.served(0, _identity(2), 10 * S, sent=10, answered=10)
     counted.take(100 * S, [100], [100])
     counted.lost(0, 5 * S, 1)  # told late, of a pod that serves nobody any more
-    assert _row(counted.take(131 * S, [130], [130]), GroupKind.POD, "pod-1").lost == 1
+    assert _row(counted.take(131 * S, [130], [130]).groups, GroupKind.POD, "pod-1").lost == 1
 
     counted.lost(0, 5 * S, 1)
-    assert _row(counted.take(140 * S, [140], [140]), GroupKind.POD, "pod-2").lost == 1
+    assert _row(counted.take(140 * S, [140], [140]).groups, GroupKind.POD, "pod-2").lost == 1
 
 
 def test_pods_beyond_the_most_are_counted_together_and_the_longest_gone_make_room(
@@ -154,7 +156,7 @@ def test_pods_beyond_the_most_are_counted_together_and_the_longest_gone_make_roo
     counted = Breakdown(5)
     for place in range(5):
         counted.served(place, _identity(place), 0, sent=0, answered=0)
-    groups = groups_of(GroupKind.POD, counted.take(S, [1] * 5, [1] * 5))
+    groups = groups_of(GroupKind.POD, counted.take(S, [1] * 5, [1] * 5).groups)
     assert [(group.name, group.sessions) for group in groups] == [
         (OTHER, 2),
         ("pod-0", 1),

@@ -109,8 +109,9 @@ class IntervalStats:
 
         total = Counts(*map(sum, columns))
         delta = total - Counts(*map(sum, earlier))
-        groups = self._breakdown.take(now_ns, columns[_SENT], columns[_ANSWERED])
-        self._emit(StatsTick(now_ns, len(sessions), delta, total, groups, _silent(columns, earlier)))
+        period = self._breakdown.take(now_ns, columns[_SENT], columns[_ANSWERED])
+        silent = _silent(columns, earlier)
+        self._emit(StatsTick(now_ns, len(sessions), delta, total, period.groups, silent, period.p50_ns, period.p99_ns))
 
     def groups(self, now_ns: int) -> tuple[GroupCounts, ...]:
         """Return the whole run by pod, node and reflexive IP, as it ends now."""

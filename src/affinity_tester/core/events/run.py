@@ -113,6 +113,9 @@ class StatsTick(Event):
     """This period by pod, by node and by reflexive IP, of each those with most sessions first."""
     silent: int = 0
     """Sessions that sent probes in this period, and got no answer in it."""
+    p50_ns: int | None = None
+    """Half of this period's round-trip times were no longer; None where nothing was answered."""
+    p99_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

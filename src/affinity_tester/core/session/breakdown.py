@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from operator import add, sub
+from typing import NamedTuple
 
 from affinity_tester.core.events import GroupCounts, GroupKind
 from affinity_tester.core.identity import Identity
@@ -72,6 +73,15 @@ class _Row:
         return GroupCounts(kind, name, self.sessions, self.sent, self.answered, self.lost, self.changes, p50_ns, p99_ns)
 
 
+class Period(NamedTuple):
+    """What was counted in one period."""
+
+    groups: tuple[GroupCounts, ...]
+    p50_ns: int | None
+    """Of all round-trip times; None where nothing was answered."""
+    p99_ns: int | None
+
+
 class Breakdown:
     """Counts the sessions of a run by who serves them. Sessions are known by their place in the run, from 0."""
 
@@ -115,7 +125,7 @@ class Breakdown:
         """Count lost probes, the first of them sent at `sent_ns`."""
         self._at(session, sent_ns).lost += count
 
-    def take(self, now_ns: int, sent: Sequence[int], answered: Sequence[int]) -> tuple[GroupCounts, ...]:
+    def take(self, now_ns: int, sent: Sequence[int], answered: Sequence[int]) -> Period:
         """Return the figures of the time since the last call, given each session's counts so far."""
         for part, more, replied in zip(
             self._serving, map(sub, sent, self._sent), map(sub, answered, self._answered), strict=True
@@ -144,7 +154,10 @@ class Breakdown:
                 period[kind].setdefault(known_as, _Row()).add(part)
 
         self._forget(now_ns)
-        return tuple(_counts(period))
+        times = array("Q", bytes(8 * BUCKETS))
+        for row in period[GroupKind.POD].values():
+            times = array("Q", map(add, times, row.times))
+        return Period(tuple(_counts(period)), percentile_ns(times, 50), percentile_ns(times, 99))
 
     def total(self) -> tuple[GroupCounts, ...]:
         """Return the figures of the whole run until the last `take`; sessions are those that were served last."""
