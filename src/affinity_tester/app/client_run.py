@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from affinity_tester import clock
 from affinity_tester.app.container_bridge import bridge_warning
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
+from affinity_tester.app.signals import ASKING, handle_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import NoReplies, Verdict
@@ -31,7 +33,10 @@ async def run_against_target(
     rules = settings.rules
     stop, abort = asyncio.Event(), asyncio.Event()
     dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
-    with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
+    with (
+        stop_on_signals(stop, abort, dispatcher, to_the_end=True),
+        handle_signals(dict.fromkeys(ASKING, lambda: reporter.show_progress(clock.now_ns()))),
+    ):
         async with open_target(options) as context:
             if line := _bridge_warning(context):
                 warn(line)
@@ -39,7 +44,7 @@ async def run_against_target(
                 dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
-            client = run_client(settings, context.target, dispatcher.emit, stop, abort)
+            client = run_client(settings, context.target, dispatcher.emit, stop, abort, watch_pulse=reporter.beat)
             return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
 
 

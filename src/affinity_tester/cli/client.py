@@ -145,6 +145,11 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.key()
 @options.log_format()
+@options.option(
+    "--live/--no-live",
+    default=True,
+    help="Show how the run stands in a line at the bottom, where the output is a terminal.",
+)
 def client(
     *,
     target: str | None,
@@ -169,6 +174,7 @@ def client(
     record: str | None,
     key: bytes | None,
     log_format: LogFormat,
+    live: bool,
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
@@ -217,7 +223,13 @@ def client(
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 
     with Reporter.open(
-        log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
+        log_format=log_format,
+        stats=stats,
+        record=record,
+        stream=sys.stdout,
+        environ=os.environ,
+        live=live,
+        duration_ns=duration,
     ) as reporter:
         verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn))
     return EXIT_CODES[verdict.outcome]

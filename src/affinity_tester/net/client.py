@@ -25,12 +25,14 @@ from affinity_tester.core.events import (
     SendingStopped,
     SessionStarted,
 )
+from affinity_tester.core.pulse import Pulse
 from affinity_tester.core.session.schedule import Schedule
 from affinity_tester.core.session.tracker import MAX_PROBES
 from affinity_tester.net.client_stats import IntervalStats, emit_summaries
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.poller import SocketPoller
 from affinity_tester.net.probe_socket import local_source_for, missing_capabilities
+from affinity_tester.net.pulse import PulseSampler
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.routes import LocalAddressCheck, SourceFor, find_routes
 from affinity_tester.net.session import Session
@@ -69,15 +71,18 @@ async def run_client(
     abort: asyncio.Event | None = None,
     *,
     source_for: SourceFor = local_source_for,
+    watch_pulse: Callable[[Pulse], None] | None = None,
 ) -> None:
     """Probe the target until the run ends. If it has several addresses, the sessions are spread over them.
 
     Events are passed to `emit` as they happen; an exception from it ends the run and is raised here. `stop` ends sending (as
     the duration does), then replies drain; `abort` ends draining too. `source_for` returns this machine's own address
-    towards an address of the target; it is called at the start and again when something changes. Raises `UserError` if
-    there is no route, or a socket cannot be opened.
+    towards an address of the target; it is called at the start and again when something changes. `watch_pulse` is told
+    about once a second what the sessions are at. Raises `UserError` if there is no route, or a socket cannot be opened.
     """
-    await _ClientRun(settings, target, emit, stop, abort or asyncio.Event(), source_for=source_for).run()
+    await _ClientRun(
+        settings, target, emit, stop, abort or asyncio.Event(), source_for=source_for, watch_pulse=watch_pulse
+    ).run()
 
 
 class _ClientRun:
@@ -92,8 +97,10 @@ class _ClientRun:
         abort: asyncio.Event,
         *,
         source_for: SourceFor,
+        watch_pulse: Callable[[Pulse], None] | None,
     ) -> None:
         self._settings = settings
+        self._watch_pulse = watch_pulse
         self._source_for = source_for
         self._target = target
         self._emit = emit
@@ -195,6 +202,12 @@ class _ClientRun:
             start_ns=start_ns,
             interval_ns=settings.stats_interval_ns,
             per_session_stats=settings.per_session_stats,
+        )
+
+        self._pulse = (
+            PulseSampler(sessions, self._stats.breakdown, settings.loss_threshold_ns, self._watch_pulse)
+            if self._watch_pulse is not None
+            else None
         )
 
         on_exit.callback(self._cancel_timers)
@@ -318,6 +331,8 @@ class _ClientRun:
         )
         if self._is_sending:
             self._stats.emit_if_due(now_ns)
+            if self._pulse is not None:
+                self._pulse.sweep(now_ns)
 
     def _observe(self, event: Event) -> None:
         """Pass on an event of a session or its tracker; some events are a reason to check something."""

@@ -54,7 +54,8 @@ class IntervalStats:
         self._only_worst = not per_session_stats and len(sessions) > MAX_SESSION_LINES
         self._reported = [array("Q", bytes(8 * len(sessions))) for _ in Counts.__slots__]
         """The columns of the last statistics."""
-        self._breakdown = Breakdown(len(sessions))
+        self.breakdown = Breakdown(len(sessions))
+        """Counts by who serves."""
         self._places = {session.name: place for place, session in enumerate(sessions)}
 
     def observe(self, event: Event) -> None:
@@ -63,15 +64,15 @@ class IntervalStats:
             case FirstAnswer(at_ns=at_ns, session=name, seq=seq, identity=identity):
                 self._served(name, identity, seq, at_ns)
             case ChangeSeen(session=name, change=change) if name in self._places:
-                self._breakdown.changed(self._places[name], change.before.sent_ns)
+                self.breakdown.changed(self._places[name], change.before.sent_ns)
                 self._served(name, change.after.identity, change.after.seq, change.after.sent_ns)
             case ChangeRevised(session=name, change=change, was=was) if name in self._places:
-                self._breakdown.changed(self._places[name], was.before.sent_ns, -1)
-                self._breakdown.changed(self._places[name], change.before.sent_ns)
+                self.breakdown.changed(self._places[name], was.before.sent_ns, -1)
+                self.breakdown.changed(self._places[name], change.before.sent_ns)
             case ChangeWithdrawn(session=name, change=change) if name in self._places:
-                self._breakdown.changed(self._places[name], change.before.sent_ns, -1)
+                self.breakdown.changed(self._places[name], change.before.sent_ns, -1)
             case ProbesLost(session=name, first_sent_ns=sent_ns, count=count) if name in self._places:
-                self._breakdown.lost(self._places[name], sent_ns, count)
+                self.breakdown.lost(self._places[name], sent_ns, count)
 
     def _served(self, name: str, identity: Identity, seq: int, sent_ns: int) -> None:
         """Count a session for the one whose reply to probe `seq` was just read, unless a newer one was replied to before."""
@@ -82,7 +83,7 @@ class IntervalStats:
         if seq < tracker.reached:
             return
         counted = tracker.rtt.is_newest(seq)
-        times = self._breakdown.served(
+        times = self.breakdown.served(
             place, identity, sent_ns, sent=tracker.sent_count - counted, answered=tracker.answered - counted
         )
         tracker.rtt.share(times, seq)
@@ -109,15 +110,15 @@ class IntervalStats:
 
         total = Counts(*map(sum, columns))
         delta = total - Counts(*map(sum, earlier))
-        period = self._breakdown.take(now_ns, columns[_SENT], columns[_ANSWERED])
+        period = self.breakdown.take(now_ns, columns[_SENT], columns[_ANSWERED])
         silent = _silent(columns, earlier)
         self._emit(StatsTick(now_ns, len(sessions), delta, total, period.groups, silent, period.p50_ns, period.p99_ns))
 
     def groups(self, now_ns: int) -> tuple[GroupCounts, ...]:
         """Return the whole run by pod, node and reflexive IP, as it ends now."""
         trackers = [session.tracker for session in self._sessions]
-        self._breakdown.take(now_ns, [tracker.sent_count for tracker in trackers], [t.answered for t in trackers])
-        return self._breakdown.total()
+        self.breakdown.take(now_ns, [tracker.sent_count for tracker in trackers], [t.answered for t in trackers])
+        return self.breakdown.total()
 
     @staticmethod
     def _worst(columns: Sequence[array[int]], earlier: Sequence[array[int]]) -> list[int]:

@@ -96,6 +96,10 @@ class Breakdown:
         self._earlier: dict[int, list[tuple[int, _Part]]] = {}
         """Who served a session before: (when the first probe was sent that another one answered, who)."""
         self._rows: dict[GroupKind, dict[str | None, _Row]] = {kind: {} for kind in GroupKind}
+        self._times = array("Q", bytes(8 * BUCKETS))
+        """All answers until the last `take`, by length."""
+        self._total: tuple[GroupCounts, ...] | None = None
+        """What `total` returns; None until it is asked for after a `take`."""
 
     def served(self, session: int, identity: Identity, first_sent_ns: int, *, sent: int, answered: int) -> array[int]:
         """Count this session for `identity` from now on; return the buckets in which its answers are to be counted.
@@ -153,15 +157,25 @@ class Breakdown:
                     row.used_ns = now_ns
                 period[kind].setdefault(known_as, _Row()).add(part)
 
+        whole = self.times()
+        times = array("Q", map(sub, whole, self._times))
+        self._times = whole
+        self._total = None
         self._forget(now_ns)
-        times = array("Q", bytes(8 * BUCKETS))
-        for row in period[GroupKind.POD].values():
-            times = array("Q", map(add, times, row.times))
         return Period(tuple(_counts(period)), percentile_ns(times, 50), percentile_ns(times, 99))
+
+    def times(self) -> array[int]:
+        """Return all answers so far by length, in the buckets of `RttHistogram`."""
+        times = self._times
+        for part in self._parts.values():
+            times = array("Q", map(add, times, part.times))
+        return times
 
     def total(self) -> tuple[GroupCounts, ...]:
         """Return the figures of the whole run until the last `take`; sessions are those that were served last."""
-        return tuple(_counts(self._rows))
+        if self._total is None:
+            self._total = tuple(_counts(self._rows))
+        return self._total
 
     def _part(self, names: _Served) -> _Part:
         part = self._parts.get(names)
