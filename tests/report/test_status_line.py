@@ -22,6 +22,8 @@ def pulse(story, t: float, **changes: object) -> Pulse:
         "recent_sent": 100,
         "recent_lost": 0,
         "p99_ns": 1_520_000,
+        "times": (),
+        "rtt_sum_ns": 0,
         "groups": groups,
     }
     return Pulse(story.at(t), **values | changes)  # type: ignore[arg-type]

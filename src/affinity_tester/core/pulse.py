@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Counts, GroupCounts
@@ -21,5 +22,9 @@ class Pulse:
     recent_lost: int
     p99_ns: int | None
     """99 % of the round-trip times of the last `RECENT_NS` were no longer; None where nothing was answered."""
+    times: Sequence[int]
+    """All answers of the run by length, in the buckets of `core.session.rtt`."""
+    rtt_sum_ns: int
+    """The sum of all round-trip times of the run."""
     groups: tuple[GroupCounts, ...]
     """The whole run by pod, node and reflexive IP, as of the last statistics."""

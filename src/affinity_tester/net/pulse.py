@@ -40,6 +40,8 @@ class PulseSampler:
         """Of each session, its counters when it had its last turn."""
         self._total = [0] * len(Counts.__slots__)
         self._silent = bytearray(len(sessions))
+        self._rtt_sums = array("Q", bytes(8 * len(sessions)))
+        self._rtt_sum_ns = 0
         self._next_ns = 0
         self._recent: deque[tuple[int, int, int, array[int]]] = deque()
         """(at_ns, sent, lost, answers by length) of the last pulses."""
@@ -52,6 +54,9 @@ class PulseSampler:
             if now != before:
                 self._total = [whole + new - old for whole, new, old in zip(self._total, now, before, strict=True)]
                 self._seen[place] = now
+                rtt_sum_ns = session.tracker.rtt.sum_ns
+                self._rtt_sum_ns += rtt_sum_ns - self._rtt_sums[place]
+                self._rtt_sums[place] = rtt_sum_ns
             unanswered = session.tracker.unanswered()
             self._silent[place] = unanswered is not None and now_ns - unanswered[1] >= self._loss_threshold_ns
 
@@ -73,6 +78,14 @@ class PulseSampler:
         p99_ns = percentile_ns(array("q", map(sub, times, earlier)), 99)
         self._tell(
             Pulse(
-                now_ns, total, sum(self._silent), total.sent - sent, total.lost - lost, p99_ns, self._breakdown.total()
+                at_ns=now_ns,
+                total=total,
+                silent=sum(self._silent),
+                recent_sent=total.sent - sent,
+                recent_lost=total.lost - lost,
+                p99_ns=p99_ns,
+                times=times,
+                rtt_sum_ns=self._rtt_sum_ns,
+                groups=self._breakdown.total(),
             )
         )

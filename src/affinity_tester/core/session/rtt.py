@@ -17,13 +17,16 @@ _NO_TIME_NS = 1 << 62
 """Longer than any time: the minimum while nothing is counted."""
 
 
-def _bucket(us: int) -> int:
-    """Return the bucket of a time. Log-linear, as in HdrHistogram: exact to 1 us below 16 us, then 8 buckets an octave."""
+def bucket_of(us: int) -> int:
+    """Return the bucket of a time in whole microseconds; one of 2^k begins with that time.
+
+    Log-linear, as in HdrHistogram: exact to 1 us below 16 us, then 8 buckets an octave.
+    """
     shift = us.bit_length() - _SUB_BITS - 1
     return (shift << _SUB_BITS) + (us >> shift) if shift > 0 else us
 
 
-_SHORT_BUCKETS = bytes(map(_bucket, range(1 << 12)))
+_SHORT_BUCKETS = bytes(map(bucket_of, range(1 << 12)))
 """The buckets of up to 4 ms, looked up: most times are so short, and each reply pays for it."""
 
 
@@ -93,7 +96,7 @@ class RttHistogram:
         self._last_ns = rtt_ns
 
         us = rtt_ns // 1000
-        bucket = _SHORT_BUCKETS[us] if us < 1 << 12 else min(_bucket(us), BUCKETS - 1)
+        bucket = _SHORT_BUCKETS[us] if us < 1 << 12 else min(bucket_of(us), BUCKETS - 1)
         self.shared[bucket] += 1
         try:
             self._buckets[bucket] += 1
@@ -106,7 +109,7 @@ class RttHistogram:
     def share(self, buckets: array[int], seq: int) -> None:
         """Count in these buckets too from now on, and from probe `seq` on if that was the one counted last."""
         if self._last_seq == seq:
-            bucket = min(_bucket(self._last_ns // 1000), BUCKETS - 1)
+            bucket = min(bucket_of(self._last_ns // 1000), BUCKETS - 1)
             self.shared[bucket] -= 1
             buckets[bucket] += 1
         self.shared = buckets
