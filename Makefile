@@ -189,7 +189,7 @@ SET_TARGET = { true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FI
 apply-deployment: context $(VENV)/.installed ## run three echo servers and wait until they are ready (IMAGE: in an image of your own)
 	@case $$WAIT in ''|*[!0-9]*|0[0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
 	deployment=$$($(MANIFESTS) $(SERVER) --kind Deployment) || exit 2; \
-	code=$$($(MANIFESTS) $(SERVER) --kind ConfigMap) || exit 2; \
+	code=; [ -n "$$IMAGE" ] || code=$$($(MANIFESTS) $(SERVER) --kind ConfigMap) || exit 2; \
 	name=$$(printf '%s\n' "$$code" | sed -n 's/^  name: \([a-z0-9-]*\) .*/\1/p'); \
 	image=$${IMAGE:-$$RUNTIME_IMAGE}; \
 	$(APPLY); \
@@ -229,25 +229,30 @@ apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY,
 	provider=; \
 	[ -n "$$CLOUD" ] || provider=$$($(KUBE) get nodes --output='jsonpath={.items[*].spec.providerID}' 2>/dev/null); \
 	[ -n "$$CLOUD$$provider" ] || echo "The nodes don't say which cloud this is: where its balancer needs annotations, name it (CLOUD=aws, azure, gke, oci or digitalocean)"; \
-	service=$$($(MANIFESTS) service --set POLICY="$$POLICY" --set AFFINITY="$$AFFINITY" --set CLOUD="$$CLOUD" --set PROVIDER_ID="$${provider%% *}" \
+	service=$$($(KUBE) get service affinity-tester --ignore-not-found --output=json 2>/dev/null | \
+		$(MANIFESTS) service --over=- --set POLICY="$$POLICY" --set AFFINITY="$$AFFINITY" --set CLOUD="$$CLOUD" --set PROVIDER_ID="$${provider%% *}" \
 		--set IP_FAMILY="$$IP_FAMILY" --set SOURCE_RANGES="$$SOURCE_RANGES") || exit 2; \
 	$(APPLY); \
 	apply "The Service" "$$service"
 	@echo "Waiting for an external address (up to $$WAIT s)"; \
 	left=$$WAIT; \
+	doubts() { $(KUBE) get service affinity-tester --output=json | $(MANIFESTS) service --live=- >&2; }; \
 	while :; do \
 		address=$$($(KUBE) get service affinity-tester --output='jsonpath={.status.loadBalancer.ingress[0].ip}') || exit 1; \
 		[ -n "$$address" ] || address=$$($(KUBE) get service affinity-tester --output='jsonpath={.status.loadBalancer.ingress[0].hostname}') || exit 1; \
 		[ -z "$$address" ] || break; \
+		[ "$$((WAIT - left))" -ne 20 ] || doubts; \
 		[ "$$left" -gt 0 ] || { \
+			doubts; \
 			port=$$($(KUBE) get service affinity-tester --output='jsonpath={.spec.ports[0].nodePort}'); \
 			echo "No external address after $$WAIT s. Where it can come from:"; \
-			echo "  a cloud: 'kubectl describe service affinity-tester' shows what its controller says (quota, subnet, rights; AWS: is the AWS Load Balancer Controller installed?; OCI: security lists are yours to open); then run this again"; \
+			echo "  a cloud: 'kubectl describe service affinity-tester' shows what its controller says (quota, subnet, rights; AWS: the AWS Load Balancer Controller or EKS Auto Mode must run there; OCI: security lists are yours to open); then run this again"; \
 			echo "  kind: run cloud-provider-kind; minikube: run 'minikube tunnel'; your own machines: install MetalLB"; \
 			echo "  or go without: TARGET_ADDR=NODE_ADDRESS:$${port:-NODE_PORT} in $$ENV_FILE, with an address of 'kubectl get nodes --output=wide' that this machine reaches"; \
 			exit 1; } >&2; \
 		sleep 2; left=$$((left - 2)); \
 	done; \
+	doubts; \
 	$(call SET_TARGET,$$address) || exit 1; \
 	case $$address in *[!0-9A-Fa-f.:]*) echo "The address is a name; a new one takes a minute or two to resolve." ;; esac; \
 	echo "External address $$address, now TARGET_ADDR in $$ENV_FILE. Next: make client"

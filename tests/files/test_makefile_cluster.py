@@ -289,7 +289,8 @@ PROVIDER = "spec.providerID"
         (
             "aws:///eu-west-1a/i-0 aws:///eu-west-1b/i-1",
             "aws",
-            "CLOUD=aws, by a node's providerID aws:///eu-west-1a/i-0",
+            "CLOUD=aws, by a node's providerID aws:///eu-west-1a/i-0\n"
+            "AWS: the AWS Load Balancer Controller or EKS Auto Mode must run there, else the Service gets no address",
         ),
         ("kind://docker/kind/kind-worker", "none", "CLOUD=none, by a node's providerID kind://docker/kind/kind-worker"),
         ("", "none", ""),
@@ -304,6 +305,57 @@ def test_the_cloud_is_the_nodes(tree, ids, cloud, says):
     assert ("service.beta.kubernetes.io/aws-load-balancer-type" in service["metadata"].get("annotations", {})) == (
         cloud == "aws"
     )
+
+
+def test_on_aws_a_controller_that_is_missing_is_said_in_time_and_at_the_end(tree):
+    """After 20 of the seconds that it waits, and again when it gives up."""
+    tree.script("bin/sleep", "#!/bin/sh\n")
+    live = {
+        "kind": "Service",
+        "metadata": {"annotations": {"service.beta.kubernetes.io/aws-load-balancer-type": "external"}},
+    }
+    tree.answer({})
+    assert "No controller has taken" not in tree.make("apply-service", "CLOUD=aws", "WAIT=30").stderr
+    tree.answer({"--output=jsonpath": (0, "", ""), "--output=json": (0, json.dumps(live), "")})
+    done = tree.make("apply-service", "CLOUD=aws", "WAIT=30")
+    assert done.returncode == 2
+    said = [line.partition(" (")[0] for line in done.stderr.splitlines()]
+    assert said.count("No controller has taken the Service yet") == 2
+    assert said.index("No controller has taken the Service yet") < said.index(
+        "No external address after 30 s. Where it can come from:"
+    )
+    assert "AWS: the AWS Load Balancer Controller or EKS Auto Mode must run there" in done.stderr
+
+
+def test_on_aws_a_balancer_of_another_controller_is_left_alone(tree):
+    """Else what that one has made would be lost to Kubernetes, and to `make clean`."""
+    live = {"kind": "Service", "metadata": {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}}
+    tree.answer({"--ignore-not-found --output=json": (0, json.dumps(live), "")})
+    done = tree.make("apply-service", "CLOUD=aws")
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first.startswith("error: the Service that is there was made without CLOUD=aws, ")
+    assert make_says.startswith("make: ***")
+    assert tree.applied == []
+
+
+def test_on_aws_an_address_of_another_controller_is_said(tree):
+    live = {
+        "kind": "Service",
+        "metadata": {"annotations": {"service.beta.kubernetes.io/aws-load-balancer-type": "external"}},
+        "status": {"loadBalancer": {"ingress": [{"hostname": "x.elb.example"}]}},
+    }
+    tree.answer(
+        {
+            HOSTNAME: (0, "x.elb.example", ""),
+            "--output=jsonpath": (0, "", ""),
+            "--output=json": (0, json.dumps(live), ""),
+        }
+    )
+    done = tree.make("apply-service", "CLOUD=aws")
+    assert done.returncode == 0
+    assert "The Service's address is not from the AWS Load Balancer Controller or EKS Auto Mode" in done.stderr
+    assert "External address x.elb.example, now TARGET_ADDR" in done.stdout
 
 
 def test_a_cloud_that_is_named_is_taken_and_no_node_is_asked(tree):
@@ -372,7 +424,8 @@ def test_a_bad_value_gets_one_line_and_nothing_is_applied(tree, args, line):
     first, make_says = done.stderr.splitlines()
     assert first == line
     assert make_says.startswith("make: ***")
-    assert tree.asked == []
+    # apply-service has looked at the Service that is there.
+    assert [line for line in tree.asked if not line.startswith("get service ")] == []
 
 
 def test_node_scaleup_takes_size_and_namespace(tree):

@@ -1,5 +1,6 @@
 """The cluster files are valid by Kubernetes' own schemas, restricted by Pod Security's rules, and fit each other."""
 
+import itertools
 import subprocess
 import sys
 import zipfile
@@ -10,13 +11,22 @@ import pytest
 import yaml
 
 from affinity_tester.app.clouds import CLOUDS, cloud_of
-from affinity_tester.app.manifests import MANIFESTS, MARK, SETTINGS, chosen_cloud, read_settings, read_source, render
+from affinity_tester.app.manifests import (
+    MANIFESTS,
+    MARK,
+    SETTINGS,
+    chosen_cloud,
+    read_settings,
+    read_source,
+    render,
+    setting_notes,
+)
 from affinity_tester.errors import UserError
 from affinity_tester.settings import DEFAULT_PORT, ServerSettings
 from affinity_tester.units import NS_PER_S
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "k8s").glob("*.yaml"))
-VERSIONS = ["1.25", "1.30", "1.34", "1.37"]
+VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
 
 
 def load(name: str) -> dict:
@@ -141,16 +151,34 @@ def rendered(name: str, **given: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("family", ["", "IPv4", "IPv6", "dual"])
-@pytest.mark.parametrize("policy", ["Cluster", "Local"])
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_the_schema_accepts_the_service_of_each_cloud(cloud, policy, family, version):
-    (service,) = rendered("service", CLOUD=cloud, POLICY=policy, IP_FAMILY=family, SOURCE_RANGES="192.0.2.0/24,::/0")
-    kubernetes_validate.validate(service, version, strict=True)
-    found = service["metadata"].get("annotations", {})
-    assert bool(found) == (cloud != "none")
-    # Kubernetes refuses an annotation that YAML reads as a number or a boolean.
-    assert all(isinstance(value, str) for value in found.values())
+def test_the_schema_accepts_the_service_of_each_cloud(cloud, version):
+    for policy, family in itertools.product(["Cluster", "Local"], ["", "IPv4", "IPv6", "dual"]):
+        (service,) = rendered(
+            "service", CLOUD=cloud, POLICY=policy, IP_FAMILY=family, SOURCE_RANGES="192.0.2.0/24,::/0"
+        )
+        kubernetes_validate.validate(service, version, strict=True)
+        found = service["metadata"].get("annotations", {})
+        assert bool(found) == (cloud != "none")
+        # Kubernetes refuses an annotation that YAML reads as a number or a boolean.
+        assert all(isinstance(value, str) for value in found.values())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", ["node-scaleup", "rbac"])
+def test_the_schema_accepts_what_else_is_rendered(name, version):
+    given = {"NODES": "0", "CPU": "0.5", "RUN_AS_USER": ""} if name == "node-scaleup" else {"NAMESPACE": "010"}
+    for each in rendered(name, **given):
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_schemas_are_of_different_versions():
+    """Else every version would be the same check: the newest field of each file would pass in all of them."""
+    (service,) = rendered("service")
+    service["spec"]["trafficDistribution"] = "PreferClose"  # Kubernetes 1.30
+    kubernetes_validate.validate(service, "1.30", strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError, match="trafficDistribution"):
+        kubernetes_validate.validate(service, "1.29", strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -165,6 +193,46 @@ def test_the_schema_accepts_the_servers(given, version):
     assert context.get("runAsUser") == context.get("runAsGroup") == (int(user) if user else None)
 
 
+@pytest.mark.parametrize("name", ["server", "node-scaleup"])
+@pytest.mark.parametrize("user", ["", "1000650000", "2147483647"])
+def test_pods_stay_restricted_whoever_gives_the_user(name, user):
+    """OpenShift's SCC restricted-v2 gives user and group from the namespace's range, and refuses any other.
+
+    It fills in fsGroup as well, which a volume of a ConfigMap has no need of: its files are readable to all.
+    """
+    pod = rendered(name, RUN_AS_USER=user)[-1]["spec"]["template"]["spec"]
+    named = {"runAsUser": int(user), "runAsGroup": int(user)} if user else {}
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}} | named
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    assert [set(volume["configMap"]) for volume in pod.get("volumes", [])] in (
+        [],
+        [{"name"}],
+    )  # no mode that hides them
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_whatever_is_rendered_is_found_again_by_its_labels(name):
+    """`make clean` deletes the servers' ConfigMaps by the first two, and a person all of them by the third."""
+    for each in rendered(name):
+        labels = each["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == labels["app.kubernetes.io/part-of"] == "affinity-tester"
+        component = {"server": "server", "service": "server", "node-scaleup": "node-scaleup", "rbac": "client"}[name]
+        assert labels["app.kubernetes.io/component"] == component
+
+
+def test_the_code_comes_before_the_servers_that_mount_it():
+    """Who may not make a ConfigMap is refused before anything runs."""
+    code, deployment = rendered("server")
+    assert (code["kind"], deployment["kind"]) == ("ConfigMap", "Deployment")
+    (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
+    assert volume["configMap"]["name"] == code["metadata"]["name"]
+
+
 def test_the_health_check_of_aws_goes_by_the_policy():
     """Under policy Local the controller takes healthCheckNodePort by itself."""
     checks = [
@@ -175,6 +243,38 @@ def test_the_health_check_of_aws_goes_by_the_policy():
         for service in rendered("service", CLOUD="aws", POLICY=policy)
     ]
     assert checks == [["path", "port", "protocol"], []]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"CLOUD": "aws"}, ["AWS: the AWS Load Balancer Controller or EKS Auto Mode must run there"]),
+        ({"CLOUD": "aws", "IP_FAMILY": "dual"}, ["AWS: the AWS", "AWS over IPv6: every node needs a primary IPv6"]),
+        ({"CLOUD": "azure"}, ["Azure: under POLICY=Cluster a UDP port is health-checked only where"]),
+        ({"CLOUD": "azure", "POLICY": "Local"}, []),
+        ({"CLOUD": "gke", "IP_FAMILY": "dual"}, []),
+        ({"CLOUD": "oci"}, ["OCI: security lists are yours to open"]),
+        ({"CLOUD": "digitalocean"}, []),
+        ({"CLOUD": "none", "IP_FAMILY": "dual"}, []),
+    ],
+)
+def test_what_else_a_cloud_needs_is_said(given, said):
+    notes = setting_notes("service", read_settings("service", given))
+    assert [note[: len(start)] for note, start in zip(notes, said, strict=True)] == said
+
+
+def test_the_notes_go_by_the_settings():
+    def notes(**given):
+        return "\n".join(setting_notes("service", read_settings("service", given)))
+
+    ranges = "SOURCE_RANGES may not hold for them"
+    assert ranges in notes(CLOUD="aws", IP_FAMILY="IPv6", SOURCE_RANGES="::/0")
+    assert ranges not in notes(CLOUD="aws", IP_FAMILY="IPv6")
+    assert ranges not in notes(CLOUD="aws", SOURCE_RANGES="192.0.2.0/24")
+    assert "and TCP 10256" in notes(CLOUD="oci")
+    assert "and its healthCheckNodePort (TCP)" in notes(CLOUD="oci", POLICY="Local")
+    assert notes(CLOUD="none", PROVIDER_ID="aws:///x") == ""
+    assert setting_notes("rbac", read_settings("rbac", {})) == []
 
 
 @pytest.mark.parametrize(

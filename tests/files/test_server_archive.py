@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import venv
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,30 @@ from affinity_tester.app.server_archive import build_archive, find_wheels, read_
 from affinity_tester.core import stun
 from affinity_tester.errors import UserError
 
-PYTHON = Path(sys.base_exec_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-"""The interpreter below the environment of the tests: it has the standard library and nothing else."""
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version that runs the tests, and so is on this machine."""
+
+VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
+"""RUNTIME_IMAGE is 3.13; an image of one's own, and `make archive`, may have any that the tool runs on."""
+
+FIND_PYTHON = "import sys; print(sys.base_exec_prefix, '%d.%d' % sys.version_info[:2])"
+
+
+def prefix_of(version: str) -> Path:
+    """Where a version of Python is on this machine, below any environment: the standard library and nothing else."""
+    if version == OWN:
+        return Path(sys.base_exec_prefix)
+    installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for python in (*sorted(installed.glob(f"{version}.*/bin/python{version}")), f"python{version}"):
+        try:
+            done = subprocess.run([python, "-c", FIND_PYTHON], capture_output=True, text=True, check=False, timeout=60)
+        except OSError:
+            continue
+        prefix, _, found = done.stdout.strip().rpartition(" ")
+        if found == version and (Path(prefix) / f"bin/python{version}").exists():
+            return Path(prefix)
+    pytest.skip(f"Python {version} is not on this machine")
+
 
 ARGS = ["server", "--host=127.0.0.1", "--port=0", "--health-port=0", "--drain=0", "--workers=2"]
 STARTED = re.compile(r'pod "pod-a" answers at 127\.0\.0\.1:(\d+) with 2 workers')
@@ -40,9 +63,12 @@ python=/mnt/python/bin/$3
 shift 3
 cd /
 exec setpriv --reuid=65532 --regid=65532 --clear-groups --no-new-privs --bounding-set=-all \\
-    env -i POD_NAME=pod-a PYTHONDONTWRITEBYTECODE=1 "$python" -P -u /mnt/code/server.pyz "$@"
+    env -i LD_LIBRARY_PATH=/mnt/python/lib POD_NAME=pod-a PYTHONDONTWRITEBYTECODE=1 "$python" -P -u /mnt/code/server.pyz "$@"
 """
-"""A pod's surroundings: nothing can be written anywhere, a numeric user without rights, no HOME, no PATH."""
+"""A pod's surroundings: nothing can be written anywhere, a numeric user without rights, no HOME, no PATH.
+
+The library path is for builds of Python that look for their own library where they were installed, below root's home.
+"""
 
 
 @pytest.fixture
@@ -108,18 +134,22 @@ def probe(port: int) -> str:
         return stun.decode_response(sock.recv(2048), None).identity.pod
 
 
-def test_it_runs_with_workers_and_nothing_but_python(archive: Path) -> None:
-    with started([PYTHON, "-P", archive, *ARGS], env={"POD_NAME": "pod-a"}, cwd="/") as (process, port):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_runs_with_workers_and_nothing_but_python(archive: Path, version: str) -> None:
+    python = prefix_of(version) / f"bin/python{version}"
+    with started([python, "-P", archive, *ARGS], env={"POD_NAME": "pod-a"}, cwd="/") as (process, port):
         assert {probe(port) for _ in range(8)} == {"pod-a"}
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
 
-@pytest.mark.root
-def test_it_runs_as_the_pod_runs_it(archive: Path) -> None:
+@pytest.mark.parametrize(
+    "version", [pytest.param(OWN, marks=pytest.mark.root), *(each for each in VERSIONS if each != OWN)]
+)
+def test_it_runs_as_the_pod_runs_it(archive: Path, version: str) -> None:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root, for a mount namespace in which nothing can be written")
-    pod = ["unshare", "--mount", "sh", "-c", POD, "sh", Path(sys.base_exec_prefix), archive, PYTHON.name]
+    pod = ["unshare", "--mount", "sh", "-c", POD, "sh", prefix_of(version), archive, f"python{version}"]
     with started([*pod, *ARGS]) as (process, port):
         assert {probe(port) for _ in range(8)} == {"pod-a"}
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -177,8 +207,69 @@ def test_wheels_are_downloaded_once_and_that_is_said(tmp_path: Path, monkeypatch
     assert str(raised.value) == (
         "the wheels of echo-pin 1 cannot be downloaded (No matching distribution found for echo-pin==1): reach a Python"
         " package index, or name a directory that holds them (make: WHEELS=dir; else --wheels dir), or run an image of your"
-        " own (IMAGE)"
+        " own (IMAGE); 'pip download --no-deps --only-binary=:all: --dest dir echo-pin==1' fills such a directory on a"
+        " machine with a package index"
     )
+
+
+def test_the_line_says_how_to_fill_a_directory_and_names_no_path_of_this_machine(tmp_path: Path) -> None:
+    """What stands in it may be copied to another machine: it is all there, with the versions."""
+    (tmp_path / "click-0-py3-none-any.whl").mkdir()
+    (tmp_path / "gone.whl").symlink_to("nowhere")
+    with pytest.raises(UserError) as raised:
+        find_wheels(tmp_path, pytest.fail)
+    command = re.search(r"'(pip download [^']*)'", str(raised.value))
+    assert command is not None
+    assert command[1].split() == [
+        *("pip", "download", "--no-deps", "--only-binary=:all:", "--dest", "dir"),
+        *(f"{pin.name}=={pin.version}" for pin in read_pins()),
+    ]
+
+
+def test_a_wheel_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root reads everything, so the refusal is made here."""
+    (tmp_path / "a.whl").touch()
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"a\.whl cannot be read, Permission denied"):
+        find_wheels(tmp_path, pytest.fail)
+
+
+def test_a_directory_that_may_not_be_looked_at_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UserError, match="closed is no directory: name the one that holds the wheels"):
+        find_wheels(Path("closed"), pytest.fail)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(UserError, match="no home directory to keep wheels in: set XDG_CACHE_HOME"):
+        find_wheels(None, pytest.fail)
+
+
+def test_an_environment_without_pip_is_told_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one: `python -m venv --without-pip`."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    python = tmp_path / "bare/bin/python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UserError) as raised:
+        find_wheels(None, lambda _: None)
+    line = str(raised.value)
+    assert f"cannot be downloaded, {python} comes without pip: give it one ('{python} -m ensurepip', or " in line
+    assert "(make: WHEELS=dir; else --wheels dir)" in line
+    assert "'pip download " in line
+    assert "\n" not in line
 
 
 def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

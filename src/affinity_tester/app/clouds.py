@@ -1,12 +1,24 @@
 """What the load balancers of clouds need to know of a UDP Service, as annotations.
 
 A balancer cannot health-check UDP: it asks a TCP or HTTP port of the node. Under policy Local that is Kubernetes'
-healthCheckNodePort, which every controller here takes by itself; under policy Cluster it is kube-proxy's own port. How long
-a balancer remembers an idle UDP flow cannot be set on any of them by annotation (AWS: 120 s, fixed), so none is written.
+healthCheckNodePort, which every controller here takes by itself; under policy Cluster it is kube-proxy's own port.
+
+How long a balancer remembers an idle UDP flow cannot be set on any of them by annotation, so none is written:
+
+    aws            120 s; a listener's one time that can be set is TCP's (tcp.idle_timeout.seconds)
+                   docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout
+                   aws.amazon.com/blogs/networking-and-content-delivery/introducing-nlb-tcp-configurable-idle-timeout
+    azure          4 minutes; what azure-load-balancer-tcp-idle-timeout sets "is only used when the protocol is set to TCP"
+                   learn.microsoft.com/python/api/azure-mgmt-network (LoadBalancingRulePropertiesFormat)
+    gke            60 s; cloud.google.com/load-balancing/docs/network/ext-netlb-traffic-distribution
+    oci            120 s; another time goes by Oracle's own command or API alone (udp-idle-timeout of the listener)
+                   docs.oracle.com/en-us/iaas/Content/NetworkLoadBalancer/NetworkLoadBalancers/configure-idle-timeout
+    digitalocean   not documented; do-loadbalancer-http-idle-timeout-seconds is HTTP's
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 KUBE_PROXY_HEALTH_PORT = 10256
@@ -41,7 +53,7 @@ def cloud_of(provider_id: str) -> str:
 
 def service_annotations(cloud: str, policy: str, ip_family: str) -> list[Annotation]:
     """Return a cloud's annotations for a Service with this externalTrafficPolicy and IP family."""
-    ipv6 = ip_family in {"IPv6", "dual"}
+    ipv6 = _has_ipv6(ip_family)
     match cloud:
         case "aws":
             return _aws(policy, ipv6=ipv6)
@@ -57,12 +69,59 @@ def service_annotations(cloud: str, policy: str, ip_family: str) -> list[Annotat
             return []
 
 
-def _aws(policy: str, *, ipv6: bool) -> list[Annotation]:
-    """Return those of the AWS Load Balancer Controller.
+def cloud_notes(cloud: str, settings: Mapping[str, str]) -> list[str]:
+    """Return what else must be so in a cloud, beside the annotations, for a Service with these settings; a line each."""
+    ipv6 = _has_ipv6(settings["IP_FAMILY"])
+    match cloud:
+        case "aws":
+            past = "; SOURCE_RANGES may not hold for them" if settings["SOURCE_RANGES"] else ""
+            over_ipv6 = (
+                "AWS over IPv6: every node needs a primary IPv6 address, and the servers see clients that come over IPv4 with"
+                f" the balancer's address{past}"
+            )
+            return [
+                "AWS: the AWS Load Balancer Controller or EKS Auto Mode must run there, else the Service gets no address",
+                *([over_ipv6] if ipv6 else []),
+            ]
+        case "azure" if settings["POLICY"] == "Cluster":
+            return [
+                "Azure: under POLICY=Cluster a UDP port is health-checked only where the cluster's probe mode is Shared;"
+                " under POLICY=Local it always is"
+            ]
+        case "oci":
+            port = (
+                f"TCP {KUBE_PROXY_HEALTH_PORT}" if settings["POLICY"] == "Cluster" else "its healthCheckNodePort (TCP)"
+            )
+            return [
+                f"OCI: security lists are yours to open, for the balancer to the Service's node port (UDP) and {port}"
+            ]
+        case _:
+            return []
 
-    Source: kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations
+
+def _has_ipv6(ip_family: str) -> bool:
+    return ip_family in {"IPv6", "dual"}
+
+
+def _aws(policy: str, *, ipv6: bool) -> list[Annotation]:
+    """Return those of the AWS Load Balancer Controller; EKS Auto Mode has the same.
+
+    Type `external` has the provider that is built into Kubernetes leave the Service alone, and a target type beside it has
+    the controller take it; the type of a Service that exists must not change. Both controllers set `loadBalancerClass` when
+    a Service is made, so none is written here. A check is TCP, HTTP or HTTPS, by default TCP on the UDP port's node port, or
+    under policy Local HTTP on the healthCheckNodePort.
+
+    IPv6 takes a dual-stack balancer, which for UDP has a target group of IPv6 alone: instances join it by their primary IPv6
+    address, and what comes over IPv4 goes on with the balancer's own address, which may lead past the source ranges. The
+    controller chooses the family by the Service's ipFamilies, and makes nothing of a Service with IPv6 (a cluster's default)
+    whose balancer is not dual-stack.
+
+    Sources: kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations and .../service/nlb
     (lb-type, lb-scheme, nlb-target-type, healthcheck-protocol, healthcheck-port, healthcheck-path, ip-address-type,
-    enable-prefix-for-ipv6-source-nat: EnablePrefixForIpv6SourceNat of AWS' own API, for UDP listeners).
+    enable-prefix-for-ipv6-source-nat, lb-source-ranges, Legacy Cloud Provider);
+    docs.aws.amazon.com/eks/latest/userguide/auto-configure-nlb;
+    docs.aws.amazon.com/elasticloadbalancing/latest/network, its pages target-group-health-checks, create-target-group,
+    target-group-register-targets and edit-target-group-attributes (client IP preservation).
     """
     prefix = "service.beta.kubernetes.io/aws-load-balancer-"
     found = [
@@ -88,17 +147,23 @@ def _aws(policy: str, *, ipv6: bool) -> list[Annotation]:
 def _azure() -> list[Annotation]:
     """Return those of cloud-provider-azure, whose annotations for health probes are for TCP ports.
 
-    Source: kubernetes-sigs.github.io/cloud-provider-azure/topics/loadbalancer (LoadBalancer annotations); that a UDP port
-    is probed under policy Local alone: kubernetes/kubernetes#84800.
+    A UDP port has no probe of its own. Under policy Local it is checked on the healthCheckNodePort; under policy Cluster only
+    in a cluster whose clusterServiceLoadBalancerHealthProbeMode is Shared, where one probe of kube-proxy's port serves all.
+    That mode is a setting of the cluster, and no annotation of a Service.
+
+    Sources: kubernetes-sigs.github.io/cloud-provider-azure/topics/loadbalancer (LoadBalancer annotations);
+    github.com/kubernetes-sigs/cloud-provider-azure, pkg/provider/azure_loadbalancer_healthprobe.go
+    (buildHealthProbeRulesForPort); learn.microsoft.com/javascript/api/@azure/arm-containerservice
+    (ClusterServiceLoadBalancerHealthProbeMode); kubernetes/kubernetes#84800.
     """
-    reason = "public; a UDP port is health-checked with POLICY=Local alone (kubernetes/kubernetes#84800)"
-    return [Annotation("service.beta.kubernetes.io/azure-load-balancer-internal", "false", reason)]
+    return [Annotation("service.beta.kubernetes.io/azure-load-balancer-internal", "false", "public, as by default")]
 
 
 def _gke() -> list[Annotation]:
-    """Return those of GKE, which checks kube-proxy's port or healthCheckNodePort by itself.
+    """Return those of GKE 1.25.5 and later, which checks kube-proxy's port or healthCheckNodePort by itself.
 
-    Source: cloud.google.com/kubernetes-engine/docs/concepts/service-load-balancer-parameters.
+    From GKE 1.37 on it makes such a balancer without being asked.
+    Sources: cloud.google.com/kubernetes-engine/docs/concepts/service-load-balancer-parameters and .../service-load-balancer.
     """
     reason = "external, on a backend service instead of a target pool"
     return [Annotation("cloud.google.com/l4-rbs", "enabled", reason)]
@@ -107,27 +172,29 @@ def _gke() -> list[Annotation]:
 def _oci() -> list[Annotation]:
     """Return those of oci-cloud-controller-manager, whose network load balancer checks kube-proxy's port by itself.
 
-    Security lists are left alone: for UDP their management mode can only be None, so whoever runs the cluster opens the node
-    ports (UDP) and kube-proxy's port 10256 (TCP) to the balancer.
-    Source: github.com/oracle/oci-cloud-controller-manager, its pages load-balancer-annotations and
-    using-network-load-balancer.
+    Under policy Local it takes the healthCheckNodePort. Security lists are left alone: for UDP their management mode can only
+    be None, so whoever runs the cluster opens the node ports (UDP) and the port that is checked (TCP) to the balancer.
+    Sources: github.com/oracle/oci-cloud-controller-manager, its pages load-balancer-annotations and
+    using-network-load-balancer, and pkg/cloudprovider/providers/oci/load_balancer_spec.go (getHealthChecker).
     """
     prefix = "oci-network-load-balancer.oraclecloud.com/"
     return [
         Annotation("oci.oraclecloud.com/load-balancer-type", "nlb", "the other kind balances no UDP"),
-        Annotation(f"{prefix}internal", "false", "public"),
+        Annotation(f"{prefix}internal", "false", "public, as by default"),
     ]
 
 
 def _digitalocean(*, ipv6: bool) -> list[Annotation]:
     """Return those of digitalocean-cloud-controller-manager, which chooses the health check by itself.
 
-    Source: github.com/digitalocean/digitalocean-cloud-controller-manager, its page controllers/services/annotations.
+    That is kube-proxy's port, or the healthCheckNodePort under policy Local.
+    Sources: github.com/digitalocean/digitalocean-cloud-controller-manager, its page controllers/services/annotations, and
+    cloud-controller-manager/do/loadbalancers.go (healthCheckPathAndPort).
     """
     prefix = "service.beta.kubernetes.io/do-loadbalancer-"
     found = [
         Annotation(f"{prefix}type", "REGIONAL_NETWORK", "passes packets on; the other kind ends connections itself"),
-        Annotation(f"{prefix}network", "EXTERNAL", "public"),
+        Annotation(f"{prefix}network", "EXTERNAL", "public, as by default"),
     ]
     if ipv6:
         found.append(Annotation(f"{prefix}network-stack", "DUALSTACK", "every node needs an IPv6 address then"))

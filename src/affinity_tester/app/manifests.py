@@ -20,7 +20,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import NamedTuple
 
-from affinity_tester.app.clouds import CLOUDS, cloud_of, service_annotations
+from affinity_tester.app.clouds import CLOUDS, cloud_notes, cloud_of, service_annotations
 from affinity_tester.errors import UserError
 
 
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
 
 
 IMAGE_NAME = r"[A-Za-z0-9][A-Za-z0-9._/:@-]*"
-NETWORK = "[0-9A-Fa-f.:]+/[0-9]+"
+NETWORK = "[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})"
 CLOUD_NAMES = f"{', '.join(CLOUDS[:-1])} and {CLOUDS[-1]}"
 
 SETTINGS = {
@@ -58,7 +58,7 @@ SETTINGS = {
     ),
     "NODES": Setting("1", r"0|[1-9][0-9]*", "is not a whole number"),
     "CPU": Setting("2", r"[0-9]+(\.[0-9]+|m)?", "is not a number of CPUs (2, 0.5, 500m)"),
-    "NAMESPACE": Setting("default", "[a-z0-9]([a-z0-9-]*[a-z0-9])?", "is not the name of a namespace"),
+    "NAMESPACE": Setting("default", "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "is not the name of a namespace"),
 }
 
 
@@ -78,9 +78,14 @@ MANIFESTS = {
     "rbac": Manifest(("rbac.yaml",), ("NAMESPACE",)),
 }
 
+NUMBERS = frozenset({"NODES", "RUN_AS_USER"})
+LARGEST = 2_147_483_647
+"""The most that Kubernetes takes for either."""
+
 QUOTED = frozenset({"IMAGE", "CPU", "NAMESPACE"})
 """Settings that YAML might read as something else than text: `null`, `true`, `010`."""
 
+KIND = re.compile(r"^kind: (\w+)$", re.MULTILINE)
 MARK = re.compile(r"(?P<indent> *)(?P<text>\S.*?)? ?# make: (?P<without>without )?(?P<name>[A-Z_]+)")
 
 
@@ -96,6 +101,9 @@ def read_settings(name: str, given: Mapping[str, str]) -> dict[str, str]:
         setting = SETTINGS[each]
         if not re.fullmatch(setting.pattern, value) or (each == "SOURCE_RANGES" and not _are_networks(value)):
             raise UserError(f"{each}='{value}' {setting.wrong}")
+        # By its length first: Python reads no number of thousands of digits.
+        if each in NUMBERS and (len(value) > len(str(LARGEST)) or int(value or 0) > LARGEST):
+            raise UserError(f"{each}='{value}' is more than {LARGEST}")
     if chosen_cloud(settings) == "oci" and settings.get("AFFINITY") == "ClientIP":
         # oci-cloud-controller-manager: "OCI only supports SessionAffinity "None" currently".
         raise UserError(
@@ -107,8 +115,15 @@ def read_settings(name: str, given: Mapping[str, str]) -> dict[str, str]:
 def render(name: str, settings: Mapping[str, str], archive: Callable[[], bytes], kind: str | None = None) -> list[str]:
     """Return a manifest's objects, with its settings put in; with `kind`, those of that kind alone.
 
-    `archive` is called for the servers' code where it is needed.
+    `archive` is called for the servers' code where it is needed. Raises `UserError` where there is none of that kind.
     """
+    sources = MANIFESTS[name].files[1:] if settings.get("IMAGE") else MANIFESTS[name].files
+    texts = [text for source in sources for text in read_source(source).split("---\n")]
+    kinds = [found[1] for text in texts if (found := KIND.search(text))]
+    if kind is not None and kind not in kinds:
+        image = " with an IMAGE" if settings.get("IMAGE") else ""
+        raise UserError(f"{name}{image} has no object of the kind '{kind}': its kinds are {', '.join(kinds)}")
+
     values: dict[str, list[str] | str] = {}
     if name == "server":
         values["IMAGE"] = settings["IMAGE"] or settings["RUNTIME_IMAGE"]
@@ -125,12 +140,12 @@ def render(name: str, settings: Mapping[str, str], archive: Callable[[], bytes],
     else:
         values |= settings
 
-    sources = MANIFESTS[name].files[1:] if settings.get("IMAGE") else MANIFESTS[name].files
-    texts = [text for source in sources for text in read_source(source).split("---\n")]
-    if kind is not None:
-        texts = [text for text in texts if f"\nkind: {kind}\n" in text]
     with_value = {each for each, value in settings.items() if value}
-    return ["".join(f"{line}\n" for line in _put(text, values, with_value)) for text in texts]
+    return [
+        "".join(f"{line}\n" for line in _put(text, values, with_value))
+        for text, each in zip(texts, kinds, strict=True)
+        if kind in {None, each}
+    ]
 
 
 def code_name(archive: bytes) -> str:
@@ -141,6 +156,16 @@ def code_name(archive: bytes) -> str:
 def chosen_cloud(settings: Mapping[str, str]) -> str:
     """Return the cloud whose annotations a Service gets: the one that is named, or that of the nodes' providerID."""
     return settings.get("CLOUD", "") or cloud_of(settings.get("PROVIDER_ID", ""))
+
+
+def setting_notes(name: str, settings: Mapping[str, str]) -> list[str]:
+    """Return what a user should know of a manifest with these settings, a line each."""
+    if name != "service":
+        return []
+    cloud = chosen_cloud(settings)
+    by_node = f"CLOUD={cloud}, by a node's providerID {settings['PROVIDER_ID']}"
+    found = [by_node] if settings["PROVIDER_ID"] and not settings["CLOUD"] else []
+    return found + cloud_notes(cloud, settings)
 
 
 def read_source(name: str) -> str:

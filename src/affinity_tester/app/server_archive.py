@@ -37,6 +37,9 @@ MAIN = b"from affinity_tester.__main__ import main\n\nmain()\n"
 
 PIN = re.compile(r"(?P<name>\S+)==(?P<version>\S+) --hash=sha256:(?P<sha256>[0-9a-f]{64})")
 
+NO_PIP = re.compile(r"No module named '?pip\b")
+"""How an interpreter says that it has none (`-m pip`)."""
+
 
 class Pin(NamedTuple):
     """One package of the archive."""
@@ -54,8 +57,11 @@ def read_pins() -> list[Pin]:
 
 
 def default_wheels() -> Path:
-    """Return the directory in which downloaded wheels are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return the directory in which downloaded wheels are kept. Raise `UserError` where there is none."""
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserError("this user has no home directory to keep wheels in: set XDG_CACHE_HOME") from error
     return Path(cache) / "affinity-tester" / "wheels"
 
 
@@ -66,13 +72,13 @@ def find_wheels(directory: Path | None, say: Callable[[str], None]) -> list[byte
     """
     pins = read_pins()
     if directory is not None:
-        if not directory.is_dir():
+        if not _is_directory(directory):
             raise UserError(f"{directory} is no directory: name the one that holds the wheels of {_list(pins)}")
         found = _by_hash(directory)
         if missing := [pin for pin in pins if pin.sha256 not in found]:
             raise UserError(
                 f"{directory} does not hold the wheel of {_list(missing)}, or another build of it: on a machine with a"
-                f" package index run 'pip download --no-deps --only-binary=:all: --requirement {_PINS} --dest DIR'"
+                f" package index run '{_pip_download(pins)}'"
             )
         return [found[pin.sha256].read_bytes() for pin in pins]
 
@@ -120,9 +126,20 @@ def _belongs(name: str) -> bool:
     return (name.endswith(".py") and "/tests/" not in name) or ".dist-info/licenses/" in name
 
 
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False  # this user may not look
+
+
 def _by_hash(directory: Path) -> dict[str, Path]:
     """Return the wheels in a directory by the SHA-256 of their content."""
-    return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in sorted(directory.glob("*.whl"))}
+    try:
+        wheels = [path for path in sorted(directory.glob("*.whl")) if path.is_file()]
+        return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in wheels}
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read, {error.strerror}") from error
 
 
 def _download(directory: Path, pins: list[Pin]) -> None:
@@ -137,13 +154,28 @@ def _download(directory: Path, pins: list[Pin]) -> None:
     except OSError as error:
         raise UserError(f"the wheels cannot be kept in {directory}, {error.strerror}: set XDG_CACHE_HOME") from error
 
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ") or "No module named" in line]
-        why = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {done.returncode}"
+    if not done.returncode:
+        return
+    otherwise = (
+        "or name a directory that holds them (make: WHEELS=dir; else --wheels dir), or run an image of your own (IMAGE);"
+        f" '{_pip_download(pins)}' fills such a directory on a machine with a package index"
+    )
+    if NO_PIP.search(done.stderr):
         raise UserError(
-            f"the wheels of {_list(pins)} cannot be downloaded ({why}): reach a Python package index, or name a directory"
-            " that holds them (make: WHEELS=dir; else --wheels dir), or run an image of your own (IMAGE)"
+            f"the wheels of {_list(pins)} cannot be downloaded, {sys.executable} comes without pip: give it one"
+            f" ('{sys.executable} -m ensurepip', or the system's package python3-pip), {otherwise}"
         )
+    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    why = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {done.returncode}"
+    raise UserError(
+        f"the wheels of {_list(pins)} cannot be downloaded ({why}): reach a Python package index, {otherwise}"
+    )
+
+
+def _pip_download(pins: list[Pin]) -> str:
+    """Return what fills a directory with the wheels. They are known by their hashes, so it may run anywhere."""
+    names = " ".join(f"{pin.name}=={pin.version}" for pin in pins)
+    return f"pip download --no-deps --only-binary=:all: --dest dir {names}"
 
 
 def _list(pins: list[Pin]) -> str:
