@@ -17,6 +17,7 @@ from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cluster.discover import Via, split_service
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
@@ -150,6 +151,12 @@ StatsMode = Literal["auto", "session", "total"]
     default=True,
     help="Show how the run stands in a line at the bottom, where the output is a terminal.",
 )
+@options.option(
+    "--metrics",
+    "metrics_at",
+    type=options.ListenAddress(),
+    help="Where to be scraped by Prometheus, at /metrics; without HOST at 127.0.0.1. 9464 is customary.",
+)
 def client(
     *,
     target: str | None,
@@ -175,6 +182,7 @@ def client(
     key: bytes | None,
     log_format: LogFormat,
     live: bool,
+    metrics_at: TransportAddress | None,
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
@@ -231,7 +239,7 @@ def client(
         live=live,
         duration_ns=duration,
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn))
+        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn, metrics_at))
     return EXIT_CODES[verdict.outcome]
 
 

@@ -41,6 +41,9 @@ PAUSE_S = 1.0
 WARN_EVERY_S = 60.0
 """The shortest time between two warnings that connections cannot be accepted."""
 
+PAGE_S = 1.0
+"""A page of metrics is answered again for so long: whoever asks more often must not cost more."""
+
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _REASONS = {
@@ -76,6 +79,9 @@ class HealthServer:
         self._unhealthy_reason = unhealthy_reason
         self._warn = warn
         self._metrics = metrics
+        self._page: tuple[str, bytes] | None = None
+        self._page_s = 0.0
+        """When the page was asked for."""
         self._first_byte_s = first_byte_s
         self._request_s = request_s
         self._listeners: list[socket.socket] = []
@@ -204,7 +210,10 @@ class HealthServer:
         return _response(503 if unhealthy_reason else 200, unhealthy_reason, with_body=method != b"HEAD")
 
     async def _answer_metrics(self, metrics: MetricsPage, *, with_body: bool) -> bytes:
-        content_type, body = await metrics()
+        now_s = asyncio.get_running_loop().time()
+        if self._page is None or now_s - self._page_s >= PAGE_S:
+            self._page, self._page_s = await metrics(), now_s
+        content_type, body = self._page
         return _response(200, body=body, content_type=content_type, with_body=with_body)
 
 
