@@ -25,6 +25,7 @@ MASKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"CLIENT-\d+", "CLIENT"),
         (r'pods? "lab-[a-z0-9]{5}"', 'pod "POD"'),
         (r'"lab-[a-z0-9]{5}"', '"POD"'),
+        (r"^lab-[a-z0-9]{5} ", "POD "),
         (r"\bnode-\d+\b", "NODE"),
         (r"\b\d+(?:\.\d+){3}(?::\d+)?", "ADDRESS"),
         (r"(?<![\w#])\d[\d,.]* (?:ns|us|ms|s|min|h)\b", "DURATION"),

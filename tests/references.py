@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from affinity_tester.report.metrics import RUN_METRICS, SERVER_METRICS
+
 SOURCES = ("src", "tests", "benchmarks")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "tests/data/**/*.md")
 SETTINGS = ("Makefile", "Dockerfile", "pyproject.toml", "env.list", "k8s/*.yaml", ".ci/*")
@@ -49,6 +51,12 @@ OTHERS_NAMES = {
     "MADV_COLLAPSE",
 }
 """Names of other programs that are told of here and occur in no code."""
+
+METRICS = {
+    f"affinity_tester_{each.name}{'_total' if each.kind == 'counter' else ''}"
+    for each in (*RUN_METRICS, *SERVER_METRICS)
+}
+"""Metrics as they are scraped, whose names the code has without prefix."""
 
 _OWN = {"references.py", "test_references.py"}
 """What this module and its test name, the missing and the foreign, is no name of the code's."""
@@ -242,7 +250,7 @@ class Tree:
         for code in _CODE.findall(text):
             is_name = _NAME.fullmatch(code) and not _DOCUMENT.fullmatch(code)
             if is_name and re.search(r"\w_\w|[a-z][A-Z]|\w\.\w|^[A-Z][a-z]", code):
-                unknown = [word for word in re.findall(r"\w+", code) if word not in self.names | OTHERS_NAMES]
+                unknown = [word for word in re.findall(r"\w+", code) if word not in self.names | OTHERS_NAMES | METRICS]
                 if unknown:
                     yield f"`{code}`: no code has the name {', '.join(unknown)}"
 

@@ -267,3 +267,49 @@ async def test_close_cuts_what_is_open_and_what_pauses() -> None:
         await server.close()
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_metrics_are_answered_whole_however_long_they_are_and_made_once_a_second():
+    made = []
+
+    async def page() -> tuple[str, bytes]:
+        made.append(1)
+        return "text/plain; version=0.0.4", b"x" * 3_000_000
+
+    server = await HealthServer.start(("127.0.0.1",), 0, warn=pytest.fail, metrics=page)
+    try:
+        for method in ("GET", "GET", "HEAD"):
+            said = await exchange(server, f"{method} /metrics HTTP/1.1\r\n\r\n".encode())
+            head, _, body = said.partition(b"\r\n\r\n")
+            assert head.startswith(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: 3000000"
+            )
+            assert len(body) == (3_000_000 if method == "GET" else 0)
+        assert len(made) == 1
+        assert server.connections == 0
+    finally:
+        await server.close()
+
+
+async def test_a_scraper_that_goes_away_or_reads_nothing_is_let_go():
+    waiting = asyncio.Event()
+
+    async def page() -> tuple[str, bytes]:
+        await waiting.wait()
+        return "text/plain", b"x" * 30_000_000
+
+    server = await HealthServer.start(("127.0.0.1",), 0, warn=pytest.fail, metrics=page, request_s=0.3)
+    try:
+        _, writer = await asyncio.open_connection(*server.addresses[0])
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        await until(lambda: server.connections == 1)
+        waiting.set()
+        await until(lambda: server.connections == 0)  # by its deadline
+        writer.close()
+    finally:
+        await server.close()
+
+
+async def test_without_metrics_there_is_no_such_page():
+    async with serving() as server:
+        assert (await exchange(server, b"GET /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404")

@@ -81,10 +81,19 @@ class Story:
         return [
             ev.SessionSummary(self.at(112), ONE, local, total, losses, rtt, kinds, 102 * MS, 0, self.pod_b),
             ev.SessionSummary(self.at(112), TWO, local, quiet, ev.Losses(), ev.RttStats(), (), 0, 0, None),
-            ev.RunSummary(self.at(112), 100 * S, both, losses, rtt, kinds, 102 * MS),
+            ev.RunSummary(self.at(112), 100 * S, both, losses, rtt, kinds, 102 * MS, self.groups()),
             ev.RunEnded(self.at(112), aborted=False),
             ev.Verdict(self.at(112), ev.Outcome.FAIL, ("1 violation",), "", 1, 1988, 100 * S),
         ]
+
+    def groups(self) -> tuple[ev.GroupCounts, ...]:
+        pod, ip = ev.GroupKind.POD, ev.GroupKind.REFLEXIVE_IP
+        return (
+            ev.GroupCounts(pod, "pod-a", 1, 1500, 1490, 10, 1, 250_000, 12_040_000),
+            ev.GroupCounts(pod, "pod-b", 1, 500, 500, 0, 0, 250_000, 12_040_000),
+            ev.GroupCounts(ip, "10.240.0.4", 1, 1500, 1490, 10, 1, 250_000, 12_040_000),
+            ev.GroupCounts(ip, "10.240.0.7", 1, 500, 500, 0, 0, 250_000, 12_040_000),
+        )
 
     def run(self) -> list[ev.Event]:
         """A whole run with one event of nearly every class."""
@@ -100,6 +109,7 @@ class Story:
             ev.CaseJudged(
                 self.at(13), ONE, self.change(), ev.Judgement.VIOLATION, None, (NothingExplains(PoolState.NOT_WATCHED),)
             ),
+            ev.NodeAddresses(self.at(14), (("10.240.0.7", "node-2"),)),
             ev.ProbesLost(self.at(22), TWO, 200, 2, outage_ns, self.at(20.1)),
             ev.OutageStarted(self.at(25), TWO, 200, outage_ns, ev.RepliedProbe(199, self.at(19.9), self.pod_a)),
             ev.OutageEnded(self.at(30), TWO, 200, outage_ns, 100, ev.RepliedProbe(300, self.at(30), self.pod_a)),

@@ -201,14 +201,21 @@ def test_many_sessions_have_one_line_with_the_worst_named(story):
         for name, count in lost.items()
     ]
     events.append(story.stats("CLIENT-6", 10, None, sent=100))
-    tick = ev.StatsTick(story.at(10), 6, ev.Counts(sent=99_873, lost=1_012, changes=1, late=2), ev.Counts())
+    pods = tuple(
+        ev.GroupCounts(ev.GroupKind.POD, name, 3, 50_000, 50_000 - lost, lost, changes, None, None)
+        for name, lost, changes in (("pod-a", 1_012, 1), ("pod-b", 0, 0), ("pod-c", 0, 7), (None, 3, 0))
+    )
+    tick = ev.StatsTick(
+        story.at(10), 6, ev.Counts(sent=99_873, lost=1_012, changes=1, late=2), ev.Counts(), pods, silent=1
+    )
     clean = ev.StatsTick(story.at(20), 1, ev.Counts(sent=100, answered=100), ev.Counts())
     quiet = story.stats("CLIENT-1", 20, story.pod_b, sent=100, answered=100)
     expected = [
-        "13:35:30.176 [info]  6 sessions sent 99,873 messages of which 1,012 message(s) lost, served by 1 pod, "
-        "1 session without an answer, 1 change(s), 2 late; worst: CLIENT-3 (7 lost, 0 change(s)), "
-        "CLIENT-4 (2 lost, 1 change(s)), CLIENT-1 (2 lost, 0 change(s))",
-        "13:35:40.176 [info]  1 session sent 100 messages of which 0 message(s) lost, served by 1 pod",
+        "13:35:30.176 [info]  6 sessions sent 99,873 messages of which 1,012 message(s) lost, served by 3 pods, "
+        "1 session without an answer, 1 change(s), 2 late; "
+        "by pod: pod-a (1,012 of its 50,000 probes lost, 1 left it), pod-c (7 left it); worst: "
+        "CLIENT-3 (7 lost, 0 change(s)), CLIENT-4 (2 lost, 1 change(s)), CLIENT-1 (2 lost, 0 change(s))",
+        "13:35:40.176 [info]  1 session sent 100 messages of which 0 message(s) lost",
     ]
     assert show(story.started(sessions=21), *events, tick, quiet, clean) == expected
     assert show(story.started(sessions=2), *events, tick, quiet, clean, stats="total") == expected
@@ -218,7 +225,7 @@ def test_where_only_the_worst_are_told_nothing_is_said_of_all(story):
     bad = story.stats("CLIENT-3", 10, story.pod_a, sent=100, lost=100)
     tick = ev.StatsTick(story.at(10), 1_000, ev.Counts(sent=99_900, lost=100), ev.Counts())
     assert show(story.started(sessions=1_000), bad, tick) == [
-        "13:35:30.176 [info]  1000 sessions sent 99,900 messages of which 100 message(s) lost; "
+        "13:35:30.176 [info]  1,000 sessions sent 99,900 messages of which 100 message(s) lost; "
         "worst: CLIENT-3 (100 lost, 0 change(s))"
     ]
 

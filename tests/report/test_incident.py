@@ -128,7 +128,7 @@ def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
     assert [colours[head] for head in heads] == [Colour.WARNING, None, None]
     page = html_text(recorded)
     for css, head in zip(("silence", "plain", "plain"), heads, strict=True):
-        assert f'<h3 class="{css}">{head}</h3>' in page
+        assert f'<summary class="{css}">{head}</summary>' in page
 
 
 def test_every_report_of_a_record_has_it(story):

@@ -330,18 +330,20 @@ def test_of_a_dead_node_only_the_flows_to_pods_that_live_are_violations() -> Non
     ("name", "code", "lines"),
     [
         ("05-kproxy-restart-all.cn", 0, ["      no violation"]),
-        ("12-dead-node.cn", 1, ["outages judged: 6 violations, 5 pod-silent", "FAIL: 6 violations"]),
+        ("12-dead-node.cn", 1, ["FAIL: 6 violations", "outages judged: 6 violations, 5 pod-silent"]),
         (
             "61-flush-early",
             3,
-            ["changes judged: 24 unknown", "INCONCLUSIVE: 24 changes or outages could not be judged"],
+            ["INCONCLUSIVE: 24 changes or outages could not be judged", "changes judged: 24 unknown"],
         ),
     ],
 )
 def test_the_installed_command_says_so(affinity_tester: Path, name: str, code: int, lines: list[str]) -> None:
     done = rejudged(affinity_tester, name)
     assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout.splitlines()[-len(lines) :] == lines
+    told = done.stdout.splitlines()
+    first = told.index(lines[0])
+    assert told[first : first + len(lines)] == lines
 
 
 def test_nothing_is_said_to_have_stood_still_where_that_is_not_known(affinity_tester: Path) -> None:

@@ -9,6 +9,7 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
 from affinity_tester.report.console import ConsoleReport
+from affinity_tester.report.groups import group_tables
 from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import summary, verdict_lines
@@ -26,28 +27,35 @@ def of(*events: ev.Event) -> list[str]:
 def test_a_run_with_a_violation(story):
     assert of(*story.run()) == [
         "",
-        "probes",
+        "FAIL: 1 violation",
+        "changes judged: 1 violation",
+        "outages judged: 1 explained",
+        "this client: 0 probes skipped (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
+        "",
+        "probes (1 session with losses, changes or silence at the end, and all)",
         "                   sent  answered  lost  up  down  unknown  late  duplicate  reordered",
         "CLIENT-1058228236  1000       990    10   1     2        7     1          2          3",
-        "CLIENT-7           1000      1000     0   0     0        0     0          0          0",
         "all                2000      1990    10   1     2        7     1          2          3",
         "",
         "round-trip times in ms",
         "                   answers    min   mean    p50   p90   p99   max  jitter",
         "CLIENT-1058228236      990  0.025  0.700  0.250  1.52  12.0  1203   0.090",
-        "CLIENT-7                 0      -      -      -     -     -     -       -",
         "all                    990  0.025  0.700  0.250  1.52  12.0  1203   0.090",
         "",
         "changes by kind",
         "                   changes  ip  port  pod  node  instance  software  longest gap",
         "CLIENT-1058228236        1   1     1    1     1         1         0       102 ms",
-        "CLIENT-7                 0   0     0    0     0         0         0            -",
         "all                      1   1     1    1     1         1         0       102 ms",
         "",
-        "this client: 0 probes skipped (0 %), 0 send errors (0 %), 0 socket drops (0 %)",
-        "changes judged: 1 violation",
-        "outages judged: 1 explained",
-        "FAIL: 1 violation",
+        "by pod",
+        "       sessions  sent  answered  lost    loss  p50 ms  p99 ms  changes",
+        "pod-a         1  1500      1490    10  0.67 %   0.250    12.0        1",
+        "pod-b         1   500       500     0     0 %   0.250    12.0        0",
+        "",
+        "by reflexive IP (mostly the node that the packets came in through)",
+        "                     sessions  sent  answered  lost    loss  p50 ms  p99 ms  changes",
+        "10.240.0.4                  1  1500      1490    10  0.67 %   0.250    12.0        1",
+        "10.240.0.7 (node-2)         1   500       500     0     0 %   0.250    12.0        0",
     ]
 
 
@@ -73,17 +81,21 @@ def test_a_quiet_run_needs_no_table_of_changes_and_tells_what_was_heard_besides(
             story.at(9), ev.Outcome.PASS, ("no violation (cluster not watched)",), "0 violations in 997 pairs", 0, 0, 0
         ),
     )
-    assert lines[4:] == [
+    assert lines == [
+        "",
+        "PASS: 0 violations in 997 pairs",
+        "      no violation (cluster not watched)",
+        "this client: 2 probes skipped (0.2 %), 1 send error (0.1 %), 3 socket drops (0.2 %)",
+        "neither answered nor lost yet at the end: 6 probes",
+        "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 not STUN",
+        "",
+        "probes",
+        "     sent  answered  lost  up  down  unknown  late  duplicate  reordered",
+        "all   998       998     0   0     0        0     0          0          0",
         "",
         "round-trip times in ms",
         "     answers   min  mean   p50   p90   p99   max  jitter",
         "all      998  1000  1000  1000  1000  1000  1000    1000",
-        "",
-        "this client: 2 probes skipped (0.2 %), 1 send error (0.1 %), 3 socket drops (0.2 %)",
-        "neither answered nor lost yet at the end: 6 probes",
-        "also: 4 from a wrong source, 7 cross-delivered, 1 ICMP error, 5 not STUN",
-        "PASS: 0 violations in 997 pairs",
-        "      no violation (cluster not watched)",
     ]
 
 
@@ -106,9 +118,28 @@ def test_of_many_sessions_the_worst_ten_have_a_row(story):
     lines = of(
         story.started(), *ends, ev.RunSummary(story.at(9), 1, ev.Counts(sent=2100), ev.Losses(), ev.RttStats(), (), 0)
     )
-    assert lines[1] == "probes (the 10 worst of 21 sessions, and all)"
-    named = [line.split()[0] for line in lines[3:14]]
+    table = lines.index("probes (the 10 worst of 19 sessions with losses, changes or silence at the end, and all)")
+    named = [line.split()[0] for line in lines[table + 2 : table + 13]]
     assert named == [f"CLIENT-{n}" for n in (13, 6, 20, 5, 19, 12, 11, 4, 18, 3)] + ["all"]
+
+
+def test_a_row_of_a_group_stands_where_there_are_two_to_compare(story):
+    def group(kind: ev.GroupKind, name: str | None, sessions: int = 1, lost: int = 0) -> ev.GroupCounts:
+        return ev.GroupCounts(kind, name, sessions, 1000, 1000 - lost, lost, 0, MS, None)
+
+    one_of_each = (
+        group(ev.GroupKind.POD, "pod-a"),
+        group(ev.GroupKind.NODE, "node-1"),
+        group(ev.GroupKind.REFLEXIVE_IP, "10.0.0.1"),
+    )
+    assert [table.caption for table in group_tables(one_of_each, {})] == ["by pod"]
+    foreign = (group(ev.GroupKind.POD, None), group(ev.GroupKind.REFLEXIVE_IP, "10.0.0.1"))
+    assert group_tables(foreign, {}) == []
+
+    many = [group(ev.GroupKind.POD, f"pod-{n}", sessions=n, lost=n == 3) for n in range(25)]
+    (table,) = group_tables([*many, group(ev.GroupKind.POD, None, lost=2)], {})
+    assert table.caption == "by pod (20 of 26)"
+    assert [row[0] for row in table.rows][:4] == ["no answer, or not told", "pod-3", "pod-24", "pod-23"]
 
 
 def test_it_fits_a_hundred_columns_with_large_numbers(story):
@@ -139,9 +170,9 @@ def test_avoidable_moves_are_told_apart(story):
     judged = ev.CaseJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
     assert of(story.started(), judged) == [
         "",
+        "no verdict: the run was cut short before it was judged",
         "changes judged: 1 explained",
         "avoidable (the old pod was still ready): 1",
-        "no verdict: the run was cut short before it was judged",
     ]
 
 

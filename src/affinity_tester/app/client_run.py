@@ -8,34 +8,54 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
+from affinity_tester import clock
 from affinity_tester.app.container_bridge import bridge_warning
 from affinity_tester.app.dispatcher import Dispatcher
+from affinity_tester.app.metrics_port import open_metrics_port
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
+from affinity_tester.app.signals import ASKING, handle_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, NoReplies, Verdict
+from affinity_tester.core.pulse import Pulse
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target, resolve_reference
+from affinity_tester.report.metrics import RunMetrics
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import DEFAULT_PORT, ClientSettings
 
 
 async def run_against_target(
-    settings: ClientSettings, options: TargetOptions, reporter: Reporter, warn: Callable[[str], None]
+    settings: ClientSettings,
+    options: TargetOptions,
+    reporter: Reporter,
+    warn: Callable[[str], None],
+    metrics_at: TransportAddress | None = None,
 ) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
 
-    `warn` is called with a text if something beside the cluster is under test.
+    `warn` is called with a text if something beside the cluster is under test. The run is scraped at `metrics_at`, if given.
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
     rules = settings.rules
     stop, abort = asyncio.Event(), asyncio.Event()
-    dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit], [reporter.advance])
-    with stop_on_signals(stop, abort, dispatcher, to_the_end=True):
+    metrics = RunMetrics()
+    dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit, metrics.emit], [reporter.advance])
+
+    def beat(pulse: Pulse) -> None:
+        reporter.beat(pulse)
+        metrics.beat(pulse)
+
+    with (
+        stop_on_signals(stop, abort, dispatcher, to_the_end=True),
+        handle_signals(dict.fromkeys(ASKING, lambda: reporter.show_progress(clock.now_ns()))),
+    ):
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(open_metrics_port(metrics_at, metrics, warn))
             context = await _unless_stopped(stop, stack.enter_async_context(open_target(options)))
             if line := _bridge_warning(context):
                 warn(line)
@@ -52,7 +72,7 @@ async def run_against_target(
                 dispatcher.emit(event)
                 context.observe(event)
 
-            client = run_client(settings, context.target, emit, stop, abort, reference=reference)
+            client = run_client(settings, context.target, emit, stop, abort, reference=reference, watch_pulse=beat)
             return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
 
 

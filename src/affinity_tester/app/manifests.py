@@ -76,6 +76,7 @@ MANIFESTS = {
     ),
     "node-scaleup": Manifest(("node-scaleup.yaml",), ("NODES", "CPU", "RUN_AS_USER")),
     "rbac": Manifest(("rbac.yaml",), ("NAMESPACE",)),
+    "monitoring": Manifest(("monitoring.yaml",), ()),
 }
 
 NUMBERS = frozenset({"NODES", "RUN_AS_USER"})

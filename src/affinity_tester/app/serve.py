@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 
 from affinity_tester.app.signals import TERMINATING, handle_signals
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.net.run_server import run_server
+from affinity_tester.report import metrics
 from affinity_tester.report.logging import OutputClosed
 from affinity_tester.settings import ServerSettings
 
@@ -42,6 +44,10 @@ async def serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) ->
                 closed = error
 
     with handle_signals({signal.SIGINT: stop_now.set, **dict.fromkeys(TERMINATING, terminate)}):
-        await run_server(settings, stop=stop, stop_now=stop_now, log=emit)
+        await run_server(settings, stop=stop, stop_now=stop_now, log=emit, metrics_page=_metrics_page)
     if closed is not None:
         raise closed
+
+
+def _metrics_page(totals: ServerTotals, started_s: float) -> tuple[str, bytes]:
+    return metrics.CONTENT_TYPE, metrics.exposition(metrics.server_families(totals, started_s))

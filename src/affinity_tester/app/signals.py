@@ -13,6 +13,11 @@ TERMINATING: tuple[signal.Signals, ...] = (
 )
 """The signals that ask a process to end: SIGTERM, and SIGHUP (a terminal that closes), which Windows does not have."""
 
+ASKING: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGUSR1", "SIGINFO") if hasattr(signal, name)
+)
+"""The signals that ask how a run stands: SIGUSR1, and Ctrl-T where there is one; Windows has neither."""
+
 
 @contextlib.contextmanager
 def handle_signals(callbacks: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:

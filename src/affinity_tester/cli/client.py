@@ -18,7 +18,7 @@ from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.cluster.discover import Via, check_namespace, split_service
-from affinity_tester.core.address import split_host_port
+from affinity_tester.core.address import TransportAddress, split_host_port
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
@@ -163,6 +163,17 @@ StatsMode = Literal["auto", "session", "total"]
 )
 @options.key()
 @options.log_format()
+@options.option(
+    "--live/--no-live",
+    default=True,
+    help="Show how the run stands in a line at the bottom, where the output is a terminal.",
+)
+@options.option(
+    "--metrics",
+    "metrics_at",
+    type=options.ListenAddress(),
+    help="Where to be scraped by Prometheus, at /metrics; without HOST at 127.0.0.1. 9464 is customary.",
+)
 def client(
     *,
     target: str | None,
@@ -191,6 +202,8 @@ def client(
     record: str | None,
     key: bytes | None,
     log_format: LogFormat,
+    live: bool,
+    metrics_at: TransportAddress | None,
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
@@ -255,9 +268,15 @@ def client(
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 
     with Reporter.open(
-        log_format=log_format, stats=stats, record=record, stream=sys.stdout, environ=os.environ
+        log_format=log_format,
+        stats=stats,
+        record=record,
+        stream=sys.stdout,
+        environ=os.environ,
+        live=live,
+        duration_ns=duration,
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn))
+        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn, metrics_at))
     return EXIT_CODES[verdict.outcome]
 
 

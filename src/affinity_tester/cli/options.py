@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import click
 
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.units import format_exact, parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,6 +98,24 @@ class AddressList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # a
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Strip the blanks around it. Binding shows whether it is an address of this machine."""
         return str(value).strip()
+
+
+class ListenAddress(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """`[HOST:]PORT`, HOST a numeric address, IPv6 in brackets; without it this machine alone may connect."""
+
+    name = "[host:]port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TransportAddress:
+        """Parse host and port."""
+        if isinstance(value, TransportAddress):
+            return value
+        host, _, port = str(value).strip().rpartition(":")
+        host = host or "127.0.0.1"
+        try:
+            ip = ip_address(host.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            self.fail(f"{host!r} is no numeric address: take one of this machine's, such as 0.0.0.0:9464", param, ctx)
+        return TransportAddress(str(ip), Whole(1, 65_535).convert(port, param, ctx))
 
 
 def option(*names: str, help: str, env: str | list[str] | None = None, **settings: Any) -> Callable[[F], F]:  # noqa: A002

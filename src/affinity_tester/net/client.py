@@ -25,12 +25,14 @@ from affinity_tester.core.events import (
     SendingStopped,
     SessionStarted,
 )
+from affinity_tester.core.pulse import Pulse
 from affinity_tester.core.session.schedule import Schedule
 from affinity_tester.core.session.tracker import MAX_PROBES
 from affinity_tester.net.client_stats import IntervalStats, emit_summaries
 from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.poller import SocketPoller
 from affinity_tester.net.probe_socket import local_source_for, missing_capabilities
+from affinity_tester.net.pulse import PulseSampler
 from affinity_tester.net.reference import Reference
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.routes import LocalAddressCheck, SourceFor, find_routes
@@ -71,16 +73,26 @@ async def run_client(
     *,
     reference: Target | None = None,
     source_for: SourceFor = local_source_for,
+    watch_pulse: Callable[[Pulse], None] | None = None,
 ) -> None:
     """Probe the target until the run ends. If it has several addresses, the sessions are spread over them.
 
     Events are passed to `emit` as they happen; an exception from it ends the run and is raised here. `stop` ends sending (as
     the duration does), then replies drain; `abort` ends draining too. `reference` is a STUN server of the target's address
-    family, that some sessions ask too. `source_for` returns this machine's own address
-    towards an address of the target; it is called at the start and again when something changes. Raises `UserError` if
-    there is no route, or a socket cannot be opened.
+    family, that some sessions ask too. `source_for` returns this machine's own address towards an address of the target; it
+    is called at the start and again when something changes. `watch_pulse` is told about once a second what the sessions are
+    at. Raises `UserError` if there is no route, or a socket cannot be opened.
     """
-    run = _ClientRun(settings, target, emit, stop, abort or asyncio.Event(), reference=reference, source_for=source_for)
+    run = _ClientRun(
+        settings,
+        target,
+        emit,
+        stop,
+        abort or asyncio.Event(),
+        reference=reference,
+        source_for=source_for,
+        watch_pulse=watch_pulse,
+    )
     await run.run()
 
 
@@ -97,10 +109,12 @@ class _ClientRun:
         *,
         reference: Target | None,
         source_for: SourceFor,
+        watch_pulse: Callable[[Pulse], None] | None,
     ) -> None:
         self._settings = settings
         self._reference_target = reference
         self._reference: Reference | None = None
+        self._watch_pulse = watch_pulse
         self._source_for = source_for
         self._target = target
         self._emit = emit
@@ -146,7 +160,7 @@ class _ClientRun:
             await self._drain()
             if self._reference is not None:
                 self._reference.finish(clock.now_ns())
-            emit_summaries(self._sessions, self._emit, stopped_ns - start_ns)
+            emit_summaries(self._sessions, self._stats, self._emit, stopped_ns - start_ns)
 
     # --- start and end ---------------------------------------------------------------------------------------------
 
@@ -218,6 +232,12 @@ class _ClientRun:
             start_ns=start_ns,
             interval_ns=settings.stats_interval_ns,
             per_session_stats=settings.per_session_stats,
+        )
+
+        self._pulse = (
+            PulseSampler(sessions, self._stats.breakdown, settings.loss_threshold_ns, self._watch_pulse)
+            if self._watch_pulse is not None
+            else None
         )
 
         on_exit.callback(self._cancel_timers)
@@ -345,10 +365,13 @@ class _ClientRun:
         )
         if self._is_sending:
             self._stats.emit_if_due(now_ns)
+            if self._pulse is not None:
+                self._pulse.sweep(now_ns)
 
     def _observe(self, event: Event) -> None:
         """Pass on an event of a session or its tracker; some events are a reason to check something."""
         self._emit(event)
+        self._stats.observe(event)
         match event:
             case FirstAnswer(at_ns=at_ns, seq=seq, identity=who) if not self._is_answered:
                 self._is_answered = True

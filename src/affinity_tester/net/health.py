@@ -1,4 +1,4 @@
-"""The health port: `/livez` and `/readyz` over HTTP, since Kubernetes has no UDP probe.
+"""The health port: `/livez` and `/readyz` over HTTP, since Kubernetes has no UDP probe, and `/metrics` where there are any.
 
 Cloud load balancers also want a TCP or HTTP check for UDP services, so anyone may connect. But no crowd of connections may
 keep the kubelet's probe out: a pod that fails it becomes unready, and its live flows move. So the number of connections is
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Self
 
 from affinity_tester.core.address import TransportAddress
@@ -41,6 +41,9 @@ PAUSE_S = 1.0
 WARN_EVERY_S = 60.0
 """The shortest time between two warnings that connections cannot be accepted."""
 
+PAGE_S = 1.0
+"""A page of metrics is answered again for so long: whoever asks more often must not cost more."""
+
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _REASONS = {
@@ -53,10 +56,14 @@ _REASONS = {
 }
 
 
+MetricsPage = Callable[[], Awaitable[tuple[str, bytes]]]
+"""Returns what `/metrics` answers: the content's type and the content."""
+
+
 class HealthServer:
     """Answers `/livez` with 200, or with 503 and `unhealthy_reason()` if that is not empty; `/readyz` always with 200.
 
-    Both stay unanswered while the event loop is blocked.
+    `/metrics` is answered with what `metrics` returns. All stay unanswered while the event loop is blocked.
     """
 
     def __init__(
@@ -64,12 +71,17 @@ class HealthServer:
         unhealthy_reason: Callable[[], str] = lambda: "",
         warn: Callable[[str], None] = lambda _: None,
         *,
+        metrics: MetricsPage | None = None,
         first_byte_s: float = FIRST_BYTE_S,
         request_s: float = REQUEST_S,
     ) -> None:
         """`warn` is called with what the operator should know, as a text; it must not raise."""
         self._unhealthy_reason = unhealthy_reason
         self._warn = warn
+        self._metrics = metrics
+        self._page: tuple[str, bytes] | None = None
+        self._page_s = 0.0
+        """When the page was asked for."""
         self._first_byte_s = first_byte_s
         self._request_s = request_s
         self._listeners: list[socket.socket] = []
@@ -92,11 +104,12 @@ class HealthServer:
         unhealthy_reason: Callable[[], str] = lambda: "",
         warn: Callable[[str], None] = lambda _: None,
         *,
+        metrics: MetricsPage | None = None,
         first_byte_s: float = FIRST_BYTE_S,
         request_s: float = REQUEST_S,
     ) -> Self:
         """Listen on each of the numeric addresses. Raise `UserError` if one cannot be bound."""
-        self = cls(unhealthy_reason, warn, first_byte_s=first_byte_s, request_s=request_s)
+        self = cls(unhealthy_reason, warn, metrics=metrics, first_byte_s=first_byte_s, request_s=request_s)
         loop = asyncio.get_running_loop()
         try:
             for host in hosts:
@@ -178,21 +191,30 @@ class HealthServer:
             times = f", {self.refused:,} times so far" if self.refused > 1 else ""
             self._warn(f"the health port cannot accept connections: {error.strerror}{times} (ulimit -n)")
 
-    def _answer(self, head: bytes) -> bytes:
-        """Return the response to a request, given its request line and headers."""
+    def _answer(self, head: bytes) -> bytes | Awaitable[bytes]:
+        """Return the response to a request, given its request line and headers, or an awaitable of it."""
         words = head.partition(b"\r\n")[0].split(b" ")
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):  # noqa: PLR2004 - method, target, version
             return _response(400)
 
         method, target, _version = words
         path = target.partition(b"?")[0]
-        if path not in (b"/livez", b"/readyz"):
+        if path not in (b"/livez", b"/readyz") and not (path == b"/metrics" and self._metrics is not None):
             return _response(404)
         if method not in (b"GET", b"HEAD"):
             return _response(405)
+        if path == b"/metrics" and self._metrics is not None:
+            return self._answer_metrics(self._metrics, with_body=method != b"HEAD")
 
         unhealthy_reason = self._unhealthy_reason() if path == b"/livez" else ""
         return _response(503 if unhealthy_reason else 200, unhealthy_reason, with_body=method != b"HEAD")
+
+    async def _answer_metrics(self, metrics: MetricsPage, *, with_body: bool) -> bytes:
+        now_s = asyncio.get_running_loop().time()
+        if self._page is None or now_s - self._page_s >= PAGE_S:
+            self._page, self._page_s = await metrics(), now_s
+        content_type, body = self._page
+        return _response(200, body=body, content_type=content_type, with_body=with_body)
 
 
 class _Connection:
@@ -201,7 +223,7 @@ class _Connection:
     def __init__(
         self,
         sock: socket.socket,
-        answer: Callable[[bytes], bytes],
+        answer: Callable[[bytes], bytes | Awaitable[bytes]],
         on_close: Callable[[_Connection], None],
         first_byte_s: float,
         request_s: float,
@@ -211,6 +233,7 @@ class _Connection:
         self._on_close = on_close
         self._request_s = request_s
         self._head = b""
+        self._answering: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.call_later(first_byte_s, self.close)
         self._loop.add_reader(sock, self._read)
@@ -219,6 +242,8 @@ class _Connection:
         """Close the connection."""
         if self._sock.fileno() >= 0:
             self._deadline.cancel()
+            if self._answering is not None:
+                self._answering.cancel()
             self._loop.remove_reader(self._sock)
             self._sock.close()
             self._on_close(self)
@@ -239,7 +264,12 @@ class _Connection:
 
         head, end, _ = self._head.partition(b"\r\n\r\n")
         if end:
-            self._finish(self._answer(head))
+            answer = self._answer(head)
+            if isinstance(answer, bytes):
+                self._finish(answer)
+            else:
+                self._loop.remove_reader(self._sock)
+                self._answering = self._loop.create_task(self._finish_later(answer))
         elif len(self._head) > MAX_REQUEST_BYTES:
             self._finish(_response(431))
         elif not data:
@@ -255,13 +285,31 @@ class _Connection:
         finally:
             self.close()
 
+    async def _finish_later(self, answer: Awaitable[bytes]) -> None:
+        """Send a response that takes time to make, and may be longer than the send buffer; the deadline holds for all."""
+        try:
+            await self._loop.sock_sendall(self._sock, await answer)
+        except OSError:
+            pass  # the peer has gone
+        finally:
+            self._answering = None
+            self.close()
 
-def _response(status: int, unhealthy_reason: str = "", *, with_body: bool = True) -> bytes:
+
+def _response(
+    status: int,
+    unhealthy_reason: str = "",
+    *,
+    body: bytes | None = None,
+    content_type: str = "text/plain; charset=utf-8",
+    with_body: bool = True,
+) -> bytes:
     reason = _REASONS[status]
-    body = f"{unhealthy_reason or reason.lower()}\n".encode()
+    if body is None:
+        body = f"{unhealthy_reason or reason.lower()}\n".encode()
     lines = [
         f"HTTP/1.1 {status} {reason}",
-        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Type: {content_type}",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
         "Connection: close",

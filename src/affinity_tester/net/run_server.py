@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from affinity_tester import __version__, clock
+from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import (
     ServerDraining,
@@ -32,12 +33,14 @@ async def run_server(
     stop: asyncio.Event,
     stop_now: asyncio.Event,
     log: Callable[[ServerEvent], None],
+    metrics_page: Callable[[ServerTotals, float], tuple[str, bytes]] | None = None,
 ) -> None:
     """Serve until `stop` is set and the drain time is over, or until `stop_now` is set. Raise `UserError`.
 
     While the server drains it answers as before and stays ready. Deleting a pod clears its endpoint's `ready` anyway, and a
     failing readiness probe would make the proxy flush live flows (kubernetes/kubernetes 137986), a fault of our own making.
-    An exception from `log` ends the server and is raised here.
+    An exception from `log` ends the server and is raised here. `metrics_page` returns what `/metrics` on the health port
+    answers, given the totals and the Unix time of the start.
     """
     hosts = settings.hosts or local_addresses()
     warnings: asyncio.Queue[ServerWarning] = asyncio.Queue()
@@ -48,8 +51,20 @@ async def run_server(
     server = await _start(hosts, settings, warn)
     health = None
     try:
+        started_s = time.time()
+
+        async def tell_metrics() -> tuple[str, bytes]:
+            assert metrics_page is not None
+            return metrics_page(await server.totals(), started_s)
+
         if settings.health_port:
-            health = await HealthServer.start(hosts, settings.health_port, lambda: server.unhealthy_reason, warn)
+            health = await HealthServer.start(
+                hosts,
+                settings.health_port,
+                lambda: server.unhealthy_reason,
+                warn,
+                metrics=tell_metrics if metrics_page is not None else None,
+            )
         started_ns = clock.now_ns()
         log(
             ServerStarted(

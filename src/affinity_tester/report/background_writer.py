@@ -154,12 +154,14 @@ class BackgroundWriter(_Background[str]):
                 self._keep("")
         return super().drain(stall_timeout_s, within_s)
 
-    def _hand_on(self, pieces: list[str]) -> None:
+    def _take(self, pieces: list[str]) -> str:
+        """Return the pieces as one text, with the line that tells of what was left out since the last time."""
         with self._changed:
             left_out, self._left_out = self._left_out, 0
-        self._stream.write("".join(pieces))
-        if left_out:
-            self._stream.write(self._tell_left_out(left_out))
+        return "".join(pieces) + (self._tell_left_out(left_out) if left_out else "")
+
+    def _hand_on(self, pieces: list[str]) -> None:
+        self._stream.write(self._take(pieces))
         self._stream.flush()
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from affinity_tester.core import events as ev
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.first_answers import FirstAnswers
 from affinity_tester.report.fold import judgement_kind
 from affinity_tester.report.line_limit import LineLimiter
 from affinity_tester.report.lines import (
@@ -27,7 +28,7 @@ from affinity_tester.report.lines import (
 )
 from affinity_tester.report.logging import Colour, Level, Log
 from affinity_tester.report.results import RunResults
-from affinity_tester.report.summary import summary
+from affinity_tester.report.summary import SummaryLine, summary
 from affinity_tester.settings import MAX_SESSION_LINES
 from affinity_tester.units import NS_PER_S, plural
 
@@ -105,6 +106,7 @@ class ConsoleReport:
         self._icmp: Counter[tuple[str, str | None]] = Counter()
         self._canaries: dict[tuple[str | None, bool], int] = {}
         """When a canary was last answered by each pod (None: not answered), from a fresh port or one after a pause."""
+        self._first_answers: FirstAnswers | None = None
 
     def emit(self, event: ev.Event) -> None:
         """Write the lines of this event; many have none."""
@@ -113,6 +115,7 @@ class ConsoleReport:
             self._log = self._log.bind(self._clock)
             self._started_ns = event.at_ns
             self._date = self._clock.date(event.at_ns)
+            self._first_answers = FirstAnswers(event.sessions)
             self._per_session = self._stats == "session" or (
                 self._stats == "auto" and event.sessions <= MAX_SESSION_LINES
             )
@@ -127,6 +130,9 @@ class ConsoleReport:
         if self._judged:
             self._write_judged(self._clock, ended=isinstance(event, _AFTER_JUDGEMENTS))
 
+        if isinstance(event, ev.FirstAnswer) and self._first_answers is not None and self._first_answers.add(event):
+            self._write_first_answers(self._first_answers, self._clock)
+
         lines = self._lines(event, self._clock)
         if lines:
             self._write_lines(lines, max(event.at_ns, self._started_ns), self._clock)
@@ -139,10 +145,25 @@ class ConsoleReport:
 
     def advance(self, now_ns: int) -> None:
         """Write what has waited long enough for more of its kind."""
-        if self._clock is not None and (self._faults or self._judged):
+        if self._clock is None:
+            return
+        if self._faults or self._judged:
             self._told_ns = max(self._told_ns, now_ns)
             self._write_faults(self._clock)
             self._write_judged(self._clock)
+        if self._first_answers is not None and self._first_answers.is_due(now_ns):
+            self._told_ns = max(self._told_ns, now_ns)
+            self._write_first_answers(self._first_answers, self._clock)
+
+    def show_progress(self, lines: list[SummaryLine], now_ns: int) -> None:
+        """Write how the run stands at this time."""
+        if self._clock is None:
+            return
+        self._told_ns = max(self._told_ns, now_ns)
+        self._write(Line(lines[0][0]), self._clock)
+        for text, colour in lines[1:]:
+            self._log.text(f"    {text}", colour)
+        self._log.flush()
 
     def warn(self, text: str) -> None:
         """Write a line of the report's own: the record's disk is full, say."""
@@ -167,6 +188,11 @@ class ConsoleReport:
             if line.category is None or self._limiter.allow(line.category):
                 self._write(replace(line, text=line.text + told) if told else line, clock)
         self._log.flush()
+
+    def _write_first_answers(self, answers: FirstAnswers, clock: RunClock) -> None:
+        """Say once how many sessions were answered at first, by how many."""
+        self._first_answers = None
+        self._write_lines([answers.line()], self._told_ns, clock)
 
     def _write_faults(self, clock: RunClock, *, ended: bool = False) -> None:
         """Write the faults of this machine that have waited long enough, each once for all its sessions."""

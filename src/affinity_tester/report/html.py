@@ -1,95 +1,176 @@
-"""A recorded run as one HTML page that needs nothing else: no script, no font, no request. Everything shown is escaped."""
+"""A recorded run as one HTML page that needs nothing else: its scripts and styles are in it, and nothing is requested.
+
+Verdict, incidents and tables are plain HTML, there without scripts too. The timeline, the charts and the table of all
+sessions are drawn by `assets/report.js` from the data that the page carries; the charts' library is uPlot (MIT,
+assets/uPlot.LICENSE). Everything shown is escaped.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from base64 import b64encode
 from collections.abc import Iterable
+from hashlib import sha256
+from html import escape
+from importlib import resources
+from typing import Any
 
 from affinity_tester.core import events as ev
+from affinity_tester.core.identity import Identity
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short
-from affinity_tester.report.summary import Table, health, judgements, reference_line, tables, verdict_lines
-from affinity_tester.report.timeline import shown, timeline
+from affinity_tester.report.summary import health, judgements, reference_line, tables, verdict_lines
+from affinity_tester.report.table import Table
+from affinity_tester.report.text import printable
+from affinity_tester.report.timeline import timeline
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 MOST_ROWS = 1_000
-"""Changes and outages in the table: enough for any reader, few enough for any browser."""
+"""Changes and outages in the log, cluster events, and incidents: enough for any reader, few enough for any browser."""
 
-_STYLE = """
-:root { color-scheme: light dark; --bg: #fff; --fg: #1c2128; --dim: #59636e; --line: #d1d9e0;
-  --good: #1a7f37; --doubt: #9a6700; --bad: #cf222e; --event: #0b7285; }
-@media (prefers-color-scheme: dark) { :root { --bg: #0d1117; --fg: #e6edf3; --dim: #9198a1; --line: #3d444d;
-  --good: #3fb950; --doubt: #d29922; --bad: #ff7b72; --event: #56d4dd; } }
-body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, sans-serif; max-width: 75rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h3 { font-size: 1rem; } pre { white-space: pre-wrap; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.verdict { font-size: 1.2rem; font-weight: 600; white-space: pre-line; }
-.PASS { color: var(--good); } .INCONCLUSIVE, .unknown, .silence { color: var(--doubt); }
-.FAIL, .violation { color: var(--bad); } .event { color: var(--event); } .dim { color: var(--dim); }
-div.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--dim); }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child, table.log td, table.log th { text-align: left; vertical-align: top; }
-tbody tr:last-child.all { font-weight: 600; }
-svg { font: 11px system-ui, sans-serif; width: 100%; min-width: 50rem; }
-svg text { fill: var(--fg); } svg .axis { stroke: var(--line); } svg .loss { fill: var(--dim); }
-svg .mark { fill: var(--dim); } svg .mark.violation { fill: var(--bad); } svg .mark.unknown { fill: var(--doubt); }
-svg .near { stroke: var(--event); stroke-dasharray: 2 3; }
-"""
+_SESSION_HEAD = (
+    "session", "violations", "changes", "sent", "answered", "lost", "loss %", "up", "down", "p50 ms", "p99 ms", "max ms",
+    "silent at the end s", "pod", "node", "reflexive address",
+)  # fmt: skip
+
+
+_ISSUE = re.compile(r"\b([\w.-]+/[\w.-]+)#(\d+)\b")
+
+
+def shown(text: str) -> str:
+    """Return text as HTML without tags, in which every character can be seen."""
+    return escape(printable(text))
 
 
 def html_text(recorded: RecordedRun) -> str:
     """Return the page."""
-    target = shown(recorded.started.target_name)
+    data = {**timeline(recorded), "table": _sessions(recorded)}
+
+    style = _asset("uPlot.min.css") + _asset("report.css")
+    scripts = (_asset("uPlot.iife.min.js"), _asset("report.js"))
+    hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}"
+    title = f"Affinity Tester: {shown(recorded.started.target_name)}"
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Affinity Tester: {target}</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>Affinity Tester: {target}</h1>\n" + "\n".join(_sections(recorded)) + "\n</body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{title}</title><style>{style}</style></head><body>\n"
+        f"<h1>{title}</h1>\n" + "\n".join(_sections(recorded)) + "\n"
+        f'<script type="application/json" id="data">{_embedded(data)}</script>\n'
+        + "".join(f"<script>{script}</script>\n" for script in scripts)
+        + "</body></html>\n"
     )
+
+
+def _asset(name: str) -> str:
+    return resources.files("affinity_tester.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _embedded(data: dict[str, Any]) -> str:
+    """Return JSON that no name in it can end: a script's text goes on until `</script`, whatever is quoted."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _sections(recorded: RecordedRun) -> Iterable[str]:
     yield _verdict(recorded.results.verdict)
     yield from (f"<p>{shown(line.text)}</p>" for line in run_lines(recorded.started, recorded.clock))
     yield from (f"<p>{shown(text)}</p>" for text in recorded.watch)
+    yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(recorded.results.tally))
 
-    if recorded.entries or recorded.losses:
-        yield f'<h2>Timeline</h2>\n<div class="wide">{timeline(recorded)}</div>'
-    if recorded.entries:
-        yield "<h2>Changes and outages</h2>"
-        yield _entries(recorded)
+    yield '<section id="timeline" hidden></section>'
+    yield '<noscript><p class="dim">The timeline, the charts and the table of all sessions need JavaScript.</p></noscript>'
 
     if recorded.incidents:
         yield "<h2>Incidents</h2>"
     for incident in recorded.incidents[:MOST_ROWS]:
-        head, *details = incident_text(incident, recorded.clock)
-        css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
-        yield f'<h3 class="{css}">{shown(head)}</h3><pre>{_joined(details)}</pre>'
+        yield _incident(incident, recorded)
+    if len(recorded.incidents) > MOST_ROWS:
+        yield f'<p class="dim">… and {len(recorded.incidents) - MOST_ROWS:,} more</p>'
 
     if recorded.diagnoses:
-        yield f"<h2>Whole run</h2><pre>{_joined(text.strip() for text in run_text(recorded.diagnoses)[1:])}</pre>"
-
-    if recorded.context:
-        yield "<h2>In the cluster</h2>"
-        rows = (
-            f'<tr><td>{recorded.clock.time_of_day(at_ns)}</td><td class="event">{shown(text)}</td></tr>'
-            for at_ns, text in recorded.context[:MOST_ROWS]
-        )
-        yield f'<table class="log"><tbody>{"".join(rows)}</tbody></table>'
+        found = _joined(text.removeprefix("    ") for text in run_text(recorded.diagnoses)[1:])
+        yield f"<h2>Whole run</h2><pre>{_linked(found)}</pre>"
 
     run = recorded.results.run
     yield "<h2>Summary</h2>"
     if run is None:
         yield f"<p>{shown(cut_short(recorded))}</p>"
     else:
-        yield from (_table(table) for table in tables(recorded.results, run))
         yield from (f"<p>{shown(text)}</p>" for text, _ in health(run.total))
         yield from (f"<p>{shown(text)}</p>" for text, _ in reference_line(recorded.results))
-    yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(recorded.results.tally))
+        yield from (_table(table) for table in tables(recorded.results, run))
+    yield '<section id="sessions" hidden></section>'
+
+    if recorded.entries:
+        yield f"<details><summary>Changes and outages, by time</summary>{_entries(recorded)}</details>"
+    if recorded.context:
+        rows = (
+            f'<tr><td>{recorded.clock.time_of_day(at_ns)}</td><td class="event">{shown(text)}</td></tr>'
+            for at_ns, text in recorded.context[:MOST_ROWS]
+        )
+        yield (
+            "<details><summary>In the cluster</summary>"
+            f'<table class="log"><tbody>{"".join(rows)}</tbody></table></details>'
+        )
+
+
+def _incident(incident: ev.Incident, recorded: RecordedRun) -> str:
+    head, *details = incident_text(incident, recorded.clock)
+    css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
+    names = ", ".join(f"{each.certainty} {each.name}" for each in incident.diagnoses if each.name)
+    return (
+        f'<details class="incident" id="incident-{incident.number}"><summary class="{css}">{shown(head)}'
+        + (f" <b>{shown(names)}</b>" if names else "")
+        + f"</summary><pre>{_linked(_joined(details))}</pre></details>"
+    )
+
+
+def _linked(text: str) -> str:
+    """Return escaped text in which `owner/repository#number` is a link."""
+    return _ISSUE.sub(r'<a href="https://github.com/\1/issues/\2">\1#\2</a>', text)
+
+
+def _sessions(recorded: RecordedRun) -> dict[str, Any]:
+    """Return the table of all sessions: plain values, which the page sorts."""
+    violations, rows = recorded.places.violations(), []
+    for name, end in recorded.results.sessions.items():
+        total, serving = end.total, end.serving or Identity()
+        rows.append(
+            [
+                printable(name),
+                violations[name],
+                total.changes,
+                total.sent,
+                total.answered,
+                total.lost,
+                round(100 * total.lost / total.sent, 3) if total.sent else 0,
+                end.losses.up,
+                end.losses.down,
+                *(
+                    None if ns is None else round(ns / NS_PER_MS, 3)
+                    for ns in (end.rtt.p50_ns, end.rtt.p99_ns, end.rtt.max_ns)
+                ),
+                round(end.unanswered_ns / NS_PER_S, 1),
+                *(
+                    None if text is None else printable(str(text))
+                    for text in (serving.pod, serving.node, serving.reflexive)
+                ),
+            ]
+        )
+    return {"head": _SESSION_HEAD, "rows": rows}
+
+
+def _ms(ns: int | None) -> float | None:
+    return None if ns is None else round(ns / NS_PER_MS, 3)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else printable(str(value))
 
 
 def _verdict(verdict: ev.Verdict | None) -> str:
@@ -120,7 +201,7 @@ def _entry(entry: TimelineEntry, recorded: RecordedRun) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{shown(cell)}</th>" for cell in table.head)
     rows = "".join(
-        "<tr" + (' class="all"' if row is table.rows[-1] else "") + ">"
+        "<tr" + (' class="all"' if table.has_total and row is table.rows[-1] else "") + ">"
         "" + "".join(f"<td>{shown(cell)}</td>" for cell in row) + "</tr>"
         for row in table.rows
     )

@@ -32,6 +32,7 @@ from affinity_tester.report.incident import is_silence
 from affinity_tester.report.lines import JUDGED
 from affinity_tester.report.logging import Level, Log
 from affinity_tester.report.reason_text import reason_text
+from affinity_tester.report.summary import SummaryLine
 from affinity_tester.report.text import X_ADDRESS, is_restart
 from affinity_tester.units import NS_PER_MS, NS_PER_S
 
@@ -162,6 +163,12 @@ class JsonReport:
         for name, level, data in objects(event, self._clock):
             self._log.line(level, name, at_ns=event.at_ns, **data)
         self._log.flush()
+
+    def show_progress(self, lines: list[SummaryLine], now_ns: int) -> None:
+        """Write `run.progress`: how the run stands at this time, in words."""
+        if self._clock is not None:
+            self._log.line("info", "run.progress", at_ns=now_ns, lines=[text for text, _ in lines])
+            self._log.flush()
 
     def warn(self, text: str) -> None:
         """Write `report.warning`, about the report itself, at the time of the last event."""

@@ -11,6 +11,7 @@ from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.fold import folded_judgements
+from affinity_tester.report.groups import bad_groups_text
 from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
@@ -93,27 +94,30 @@ def session_line(event: ev.SessionStats) -> str:
 
 
 def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
-    """Return one line for all sessions of a period, with the worst of them named: most lost first, then most changes.
+    """Return one line for all sessions of a period, with the worst of pods and sessions named.
 
-    `period` has all sessions or, where there are many, only the worst; then nothing is said that needs all.
+    `period` has all sessions or, where there are many, only the worst.
     """
     delta = tick.delta
-    whole = len(period) == tick.sessions
-    pods = {session.serving.pod for session in period if session.serving and session.serving.pod is not None}
-    silent = sum(session.delta.sent > 0 and session.delta.answered == 0 for session in period)
-    who = f"{tick.sessions} session{'' if tick.sessions == 1 else 's'}"
-    parts = [f"{who} sent {delta.sent:,} messages of which {delta.lost:,} message(s) lost"]
-    if whole and pods:
-        parts.append(f"served by {plural(len(pods), 'pod')}")
-    if whole and silent:
-        parts.append(f"{plural(silent, 'session')} without an answer")
+    pods = sum(group.kind is ev.GroupKind.POD and group.name is not None for group in tick.groups)
+    parts = [f"{plural(tick.sessions, 'session')} sent {delta.sent:,} messages of which {delta.lost:,} message(s) lost"]
+    if pods:
+        parts.append(f"served by {plural(pods, 'pod')}")
+    if tick.silent:
+        parts.append(f"{plural(tick.silent, 'session')} without an answer")
     if delta.changes:
         parts.append(f"{delta.changes:,} change(s)")
 
     bad = [session for session in period if session.delta.lost or session.delta.changes]
     worst = heapq.nlargest(WORST_SESSIONS, bad, key=lambda session: (session.delta.lost, session.delta.changes))
     named = ", ".join(f"{s.session} ({s.delta.lost:,} lost, {s.delta.changes:,} change(s))" for s in worst)
-    return ", ".join(parts) + irregular_counts(delta) + (f"; worst: {named}" if named else "")
+    by_pod = bad_groups_text(tick.groups)
+    return (
+        ", ".join(parts)
+        + irregular_counts(delta)
+        + (f"; by pod: {by_pod}" if by_pod else "")
+        + (f"; worst: {named}" if named else "")
+    )
 
 
 STRAYS = {ev.Stray.WRONG_SOURCE: "from a wrong source", ev.Stray.CROSS_DELIVERED: "meant for another session"}

@@ -9,6 +9,7 @@ from affinity_tester.core import events as ev
 from affinity_tester.errors import UserError
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.lines import STRAYS, pool_lines, run_lines
+from affinity_tester.report.places import Places
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.text import change_facts, judgement_text
 from affinity_tester.units import plural
@@ -54,6 +55,8 @@ class RecordedRun:
     results: RunResults
     end_ns: int
     """The time of the latest event."""
+    places: Places
+    """When and where cases, losses and times were."""
     sessions: list[str] = field(default_factory=list)
     """Names, in the order in which they started."""
     entries: list[TimelineEntry] = field(default_factory=list)
@@ -78,13 +81,14 @@ class _Loader:
     """Builds a `RecordedRun` from events; a revised change stays one entry."""
 
     def __init__(self, started: ev.RunStarted) -> None:
-        self.recorded = RecordedRun(RunClock.of(started), started, RunResults(), started.at_ns)
+        self.recorded = RecordedRun(RunClock.of(started), started, RunResults(), started.at_ns, Places(started.at_ns))
         self._entries: dict[_Key, TimelineEntry] = {}
         self._pool_known = False
 
     def add(self, event: ev.Event) -> None:
         recorded = self.recorded
         recorded.results.add(event)
+        recorded.places.add(event)
         recorded.end_ns = max(recorded.end_ns, event.at_ns)
 
         match event:

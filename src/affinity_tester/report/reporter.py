@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self, TextIO
 
 from affinity_tester import __version__
-from affinity_tester.core.events import Event
+from affinity_tester.core.events import Event, Verdict
+from affinity_tester.core.pulse import Pulse
 from affinity_tester.report.background_writer import BackgroundWriter
 from affinity_tester.report.console import ConsoleReport, StatsMode
 from affinity_tester.report.jsonlog import JsonReport
@@ -21,15 +23,25 @@ from affinity_tester.report.logging import (
     wants_colour,
 )
 from affinity_tester.report.recorder import STALL_TIMEOUT_S, RecordWriter
+from affinity_tester.report.status_line import StatusLine
+from affinity_tester.report.terminal import TerminalWriter
 from affinity_tester.units import plural
 
 
-def write_in_background(stream: TextIO) -> BackgroundWriter | None:
-    """Return a writer for a log's stream that makes nobody wait; None for a stream in memory, which needs none."""
+def write_in_background(stream: TextIO, *, live: bool = False) -> BackgroundWriter | None:
+    """Return a writer for a log's stream that makes nobody wait; None for a stream in memory, which needs none.
+
+    `live` asks for one with a status line, where the stream is a terminal.
+    """
     if not isinstance(stream, io.TextIOWrapper):
         return None
     tolerate_any_text(stream)
-    return BackgroundWriter(stream)
+    return TerminalWriter(stream) if live and stream.isatty() else BackgroundWriter(stream)
+
+
+def has_status_line(environ: Mapping[str, str]) -> bool:
+    """Return whether a terminal of this environment can erase a line."""
+    return environ.get("TERM", "dumb") != "dumb"
 
 
 def drain(background: BackgroundWriter) -> None:
@@ -53,11 +65,16 @@ class Reporter:
         shown: ConsoleReport | JsonReport,
         record: RecordWriter | None = None,
         background: BackgroundWriter | None = None,
+        status: StatusLine | None = None,
     ) -> None:
-        """Show events by `shown`, and record them. `close` drains `background`, the stream below `shown`, if it has one."""
+        """Show events by `shown`, and record them. `close` drains `background`, the stream below `shown`, if it has one.
+
+        `status` is shown below the log where `background` writes to a terminal.
+        """
         self._shown: ConsoleReport | JsonReport | None = shown
         self._record = record
         self._background = background
+        self._status = status or StatusLine(None)
         self._warned_of_gap = False
 
     @classmethod
@@ -69,26 +86,47 @@ class Reporter:
         record: str | Path | None = None,
         stream: TextIO,
         environ: Mapping[str, str],
+        live: bool = False,
+        duration_ns: int | None = None,
     ) -> Self:
         """Return a reporter on a stream, coloured as stream and environment ask, with a record if `record` names a file.
 
+        `live` draws a status line below the log where the stream is a terminal; `duration_ns` is how long the run sends.
         Raises `UserError` when that file can't be written.
         """
         writer = None if record is None else RecordWriter(record, version=__version__)
-        background = write_in_background(stream)
+        background = write_in_background(stream, live=live and log_format == "console" and has_status_line(environ))
         log = configure(format=log_format, stream=background or stream, colour=wants_colour(stream, environ))
-        return cls(JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats), writer, background)
+        shown = JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats)
+        return cls(shown, writer, background, StatusLine(duration_ns))
 
     def emit(self, event: Event) -> None:
         """Record the event, then show it."""
         error = self._recorded(lambda record: record.write(event))
+        self._status.emit(event)
+        if isinstance(event, Verdict):
+            self._draw("")  # the summary is the last on the screen
         self._show(lambda shown: shown.emit(event))
         self._warn_record_error(error)
 
     def advance(self, now_ns: int) -> None:
         """Show what was held back long enough, and flush the record once a second, so that a killed run leaves its events."""
         self._show(lambda shown: shown.advance(now_ns))
+        self._draw(self._status.text(now_ns))
         self._warn_record_error(self._recorded(lambda record: record.advance(now_ns)))
+
+    def beat(self, pulse: Pulse) -> None:
+        """Take in what the sessions are at."""
+        self._status.beat(pulse)
+
+    def show_progress(self, now_ns: int) -> None:
+        """Write how the run stands so far, and go on; what the reader's end raises is left to the next event."""
+        with contextlib.suppress(OutputClosed):
+            self._show(lambda shown: shown.show_progress(self._status.summary(now_ns), now_ns))
+
+    def _draw(self, status: str) -> None:
+        if isinstance(self._background, TerminalWriter):
+            self._background.set_status(status)
 
     def close(self) -> None:
         """Close the record, and show what still waits."""

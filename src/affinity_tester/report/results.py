@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from affinity_tester.core import events as ev
@@ -45,6 +46,8 @@ class RunResults:
     verdict: ev.Verdict | None = None
     reference: ReferenceResults = field(default_factory=ReferenceResults)
     tally: Tally = field(default_factory=Tally)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    """Node names by InternalIP."""
 
     def add(self, event: ev.Event) -> None:
         """Keep what this event adds to the results; most add nothing."""
@@ -65,6 +68,8 @@ class RunResults:
                 self.reference.silence = event
             case ev.RunSummary():
                 self.run = event
+            case ev.NodeAddresses(names=names):
+                self.nodes = dict(names)
             case ev.Verdict():
                 self.verdict = event
 

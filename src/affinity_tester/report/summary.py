@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.tally import Tally
+from affinity_tester.core.session.outages import OUTAGE_NS
+from affinity_tester.report.groups import group_tables
 from affinity_tester.report.logging import Colour
 from affinity_tester.report.results import RunResults
-from affinity_tester.report.text import judgement_count, percent
-from affinity_tester.units import NS_PER_MS, format_duration, plural
+from affinity_tester.report.table import Table, aligned
+from affinity_tester.report.text import judgement_count, milliseconds, percent
+from affinity_tester.units import format_duration, plural
 
-MOST_ROWS = 20
-"""Up to so many sessions stand in the tables, each in its row."""
-
-WORST_ROWS = 10
-"""Of more sessions, so many: the worst."""
+MOST_ROWS = 10
+"""So many sessions have a row: of those that lost, changed or fell silent, the worst."""
 
 _PROBES = ("", "sent", "answered", "lost", "up", "down", "unknown", "late", "duplicate", "reordered")
 _CHANGES = ("", "changes", "ip", "port", "pod", "node", "instance", "software", "longest gap")
@@ -47,24 +46,14 @@ Ended = ev.SessionSummary | ev.RunSummary
 SummaryLine = tuple[str, Colour | None]
 
 
-class Table(NamedTuple):
-    """A table of text; its last row is about all sessions."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
 def summary(results: RunResults) -> list[SummaryLine]:
-    """Return the lines of the summary with their colours; the verdict comes last."""
-    lines: list[SummaryLine] = [("", None)]
+    """Return the lines of the summary with their colours: the verdict, what it rests on, and the tables."""
+    lines: list[SummaryLine] = [("", None), *verdict_lines(results.verdict), *judgements(results.tally)]
     if results.run is not None:
-        for table in tables(results, results.run):
-            lines += [(table.caption, None), *((line, None) for line in _aligned(table)), ("", None)]
         lines += health(results.run.total)
         lines += reference_line(results)
-    lines += judgements(results.tally)
-    lines += verdict_lines(results.verdict)
+        for table in tables(results, results.run):
+            lines += [("", None), (table.caption, None), *((line, None) for line in aligned(table))]
     return lines
 
 
@@ -82,19 +71,25 @@ def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
 
 
 def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
-    """Return tables of probes, times and changes: a row for each session (of many, for the worst), and one for all."""
-    several = len(results.sessions) > MOST_ROWS
-    sessions = results.worst(WORST_ROWS) if several else list(results.sessions.values())
-    which = f" (the {WORST_ROWS} worst of {len(results.sessions):,} sessions, and all)" if several else ""
+    """Return tables of probes, times and changes, a row for each bad session and one for all; then by who served."""
+    bad = [session for session in results.worst(MOST_ROWS) if is_bad(session)]
+    count = sum(map(is_bad, results.sessions.values()))
+    which = f"the {MOST_ROWS} worst of {count:,} sessions" if count > len(bad) else plural(count, "session")
+    caption = f"probes ({which} with losses, changes or silence at the end, and all)" if bad else "probes"
 
     told = [
-        Table(f"probes{which}", _PROBES, _rows(_probes_row, sessions, run)),
-        Table("round-trip times in ms", _TIMES, _rows(_times_row, sessions, run)),
+        Table(caption, _PROBES, _rows(_probes_row, bad, run)),
+        Table("round-trip times in ms", _TIMES, _rows(_times_row, bad, run)),
     ]
 
     if run.total.changes:
-        told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, sessions, run)))
-    return told
+        told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, bad, run)))
+    return told + group_tables(run.groups, results.nodes)
+
+
+def is_bad(session: ev.SessionSummary) -> bool:
+    """True if a session lost probes, changed, or was silent at its end."""
+    return bool(session.total.lost or session.total.changes or session.unanswered_ns >= OUTAGE_NS)
 
 
 def _rows(
@@ -113,30 +108,13 @@ def _probes_row(ended: Ended) -> list[str]:
 def _times_row(ended: Ended) -> list[str]:
     rtt = ended.rtt
     times = (rtt.min_ns, rtt.mean_ns, rtt.p50_ns, rtt.p90_ns, rtt.p99_ns, rtt.max_ns, rtt.jitter_ns)
-    return [str(rtt.count), *map(_ms, times)]
+    return [str(rtt.count), *map(milliseconds, times)]
 
 
 def _changes_row(ended: Ended) -> list[str]:
     kinds = dict(ended.kinds)
     gap = format_duration(ended.longest_gap_ns) if ended.total.changes else "-"
     return [str(ended.total.changes), *(str(kinds.get(kind, 0)) for kind in Kind), gap]
-
-
-def _ms(ns: int | None) -> str:
-    """Return milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
-    if ns is None:
-        return "-"
-    ms = ns / NS_PER_MS
-    decimals = 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1_000 else 0  # noqa: PLR2004 - powers of ten
-    return f"{ms:.{decimals}f}"
-
-
-def _aligned(table: Table) -> Iterable[str]:
-    """Yield the rows, with the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
-    for row in (table.head, *table.rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        yield "  ".join(cells).rstrip()
 
 
 def health(total: ev.Counts) -> list[SummaryLine]:

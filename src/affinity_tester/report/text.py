@@ -13,7 +13,7 @@ from affinity_tester.core.events import CaseJudged, Change, Counts, Judgement
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import NothingExplains, PoolState
 from affinity_tester.report.reason_text import reason_texts
-from affinity_tester.units import format_percent, plural, quoted
+from affinity_tester.units import NS_PER_MS, format_percent, plural, quoted
 
 _NO_NODES: Mapping[str, str] = MappingProxyType({})
 
@@ -30,6 +30,15 @@ def printable(text: str) -> str:
 def percent(part: int, whole: int) -> str:
     """Return `0 %`, `0.13 %`; `0 %` of nothing."""
     return format_percent(part / whole if whole else 0.0)
+
+
+def milliseconds(ns: int | None) -> str:
+    """Return milliseconds in about three digits, without a unit: `0.025`, `1.52`, `1203`."""
+    if ns is None:
+        return "-"
+    ms = ns / NS_PER_MS
+    decimals = 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1_000 else 0  # noqa: PLR2004 - powers of ten
+    return f"{ms:.{decimals}f}"
 
 
 def served_by(identity: Identity) -> str:

@@ -1,100 +1,176 @@
-"""The timeline of a run as inline SVG: a row for each session to which anything happened, time from left to right."""
+"""When and where it happened: a run's cases, losses and times in bins, by pod, node, reflexive IP and session."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from html import escape
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
+from affinity_tester.core import events as ev
+from affinity_tester.report.places import Places
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.text import printable
-from affinity_tester.units import plural
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
-MOST_ROWS = 60
-"""Sessions drawn: those to which most happened."""
+MOST_BINS = 600
+"""More than a screen can tell apart."""
 
-MOST_SHAPES = 5_000
-"""Of each sort, so that a browser can still draw it."""
+MOST_LANES = 20
+"""Of pods, nodes and reflexive IPs each: those with most violations, then most losses."""
 
-_LEFT = 150
-_WIDTH = 1_000
-_ROW = 18
-_TICKS = 6
+MOST_SESSION_ROWS = 60
+"""Sessions with a row of their own: those with most violations, then most other cases, then most losses."""
 
+MOST_MARKS = 5_000
+"""On session rows, and losses on them, so that a browser draws them in no time."""
 
-def shown(text: str) -> str:
-    """Return text as HTML without tags, in which every character can be seen."""
-    return escape(printable(text))
+MOST_EVENTS = 1_000
+"""Cluster events drawn as lines."""
 
-
-def timeline(recorded: RecordedRun) -> str:
-    """Return the drawing: changes are ticks in their judgement's colour, outages and losses bars, cluster events dashed."""
-    rows = {session: number for number, session in enumerate(_busiest(recorded))}
-    height = (len(rows) + 2) * _ROW
-    scale = _Scale(recorded)
-    shapes = list(_axis(recorded, scale, height))
-    for session, row in rows.items():
-        shapes.append(f'<text x="0" y="{row * _ROW + 13}">{shown(session)}</text>')
-
-    losses = (loss for loss in recorded.losses if loss.session in rows)
-    for loss in islice(losses, MOST_SHAPES):
-        title = f"{recorded.clock.time_of_day(loss.first_sent_ns)} {plural(loss.count, 'probe')} lost"
-        span = scale.x(loss.first_sent_ns), scale.x(loss.last_sent_ns)
-        shapes.append(_bar(span, rows[loss.session], css="loss", thick=4, title=title))
-
-    entries = (entry for entry in recorded.entries if entry.session in rows)
-    for entry in islice(entries, MOST_SHAPES):
-        span = scale.x(entry.at_ns), scale.x(recorded.end_ns if entry.until_ns is None else entry.until_ns)
-        css, thick = f"mark {entry.judgement}", 14 if entry.change is not None else 8
-        shapes.append(_bar(span, rows[entry.session], css=css, thick=thick, title=_title(entry, recorded)))
-
-    return f'<svg viewBox="0 0 {_LEFT + _WIDTH + 50} {height}" role="img" aria-label="timeline">{"".join(shapes)}</svg>'
+_KINDS = tuple(ev.GroupKind)
+_CLASSES = {ev.Judgement.VIOLATION: "violation", ev.Judgement.UNKNOWN: "unknown"}
 
 
-class _Scale:
-    """Maps the run's time to the drawing's width."""
+@dataclass(slots=True)
+class _Lane:
+    """What happened at one pod, node or reflexive IP: counts by second."""
+
+    cases: dict[str, Counter[int]] = field(default_factory=dict)
+    lost: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        return (
+            self.cases.get("violation", Counter()).total(),
+            sum(counts.total() for counts in self.cases.values()),
+            self.lost.total(),
+        )
+
+
+def timeline(recorded: RecordedRun) -> dict[str, Any]:
+    """Return what the page draws as plain lists, times in seconds of the run."""
+    drawing, places = _Drawing(recorded), recorded.places
+    return {
+        "start": recorded.clock.local_ms(recorded.started.at_ns) / 1_000,
+        "duration": drawing.seconds(recorded.end_ns),
+        "step": drawing.step,
+        "all": drawing.binned(_all(places)),
+        "ticks": [drawing.tick(tick) for tick in places.ticks],
+        "lanes": [_lanes(places, place, drawing) for place in range(len(_KINDS))],
+        "sessions": _session_rows(recorded, drawing),
+        "events": [[drawing.seconds(at_ns), printable(text)] for at_ns, text in recorded.context[:MOST_EVENTS]],
+        "incidents": [
+            [drawing.seconds(i.from_ns), drawing.seconds(i.to_ns), i.number, _incident_class(i)]
+            for i in recorded.incidents
+        ],
+    }
+
+
+def _all(places: Places) -> _Lane:
+    lane = _Lane()
+    for second, judged, _ in places.cases.values():
+        lane.cases.setdefault(_class(judged), Counter())[second] += 1
+    for (second, _), count in places.lost.items():
+        lane.lost[second] += count
+    return lane
+
+
+def _lanes(places: Places, place: int, drawing: _Drawing) -> dict[str, Any]:
+    lanes: dict[str | None, _Lane] = {}
+    for second, judged, where in places.cases.values():
+        lanes.setdefault(where[place], _Lane()).cases.setdefault(_class(judged), Counter())[second] += 1
+    for (second, where), count in places.lost.items():
+        lanes.setdefault(where[place], _Lane()).lost[second] += count
+
+    kind = _KINDS[place]
+    times: dict[str | None, list[list[Any]]] = {}
+    for tick in places.ticks:
+        for group in tick.groups:
+            if group.kind is kind:
+                lanes.setdefault(group.name, _Lane())
+                times.setdefault(group.name, []).append([drawing.seconds(tick.at_ns), _ms(group.p99_ns)])
+
+    ranked = sorted(lanes, key=lambda name: (*(-count for count in lanes[name].rank), name is None, name or ""))
+    rows = [
+        {"name": _name(name), **drawing.binned(lanes[name]), "p99": times.get(name, [])} for name in ranked[:MOST_LANES]
+    ]
+    return {"kind": str(kind), "rows": rows, "of": len(lanes)}
+
+
+class _Drawing:
+    """Times of a run as seconds since its start, and counts in bins of whole seconds."""
 
     def __init__(self, recorded: RecordedRun) -> None:
         self._start_ns = recorded.started.at_ns
-        self._span_ns = max(1, recorded.end_ns - recorded.started.at_ns)
+        span_s = max(1, (recorded.end_ns - self._start_ns) // NS_PER_S + 1)
+        self.step = -(-span_s // MOST_BINS)
 
-    def x(self, at_ns: int) -> float:
-        """Return the x of a moment; one that a damaged record puts outside of the run is at its edge."""
-        share = (at_ns - self._start_ns) / self._span_ns
-        return _LEFT + _WIDTH * min(1.0, max(0.0, share))
+    def seconds(self, at_ns: int) -> float:
+        return round((at_ns - self._start_ns) / NS_PER_S, 3)
 
-    def moments(self) -> Iterator[int]:
-        """Return the times of the axis, from start to end."""
-        return (self._start_ns + self._span_ns * tick // (_TICKS - 1) for tick in range(_TICKS))
+    def binned(self, lane: _Lane) -> dict[str, list[list[int]]]:
+        """Return [bin, count] of each class and of losses, without the empty bins."""
+        counts = {"violation": Counter[int](), "unknown": Counter[int](), "other": Counter[int](), **lane.cases}
+        return {name: self._bins(count) for name, count in (*counts.items(), ("lost", lane.lost))}
 
+    def _bins(self, by_second: Counter[int]) -> list[list[int]]:
+        bins: Counter[int] = Counter()
+        for second, count in by_second.items():
+            bins[second // self.step] += count
+        return [[at, bins[at]] for at in sorted(bins)]
 
-def _busiest(recorded: RecordedRun) -> list[str]:
-    """Return the sessions with most changes, outages and losses, in the order in which they started."""
-    happened = dict.fromkeys(recorded.sessions, 0)
-    for session in [*(entry.session for entry in recorded.entries), *(loss.session for loss in recorded.losses)]:
-        happened[session] = happened.get(session, 0) + 1
-    kept = set(sorted(happened, key=happened.__getitem__, reverse=True)[:MOST_ROWS])
-    return [session for session, count in happened.items() if count and session in kept]
-
-
-def _axis(recorded: RecordedRun, scale: _Scale, height: int) -> Iterable[str]:
-    for at_ns in scale.moments():
-        x = f"{scale.x(at_ns):.1f}"
-        yield f'<line class="axis" x1="{x}" x2="{x}" y1="0" y2="{height - _ROW}"/>'
-        yield f'<text x="{x}" y="{height - 4}" text-anchor="middle">{recorded.clock.time_of_day(at_ns)[:8]}</text>'
-    for at_ns, text in recorded.context[:MOST_SHAPES]:
-        x = f"{scale.x(at_ns):.1f}"
-        title = f"<title>{recorded.clock.time_of_day(at_ns)} {shown(text)}</title>"
-        yield f'<line class="near" x1="{x}" x2="{x}" y1="0" y2="{height - _ROW}">{title}</line>'
+    def tick(self, tick: ev.StatsTick) -> list[Any]:
+        """Return [time, % lost, p50 in ms, p99 in ms, sessions without an answer]."""
+        lost = 100 * tick.delta.lost / tick.delta.sent if tick.delta.sent else 0
+        return [self.seconds(tick.at_ns), round(lost, 3), _ms(tick.p50_ns), _ms(tick.p99_ns), tick.silent]
 
 
-def _bar(span: tuple[float, float], row: int, *, css: str, thick: int, title: str) -> str:
-    """Return a bar at least three units wide, so that a moment can be seen and pointed at."""
-    x, width = span[0], max(3.0, span[1] - span[0])
-    y = row * _ROW + (_ROW - thick) / 2
-    box = f'x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{thick}"'
-    return f'<rect class="{css}" {box}><title>{shown(title)}</title></rect>'
+def _session_rows(recorded: RecordedRun, drawing: _Drawing) -> dict[str, Any]:
+    """Return the rows of the sessions to which most happened, and of how many something happened to at all."""
+    happened: dict[str, tuple[list[TimelineEntry], list[ev.ProbesLost]]] = {}
+    for entry in recorded.entries:
+        happened.setdefault(entry.session, ([], []))[0].append(entry)
+    for loss in recorded.losses:
+        happened.setdefault(loss.session, ([], []))[1].append(loss)
+
+    def rank(session: str) -> tuple[int, int, int, str]:
+        entries, losses = happened[session]
+        violations = sum(entry.judgement == ev.Judgement.VIOLATION for entry in entries)
+        return -violations, -len(entries), -sum(loss.count for loss in losses), session
+
+    left, rows = MOST_MARKS, []
+    for session in sorted(happened, key=rank)[:MOST_SESSION_ROWS]:
+        entries, losses = happened[session]
+        marks = [_mark(entry, drawing) for entry in entries[:left]]
+        left -= len(marks)
+        lost = [[drawing.seconds(e.first_sent_ns), drawing.seconds(e.last_sent_ns), e.count] for e in losses[:left]]
+        left -= len(lost)
+        rows.append({"name": printable(session), "marks": marks, "lost": lost})
+    return {"rows": rows, "of": len(happened), "started": len(recorded.sessions)}
 
 
-def _title(entry: TimelineEntry, recorded: RecordedRun) -> str:
-    return f"{recorded.clock.time_of_day(entry.at_ns)} {'; '.join(entry.facts)}: {entry.verdict}"
+def _mark(entry: TimelineEntry, drawing: _Drawing) -> list[Any]:
+    """Return [from, until or null, class, text]."""
+    until = None if entry.until_ns is None else drawing.seconds(entry.until_ns)
+    judgement = ev.Judgement.UNKNOWN if entry.judged is None else entry.judged.judgement
+    text = f"{'; '.join(entry.facts)}: {entry.verdict}"
+    return [drawing.seconds(entry.at_ns), until, _class(judgement), printable(text)]
+
+
+def _incident_class(incident: ev.Incident) -> str:
+    judged: Iterable[ev.Judgement] = (judgement for judgement, count in incident.judgements if count)
+    classes = {_class(judgement) for judgement in judged}
+    return next((each for each in ("violation", "unknown") if each in classes), "other")
+
+
+def _class(judgement: ev.Judgement) -> str:
+    return _CLASSES.get(judgement, "other")
+
+
+def _name(name: str | None) -> str:
+    return "no answer, or not told" if name is None else printable(name)
+
+
+def _ms(ns: int | None) -> float | None:
+    return None if ns is None else round(ns / NS_PER_MS, 3)

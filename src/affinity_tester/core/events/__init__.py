@@ -57,6 +57,8 @@ from affinity_tester.core.events.session import (
 )
 from affinity_tester.core.events.counts import (
     Counts,
+    GroupCounts,
+    GroupKind,
     Losses,
     RttStats,
 )
@@ -119,6 +121,8 @@ __all__ = [
     "FaultInjected",
     "FirstAnswer",
     "ForeignServer",
+    "GroupCounts",
+    "GroupKind",
     "Incident",
     "IncidentClosed",
     "IncidentOngoing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from operator import add, attrgetter, sub
 
 
@@ -81,3 +82,35 @@ class Counts:
 
 # 10,000 sessions are summed up between two probes: `dataclasses.astuple` copies deeply and takes ten times as long.
 _counts = attrgetter(*Counts.__slots__)
+
+
+class GroupKind(StrEnum):
+    """By what sessions are counted together."""
+
+    POD = "pod"
+    """Whose name the replies carry."""
+    NODE = "node"
+    """On which that pod runs."""
+    REFLEXIVE_IP = "reflexive_ip"
+    """Which the pod observed: mostly the ingress node's, under policy Local the client's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCounts:
+    """What the sessions counted that one pod or node served, or that came in behind one reflexive IP."""
+
+    kind: GroupKind
+    """What these sessions have in common."""
+    name: str | None
+    """The pod, the node, or the IP; None: no reply told it, or there was none. `other`: all beyond the most that are kept."""
+    sessions: int
+    """Served so at the end."""
+    sent: int
+    answered: int
+    lost: int
+    """Counted for the one who served when the probe was sent."""
+    changes: int
+    """Away from this one."""
+    p50_ns: int | None
+    """Half of the round-trip times were no longer; None where nothing was answered."""
+    p99_ns: int | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events.base import Event, SessionEvent
-from affinity_tester.core.events.counts import Counts, Losses, RttStats
+from affinity_tester.core.events.counts import Counts, GroupCounts, Losses, RttStats
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.rules import DEFAULT_RULES, Rules
 
@@ -123,6 +123,13 @@ class StatsTick(Event):
 
     delta: Counts
     total: Counts
+    groups: tuple[GroupCounts, ...] = ()
+    """This period by pod, by node and by reflexive IP, of each those with most sessions first."""
+    silent: int = 0
+    """Sessions that sent probes in this period, and got no answer in it."""
+    p50_ns: int | None = None
+    """Half of this period's round-trip times were no longer; None where nothing was answered."""
+    p99_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +160,8 @@ class RunSummary(Event):
     rtt: RttStats
     kinds: tuple[tuple[Kind, int], ...]
     longest_gap_ns: int
+    groups: tuple[GroupCounts, ...] = ()
+    """The run by pod, by node and by reflexive IP, of each those with most sessions at the end first."""
 
 
 # --- the lab ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""A log on a terminal with a status line below it, which is erased before lines are written and drawn again after them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from affinity_tester.report.background_writer import BackgroundWriter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live_render import LiveRender
+
+
+class TerminalWriter(BackgroundWriter):
+    """A `BackgroundWriter` with a status line. Its thread draws everything, so that no terminal can stop the run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to a terminal, which nobody else writes to until `drain`."""
+        # It takes 0.1 s to import, and is wanted on a terminal alone.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.live_render import LiveRender  # noqa: PLC0415
+
+        self._console: Console = Console(file=stream, force_terminal=True, highlight=False)
+        self._render: LiveRender = LiveRender("")
+        self._status = ""
+        super().__init__(stream)
+
+    def set_status(self, text: str) -> None:
+        """Draw this line below all others, cut to the terminal's width; empty: none."""
+        with self._changed:
+            if text == self._status or self._error is not None:
+                return
+            self._status = text
+            if not self._pieces:
+                self._keep("")  # for the thread to have something to do
+                self._changed.notify_all()
+
+    def drain(self, stall_timeout_s: float | None = None, within_s: float = float("inf")) -> bool:
+        """Wait as `BackgroundWriter` does; the status line is gone then."""
+        if self._error is None:
+            self.set_status("")
+        return super().drain(stall_timeout_s, within_s)
+
+    def _hand_on(self, pieces: list[str]) -> None:
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        lines, status = self._take(pieces), self._status
+        console, render = self._console, self._render
+        with console:  # one write
+            console.control(render.position_cursor())
+            if lines:
+                console.out(lines, end="", highlight=False)
+            render.set_renderable(Text(status, style="reverse", no_wrap=True, overflow="ellipsis"))
+            if status:
+                console.print(render, end="")
+        if not status:
+            self._render = type(render)("")

@@ -1,0 +1,21 @@
+"""The tables of docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from affinity_tester.report.metrics import RUN_METRICS, SERVER_METRICS, Described
+
+
+def blocks() -> dict[str, str]:
+    """The page's generated parts."""
+    return {"client": _table(RUN_METRICS), "server": _table(SERVER_METRICS)}
+
+
+def _table(metrics: Iterable[Described]) -> str:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for each in metrics:
+        total = "_total" if each.kind == "counter" else ""
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        rows.append(f"| `affinity_tester_{each.name}{total}` | {each.kind} | {labels} | {each.help} |")
+    return "\n".join(rows)

@@ -1,0 +1,135 @@
+"""The line at the bottom of a terminal, and what a signal asks for."""
+
+from __future__ import annotations
+
+import os
+import pty
+import time
+
+from affinity_tester.core import events as ev
+from affinity_tester.core.pulse import Pulse
+from affinity_tester.report.status_line import StatusLine
+from affinity_tester.report.terminal import TerminalWriter
+
+MS = 1_000_000
+
+
+def pulse(story, t: float, **changes: object) -> Pulse:
+    groups = tuple(ev.GroupCounts(ev.GroupKind.POD, pod, 1, 9, 9, 0, 0, MS, MS) for pod in ("pod-a", "pod-b"))
+    values = {
+        "total": ev.Counts(sent=2_000, answered=1_990, lost=4, pairs=1_980),
+        "silent": 0,
+        "recent_sent": 100,
+        "recent_lost": 0,
+        "p99_ns": 1_520_000,
+        "times": (),
+        "rtt_sum_ns": 0,
+        "groups": groups,
+    }
+    return Pulse(story.at(t), **values | changes)  # type: ignore[arg-type]
+
+
+def test_it_says_how_long_who_answers_what_is_lost_and_what_was_judged(story):
+    line = StatusLine(600 * 1_000 * MS)
+    assert line.text(story.at(0)) == ""
+    line.emit(story.started(sessions=24))
+    assert line.text(story.at(1)) == "1 s of 10 min | 24 sessions | 0 violations"
+
+    line.beat(pulse(story, 2, total=ev.Counts(sent=24), groups=()))
+    assert line.text(story.at(2)).startswith("2 s of 10 min | 24 sessions, none answered yet | 0 violations")
+
+    line.beat(pulse(story, 42))
+    assert line.text(story.at(42.9)) == (
+        "42 s of 10 min | 24 of 24 sessions answered | 2 pods | 0 % lost, p99 1.52 ms | 0 violations"
+    )
+    line.beat(pulse(story, 43, silent=1, recent_lost=10, p99_ns=None))
+    line.emit(ev.CaseJudged(story.at(43), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
+    line.emit(ev.CaseJudged(story.at(43), "CLIENT-2", story.change(), ev.Judgement.EXPLAINED, True, ()))
+    assert line.text(story.at(43)) == (
+        "43 s of 10 min | 23 of 24 sessions answered, 1 silent | 2 pods | 10 % lost | 1 violation, 1 explained"
+    )
+
+
+def test_it_says_what_a_verdict_still_needs_and_never_the_word_pass(story):
+    line = StatusLine(None)
+    line.emit(story.started(sessions=2))
+    line.beat(pulse(story, 5, total=ev.Counts(sent=100, answered=100, pairs=98)))
+    assert line.text(story.at(5)).endswith("| 0 violations, a verdict needs 202 more pairs")
+    line.beat(pulse(story, 50))
+    told = line.text(story.at(50))
+    assert told.startswith("50 s |")
+    assert "PASS" not in told
+
+
+def test_it_counts_down_judgements_and_is_gone_at_the_end(story):
+    line = StatusLine(None)
+    line.emit(story.started(sessions=2))
+    line.emit(ev.SendingStopped(story.at(60), interrupted=True))
+    assert line.text(story.at(61)) == "sending stopped, waiting for the last replies | 0 violations"
+    line.emit(ev.Settling(story.at(62), 3, 10_000 * MS))
+    assert line.text(story.at(62)) == "sending stopped, waiting for 3 judgements | 0 violations"
+    line.emit(ev.RunEnded(story.at(63), aborted=False))
+    assert line.text(story.at(63)) == ""
+
+
+def test_the_summary_so_far_tells_who_serves(story):
+    line = StatusLine(None)
+    line.emit(story.started(sessions=2))
+    line.emit(ev.NodeAddresses(story.at(1), (("10.240.0.7", "node-2"),)))
+    line.beat(pulse(story, 42))
+    told = [text for text, _ in line.summary(story.at(42))]
+    assert told[0].startswith("so far: 42 s | 2 of 2 sessions answered")
+    assert "2,000 probes sent, 1,990 answered, 4 lost (0.2 %)" in told
+    assert "by pod" in told
+
+
+def read_all(fd: int) -> str:
+    said = b""
+    while True:
+        try:
+            piece = os.read(fd, 65_536)
+        except OSError:  # a terminal's other end is gone
+            return said.decode()
+        said += piece
+        if not piece:
+            return said.decode()
+
+
+def screen(said: str) -> list[str]:
+    """The lines that a terminal shows after all that was written, as far as one line is erased and drawn again."""
+    lines, line = [], ""
+    for part in said.replace("\r\n", "\n").replace("\x1b[7m", "").replace("\x1b[0m", ""):
+        line += part
+        if line.endswith("\r\x1b[2K"):
+            line = ""
+        elif line.endswith("\n"):
+            lines.append(line[:-1])
+            line = ""
+    return [*lines, line]
+
+
+def test_lines_stand_above_it_and_it_is_erased_at_the_end():
+    main, other = pty.openpty()
+    with open(other, "w", encoding="utf-8", closefd=False) as stream:
+        writer = TerminalWriter(stream)
+        writer.set_status("10 s | 24 sessions")
+        writer.flush()
+        time.sleep(0.2)
+        writer.write("\x1b[31mred line\x1b[0m\n")
+        writer.write("second line\n")
+        writer.flush()
+        time.sleep(0.2)
+        writer.set_status("11 s | 24 sessions " + "x" * 500)
+        time.sleep(0.2)
+        assert writer.drain()
+    os.close(other)
+    said = read_all(main)
+    os.close(main)
+
+    assert "10 s | 24 sessions" in said
+    assert "\x1b[31mred line\x1b[0m" in said
+    assert screen(said.replace("\x1b[31m", "")) == ["red line", "second line", ""]
+    drawn = [part for part in said.split("\r\x1b[2K") if "11 s" in part]
+    assert len(drawn) == 1
+    assert len(drawn[0]) < 120, "a line is cut to the terminal's width"
+    assert "\x1b[?25l" not in said, "a run that is killed must leave the cursor visible"
