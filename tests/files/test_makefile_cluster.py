@@ -561,6 +561,7 @@ def test_apply_rbac_binds_the_account_of_its_namespace(tree, args, configured, n
     assert tree.asked == [f"--namespace={namespace} apply --filename=-"] * 2
     expected = list(yaml.safe_load_all((tree.root / "k8s/rbac.yaml").read_text()))
     expected[-1]["subjects"][0]["namespace"] = namespace
+    expected[-1]["metadata"]["name"] = f"affinity-tester-client-{namespace}"
     assert tree.applied == expected
 
 

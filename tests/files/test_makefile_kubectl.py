@@ -298,7 +298,7 @@ def test_clean_leaves_what_others_use(tree, api):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-2:] == [
         "ClusterRole affinity-tester-client stays, since others use it: "
-        "affinity-tester-client ServiceAccount/other/affinity-tester-client",
+        "affinity-tester-client-other ServiceAccount/other/affinity-tester-client",
         "Nothing of it is left in namespace default of context emulated; it is in other namespaces too "
         "(other: make clean NAMESPACE=...); TARGET_ADDR=203.0.113.7 in env.list stays: it was no address of this "
         "namespace's Service.",
@@ -310,6 +310,35 @@ def test_clean_leaves_what_others_use(tree, api):
     assert (done.returncode, done.stderr) == (0, "")
     assert api.objects == {}
     assert "\nTARGET_ADDR=\n" in (tree.root / "env.list").read_text()
+
+
+def test_each_namespace_has_rights_of_its_own(tree, api):
+    """A second one takes nothing from the first, and `make clean` of one leaves the other's."""
+    api.namespaces.add("other")
+    for namespace in ("default", "other"):
+        assert tree.make("apply-rbac", f"NAMESPACE={namespace}").returncode == 0
+    bound = {
+        name: [subject["namespace"] for subject in each["subjects"]]
+        for (plural, _, name), each in api.objects.items()
+        if plural == "clusterrolebindings"
+    }
+    assert bound == {"affinity-tester-client-default": ["default"], "affinity-tester-client-other": ["other"]}
+
+    assert tree.make("clean").returncode == 0
+    assert api.names("clusterrolebindings") == ["affinity-tester-client-other"]
+    assert api.names("clusterroles") == ["affinity-tester-client"]
+    assert tree.make("clean", "NAMESPACE=other").returncode == 0
+    assert api.objects == {}
+
+
+def test_clean_takes_a_binding_of_an_earlier_version_too(tree, api):
+    """Its name was the same for all namespaces."""
+    assert tree.make("apply-rbac").returncode == 0
+    binding = api.objects.pop(("clusterrolebindings", "", "affinity-tester-client-default"))
+    binding["metadata"]["name"] = "affinity-tester-client"
+    api.objects["clusterrolebindings", "", "affinity-tester-client"] = binding
+    assert tree.make("clean").returncode == 0
+    assert api.objects == {}
 
 
 def test_clean_leaves_a_role_that_a_user_was_bound_to(tree, api):

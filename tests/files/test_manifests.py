@@ -313,7 +313,7 @@ def test_every_setting_has_its_place_in_the_files():
         "deployment.yaml": [*user, "IMAGE", "CODE_NAME"],
         "service.yaml": ["CLOUD", "POLICY", "AFFINITY", "IP_FAMILY", "SOURCE_RANGES"],
         "node-scaleup.yaml": ["NODES", *user, "CPU"],
-        "rbac.yaml": ["NAMESPACE"],
+        "rbac.yaml": ["BINDING_NAME", "NAMESPACE"],
     }
 
 

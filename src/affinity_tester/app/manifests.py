@@ -139,6 +139,8 @@ def render(name: str, settings: Mapping[str, str], archive: Callable[[], bytes],
         values["SOURCE_RANGES"] = _source_range_lines(settings["SOURCE_RANGES"])
     else:
         values |= settings
+        if name == "rbac":
+            values["BINDING_NAME"] = f"affinity-tester-client-{settings['NAMESPACE']}"
 
     with_value = {each for each, value in settings.items() if value}
     return [
