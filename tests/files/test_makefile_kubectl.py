@@ -247,6 +247,55 @@ def test_what_the_api_server_refuses_is_one_line_and_nothing_was_applied(tree, a
     assert api.objects == {}
 
 
+@pytest.mark.parametrize("was_there", [False, True])
+def test_code_goes_again_where_its_deployment_is_refused_in_earnest(tree, api, was_there):
+    """But not from under servers that run it."""
+    if was_there:
+        assert tree.make("apply-deployment").returncode == 0
+    before = set(api.objects)
+    api.refused["deployments"] = kube_api.RefusedError(403, "Forbidden", 'admission webhook "w" denied the request: no')
+    done = tree.make("apply-deployment", "REPLICAS=5")
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first.startswith("The Deployment cannot be applied (")
+    assert 'admission webhook "w" denied the request: no' in first
+    assert make_says.startswith("make: ***")
+    assert set(api.objects) == before
+
+
+def test_a_service_that_can_not_change_is_one_line(tree, api):
+    """kubectl says so without the word error, a line for each field."""
+    assert tree.make("apply-service").returncode == 0
+    causes = [
+        {"reason": "FieldValueInvalid", "message": f"Invalid value: {value}: may not change once set", "field": field}
+        for field, value in [("spec.ipFamilies[0]", '"IPv6"'), ("spec.clusterIPs[0]", "[]")]
+    ]
+    details = {"name": "affinity-tester", "kind": "Service", "causes": causes}
+    api.refused["services"] = kube_api.RefusedError(422, "Invalid", 'Service "affinity-tester" is invalid', details)
+    done = tree.make("apply-service", "IP_FAMILY=IPv6")
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first == (
+        'The Service cannot be applied (The Service "affinity-tester" is invalid: '
+        '* spec.ipFamilies[0]: Invalid value: "IPv6": may not change once set '
+        "* spec.clusterIPs[0]: Invalid value: []: may not change once set): it is there with another value, which cannot "
+        "change: take it away first ('make clean')"
+    )
+    assert make_says.startswith("make: ***")
+
+
+def test_clean_goes_on_where_the_address_can_not_be_emptied(tree, api):
+    for target in ("apply-deployment", "apply-service"):
+        assert tree.make(target).returncode == 0
+    # Root writes everything but what is nowhere; that it was read is made up.
+    tree.script("bin/cat", "#!/bin/sh\necho TARGET_ADDR=203.0.113.7\n")
+    done = tree.make("clean", "ENV_FILE=no/such")
+    assert done.returncode == 0
+    assert done.stderr.startswith("ENV_FILE='no/such' cannot be written: write the line TARGET_ADDR= ")
+    assert done.stdout.endswith("TARGET_ADDR=203.0.113.7 in no/such stays.\n")
+    assert api.objects == {}
+
+
 def test_a_cluster_that_can_not_rehearse_is_not_asked_to(tree, api):
     api.refuses_rehearsals = True
     done = tree.make("apply-deployment", OWN)
