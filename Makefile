@@ -291,8 +291,11 @@ FIND_STUCK = stuck() { \
 apply-deployment: context $(VENV)/.installed ## run three echo servers (REPLICAS) and wait until they are ready (IMAGE: in an image of your own)
 	@case $$WAIT in ''|*[!0-9]*|0[0-9]*|??????????*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
 	case $$REPLICAS in *[!0-9]*|0[0-9]*|??????????*) echo "REPLICAS='$$REPLICAS' is not a whole number" >&2; exit 2 ;; esac; \
-	deployment=$$($(MANIFESTS) $(SERVER) --kind Deployment) || exit 2; \
-	code=; [ -n "$$IMAGE" ] || code=$$($(MANIFESTS) $(SERVER) --kind ConfigMap) || exit 2; \
+	deployment=$$($(MANIFESTS) $(SERVER)) || exit 2; \
+	code=; [ -n "$$IMAGE" ] || { \
+		code=$$(printf '%s\n' "$$deployment" | sed '/^---$$/,$$d'); \
+		deployment=$$(printf '%s\n' "$$deployment" | sed '1,/^---$$/d'); \
+	}; \
 	name=$$(printf '%s\n' "$$code" | sed -n 's/^  name: \([a-z0-9-]*\) .*/\1/p'); \
 	image=$${IMAGE:-$$RUNTIME_IMAGE}; \
 	strays=; [ -n "$$IMAGE" ] || strays=$$(git ls-files --others -- 'src/affinity_tester/*.py' 2>/dev/null | tr '\n' ' '); \

@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import shutil
+import signal
 import subprocess
 import zipfile
 
@@ -160,6 +161,33 @@ def test_every_reason_that_waiting_does_not_end_is_listed(tree):
     (line,) = [each for each in (tree.root / "Makefile").read_text().splitlines() if each.startswith("STUCK := ")]
     images = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
     assert set(line.removeprefix("STUCK := ").split("|")) == images | {reason for reason, _, _ in FAILS}
+
+
+def test_clean_takes_away_what_an_interrupted_rollout_left(tree, api):
+    """By Ctrl-C, which all processes of the terminal get."""
+    api.waiting_reason = "ContainerCreating"
+    command = ["make", "--no-print-directory", "apply-deployment"]
+    env = {"PATH": os.environ["PATH"], **tree.settings}
+    with subprocess.Popen(
+        command,
+        cwd=tree.root,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as making:
+        while not (line := making.stdout.readline()).startswith("Waiting until "):
+            assert line, making.stderr.read()
+        os.killpg(making.pid, signal.SIGINT)
+        said, failure = making.communicate(timeout=60)
+    assert (making.returncode, said) == (-signal.SIGINT, "")
+    assert failure.splitlines()[0].startswith("make: ***")
+    assert failure.count("\n") <= 2
+
+    assert {key[0] for key in api.objects} == {"configmaps", "deployments", "pods", "replicasets"}
+    assert tree.make("clean").returncode == 0
+    assert api.objects == {}
 
 
 def test_clean_takes_servers_away_that_never_ran(tree, api):

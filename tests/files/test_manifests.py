@@ -1,5 +1,6 @@
 """The cluster files are valid by Kubernetes' own schemas, restricted by Pod Security's rules, and fit each other."""
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate import utils
 
 from affinity_tester.app.clouds import CLOUDS, cloud_of
 from affinity_tester.app.manifests import (
@@ -31,6 +33,14 @@ VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
 
 def load(name: str) -> dict:
     return yaml.safe_load((FILES[0].parent / name).read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas_read_once():
+    """Keep each schema file that is read: a version's definitions have a megabyte, and hundreds of checks ask for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+        yield
 
 
 @pytest.mark.parametrize("version", VERSIONS)
