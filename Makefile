@@ -249,7 +249,7 @@ APPLY = apply() { \
 # Defines `set_target ADDRESS`, which puts it into env.list, where TARGET_ADDR stands or else at the end; all other lines stay.
 SET_TARGET = set_target() { \
 		{ true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FILE' cannot be written: write the line TARGET_ADDR=$$1 into your file of settings yourself" >&2; return 1; }; \
-		text=$$(address=$$1 awk '/^(\357\273\277)?TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" ENVIRON["address"]; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" ENVIRON["address"] }' "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"; \
+		text=$$(address=$$1 awk '/^(\357\273\277)?TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" ENVIRON["address"]; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" ENVIRON["address"] }' < "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"; \
 	}
 
 # Reasons for which a container waits that waiting does not end, and the ReplicaSet's failures (a policy or a quota refuses the pods).
@@ -411,7 +411,7 @@ clean: context ## take everything off the cluster again (NAMESPACE, CONTEXT), an
 		case $$said in ''|'No resources found'*) ;; *) printf '%s\n' "$$said" ;; esac; \
 	}; \
 	$(SET_TARGET); \
-	target=$$(cat "$$ENV_FILE" 2>/dev/null | tr -d '\357\273\277\r' | sed -n '/^TARGET_ADDR=./{s/^TARGET_ADDR=//;p;q;}'); \
+	target=$$({ cat < "$$ENV_FILE"; } 2>/dev/null | tr -d '\357\273\277\r' | sed -n '/^TARGET_ADDR=./{s/^TARGET_ADDR=//;p;q;}'); \
 	addresses=$$($(KUBE) get service affinity-tester --ignore-not-found --output='jsonpath={range .status.loadBalancer.ingress[*]}{.ip}{" "}{.hostname}{" "}{end}' 2>/dev/null); \
 	port=$$($(KUBE) get service affinity-tester --ignore-not-found --output='jsonpath={.spec.ports[0].nodePort}' 2>/dev/null); \
 	ours=; \

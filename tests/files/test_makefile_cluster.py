@@ -311,10 +311,15 @@ def test_the_first_line_may_have_the_mark_that_editors_on_windows_add(tree):
     assert (tree.root / "env.list").read_bytes() == b"TARGET_ADDR=\n"
 
 
-def test_the_next_step_names_the_file_of_settings(tree):
-    tree.answer({IP: (0, "203.0.113.7", "")})
-    done = tree.make("apply-service", "ENV_FILE=other.list")
-    assert done.stdout.endswith("now TARGET_ADDR in other.list. Next: make client ENV_FILE=other.list\n")
+@pytest.mark.parametrize("name", ["other.list", "a=b", "-v"])
+def test_the_next_step_names_the_file_of_settings(tree, name):
+    """Which programs would take for an assignment, or an option, by itself."""
+    tree.answer({IP: (0, "203.0.113.7", ""), IPS: (0, "203.0.113.7  ", "")})
+    done = tree.make("apply-service", f"ENV_FILE={name}")
+    assert done.stdout.endswith(f"now TARGET_ADDR in {name}. Next: make client ENV_FILE={name}\n")
+    assert (tree.root / name).read_text() == "TARGET_ADDR=203.0.113.7\n"
+    assert f"TARGET_ADDR in {name} is empty now" in tree.make("clean", f"ENV_FILE={name}").stdout
+    assert (tree.root / name).read_text() == "TARGET_ADDR=\n"
 
 
 def test_an_address_that_can_not_be_written_down_is_said(tree):
