@@ -265,6 +265,14 @@ def test_the_health_check_of_aws_goes_by_the_policy():
         ({"CLOUD": "gke", "IP_FAMILY": "dual"}, []),
         ({"CLOUD": "oci"}, ["OCI: security lists are yours to open"]),
         ({"CLOUD": "digitalocean"}, []),
+        (
+            {"IP_FAMILY": "IPv4", "SOURCE_RANGES": "::/0"},
+            ["SOURCE_RANGES has no IPv4 network, and IP_FAMILY=IPv4: nobody"],
+        ),
+        ({"IP_FAMILY": "IPv6", "SOURCE_RANGES": "10.0.0.0/8"}, ["SOURCE_RANGES has no IPv6 network"]),
+        ({"IP_FAMILY": "IPv6", "SOURCE_RANGES": "10.0.0.0/8,::/0"}, []),
+        ({"IP_FAMILY": "dual", "SOURCE_RANGES": "::/0"}, []),
+        ({"SOURCE_RANGES": "::/0"}, []),
         ({"CLOUD": "none", "IP_FAMILY": "dual"}, []),
     ],
 )
