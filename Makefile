@@ -199,6 +199,7 @@ context:
 		$$KUBECTL config get-contexts "$$CONTEXT" >/dev/null 2>&1 || { printf '%s\n' "CONTEXT='$$CONTEXT' is no context of kubectl's: 'kubectl config get-contexts' lists them" >&2; exit 2; }; \
 	fi; \
 	$(WHERE); \
+	case $$namespace in -*|*-|*[!a-z0-9-]*) printf '%s\n' "'$$namespace' is not the name of a namespace (NAMESPACE=...): that has small letters, digits and '-' within" >&2; exit 2 ;; esac; \
 	printf '%s\n' "Context $$context, namespace $$namespace"; \
 	said=$$({ $(IN_CONTEXT) get --raw=/version --request-timeout=5s 2>&1 >/dev/null || echo FAILED; } | while IFS= read -r line; do \
 		case $$line in \
@@ -224,15 +225,19 @@ APPLY = apply() { \
 		said=$$(printf '%s\n' "$$objects" | $(KUBE) apply "$$@" --filename=- 2>&1) && { case "$$*" in *--dry-run*) ;; *) printf '%s\n' "$$said" ;; esac; return; }; \
 		case "$$*,$$said" in *--dry-run*,*'dry run'*|*--dry-run*,*dryRun*) return 0 ;; esac; \
 		why=$$(printf '%s\n' "$$said" | sed -n '/^from server for:/{p;q;}'); \
-		why=$${why:-$$(printf '%s\n' "$$said" | sed -n '/[Ee]rror/{p;q;}')}; \
+		why=$${why:-$$(printf '%s\n' "$$said" | sed -n '/^for: "STDIN": /{s///p;q;}')}; \
+		why=$${why:-$$(printf '%s\n' "$$said" | sed -n '/^[Ee]rror/{p;q;}')}; \
+		why=$${why:-$$(printf '%s\n' "$$said" | sed -n '/is invalid: /,$$p' | tr '\n' ' ' | sed 's/  */ /g; s/ $$//')}; \
+		why=$${why:-$$(printf '%s\n' "$$said" | sed -n '$$p')}; \
 		case $$said in \
 			*'namespaces "'*'" not found'*) todo="make it ('kubectl create namespace NAME'), or name another (NAMESPACE=...)" ;; \
 			*'attempting to grant RBAC'*) todo="nobody may give away rights that are not theirs; ask somebody who holds them (an administrator) to run this" ;; \
 			*' cannot '*' resource "configmaps"'*) todo="ask for that right, or run an image of your own (make image apply-deployment IMAGE=registry/name:tag)" ;; \
+			*'is invalid: '*'may not change'*|*'is invalid: '*'immutable'*) todo="it is there with another value, which cannot change: take it away first ('make clean$(THERE)')" ;; \
 			*' cannot '*' resource '*) todo="ask for that right, or choose another context (CONTEXT=NAME) or namespace (NAMESPACE=...)" ;; \
 			*) todo="see what the API server says" ;; \
 		esac; \
-		printf '%s\n' "$$what cannot be applied ($${why:-$$said}): $$todo" >&2; \
+		printf '%s\n' "$$what cannot be applied ($$why): $$todo" >&2; \
 		case "$$*" in *--dry-run*) ;; *) \
 			for made in $$(printf '%s\n' "$$said" | sed -n 's/^\([a-z0-9.]*\/[a-z0-9.-]*\) created$$/\1/p'); do \
 				$(KUBE) delete --ignore-not-found "$$made" >/dev/null 2>&1 || echo "$$made is there now and could not be deleted; 'make clean' tries again." >&2; \
@@ -244,7 +249,7 @@ APPLY = apply() { \
 # Defines `set_target ADDRESS`, which puts it into env.list, where TARGET_ADDR stands or else at the end; all other lines stay.
 SET_TARGET = set_target() { \
 		{ true >> "$$ENV_FILE"; } 2>/dev/null || { echo "ENV_FILE='$$ENV_FILE' cannot be written: write the line TARGET_ADDR=$$1 into your file of settings yourself" >&2; return 1; }; \
-		text=$$(address=$$1 awk '/^TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" ENVIRON["address"]; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" ENVIRON["address"] }' "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"; \
+		text=$$(address=$$1 awk '/^(\357\273\277)?TARGET_ADDR=/ { $$0 = "TARGET_ADDR=" ENVIRON["address"]; seen = 1 } { print } END { if (!seen) print "TARGET_ADDR=" ENVIRON["address"] }' < "$$ENV_FILE") && printf '%s\n' "$$text" > "$$ENV_FILE"; \
 	}
 
 # Reasons for which a container waits that waiting does not end, and the ReplicaSet's failures (a policy or a quota refuses the pods).
@@ -284,10 +289,13 @@ FIND_STUCK = stuck() { \
 # A ConfigMap of this size goes by server-side apply alone; the Deployment would then conflict with whoever ran `kubectl scale`. The number of
 # pods that `kubectl scale` set is theirs, too, until REPLICAS names one. The Deployment is rehearsed first, so that its refusal leaves no code.
 apply-deployment: context $(VENV)/.installed ## run three echo servers (REPLICAS) and wait until they are ready (IMAGE: in an image of your own)
-	@case $$WAIT in ''|*[!0-9]*|0[0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
-	case $$REPLICAS in *[!0-9]*|0[0-9]*) echo "REPLICAS='$$REPLICAS' is not a whole number" >&2; exit 2 ;; esac; \
-	deployment=$$($(MANIFESTS) $(SERVER) --kind Deployment) || exit 2; \
-	code=; [ -n "$$IMAGE" ] || code=$$($(MANIFESTS) $(SERVER) --kind ConfigMap) || exit 2; \
+	@case $$WAIT in ''|*[!0-9]*|0[0-9]*|??????????*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
+	case $$REPLICAS in *[!0-9]*|0[0-9]*|??????????*) echo "REPLICAS='$$REPLICAS' is not a whole number" >&2; exit 2 ;; esac; \
+	deployment=$$($(MANIFESTS) $(SERVER)) || exit 2; \
+	code=; [ -n "$$IMAGE" ] || { \
+		code=$$(printf '%s\n' "$$deployment" | sed '/^---$$/,$$d'); \
+		deployment=$$(printf '%s\n' "$$deployment" | sed '1,/^---$$/d'); \
+	}; \
 	name=$$(printf '%s\n' "$$code" | sed -n 's/^  name: \([a-z0-9-]*\) .*/\1/p'); \
 	image=$${IMAGE:-$$RUNTIME_IMAGE}; \
 	strays=; [ -n "$$IMAGE" ] || strays=$$(git ls-files --others -- 'src/affinity_tester/*.py' 2>/dev/null | tr '\n' ' '); \
@@ -299,8 +307,13 @@ apply-deployment: context $(VENV)/.installed ## run three echo servers (REPLICAS
 	[ -n "$$REPLICAS" ] || [ "$$number" = "$$first" ] || echo "The number of pods stays $$number, as it was set ('kubectl scale'); REPLICAS=$$first sets another"; \
 	$(APPLY); $(FIND_STUCK); \
 	apply "The Deployment" "$$deployment" --dry-run=server || exit 1; \
+	was=; [ -z "$$name" ] || was=$$($(KUBE) get configmap "$$name" --ignore-not-found --output=name 2>&1); \
 	[ -z "$$name" ] || apply "The servers' code" "$$code" --server-side --force-conflicts --field-manager=affinity-tester || exit 1; \
-	apply "The Deployment" "$$deployment" || exit 1; \
+	apply "The Deployment" "$$deployment" || { \
+		[ -z "$$name" ] || [ -n "$$was" ] || $(KUBE) delete configmap "$$name" --ignore-not-found >/dev/null 2>&1 || \
+			echo "configmap/$$name is there now and could not be deleted; 'make clean' tries again." >&2; \
+		exit 1; \
+	}; \
 	case $$number in 1) pods="1 pod of $$image is" ;; *) pods="$$number pods of $$image are" ;; esac; \
 	echo "Waiting until $$pods ready (up to $$WAIT s)"; \
 	left=$$WAIT; \
@@ -327,7 +340,7 @@ apply-deployment: context $(VENV)/.installed ## run three echo servers (REPLICAS
 
 # Not everybody may read nodes; then the cloud has to be named.
 apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY, CLOUD), wait for its address and write it into env.list
-	@case $$WAIT in ''|*[!0-9]*|0[0-9]*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
+	@case $$WAIT in ''|*[!0-9]*|0[0-9]*|??????????*) echo "WAIT='$$WAIT' is not a number of seconds" >&2; exit 2 ;; esac; \
 	provider=; \
 	[ -n "$$CLOUD" ] || provider=$$($(KUBE) get nodes --output='jsonpath={.items[*].spec.providerID}' 2>/dev/null); \
 	[ -n "$$CLOUD$$provider" ] || echo "The nodes don't say which cloud this is: where its balancer needs annotations, name it (CLOUD=aws, azure, gke, oci or digitalocean)"; \
@@ -357,7 +370,7 @@ apply-service: context $(VENV)/.installed ## open the Service (POLICY, AFFINITY,
 	doubts; \
 	$(SET_TARGET); set_target "$$address" || exit 1; \
 	case $$address in *[!0-9A-Fa-f.:]*) echo "The address is a name; a new one takes a minute or two to resolve." ;; esac; \
-	echo "External address $$address, now TARGET_ADDR in $$ENV_FILE. Next: make client$(THERE)"
+	echo "External address $$address, now TARGET_ADDR in $$ENV_FILE. Next: make client$(THERE)$$([ "$$ENV_FILE" = env.list ] || printf ' %s' "ENV_FILE=$$ENV_FILE")"
 
 # The cluster-wide binding names the namespace of its account, so that one has to be known here. Most may make roles in their namespace
 # alone; those are worth having without the others, so they go first, and the others may be refused.
@@ -398,7 +411,7 @@ clean: context ## take everything off the cluster again (NAMESPACE, CONTEXT), an
 		case $$said in ''|'No resources found'*) ;; *) printf '%s\n' "$$said" ;; esac; \
 	}; \
 	$(SET_TARGET); \
-	target=$$(sed -n 's/^TARGET_ADDR=//p' "$$ENV_FILE" 2>/dev/null | tr -d '\r' | sed -n '$$p'); \
+	target=$$({ cat < "$$ENV_FILE"; } 2>/dev/null | tr -d '\357\273\277\r' | sed -n '/^TARGET_ADDR=./{s/^TARGET_ADDR=//;p;q;}'); \
 	addresses=$$($(KUBE) get service affinity-tester --ignore-not-found --output='jsonpath={range .status.loadBalancer.ingress[*]}{.ip}{" "}{.hostname}{" "}{end}' 2>/dev/null); \
 	port=$$($(KUBE) get service affinity-tester --ignore-not-found --output='jsonpath={.spec.ports[0].nodePort}' 2>/dev/null); \
 	ours=; \
@@ -409,8 +422,7 @@ clean: context ## take everything off the cluster again (NAMESPACE, CONTEXT), an
 	if [ -z "$$failed$$ours" ]; then \
 		[ -z "$$target" ] || kept="TARGET_ADDR=$$target in $$ENV_FILE stays: it was no address of this namespace's Service"; \
 	elif [ -z "$$failed" ]; then \
-		set_target '' || exit 1; \
-		kept="TARGET_ADDR in $$ENV_FILE is empty now"; \
+		if set_target ''; then kept="TARGET_ADDR in $$ENV_FILE is empty now"; else kept="TARGET_ADDR=$$target in $$ENV_FILE stays"; fi; \
 	fi; \
 	remove "You may not delete ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE" configmaps --selector='$(SERVERS)'; \
 	remove "You may not delete accounts and roles, which are there if somebody ran 'make apply-rbac'" serviceaccounts,roles,rolebindings --selector='$(CLIENTS)'; \

@@ -44,6 +44,9 @@ RFC_SECTIONS = {
 OTHERS_NAMES = {
     "astuple",
     "__nf_conntrack_alloc",
+    "__nf_conntrack_confirm",
+    "early_drop",
+    "get_unique_tuple",
     "rmem_max",
     "proxy_requests",
     "proxy_responses",

@@ -104,7 +104,10 @@ def test_a_plan_takes_no_longer_than_its_kind_needs() -> None:
         asleep_ns = sum(fault.lasts_ns for fault in plan.faults if isinstance(fault, LaptopAsleep))
         slow = plan.interval_ns >= 2_000_000_000
         silent = any(isinstance(fault, StuckFlows) for fault in plan.faults)
-        most_s = 26 if slow and silent else 18 if slow else 17
+        whole_run = any(
+            fault.name == "lossy-path" for fault in plan.faults
+        )  # learnt from one half, tested in the other
+        most_s = 26 if slow and silent else 18 if slow or whole_run else 17
         assert plan.duration_ns - asleep_ns <= most_s * 1_000_000_000, name
 
 

@@ -55,7 +55,7 @@ PATH = re.compile(r"/(?P<group>api/v1|apis/[^/]+/v1)/(namespaces/(?P<ns>[^/]+)/)
 class RefusedError(Exception):
     """The request gets a Status of failure."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, details: Json | None = None) -> None:
         super().__init__(message)
         self.status = {
             "kind": "Status",
@@ -65,6 +65,7 @@ class RefusedError(Exception):
             "code": code,
             "reason": reason,
             "message": message,
+            **({"details": details} if details else {}),
         }
 
 
@@ -85,6 +86,8 @@ class KubeApi:
         """What admission says to the ReplicaSet; empty: it makes its pods."""
         self.forbidden_everywhere = False
         """True if nothing may be listed in all namespaces at once."""
+        self.refused: dict[str, RefusedError] = {}
+        """What admission says of objects of a kind in earnest, by plural; a rehearsal goes well."""
         self.refuses_rehearsals = False
         """Has an admission webhook that can't do a dry run."""
         self.url = ""
@@ -109,6 +112,8 @@ class KubeApi:
             self._admit(method, path)
             if "dryRun" in query:
                 return self._rehearse(method, path, body)
+            if method in {"POST", "PATCH"} and path.plural in self.refused:
+                raise self.refused[path.plural]
             match method:
                 case "GET":
                     return self._get(path) if path.name else self._list(path, query)

@@ -81,6 +81,7 @@ def test_apply_deployment_runs_the_tool_in_a_stock_image(tree):
     assert tree.asked == [
         LIVE,
         REHEARSE,
+        f"get configmap {name} --ignore-not-found --output=name",
         APPLY_CODE,
         "apply --filename=-",
         ROLLOUT,
@@ -241,7 +242,7 @@ def test_code_that_is_refused_leaves_the_deployment_as_it_was(tree):
         f"The servers' code cannot be applied ({refused}): ask for that right, or run an image of your own "
         "(make image apply-deployment IMAGE=registry/name:tag)"
     )
-    assert tree.asked == [LIVE, REHEARSE, APPLY_CODE]
+    assert [line for line in tree.asked if not line.startswith("get ")] == [REHEARSE, APPLY_CODE]
 
 
 def test_without_a_package_index_one_line_says_so(tree):
@@ -297,6 +298,28 @@ def test_a_second_address_replaces_the_first_and_a_lost_line_comes_back(tree):
     (tree.root / "env.list").write_text("AFFINITY_SESSIONS=3\n")
     assert tree.make("apply-service").returncode == 0
     assert (tree.root / "env.list").read_text() == "AFFINITY_SESSIONS=3\nTARGET_ADDR=203.0.113.7\n"
+
+
+def test_the_first_line_may_have_the_mark_that_editors_on_windows_add(tree):
+    """`make client` puts up with it, and takes the first address: a stale one would be probed."""
+    (tree.root / "env.list").write_bytes("\ufeffTARGET_ADDR=198.51.100.1\r\nAFFINITY_SESSIONS=3\r\n".encode())
+    tree.answer({IP: (0, "203.0.113.7", ""), IPS: (0, "203.0.113.7  ", "")})
+    assert tree.make("apply-service").returncode == 0
+    assert (tree.root / "env.list").read_bytes() == b"TARGET_ADDR=203.0.113.7\nAFFINITY_SESSIONS=3\r\n"
+    (tree.root / "env.list").write_bytes("\ufeffTARGET_ADDR=203.0.113.7\r\n".encode())
+    assert "TARGET_ADDR in env.list is empty now" in tree.make("clean").stdout
+    assert (tree.root / "env.list").read_bytes() == b"TARGET_ADDR=\n"
+
+
+@pytest.mark.parametrize("name", ["other.list", "a=b", "-v"])
+def test_the_next_step_names_the_file_of_settings(tree, name):
+    """Which programs would take for an assignment, or an option, by itself."""
+    tree.answer({IP: (0, "203.0.113.7", ""), IPS: (0, "203.0.113.7  ", "")})
+    done = tree.make("apply-service", f"ENV_FILE={name}")
+    assert done.stdout.endswith(f"now TARGET_ADDR in {name}. Next: make client ENV_FILE={name}\n")
+    assert (tree.root / name).read_text() == "TARGET_ADDR=203.0.113.7\n"
+    assert f"TARGET_ADDR in {name} is empty now" in tree.make("clean", f"ENV_FILE={name}").stdout
+    assert (tree.root / name).read_text() == "TARGET_ADDR=\n"
 
 
 def test_an_address_that_can_not_be_written_down_is_said(tree):
@@ -452,7 +475,15 @@ def test_a_pending_address_ends_with_what_to_do(tree):
             "error: RUN_AS_USER='root' is not the number of a user other than root, nor empty (the cluster then gives one)",
         ),
         (["node-scaleup", "NODES=-1"], "error: NODES='-1' is not a whole number"),
-        (["apply-rbac", "NAMESPACE=a|b"], "error: NAMESPACE='a|b' is not the name of a namespace"),
+        *(
+            (
+                [target, f"NAMESPACE={name}"],
+                f"'{name}' is not the name of a namespace (NAMESPACE=...): that has small letters, digits and '-' within",
+            )
+            for target, name in [("apply-rbac", "a|b"), ("apply-service", "Foo"), ("clean", "--all"), ("clean", "a/b")]
+        ),
+        (["apply-deployment", "WAIT=1" + "0" * 20], f"WAIT='1{'0' * 20}' is not a number of seconds"),
+        (["apply-deployment", "REPLICAS=3000000000"], "REPLICAS='3000000000' is not a whole number"),
         (["node-scaleup", "CPU=lots"], "error: CPU='lots' is not a number of CPUs (2, 0.5, 500m)"),
     ],
 )
@@ -555,12 +586,13 @@ def test_clean_deletes_what_it_may_and_fails_where_the_servers_stay(tree):
 )
 def test_apply_rbac_binds_the_account_of_its_namespace(tree, args, configured, namespace):
     answers = {"config current-context": (0, "kind-test\n", ""), "config view": (0, configured, "")}
-    (tree.bin / "answers").write_text(json.dumps(answers))
+    tree.answer_alone(answers)
     done = tree.make("apply-rbac", *args)
     assert (done.returncode, done.stderr) == (0, "")
     assert tree.asked == [f"--namespace={namespace} apply --filename=-"] * 2
     expected = list(yaml.safe_load_all((tree.root / "k8s/rbac.yaml").read_text()))
     expected[-1]["subjects"][0]["namespace"] = namespace
+    expected[-1]["metadata"]["name"] = f"affinity-tester-client-{namespace}"
     assert tree.applied == expected
 
 
@@ -606,8 +638,7 @@ def test_without_kubectl_or_context_one_line_says_what_to_do(tree, target):
     done = tree.make(target, "KUBECTL=no-such-kubectl")
     assert done.returncode == 2
     assert done.stderr.splitlines()[0].startswith("kubectl is not on the PATH: install it")
-    answers = tree.bin / "answers"
-    answers.write_text('{"config current-context": [1, "", "error: current-context is not set\\n"]}')
+    tree.answer_alone({"config current-context": (1, "", "error: current-context is not set\n")})
     done = tree.make(target)
     assert done.returncode == 2
     assert done.stderr.splitlines()[0].startswith("kubectl has no current context: choose one with")
@@ -653,5 +684,5 @@ def test_the_api_server_is_given_seconds_to_answer(tree):
 
 
 def test_a_context_without_a_namespace_acts_in_default(tree):
-    (tree.bin / "answers").write_text('{"config current-context": [0, "gke\\n", ""]}')
+    tree.answer_alone({"config current-context": (0, "gke\n", "")})
     assert tree.make("node-scaleup").stdout.startswith("Context gke, namespace default\n")

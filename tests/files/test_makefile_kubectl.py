@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import shutil
+import signal
 import subprocess
 import zipfile
 
@@ -162,6 +163,33 @@ def test_every_reason_that_waiting_does_not_end_is_listed(tree):
     assert set(line.removeprefix("STUCK := ").split("|")) == images | {reason for reason, _, _ in FAILS}
 
 
+def test_clean_takes_away_what_an_interrupted_rollout_left(tree, api):
+    """By Ctrl-C, which all processes of the terminal get."""
+    api.waiting_reason = "ContainerCreating"
+    command = ["make", "--no-print-directory", "apply-deployment"]
+    env = {"PATH": os.environ["PATH"], **tree.settings}
+    with subprocess.Popen(
+        command,
+        cwd=tree.root,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as making:
+        while not (line := making.stdout.readline()).startswith("Waiting until "):
+            assert line, making.stderr.read()
+        os.killpg(making.pid, signal.SIGINT)
+        said, failure = making.communicate(timeout=60)
+    assert (making.returncode, said) == (-signal.SIGINT, "")
+    assert failure.splitlines()[0].startswith("make: ***")
+    assert failure.count("\n") <= 2
+
+    assert {key[0] for key in api.objects} == {"configmaps", "deployments", "pods", "replicasets"}
+    assert tree.make("clean").returncode == 0
+    assert api.objects == {}
+
+
 def test_clean_takes_servers_away_that_never_ran(tree, api):
     api.waiting_reason = "ErrImagePull"
     assert tree.make("apply-deployment").returncode == 2
@@ -247,6 +275,56 @@ def test_what_the_api_server_refuses_is_one_line_and_nothing_was_applied(tree, a
     assert api.objects == {}
 
 
+@pytest.mark.parametrize("was_there", [False, True])
+def test_code_goes_again_where_its_deployment_is_refused_in_earnest(tree, api, was_there):
+    """But not from under servers that run it."""
+    if was_there:
+        assert tree.make("apply-deployment").returncode == 0
+    before = set(api.objects)
+    api.refused["deployments"] = kube_api.RefusedError(403, "Forbidden", 'admission webhook "w" denied the request: no')
+    done = tree.make("apply-deployment", "REPLICAS=5")
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first.startswith("The Deployment cannot be applied (")
+    assert 'admission webhook "w" denied the request: no' in first
+    assert make_says.startswith("make: ***")
+    assert set(api.objects) == before
+
+
+def test_a_service_that_can_not_change_is_one_line(tree, api):
+    """kubectl says so without the word error, a line for each field."""
+    assert tree.make("apply-service").returncode == 0
+    causes = [
+        {"reason": "FieldValueInvalid", "message": f"Invalid value: {value}: may not change once set", "field": field}
+        for field, value in [("spec.ipFamilies[0]", '"IPv6"'), ("spec.clusterIPs[0]", "[]")]
+    ]
+    details = {"name": "affinity-tester", "kind": "Service", "causes": causes}
+    api.refused["services"] = kube_api.RefusedError(422, "Invalid", 'Service "affinity-tester" is invalid', details)
+    done = tree.make("apply-service", "IP_FAMILY=IPv6")
+    assert done.returncode == 2
+    first, make_says = done.stderr.splitlines()
+    assert first == (
+        'The Service cannot be applied (The Service "affinity-tester" is invalid: '
+        '* spec.ipFamilies[0]: Invalid value: "IPv6": may not change once set '
+        "* spec.clusterIPs[0]: Invalid value: []: may not change once set): it is there with another value, which cannot "
+        "change: take it away first ('make clean')"
+    )
+    assert make_says.startswith("make: ***")
+
+
+def test_clean_goes_on_where_the_address_can_not_be_emptied(tree, api):
+    for target in ("apply-deployment", "apply-service"):
+        assert tree.make(target).returncode == 0
+    # Root writes everything but what is nowhere; that it was read is made up.
+    tr = '#!/bin/sh\ncase $1 in -d) echo TARGET_ADDR=203.0.113.7 ;; *) exec /usr/bin/tr "$@" ;; esac\n'
+    tree.script("bin/tr", tr)
+    done = tree.make("clean", "ENV_FILE=no/such")
+    assert done.returncode == 0
+    assert done.stderr.startswith("ENV_FILE='no/such' cannot be written: write the line TARGET_ADDR= ")
+    assert done.stdout.endswith("TARGET_ADDR=203.0.113.7 in no/such stays.\n")
+    assert api.objects == {}
+
+
 def test_a_cluster_that_can_not_rehearse_is_not_asked_to(tree, api):
     api.refuses_rehearsals = True
     done = tree.make("apply-deployment", OWN)
@@ -298,7 +376,7 @@ def test_clean_leaves_what_others_use(tree, api):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-2:] == [
         "ClusterRole affinity-tester-client stays, since others use it: "
-        "affinity-tester-client ServiceAccount/other/affinity-tester-client",
+        "affinity-tester-client-other ServiceAccount/other/affinity-tester-client",
         "Nothing of it is left in namespace default of context emulated; it is in other namespaces too "
         "(other: make clean NAMESPACE=...); TARGET_ADDR=203.0.113.7 in env.list stays: it was no address of this "
         "namespace's Service.",
@@ -310,6 +388,35 @@ def test_clean_leaves_what_others_use(tree, api):
     assert (done.returncode, done.stderr) == (0, "")
     assert api.objects == {}
     assert "\nTARGET_ADDR=\n" in (tree.root / "env.list").read_text()
+
+
+def test_each_namespace_has_rights_of_its_own(tree, api):
+    """A second one takes nothing from the first, and `make clean` of one leaves the other's."""
+    api.namespaces.add("other")
+    for namespace in ("default", "other"):
+        assert tree.make("apply-rbac", f"NAMESPACE={namespace}").returncode == 0
+    bound = {
+        name: [subject["namespace"] for subject in each["subjects"]]
+        for (plural, _, name), each in api.objects.items()
+        if plural == "clusterrolebindings"
+    }
+    assert bound == {"affinity-tester-client-default": ["default"], "affinity-tester-client-other": ["other"]}
+
+    assert tree.make("clean").returncode == 0
+    assert api.names("clusterrolebindings") == ["affinity-tester-client-other"]
+    assert api.names("clusterroles") == ["affinity-tester-client"]
+    assert tree.make("clean", "NAMESPACE=other").returncode == 0
+    assert api.objects == {}
+
+
+def test_clean_takes_a_binding_of_an_earlier_version_too(tree, api):
+    """Its name was the same for all namespaces."""
+    assert tree.make("apply-rbac").returncode == 0
+    binding = api.objects.pop(("clusterrolebindings", "", "affinity-tester-client-default"))
+    binding["metadata"]["name"] = "affinity-tester-client"
+    api.objects["clusterrolebindings", "", "affinity-tester-client"] = binding
+    assert tree.make("clean").returncode == 0
+    assert api.objects == {}
 
 
 def test_clean_leaves_a_role_that_a_user_was_bound_to(tree, api):

@@ -89,7 +89,7 @@ def take(name: str, setting: str, found: list[Any]) -> list[object]:
         case "CPU":
             return [pod(last)["containers"][0]["resources"]["requests"].pop("cpu")]
         case "NAMESPACE":
-            return [last["subjects"][0].pop("namespace")]
+            return [last["subjects"][0].pop("namespace"), last["metadata"].pop("name")]
     raise AssertionError(f"{name} has {setting}: say where it stands")
 
 
@@ -105,6 +105,8 @@ def expected(setting: str, value: str) -> list[object]:
             return ["RequireDualStack", ["IPv4", "IPv6"]] if value == "dual" else single
         case "SOURCE_RANGES":
             return [value.split(",") if value else None]
+        case "NAMESPACE":
+            return [value, f"affinity-tester-client-{value}"]
         case _:
             return [value]
 

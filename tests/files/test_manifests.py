@@ -1,5 +1,6 @@
 """The cluster files are valid by Kubernetes' own schemas, restricted by Pod Security's rules, and fit each other."""
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate import utils
 
 from affinity_tester.app.clouds import CLOUDS, cloud_of
 from affinity_tester.app.manifests import (
@@ -34,6 +36,14 @@ VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
 
 def load(name: str) -> dict:
     return yaml.safe_load((FILES[0].parent / name).read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas_read_once():
+    """Keep each schema file that is read: a version's definitions have a megabyte, and hundreds of checks ask for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+        yield
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -260,6 +270,14 @@ def test_the_health_check_of_aws_goes_by_the_policy():
         ({"CLOUD": "gke", "IP_FAMILY": "dual"}, []),
         ({"CLOUD": "oci"}, ["OCI: security lists are yours to open"]),
         ({"CLOUD": "digitalocean"}, []),
+        (
+            {"IP_FAMILY": "IPv4", "SOURCE_RANGES": "::/0"},
+            ["SOURCE_RANGES has no IPv4 network, and IP_FAMILY=IPv4: nobody"],
+        ),
+        ({"IP_FAMILY": "IPv6", "SOURCE_RANGES": "10.0.0.0/8"}, ["SOURCE_RANGES has no IPv6 network"]),
+        ({"IP_FAMILY": "IPv6", "SOURCE_RANGES": "10.0.0.0/8,::/0"}, []),
+        ({"IP_FAMILY": "dual", "SOURCE_RANGES": "::/0"}, []),
+        ({"SOURCE_RANGES": "::/0"}, []),
         ({"CLOUD": "none", "IP_FAMILY": "dual"}, []),
     ],
 )
@@ -318,7 +336,7 @@ def test_every_setting_has_its_place_in_the_files():
         "deployment.yaml": [*user, "IMAGE", "CODE_NAME"],
         "service.yaml": ["CLOUD", "POLICY", "AFFINITY", "IP_FAMILY", "SOURCE_RANGES"],
         "node-scaleup.yaml": ["NODES", *user, "CPU"],
-        "rbac.yaml": ["NAMESPACE"],
+        "rbac.yaml": ["BINDING_NAME", "NAMESPACE"],
         "monitoring.yaml": [],
     }
 

@@ -71,9 +71,9 @@ The library path is for builds of Python that look for their own library where t
 """
 
 
-@pytest.fixture
-def archive(wheels: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "server.pyz"
+@pytest.fixture(scope="module")
+def archive(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "server.pyz"
     path.write_bytes(build_archive(find_wheels(wheels, pytest.fail)))
     return path
 

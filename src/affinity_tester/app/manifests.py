@@ -140,6 +140,8 @@ def render(name: str, settings: Mapping[str, str], archive: Callable[[], bytes],
         values["SOURCE_RANGES"] = _source_range_lines(settings["SOURCE_RANGES"])
     else:
         values |= settings
+        if name == "rbac":
+            values["BINDING_NAME"] = f"affinity-tester-client-{settings['NAMESPACE']}"
 
     with_value = {each for each, value in settings.items() if value}
     return [
@@ -166,7 +168,7 @@ def setting_notes(name: str, settings: Mapping[str, str]) -> list[str]:
     cloud = chosen_cloud(settings)
     by_node = f"CLOUD={cloud}, by a node's providerID {settings['PROVIDER_ID']}"
     found = [by_node] if settings["PROVIDER_ID"] and not settings["CLOUD"] else []
-    return found + cloud_notes(cloud, settings)
+    return found + cloud_notes(cloud, settings) + _range_notes(settings)
 
 
 def read_source(name: str) -> str:
@@ -198,6 +200,15 @@ def _are_networks(value: str) -> bool:
         return all(ipaddress.ip_network(each) for each in value.split(",")) if value else True
     except ValueError:
         return False
+
+
+def _range_notes(settings: Mapping[str, str]) -> list[str]:
+    """Return that nobody gets in, where no source range is of the one family that the Service is asked to have."""
+    ranges, family = settings["SOURCE_RANGES"], settings["IP_FAMILY"]
+    versions = {f"IPv{ipaddress.ip_network(each).version}" for each in ranges.split(",")} if ranges else set()
+    if not versions or family in {"", "dual"} or family in versions:
+        return []
+    return [f"SOURCE_RANGES has no {family} network, and IP_FAMILY={family}: nobody is let in over {family}"]
 
 
 def _annotation_lines(settings: Mapping[str, str]) -> list[str]:
