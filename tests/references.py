@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from affinity_tester.report.metrics import RUN_METRICS, SERVER_METRICS
+from affinity_tester.report.run_metrics import RUN_METRICS
+from affinity_tester.report.server_metrics import SERVER_METRICS
 
 SOURCES = ("src", "tests", "benchmarks")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "tests/data/**/*.md")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.report.metrics import RUN_METRICS, SERVER_METRICS, Described
+from affinity_tester.report.metric_families import Described
+from affinity_tester.report.run_metrics import RUN_METRICS
+from affinity_tester.report.server_metrics import SERVER_METRICS
 
 
 def blocks() -> dict[str, str]:

@@ -285,3 +285,12 @@ def test_an_archive_too_large_for_a_config_map_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(server_archive, "MAX_BYTES", 1000)
     with pytest.raises(UserError, match=r"the servers' archive has \d+ bytes: a ConfigMap holds 1000"):
         build_archive([])
+
+
+def test_other_commands_than_the_server_say_that_they_are_elsewhere(archive: Path) -> None:
+    for command in ("client", "lab"):
+        done = subprocess.run([sys.executable, archive, command, "--help"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"error: this copy holds the server alone, as pods run it: install affinity-tester for its '{command}'\n"
+        )

@@ -20,15 +20,10 @@ from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.core.replay import judge_again
 from affinity_tester.core.session.rtt import BUCKETS, RttHistogram
-from affinity_tester.report.metrics import (
-    KEPT_NS,
-    RUN_METRICS,
-    SERVER_METRICS,
-    RunMetrics,
-    exposition,
-    server_families,
-)
+from affinity_tester.report.metric_families import exposition
 from affinity_tester.report.record import read_record
+from affinity_tester.report.run_metrics import KEPT_NS, RUN_METRICS, RunMetrics
+from affinity_tester.report.server_metrics import SERVER_METRICS, server_families
 
 MS = 1_000_000
 S = 1_000 * MS

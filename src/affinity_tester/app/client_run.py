@@ -23,8 +23,8 @@ from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Target, resolve_reference
-from affinity_tester.report.metrics import RunMetrics
 from affinity_tester.report.reporter import Reporter
+from affinity_tester.report.run_metrics import RunMetrics
 from affinity_tester.settings import DEFAULT_PORT, ClientSettings
 
 

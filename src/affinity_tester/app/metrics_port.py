@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.net.health import HealthServer
-from affinity_tester.report.metrics import CONTENT_TYPE, RunMetrics, exposition
+from affinity_tester.report.metric_families import CONTENT_TYPE, exposition
+from affinity_tester.report.run_metrics import RunMetrics
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,9 @@ from affinity_tester.app.signals import TERMINATING, handle_signals
 from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import ServerEvent
 from affinity_tester.net.run_server import run_server
-from affinity_tester.report import metrics
 from affinity_tester.report.logging import OutputClosed
+from affinity_tester.report.metric_families import CONTENT_TYPE, exposition
+from affinity_tester.report.server_metrics import server_families
 from affinity_tester.settings import ServerSettings
 
 
@@ -50,4 +51,4 @@ async def serve(settings: ServerSettings, log: Callable[[ServerEvent], None]) ->
 
 
 def _metrics_page(totals: ServerTotals, started_s: float) -> tuple[str, bytes]:
-    return metrics.CONTENT_TYPE, metrics.exposition(metrics.server_families(totals, started_s))
+    return CONTENT_TYPE, exposition(server_families(totals, started_s))

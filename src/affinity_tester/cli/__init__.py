@@ -107,7 +107,14 @@ class Program(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        command: click.Command = getattr(importlib.import_module(entry.module), entry.attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(entry.module), entry.attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith("affinity_tester."):
+                raise
+            raise UserError(
+                f"this copy holds the server alone, as pods run it: install affinity-tester for its '{cmd_name}'"
+            ) from error
         return command
 
     def resolve_command(

@@ -1,4 +1,4 @@
-"""A run, and a server, as Prometheus metrics (docs/metrics.md): customary names, base units, and no label that grows.
+"""A run as Prometheus metrics (docs/metrics.md): customary names, base units, and no label that grows.
 
 No session and no client address is a label. Of pods, nodes and ingress addresses as many have figures of their own as
 `core.session.breakdown` keeps apart, and one that serves nobody any more is left out after ten minutes.
@@ -7,23 +7,20 @@ No session and no client address is a label. Of pods, nodes and ingress addresse
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from affinity_tester import __version__
 from affinity_tester.core import events as ev
 from affinity_tester.core.diagnosis.catalogue import CATALOGUE
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.core.session.rtt import bucket_of
+from affinity_tester.report.metric_families import INFO, PREFIX, Described, family
 from affinity_tester.units import NS_PER_MIN, NS_PER_S
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Prometheus' text format, which every scraper reads."""
 
 KEPT_NS = 10 * NS_PER_MIN
 """How long a pod, node or ingress address that serves nobody any more is still told."""
@@ -37,20 +34,6 @@ _GROUPS = {ev.GroupKind.POD: "pod", ev.GroupKind.NODE: "node", ev.GroupKind.REFL
 _CASES: dict[type[ev.Case], str] = {ev.Change: "change", ev.OutageCase: "outage", ev.StrayCase: "stray"}
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A metric family: its name without prefix, its type, its help and its labels."""
-
-    name: str
-    kind: str
-    """counter, gauge or histogram."""
-    help: str
-    labels: tuple[str, ...] = ()
-
-
-_PREFIX = "affinity_tester_"
-
-INFO = Described("build_info", "gauge", "1, with the version.", ("version",))
 SESSIONS = Described("sessions", "gauge", "Sessions of this client.")
 SILENT = Described("sessions_silent", "gauge", "Sessions without an answer for at least a loss threshold.")
 IN_OUTAGE = Described("sessions_in_outage", "gauge", "Sessions unanswered for 5 s while others are answered.")
@@ -105,18 +88,6 @@ RUN_METRICS: tuple[Described, ...] = (
     RTT, *_COUNTED.values(), *GROUPED.values(),
 )  # fmt: skip
 """What a client tells."""
-
-RECEIVED = Described("server_received", "counter", "Datagrams read.")
-ANSWERED = Described("server_answered", "counter", "Success responses.")
-REFUSED = Described("server_refused", "counter", "420 error responses.")
-DROPPED = Described("server_dropped", "counter", "Datagrams that got no answer, by reason.", ("reason",))
-FLOWS = Described("server_flows", "gauge", "Flows (session token and reflexive address) that are remembered.")
-EVICTED = Described("server_evicted_flows", "counter", "Flows forgotten to make room for newer ones.")
-SERVER_SEND_ERRORS = Described("server_send_errors", "counter", "Replies that the machine refused to send.")
-START_TIME = Described("server_start_time_seconds", "gauge", "When the server started (Unix time).")
-
-SERVER_METRICS = (INFO, RECEIVED, ANSWERED, REFUSED, DROPPED, FLOWS, EVICTED, SERVER_SEND_ERRORS, START_TIME)
-"""What a server tells."""
 
 
 @dataclass(slots=True)
@@ -195,24 +166,24 @@ class RunMetrics:
 
     def families(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        yield _family(INFO, [((__version__,), 1)])
+        yield family(INFO, [((__version__,), 1)])
         pulse, started = self._pulse, self._started
-        yield _family(SESSIONS, [((), started.sessions if started else 0)])
-        yield _family(SILENT, [((), pulse.silent if pulse else 0)])
-        yield _family(IN_OUTAGE, [((), len(self._outages))])
-        yield _family(BLACKOUT, [((), int(self._blackout))])
-        yield _family(WATCHED, [((), int(self._watched))])
+        yield family(SESSIONS, [((), started.sessions if started else 0)])
+        yield family(SILENT, [((), pulse.silent if pulse else 0)])
+        yield family(IN_OUTAGE, [((), len(self._outages))])
+        yield family(BLACKOUT, [((), int(self._blackout))])
+        yield family(WATCHED, [((), int(self._watched))])
         if self._ready is not None:
-            yield _family(READY, [((), self._ready)])
-        yield _family(VIOLATIONS, [((), self._violations)])
-        yield _family(JUDGED, sorted(self._final.items()))
-        yield _family(INCIDENTS, sorted(self._incidents.items()))
-        yield _family(LAST_VIOLATION, [((), self._wall_s(self._last_violation_ns))])
-        yield _family(CHANGES, [((kind,), count) for kind, count in sorted(self._changes.items())])
+            yield family(READY, [((), self._ready)])
+        yield family(VIOLATIONS, [((), self._violations)])
+        yield family(JUDGED, sorted(self._final.items()))
+        yield family(INCIDENTS, sorted(self._incidents.items()))
+        yield family(LAST_VIOLATION, [((), self._wall_s(self._last_violation_ns))])
+        yield family(CHANGES, [((kind,), count) for kind, count in sorted(self._changes.items())])
         if pulse is not None:
             yield _histogram(RTT, pulse)
             for name, described in _COUNTED.items():
-                yield _family(described, [((), getattr(pulse.total, name))])
+                yield family(described, [((), getattr(pulse.total, name))])
             yield from self._groups(pulse)
 
     def _groups(self, pulse: Pulse) -> Iterator[Metric]:
@@ -224,7 +195,7 @@ class RunMetrics:
             ]
             for name, value in _GROUP_VALUES.items():
                 samples = (((group.name or "",), value(group)) for group in shown)
-                yield _family(GROUPED[label, name], [(labels, told) for labels, told in samples if told is not None])
+                yield family(GROUPED[label, name], [(labels, told) for labels, told in samples if told is not None])
 
     def _wall_s(self, at_ns: int | None) -> float:
         if at_ns is None or self._started is None:
@@ -232,51 +203,9 @@ class RunMetrics:
         return (self._started.wall_ns + at_ns - self._started.at_ns) / NS_PER_S
 
 
-def server_families(totals: ServerTotals, start_time_s: float) -> Iterator[Metric]:
-    """Yield a server's metric families."""
-    yield _family(INFO, [((__version__,), 1)])
-    for described, value in (
-        (RECEIVED, totals.received),
-        (ANSWERED, totals.answered),
-        (REFUSED, totals.refused),
-        (FLOWS, totals.flows),
-        (EVICTED, totals.evicted),
-        (SERVER_SEND_ERRORS, totals.send_errors),
-        (START_TIME, start_time_s),
-    ):
-        yield _family(described, [((), value)])
-    yield _family(DROPPED, [((reason,), count) for reason, count in totals.dropped])
-
-
-def exposition(families: Iterable[Metric]) -> bytes:
-    """Return these families in Prometheus' text format, with those of this process (memory, CPU, descriptors)."""
-    from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest  # noqa: PLC0415 - only for a scrape
-
-    told = list(families)
-
-    class Collected:
-        def collect(self) -> list[Metric]:
-            return told
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected())
-    ProcessCollector(registry=registry)
-    return generate_latest(registry)
-
-
 def _name(diagnosis: ev.Diagnosis | None) -> str:
     """Return a name of the catalogue: a label's values are as many as that has."""
     return diagnosis.name if diagnosis is not None and diagnosis.name in CATALOGUE else "unknown"
-
-
-def _family(described: Described, samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415 - as above
-
-    cls = CounterMetricFamily if described.kind == "counter" else GaugeMetricFamily
-    family = cls(_PREFIX + described.name, described.help, labels=described.labels)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
 
 
 def _histogram(described: Described, pulse: Pulse) -> Metric:
@@ -285,5 +214,5 @@ def _histogram(described: Described, pulse: Pulse) -> Metric:
 
     buckets = [(str(us / 1_000_000), float(sum(pulse.times[: bucket_of(us)]))) for us in RTT_BOUNDS_US]
     buckets.append(("+Inf", float(sum(pulse.times))))
-    name = _PREFIX + described.name
+    name = PREFIX + described.name
     return HistogramMetricFamily(name, described.help, buckets=buckets, sum_value=pulse.rtt_sum_ns / NS_PER_S)
