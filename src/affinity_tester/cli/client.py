@@ -186,7 +186,7 @@ def client(
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
-    TARGET is the environment's TARGET_ADDR by default. Statistics are white; each change of pod or reflexive address
+    TARGET is the environment's TARGET_ADDR by default. Statistics are plain; each change of pod or reflexive address
     between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
     """
     sizes = _effective_sizes(sizes)

@@ -54,7 +54,8 @@ class Stream(Protocol):
 class Colour(StrEnum):
     """The colour of a line, named for what the line tells."""
 
-    STATISTICS = Fore.WHITE
+    STATISTICS = ""
+    """The terminal's own foreground: ANSI white is invisible on a light background."""
     CHANGE = Fore.RED
     CLUSTER = Fore.CYAN
     QUIET = Style.DIM
@@ -132,7 +133,7 @@ class _Output:
             os.set_blocking(stream.fileno(), True)
 
     def write(self, line: str, colour: Colour | None = None) -> None:
-        if self._colour and colour is not None:
+        if self._colour and colour:  # the terminal's own needs no code
             line = f"{colour.value}{line}{Style.RESET_ALL}"
         try:
             self._stream.write(line + "\n")
