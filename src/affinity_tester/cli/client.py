@@ -16,6 +16,7 @@ from affinity_tester.app.target import TargetOptions, WatchMode
 from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
+from affinity_tester.cli.grouped import CLIENT, GroupedCommand
 from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.judging.rules import Rules
@@ -35,21 +36,29 @@ _DEFAULT = ClientSettings()
 StatsMode = Literal["auto", "session", "total"]
 
 
-@click.command(epilog="Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error.")
+@click.command(
+    cls=GroupedCommand,
+    groups=CLIENT,
+    epilog="Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error.",
+)
 @click.argument("target", envvar="TARGET_ADDR", required=False)
 @options.option(
+    "-n",
     "--sessions",
     type=options.Whole(1, 60_000),
     default=_DEFAULT.sessions,
     help="Sessions, each on a socket of its own; at most 5,000 of them begin in a second.",
 )
 @options.option(
+    "-i",
     "--interval",
     type=options.Duration(MIN_INTERVAL_NS, 3600 * NS_PER_S),
     default=_DEFAULT.interval_ns,
     help="Time between two probes of a session; above 1s one that is not answered for 2 s sends up to 5 more in between.",
 )
-@options.option("--duration", type=options.Duration(1 * NS_PER_MS), help="How long to send. Default: until Ctrl-C.")
+@options.option(
+    "-d", "--duration", type=options.Duration(1 * NS_PER_MS), help="How long to send. Default: until Ctrl-C."
+)
 @options.option(
     "--stats-interval",
     type=options.Duration(100 * NS_PER_MS),
@@ -63,6 +72,7 @@ StatsMode = Literal["auto", "session", "total"]
     help="Statistics a session a line, or one line for all; auto: by their number.",
 )
 @options.option(
+    "-t",
     "--loss-threshold",
     type=options.Duration(1 * NS_PER_MS, HISTORY_NS // 2),
     default=_DEFAULT.loss_threshold_ns,

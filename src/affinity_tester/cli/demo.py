@@ -28,6 +28,7 @@ EXIT_NOT_SEEN = 1
 )
 @options.option("--seed", type=options.Seed(), help="Decides every choice of the lab. Default: the plan's.")
 @options.option(
+    "-d",
     "--duration",
     type=options.Duration(NS_PER_S),
     help="How long to send; all times of the plan scale with it. Default: the plan's.",

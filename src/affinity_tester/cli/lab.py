@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from affinity_tester.app.lab_document import write_document
 from affinity_tester.app.lab_matrix import count_lines, run_all
@@ -31,7 +32,7 @@ JOBS = 12
     epilog="Exit codes: 0 every fault was seen as declared, named first and likely, and nothing else was; 1 not so; 2 usage;"
     " 70 internal error; 130 Ctrl-C."
 )
-@click.argument("plan", required=False)
+@click.argument("plan", required=False, shell_complete=lambda _context, _argument, start: _plans(start))
 @click.option("--list", "listed", is_flag=True, help="List the faults and the shipped plans, and run nothing.")
 @click.option("--all", "everything", is_flag=True, help="Run every shipped plan over the seeds, and count.")
 @options.option("--seed", type=options.Seed(), help="Decides every choice of the lab. Default: the plan's.")
@@ -104,6 +105,12 @@ def run_matrix(seeds: Iterable[int], jobs: int, document: Path | None) -> int:
     if document is not None:
         write_document(document, results)
     return EXIT_NOT_AS_DECLARED if any(result.problems for result in results) else 0
+
+
+def _plans(start: str) -> list[CompletionItem]:
+    """Return how the name of a plan may go on: a shipped one, else a file."""
+    shipped = [CompletionItem(name) for name in builtin_names() if name.startswith(start)]
+    return shipped or [CompletionItem(start, type="file")]
 
 
 def _list() -> None:
