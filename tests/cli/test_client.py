@@ -404,7 +404,7 @@ async def test_forms_of_the_log(run: Run) -> None:
     assert all(line.startswith(f"{escape}31m") and line.endswith(f"{escape}0m") for line in red)
 
     events = [json.loads(line) for line in as_json.out.splitlines()]
-    assert all({"time", "level", "event"} <= set(event) for event in events)
+    assert all({"time", "level", "event", "message", "run"} <= set(event) for event in events)
     names = [event["event"] for event in events]
     assert names[0] == "run.started"
     assert names[-1] == "run.verdict"

@@ -195,8 +195,12 @@ def test_its_json_form_ends_with_the_findings(demos: Demos) -> None:
     ]
     faults = [each for each in told if each["event"] == "lab.fault"]
     assert [(each["number"], each["problems"]) for each in faults] == [(number, []) for number in range(1, 6)]
-    findings = {key: value for key, value in told[-1].items() if key != "time"}
+    assert {each["run"] for each in told} == {told[0]["run"]}
+    assert re.fullmatch("[0-9a-f]{16}", told[0]["run"])
+    findings = {key: value for key, value in told[-1].items() if key not in {"time", "run"}}
     assert findings == {
+        "message": "demo ok: every fault was seen, each by the right sessions, and nothing else was flagged (the client's"
+        " FAIL above is what the faults are for)",
         "level": "info",
         "event": "lab.findings",
         "passed": True,

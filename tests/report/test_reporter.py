@@ -40,6 +40,7 @@ def test_a_record_that_cannot_be_written_is_a_user_error(tmp_path):
         (
             "json",
             '{"time":"2026-11-22T12:35:21.176042Z","level":"warn","event":"report.warning",'
+            '"message":"the record ends here, the run goes on: No space left on device","run":"",'
             '"text":"the record ends here, the run goes on: No space left on device"}',
         ),
     ],

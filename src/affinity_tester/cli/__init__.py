@@ -212,7 +212,7 @@ class Program(click.Group):
         return code if isinstance(code, int) else 0
 
     def _complete(self, prog_name: str, extra: dict[str, Any], instruction: str) -> int:
-        """Print a shell's script (`bash_source`), or how the line that the shell has may go on (`bash_complete`)."""
+        """Print a shell's script (`bash_source`), or how the line that the shell has may go on."""
         if shell_complete(self, extra, prog_name, COMPLETE, instruction) == 0:
             return 0
         raise UserError(f"{COMPLETE}={instruction} names no shell: take bash_source, zsh_source or fish_source")

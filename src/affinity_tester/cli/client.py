@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 import click
 from click.core import ParameterSource
@@ -23,7 +22,7 @@ from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.errors import UserError
-from affinity_tester.report.logging import LogFormat
+from affinity_tester.report.logging import LogFormat, StatsMode
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
 from affinity_tester.units import NS_PER_MS, NS_PER_S
@@ -32,8 +31,6 @@ MIN_INTERVAL_NS = 2 * NS_PER_MS
 """At 2 ms a session keeps 30,000 probes, about as many as it can tell apart by their replies (core.session.probe_ring)."""
 
 _DEFAULT = ClientSettings()
-
-StatsMode = Literal["auto", "session", "total"]
 
 
 @click.command(

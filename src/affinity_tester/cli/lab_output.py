@@ -50,7 +50,7 @@ class LabOutput:
     def emit(self, event: Event) -> None:
         """Show an event of the run."""
         if isinstance(event, RunStarted):
-            self._log = self._log.bind(RunClock.of(event))
+            self._log = self._log.bind(RunClock.of(event), **({"run": event.run_id} if self._json else {}))
             self._started = True
         self._last_ns = event.at_ns
         self._report.emit(event)
@@ -64,13 +64,20 @@ class LabOutput:
             names = {each.number: each.words for each in result.named}
             for row in result.findings.rows:
                 name = names.get(row.number, "nothing")
+                said = f"{row.fault}: {'; '.join(row.problems) or 'ok'}"
                 self._log.line(
-                    "error" if row.problems else "info", "lab.fault", at_ns=self._last_ns, **asdict(row), named=name
+                    "error" if row.problems else "info",
+                    "lab.fault",
+                    at_ns=self._last_ns,
+                    message=said,
+                    **asdict(row),
+                    named=name,
                 )
             self._log.line(
                 "info" if result.findings.passed else "error",
                 "lab.findings",
                 at_ns=self._last_ns,
+                message=list(table(result, seed, command, interrupted=interrupted))[-1][0],
                 passed=result.findings.passed,
                 seed=seed,
                 interrupted=interrupted,

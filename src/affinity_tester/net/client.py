@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -52,6 +53,9 @@ Drops that are read long after they happened would explain the wrong losses.
 
 STALL_NS = NS_PER_S
 """A timer this late means that the whole process stood still: it was stopped, or the machine slept."""
+
+RUN_ID_BYTES = 8
+"""So many random bytes are one run's alone among all that anybody's logs hold."""
 
 TIMER_COALESCE_NS = NS_PER_S // 2000
 """Probes that are due within half a millisecond are sent together, which saves a third of a probe's cost."""
@@ -180,6 +184,7 @@ class _ClientRun:
                 addresses=targets if several else (),
                 unprobed=unprobed,
                 rules=settings.rules,
+                run_id=secrets.token_hex(RUN_ID_BYTES),
             )
         )
         for session in self._sessions:

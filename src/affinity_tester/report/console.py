@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from dataclasses import replace
-from typing import Literal
 
 from affinity_tester.core import events as ev
 from affinity_tester.report.clock import RunClock
@@ -25,13 +24,11 @@ from affinity_tester.report.lines import (
     total_line,
     warning,
 )
-from affinity_tester.report.logging import Colour, Level, Log
+from affinity_tester.report.logging import Colour, Level, Log, StatsMode
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import SummaryLine, summary
 from affinity_tester.settings import MAX_SESSION_LINES
 from affinity_tester.units import NS_PER_S, plural
-
-StatsMode = Literal["auto", "session", "total"]
 
 FAULT_NS = NS_PER_S
 """A fault of this machine waits for so long for more sessions that meet it, since it is one line for all of them."""

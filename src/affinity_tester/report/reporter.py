@@ -12,11 +12,12 @@ from affinity_tester import __version__
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.report.background_writer import BackgroundWriter
-from affinity_tester.report.console import ConsoleReport, StatsMode
+from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import (
     LogFormat,
     OutputClosed,
+    StatsMode,
     configure,
     output_closed,
     tolerate_any_text,
@@ -97,7 +98,7 @@ class Reporter:
         writer = None if record is None else RecordWriter(record, version=__version__)
         background = write_in_background(stream, live=live and log_format == "console" and has_status_line(environ))
         log = configure(format=log_format, stream=background or stream, colour=wants_colour(stream, environ))
-        shown = JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats)
+        shown = JsonReport(log, stats=stats) if log_format == "json" else ConsoleReport(log, stats=stats)
         return cls(shown, writer, background, StatusLine(duration_ns))
 
     def emit(self, event: Event) -> None:
