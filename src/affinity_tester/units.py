@@ -33,9 +33,7 @@ def parse_duration(text: str) -> int:
     """
     plain = text.strip().translate(_MICRO)
     if _DURATION.fullmatch(plain) is None:
-        raise ValueError(
-            f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 1h30m)"
-        )
+        raise ValueError(f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 1h30m)")
     parts = _PART.findall(plain) or [(plain, "s")]
     return round(sum(Fraction(number.rstrip(".")) * _UNITS_NS[unit] for number, unit in parts))
 

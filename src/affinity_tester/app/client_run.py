@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -13,13 +14,14 @@ from affinity_tester.app.metrics_port import open_metrics_port
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.signals import ASKING, handle_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
+from affinity_tester.app.violation_hook import ViolationHook
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import NoReplies, Verdict
+from affinity_tester.core.events import CaseJudged, Event, Judgement, NoReplies, Verdict
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import local_source_for
+from affinity_tester.net.probe_socket import bound_source_for, local_source_for
 from affinity_tester.report.metrics import RunMetrics
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import ClientSettings
@@ -31,17 +33,34 @@ async def run_against_target(
     reporter: Reporter,
     warn: Callable[[str], None],
     metrics_at: TransportAddress | None = None,
+    *,
+    on_violation: str | None = None,
+    fail_fast: bool = False,
 ) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
 
     `warn` is called with a text if something beside the cluster is under test. The run is scraped at `metrics_at`, if given.
+    `on_violation` is a command for each incident with a violation; `fail_fast` ends the sending at the first violation.
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
     rules = settings.rules
     stop, abort = asyncio.Event(), asyncio.Event()
     metrics = RunMetrics()
-    dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit, metrics.emit], [reporter.advance])
+    hook = ViolationHook(on_violation, reporter.warn) if on_violation else None
+
+    def stop_at_violation(event: Event) -> None:
+        if isinstance(event, CaseJudged) and event.judgement is Judgement.VIOLATION and not stop.is_set():
+            reporter.warn("the first violation ends the run (--fail-fast)")
+            stop.set()
+
+    consumers = [
+        reporter.emit,
+        metrics.emit,
+        *([hook.emit] if hook is not None else []),
+        *([stop_at_violation] if fail_fast else []),
+    ]
+    dispatcher = Dispatcher(RunAnalysis(rules), consumers, [reporter.advance])
 
     def beat(pulse: Pulse) -> None:
         reporter.beat(pulse)
@@ -51,15 +70,25 @@ async def run_against_target(
         stop_on_signals(stop, abort, dispatcher, to_the_end=True),
         handle_signals(dict.fromkeys(ASKING, lambda: reporter.show_progress(clock.now_ns()))),
     ):
-        async with open_metrics_port(metrics_at, metrics, warn), open_target(options) as context:
+        async with (
+            open_metrics_port(metrics_at, metrics, warn),
+            contextlib.nullcontext() if hook is None else hook.running(),
+            open_target(options) as context,
+        ):
             if line := _bridge_warning(context):
                 warn(line)
             if context.has_service:
                 dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
 
-            client = run_client(settings, context.target, dispatcher.emit, stop, abort, watch_pulse=beat)
-            return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
+            source_for = local_source_for if settings.bind is None else bound_source_for(settings.bind)
+            client = run_client(
+                settings, context.target, dispatcher.emit, stop, abort, source_for=source_for, watch_pulse=beat
+            )
+            verdict = await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
+            if hook is not None:
+                await hook.finish(abort)
+            return verdict
 
 
 def _bridge_warning(context: TargetContext) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from affinity_tester.app.client_run import run_against_target
 from affinity_tester.app.target import TargetOptions, WatchMode
 from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
+from affinity_tester.cli.dscp import Dscp
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cli.grouped import CLIENT, GroupedCommand
 from affinity_tester.cluster.discover import Via, split_service
@@ -22,7 +24,7 @@ from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.errors import UserError
-from affinity_tester.report.logging import LogFormat, StatsMode
+from affinity_tester.report.logging import LogFormat, StatsMode, Verbosity
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
 from affinity_tester.units import NS_PER_MS, NS_PER_S
@@ -94,6 +96,8 @@ _DEFAULT = ClientSettings()
     default="auto",
     help="The way into --service; auto: the load balancer, inside the cluster the cluster IP.",
 )
+@options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only.")
+@options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only.")
 @options.option(
     "--watch",
     type=click.Choice(["auto", "on", "off"]),
@@ -111,6 +115,17 @@ _DEFAULT = ClientSettings()
     metavar="A,B,…",
     callback=lambda _context, _option, value: _read_sizes(value),
     help="Sizes that probes have by turns, instead of --size: shows what depends on the size (MTU).",
+)
+@options.option(
+    "--bind",
+    type=options.SourceAddress(),
+    help="Source address of all probes, one of this machine's. Default: what the system chooses for the target.",
+)
+@options.option(
+    "--dscp",
+    type=Dscp(),
+    metavar="N|NAME",
+    help="DiffServ codepoint to mark probes with: a number, or EF, AF41, CS5 and the like. Default: the system's, mostly 0.",
 )
 @options.option(
     "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
@@ -145,6 +160,7 @@ _DEFAULT = ClientSettings()
     default="violation",
     help="avoidable: flows that a pool change moved off a pod that still served fail the run too.",
 )
+@options.option("--fail-fast", is_flag=True, help="End the run at the first violation.")
 @options.option(
     "--record",
     type=click.Path(dir_okay=False, writable=True),
@@ -153,6 +169,10 @@ _DEFAULT = ClientSettings()
 )
 @options.key()
 @options.log_format()
+@options.option(
+    "-v", "--verbose", is_flag=True, help="More lines: statistics, starts and losses a session each, canaries' detail."
+)
+@options.option("-q", "--quiet", is_flag=True, help="Only what is red (in JSON: level error), and the summary.")
 @options.option(
     "--live/--no-live",
     default=True,
@@ -163,6 +183,12 @@ _DEFAULT = ClientSettings()
     "metrics_at",
     type=options.ListenAddress(),
     help="Where to be scraped by Prometheus, at /metrics; without HOST at 127.0.0.1. 9464 is customary.",
+)
+@options.option(
+    "--on-violation",
+    metavar="COMMAND",
+    help="Shell command to call once for each incident with a violation, with the incident as JSON on its standard input:"
+    " one at a time, for 30 s at most, beside the probes. What it prints is dropped; if it fails, a warning says so.",
 )
 def client(
     *,
@@ -176,20 +202,28 @@ def client(
     target_port: int | None,
     service: str | None,
     via: Via,
+    ipv4: bool,
+    ipv6: bool,
     watch: WatchMode,
     size: int,
     sizes: tuple[int, ...],
+    bind: str | None,
+    dscp: int | None,
     connected: bool,
     affinity_window: int,
     settle: int,
     balancer_check: int,
     max_loss: float | None,
     fail_on: str,
+    fail_fast: bool,
     record: str | None,
     key: bytes | None,
     log_format: LogFormat,
+    verbose: bool,
+    quiet: bool,
     live: bool,
     metrics_at: TransportAddress | None,
+    on_violation: str | None,
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
@@ -214,6 +248,10 @@ def client(
         if line := ambiguity_warning(target):
             _warn(line)
 
+    ipv4, ipv6 = _one_of("ipv4", "ipv6")
+    verbose, quiet = _one_of("verbose", "quiet")
+    if verbose and stats == "auto":
+        stats = "session"
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -225,6 +263,8 @@ def client(
         per_session_stats=stats == "session",
         connected=connected,
         key=key,
+        bind=bind,
+        dscp=dscp,
         rules=Rules(
             settle_ns=settle,
             affinity_window_ns=affinity_window,
@@ -233,20 +273,34 @@ def client(
             fail_on_avoidable=fail_on == "avoidable",
         ),
     )
-    target_options = TargetOptions(target=target, service=service, via=via, watch=watch, port=target_port)
+    target_options = TargetOptions(
+        target=target, service=service, via=via, watch=watch, port=target_port, version=_version(ipv4, ipv6, bind)
+    )
+    verbosity: Verbosity = "verbose" if verbose else "quiet" if quiet else "usual"
     if record is not None and Path(record).is_file() and Path(record).stat().st_size:
         raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 
     with Reporter.open(
         log_format=log_format,
         stats=stats,
+        verbosity=verbosity,
         record=record,
         stream=sys.stdout,
         environ=os.environ,
         live=live,
         duration_ns=duration,
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn, metrics_at))
+        verdict = asyncio.run(
+            run_against_target(
+                settings,
+                target_options,
+                reporter,
+                _warn,
+                metrics_at,
+                on_violation=on_violation,
+                fail_fast=fail_fast,
+            )
+        )
     return EXIT_CODES[verdict.outcome]
 
 
@@ -264,6 +318,28 @@ def _read_sizes(text: str | None) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise click.BadParameter(f"{text!r} is not a list of sizes such as 288,1400")
     return tuple(int(part) for part in parts)
+
+
+def _one_of(*names: str) -> tuple[bool, ...]:
+    """Return flags of which one may be set: the command line goes before the environment.
+
+    Raises `UserError` where two are set in the same way.
+    """
+    context = click.get_current_context()
+    given = [name for name in names if context.params[name]]
+    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE] or given
+    if len(said) > 1:
+        raise UserError(f"{' and '.join(f'--{name}' for name in said)} exclude each other: give one of them")
+    return tuple(name in said for name in names)
+
+
+def _version(ipv4: bool, ipv6: bool, bind: str | None) -> int | None:
+    """Return the IP version that is asked for, also by a source address. Raises `UserError` where they do not agree."""
+    asked = 4 if ipv4 else 6 if ipv6 else None
+    bound = None if bind is None else ip_address(bind).version
+    if None not in (asked, bound) and asked != bound:
+        raise UserError(f"--bind {bind} is an IPv{bound} address, and -{asked} asks for IPv{asked}: give one of them")
+    return asked or bound
 
 
 def _effective_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -89,6 +89,24 @@ DURATION = Duration()
 """A time without bounds."""
 
 
+class SourceAddress(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """One numeric IP address, without a port; whether it is this machine's shows when it is bound."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Parse it; return its usual form."""
+        try:
+            address = ip_address(str(value).strip())
+        except ValueError:
+            self.fail(
+                f"{str(value)!r} is no numeric address: take one of this machine's, such as 192.0.2.1", param, ctx
+            )
+        if address.is_unspecified or address.is_multicast:
+            self.fail(f"{address} is no address of one machine: leave it out, or name one", param, ctx)
+        return str(address)
+
+
 class AddressList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     """One numeric IP address of a repeatable option; in the environment commas separate them, as in the Downward API."""
 

@@ -184,6 +184,7 @@ class _ClientRun:
                 addresses=targets if several else (),
                 unprobed=unprobed,
                 rules=settings.rules,
+                dscp=settings.dscp,
                 run_id=secrets.token_hex(RUN_ID_BYTES),
             )
         )

@@ -56,7 +56,9 @@ class SessionGroup:
     def open(self, name: str, target: TransportAddress, emit: Callable[[Event], None]) -> Session:
         """Open a session on a socket of its own, which is read from now on. Raise `OSError`."""
         settings, route = self._settings, self._routes[target]
-        sock = open_probe_socket(route.source, target, scope_id=route.scope_id, connected=settings.connected)
+        sock = open_probe_socket(
+            route.source, target, scope_id=route.scope_id, connected=settings.connected, dscp=settings.dscp
+        )
         session = Session(
             sock,
             target,

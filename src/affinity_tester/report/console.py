@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from affinity_tester.core import events as ev
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.detail_lines import detail_lines
 from affinity_tester.report.first_answers import FirstAnswers
 from affinity_tester.report.line_limit import LineLimiter
 from affinity_tester.report.lines import (
@@ -24,7 +25,7 @@ from affinity_tester.report.lines import (
     total_line,
     warning,
 )
-from affinity_tester.report.logging import Colour, Level, Log, StatsMode
+from affinity_tester.report.logging import Colour, Level, Log, StatsMode, Verbosity
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import SummaryLine, summary
 from affinity_tester.settings import MAX_SESSION_LINES
@@ -52,8 +53,9 @@ class ConsoleReport:
     `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
     """
 
-    def __init__(self, log: Log, *, stats: StatsMode = "auto") -> None:
+    def __init__(self, log: Log, *, stats: StatsMode = "auto", verbosity: Verbosity = "usual") -> None:
         self._log = log
+        self._verbosity = verbosity
         self._stats = stats
         self._clock: RunClock | None = None
         self._started_ns = 0
@@ -149,6 +151,10 @@ class ConsoleReport:
 
     def _write_lines(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
         """Write the lines of something that happened at `at_ns`."""
+        if self._verbosity == "quiet":
+            lines = [line for line in lines if line.level == "error"]
+        if not lines:
+            return
         self._turn(clock)
 
         told = f" (at {clock.time_of_day(at_ns)})" if self._told_ns - at_ns >= FAR_NS else ""
@@ -198,6 +204,7 @@ class ConsoleReport:
         self._log.line(line.level, line.text, at_ns=self._told_ns, colour=line.colour)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
+        verbose = self._verbosity == "verbose"
         match event:
             case ev.SessionStats():
                 if self._per_session:
@@ -226,7 +233,7 @@ class ConsoleReport:
             case ev.BlackoutEnded():
                 self._dark = False
                 return [blackout_line(event, self._api_answered(event.since_ns, event.until_ns))]
-            case ev.CanaryResult(identity=None) if self._dark:
+            case ev.CanaryResult(identity=None) if self._dark and not verbose:
                 return []  # one line tells of all of them when it is over
             case ev.PoolUnobserved(at_ns=at_ns):
                 self._blind_ns = at_ns
@@ -245,7 +252,7 @@ class ConsoleReport:
             case ev.CaseJudged():
                 return judged_lines(event, clock)
             case ev.SessionEvent():
-                return session_lines(event, clock)
+                return session_lines(event, clock) or (detail_lines(event) if verbose else [])
             case _:
                 return run_lines(event, clock)
 

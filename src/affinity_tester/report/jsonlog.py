@@ -84,6 +84,9 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
 }
 """Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
 
+_ENDS = frozenset(NAMES[kind][0] for kind in (ev.RunSummary, ev.Verdict))
+"""What is told however quiet the log is."""
+
 RULES = "run.rules"
 """The name of what a run is judged by, which is told right after its start."""
 
@@ -138,13 +141,14 @@ _AS_IT_IS = frozenset({int, str, bool, float, type(None)})
 
 
 class JsonReport:
-    """Writes a run's events as JSON objects, all of them: none is left out.
+    """Writes a run's events as JSON objects, all of them unless less is asked for.
 
     `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
     """
 
-    def __init__(self, log: Log, *, stats: StatsMode = "auto") -> None:
-        """`stats` is `total`: no statistics of single sessions."""
+    def __init__(self, log: Log, *, stats: StatsMode = "auto", quiet: bool = False) -> None:
+        """`stats` is `total`: no statistics of single sessions. `quiet`: only errors, and how the run ended."""
+        self._quiet = quiet
         self._log = log
         self._stats = stats
         self._clock: RunClock | None = None
@@ -165,6 +169,8 @@ class JsonReport:
 
         self._last_at_ns = event.at_ns
         for name, level, message, data in objects(event, self._clock, self._messages):
+            if self._quiet and level != "error" and name not in _ENDS:
+                continue
             self._log.line(level, name, at_ns=event.at_ns, message=message, **data)
         self._log.flush()
 

@@ -35,6 +35,10 @@ StatsMode = Literal["auto", "session", "total"]
 _TAGS: dict[str, str] = {level: f"[{level}]".ljust(7) for level in ("debug", "info", "event", "warn", "error")}
 
 
+Verbosity = Literal["quiet", "usual", "verbose"]
+"""Only what is red and the summary; what people ask for; what happens to each session too."""
+
+
 class OutputClosed(AffinityTesterError):  # noqa: N818 - it says what happened; nobody made an error
     """The log's reader has gone (`| head`), or its disk is full: stop the run, and write nothing more to that stream.
 

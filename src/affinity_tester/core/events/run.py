@@ -43,6 +43,8 @@ class RunStarted(Event):
     """Addresses of the same name that no session probes."""
     rules: Rules = DEFAULT_RULES
     """What the run is judged by, so that a record can be judged again."""
+    dscp: int | None = None
+    """The DiffServ codepoint that the probes are marked with; None: they are not."""
     run_id: str = ""
     """Random, of this run alone: by it whoever collects logs tells the lines of runs apart."""
 
