@@ -173,11 +173,7 @@ _DEFAULT = ClientSettings()
     "-v", "--verbose", is_flag=True, help="More lines: statistics, starts and losses a session each, canaries' detail."
 )
 @options.option("-q", "--quiet", is_flag=True, help="Only what is red (in JSON: level error), and the summary.")
-@options.option(
-    "--live/--no-live",
-    default=True,
-    help="Show how the run stands in a line at the bottom, where the output is a terminal.",
-)
+@options.live()
 @options.option(
     "--metrics",
     "metrics_at",
@@ -277,8 +273,7 @@ def client(
         target=target, service=service, via=via, watch=watch, port=target_port, version=_version(ipv4, ipv6, bind)
     )
     verbosity: Verbosity = "verbose" if verbose else "quiet" if quiet else "usual"
-    if record is not None and Path(record).is_file() and Path(record).stat().st_size:
-        raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
+    options.check_record(None if record is None else Path(record))
 
     with Reporter.open(
         log_format=log_format,
