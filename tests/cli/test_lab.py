@@ -303,3 +303,34 @@ def test_all_runs_show_how_far_they_are() -> None:
         output.add(PlanResult("flow-wipe", 1, False, (), None, 0, problems))
     assert output.status(began + 12_345_000_000) == "4 of 40 runs | 1 not as declared | 12 s, about 111 s to go"
     assert MatrixOutput(1, live=False).status(0).startswith("0 of 1 run |")
+
+
+ON_A_TERMINAL = """
+import time
+from affinity_tester.app.lab_matrix import PlanResult
+from affinity_tester.cli.matrix_output import MatrixOutput
+with MatrixOutput(2, live=True) as output:
+    time.sleep(0.3)
+    output.line("flow-wipe, seed 1: a problem")
+    output.add(PlanResult("flow-wipe", 1, False, (), None, 0, ("a problem",)))
+    time.sleep(0.3)
+print("the counts")
+"""
+
+
+def test_the_line_of_all_runs_stands_below_the_others_and_is_gone_in_the_end() -> None:
+    code, told = on_a_terminal(Path(sys.executable), "-c", ON_A_TERMINAL)
+    assert code == 0
+    first, problem, second, end = (
+        told.index(text)
+        for text in (
+            "0 of 2 runs | 0 not as declared | 0 s",
+            "flow-wipe, seed 1: a problem\r\n",
+            "1 of 2 runs | 1 not as declared | 0 s",
+            "the counts\r\n",
+        )
+    )
+    assert first < problem < second < end
+    erased = "\x1b[2K"
+    assert erased in told[first:problem]
+    assert erased in told[second:end]
