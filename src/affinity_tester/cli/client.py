@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ from affinity_tester.app.target import TargetOptions, WatchMode
 from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
 from affinity_tester.cli.dscp import Dscp
+from affinity_tester.cli.exclusive import ip_version, one_of
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cli.grouped import CLIENT, GroupedCommand
 from affinity_tester.cluster.discover import Via, split_service
@@ -244,8 +244,8 @@ def client(
         if line := ambiguity_warning(target):
             _warn(line)
 
-    ipv4, ipv6 = _one_of("ipv4", "ipv6")
-    verbose, quiet = _one_of("verbose", "quiet")
+    ipv4, ipv6 = one_of("ipv4", "ipv6")
+    verbose, quiet = one_of("verbose", "quiet")
     if verbose and stats == "auto":
         stats = "session"
     settings = ClientSettings(
@@ -270,7 +270,7 @@ def client(
         ),
     )
     target_options = TargetOptions(
-        target=target, service=service, via=via, watch=watch, port=target_port, version=_version(ipv4, ipv6, bind)
+        target=target, service=service, via=via, watch=watch, port=target_port, version=ip_version(ipv4, ipv6, bind)
     )
     verbosity: Verbosity = "verbose" if verbose else "quiet" if quiet else "usual"
     options.check_record(None if record is None else Path(record))
@@ -313,28 +313,6 @@ def _read_sizes(text: str | None) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise click.BadParameter(f"{text!r} is not a list of sizes such as 288,1400")
     return tuple(int(part) for part in parts)
-
-
-def _one_of(*names: str) -> tuple[bool, ...]:
-    """Return flags of which one may be set: the command line goes before the environment.
-
-    Raises `UserError` where two are set in the same way.
-    """
-    context = click.get_current_context()
-    given = [name for name in names if context.params[name]]
-    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE] or given
-    if len(said) > 1:
-        raise UserError(f"{' and '.join(f'--{name}' for name in said)} exclude each other: give one of them")
-    return tuple(name in said for name in names)
-
-
-def _version(ipv4: bool, ipv6: bool, bind: str | None) -> int | None:
-    """Return the IP version that is asked for, also by a source address. Raises `UserError` where they do not agree."""
-    asked = 4 if ipv4 else 6 if ipv6 else None
-    bound = None if bind is None else ip_address(bind).version
-    if None not in (asked, bound) and asked != bound:
-        raise UserError(f"--bind {bind} is an IPv{bound} address, and -{asked} asks for IPv{asked}: give one of them")
-    return asked or bound
 
 
 def _effective_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
