@@ -129,6 +129,7 @@ def test_the_start_of_a_run_and_its_rules(story):
             "sizes": [],
             "addresses": [],
             "unprobed": [],
+            "dscp": None,
         },
         {
             "time": "2026-11-22T12:35:20.176042Z",
