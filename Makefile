@@ -154,22 +154,26 @@ $(VENV)/.installed-mutants: pyproject.toml $(VENV)/.installed-dev
 	@$(INSTALL); install --group mutants
 	@touch $@
 
-# Lines of env.list are NAME=value, taken as they are; what the environment already sets wins. As `docker run --env-file`
-# does, it puts up with what editors on Windows add: a byte order mark, and a carriage return at the end of each line.
+# Lines of env.list are NAME=value, taken as they are; what the environment already sets wins. As with `docker run --env-file`
+# the last line of a name counts, and what editors on Windows add is put up with: a byte order mark, and a carriage return at
+# the end of each line.
 # CONTEXT and NAMESPACE are the client's settings too, before the file's lines.
 client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (ARGS='--duration 5m')
 	@[ -r "$$ENV_FILE" ] && [ ! -d "$$ENV_FILE" ] || { \
 		echo "ENV_FILE='$$ENV_FILE' is no file that can be read: name the one with the client's settings (ENV_FILE=env.list); 'make apply-service' makes one where there is none" >&2; exit 2; }; \
 	[ -z "$$CONTEXT" ] || export AFFINITY_CONTEXT="$${AFFINITY_CONTEXT:-$$CONTEXT}"; \
 	[ -z "$$NAMESPACE" ] || export AFFINITY_SERVICE="$${AFFINITY_SERVICE:-$$NAMESPACE/affinity-tester}"; \
-	cr=$$(printf '\r'); mark=$$(printf '\357\273\277'); \
+	cr=$$(printf '\r'); mark=$$(printf '\357\273\277'); names=' '; \
 	while IFS= read -r line || [ -n "$$line" ]; do \
 		line=$${line%"$$cr"}; line=$${line#"$$mark"}; \
 		case $$line in ''|'#'*) continue ;; *=*) ;; *) echo "$$ENV_FILE: '$$line' is not NAME=value" >&2; exit 2 ;; esac; \
 		name=$${line%%=*}; \
 		case $$name in ''|[0-9]*|*[!A-Za-z0-9_]*) echo "$$ENV_FILE: '$$name' is not a name: no spaces around '=', and nothing in front" >&2; exit 2 ;; esac; \
 		case $${line#*=} in \"*\"|\'*\') echo "$$ENV_FILE: no quotes around the value of $$name: it is taken as it is, quotes and all" >&2; exit 2 ;; esac; \
-		eval "is=\$${$$name:+set}"; [ -n "$$is" ] || export "$$name=$${line#*=}"; \
+		case $$names in \
+			*" $$name "*) echo "$$ENV_FILE has $$name more than once: the last one counts" >&2; export "$$name=$${line#*=}" ;; \
+			*) eval "is=\$${$$name:+set}"; [ -n "$$is" ] || { export "$$name=$${line#*=}"; names="$$names$$name "; } ;; \
+		esac; \
 	done < "$$ENV_FILE"; \
 	$(WORDS); exec "$$VENV"/bin/affinity-tester client "$$@"
 

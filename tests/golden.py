@@ -21,6 +21,7 @@ MASKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), instead)
     for pattern, instead in (
         (r"\d\d:\d\d:\d\d\.\d{3}", "TIME"),
+        (r"^to see it in a browser: .*", "to see it in a browser: COMMAND"),
         (r"\d{4}-\d\d-\d\d UTC\S+\d", "DATE"),
         (r"CLIENT-\d+", "CLIENT"),
         (r'pods? "lab-[a-z0-9]{5}"', 'pod "POD"'),

@@ -31,13 +31,23 @@ from affinity_tester.units import (
         ("100ms", 100 * NS_PER_MS),
         ("10m", 10 * NS_PER_MIN),
         ("1h", NS_PER_H),
+        ("1h30m", 90 * NS_PER_MIN),
+        ("1h0m0.5s", NS_PER_H + 500 * NS_PER_MS),
+        ("500us", 500 * NS_PER_US),
+        ("500µs", 500 * NS_PER_US),
+        ("1.5h", 90 * NS_PER_MIN),
+        ("1.s", NS_PER_S),
+        ("0.1000000000000001", 100 * NS_PER_MS),
+        ("9007199.254740993", 9_007_199_254_740_993),
     ],
 )
 def test_a_time_is_read_in_any_unit(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
 
 
-@pytest.mark.parametrize("text", ["", "s", "1 d", "-1s", "1e3", "٣s", "1s 2s"])
+@pytest.mark.parametrize(
+    "text", ["", "s", ".", ".s", "1 d", "-1s", "1e3", "٣s", "1h30", "1s 2s", "5m-1s", "1,5s", "9" * 5_000]
+)
 def test_what_is_no_time_is_refused_with_the_way_to_write_one(text: str) -> None:
     with pytest.raises(ValueError, match="is not a time: write seconds"):
         parse_duration(text)

@@ -92,5 +92,9 @@ class ClientSettings:
     connected: bool = False
     """Connect the sockets, for comparison; a reply from a wrong address is then plain loss."""
     key: bytes | None = None
+    bind: str | None = None
+    """The source address of every socket; None: what the system chooses for each target."""
+    dscp: int | None = None
+    """The DiffServ codepoint of every probe; None: the system's."""
     rules: Rules = DEFAULT_RULES
     """What the run is judged by; its start says so."""

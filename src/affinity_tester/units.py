@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 NS_PER_US = 1_000
 NS_PER_MS = 1_000 * NS_PER_US
@@ -13,18 +14,28 @@ NS_PER_H = 60 * NS_PER_MIN
 _UNITS_NS = {"h": NS_PER_H, "m": NS_PER_MIN, "s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
 """Largest first, as `format_exact` tries them."""
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|ms|s|m|h)?\s*", re.ASCII)
+_NUMBER = r"(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})"
+_PART = re.compile(rf"({_NUMBER})\s*(ns|us|ms|s|m|h)", re.ASCII)
+_DURATION = re.compile(rf"{_NUMBER}|(?:{_NUMBER}\s*(?:ns|us|ms|s|m|h))+", re.ASCII)
+"""Seconds, or numbers with units, one after the other; so many digits are more than any time here has."""
+
+_MICRO = {ord("\u00b5"): "u", ord("\u03bc"): "u"}
+"""Go writes microseconds with the micro sign, and reads the Greek letter as well."""
 
 
 # --- durations ---------------------------------------------------------------------------------------------------------
 
 
 def parse_duration(text: str) -> int:
-    """Read `0.1`, `100ms`, `5s`, `10m` or `1h` as integer nanoseconds; a bare number is seconds. Raises `ValueError`."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 10m, 1h)")
-    return round(float(match[1]) * _UNITS_NS[match[2] or "s"])
+    """Read `0.1`, `100ms`, `1.5h` or, as Go writes it, `1h30m` as integer nanoseconds; a bare number is seconds.
+
+    Exact where it is a whole number of nanoseconds. Raises `ValueError`.
+    """
+    plain = text.strip().translate(_MICRO)
+    if _DURATION.fullmatch(plain) is None:
+        raise ValueError(f"{text!r} is not a time: write seconds (0.1) or a number with a unit (100ms, 5s, 1h30m)")
+    parts = _PART.findall(plain) or [(plain, "s")]
+    return round(sum(Fraction(number.rstrip(".")) * _UNITS_NS[unit] for number, unit in parts))
 
 
 def format_duration(ns: int) -> str:

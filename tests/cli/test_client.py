@@ -228,7 +228,7 @@ HELP = r" \(see: affinity-tester client --help\)"
 
 def invalid(option: str, why: str) -> str:
     """The pattern of click's line; its newer versions name the environment variable too."""
-    return rf"Invalid value for '{option}'[^:]*(: 'AFFINITY_\w+'\))?: {why}{HELP}"
+    return rf"Invalid value for ('-\w' / )?'{option}'[^:]*(: 'AFFINITY_\w+'\))?: {why}{HELP}"
 
 
 def few_descriptors() -> None:
@@ -422,7 +422,7 @@ async def test_forms_of_the_log(run: Run) -> None:
     assert all(line.startswith(f"{escape}31m") and line.endswith(f"{escape}0m") for line in red)
 
     events = [json.loads(line) for line in as_json.out.splitlines()]
-    assert all({"time", "level", "event"} <= set(event) for event in events)
+    assert all({"time", "level", "event", "message", "run"} <= set(event) for event in events)
     names = [event["event"] for event in events]
     assert names[0] == "run.started"
     assert names[-1] == "run.verdict"
@@ -460,6 +460,11 @@ class Taken(NamedTuple):
 
     settings: ClientSettings
     options: TargetOptions
+    metrics_at: TransportAddress | None = None
+    on_violation: str | None = None
+    fail_fast: bool = False
+    form: tuple[object, ...] = (False, "auto", "usual")
+    """Whether there is a status line, the statistics, and how much is told."""
 
 
 @pytest.fixture
@@ -467,12 +472,28 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
     seen: list[Taken] = []
 
     async def run(
-        settings: ClientSettings, options: TargetOptions, reporter: Reporter, _warn: Callable[[str], None]
+        settings: ClientSettings,
+        options: TargetOptions,
+        reporter: Reporter,
+        _warn: Callable[[str], None],
+        metrics_at: TransportAddress | None,
+        *,
+        on_violation: str | None,
+        fail_fast: bool,
     ) -> Verdict:
-        seen.append(Taken(settings, options))
+        form = tuple(opened[-1][name] for name in ("live", "stats", "verbosity"))
+        seen.append(Taken(settings, options, metrics_at, on_violation, fail_fast, form))
         reporter.emit(STARTED)  # a run that never starts leaves no record
         return Verdict(0, Outcome.PASS, (), "", violations=0, judged_pairs=0, still_ns=0)
 
+    opened: list[dict[str, Any]] = []
+    open_reporter = Reporter.open
+
+    def opens(**given: Any) -> Reporter:
+        opened.append(given)
+        return open_reporter(**given)
+
+    monkeypatch.setattr(client_cli.Reporter, "open", opens)
     monkeypatch.setattr(client_cli, "run_against_target", run)
     for name in list(os.environ):
         if name.startswith(OWN):
@@ -481,7 +502,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Taken]:
 
 
 DEFAULTS = Taken(
-    ClientSettings(), TargetOptions(target="lb.example", service=None, via="auto", watch="auto", port=None)
+    ClientSettings(),
+    TargetOptions(target="lb.example", service=None, via="auto", watch="auto", port=None),
+    form=(True, "auto", "usual"),
 )
 
 OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
@@ -489,7 +512,7 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--interval", "AFFINITY_INTERVAL", "20ms", {"interval_ns": 20 * MS}),
     ("--duration", "AFFINITY_DURATION", "10m", {"duration_ns": 600 * NS_PER_S}),
     ("--stats-interval", "AFFINITY_STATS_INTERVAL", "1.5", {"stats_interval_ns": 1500 * MS}),
-    ("--stats", "AFFINITY_STATS", "session", {"per_session_stats": True}),
+    ("--stats", "AFFINITY_STATS", "session", {"per_session_stats": True, "form": (True, "session", "usual")}),
     ("--loss-threshold", "AFFINITY_LOSS_THRESHOLD", "500ms", {"loss_threshold_ns": 500 * MS}),
     ("--target-port", "AFFINITY_TARGET_PORT", "5000", {"port": 5000}),
     ("--service", "AFFINITY_SERVICE", "media/turn", {"service": "media/turn"}),
@@ -507,7 +530,19 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--key", "AFFINITY_KEY", "sécret", {"key": "sécret".encode()}),
     ("--log-format", "AFFINITY_LOG_FORMAT", "json", {}),
     ("--record", "AFFINITY_RECORD", "run.jsonl", {}),
+    ("--ipv4", "AFFINITY_IPV4", "true", {"version": 4}),
+    ("--ipv6", "AFFINITY_IPV6", "true", {"version": 6}),
+    ("--bind", "AFFINITY_BIND", "2001:DB8::1", {"bind": "2001:db8::1", "version": 6}),
+    ("--dscp", "AFFINITY_DSCP", "ef", {"dscp": 46}),
+    ("--fail-fast", "AFFINITY_FAIL_FAST", "true", {"fail_fast": True}),
+    ("--on-violation", "AFFINITY_ON_VIOLATION", "cat > x", {"on_violation": "cat > x"}),
+    ("--verbose", "AFFINITY_VERBOSE", "true", {"per_session_stats": True, "form": (True, "session", "verbose")}),
+    ("--quiet", "AFFINITY_QUIET", "true", {"form": (True, "auto", "quiet")}),
+    ("--live", "AFFINITY_LIVE", "true", {}),
+    ("--metrics", "AFFINITY_METRICS", "9464", {"metrics_at": TransportAddress("127.0.0.1", 9464)}),
 ]
+
+FLAGS = ("--connected", "--ipv4", "--ipv6", "--fail-fast", "--verbose", "--quiet", "--live")
 
 
 @pytest.mark.parametrize(
@@ -549,8 +584,10 @@ def with_these(defaults: Taken, fields: dict[str, object]) -> Taken:
     settings = {name: value for name, value in fields.items() if hasattr(defaults.settings, name)}
     rules = {name: value for name, value in fields.items() if hasattr(defaults.settings.rules, name)}
     options = {name: value for name, value in fields.items() if hasattr(defaults.options, name)}
-    assert len(settings) + len(rules) + len(options) == len(fields)
+    beside: dict[str, Any] = {name: value for name, value in fields.items() if hasattr(defaults, name)}
+    assert len(settings) + len(rules) + len(options) + len(beside) == len(fields)
     return defaults._replace(
+        **beside,
         settings=replace(
             defaults.settings,
             rules=replace(defaults.settings.rules, **rules),  # type: ignore[arg-type]
@@ -558,6 +595,78 @@ def with_these(defaults: Taken, fields: dict[str, object]) -> Taken:
         ),
         options=replace(defaults.options, **options),  # type: ignore[arg-type]
     )
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (["-n", "7", "-i", "20ms"], ["--sessions", "7", "--interval", "20ms"]),
+        (["-d1h30m", "-t", "1.5"], ["--duration", "5400", "--loss-threshold", "1500ms"]),
+        (["-v4"], ["--verbose", "--ipv4"]),
+        (["-q6"], ["--quiet", "--ipv6"]),
+    ],
+)
+def test_the_short_options_are_the_long_ones(taken: list[Taken], short: list[str], long: list[str]) -> None:
+    for arguments in (short, long):
+        result = CliRunner().invoke(main, ["client", "lb.example", *arguments])
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert taken[0] == taken[1] != DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "line"),
+    [
+        (["-4", "-6"], {}, "--ipv4 and --ipv6 exclude each other: give one of them"),
+        (["-v", "-q"], {}, "--verbose and --quiet exclude each other: give one of them"),
+        ([], {"AFFINITY_IPV4": "1", "AFFINITY_IPV6": "1"}, "--ipv4 and --ipv6 exclude each other: give one of them"),
+        (
+            ["-6", "--bind", "192.0.2.1"],
+            {},
+            "--bind 192.0.2.1 is an IPv4 address, and -6 asks for IPv6: give one of them",
+        ),
+        (["-6"], {"AFFINITY_IPV4": "1"}, ""),
+        (["-q"], {"AFFINITY_VERBOSE": "1"}, ""),
+    ],
+)
+def test_of_two_that_exclude_each_other_the_command_lines_wins(
+    taken: list[Taken], arguments: list[str], env: dict[str, str], line: str
+) -> None:
+    result = CliRunner().invoke(main, ["client", "lb.example", *arguments], env=env)
+    assert result.stderr == (f"error: {line}\n" if line else "")
+    assert len(taken) == (0 if line else 1)
+    if not line:
+        assert (taken[0].options.version == 6) == (arguments == ["-6"])
+        assert (taken[0].form[2] == "quiet") == (arguments == ["-q"])
+
+
+@pytest.mark.parametrize(
+    ("said", "dscp"), [("0", 0), ("46", 46), ("63", 63), ("BE", 0), ("cs5", 40), ("AF41", 34), ("af13", 14), ("VA", 44)]
+)
+def test_a_codepoint_is_a_number_or_a_name(taken: list[Taken], said: str, dscp: int) -> None:
+    assert CliRunner().invoke(main, ["client", "lb.example", "--dscp", said]).exit_code == 0
+    assert taken[0].settings.dscp == dscp
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--dscp", "64", "'64' is no DSCP: take a name"),
+        ("--dscp", "AF44", "'AF44' is no DSCP"),
+        ("--dscp", "-1", "'-1' is no DSCP"),
+        ("--bind", "eth0", "'eth0' is no numeric address"),
+        ("--bind", "0.0.0.0", "0.0.0.0 is no address of one machine"),
+    ],
+)
+def test_what_is_no_codepoint_and_no_address_is_refused(taken: list[Taken], option: str, value: str, why: str) -> None:
+    result = CliRunner().invoke(main, ["client", "lb.example", option, value])
+    assert (result.exit_code, taken) == (2, [])
+    assert why in result.stderr
+
+
+def test_every_option_has_a_heading_in_the_help() -> None:
+    shown = CliRunner().invoke(main, ["client", "--help"]).stdout
+    last = shown.partition("\nOptions:\n")[2].partition("\n\n")[0]
+    assert re.fullmatch(r"  (-h, )?--help +Show this message and exit\.", last)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option[0])
@@ -572,7 +681,7 @@ def test_each_option_is_a_flag_and_an_environment_variable(
     monkeypatch.chdir(tmp_path)
     flag, variable, text, fields = option
     target = [] if "target" in fields else ["lb.example"]
-    arguments = ([flag] if flag == "--connected" else [flag, text]) if form == "flag" else []
+    arguments = ([flag] if flag in FLAGS else [flag, text]) if form == "flag" else []
     env = {variable: text if form == "environment" else ""}
     result = CliRunner().invoke(main, ["client", *target, *arguments], env=env)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -582,11 +691,13 @@ def test_each_option_is_a_flag_and_an_environment_variable(
 
 
 def test_every_option_is_tested_and_its_help_names_default_and_environment() -> None:
-    options = {parameter.opts[0] for parameter in client_cli.client.params if parameter.opts[0].startswith("--")}
+    options = {parameter.opts[-1] for parameter in client_cli.client.params if parameter.opts[-1].startswith("--")}
     assert options == {flag for flag, *_ in OPTIONS}
     shown = " ".join(CliRunner().invoke(main, ["client", "--help"], terminal_width=200).stdout.split())
     for flag, variable, *_ in OPTIONS:
-        assert re.search(rf"{flag} (HOST\[:PORT\] )?[^\[]*(\[[a-z|-]+\] [^\[]*)?\[env var: {variable}\b", shown), flag
+        assert re.search(rf"{flag} (HOST\[:PORT\] )?[^\[]*(\[[A-Za-z|:-]+\][^\[]*)?\[env var: {variable}\b", shown), (
+            flag
+        )
     for flag, default in (
         ("--sessions", "10"),
         ("--interval", "100ms"),
@@ -679,3 +790,85 @@ def test_an_ipv6_reference_whose_end_may_be_meant_as_a_port_gets_a_warning(taken
         " [2001:db8::1]:4000"
     ]
     assert [each.options.reference for each in taken] == ["2001:db8::1:4000"]
+
+
+# --- what a violation sets off ---------------------------------------------------------------------------------------
+
+
+async def test_the_first_violation_ends_the_run_and_the_command_is_called_once(run: Run, tmp_path: Path) -> None:
+    told = tmp_path / "told.jsonl"
+    async with scripted(moves) as moving:
+        ended = await run(
+            moving.address, "-d", "10m", "-n", "3", "-i", "50ms", "--settle", "300ms", "-t", "500ms", "--fail-fast",
+            "--on-violation", f"cat >> {told}; echo not shown; echo no such host >&2; exit 3",
+        )  # fmt: skip
+    assert ended.code == 1
+    assert "the first violation ends the run (--fail-fast)\n" in ended.out
+    assert "sending stopped" in ended.out
+    assert ended.last.startswith("FAIL: ")
+    [line] = told.read_text().splitlines()
+    incident = json.loads(line)
+    assert incident["event"] == "run.incident"
+    assert incident["target"] == str(moving.address)
+    assert incident["incident"]["judgements"]["violation"] >= 1
+    assert "[warn]  --on-violation: it ended with 3: no such host" in ended.out
+    assert "not shown" not in ended.out + ended.err
+
+
+# --- where probes come from, and how they are marked -----------------------------------------------------------------
+
+
+async def test_probes_come_from_the_bound_address(run: Run) -> None:
+    seen: set[str] = set()
+
+    def note(server: ScriptedServer, probe: Probe) -> None:
+        seen.add(probe.source[0])
+        answer(server, probe)
+
+    async with scripted(note) as server:
+        ended = await run(server.address, "-d", "0.5", "-n", "2", "--bind", "127.0.0.9", "--dscp", "EF")
+    assert seen == {"127.0.0.9"}
+    assert "a probe of 288 bytes every 100 ms each, marked with DSCP 46, lost after 2 s" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("127.0.0.1:9", "--bind", "192.0.2.77"), "--bind 192.0.2.77: no probe can go from it to 127.0.0.1:9 ("),
+        (("127.0.0.1:9", "-6"), "the target '127.0.0.1' has no IPv6 address ("),
+        (("[::1]:9", "-4"), "the target '::1' has no IPv4 address ("),
+        (("[::1]:9", "--bind", "127.0.0.1"), "the target '::1' has no IPv4 address ("),
+    ],
+)
+async def test_an_address_that_cannot_be_used_is_one_line(run: Run, arguments: tuple[str, ...], line: str) -> None:
+    ended = await run(*arguments, "--watch", "off", "-d", "1")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {line}")
+    assert ended.err.count("\n") == 1
+
+
+# --- how much is told ------------------------------------------------------------------------------------------------
+
+
+async def test_quiet_tells_what_is_red_and_the_summary(run: Run) -> None:
+    there = ("-d", "1", "-n", "2", "--settle", "300ms", "-t", "500ms", "--watch", "off")
+    async with scripted(moves) as moving:
+        quiet = await run(moving.address, *there, "-q")
+        machines = await run(moving.address, *there, "-q", "--log-format", "json")
+    log, _, summary = quiet.out.partition("\n\n")
+    assert all(re.match(TIME + r" \[error\] ", line) for line in log.splitlines())
+    assert log.count("pod_name changed") == 2
+    assert summary.startswith("FAIL: 2 violations")
+    told = [json.loads(line) for line in machines.out.splitlines()]
+    assert {line["level"] for line in told if line["event"] not in {"run.summary", "run.verdict"}} == {"error"}
+    assert [line["event"] for line in told][-1] == "run.verdict"
+
+
+async def test_verbose_tells_of_each_session(run: Run) -> None:
+    there = ("-d", "1.5", "-n", "22", "--stats-interval", "500ms", "--watch", "off", "-t", "500ms")
+    async with scripted(answer) as server:
+        verbose, usual = await asyncio.gather(run(server.address, *there, "-v"), run(server.address, *there))
+    assert re.search(r"CLIENT-\d+ sends from 127\.0\.0\.1:\d+\n", verbose.out)
+    assert re.search(r'CLIENT-\d+ first answered by pod "pod-a", which sees it as 127\.0\.0\.1:\d+\n', verbose.out)
+    assert re.search(r"CLIENT-\d+ sent \d+ messages", verbose.out)
+    assert not re.search(r"CLIENT-\d+ s", usual.out)

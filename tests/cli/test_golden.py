@@ -93,7 +93,7 @@ def helped(command: Path) -> Iterator[tuple[tuple[str, ...], str]]:
         out, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
         yield path, out
-        listed = out.partition("\nCommands:\n")[2].splitlines()
+        listed = out.partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
         found += [(*path, line.split()[0]) for line in listed if re.match(r"  \S", line)]
 
 

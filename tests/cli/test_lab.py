@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
 import time
@@ -14,14 +17,18 @@ import pytest
 
 import busy
 from affinity_tester.app import lab_matrix
+from affinity_tester.app.lab_matrix import PlanResult
 from affinity_tester.app.lab_run import LabResult
 from affinity_tester.cli import lab, main
 from affinity_tester.cli.lab_output import LabOutput, table
-from affinity_tester.core.events import Outcome
+from affinity_tester.cli.matrix_output import MatrixOutput
+from affinity_tester.core.events import FaultInjected, Outcome, RunStarted, Verdict
 from affinity_tester.lab.faults import FAULTS
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin, builtin_names
 from affinity_tester.report.logging import Colour
+from affinity_tester.report.record import read_record
+from commands import environment
 from lab_results import POSSIBLE, ROW, lab_result
 
 
@@ -74,7 +81,7 @@ def test_a_wrong_name_is_a_problem_of_the_lab_and_not_of_the_demo() -> None:
 
 def test_an_interrupted_run_says_so_and_a_pass_needs_no_excuse() -> None:
     assert lines(lab_result(), interrupted=True)[-1] == (
-        "lab interrupted: what could not be injected or seen any more stands above as a problem",
+        "lab interrupted: what it was cut short of is no failure, and nothing is proved by the rest",
         Colour.DOUBTFUL,
     )
     passed = replace(lab_result(), verdict=replace(lab_result().verdict, outcome=Outcome.PASS))
@@ -168,7 +175,8 @@ def test_all_plans_over_the_seeds(monkeypatch: pytest.MonkeyPatch, by_environmen
         arguments = []
     asked: list[tuple[list[int], int, Path | None]] = []
 
-    def run(seeds: range, jobs: int, document: Path | None) -> int:
+    def run(seeds: range, jobs: int, document: Path | None, *, live: bool) -> int:
+        assert live
         asked.append((list(seeds), jobs, document))
         return code
 
@@ -229,3 +237,100 @@ def descendants(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             pids += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
     return pids[1:]
+
+
+PLAN = """
+duration: 2s
+sessions: 2
+settle: 200ms
+faults:
+  - {fault: port-rewrite, at: 900ms}
+"""
+
+
+def on_a_terminal(command: Path, *arguments: object) -> tuple[int, str]:
+    """Run it with a terminal as its output; returns its code, and all that the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [command, *map(str, arguments)], stdout=theirs, stderr=theirs, env=environment(TERM="xterm", COLUMNS="100")
+    )
+    os.close(theirs)
+    told = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while chunk := os.read(ours, 1 << 16):
+            told += chunk
+    os.close(ours)
+    return process.wait(60), told.decode()
+
+
+@pytest.mark.busy
+def test_a_run_shows_its_progress_on_a_terminal_and_can_be_recorded(affinity_tester: Path, tmp_path: Path) -> None:
+    record = tmp_path / "run.jsonl.gz"
+    code, told = on_a_terminal(affinity_tester, "lab", "first-packet-race", "--record", record)
+    busy.look_at(told)
+    assert code == 0
+    assert re.search(r"\d s of 6 s, 1 of 1 fault injected \| 24 of 24 sessions answered", told)
+    assert told.splitlines()[-1].endswith(f"report --format html --output {tmp_path}/run.html {record}")
+    events = list(read_record(record, on_truncated=pytest.fail))
+    assert isinstance(events[0], RunStarted)
+    assert [type(event) for event in events].count(FaultInjected) == 1
+    assert isinstance(events[-1], Verdict)
+
+
+@pytest.mark.busy
+def test_without_live_there_is_no_status_line(affinity_tester: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan").write_text(PLAN)
+    code, told = on_a_terminal(affinity_tester, "lab", tmp_path / "plan", "--no-live")
+    busy.look_at(told)
+    assert "injected: the source port of 1 flow" in told
+    assert "fault injected" not in told
+    assert code in {0, 1}, "what so short a run is named is chance"
+
+
+def test_a_record_is_of_one_plan(affinity_tester: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [affinity_tester, "lab", "--all", "--record", tmp_path / "x"],
+        capture_output=True, text=True, timeout=60, check=False, env=environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "error: --record goes with one plan: --all runs many\n")
+
+
+def test_all_runs_show_how_far_they_are() -> None:
+    output = MatrixOutput(40, live=False)
+    began = output._began_ns
+    assert output.status(began) == "0 of 40 runs | 0 not as declared | 0 s"
+    for problems in [(), ("x",), (), ()]:
+        output.add(PlanResult("flow-wipe", 1, False, (), None, 0, problems))
+    assert output.status(began + 12_345_000_000) == "4 of 40 runs | 1 not as declared | 12 s, about 111 s to go"
+    assert MatrixOutput(1, live=False).status(0).startswith("0 of 1 run |")
+
+
+ON_A_TERMINAL = """
+import time
+from affinity_tester.app.lab_matrix import PlanResult
+from affinity_tester.cli.matrix_output import MatrixOutput
+with MatrixOutput(2, live=True) as output:
+    time.sleep(0.3)
+    output.line("flow-wipe, seed 1: a problem")
+    output.add(PlanResult("flow-wipe", 1, False, (), None, 0, ("a problem",)))
+    time.sleep(0.3)
+print("the counts")
+"""
+
+
+def test_the_line_of_all_runs_stands_below_the_others_and_is_gone_in_the_end() -> None:
+    code, told = on_a_terminal(Path(sys.executable), "-c", ON_A_TERMINAL)
+    assert code == 0
+    first, problem, second, end = (
+        told.index(text)
+        for text in (
+            "0 of 2 runs | 0 not as declared | 0 s",
+            "flow-wipe, seed 1: a problem\r\n",
+            "1 of 2 runs | 1 not as declared | 0 s",
+            "the counts\r\n",
+        )
+    )
+    assert first < problem < second < end
+    erased = "\x1b[2K"
+    assert erased in told[first:problem]
+    assert erased in told[second:end]

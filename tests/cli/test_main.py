@@ -25,7 +25,7 @@ from commands import environment
 def test_help_lists_the_commands(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0
-    listed = result.stdout.partition("Commands:\n")[2].splitlines()
+    listed = result.stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == list(COMMANDS)
 
 

@@ -40,9 +40,12 @@ def report(affinity_tester):
     """Runs the command; no setting of the tests' own environment reaches it."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AFFINITY_", "NO_COLOR"))}
 
-    def run(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, stdin: Path = Path(os.devnull), **extra: str) -> subprocess.CompletedProcess[str]:
         command = [affinity_tester, "report", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environ | extra, check=False)
+        with stdin.open() as given:
+            return subprocess.run(
+                command, stdin=given, capture_output=True, text=True, env=environ | extra, check=False
+            )
 
     return run
 
@@ -142,3 +145,29 @@ def test_a_reader_that_goes_ends_it_quietly(record, affinity_tester):
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("name", ["run.jsonl", "run.jsonl.gz"])
+def test_a_dash_reads_standard_input(record, report, name):
+    path = record(ev.Outcome.FAIL, name)
+    told, piped = report(path), report("-", stdin=path)
+    assert (piped.returncode, piped.stdout, piped.stderr) == (1, told.stdout, "")
+
+
+def test_what_is_wrong_with_standard_input_is_one_line(report, tmp_path):
+    (tmp_path / "x").write_text("no record\n")
+    done = report("-", stdin=tmp_path / "x")
+    said = "error: (standard input) is not a run record; `affinity-tester client --record FILE` writes one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+@pytest.mark.parametrize("outcome", [ev.Outcome.FAIL, None])
+def test_exit_zero_leaves_the_verdict_to_the_text(record, report, outcome):
+    path = record(outcome)
+    asked, plain = report(path, "--exit-zero"), report(path)
+    assert (asked.returncode, asked.stdout) == (0, plain.stdout)
+    assert plain.returncode != 0
+
+
+def test_exit_zero_does_not_hide_an_error(report, tmp_path):
+    assert report(tmp_path / "missing", "--exit-zero").returncode == 2

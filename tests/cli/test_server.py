@@ -139,6 +139,12 @@ def test_its_log_as_json(affinity_tester: Path) -> None:
         draining = json.loads(server.line())
         server.process.send_signal(signal.SIGINT)
         stopped = json.loads(server.end()[1])
+    for line, begins in (
+        (started, f"affinity-tester {started['version']}"),
+        (draining, "draining"),
+        (stopped, "ended"),
+    ):
+        assert str(line.pop("message")).startswith(begins)
     instance, version, time = started.pop("instance_id"), started.pop("version"), started.pop("time")
     assert re.fullmatch("[0-9a-f]{16}", str(instance))
     assert f"affinity-tester/{version}" == stun.SERVER_SOFTWARE
@@ -427,7 +433,7 @@ def invalid(option: str, why: str) -> str:
             ("--drain", "soon"),
             invalid(
                 "--drain",
-                r"'soon' is not a time: write seconds \(0\.1\) or a number with a unit \(100ms, 5s, 10m, 1h\)",
+                r"'soon' is not a time: write seconds \(0\.1\) or a number with a unit \(100ms, 5s, 1h30m\)",
             ),
         ),
         (("--drain", "2h"), invalid("--drain", "2h is too long: at most 1h is possible")),

@@ -92,6 +92,26 @@ def test_a_bad_line_of_env_list_is_named(installed, line, says):
     assert done.stderr.splitlines()[0] == says
 
 
+def test_of_duplicate_names_in_env_list_the_last_wins_as_in_docker_and_it_is_said(installed):
+    (installed.root / "env.list").write_text(
+        "TARGET_ADDR=\nTARGET_ADDR=203.0.113.7\nAFFINITY_SESSIONS=3\nAFFINITY_KEY=x\nTARGET_ADDR=203.0.113.8\n"
+        "AFFINITY_SESSIONS=4\nAFFINITY_KEY=\n"
+    )
+    done = installed.make("client", AFFINITY_SESSIONS="99")
+    assert done.stdout.splitlines() == [
+        "args: client",
+        "AFFINITY_KEY=",
+        "AFFINITY_SESSIONS=99",
+        "TARGET_ADDR=203.0.113.8",
+    ]
+    said = [line for line in done.stderr.splitlines() if "more than once" in line]
+    assert said == [
+        "env.list has TARGET_ADDR more than once: the last one counts",
+        "env.list has TARGET_ADDR more than once: the last one counts",
+        "env.list has AFFINITY_KEY more than once: the last one counts",
+    ]
+
+
 def test_a_misspelt_name_in_env_list_is_named_by_the_client(installed, affinity_tester):
     installed.script(".venv/bin/affinity-tester", f'#!/bin/sh\nexec {affinity_tester} "$@"\n')
     (installed.root / "env.list").write_text("TARGET_ADR=203.0.113.7\nAFFINITY_SESSION=3\n")

@@ -22,6 +22,7 @@ from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.limits import SPARE_DESCRIPTORS, raise_descriptor_limit
 from affinity_tester.net.probe_socket import (
     IcmpError,
+    bound_source_for,
     drop_count,
     local_source_for,
     missing_capabilities,
@@ -203,3 +204,23 @@ def test_a_hard_limit_too_low_for_any_session_says_how_to_raise_it(
     limit(16, hard)
     with pytest.raises(UserError, match=rf"^1 session needs 65 file descriptors, .* may have {hard}: {RAISE}$"):
         raise_descriptor_limit(1)
+
+
+@pytest.mark.parametrize(
+    ("ip", "level", "name"),
+    [("127.0.0.1", socket.IPPROTO_IP, socket.IP_TOS), ("::1", socket.IPPROTO_IPV6, socket.IPV6_TCLASS)],
+)
+@pytest.mark.parametrize(("dscp", "traffic_class"), [(None, 0), (0, 0), (46, 0xB8), (63, 0xFC)])
+def test_probes_are_marked_with_the_codepoint(
+    ip: str, level: int, name: int, dscp: int | None, traffic_class: int
+) -> None:
+    with open_probe_socket(ip, TransportAddress(ip, 9), scope_id=0, connected=False, dscp=dscp) as sock:
+        assert sock.getsockopt(level, name) == traffic_class
+
+
+def test_a_bound_source_is_the_one_that_was_named_as_long_as_it_can_be() -> None:
+    assert bound_source_for("127.0.0.9")(TransportAddress("127.0.0.1", 9), 0) == "127.0.0.9"
+    with pytest.raises(UserError, match=r"--bind 192\.0\.2\.77: no probe can go from it to 127\.0\.0\.1:9"):
+        bound_source_for("192.0.2.77")(TransportAddress("127.0.0.1", 9), 0)
+    with pytest.raises(UserError, match="an address of the other family"):
+        bound_source_for("::1")(TransportAddress("127.0.0.1", 9), 0)

@@ -88,7 +88,8 @@ async def test_a_run_tells_its_start_its_sessions_its_statistics_and_its_end(hos
 
     started = told.only(RunStarted)
     assert 0 <= started.wall_ns - began_ns < 60 * NS_PER_S
-    assert replace(started, at_ns=0, wall_ns=0, utc_offset_s=0) == RunStarted(
+    assert re.fullmatch("[0-9a-f]{16}", started.run_id)
+    assert replace(started, at_ns=0, wall_ns=0, utc_offset_s=0, run_id="") == RunStarted(
         0,
         wall_ns=0,
         utc_offset_s=0,

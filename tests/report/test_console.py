@@ -122,8 +122,7 @@ def test_colours_tell_statistics_changes_and_judgements_apart(story):
         explained,
         colour=True,
     ) == [
-        "\x1b[37m13:35:21.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, "
-        'served by pod "pod-a"\x1b[0m',
+        '13:35:21.176 [info]  CLIENT-1058228236 sent 1 messages of which 0 message(s) lost, served by pod "pod-a"',
         '\x1b[31m13:35:23.178 [error] CLIENT-1058228236 pod_name changed "pod-a" -> "pod-b"\x1b[0m',
         "\x1b[1m\x1b[31m13:35:33.176 [error]     VIOLATION (cluster not watched, endpoints assumed unchanged) "
         "(CLIENT-1058228236, changed 13:35:23.178)\x1b[0m",

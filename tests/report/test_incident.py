@@ -3,11 +3,14 @@
 import io
 import json
 
+import pytest
+
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.html import html_text
+from affinity_tester.report.in_short import in_short
 from affinity_tester.report.incident import incident_text
 from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.recorded_run import load
@@ -55,6 +58,7 @@ def incident(story, **changed) -> ev.Incident:
 TEXT = [
     "incident 3 at 13:35:23.176 for 1.2 s, 11 of 16 sessions: 10 changes (reflexive_ip 10, pod 4), 1 outage, "
     "2 loss bursts, 1,234 probes lost",
+    "    in short: most likely, the load balancer or ECMP hashes flows anew when nodes come or go",
     "    judged: 11 violations",
     "    came in through: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
     '    near: node "pool1-000003" added 1.9 s before',
@@ -72,6 +76,33 @@ TEXT = [
 
 def test_it_can_be_pasted_into_a_bug_report(story):
     assert incident_text(incident(story), RunClock.of(story.started())) == TEXT
+
+
+VIOLATION, EXPLAINED, UNKNOWN = ev.Judgement.VIOLATION, ev.Judgement.EXPLAINED, ev.Judgement.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("certainty", "judgements", "said"),
+    [
+        (ev.Certainty.LIKELY, ((VIOLATION, 1),), "most likely, the proxy drops live flows"),
+        (ev.Certainty.POSSIBLE, ((EXPLAINED, 1),), "perhaps, the proxy drops live flows"),
+        (
+            ev.Certainty.CANNOT_TELL,
+            ((EXPLAINED, 2), (VIOLATION, 1)),
+            "sessions broke, nothing that the pool did excuses",
+        ),
+        (ev.Certainty.CANNOT_TELL, ((EXPLAINED, 2), (VIOLATION, 0)), "sessions moved or paused, and nothing of it"),
+        (ev.Certainty.CANNOT_TELL, ((EXPLAINED, 2), (UNKNOWN, 1)), None),
+        (ev.Certainty.CANNOT_TELL, (), None),
+        (None, ((VIOLATION, 1),), "sessions broke, nothing that the pool did excuses"),
+        (None, (), None),
+    ],
+)
+def test_a_sentence_says_no_more_than_the_diagnosis_is_sure_of(story, certainty, judgements, said):
+    name = "" if certainty is ev.Certainty.CANNOT_TELL else "flow-wipe"
+    diagnoses = () if certainty is None else (ev.Diagnosis(name, certainty, ()),)
+    sentence = in_short(incident(story, judgements=judgements, diagnoses=diagnoses))
+    assert sentence is None if said is None else sentence is not None and sentence.startswith(said)
 
 
 def test_it_says_no_more_than_there_is(story):

@@ -11,13 +11,17 @@ from strategies import EVENT_CLASSES, any_event, concrete
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.judging.reasons import NothingExplains, PoolState
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from affinity_tester.report.jsonlog import JUDGED_NAMES, MILLISECONDS, MOMENTS, NAMES, RULES, SECONDS, JsonReport
-from affinity_tester.report.logging import configure
+from affinity_tester.report.logging import StatsMode, configure
 
 ONE = "CLIENT-1058228236"
 MS = 1_000_000
+
+WHY = NothingExplains(PoolState.NOT_WATCHED)
+SAID = "cluster not watched, endpoints assumed unchanged"
 
 
 def log(*events: ev.Event) -> list[dict[str, object]]:
@@ -26,8 +30,15 @@ def log(*events: ev.Event) -> list[dict[str, object]]:
 
 
 def all_lines(*events: ev.Event) -> list[dict[str, object]]:
+    """Without the words and the run's id, which all have."""
+    return [
+        {key: value for key, value in line.items() if key not in {"message", "run"}} for line in whole_lines(*events)
+    ]
+
+
+def whole_lines(*events: ev.Event, stats: StatsMode = "auto") -> list[dict[str, object]]:
     stream = io.StringIO()
-    report = JsonReport(configure(format="json", stream=stream, colour=True))
+    report = JsonReport(configure(format="json", stream=stream, colour=True), stats=stats)
     for event in events:
         report.emit(event)
     report.close()
@@ -120,6 +131,7 @@ def test_the_start_of_a_run_and_its_rules(story):
             "unprobed": [],
             "reference": None,
             "reference_name": "",
+            "dscp": None,
         },
         {
             "time": "2026-11-22T12:35:20.176042Z",
@@ -202,7 +214,7 @@ def test_nothing_is_an_error_before_it_is_judged():
 
 @pytest.mark.parametrize(("judgement", "level"), LEVELS.items())
 def test_a_violation_is_an_error(story, judgement, level):
-    judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, ("a", "b"))
+    judged = ev.CaseJudged(story.at(13), ONE, story.change(), ev.Judgement(judgement), True, (WHY, WHY))
     assert log(story.started(), judged)[1] == {
         "time": "2026-11-22T12:35:33.176042Z",
         "level": level,
@@ -211,13 +223,13 @@ def test_a_violation_is_an_error(story, judgement, level):
         "change": CHANGE,
         "judgement": judgement,
         "avoidable": True,
-        "reasons": ["a", "b"],
+        "reasons": [SAID, SAID],
     }
 
 
 def test_the_judgement_of_an_outage_has_its_own_name_and_says_whether_it_lasts(story):
     judged = ev.CaseJudged(
-        story.at(13), ONE, ev.OutageCase(7, story.at(4)), ev.Judgement.EXPLAINED, False, ("a",), lasts=True
+        story.at(13), ONE, ev.OutageCase(7, story.at(4)), ev.Judgement.EXPLAINED, False, (WHY,), lasts=True
     )
     assert log(story.started(), judged)[1] == {
         "time": "2026-11-22T12:35:33.176042Z",
@@ -228,14 +240,14 @@ def test_the_judgement_of_an_outage_has_its_own_name_and_says_whether_it_lasts(s
         "since": "2026-11-22T12:35:24.176042Z",
         "judgement": "explained",
         "avoidable": False,
-        "reasons": ["a"],
+        "reasons": [SAID],
         "lasts": True,
     }
 
 
 def test_the_judgement_of_a_stray_reply_has_its_own_name_and_is_never_avoidable(story):
     stray = ev.StrayCase(ev.Stray.CROSS_DELIVERED, 7, story.at(4))
-    judged = ev.CaseJudged(story.at(13), ONE, stray, ev.Judgement.VIOLATION, None, ("a",))
+    judged = ev.CaseJudged(story.at(13), ONE, stray, ev.Judgement.VIOLATION, None, (WHY,))
     assert log(story.started(), judged)[1] == {
         "time": "2026-11-22T12:35:33.176042Z",
         "level": "error",
@@ -245,7 +257,7 @@ def test_the_judgement_of_a_stray_reply_has_its_own_name_and_is_never_avoidable(
         "seq": 7,
         "heard": "2026-11-22T12:35:24.176042Z",
         "judgement": "violation",
-        "reasons": ["a"],
+        "reasons": [SAID],
     }
 
 
@@ -262,7 +274,7 @@ def test_a_pool_lists_its_endpoints_in_order(story):
     rest = {"node": "", "ready": True, "serving": True, "terminating": False}
     assert shown == {
         "time": "2026-11-22T12:35:21.176042Z",
-        "level": "event",
+        "level": "info",
         "event": "pool.observed",
         "since": "2026-11-22T12:35:20.176042Z",
         "until": "2026-11-22T12:35:21.176042Z",
@@ -284,7 +296,7 @@ def test_a_cluster_event_has_its_action_and_its_words(story):
     hidden = ev.ClusterEvent(
         story.at(1), ev.ClusterSubject.WATCH, "", ev.ClusterAction.LIST_FORBIDDEN, resource="nodes"
     )
-    common = {"time": "2026-11-22T12:35:21.176042Z", "level": "event", "event": "cluster.event"}
+    common = {"time": "2026-11-22T12:35:21.176042Z", "level": "info", "event": "cluster.event"}
     assert log(story.started(), placed, hidden)[1:] == [
         common
         | {
@@ -339,8 +351,94 @@ def test_a_warning_of_the_report_itself(story):
         "time": "2026-11-22T12:35:20.176042Z",
         "level": "warn",
         "event": "report.warning",
+        "message": "the record ends here",
+        "run": "",
         "text": "the record ends here",
     }
+
+
+def test_every_line_has_the_runs_id_and_its_words_in_front(story):
+    events = [story.started(run_id="0123456789abcdef"), *story.run()[1:]]
+    for line in whole_lines(*events):
+        assert list(line)[:5] == ["time", "level", "event", "message", "run"]
+        assert line["run"] == "0123456789abcdef"
+        assert line["level"] in {"debug", "info", "warn", "error"}
+        assert isinstance(line["message"], str)
+        assert line["message"] == line["message"].strip()
+        assert line["message"]
+        assert "run_id" not in line
+
+
+def test_the_message_is_what_a_person_reads_in_the_other_form(story):
+    moved = story.seen()
+    violation = ev.CaseJudged(
+        story.at(13), ONE, story.change(), ev.Judgement.VIOLATION, None, (NothingExplains(PoolState.NOT_WATCHED),)
+    )
+    names = ev.NodeAddresses(story.at(2), (("10.240.0.7", "node-2"),))
+    ready = PoolSnapshot(frozenset({Endpoint("1", "a", "10.0.0.1")}), ())
+    lines = whole_lines(
+        story.started(),
+        ev.SessionStarted(story.at(0), ONE, TransportAddress("192.0.2.1", 50001)),
+        ev.FirstAnswer(story.at(0.1), ONE, 0, story.pod_a),
+        ev.PoolObserved(story.at(1), story.at(0), story.at(1), ready),
+        ev.PoolUnobserved(story.at(1.5), story.at(1.2), "the watch ended"),
+        ev.PoolConfirmed(story.at(2), story.at(1.9)),
+        names,
+        moved,
+        violation,
+        story.stats(ONE, 14, story.pod_b, sent=1, answered=1),
+        ev.ProbesLost(story.at(15), ONE, 100, 3, story.at(12), story.at(12.2)),
+        ev.LateReply(story.at(15), ONE, 100, 2_500 * MS),
+        ev.LossDirection(story.at(15), ONE, 100, 103, 2, 1),
+        ev.RunEnded(story.at(20), False),
+    )
+    assert [(line["event"], line["level"], line["message"]) for line in lines] == [
+        ("run.started", "info", "2026-11-22 UTC+01:00, affinity-tester 0.1.0; 2 sessions to 203.0.113.7:3478"
+         " (udp.example.com): a probe of 288 bytes every 100 ms each, lost after 2 s"),
+        ("run.rules", "info", "judged by: settle time 10 s, affinity window 30 s, balancer check 35 s"),
+        ("session.started", "debug", f"{ONE} sends from 192.0.2.1:50001"),
+        ("session.first_answer", "debug", f'{ONE} first answered by pod "pod-a", which sees it as 10.240.0.4:40312'),
+        ("pool.observed", "info", "the pool is watched: 1 of 1 endpoint ready"),
+        ("pool.unobserved", "info", "the pool is not observed any more: the watch ended"),
+        ("pool.confirmed", "info", "the pool is observed again after 500 ms, and nothing was missed"),
+        ("cluster.node_addresses", "info", "cluster: node addresses"),
+        ("session.x_address_changed", "warn",
+         f'{ONE} x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022 (node "node-2")'),
+        ("session.pod_changed", "warn", f'{ONE} pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"'),
+        ("session.node_changed", "warn", f'{ONE} node_name changed "node-1" -> "node-2"'),
+        ("session.change_judged", "error",
+         f"VIOLATION (cluster not watched, endpoints assumed unchanged) ({ONE}, changed 13:35:23.178)"),
+        ("session.stats", "info", f'{ONE} sent 1 messages of which 0 message(s) lost, served by pod "pod-b"'),
+        ("session.probes_lost", "info", f"{ONE} lost 3 probes, from number 100 on"),
+        ("session.late_reply", "info", f"{ONE} probe 100 was answered after 2.5 s, when it counted as lost"),
+        ("session.loss_directed", "info",
+         f"{ONE} of probes 100 to 103 2 were lost on the way up and 1 on the way down"),
+        ("run.ended", "info", "run: ended"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("judgements", "level"), [(((ev.Judgement.VIOLATION, 1),), "error"), ((), "info")])
+def test_an_incident_is_told_in_its_heading_and_a_sentence(story, judgements, level):
+    flow_wipe = ev.Diagnosis("flow-wipe", ev.Certainty.LIKELY, ())
+    incident = ev.Incident(
+        1, story.at(0), story.at(1), False, 1, 2, 1, 0, 0, 0, 0, (), (), (), judgements, (flow_wipe,)
+    )
+    for event in (ev.IncidentOngoing(story.at(2), incident), ev.IncidentClosed(story.at(3), incident)):
+        told = whole_lines(story.started(), event)[-1]
+        assert told["level"] == level
+        goes_on = ", goes on" if isinstance(event, ev.IncidentOngoing) else ""
+        assert told["message"] == (
+            f"incident 1 at 13:35:20.176 for 1 s{goes_on}, 1 of 2 sessions: 1 change; most likely, the proxy drops live"
+            " flows though the pool is unchanged (a restart, a periodic sync)"
+        )
+
+
+def test_total_means_total(story):
+    events = [story.started(), story.stats(ONE, 1, story.pod_a, sent=1), *story.ending()]
+    names = [line["event"] for line in whole_lines(*events, stats="total")]
+    assert "session.stats" not in names
+    assert "session.summary" in names
+    assert "session.stats" in [line["event"] for line in whole_lines(*events)]
 
 
 def test_nothing_may_come_before_the_start_of_the_run(story):

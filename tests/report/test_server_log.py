@@ -91,7 +91,10 @@ def test_for_machines() -> None:
         "send_errors": 1,
     }
     delta = dict.fromkeys(total, 0) | {"received": 1, "answered": 1, "dropped": {}, "flows": 1}
-    assert [json.loads(line) for line in written("json", STARTED, *REST)] == [
+    told = [json.loads(line) for line in written("json", STARTED, *REST)]
+    words = [line.split("] ", 1)[1].strip() for line in written("console", STARTED, *REST)]
+    assert [line.pop("message") for line in told] == words
+    assert told == [
         {
             "time": "2025-11-13T02:13:20.123456Z",
             "level": "info",
@@ -149,7 +152,7 @@ def test_a_reader_that_takes_nothing_holds_up_nobody_and_hears_what_it_missed(lo
     words = r"(\d+) lines? w\w+ left out: whoever reads this did not take them"
     if log_format == "json":
         time_ = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
-        words = rf'{{"time":"{time_}","level":"warn","event":"server\.warning","text":"{words}"}}'
+        words = rf'{{"time":"{time_}","level":"warn","event":"server\.warning","message":"[^"]+","text":"{words}"}}'
     else:
         words = f"… {words}"
     missed = [int(found[1]) for line in taken if (found := re.fullmatch(f"{words}\n", line))]

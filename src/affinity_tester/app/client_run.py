@@ -15,13 +15,14 @@ from affinity_tester.app.metrics_port import open_metrics_port
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.signals import ASKING, handle_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
+from affinity_tester.app.violation_hook import ViolationHook
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import Event, NoReplies, Verdict
+from affinity_tester.core.events import CaseJudged, Event, Judgement, NoReplies, Verdict
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
-from affinity_tester.net.probe_socket import local_source_for
+from affinity_tester.net.probe_socket import bound_source_for, local_source_for
 from affinity_tester.net.resolve import Target, resolve_reference
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.report.run_metrics import RunMetrics
@@ -34,17 +35,34 @@ async def run_against_target(
     reporter: Reporter,
     warn: Callable[[str], None],
     metrics_at: TransportAddress | None = None,
+    *,
+    on_violation: str | None = None,
+    fail_fast: bool = False,
 ) -> Verdict:
     """Probe until a signal or the settings' duration ends it, and wait for the verdict.
 
     `warn` is called with a text if something beside the cluster is under test. The run is scraped at `metrics_at`, if given.
+    `on_violation` is a command for each incident with a violation; `fail_fast` ends the sending at the first violation.
 
     Raises `UserError`, and `OutputClosed` when whoever reads the log has gone.
     """
     rules = settings.rules
     stop, abort = asyncio.Event(), asyncio.Event()
     metrics = RunMetrics()
-    dispatcher = Dispatcher(RunAnalysis(rules), [reporter.emit, metrics.emit], [reporter.advance])
+    hook = ViolationHook(on_violation, reporter.warn) if on_violation else None
+
+    def stop_at_violation(event: Event) -> None:
+        if isinstance(event, CaseJudged) and event.judgement is Judgement.VIOLATION and not stop.is_set():
+            reporter.warn("the first violation ends the run (--fail-fast)")
+            stop.set()
+
+    consumers = [
+        reporter.emit,
+        metrics.emit,
+        *([hook.emit] if hook is not None else []),
+        *([stop_at_violation] if fail_fast else []),
+    ]
+    dispatcher = Dispatcher(RunAnalysis(rules), consumers, [reporter.advance])
 
     def beat(pulse: Pulse) -> None:
         reporter.beat(pulse)
@@ -56,6 +74,8 @@ async def run_against_target(
     ):
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(open_metrics_port(metrics_at, metrics, warn))
+            if hook is not None:
+                await stack.enter_async_context(hook.running())
             context = await _unless_stopped(stop, stack.enter_async_context(open_target(options)))
             if line := _bridge_warning(context):
                 warn(line)
@@ -72,8 +92,20 @@ async def run_against_target(
                 dispatcher.emit(event)
                 context.observe(event)
 
-            client = run_client(settings, context.target, emit, stop, abort, reference=reference, watch_pulse=beat)
-            return await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
+            client = run_client(
+                settings,
+                context.target,
+                emit,
+                stop,
+                abort,
+                reference=reference,
+                source_for=local_source_for if settings.bind is None else bound_source_for(settings.bind),
+                watch_pulse=beat,
+            )
+            verdict = await run_to_verdict(dispatcher, client, abort, rules.settle_ns, context.request_list)
+            if hook is not None:
+                await hook.finish(abort)
+            return verdict
 
 
 async def _unless_stopped(stop: asyncio.Event, opening: Coroutine[Any, Any, TargetContext]) -> TargetContext:

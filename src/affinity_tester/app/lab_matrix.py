@@ -45,6 +45,11 @@ class PlanResult:
     """Runs before this one that proved nothing, since the machine was too busy for the client to send on time."""
 
 
+def count_runs(seeds: Sequence[int]) -> int:
+    """Return how many runs `run_all` makes of these seeds."""
+    return len(seeds) * sum(name != DEMO for name in builtin_names())
+
+
 def run_all(seeds: Iterable[int], jobs: int) -> Iterator[PlanResult]:
     """Run every plan over the seeds, so many at a time; yields the results in order, as they come."""
     plans = [name for name in builtin_names() if name != DEMO]

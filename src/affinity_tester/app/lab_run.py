@@ -11,6 +11,7 @@ from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
+from affinity_tester.core.pulse import Pulse
 from affinity_tester.lab.check_diagnosis import NamedFault, name_faults, unexpected
 from affinity_tester.lab.compare import Findings, compare
 from affinity_tester.lab.lab_record import LabRecord
@@ -52,9 +53,14 @@ class LabRun:
         plan: Plan,
         consumers: Sequence[Callable[[Event], None]] = (),
         clocks: Sequence[Callable[[int], None]] = (),
+        watch_pulse: Callable[[Pulse], None] | None = None,
     ) -> None:
-        """Each of `consumers` gets every event, observed or derived; each of `clocks` the time as it passes."""
+        """Each of `consumers` gets every event, observed or derived; each of `clocks` the time as it passes.
+
+        `watch_pulse` is told about once a second what the sessions are at.
+        """
         self._plan = plan
+        self._watch_pulse = watch_pulse
         self._consumers = consumers
         self._clocks = clocks
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
@@ -74,7 +80,8 @@ class LabRun:
         dispatcher = Dispatcher(RunAnalysis(plan.rules), [self.record.feed, *self._consumers], self._clocks)
         with stop_on_signals(self._stop, abort, dispatcher):
             async with open_lab(plan, self.record, dispatcher.emit) as lab:
-                verdict = await run_to_verdict(dispatcher, lab.run(self._stop, abort), abort, plan.settle_ns)
+                client = lab.run(self._stop, abort, self._watch_pulse)
+                verdict = await run_to_verdict(dispatcher, client, abort, plan.settle_ns)
 
         return LabResult(
             verdict,

@@ -59,6 +59,8 @@ class TargetOptions:
     """The UDP port where the target names none, and of several of the Service which one; None: not said."""
     reference: str | None = None
     """A second STUN server, outside of the cluster, as HOST or HOST:PORT; None: none is asked."""
+    version: int | None = None
+    """The IP version that must be probed; None: any."""
 
 
 class TargetContext:
@@ -193,24 +195,28 @@ async def _find(
     if not options.target:
         if cluster is None:
             raise UserError(f"{NO_TARGET}; nor can its Service be looked up ({no_cluster_reason})")
-        found = await discover(cluster, options.service, options.via, options.port, has_route=_has_route)
-        return await _resolve_all(found), found, ""
+
+        def may_send(address: TransportAddress) -> bool:
+            return options.version in (None, 6 if address.is_ipv6 else 4) and _has_route(address)
+
+        found = await discover(cluster, options.service, options.via, options.port, has_route=may_send)
+        return await _resolve_all(found, options.version), found, ""
 
     if cluster is None or options.service is None:
-        target = await _resolve(options.target, options.port or DEFAULT_PORT)
+        target = await _resolve(options.target, options.port or DEFAULT_PORT, options.version)
         # A cluster that nobody insists on must not hold up the run.
         timeout_s = CONNECT_TIMEOUT_S if options.watch == "auto" else None
         return target, *await _find_behind(cluster, target, no_cluster_reason, timeout_s)
 
     host, _ = split_target(options.target)
     found = await look_up(cluster, options.service, host, _named_ports(options))
-    return await _resolve(options.target, found.host_port), found, ""
+    return await _resolve(options.target, found.host_port, options.version), found, ""
 
 
-async def _resolve(text: str, port: int) -> Target:
+async def _resolve(text: str, port: int, version: int | None) -> Target:
     """Resolve what the user wrote. A name that only the cluster's DNS knows is told as such. Raises `UserError`."""
     try:
-        return await resolve_target(text, port)
+        return await resolve_target(text, port, version)
     except UserError as error:
         ref = cluster_name(text)
         if ref is None or is_inside():
@@ -221,13 +227,13 @@ async def _resolve(text: str, port: int) -> Target:
         ) from error
 
 
-async def _resolve_all(found: Found) -> Target:
+async def _resolve_all(found: Found, version: int | None) -> Target:
     """Resolve the way into a Service, with all its addresses of one family. Raises `UserError`."""
-    target = await resolve_target(found.target, found.host_port)
+    target = await resolve_target(found.target, found.host_port, version)
     more, unprobed = dict.fromkeys(target.more), dict.fromkeys(target.unprobed)
     for text in found.more_targets:
         with suppress(UserError):  # one address that does not resolve is no reason to leave out the others
-            for each in (await resolve_target(text, found.host_port)).destinations:
+            for each in (await resolve_target(text, found.host_port, version)).destinations:
                 if each.address.is_ipv6 == target.address.is_ipv6:
                     more[each] = None
                 else:

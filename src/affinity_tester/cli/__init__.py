@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
 from affinity_tester import __version__
 from affinity_tester.errors import UserError
@@ -37,6 +38,20 @@ EXIT_OUTPUT_CLOSED = 141
 
 FRAMES = 8
 """How many of the innermost frames are printed where no file can be written for the traceback."""
+
+
+COMPLETE = "_AFFINITY_TESTER_COMPLETE"
+"""The variable by which a shell asks how a line may go on; click's script for the shell sets it."""
+
+INSTALL = f"""\b
+Shell completion, a line for the shell's own file of settings:
+  bash (~/.bashrc)
+      eval "$({COMPLETE}=bash_source affinity-tester)"
+  zsh (~/.zshrc, after compinit)
+      eval "$({COMPLETE}=zsh_source affinity-tester)"
+  fish (~/.config/fish/config.fish)
+      {COMPLETE}=fish_source affinity-tester | source
+"""
 
 
 class OutputFailedError(OSError):
@@ -127,9 +142,14 @@ class Program(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         if ctx.obj is not None:
             ctx.obj()
-        if command is not None:
+        if command is not None and not ctx.resilient_parsing:  # a shell completes the line: it shows no warnings
             self._warn_of_unread(ctx, command)
         return name, command, rest
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete from the table: click would import every command for it, at each press of the key."""
+        own = [CompletionItem(name, help=entry.help) for name, entry in COMMANDS.items() if name.startswith(incomplete)]
+        return own + click.Command.shell_complete(self, ctx, incomplete)
 
     def _warn_of_unread(self, ctx: click.Context, command: click.Command) -> None:
         from affinity_tester.cli.environment import (  # noqa: PLC0415 - `--help` needs it not
@@ -161,7 +181,10 @@ class Program(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run a command line, by default that of the process, and exit. The other two arguments of click have no use here."""
+        """Run a command line, by default that of the process, and exit. The other two arguments of click have no use here.
+
+        Where a shell asks how the line may go on, answer that instead.
+        """
         arguments = list(sys.argv[1:] if args is None else args)
         sys.exit(self._exit_code(arguments or ["--help"], prog_name or "affinity-tester", extra))
 
@@ -186,6 +209,8 @@ class Program(click.Group):
         return code
 
     def _run(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+        if instruction := os.environ.get(COMPLETE):
+            return self._complete(prog_name, extra, instruction)
         try:
             with self.make_context(prog_name, args, **extra) as context:
                 code = self.invoke(context)
@@ -193,15 +218,24 @@ class Program(click.Group):
             return end.exit_code
         return code if isinstance(code, int) else 0
 
+    def _complete(self, prog_name: str, extra: dict[str, Any], instruction: str) -> int:
+        """Print a shell's script (`bash_source`), or how the line that the shell has may go on."""
+        if shell_complete(self, extra, prog_name, COMPLETE, instruction) == 0:
+            return 0
+        raise UserError(f"{COMPLETE}={instruction} names no shell: take bash_source, zsh_source or fish_source")
+
 
 @click.command(
-    "affinity-tester", cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+    "affinity-tester",
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog=INSTALL,
 )
 @click.version_option(__version__, message="affinity-tester %(version)s")
 def main() -> None:
     """Prove or disprove that UDP sessions keep their pod and their reflexive address while a Kubernetes pool stands still.
 
-    Times are numbers of seconds or carry a unit (100ms, 5s, 10m). Every option of client and server is an environment
+    Times are numbers of seconds or carry a unit (100ms, 5s, 1h30m). Every option of client and server is an environment
     variable too.
     """
 

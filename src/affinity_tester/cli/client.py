@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 import click
 from click.core import ParameterSource
@@ -15,7 +14,10 @@ from affinity_tester.app.client_run import run_against_target
 from affinity_tester.app.target import TargetOptions, WatchMode
 from affinity_tester.app.target_text import ambiguity_warning, split_target
 from affinity_tester.cli import options
+from affinity_tester.cli.dscp import Dscp
+from affinity_tester.cli.exclusive import ip_version, one_of
 from affinity_tester.cli.exit_codes import EXIT_CODES
+from affinity_tester.cli.grouped import CLIENT, GroupedCommand
 from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.cluster.discover import Via, check_namespace, split_service
 from affinity_tester.core.address import TransportAddress, split_host_port
@@ -23,7 +25,7 @@ from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.errors import UserError
-from affinity_tester.report.logging import LogFormat
+from affinity_tester.report.logging import LogFormat, StatsMode, Verbosity
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
 from affinity_tester.units import NS_PER_MS, NS_PER_S
@@ -33,24 +35,30 @@ MIN_INTERVAL_NS = 2 * NS_PER_MS
 
 _DEFAULT = ClientSettings()
 
-StatsMode = Literal["auto", "session", "total"]
 
-
-@click.command(epilog="Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error.")
+@click.command(
+    cls=GroupedCommand,
+    groups=CLIENT,
+    epilog="Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error.",
+)
 @click.argument("target", envvar="TARGET_ADDR", required=False)
 @options.option(
+    "-n",
     "--sessions",
     type=options.Whole(1, 60_000),
     default=_DEFAULT.sessions,
     help="Sessions, each on a socket of its own; at most 5,000 of them begin in a second.",
 )
 @options.option(
+    "-i",
     "--interval",
     type=options.Duration(MIN_INTERVAL_NS, 3600 * NS_PER_S),
     default=_DEFAULT.interval_ns,
     help="Time between two probes of a session; above 1s one that is not answered for 2 s sends up to 5 more in between.",
 )
-@options.option("--duration", type=options.Duration(1 * NS_PER_MS), help="How long to send. Default: until Ctrl-C.")
+@options.option(
+    "-d", "--duration", type=options.Duration(1 * NS_PER_MS), help="How long to send. Default: until Ctrl-C."
+)
 @options.option(
     "--stats-interval",
     type=options.Duration(100 * NS_PER_MS),
@@ -64,6 +72,7 @@ StatsMode = Literal["auto", "session", "total"]
     help="Statistics a session a line, or one line for all; auto: by their number.",
 )
 @options.option(
+    "-t",
     "--loss-threshold",
     type=options.Duration(1 * NS_PER_MS, HISTORY_NS // 2),
     default=_DEFAULT.loss_threshold_ns,
@@ -97,6 +106,8 @@ StatsMode = Literal["auto", "session", "total"]
     default="auto",
     help="The way into --service; auto: the load balancer, inside the cluster the cluster IP.",
 )
+@options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only.")
+@options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only.")
 @options.option(
     "--watch",
     type=click.Choice(["auto", "on", "off"]),
@@ -114,6 +125,17 @@ StatsMode = Literal["auto", "session", "total"]
     metavar="A,B,…",
     callback=lambda _context, _option, value: _read_sizes(value),
     help="Sizes that probes have by turns, instead of --size: shows what depends on the size (MTU).",
+)
+@options.option(
+    "--bind",
+    type=options.SourceAddress(),
+    help="Source address of all probes, one of this machine's. Default: what the system chooses for the target.",
+)
+@options.option(
+    "--dscp",
+    type=Dscp(),
+    metavar="N|NAME",
+    help="DiffServ codepoint to mark probes with: a number, or EF, AF41, CS5 and the like. Default: the system's, mostly 0.",
 )
 @options.option(
     "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
@@ -155,6 +177,7 @@ StatsMode = Literal["auto", "session", "total"]
     default="violation",
     help="avoidable: flows that a pool change moved off a pod that still served fail the run too.",
 )
+@options.option("--fail-fast", is_flag=True, help="End the run at the first violation.")
 @options.option(
     "--record",
     type=click.Path(dir_okay=False, writable=True),
@@ -164,15 +187,21 @@ StatsMode = Literal["auto", "session", "total"]
 @options.key()
 @options.log_format()
 @options.option(
-    "--live/--no-live",
-    default=True,
-    help="Show how the run stands in a line at the bottom, where the output is a terminal.",
+    "-v", "--verbose", is_flag=True, help="More lines: statistics, starts and losses a session each, canaries' detail."
 )
+@options.option("-q", "--quiet", is_flag=True, help="Only what is red (in JSON: level error), and the summary.")
+@options.live()
 @options.option(
     "--metrics",
     "metrics_at",
     type=options.ListenAddress(),
     help="Where to be scraped by Prometheus, at /metrics; without HOST at 127.0.0.1. 9464 is customary.",
+)
+@options.option(
+    "--on-violation",
+    metavar="COMMAND",
+    help="Shell command to call once for each incident with a violation, with the incident as JSON on its standard input:"
+    " one at a time, for 30 s at most, beside the probes. What it prints is dropped; if it fails, a warning says so.",
 )
 def client(
     *,
@@ -189,9 +218,13 @@ def client(
     context: str | None,
     namespace: str | None,
     via: Via,
+    ipv4: bool,
+    ipv6: bool,
     watch: WatchMode,
     size: int,
     sizes: tuple[int, ...],
+    bind: str | None,
+    dscp: int | None,
     connected: bool,
     reference: str | None,
     affinity_window: int,
@@ -199,15 +232,19 @@ def client(
     balancer_check: int,
     max_loss: float | None,
     fail_on: str,
+    fail_fast: bool,
     record: str | None,
     key: bytes | None,
     log_format: LogFormat,
+    verbose: bool,
+    quiet: bool,
     live: bool,
     metrics_at: TransportAddress | None,
+    on_violation: str | None,
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
-    TARGET is the environment's TARGET_ADDR by default. Statistics are white; each change of pod or reflexive address
+    TARGET is the environment's TARGET_ADDR by default. Statistics are plain; each change of pod or reflexive address
     between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
     """
     sizes = _effective_sizes(sizes)
@@ -236,6 +273,10 @@ def client(
         if line := ambiguity_warning(reference):
             _warn(line)
 
+    ipv4, ipv6 = one_of("ipv4", "ipv6")
+    verbose, quiet = one_of("verbose", "quiet")
+    if verbose and stats == "auto":
+        stats = "session"
     settings = ClientSettings(
         sessions=sessions,
         interval_ns=interval,
@@ -247,6 +288,8 @@ def client(
         per_session_stats=stats == "session",
         connected=connected,
         key=key,
+        bind=bind,
+        dscp=dscp,
         rules=Rules(
             settle_ns=settle,
             affinity_window_ns=affinity_window,
@@ -262,21 +305,33 @@ def client(
         via=via,
         watch=watch,
         port=target_port,
+        version=ip_version(ipv4, ipv6, bind),
         reference=reference,
     )
-    if record is not None and Path(record).is_file() and Path(record).stat().st_size:
-        raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
+    verbosity: Verbosity = "verbose" if verbose else "quiet" if quiet else "usual"
+    options.check_record(None if record is None else Path(record))
 
     with Reporter.open(
         log_format=log_format,
         stats=stats,
+        verbosity=verbosity,
         record=record,
         stream=sys.stdout,
         environ=os.environ,
         live=live,
         duration_ns=duration,
     ) as reporter:
-        verdict = asyncio.run(run_against_target(settings, target_options, reporter, _warn, metrics_at))
+        verdict = asyncio.run(
+            run_against_target(
+                settings,
+                target_options,
+                reporter,
+                _warn,
+                metrics_at,
+                on_violation=on_violation,
+                fail_fast=fail_fast,
+            )
+        )
     return EXIT_CODES[verdict.outcome]
 
 

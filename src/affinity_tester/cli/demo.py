@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import click
 from affinity_tester.app.lab_run import LabRun
 from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.lab_output import LabOutput
+from affinity_tester.errors import UserError
 from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import builtin, load_file
 from affinity_tester.report.logging import LogFormat
@@ -28,23 +32,53 @@ EXIT_NOT_SEEN = 1
 )
 @options.option("--seed", type=options.Seed(), help="Decides every choice of the lab. Default: the plan's.")
 @options.option(
+    "-d",
     "--duration",
     type=options.Duration(NS_PER_S),
     help="How long to send; all times of the plan scale with it. Default: the plan's.",
 )
+@options.record()
+@options.live()
 @options.log_format()
-def demo(*, plan_file: Path | None, seed: int | None, duration: int | None, log_format: LogFormat) -> int:
+def demo(
+    *,
+    plan_file: Path | None,
+    seed: int | None,
+    duration: int | None,
+    record: Path | None,
+    live: bool,
+    log_format: LogFormat,
+) -> int:
     """Break a load balancer on loopback in several ways, and show what a client sees of it: no cluster, no root.
 
     The client's own verdict on this is FAIL, which is the point. The demo passes when the table at its end, injected /
-    seen, agrees. Ctrl-C ends it early, with the table so far; a second one does not wait for the last replies.
+    seen, agrees. Ctrl-C ends it early, with the table so far; a second one does not wait for the last replies. The last line
+    shows its report: it is recorded, in a temporary file unless --record names another.
     """
     plan = load_file(plan_file) if plan_file is not None else builtin("demo")
     if seed is not None:
         plan = replace(plan, seed=seed)
     if duration is not None:
         plan = plan.scaled_to(duration)
-    return run_demo(plan, LabOutput(log_format))
+    options.check_record(record)
+    return run_demo(plan, _open_output(plan, record, log_format, live=live))
+
+
+def _open_output(plan: Plan, record: Path | None, log_format: LogFormat, *, live: bool) -> LabOutput:
+    """Open the output, with a record in a temporary file where none is named and people read it.
+
+    Raises `UserError` for a record that is named. Without room for a temporary one there is none.
+    """
+
+    def with_record(path: Path | None) -> LabOutput:
+        return LabOutput(log_format, record=path, live=live, duration_ns=plan.duration_ns, faults=len(plan.faults))
+
+    if record is None and log_format == "console":
+        with contextlib.suppress(OSError, UserError):
+            number, name = tempfile.mkstemp(prefix="affinity-tester-demo-", suffix=".jsonl.gz")
+            os.close(number)
+            return with_record(Path(name))
+    return with_record(record)
 
 
 def run_demo(plan: Plan, output: LabOutput) -> int:
@@ -54,7 +88,7 @@ def run_demo(plan: Plan, output: LabOutput) -> int:
 
 
 async def _run(plan: Plan, output: LabOutput) -> int:
-    run = LabRun(plan, [output.emit], [output.advance])
+    run = LabRun(plan, [output.emit], [output.advance], output.beat)
     result = await run.run()
     output.show_result(result, plan.seed, "demo", interrupted=run.interrupted)
     if run.interrupted:

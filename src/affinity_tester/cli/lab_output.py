@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Self
 
+from affinity_tester import __version__
 from affinity_tester.app.lab_run import LabResult
 from affinity_tester.core.events import Certainty, Event, Outcome, RunStarted
+from affinity_tester.core.pulse import Pulse
+from affinity_tester.lab.compare import Row
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
-from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
-from affinity_tester.report.reporter import drain, write_in_background
+from affinity_tester.report.logging import Colour, Level, LogFormat, configure, wants_colour
+from affinity_tester.report.recorder import RecordWriter
+from affinity_tester.report.reporter import Reporter, has_status_line, write_in_background
+from affinity_tester.report.status_line import StatusLine
 
 LAB = "lab"
 """The command for which the diagnoses must be right too; a demo's plan may put faults so close that they are one incident."""
@@ -26,13 +34,29 @@ class LabOutput:
     A context manager, whose end waits until all is written. Every call, and the end, may raise `OutputClosed`.
     """
 
-    def __init__(self, log_format: LogFormat) -> None:
-        """Write lines for people, or JSON."""
-        self._background = write_in_background(sys.stdout)
-        stream = self._background or sys.stdout
-        self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
+    def __init__(
+        self,
+        log_format: LogFormat,
+        *,
+        record: Path | None = None,
+        live: bool = False,
+        duration_ns: int | None = None,
+        faults: int = 0,
+    ) -> None:
+        """Write lines for people, or JSON, and record the run if `record` names a file.
+
+        `live` asks for a status line on a terminal; the run sends for `duration_ns` and so many faults are injected.
+        Raises `UserError` where the record cannot be written.
+        """
         self._json = log_format == "json"
-        self._report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
+        self._record = record
+        writer = None if record is None else RecordWriter(record, version=__version__)
+        live = live and not self._json and has_status_line(os.environ)
+        background = write_in_background(sys.stdout, live=live)
+        stream = background or sys.stdout
+        self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
+        report = JsonReport(self._log) if self._json else ConsoleReport(self._log)
+        self._reporter = Reporter(report, writer, background, StatusLine(duration_ns, faults=faults))
         self._started = False
         self._last_ns = 0
 
@@ -40,37 +64,51 @@ class LabOutput:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._background is not None:
-            drain(self._background)
+        self._reporter.close()
+
+    def beat(self, pulse: Pulse) -> None:
+        """Take in what the sessions are at."""
+        self._reporter.beat(pulse)
 
     def advance(self, now_ns: int) -> None:
         """Show what was held back and is due by now."""
-        self._report.advance(now_ns)
+        self._reporter.advance(now_ns)
 
     def emit(self, event: Event) -> None:
         """Show an event of the run."""
         if isinstance(event, RunStarted):
-            self._log = self._log.bind(RunClock.of(event))
+            self._log = self._log.bind(RunClock.of(event), **({"run": event.run_id} if self._json else {}))
             self._started = True
         self._last_ns = event.at_ns
-        self._report.emit(event)
+        self._reporter.emit(event)
 
     def show_result(self, result: LabResult, seed: int, command: str, *, interrupted: bool) -> None:
         """Show what was injected, what was seen, and what it was named."""
         if not self._json:
             for text, colour in table(result, seed, command, interrupted=interrupted):
                 self._log.text(text, colour)
+            if self._record is not None and self._started:
+                self._log.text(see_it(self._record))
         elif self._started:
             names = {each.number: each.words for each in result.named}
             for row in result.findings.rows:
                 name = names.get(row.number, "nothing")
+                word, _ = _outcome(row, interrupted=interrupted)
+                said = "; ".join([f"{row.fault}: {word}", *row.problems])
+                bad: Level = "warn" if interrupted else "error"
                 self._log.line(
-                    "error" if row.problems else "info", "lab.fault", at_ns=self._last_ns, **asdict(row), named=name
+                    bad if row.problems else "info",
+                    "lab.fault",
+                    at_ns=self._last_ns,
+                    message=said,
+                    **asdict(row),
+                    named=name,
                 )
             self._log.line(
                 "info" if result.findings.passed else "error",
                 "lab.findings",
                 at_ns=self._last_ns,
+                message=list(table(result, seed, command, interrupted=interrupted))[-1][0],
                 passed=result.findings.passed,
                 seed=seed,
                 interrupted=interrupted,
@@ -91,7 +129,11 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
     yield "", None
     yield f"injected / seen / named (seed {seed})", None
     for row in findings.rows:
-        yield f"{row.number:>3}  {row.fault}: {'NOT OK' if row.problems else 'ok'}", _good(not row.problems)
+        word, colour = _outcome(row, interrupted=interrupted)
+        yield f"{row.number:>3}  {row.fault}: {word}", colour
+        if interrupted and not row.injected_at_all:
+            yield f"     expected  {row.expected}", None
+            continue
         yield f"     injected  {row.injected}", None
         yield f"     expected  {row.expected}", None
         yield f"     seen      {row.seen}", None
@@ -99,7 +141,7 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
             named = names[row.number].words.replace(Certainty.CANNOT_TELL, "cause unknown")
             yield f"     named     {named}", None
         for problem in row.problems:
-            yield f"     problem   {problem}", Colour.VIOLATION
+            yield f"     problem   {problem}", colour
 
     yield f"     nothing else: {'NOT OK' if findings.unexpected else 'ok'}", _good(not findings.unexpected)
     for problem in findings.unexpected:
@@ -109,7 +151,7 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
         yield f"     problem   {problem}", Colour.VIOLATION
 
     if interrupted:
-        end = f"{command} interrupted: what could not be injected or seen any more stands above as a problem"
+        end = f"{command} interrupted: what it was cut short of is no failure, and nothing is proved by the rest"
         yield end, Colour.DOUBTFUL
     elif findings.passed and errors:
         yield f"{command} NOT OK: a fault was not named as it should be", Colour.VIOLATION
@@ -122,6 +164,33 @@ def table(result: LabResult, seed: int, command: str, *, interrupted: bool) -> I
         )
     else:
         yield f"{command} NOT OK: what was injected and what was seen do not agree", Colour.VIOLATION
+
+
+def see_it(record: Path) -> str:
+    """Return the line that shows a record's report, for a shell to paste it into."""
+    page = record.with_name(record.name.removesuffix(".gz").removesuffix(".jsonl") + ".html")
+    arguments = f"report --format html --output {shlex.quote(str(page))} {shlex.quote(str(record))}"
+    return f"to see it in a browser: {_program()} {arguments}"
+
+
+def _program() -> str:
+    """Return how this program is called in this shell: its name, where the PATH leads to it, else as it was called."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return called.name
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m affinity_tester"
+    return shlex.quote(str(called))
+
+
+def _outcome(row: Row, *, interrupted: bool) -> tuple[str, Colour]:
+    """Return a row's word and its colour; what Ctrl-C cut short is not the fault of anything."""
+    if not row.problems:
+        return "ok", Colour.GOOD
+    if not interrupted:
+        return "NOT OK", Colour.VIOLATION
+    return "cut short" if row.injected_at_all else "skipped", Colour.DOUBTFUL
 
 
 def _good(good: bool) -> Colour:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.errors import UserError
 from affinity_tester.units import format_exact, parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,6 +91,24 @@ DURATION = Duration()
 """A time without bounds."""
 
 
+class SourceAddress(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """One numeric IP address, without a port; whether it is this machine's shows when it is bound."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Parse it; return its usual form."""
+        try:
+            address = ip_address(str(value).strip())
+        except ValueError:
+            self.fail(
+                f"{str(value)!r} is no numeric address: take one of this machine's, such as 192.0.2.1", param, ctx
+            )
+        if address.is_unspecified or address.is_multicast:
+            self.fail(f"{address} is no address of one machine: leave it out, or name one", param, ctx)
+        return str(address)
+
+
 class AddressList(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
     """One numeric IP address of a repeatable option; in the environment commas separate them, as in the Downward API."""
 
@@ -147,6 +167,30 @@ def log_format() -> Callable[[F], F]:
         default="console",
         help="Lines for people, or one JSON object a line.",
     )
+
+
+def live() -> Callable[[F], F]:
+    """Return the option `--live/--no-live`."""
+    return option(
+        "--live/--no-live",
+        default=True,
+        help="Show how the run stands in a line at the bottom, where the output is a terminal.",
+    )
+
+
+def record() -> Callable[[F], F]:
+    """Return the option `--record` of `demo` and `lab`."""
+    return option(
+        "--record",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        help="File to record every event in (JSON lines; gzip where it ends in .gz), for `affinity-tester report`.",
+    )
+
+
+def check_record(record: Path | None) -> None:
+    """Refuse a record that has something in it already. Raises `UserError`."""
+    if record is not None and record.is_file() and record.stat().st_size:
+        raise UserError(f"--record {record} has something in it already: name another file, or move that one away")
 
 
 def key() -> Callable[[F], F]:

@@ -12,6 +12,7 @@ import click
 
 from affinity_tester.cli import options
 from affinity_tester.cli.exit_codes import EXIT_CODES
+from affinity_tester.cli.grouped import REPORT, GroupedCommand
 from affinity_tester.core.events import Outcome
 from affinity_tester.core.replay import judge_again
 from affinity_tester.errors import UserError
@@ -26,8 +27,12 @@ from affinity_tester.units import NS_PER_S
 Format = Literal["text", "json", "junit", "html"]
 
 
-@click.command(epilog="Exit codes: those of the recorded verdict (0 PASS, 1 FAIL, 3 INCONCLUSIVE or none), 2 usage.")
-@click.argument("record", type=click.Path(dir_okay=False, path_type=Path))
+@click.command(
+    cls=GroupedCommand,
+    groups=REPORT,
+    epilog="Exit codes: those of the recorded verdict (0 PASS, 1 FAIL, 3 INCONCLUSIVE or none), 2 usage.",
+)
+@click.argument("record", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @options.option(
     "--format",
     "form",
@@ -42,6 +47,9 @@ Format = Literal["text", "json", "junit", "html"]
     env="AFFINITY_REPORT_OUTPUT",
     help="File to write to. Default: standard output.",
 )
+@click.option(
+    "--exit-zero", is_flag=True, help="End with 0 whatever the verdict, for scripts that want the report alone."
+)
 @click.option("--rejudge", is_flag=True, help="Judge the run again by its own rules: a killed run gets its verdict.")
 @click.option("--settle", type=options.Duration(0, 600 * NS_PER_S), help="Judge again, with this settle time.")
 @click.option("--affinity-window", type=options.Duration(), help="Judge again, with this affinity window.")
@@ -53,6 +61,7 @@ def report(
     record: Path,
     form: Format,
     output: Path | None,
+    exit_zero: bool,
     rejudge: bool,
     settle: int | None,
     affinity_window: int | None,
@@ -60,7 +69,7 @@ def report(
     max_loss: float | None,
     fail_on: str | None,
 ) -> int:
-    """Show the run in RECORD, a file that `affinity-tester client --record` wrote."""
+    """Show the run in RECORD, a file that `affinity-tester client --record` wrote; `-` is standard input."""
     changed: dict[str, Any] = {
         "settle_ns": settle,
         "affinity_window_ns": affinity_window,
@@ -73,7 +82,7 @@ def report(
     if output is not None and output.exists() and record.exists() and output.samefile(record):
         raise UserError(f"--output {output} is the record itself: name another file, or the record would be lost")
 
-    events = read_record(record, on_truncated=_warn)
+    events = read_record(None if str(record) == "-" else record, on_truncated=_warn)
     if rejudge or changed:
         events = judge_again(events, lambda rules: replace(rules, **changed))
 
@@ -88,6 +97,8 @@ def report(
                 f"cannot write the report {output}: {error.strerror}; name a file that can be written"
             ) from error
 
+    if exit_zero:
+        return 0
     verdict = recorded.results.verdict
     return EXIT_CODES[Outcome.INCONCLUSIVE if verdict is None else verdict.outcome]
 

@@ -12,6 +12,7 @@ import click
 
 from affinity_tester.app.serve import loop_factory, serve
 from affinity_tester.cli import options
+from affinity_tester.cli.grouped import SERVER, GroupedCommand
 from affinity_tester.core.stun import check_name
 from affinity_tester.net.limits import usable_cpus
 from affinity_tester.report.logging import LogFormat
@@ -48,7 +49,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
         return str(value)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=SERVER)
 @options.option(
     "--host",
     type=options.AddressList(),

@@ -19,6 +19,9 @@ from affinity_tester.lab.check_judgements import run_problems
 from affinity_tester.lab.evidence import describe, missing_effects
 from affinity_tester.lab.lab_record import LabRecord
 
+NOT_INJECTED = "it was not injected"
+"""The problem of a fault whose time did not come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -34,6 +37,11 @@ class Row:
     """What its sessions saw, in words."""
     problems: tuple[str, ...]
     """What is missing or wrong; empty: the fault was seen by the right sessions, and only as it should."""
+
+    @property
+    def injected_at_all(self) -> bool:
+        """False if the run ended before the fault's time."""
+        return NOT_INJECTED not in self.problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ def compare(record: LabRecord) -> Findings:
     for number, fault in enumerate(record.planned, 1):
         injection = record.injections.get(number)
         if injection is None:
-            rows.append(Row(number, fault.name, "nothing", fault.expects, "nothing", ("it was not injected",)))
+            rows.append(Row(number, fault.name, "nothing", fault.expects, "nothing", (NOT_INJECTED,)))
             continue
         found = (*problems[number], *missing_effects(record, injection))
         rows.append(Row(number, fault.name, injection.text, fault.expects, describe(record, injection), found))

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from affinity_tester import clock
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Event, RunStarted, SendingStopped, SessionStarted
+from affinity_tester.core.pulse import Pulse
 from affinity_tester.lab.balancer import Balancer, Sources
 from affinity_tester.lab.control_plane import ControlPlane
 from affinity_tester.lab.fault import FaultContext
@@ -89,8 +90,13 @@ class Lab:
         self._context = FaultContext(runtime.network, runtime.balancer.impairments, plan.seed, runtime)
         self._started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def run(self, stop: asyncio.Event, abort: asyncio.Event) -> None:
-        """Run the client until the plan's time is over, or `stop` ends the sending, or `abort` the draining too."""
+    async def run(
+        self, stop: asyncio.Event, abort: asyncio.Event, watch_pulse: Callable[[Pulse], None] | None = None
+    ) -> None:
+        """Run the client until the plan's time is over, or `stop` ends the sending, or `abort` the draining too.
+
+        `watch_pulse` is told about once a second what the sessions are at.
+        """
         plan, runtime = self._plan, self._runtime
         schedule = asyncio.create_task(self._inject())
         watch = asyncio.create_task(runtime.failure())
@@ -109,7 +115,9 @@ class Lab:
                 schedule.cancel()
             self._observe(event)
 
-        client = asyncio.create_task(run_client(settings, target, observe, stop, abort, source_for=self._source_for))
+        client = asyncio.create_task(
+            run_client(settings, target, observe, stop, abort, source_for=self._source_for, watch_pulse=watch_pulse)
+        )
         try:
             # Whichever fails ends the others: a lab without its faults, or without a client, shows nothing.
             await asyncio.wait({client, schedule}, return_when=asyncio.FIRST_EXCEPTION)

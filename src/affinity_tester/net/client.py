@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -53,6 +54,9 @@ Drops that are read long after they happened would explain the wrong losses.
 
 STALL_NS = NS_PER_S
 """A timer this late means that the whole process stood still: it was stopped, or the machine slept."""
+
+RUN_ID_BYTES = 8
+"""So many random bytes are one run's alone among all that anybody's logs hold."""
 
 TIMER_COALESCE_NS = NS_PER_S // 2000
 """Probes that are due within half a millisecond are sent together, which saves a third of a probe's cost."""
@@ -201,6 +205,8 @@ class _ClientRun:
                 rules=settings.rules,
                 reference=reference.address if reference else None,
                 reference_name=reference.name if reference else "",
+                dscp=settings.dscp,
+                run_id=secrets.token_hex(RUN_ID_BYTES),
             )
         )
         for session in self._sessions:

@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -86,6 +87,30 @@ def local_source_for(target: TransportAddress, scope_id: int = 0) -> str:
         ) from error
 
 
+def bound_source_for(bind: str) -> Callable[[TransportAddress, int], str]:
+    """Return a `local_source_for` that always answers with this address, as long as it is one of this machine's.
+
+    It raises `UserError` where it is none, or where no route leads from it to the target.
+    """
+
+    def source_for(target: TransportAddress, scope_id: int = 0) -> str:
+        address = TransportAddress(bind, 0)
+        if address.is_ipv6 != target.is_ipv6:
+            raise UserError(f"--bind {bind}: no probe can go from it to {target}, an address of the other family")
+        try:
+            with socket.socket(socket.AF_INET6 if target.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(socket_address(address, scope_id))
+                probe.connect(socket_address(target, scope_id))
+        except OSError as error:
+            raise UserError(
+                f"--bind {bind}: no probe can go from it to {target} ({error.strerror}): take an address of this machine"
+                " (ip address) from which the target is reached"
+            ) from error
+        return bind
+
+    return source_for
+
+
 @lru_cache(maxsize=64)
 def socket_address(target: TransportAddress, scope_id: int = 0) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return an address in the socket module's form; it is cached, so that all sessions share one object."""
@@ -97,10 +122,12 @@ def transport_address(source: tuple[str, int]) -> TransportAddress:
     return TransportAddress(source[0].partition("%")[0], source[1])
 
 
-def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, connected: bool) -> socket.socket:
+def open_probe_socket(
+    source: str, target: TransportAddress, *, scope_id: int, connected: bool, dscp: int | None = None
+) -> socket.socket:
     """Return a non-blocking UDP socket on a free port at `source`, with receive timestamps and ICMP errors switched on.
 
-    Raises `OSError` (no descriptor left, no such address).
+    `dscp` marks what it sends. Raises `OSError` (no descriptor left, no such address).
     """
     family = socket.AF_INET6 if target.is_ipv6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | getattr(socket, "SOCK_NONBLOCK", 0))
@@ -111,6 +138,10 @@ def open_probe_socket(source: str, target: TransportAddress, *, scope_id: int, c
         if LINUX:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             sock.setsockopt(*_ERRQUEUE_LEVELS[target.is_ipv6], 1)
+        if dscp is not None:
+            traffic_class = dscp << 2  # below it are the two bits of ECN
+            level = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if target.is_ipv6 else (socket.IPPROTO_IP, socket.IP_TOS)
+            sock.setsockopt(*level, traffic_class)
         sock.bind((source, 0, 0, scope_id) if target.is_ipv6 else (source, 0))
         if connected:
             sock.connect(socket_address(target, scope_id))

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from affinity_tester.core.address import TransportAddress, parse_ip, split_host_port
 from affinity_tester.errors import UserError
 
+_FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+
 
 class Destination(NamedTuple):
     """One address that probes can be sent to."""
@@ -37,13 +39,14 @@ class Target(NamedTuple):
         return (Destination(self.address, self.scope_id), *self.more)
 
 
-async def resolve_target(text: str, default_port: int) -> Target:
+async def resolve_target(text: str, default_port: int, version: int | None = None) -> Target:
     """Parse `host`, `host:port`, or an IPv4 or IPv6 address with or without a port; resolve a name once.
 
-    Of a name's addresses, those in the family of the first one are probed, since that is the family the system prefers.
+    Of a name's addresses, those in the family of the first one are probed, since that is the family the system prefers;
+    `version` (4 or 6) asks for one.
     Raises `UserError` if the text is malformed, does not resolve, or has no address that probes can be sent to.
     """
-    found, port = await _look_up("target", text, default_port)
+    found, port = await _look_up("target", text, default_port, version)
     usable: dict[TransportAddress, Destination] = {}
     unprobed: dict[TransportAddress, None] = {}
     failure: UserError | None = None
@@ -87,7 +90,7 @@ async def resolve_reference(text: str, default_port: int, target: Target) -> Tar
     return Target(address, text, scope_id)
 
 
-async def _look_up(what: str, text: str, default_port: int) -> tuple[list[Any], int]:
+async def _look_up(what: str, text: str, default_port: int, version: int | None = None) -> tuple[list[Any], int]:
     """Return what the resolver knows of a host, and the port to ask there. Raise `UserError`."""
     try:
         host, port = split_host_port(text)
@@ -96,8 +99,14 @@ async def _look_up(what: str, text: str, default_port: int) -> tuple[list[Any], 
     port = default_port if port is None else port
 
     try:
-        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM), port
+        look_up = asyncio.get_running_loop().getaddrinfo
+        return await look_up(host, port, type=socket.SOCK_DGRAM, family=_FAMILIES[version]), port
     except (socket.gaierror, UnicodeError) as error:
+        if version is not None and isinstance(error, socket.gaierror):
+            raise UserError(
+                f"the {what} {host!r} has no IPv{version} address ({error.strerror}): check the name, or leave out what asks"
+                f" for IPv{version} (-{version}, --bind)"
+            ) from error
         reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host name"
         raise UserError(
             f"the {what} {host!r} does not resolve ({reason}): check the name, or give an address"

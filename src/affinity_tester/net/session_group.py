@@ -69,7 +69,9 @@ class SessionGroup:
         `sizes` are those of its probes; empty: as the run has them.
         """
         settings, route = self._settings, self._routes[target]
-        sock = open_probe_socket(route.source, target, scope_id=route.scope_id, connected=settings.connected)
+        sock = open_probe_socket(
+            route.source, target, scope_id=route.scope_id, connected=settings.connected, dscp=settings.dscp
+        )
         session = Session(
             sock,
             target,

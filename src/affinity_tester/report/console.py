@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from dataclasses import replace
-from typing import Literal
 
 from affinity_tester.core import events as ev
 from affinity_tester.report.clock import RunClock
+from affinity_tester.report.detail_lines import detail_lines
 from affinity_tester.report.first_answers import FirstAnswers
 from affinity_tester.report.fold import judgement_kind
 from affinity_tester.report.line_limit import LineLimiter
@@ -26,13 +26,11 @@ from affinity_tester.report.lines import (
     total_line,
     warning,
 )
-from affinity_tester.report.logging import Colour, Level, Log
+from affinity_tester.report.logging import Colour, Level, Log, StatsMode, Verbosity
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.summary import SummaryLine, summary
 from affinity_tester.settings import MAX_SESSION_LINES
 from affinity_tester.units import NS_PER_S, plural
-
-StatsMode = Literal["auto", "session", "total"]
 
 FAULT_NS = NS_PER_S
 """A fault of this machine waits for so long for more sessions that meet it, since it is one line for all of them."""
@@ -76,8 +74,9 @@ class ConsoleReport:
     `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
     """
 
-    def __init__(self, log: Log, *, stats: StatsMode = "auto") -> None:
+    def __init__(self, log: Log, *, stats: StatsMode = "auto", verbosity: Verbosity = "usual") -> None:
         self._log = log
+        self._verbosity = verbosity
         self._stats = stats
         self._clock: RunClock | None = None
         self._started_ns = 0
@@ -181,6 +180,10 @@ class ConsoleReport:
 
     def _write_lines(self, lines: list[Line], at_ns: int, clock: RunClock) -> None:
         """Write the lines of something that happened at `at_ns`."""
+        if self._verbosity == "quiet":
+            lines = [line for line in lines if line.level == "error"]
+        if not lines:
+            return
         self._turn(clock)
 
         told = f" (at {clock.time_of_day(at_ns)})" if self._told_ns - at_ns >= FAR_NS else ""
@@ -243,6 +246,7 @@ class ConsoleReport:
         self._log.line(line.level, line.text, at_ns=self._told_ns, colour=line.colour)
 
     def _lines(self, event: ev.Event, clock: RunClock) -> list[Line]:
+        verbose = self._verbosity == "verbose"
         match event:
             case ev.SessionStats():
                 if self._per_session:
@@ -271,7 +275,7 @@ class ConsoleReport:
             case ev.BlackoutEnded():
                 self._dark = False
                 return [blackout_line(event, self._api_answered(event.since_ns, event.until_ns))]
-            case ev.CanaryResult(identity=None) if self._dark:
+            case ev.CanaryResult(identity=None) if self._dark and not verbose:
                 return []  # one line tells of all of them when it is over
             case ev.CanaryResult():
                 return session_lines(event, clock) if self._is_new_canary(event) else []
@@ -293,7 +297,7 @@ class ConsoleReport:
                 self._judged.setdefault(judgement_kind(event), []).append(event)
                 return []
             case ev.SessionEvent():
-                return session_lines(event, clock)
+                return session_lines(event, clock) or (detail_lines(event) if verbose else [])
             case _:
                 return run_lines(event, clock)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.fold import near_lines
+from affinity_tester.report.in_short import in_short
 from affinity_tester.report.text import judgement_count
 from affinity_tester.units import format_duration, plural, quoted
 
@@ -56,6 +57,8 @@ def _members(incident: Incident) -> Iterator[str]:
 
 
 def _details(incident: Incident) -> Iterator[str]:
+    if sentence := in_short(incident):
+        yield f"in short: {sentence}"
     if incident.judgements:
         yield "judged: " + ", ".join(judgement_count(count, judgement) for judgement, count in incident.judgements)
     if incident.cohorts:

@@ -1,6 +1,7 @@
 """The log for machines: each event as JSON objects with stable, dotted names and units that people use.
 
-Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of the event, under these rules:
+Next to `time` (RFC 3339, UTC), `level`, `event`, `message` (the same in words, for people) and `run` (the run's id, for all
+lines of a run), an object has all fields of the event, under these rules:
 
 - a moment (`sent_ns`, `since_ns`, ...) becomes an RFC 3339 time without the suffix (`sent`, `since`);
 - a duration becomes a number of seconds (`interval_s`), the short ones of milliseconds (`p50_ms`, `delay_ms`);
@@ -8,8 +9,8 @@ Next to `time` (RFC 3339, UTC), `level` and `event`, an object has all fields of
 - a judgement's reasons are in words, and so is what lies near an incident;
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
 - `level` is for alerts: `error` is a violation, an incident with one, or a verdict of FAIL; `warn` is what a person should
-  look at, such as a change or an outage that is not judged yet, or one that nobody can explain; `event` comes from the
-  cluster or the lab; `info` is everything else, a change that was explained among it;
+  look at, such as a change or an outage that is not judged yet, or one that nobody can explain; `debug` is what each
+  session tells once, at its start; `info` is everything else, a change that was explained and what the cluster did among it;
 - what a run is judged by has an object of its own, `run.rules`, right after `run.started`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
@@ -30,7 +31,8 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
 from affinity_tester.report.incident import is_silence
 from affinity_tester.report.lines import JUDGED
-from affinity_tester.report.logging import Level, Log
+from affinity_tester.report.logging import Level, Log, StatsMode
+from affinity_tester.report.messages import Messages
 from affinity_tester.report.reason_text import reason_text
 from affinity_tester.report.summary import SummaryLine
 from affinity_tester.report.text import X_ADDRESS, is_restart
@@ -48,8 +50,8 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.RunDiagnosed: ("run.diagnosed", "info"),
     ev.RunSummary: ("run.summary", "info"),
     ev.Verdict: ("run.verdict", "info"),
-    ev.SessionStarted: ("session.started", "info"),
-    ev.FirstAnswer: ("session.first_answer", "info"),
+    ev.SessionStarted: ("session.started", "debug"),
+    ev.FirstAnswer: ("session.first_answer", "debug"),
     ev.IncidentClosed: ("run.incident", "info"),
     ev.ChangeRevised: ("session.change_revised", "info"),
     ev.ProbesLost: ("session.probes_lost", "info"),
@@ -57,8 +59,8 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.CanaryResult: ("session.canary_result", "info"),
     ev.ReferenceResult: ("session.reference_result", "info"),
     ev.SmallProbeResult: ("session.small_probe_result", "info"),
-    ev.NodeAddresses: ("cluster.node_addresses", "event"),
-    ev.PodAddresses: ("cluster.pod_addresses", "event"),
+    ev.NodeAddresses: ("cluster.node_addresses", "info"),
+    ev.PodAddresses: ("cluster.pod_addresses", "info"),
     ev.LateReply: ("session.late_reply", "info"),
     ev.ConflictingDuplicate: ("session.duplicate_differs", "warn"),
     ev.WrongSource: ("session.wrong_source", "warn"),
@@ -77,14 +79,17 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
     ev.PoolWatchStarted: ("pool.watched", "info"),
     ev.PoolNotWatched: ("pool.not_watched", "info"),
-    ev.PoolObserved: ("pool.observed", "event"),
+    ev.PoolObserved: ("pool.observed", "info"),
     ev.PoolConfirmed: ("pool.confirmed", "info"),
-    ev.PoolUnobserved: ("pool.unobserved", "event"),
+    ev.PoolUnobserved: ("pool.unobserved", "info"),
     ev.WrongPool: ("pool.wrong", "warn"),
-    ev.ClusterEvent: ("cluster.event", "event"),
-    ev.FaultInjected: ("lab.injected", "event"),
+    ev.ClusterEvent: ("cluster.event", "info"),
+    ev.FaultInjected: ("lab.injected", "info"),
 }
 """Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
+
+_ENDS = frozenset(NAMES[kind][0] for kind in (ev.RunSummary, ev.Verdict))
+"""What is told however quiet the log is."""
 
 RULES = "run.rules"
 """The name of what a run is judged by, which is told right after its start."""
@@ -140,40 +145,50 @@ _AS_IT_IS = frozenset({int, str, bool, float, type(None)})
 
 
 class JsonReport:
-    """Writes a run's events as JSON objects, all of them: none is left out.
+    """Writes a run's events as JSON objects, all of them unless less is asked for.
 
     `RunStarted` must come first; another event before it raises `ValueError`. Every call may raise `OutputClosed`.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, *, stats: StatsMode = "auto", quiet: bool = False) -> None:
+        """`stats` is `total`: no statistics of single sessions. `quiet`: only errors, and how the run ended."""
+        self._quiet = quiet
         self._log = log
+        self._stats = stats
         self._clock: RunClock | None = None
+        self._messages: Messages | None = None
         self._last_at_ns = 0
 
     def emit(self, event: ev.Event) -> None:
         """Write this event."""
         if isinstance(event, ev.RunStarted):
             self._clock = RunClock.of(event)
-            self._log = self._log.bind(self._clock)
+            self._log = self._log.bind(self._clock, run=event.run_id)
+            self._messages = Messages(self._clock)
 
-        if self._clock is None:
+        if self._clock is None or self._messages is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
+        if self._stats == "total" and isinstance(event, ev.SessionStats):
+            return
 
         self._last_at_ns = event.at_ns
-        for name, level, data in objects(event, self._clock):
-            self._log.line(level, name, at_ns=event.at_ns, **data)
+        for name, level, message, data in objects(event, self._clock, self._messages):
+            if self._quiet and level != "error" and name not in _ENDS:
+                continue
+            self._log.line(level, name, at_ns=event.at_ns, message=message, **data)
         self._log.flush()
 
     def show_progress(self, lines: list[SummaryLine], now_ns: int) -> None:
         """Write `run.progress`: how the run stands at this time, in words."""
         if self._clock is not None:
-            self._log.line("info", "run.progress", at_ns=now_ns, lines=[text for text, _ in lines])
+            texts = [text for text, _ in lines]
+            self._log.line("info", "run.progress", at_ns=now_ns, message=texts[0], lines=texts)
             self._log.flush()
 
     def warn(self, text: str) -> None:
         """Write `report.warning`, about the report itself, at the time of the last event."""
         if self._clock is not None:
-            self._log.line("warn", "report.warning", at_ns=self._last_at_ns, text=text)
+            self._log.line("warn", "report.warning", at_ns=self._last_at_ns, message=text, text=text)
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
@@ -183,23 +198,26 @@ class JsonReport:
         """Do nothing: every event is written at once."""
 
 
-def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict[str, Any]]]:
-    """Yield the event's objects: name, level, and data without its time."""
+def objects(event: ev.Event, clock: RunClock, messages: Messages) -> Iterator[tuple[str, Level, str, dict[str, Any]]]:
+    """Yield the event's objects: name, level, message, and data without its time."""
     data = _object(event, clock)
     del data["at"]
     if isinstance(event, ev.ChangeSeen):
         before, after = event.change.before.identity, event.change.after.identity
         for name, level, value in _changes(event.change):
-            session, change = data["session"], data["change"]
-            yield name, level, {"session": session, "from": value(before), "to": value(after), "change": change}
+            told = {"session": data["session"], "from": value(before), "to": value(after), "change": data["change"]}
+            yield name, level, messages.of_change(event, name), told
         return
 
     if isinstance(event, ev.CaseJudged):
-        yield JUDGED_NAMES[type(event.case)], JUDGED[event.judgement][0], _judged(event, clock)
+        name = JUDGED_NAMES[type(event.case)]
+        yield name, JUDGED[event.judgement][0], messages.of(event, name), _judged(event, clock)
         return
 
     name, level = NAMES[type(event)]
     match event:
+        case ev.RunStarted():
+            del data["run_id"]  # which is `run`, here as everywhere
         case ev.ClusterEvent():
             data = {key: value for key, value in data.items() if value not in ("", [])}
             data |= {"name": event.name, "what": what_text(event)}
@@ -212,9 +230,9 @@ def objects(event: ev.Event, clock: RunClock) -> Iterator[tuple[str, Level, dict
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
 
-    yield name, level, data
+    yield name, level, messages.of(event, name), data
     if isinstance(event, ev.RunStarted):
-        yield RULES, "info", _object(event.rules, clock)
+        yield RULES, "info", messages.of_rules(event.rules), _object(event.rules, clock)
 
 
 def _incident_level(incident: ev.Incident) -> Level:

@@ -340,9 +340,10 @@ def _reference(event: ev.RunStarted) -> str:
 
 def _started(event: ev.RunStarted, clock: RunClock) -> list[Line]:
     sockets = ", on connected sockets" if event.connected else ""
+    marked = "" if event.dscp is None else f", marked with DSCP {event.dscp}"
     probes = (
         f"{plural(event.sessions, 'session')} to {_targets(event)}: "
-        f"a probe of {_sizes(event)} bytes every {format_duration(event.interval_ns)} each{sockets}, "
+        f"a probe of {_sizes(event)} bytes every {format_duration(event.interval_ns)} each{sockets}{marked}, "
         f"lost after {format_duration(event.loss_threshold_ns)}"
     )
     opening = f"{clock.date(event.at_ns)} {clock.utc_offset}, affinity-tester {event.version}"

@@ -26,9 +26,17 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.text import printable
 
 LogFormat = Literal["console", "json"]
-Level = Literal["info", "event", "warn", "error"]
+Level = Literal["debug", "info", "event", "warn", "error"]
+"""`event`, what the cluster or the lab did, is of the console's form alone: no reader of JSON logs knows it."""
 
-_TAGS: dict[str, str] = {level: f"[{level}]".ljust(7) for level in ("info", "event", "warn", "error")}
+StatsMode = Literal["auto", "session", "total"]
+"""Statistics of each session, of all together, or as their number asks."""
+
+_TAGS: dict[str, str] = {level: f"[{level}]".ljust(7) for level in ("debug", "info", "event", "warn", "error")}
+
+
+Verbosity = Literal["quiet", "usual", "verbose"]
+"""Only what is red and the summary; what people ask for; what happens to each session too."""
 
 
 class OutputClosed(AffinityTesterError):  # noqa: N818 - it says what happened; nobody made an error
@@ -54,7 +62,8 @@ class Stream(Protocol):
 class Colour(StrEnum):
     """The colour of a line, named for what the line tells."""
 
-    STATISTICS = Fore.WHITE
+    STATISTICS = ""
+    """The terminal's own foreground: ANSI white is invisible on a light background."""
     CHANGE = Fore.RED
     CLUSTER = Fore.CYAN
     QUIET = Style.DIM
@@ -88,9 +97,9 @@ class Log:
         self._output = output
         self._logger = logger
 
-    def bind(self, clock: RunClock) -> Log:
-        """Return this log with the clock of a run, which every line needs."""
-        return Log(self._output, self._logger.bind(clock=clock))
+    def bind(self, clock: RunClock, **fields: object) -> Log:
+        """Return this log with the clock of a run, which every line needs, and with fields of all its JSON lines."""
+        return Log(self._output, self._logger.bind(clock=clock, **fields))
 
     def line(self, level: Level, event: str, *, at_ns: int, colour: Colour = Colour.STATISTICS, **data: object) -> None:
         """Log what was so at `at_ns` of the run's clock; the line may wait in the stream's buffer until `flush`.
@@ -132,14 +141,14 @@ class _Output:
             os.set_blocking(stream.fileno(), True)
 
     def write(self, line: str, colour: Colour | None = None) -> None:
-        if self._colour and colour is not None:
+        if self._colour and colour:  # the terminal's own needs no code
             line = f"{colour.value}{line}{Style.RESET_ALL}"
         try:
             self._stream.write(line + "\n")
         except (OSError, ValueError) as error:
             raise output_closed(self._stream) from error
 
-    info = event = warn = error = write
+    debug = info = event = warn = error = write
     """structlog calls the method that is named like the level."""
 
     def flush(self) -> None:
@@ -187,8 +196,10 @@ def _render_line(_logger: object, level: str, event: EventDict) -> tuple[tuple[s
 def _order_fields(_logger: object, _level: str, event: EventDict) -> EventDict:
     """Put first what every line has, and drop the colour."""
     del event["colour"]
-    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+    return {**{key: event.pop(key) for key in _FIRST if key in event}, **event}
 
+
+_FIRST = ("time", "level", "event", "message", "run")
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 """ASCII, so that any reader's encoding will do; a number that is not finite is a bug and raises."""

@@ -11,8 +11,11 @@ read is told by its first bytes. Two further lines are about the record itself:
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,16 +41,17 @@ _HEADER_LIMIT = 1_000
 _GZIP = b"\x1f\x8b"
 
 
-def read_record(path: str | Path, *, on_truncated: Callable[[str], None]) -> Iterator[Event]:
-    """Yield the events of a record.
+def read_record(source: str | Path | None, *, on_truncated: Callable[[str], None]) -> Iterator[Event]:
+    """Yield the events of a record, a file or (None) what comes from standard input.
 
     Raises `UserError`, naming the line, for a file that can't be read, is no record, or is damaged. What a record lacks
     is left out, and `on_truncated` is called with a sentence that says so: its end (the run was killed, the disk was
     full), or what its reader did not take.
     """
+    path = "(standard input)" if source is None else source
     number = 0
     try:
-        with Path(path).open("rb") as plain:
+        with _open(source) as plain:
             packed = plain.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=plain)) if packed else plain
             number = 1
@@ -78,6 +82,13 @@ def read_record(path: str | Path, *, on_truncated: Callable[[str], None]) -> Ite
         raise _damaged(path, number, error) from error
     except OSError as error:
         raise UserError(f"cannot read the record {path}: {error.strerror}") from error
+
+
+def _open(source: str | Path | None) -> contextlib.AbstractContextManager[io.BufferedReader]:
+    """Open the file; standard input stays open."""
+    if source is None:
+        return contextlib.nullcontext(cast("io.BufferedReader", sys.stdin.buffer))
+    return Path(source).open("rb")
 
 
 def _check_header(path: str | Path, line: bytes) -> None:

@@ -12,11 +12,13 @@ from affinity_tester import __version__
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.report.background_writer import BackgroundWriter
-from affinity_tester.report.console import ConsoleReport, StatsMode
+from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.jsonlog import JsonReport
 from affinity_tester.report.logging import (
     LogFormat,
     OutputClosed,
+    StatsMode,
+    Verbosity,
     configure,
     output_closed,
     tolerate_any_text,
@@ -83,6 +85,7 @@ class Reporter:
         *,
         log_format: LogFormat,
         stats: StatsMode = "auto",
+        verbosity: Verbosity = "usual",
         record: str | Path | None = None,
         stream: TextIO,
         environ: Mapping[str, str],
@@ -97,7 +100,9 @@ class Reporter:
         writer = None if record is None else RecordWriter(record, version=__version__)
         background = write_in_background(stream, live=live and log_format == "console" and has_status_line(environ))
         log = configure(format=log_format, stream=background or stream, colour=wants_colour(stream, environ))
-        shown = JsonReport(log) if log_format == "json" else ConsoleReport(log, stats=stats)
+        shown: ConsoleReport | JsonReport = ConsoleReport(log, stats=stats, verbosity=verbosity)
+        if log_format == "json":
+            shown = JsonReport(log, stats=stats, quiet=verbosity == "quiet")
         return cls(shown, writer, background, StatusLine(duration_ns))
 
     def emit(self, event: Event) -> None:
@@ -123,6 +128,11 @@ class Reporter:
         """Write how the run stands so far, and go on; what the reader's end raises is left to the next event."""
         with contextlib.suppress(OutputClosed):
             self._show(lambda shown: shown.show_progress(self._status.summary(now_ns), now_ns))
+
+    def warn(self, text: str) -> None:
+        """Write a warning that is no event's; what the reader's end raises is left to the next event."""
+        with contextlib.suppress(OutputClosed):
+            self._show(lambda shown: shown.warn(text))
 
     def _draw(self, status: str) -> None:
         if isinstance(self._background, TerminalWriter):

@@ -113,7 +113,8 @@ class ServerLog:
 
         line = _line(event, clock)
         if self._json:
-            self._log.line(line.level, line.name, at_ns=event.at_ns, colour=line.colour, **line.data)
+            said = {"message": line.text, **line.data}
+            self._log.line(line.level, line.name, at_ns=event.at_ns, colour=line.colour, **said)
         else:
             self._log.line(line.level, line.text, at_ns=event.at_ns, colour=line.colour)
         self._log.flush()
@@ -135,7 +136,7 @@ def _left_out_object(lines: int) -> str:
     now_ns = time.time_ns()
     clock = RunClock(wall_ns=now_ns, at_ns=now_ns, utc_offset_s=0)
     text = left_out_line(lines).strip("… \n")
-    line = {"time": clock.rfc3339(now_ns), "level": "warn", "event": "server.warning", "text": text}
+    line = {"time": clock.rfc3339(now_ns), "level": "warn", "event": "server.warning", "message": text, "text": text}
     return json.dumps(line, separators=(",", ":")) + "\n"
 
 

@@ -16,8 +16,10 @@ from affinity_tester.units import NS_PER_S, format_span, plural
 class StatusLine:
     """Takes every event and every pulse of a run; `text` is the line. It never says PASS: that is the verdict's word."""
 
-    def __init__(self, duration_ns: int | None) -> None:
-        """`duration_ns` is how long the run is to send; None: until it is stopped."""
+    def __init__(self, duration_ns: int | None, *, faults: int = 0) -> None:
+        """`duration_ns` is how long the run is to send; None: until it is stopped. A lab injects so many faults in it."""
+        self._faults = faults
+        self._injected = 0
         self._duration_ns = duration_ns
         self._started_ns: int | None = None
         self._stopped_ns: int | None = None
@@ -37,6 +39,8 @@ class StatusLine:
                 self._tally.add(event)
             case ev.ChangeWithdrawn():
                 self._tally.withdraw(event)
+            case ev.FaultInjected():
+                self._injected += 1
             case ev.SendingStopped():
                 self._stopped_ns = event.at_ns
             case ev.Settling(open_count=count):
@@ -75,7 +79,8 @@ class StatusLine:
     def _elapsed(self, run_ns: int) -> str:
         run_ns = run_ns // NS_PER_S * NS_PER_S
         of = f" of {format_span(self._duration_ns)}" if self._duration_ns is not None else ""
-        return f"{format_span(run_ns)}{of}"
+        faults = f", {self._injected:,} of {plural(self._faults, 'fault')} injected" if self._faults else ""
+        return f"{format_span(run_ns)}{of}{faults}"
 
     def _answered(self) -> list[str]:
         pulse = self._pulse

@@ -47,6 +47,10 @@ class RunStarted(Event):
     """The second STUN server (`--reference`), of the family of `target`; None: none is asked."""
     reference_name: str = ""
     """What the user asked for: a name or an address; empty without a reference."""
+    dscp: int | None = None
+    """The DiffServ codepoint that the probes are marked with; None: they are not."""
+    run_id: str = ""
+    """Random, of this run alone: by it whoever collects logs tells the lines of runs apart."""
 
 
 @dataclass(frozen=True, slots=True)
