@@ -19,6 +19,7 @@ from affinity_tester.app import client_run
 from affinity_tester.app.target import TargetOptions
 from affinity_tester.cli import client as client_cli
 from affinity_tester.cli import main
+from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
     CanaryResult,
@@ -518,6 +519,9 @@ OPTIONS: list[tuple[str, str, str, dict[str, object]]] = [
     ("--service", "AFFINITY_SERVICE", "media/turn", {"service": "media/turn"}),
     ("--via", "AFFINITY_VIA", "node-port", {"via": "node-port", "target": None}),  # a way to a Service
     ("--watch", "AFFINITY_WATCH", "off", {"watch": "off"}),
+    ("--kubeconfig", "AFFINITY_KUBECONFIG", "there.yaml", {"cluster": ClusterOptions(kubeconfig="there.yaml")}),
+    ("--context", "AFFINITY_CONTEXT", "kind-a", {"cluster": ClusterOptions(context="kind-a")}),
+    ("--namespace", "AFFINITY_NAMESPACE", "media", {"cluster": ClusterOptions(namespace="media")}),
     ("--size", "AFFINITY_SIZE", "1200", {"request_size": 1200}),
     ("--sizes", "AFFINITY_SIZES", "288, 1400", {"sizes": (288, 1400)}),
     ("--connected", "AFFINITY_CONNECTED", "true", {"connected": True}),

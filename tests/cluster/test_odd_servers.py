@@ -122,7 +122,8 @@ def test_who_is_asked_to_log_in(status: int, reason: str, kind: str, later: str,
     assert is_one_line(str(error))
     asks = error.advice == LOG_IN
     assert not asks or status in (401, 403)
-    page = kind == "text/html" or (body in PAGES and kind != "application/json")
+    media = kind.partition(";")[0].strip().lower()  # RFC 9110: parameters follow, well formed or not
+    page = media == "text/html" or (body in PAGES and media != "application/json")
     assert not (page and asks)
     assert not (page and error.status in (401, 403, 404, 410))
     if status == 401 and not page and body[:1] not in (b"<", b" ", b"\t", b"\n", b"\r", b"\x0b", b"\x0c"):
