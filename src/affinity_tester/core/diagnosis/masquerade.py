@@ -75,8 +75,8 @@ def without_new_ingress(
 
     All changes of a session count: two wipes lead a flow from one address of its node to the other and back. Where the
     nodes of its addresses are known, they decide. Else: a rehash gives no flow a new port at its old IP, so where some have
-    one (`stayed`), their node's table was wiped. And a rehash does not pick the sessions of one pod: where just those
-    moved, the pod may be the cause, as far as is known.
+    one (`stayed`, or one that went there and back), their node's table was wiped. And a rehash does not pick the sessions
+    of one pod: where just those moved, the pod may be the cause, as far as is known.
     """
     known = ingress_nodes(view)
     moves = [move for move in to_other_ip if not _met_its_old_entry(move)]
@@ -93,7 +93,11 @@ def without_new_ingress(
         return sure
     if not view.history.watched and len(local + stayed) >= MIN_PATTERN and left_one_pod(view, local + stayed):
         return sure + local
-    wiped = {ip for move in (*stayed, *sure) if Kind.REFLEXIVE_PORT in move.kinds for ip in addresses_of(move)}
+    anew = (
+        *(move for move in (*stayed, *sure) if Kind.REFLEXIVE_PORT in move.kinds),
+        *filter(_drew_another_port, local),
+    )
+    wiped = {ip for move in anew for ip in addresses_of(move)}
     return sure + tuple(move for move in local if wiped & addresses_of(move))
 
 
@@ -105,6 +109,12 @@ def _met_its_old_entry(move: SessionChange) -> bool:
     seen = [who.reflexive for who in (move.old, *(change.after.identity for change in move.changes))]
     again = any(address is not None and address in seen[:number] for number, address in enumerate(seen))
     return again and len({address.port for address in seen if address is not None}) > 1
+
+
+def _drew_another_port(move: SessionChange) -> bool:
+    """True if a session had two ports at one IP, before, between or after its changes: the flow's entry there was gone."""
+    seen = {who.reflexive for who in (move.old, *(change.after.identity for change in move.changes))} - {None}
+    return len(seen) > len({address.ip for address in seen if address is not None})
 
 
 def addresses_of(move: SessionChange) -> frozenset[str]:
