@@ -85,6 +85,18 @@ def test_all_sessions_at_another_node_may_be_a_rehash_and_are_no_wiped_tables(wa
     is_sound(rehash)
 
 
+def test_a_new_node_whose_flows_affinity_keeps_at_one_pod_is_no_second_address_of_that_pods_node() -> None:
+    def rehash(w: World) -> None:
+        w.tell(ClusterSubject.NODE, "n4", ClusterAction.READY)
+        w.move((0, 4, 8), node=4, pod="p3")
+
+    w = world((3, rehash), watched=True, affinity=Affinity.CLIENT_IP, pods=6, seed=1).run()
+    (incident,) = w.incidents
+    (found,) = incident.diagnoses
+    assert (found.name, found.certainty) == ("node-rehash", LIKELY)
+    assert found.evidence[0].startswith("3 of 12 sessions have a new reflexive IP, 10.0.0.4; ")
+
+
 def test_wipes_are_counted() -> None:
     actions = [(4.03 + 0.8 * n, wipe) for n in range(3)]
     assert "wiped 3 times in 1.6 s" in only(world(*actions, watched=True, sessions=24)).evidence

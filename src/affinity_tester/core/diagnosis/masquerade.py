@@ -45,29 +45,6 @@ def left_one_pod(view: IncidentView, moves: Iterable[SessionChange]) -> bool:
     return all(who.pod not in left for who in view.history.identities_at(view.to_ns).values())
 
 
-def ingress_nodes(view: IncidentView) -> dict[str, str]:
-    """Return the node's name of each reflexive IP of which it is known; nothing without the nodes' addresses.
-
-    An InternalIP has its node's name. Another IP is the bridge's of a node if all pods behind it run there, no second IP
-    is like that, and none of those pods is behind the node's own address: towards them the node masquerades from the bridge.
-    """
-    names = view.history.node_names
-    if names is None:
-        return {}
-
-    behind = view.history.nodes_behind_all()
-    found = {ip: names[ip] for ip in behind if ip in names}
-    at_home = {names[ip] for ip in found if names[ip] in behind[ip]}
-    claims: dict[str, list[str]] = {}
-    for ip, nodes in behind.items():
-        if ip not in names and len(nodes) == 1:
-            claims.setdefault(min(nodes), []).append(ip)
-    for node, ips in claims.items():
-        if len(ips) == 1 and node in names.values() and node not in at_home:
-            found[ips[0]] = node
-    return found
-
-
 def without_new_ingress(
     view: IncidentView, to_other_ip: tuple[SessionChange, ...], stayed: tuple[SessionChange, ...]
 ) -> tuple[SessionChange, ...]:
@@ -78,7 +55,7 @@ def without_new_ingress(
     one (`stayed`, or one that went there and back), their node's table was wiped. And a rehash does not pick the sessions
     of one pod: where just those moved, the pod may be the cause, as far as is known.
     """
-    known = ingress_nodes(view)
+    known = view.node_names
     moves = [move for move in to_other_ip if not _met_its_old_entry(move)]
     sure = tuple(
         m for m in moves if addresses_of(m) <= known.keys() and len({known[ip] for ip in addresses_of(m)}) == 1
