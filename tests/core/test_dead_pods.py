@@ -10,7 +10,7 @@ import pytest
 from diagnosing import Action, S, World
 from network_faults import hung, silent
 
-from affinity_tester.core.events import Case, Change, Judgement, OutageCase, Outcome
+from affinity_tester.core.events import Case, Certainty, Change, Judgement, OutageCase, Outcome
 from affinity_tester.core.identity import Identity
 from pools import is_judged
 
@@ -62,3 +62,25 @@ def test_flows_that_leave_a_pod_which_answers_others_are_violations(watched: boo
     world = run(watched, 40, lambda w: silent(*w.on(pod="p1")[:2])(w))
     assert classes(world, Change) == {Judgement.VIOLATION}
     assert classes(world, OutageCase) == {Judgement.VIOLATION}
+
+
+def test_an_ingress_that_new_flows_avoid_is_no_silent_pod_though_under_local_its_pods_go_with_it() -> None:
+    w = World(
+        watched=True,
+        local=True,
+        sessions=24,
+        pods=6,
+        seconds=16,
+        interval=S // 5,
+        actions=[(3, lambda w: w.network.ingress.dead_nodes.add("n3"))],
+    ).run()
+    assert classes(w, OutageCase) == {Judgement.POD_SILENT}
+    assert w.named == [("dead-target", Certainty.POSSIBLE), ("stale-flow", Certainty.POSSIBLE)]
+    assert {d.missing for d in w.diagnoses} == {
+        "what new flows avoid: which nodes the balancer holds for healthy, and a capture on the ingress node"
+    }
+
+
+def test_a_hung_pod_under_local_that_new_flows_meet_is_a_silent_pod() -> None:
+    w = World(watched=True, local=True, sessions=24, seconds=16, interval=S // 5, actions=[(3, hung)]).run()
+    assert w.named == [("pod-silent", Certainty.LIKELY)]

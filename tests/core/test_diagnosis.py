@@ -243,7 +243,12 @@ SCENES: dict[str, tuple[Callable[[bool], World], list[tuple[str, Certainty]], li
     ),
     "local-policy": (
         lambda watched: world(watched=watched, local=True, pods=2, seconds=14),
-        [("local-policy", POSSIBLE), ("dead-ingress", POSSIBLE)],
+        [
+            ("local-policy", POSSIBLE),
+            ("dead-ingress", POSSIBLE),
+            ("pod-silent", POSSIBLE),
+            ("lossy-path", POSSIBLE),
+        ],
         [("local-policy", LIKELY)],
     ),
     "client-ip-spread": (

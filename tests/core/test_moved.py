@@ -55,6 +55,48 @@ def test_two_wipes_are_one_finding_though_flows_went_to_another_address_and_back
     assert there_and_back
 
 
+@pytest.mark.parametrize(
+    ("which", "seed", "size"), [(wipe_all, 0, (12, 3, 2)), (wipe, 0, (6, 4, 6))], ids=["all nodes", "one node"]
+)
+def test_two_wipes_are_no_rehash_where_nobody_knows_the_nodes_and_all_flows_changed_their_address(
+    which: Action, seed: int, size: tuple[int, int, int]
+) -> None:
+    sessions, nodes, pods = size
+    actions = [(3, which), (3.7, which)]
+    w = world(
+        *actions, watched=False, seed=seed, sessions=sessions, nodes=nodes, pods=pods, bridges=True, interval=S // 5
+    )
+    found = w.run().diagnoses
+    assert [each.name for each in found] == ["flow-wipe"]
+
+
+@both
+def test_all_sessions_at_another_node_may_be_a_rehash_and_are_no_wiped_tables(watched: bool) -> None:
+    def shift(w: World) -> None:
+        for session in range(w.sessions):
+            w.pin(session, w.node_of(session) % w.nodes + 1)
+
+    nat, rehash = world((3, shift), watched=watched).run().diagnoses
+    assert [(each.name, each.certainty) for each in (nat, rehash)] == [
+        ("client-nat", POSSIBLE),
+        ("node-rehash", POSSIBLE),
+    ]
+    assert "12 of them at another one of these" in nat.evidence[0]
+    is_sound(rehash)
+
+
+def test_a_new_node_whose_flows_affinity_keeps_at_one_pod_is_no_second_address_of_that_pods_node() -> None:
+    def rehash(w: World) -> None:
+        w.tell(ClusterSubject.NODE, "n4", ClusterAction.READY)
+        w.move((0, 4, 8), node=4, pod="p3")
+
+    w = world((3, rehash), watched=True, affinity=Affinity.CLIENT_IP, pods=6, seed=1).run()
+    (incident,) = w.incidents
+    (found,) = incident.diagnoses
+    assert (found.name, found.certainty) == ("node-rehash", LIKELY)
+    assert found.evidence[0].startswith("3 of 12 sessions have a new reflexive IP, 10.0.0.4; ")
+
+
 def test_wipes_are_counted() -> None:
     actions = [(4.03 + 0.8 * n, wipe) for n in range(3)]
     assert "wiped 3 times in 1.6 s" in only(world(*actions, watched=True, sessions=24)).evidence

@@ -292,7 +292,7 @@ def test_what_is_dead_is_named(name: str) -> None:
     assert {diagnosis.name for diagnosis in named} == set(RIGHT_NAME[name])
     assert {diagnosis.certainty for diagnosis in named} == {Certainty.LIKELY}
     if name == "12-dead-node.cn":
-        said = 'that came in through node "node2" (6) or whose pod was on node "node2" (5): one machine'
+        said = 'that came in through node "node2" (8) or whose pod was on node "node2" (5): one machine'
         assert any(said in fact for diagnosis in named for fact in diagnosis.evidence)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from affinity_tester.core.diagnosis.alternation import may_alternate
 from affinity_tester.core.diagnosis.classify import ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView, SessionChange
-from affinity_tester.core.diagnosis.masquerade import addresses_of, ingress_nodes, left_one_pod
+from affinity_tester.core.diagnosis.masquerade import addresses_of, left_one_pod
 from affinity_tester.core.diagnosis.proxy_rules import goes_to_one_new_place, left_altogether, of_two_places, old_ip
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods
 from affinity_tester.core.diagnosis.vip_rules import ingress_switch, ip_of, ips_of, looks_like_client_nat, node_of
@@ -140,7 +140,7 @@ def node_rehash(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     moves = tuple(move for move in moves if move.longest_loss < BURST)
     if not moves or looks_like_client_nat(view, moves):
         return None
-    known = ingress_nodes(view)
+    known = view.node_names
     if view.history.node_names is not None and not any(ip in known for ip in ips_of(moves) | ips_of(moves, new=True)):
         return None
 
@@ -201,7 +201,7 @@ def rehash_off_serving(view: IncidentView, groups: ChangeGroups) -> Diagnosis | 
         moves = groups.to_other_pod
         moves = tuple(move for move in moves if looks_local(view, [move]))
     else:
-        known = ingress_nodes(view)
+        known = view.node_names
         moves = tuple(move for move in groups.to_other_ip if addresses_of(move) <= known.keys())
     moves = tuple(move for move in moves if move.longest_loss < BURST and _left_ready_pod(view, move))
     if not moves:

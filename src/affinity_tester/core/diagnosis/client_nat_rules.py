@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from affinity_tester.core.diagnosis.address_rules import node_rehash
 from affinity_tester.core.diagnosis.classify import ChangeGroups, classify
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed
@@ -46,7 +47,8 @@ def client_side(members: Iterable[Member]) -> dict[str, type[Reason]]:
 def moved_before_cluster(view: IncidentView, reasons: Iterable[type[Reason]]) -> list[Diagnosis]:
     """Diagnose `client-nat` where it was judged that the client's NAT moved the sessions' addresses, or may have.
 
-    Where nothing excludes a proxy, it is named too: the one that fits, `vip-failover` or `flow-wipe`, and neither is likely.
+    Where nothing excludes the cluster, its fault is named too, and is not likely: `vip-failover` where all went to one node,
+    `node-rehash` where all went to another one, which no wiped table does; else `flow-wipe`.
     """
     kinds = set(reasons)
     evidence = [_moved_text(view), *_pods_text(view)]
@@ -65,7 +67,9 @@ def moved_before_cluster(view: IncidentView, reasons: Iterable[type[Reason]]) ->
 
     missing = ASK_REFERENCE if view.history.reference is None else _ASK_AGAIN
     evidence.append("no session from the same address kept its own")
-    other = vip_failover(view, classify(view)) or _perhaps_wiped(view, missing)
+    groups = classify(view)
+    rehashed = node_rehash(view, groups) if view.nearly_all(len(groups.to_other_ip)) else None
+    other = vip_failover(view, groups) or rehashed or _perhaps_wiped(view, missing)
     stayed = next((reason for reason in view.reasons if isinstance(reason, ReferenceStayed)), None)
     if stayed is None:
         other = replace(other, certainty=Certainty.POSSIBLE, missing=other.missing or missing)
@@ -116,6 +120,9 @@ def _moved_text(view: IncidentView) -> str:
     changes = [change for move in moves for change in move.changes]
     within_ns = max(0, max(c.after.sent_ns for c in changes) - min(c.before.sent_ns for c in changes))
     what = f"reflexive IP {listed(old)} -> {listed(new)}" if old != new else f"a new reflexive port at {listed(new)}"
+    to_other = sum(Kind.REFLEXIVE_IP in move.kinds for move in moves)
+    if old == new and to_other:
+        what = f"a new reflexive address at {listed(new)}, {to_other:,} of them at another one of these"
     return f"{view.share(move.session for move in moves)} {has(len(moves))} {what} within {format_seconds(within_ns)}"
 
 

@@ -174,6 +174,8 @@ def missing(flows: DeadFlows) -> str:
         return "a test probe: was a new flow answered meanwhile?"
     if not flows.view.history.watched:
         return f"the node's and the pod's condition: {NO_CLUSTER}"
+    if flows.fresh_live:
+        return "what new flows avoid: which nodes the balancer holds for healthy, and a capture on the ingress node"
     dead, count = len(flows.silences), len(flows.canaries)
     return (
         f"too few flows to tell: with {dead} of {plural(flows.total, 'session')} dead, {plural(count, 'test probe')} "

@@ -17,7 +17,6 @@ from math import prod
 from affinity_tester.core.diagnosis.classify import PAUSE_NS, ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.lifetimes import Lifetime, age, gets_old_addresses_back, lifetimes
-from affinity_tester.core.diagnosis.masquerade import ingress_nodes
 from affinity_tester.core.diagnosis.text import diagnosis
 from affinity_tester.core.events import Certainty, Diagnosis
 from affinity_tester.core.identity import Kind
@@ -182,7 +181,7 @@ def _chance(limit: _Limit) -> float:
 
 def _stays_at_its_ingress(view: IncidentView) -> bool:
     """True if each session keeps its ingress: one IP, or those of one node."""
-    known = ingress_nodes(view)
+    known = view.node_names
     for move in view.moves:
         ips = {
             who.reflexive.ip for _, who in view.history.sessions[move.session].identities if who.reflexive is not None

@@ -45,29 +45,6 @@ def left_one_pod(view: IncidentView, moves: Iterable[SessionChange]) -> bool:
     return all(who.pod not in left for who in view.history.identities_at(view.to_ns).values())
 
 
-def ingress_nodes(view: IncidentView) -> dict[str, str]:
-    """Return the node's name of each reflexive IP of which it is known; nothing without the nodes' addresses.
-
-    An InternalIP has its node's name. Another IP is the bridge's of a node if all pods behind it run there, no second IP
-    is like that, and none of those pods is behind the node's own address: towards them the node masquerades from the bridge.
-    """
-    names = view.history.node_names
-    if names is None:
-        return {}
-
-    behind = view.history.nodes_behind_all()
-    found = {ip: names[ip] for ip in behind if ip in names}
-    at_home = {names[ip] for ip in found if names[ip] in behind[ip]}
-    claims: dict[str, list[str]] = {}
-    for ip, nodes in behind.items():
-        if ip not in names and len(nodes) == 1:
-            claims.setdefault(min(nodes), []).append(ip)
-    for node, ips in claims.items():
-        if len(ips) == 1 and node in names.values() and node not in at_home:
-            found[ips[0]] = node
-    return found
-
-
 def without_new_ingress(
     view: IncidentView, to_other_ip: tuple[SessionChange, ...], stayed: tuple[SessionChange, ...]
 ) -> tuple[SessionChange, ...]:
@@ -75,10 +52,10 @@ def without_new_ingress(
 
     All changes of a session count: two wipes lead a flow from one address of its node to the other and back. Where the
     nodes of its addresses are known, they decide. Else: a rehash gives no flow a new port at its old IP, so where some have
-    one (`stayed`), their node's table was wiped. And a rehash does not pick the sessions of one pod: where just those
-    moved, the pod may be the cause, as far as is known.
+    one (`stayed`, or one that went there and back), their node's table was wiped. And a rehash does not pick the sessions
+    of one pod: where just those moved, the pod may be the cause, as far as is known.
     """
-    known = ingress_nodes(view)
+    known = view.node_names
     moves = [move for move in to_other_ip if not _met_its_old_entry(move)]
     sure = tuple(
         m for m in moves if addresses_of(m) <= known.keys() and len({known[ip] for ip in addresses_of(m)}) == 1
@@ -93,7 +70,11 @@ def without_new_ingress(
         return sure
     if not view.history.watched and len(local + stayed) >= MIN_PATTERN and left_one_pod(view, local + stayed):
         return sure + local
-    wiped = {ip for move in (*stayed, *sure) if Kind.REFLEXIVE_PORT in move.kinds for ip in addresses_of(move)}
+    anew = (
+        *(move for move in (*stayed, *sure) if Kind.REFLEXIVE_PORT in move.kinds),
+        *filter(_drew_another_port, local),
+    )
+    wiped = {ip for move in anew for ip in addresses_of(move)}
     return sure + tuple(move for move in local if wiped & addresses_of(move))
 
 
@@ -105,6 +86,12 @@ def _met_its_old_entry(move: SessionChange) -> bool:
     seen = [who.reflexive for who in (move.old, *(change.after.identity for change in move.changes))]
     again = any(address is not None and address in seen[:number] for number, address in enumerate(seen))
     return again and len({address.port for address in seen if address is not None}) > 1
+
+
+def _drew_another_port(move: SessionChange) -> bool:
+    """True if a session had two ports at one IP, before, between or after its changes: the flow's entry there was gone."""
+    seen = {who.reflexive for who in (move.old, *(change.after.identity for change in move.changes))} - {None}
+    return len(seen) > len({address.ip for address in seen if address is not None})
 
 
 def addresses_of(move: SessionChange) -> frozenset[str]:

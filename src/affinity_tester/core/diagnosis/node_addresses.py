@@ -2,7 +2,9 @@
 
 A node masquerades from two addresses (core.diagnosis.masquerade): its own one, and towards its own pods that of their
 bridge, which no list has. Every flow behind the bridge's address is served on that node, and none behind its own one is.
-Both can be seen from the pods that answer, and are believed where chance is ruled out.
+Where the nodes' own addresses are known, and seen, what is left are bridges. Else both are seen from the pods that answer,
+and believed where chance is ruled out. Under ClientIP a node serves all flows of a client at one pod, so flows that meet
+one node are no pattern there; and a node that serves that client elsewhere has no flow behind its bridge.
 """
 
 from __future__ import annotations
@@ -27,20 +29,26 @@ def nodes_by_ip(history: RunHistory) -> dict[str, str]:
     if len(total) < 2 or len(behind) < 2:  # noqa: PLR2004 - with one node of pods, or one address, all look alike
         return dict(names)
 
-    bridges = {
-        ip: next(iter(nodes))
-        for ip, nodes in behind.items()
-        if len(nodes) == 1 and ip not in names and _is_no_chance(nodes, total, len(behind))
-    }
+    alone = {ip: next(iter(nodes)) for ip, nodes in behind.items() if len(nodes) == 1 and ip not in names}
+    claims = Counter(alone.values())
+    bridges = {ip: node for ip, node in alone.items() if claims[node] == 1}
+    by_client = history.spec("sessionAffinity") == "ClientIP"
     if names:
-        # All the nodes' own addresses are known: another one that serves a single node is its bridge's.
-        return {**bridges, **names} if any(ip in names for ip in behind) else dict(names)
+        seen = {ip: nodes for ip, nodes in behind.items() if ip in names}
+        not_its = {names[ip] for ip, nodes in seen.items() if by_client or nodes[names[ip]]}
+        return dict(names) | {
+            ip: node
+            for ip, node in bridges.items()
+            if node in names.values()
+            and node not in not_its
+            and (seen or _is_no_chance(behind[ip], total, len(behind)))
+        }
 
     found: dict[str, str] = {}
-    for bridge, node in bridges.items():
+    for bridge, node in bridges.items() if not by_client and any(len(nodes) > 1 for nodes in behind.values()) else ():
         # The node's own address is the only one behind which its pods answer nobody.
         without = [ip for ip, nodes in behind.items() if ip not in bridges and not nodes[node]]
-        if len(without) == 1 and [*bridges.values()].count(node) == 1:
+        if len(without) == 1 and _is_no_chance(behind[bridge], total, len(behind)):
             (ip,) = without
             share = total[node] / total.total()
             if (1 - share) ** behind[ip].total() < DOUBT:

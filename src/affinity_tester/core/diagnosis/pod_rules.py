@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from affinity_tester.core.diagnosis.dead_flows import DeadFlows
+from affinity_tester.core.diagnosis.dead_flows import DeadFlows, Part
 from affinity_tester.core.diagnosis.dead_rules import PROXY_UPDATE_NS, dead, left_pool
 from affinity_tester.core.diagnosis.dead_text import node_condition
 from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
@@ -55,10 +55,10 @@ def terminating_backend(view: IncidentView) -> Diagnosis | None:
 def pod_silent(view: IncidentView, whole: IncidentView) -> list[Diagnosis]:
     """Diagnose `pod-silent`: a pod in the pool answers nobody. The judge found that; this adds evidence.
 
-    Without the pool's word, what the canaries met decides: a pod that new flows avoid is in no pool. `whole` has all members
-    of the incident.
+    Without the pool's word, what the canaries met decides: a pod that new flows avoid is in no pool. With it, an ingress node
+    that they avoid takes its own pods with it under policy Local. `whole` has all members of the incident.
     """
-    if not view.history.watched and (found := dead(view, whole)):
+    if (not view.history.watched or _is_avoided_ingress(whole)) and (found := dead(view, whole)):
         return found
 
     names = {s.old.pod for s in view.unanswered_spans if s.old is not None and s.old.pod is not None}
@@ -76,6 +76,17 @@ def pod_silent(view: IncidentView, whole: IncidentView) -> list[Diagnosis]:
 
 
 # --- how ---------------------------------------------------------------------------------------------------------------
+
+
+def _is_avoided_ingress(view: IncidentView) -> bool:
+    """True if the silent sessions are, under policy Local, all those through one node, and new flows live and avoid it.
+
+    A balancer that checks its nodes does that where the node is dead; proxies spare no pod that is ready and hung.
+    """
+    flows = DeadFlows(view)
+    if not view.source_ip_preserved or not flows.silences or not flows.fresh_live:
+        return False
+    return any(suspect.part is Part.INGRESS for suspect in flows.suspects)
 
 
 def _terminating(view: IncidentView, spans: Iterable[UnansweredSpan]) -> list[UnansweredSpan]:

@@ -264,11 +264,6 @@ class RunHistory:
                     found[who.reflexive.ip].add(who.node)
         return found
 
-    def nodes_behind_all(self) -> dict[str, set[str]]:
-        """Return the nodes of all pods reached through each reflexive IP, as far as is remembered."""
-        ips = {who.reflexive.ip for s in self.sessions.values() for _, who in s.identities if who.reflexive is not None}
-        return self.nodes_behind(ips)
-
     def change_rate(self, name: str) -> tuple[int, int]:
         """Return how often a session changed, and how many probes it sent from the first of these changes to the last."""
         times = [at_ns for at_ns, _ in self.sessions[name].identities[1:]]

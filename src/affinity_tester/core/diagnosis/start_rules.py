@@ -151,8 +151,9 @@ def _fresh_die(flows: Unborn) -> Iterator[Diagnosis]:
             yield diagnosis("local-policy", evidence)
             return
         missing = f"whether there are nodes without a ready pod: {NO_CLUSTER}"
-        yield diagnosis("local-policy", evidence, missing)
-        yield diagnosis("dead-ingress", evidence, missing)
+        # A node's own pods serve what comes in through it, so its dead pod looks like a dead node; a bucket spares no node.
+        for name in ("local-policy", "dead-ingress", "pod-silent", "lossy-path"):
+            yield diagnosis(name, evidence, missing)
         return
 
     found = list(_unused(flows))
