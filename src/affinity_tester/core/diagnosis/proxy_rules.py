@@ -16,6 +16,7 @@ from affinity_tester.core.diagnosis.masquerade import left_one_pod
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed
 from affinity_tester.core.events import Certainty, Diagnosis
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.judging.chance import DOUBT
 from affinity_tester.units import plural
 
 _MIN_SESSIONS = 2
@@ -47,12 +48,26 @@ def proxy_tier(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
 def of_two_places(view: IncidentView, groups: ChangeGroups) -> tuple[SessionChange, ...]:
     """Return the changes between two addresses that may be one node's, or two nodes' or proxies': nobody stays at one.
 
-    Where all left one pod, it was the pod: its node masquerades towards pods elsewhere with its other address.
+    Where all left one pod it was the pod, whose node masquerades towards others with its other address, unless a proxy's
+    sessions were all at that pod: by chance, or since one client's all are (affinity ClientIP).
     """
     moves = tuple(move for move in groups.to_other_pod if Kind.REFLEXIVE_IP in move.kinds)
-    if view.history.node_names is not None or left_one_pod(view, moves):
+    if view.history.node_names is not None:
+        return ()
+    if left_one_pod(view, moves) and _chance_of_one_pod(view, len(moves)) < DOUBT:
         return ()
     return moves if {old_ip(move) for move in view.moves} <= left_altogether(view, moves) else ()
+
+
+def _chance_of_one_pod(view: IncidentView, sessions: int) -> float:
+    """Return the chance that so many sessions of one proxy were all given one pod; 1 where each place has but one pod."""
+    pods_at: dict[str | None, set[str | None]] = {}
+    for who in view.identities.values():
+        pods_at.setdefault(_ip_of(who), set()).add(who.pod)
+    if max((len(pods) for pods in pods_at.values()), default=1) == 1:
+        return 1.0
+    pods = len({who.pod for who in view.identities.values()})
+    return float((1 / pods) ** (sessions - 1))
 
 
 def left_altogether(view: IncidentView, moves: Iterable[SessionChange]) -> set[str]:
