@@ -214,6 +214,60 @@ def test_a_session_that_kept_its_address_until_the_run_ended_excludes_it() -> No
     assert run.play().classes == {UNKNOWN}
 
 
+def test_the_few_that_had_a_probe_after_it_when_the_run_ended_may_be_all() -> None:
+    """What the others would have shown is not known, so that it is no chance that these are one node's."""
+    run = Run(12).begin(N1)
+    run.move(END - 60 * MS, NEW1, names=run.names[:2])
+    assert run.play().classes == {UNKNOWN}
+
+
+def test_the_few_that_were_answered_before_it_when_the_run_began_may_be_all() -> None:
+    run = Run(12).begin(N1)
+    for n, event in enumerate(run.events):
+        if isinstance(event, FirstAnswer) and event.session not in run.names[:2]:
+            run.events[n] = replace(event, at_ns=S + 90 * MS)
+    for n, event in enumerate(run.events):
+        if isinstance(event, SessionStarted):
+            run.events[n] = replace(event, at_ns=S - 50 * MS)
+    run.move(S + 120 * MS, NEW1, names=run.names[:2])
+    assert run.play().classes == {UNKNOWN}
+
+
+def test_one_that_began_later_and_changed_in_a_later_event_does_not_hide_the_first() -> None:
+    run = Run(24).begin(N1)
+    for n, event in enumerate(run.events):
+        if isinstance(event, SessionStarted) and int(event.session[7:]) % 2:
+            run.events[n] = replace(event, local=TransportAddress("192.168.1.9", event.local.port))
+        if isinstance(event, FirstAnswer) and event.session == "CLIENT-22":
+            run.events[n] = replace(event, at_ns=10 * S + 500 * MS)
+    (lossy,) = run.move(11 * S + 900 * MS, NEW1, names=["CLIENT-0"])
+    long = replace(lossy, before=lossy.before._replace(sent_ns=9 * S))
+    run.events[-1] = replace(run.events[-1], change=long)
+    run.move(10 * S, ("10.0.0.1", 2001, "b", "n2"), names=run.names[2:22:2])
+    run.move(10 * S + 300 * MS, ("10.0.0.1", 2101, "b", "n2"), names=run.names[1::2])
+    run.move(12 * S + 900 * MS, ("10.0.0.1", 3000, "c", "n3"), names=["CLIENT-22"])
+    run.play()
+    assert run.judged["CLIENT-0"].judgement is UNKNOWN
+    assert run.judged["CLIENT-22"].judgement is VIOLATION
+
+
+@pytest.mark.parametrize(("kept", "found"), [(0, {UNKNOWN}), (1, {VIOLATION})])
+def test_of_a_few_sessions_at_each_of_the_clients_addresses_all_are_compared(kept: int, found: set[Judgement]) -> None:
+    run = Run(12).begin(N1)
+    for n, event in enumerate(run.events):
+        if isinstance(event, SessionStarted) and int(event.session[7:]) % 2:
+            run.events[n] = replace(event, local=TransportAddress("192.168.1.9", event.local.port))
+    run.move(10 * S, NEW1, names=run.names[kept:])
+    assert run.play().classes == found
+
+
+def test_the_two_addresses_of_one_node_are_not_two_that_were_kept() -> None:
+    bridge = ("10.9.0.1", 1000, "a", "n1")
+    run = Run(8, spec=CLUSTER).begin(N1, *[N1] * 6, bridge)
+    run.move(10 * S, NEW1, *[NEW1] * 6, ("10.9.0.1", 2000, "a", "n1"))
+    assert run.play().classes == {UNKNOWN}
+
+
 def test_a_session_that_changed_its_pod_alone_kept_its_address() -> None:
     run = Run(12).begin(N1)
     run.move(10 * S, NEW1, names=run.names[:11])

@@ -6,6 +6,7 @@ A fact has the time at which a probe was *sent*, never that at which it was told
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from affinity_tester.core.events import (
     SessionStarted,
 )
 from affinity_tester.core.identity import Identity, Kind
+from affinity_tester.core.session.outages import OUTAGE_PROBES
 from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 ADDRESS = frozenset({Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT})
@@ -55,6 +57,21 @@ _MAX_SPECS = 1_000
 """Specs of the Service remembered."""
 
 
+_LOST_NEAR = 3
+"""Probes that a session may lose by chance when others change."""
+
+
+class KeptSpan(NamedTuple):
+    """A time in which a session kept its address."""
+
+    from_ns: int
+    to_ns: int
+    since_move: bool
+    """It begins with the answer that showed a change; else with the first answer."""
+    until_move: bool
+    """It ends with the last answer before a change; else with the newest answer."""
+
+
 class LossRun(NamedTuple):
     """Probes lost in a row."""
 
@@ -71,6 +88,8 @@ class SessionAddresses:
     """The socket's own address; None: a record may lack the session's start."""
     target: TransportAddress | None = None
     """Where its probes go; None: to the run's one target."""
+    started_ns: int = 0
+    """When it began."""
     first_ns: int | None = None
     """A probe sent by this time was answered; None: nobody has answered it."""
     first: TransportAddress | None = None
@@ -105,6 +124,30 @@ class SessionAddresses:
         earlier = [move.after.sent_ns for move in self.moves.values() if move.after.sent_ns <= from_ns]
         later = [move.before.sent_ns for move in self.moves.values() if move.before.sent_ns >= to_ns]
         return max([self.first_ns, *earlier]), min([until_ns, *later])
+
+    def spans_kept(self, known_ns: int, interval_ns: int) -> Iterator[KeptSpan]:
+        """Yield the times in which it kept its address, with an answer at either end."""
+        if self.first_ns is None:
+            return
+        from_ns, since_move = self.first_ns, False
+        for move in sorted(self.moves.values(), key=lambda change: change.after.seq):
+            yield KeptSpan(from_ns, move.before.sent_ns, since_move, until_move=True)
+            from_ns, since_move = move.after.sent_ns, True
+        yield KeptSpan(from_ns, self._answered_until(known_ns, interval_ns), since_move, until_move=False)
+
+    def is_undecided(self, change: Change, known_ns: int, interval_ns: int) -> bool:
+        """True if it had too few probes before another session's change, or after it, to show whether it changed, too.
+
+        It was answered first, or last, within so few probes of that as make no outage. One that is silent for longer says
+        nothing, and may be silent for a reason of its own.
+        """
+        if self.first_ns is None:
+            return False
+        if self.first_ns > change.before.sent_ns:
+            return self.first_ns <= self.started_ns + (OUTAGE_PROBES + 1) * interval_ns
+        answered_ns = self._answered_until(known_ns, interval_ns)
+        silent_ns = (OUTAGE_PROBES + 2) * interval_ns
+        return answered_ns >= max(change.before.sent_ns - (_LOST_NEAR + 2) * interval_ns, known_ns - silent_ns)
 
     def _answered_until(self, known_ns: int, interval_ns: int) -> int:
         """Return a time at or after which it sent a probe that was answered.
@@ -197,7 +240,7 @@ class AddressHistory:
                 self.reference = event.reference
             case SessionStarted():
                 session = self._session(event.session)
-                session.local, session.target = event.local, event.target
+                session.local, session.target, session.started_ns = event.local, event.target, event.at_ns
                 self.by_local.setdefault(event.local.ip, []).append(event.session)
             case FirstAnswer(identity=who):
                 self._note_place(who)

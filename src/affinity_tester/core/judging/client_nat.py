@@ -37,13 +37,11 @@ from affinity_tester.core.judging.reasons import (
     ReferenceStayed,
 )
 from affinity_tester.core.judging.reference import mapping_over
-from affinity_tester.units import NS_PER_MS, NS_PER_S
+from affinity_tester.core.judging.together import TOGETHER_NS, Span, most_moved, seconds_kept
+from affinity_tester.units import NS_PER_MS
 
 MIN_SESSIONS = 8
 """So many sessions must have changed together: of fewer, all may be one node's by chance."""
-
-TOGETHER_NS = NS_PER_S
-"""They changed together if it was within this time."""
 
 ADDRESSES_PER_NODE = 2
 """A node masquerades from its own address, and from its pods' bridge's."""
@@ -163,8 +161,19 @@ class ClientNat:
     # --- all sessions together -----------------------------------------------------------------------------------------
 
     def _may_be_together(self, local: str) -> bool:
-        """True if there are enough sessions of this local address, which a NAT may translate."""
-        return len(self.history.by_local[local]) >= MIN_SESSIONS and not _is_global(local)
+        """True if there are enough sessions that one NAT may translate, with those of this local address."""
+        return not _is_global(local) and len(self._translated_with(local)) >= MIN_SESSIONS
+
+    def _translated_with(self, local: str) -> list[str]:
+        """Return the sessions whose changes are compared with those of a local address: its own.
+
+        Where these are too few, those of the client's other addresses speak, too: one NAT may be before all of them.
+        """
+        history = self.history
+        mine = history.by_local[local]
+        if len(mine) >= MIN_SESSIONS:
+            return mine
+        return [name for ip, names in history.by_local.items() if not _is_global(ip) for name in names]
 
     def _weigh_together(self, local: str, change: Change, now_ns: int) -> Weighed:
         """Return `unknown` if all sessions of this local address changed within a second, and nothing excludes the NAT."""
@@ -190,10 +199,14 @@ class ClientNat:
         until_ns = to_ns + TOGETHER_NS
         if history.stopped_ns is not None:
             until_ns = max(to_ns, min(until_ns, history.stopped_ns - 2 * history.interval_ns))
-        moved: dict[str, list[tuple[int, int]]] = {}
-        """By session: when a second would have to begin to hold a change of it."""
 
-        for other in islice(history.by_local[local], _MOST_ASKED):
+        moved: dict[str, list[Span]] = {}
+        """By session: when a second would have to begin to hold a change of it."""
+        kept: list[Span] = []
+        """When one would have to begin that a session kept its address through."""
+        undecided = 0
+
+        for other in islice(self._translated_with(local), _MOST_ASKED):
             session = history.sessions[other]
             brackets = [
                 (max(from_ns, move.before.sent_ns - TOGETHER_NS), min(to_ns, move.after.sent_ns))
@@ -201,32 +214,36 @@ class ClientNat:
             ]
             if brackets:
                 moved[other] = brackets
-                continue
-            kept = session.kept_around(change.before.sent_ns, until_ns, known_ns, history.interval_ns)
-            if kept is not None:
-                return _Found(local, *kept, True, NOTHING)
+            else:
+                around = session.kept_around(change.before.sent_ns, until_ns, known_ns, history.interval_ns)
+                if around is not None:
+                    return _Found(local, *around, True, NOTHING)
+                undecided += session.is_undecided(change, known_ns, history.interval_ns)
+            kept += seconds_kept(session, change, until_ns, known_ns, history.interval_ns)
 
-        second = _common(moved)
-        if len(moved) < MIN_SESSIONS or second is None:
+        second, together = most_moved(moved, kept)
+        if second is None or len(together) + undecided < MIN_SESSIONS:
             return None
-        whole = {other: history.sessions[other].moved_within(second[0], second[1] + TOGETHER_NS) for other in moved}
-        excluded = self._is_excluded(local, whole, change)
-        possible = ClientNatPossible(len(moved), history.reference is not None)
+        whole = {other: history.sessions[other].moved_within(second[0], second[1] + TOGETHER_NS) for other in together}
+        excluded = self._is_excluded(whole, change)
+        possible = ClientNatPossible(len(together), history.reference is not None)
         weighed = NOTHING if excluded else Weighed(Judgement.UNKNOWN, (possible,))
         return _Found(local, *second, False, weighed)
 
-    def _is_excluded(self, local: str, whole: dict[str, list[Change]], change: Change) -> bool:
+    def _is_excluded(self, whole: dict[str, list[Change]], change: Change) -> bool:
         """Return whether sessions that all changed together show that no NAT of the client's changed them."""
         ends = {name: (moves[0].before.identity, moves[-1].after.identity) for name, moves in whole.items()}
-        own = any(
-            _ip(old) == local and (_ip(new) == local or self.history.is_node(_ip(new))) for old, new in ends.values()
-        )
         return (
-            own
+            any(self._shows_own_ip(name, old, new) for name, (old, new) in ends.items())
             or any(_went_to_and_fro(moves) for moves in whole.values())
             or self._chance_of_gathering(ends, change) < DOUBT
             or self._chance_of_kept_ingress(ends) < DOUBT
         )
+
+    def _shows_own_ip(self, name: str, old: Identity, new: Identity) -> bool:
+        """True if pods saw the client's own IP behind a session, and see it or a node's now."""
+        local = self.history.sessions[name].local
+        return local is not None and _ip(old) == local.ip and (_ip(new) == local.ip or self.history.is_node(_ip(new)))
 
     def _chance_of_gathering(self, ends: dict[str, tuple[Identity, Identity]], change: Change) -> float:
         """Return the chance that all sessions meet at one node, were they hashed anew; 1: they do not, or it may be no hash.
@@ -274,6 +291,9 @@ class ClientNat:
             if not is_pair or not self.history.may_be_one_node(old, new):
                 return 1.0
 
+        if self._is_one_place(ips):
+            return 1.0
+
         at: dict[object, Counter[str]] = {}
         for name, (before, _) in ends.items():
             ip = _ip(before)
@@ -282,27 +302,6 @@ class ClientNat:
         pairs = len(partner) // 2
         ways = comb(len(ips), 2 * pairs) * factorial(2 * pairs) / (factorial(pairs) * 2.0**pairs)
         return ways * exp(sum(logs))
-
-
-def _common(brackets: dict[str, list[tuple[int, int]]]) -> tuple[int, int] | None:
-    """Return the first times that are within a bracket of every session; None: there are none."""
-    edges: list[tuple[int, int, str]] = []
-    for name, mine in brackets.items():
-        for start_ns, end_ns in mine:
-            edges += [(start_ns, 0, name), (end_ns, 1, name)]
-    edges.sort()
-
-    inside: Counter[str] = Counter()
-    begun_ns = None
-    for at_ns, ends, name in edges:
-        if ends and begun_ns is not None:
-            return begun_ns, at_ns
-        inside[name] += -1 if ends else 1
-        if not inside[name]:
-            del inside[name]
-        elif len(inside) == len(brackets):
-            begun_ns = at_ns
-    return None
 
 
 def _went_to_and_fro(moves: list[Change]) -> bool:
