@@ -89,11 +89,19 @@ def session_limit(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     )
 
 
-def after_each_probe(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
-    """Diagnose `session-limit` where no session kept its address for a second probe; no table is wiped at that pace."""
+def repeated_limit(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
+    """Diagnose `session-limit` where it was met again and again, and where the client's own NAT may do the same.
+
+    What no session kept for a second probe may be likely all the same: nothing is renewed at that pace.
+    """
     found = session_limit(view, groups)
     limit = _constant(view) if found is not None else None
-    return found if limit is not None and limit.probes == (1, 1) else None
+    if found is None or limit is None or limit.probes == (1, 1):
+        return found
+    if all(life.is_first for life in limit.lives):
+        return None
+    missing = found.missing or "whether it is the client's own NAT that renews its mappings: --reference HOST"
+    return replace(found, certainty=Certainty.POSSIBLE, missing=missing)
 
 
 def beside_limit(found: Iterable[Diagnosis], limit: Diagnosis | None) -> Iterable[Diagnosis]:

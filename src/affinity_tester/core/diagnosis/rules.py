@@ -77,7 +77,7 @@ def _by_pace(view: IncidentView, reasons: Iterable[type[Reason]]) -> list[Diagno
     if ReferenceMoved in set(reasons):
         return []  # it is the client's
     groups = classify(view)
-    limit = limit_rules.after_each_probe(view, groups)
+    limit = limit_rules.repeated_limit(view, groups)
     spray = address_rules.spray(view, groups)
     return [*limit_rules.beside_limit([] if spray is None else [spray], limit)]
 

@@ -225,7 +225,9 @@ class ClientNat:
         if second is None or len(together) + undecided < MIN_SESSIONS:
             return None
         whole = {other: history.sessions[other].moved_within(second[0], second[1] + TOGETHER_NS) for other in together}
-        excluded = self._is_excluded(whole, change)
+        # Who comes back within a second of its change may do so after the second that was found.
+        near = (history.sessions[other].moved_within(from_ns, to_ns + TOGETHER_NS) for other in together)
+        excluded = any(map(_went_to_and_fro, near)) or self._is_excluded(whole, change)
         possible = ClientNatPossible(len(together), history.reference is not None)
         weighed = NOTHING if excluded else Weighed(Judgement.UNKNOWN, (possible,))
         return _Found(local, *second, False, weighed)
@@ -235,7 +237,6 @@ class ClientNat:
         ends = {name: (moves[0].before.identity, moves[-1].after.identity) for name, moves in whole.items()}
         return (
             any(self._shows_own_ip(name, old, new) for name, (old, new) in ends.items())
-            or any(_went_to_and_fro(moves) for moves in whole.values())
             or self._chance_of_gathering(ends, change) < DOUBT
             or self._chance_of_kept_ingress(ends) < DOUBT
         )
