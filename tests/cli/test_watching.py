@@ -135,7 +135,7 @@ def code_of(end: Ended) -> int:
 def is_folded(line: str, level: str, begins: str, ends: str = "") -> bool:
     """True if it is the one line of four alike judgements, whose cause may be more or less far from each."""
     tag = f"[{level}]".ljust(7)
-    when = r"( N s( before)?( to N s)?)?" if ends else ""
+    when = r"( [\d.N]+ s( before| after)?( to [\d.N]+ s)?)?" if ends else ""
     told = (
         rf"TIME {re.escape(tag)}     4 sessions: {re.escape(begins)}{when}{re.escape(ends)} \(changed TIME( to TIME)?\)"
     )
@@ -170,7 +170,7 @@ async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp
         'TIME [info]      near: pod "a" left the pool N s before',
         STOPPED,
     ]
-    assert lines[15] == "changes judged: 4 explained", lines[15:20]
+    assert "changes judged: 4 explained" in lines[15:]
     assert colours(end, "pod_name changed") == {"31"}
     assert colours(end, 'pod "a" left the pool$') == {"36"}
     assert colours(end, "explained by: ") == {"2"}
@@ -206,7 +206,7 @@ async def test_a_node_event_explains_nothing_and_stands_near_the_violation(start
         'TIME [error]     near: node "n3" added N s before',
     ]
     assert 'TIME [error]         node "n3" was added N s before' in lines
-    assert lines[-2:] == ["changes judged: 4 violations", "FAIL: 4 violations"]
+    assert lines[-2:] == ["FAIL: 4 violations", "changes judged: 4 violations"]
     assert colours(end, 'node "n3" added$') == {"36"}
     assert colours(end, "VIOLATION: ") == colours(end, "incident 1 ") == {"1;31"}
 
@@ -233,7 +233,9 @@ async def test_rights_to_list_and_not_to_watch_are_enough(start: Start, tmp_path
     )
     assert lines.count(f"{unwatchable} (k8s/rbac.yaml has the rights)") == 1
     assert not [line for line in lines if "observed" in line]
-    assert sum('explained by: pod "a" left the pool' in line for line in lines) == 4
+    told = [line for line in lines if 'explained by: pod "a" left the pool' in line]
+    alike = [re.search(r" (\d+) sessions: explained", line) for line in told]
+    assert sum(int(found[1]) if found else 1 for found in alike) == 4
     assert [line for line in lines if "left the pool" in line and "[event]" in line] == [
         'TIME [event] pod "a" left the pool'
     ]
@@ -283,8 +285,8 @@ async def test_what_an_interrupted_watch_missed_is_unknown_and_it_resumes(start:
     avoidable = 'explained by: pod "c" joined the pool'
     assert any(is_folded(line, "info", avoidable, " before; old pod still ready") for line in lines)
     assert lines.count(BROKE) == 1
-    verdict = lines.index("changes judged: 4 unknown, 4 explained")
-    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
+    judged = lines.index("changes judged: 4 unknown, 4 explained")
+    assert lines[judged - 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
     (sent, answered, lost) = re.search(r"^all +(\d+) +(\d+) +(\d+) ", end.out, re.MULTILINE).groups()  # type: ignore[union-attr]
     assert (answered, lost) == (sent, "0")
 
@@ -327,7 +329,7 @@ async def test_a_gap_in_which_nothing_was_missed_excuses_nothing(start: Start, t
         BROKE,
         "TIME [event] the pool is observed again after N s, and nothing was missed",
     ]
-    assert lines.count("TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)") == 4
+    assert any(is_folded(line, "error", "VIOLATION: no endpoint had changed") for line in lines)
 
 
 async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_path: Path) -> None:
@@ -347,8 +349,8 @@ async def test_a_second_ctrl_c_leaves_what_is_open_unknown(start: Start, tmp_pat
         "TIME [warn]  stopped at once: judgements still open are unknown",
     ]
     assert is_folded(lines[stopped + 3], "warn", "unknown: the run ended before the pool was confirmed")
-    verdict = lines.index("changes judged: 4 unknown")
-    assert lines[verdict + 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
+    judged = lines.index("changes judged: 4 unknown")
+    assert lines[judged - 1] == "INCONCLUSIVE: 4 changes or outages could not be judged"
 
 
 async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_watched(
@@ -361,8 +363,7 @@ async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_w
             at.put_pool(endpoint("a"))
             await client.until('pod "b" left the pool')
             at.stage.pod = "y"
-            for _ in range(4):
-                await client.until("VIOLATION")
+            await client.until("VIOLATION")
             client.signal(signal.SIGINT)
             end = await client.end()
         lines = at.told(end.out)
@@ -371,13 +372,9 @@ async def test_answers_of_pods_that_never_were_in_the_pool_mean_that_it_is_not_w
     assert [line for line in lines if "[warn]" in line] == [
         f'TIME [warn]  pod "x" answers, which was never in the watched pool: {wrong}'
     ]
-    assert (
-        lines.count(
-            "TIME [error]     VIOLATION (cluster not watched, endpoints assumed unchanged) (CLIENT, changed TIME)"
-        )
-        == 4
-    )
-    assert lines[-1] == "FAIL: 4 violations"
+    assumed = "VIOLATION (cluster not watched, endpoints assumed unchanged)"
+    assert any(is_folded(line, "error", assumed) for line in lines)
+    assert "FAIL: 4 violations" in lines
 
 
 async def test_a_silence_has_the_reason_that_the_cluster_knows(start: Start, tmp_path: Path) -> None:
