@@ -180,3 +180,18 @@ def test_no_label_grows_without_bound() -> None:
     assert len(groups_of(GroupKind.REFLEXIVE_IP, rows)) <= MOST_GROUPS[GroupKind.REFLEXIVE_IP] + 1
     assert len(counted._parts) <= 2
     assert len(counted._earlier[0]) <= 121
+
+
+def test_what_was_added_up_is_not_added_up_again() -> None:
+    counted = Breakdown(1)
+    counted.take(S, [1], [1])
+    assert counted.total() is counted.total()
+
+
+def test_a_time_that_another_probe_was_counted_after_stays_where_it_was() -> None:
+    counted, rtt = Breakdown(1), RttHistogram()
+    rtt.add(0, MS)
+    rtt.add(1, MS)
+    times = counted.served(0, _identity(1), 0, sent=0, answered=0)
+    rtt.share(times, 0)
+    assert sum(times) == 0

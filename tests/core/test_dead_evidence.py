@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from diagnosing import Action, S, World
 from network_faults import hung, ports_dead, silent, way_cut, world
 
+from affinity_tester.core.diagnosis import dead_rules, dead_text
 from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
-from affinity_tester.core.events import Certainty, ClusterAction, ClusterSubject, NetworkError
+from affinity_tester.core.diagnosis.start_rules import ready_nodes
+from affinity_tester.core.events import Certainty, ClusterAction, ClusterEvent, ClusterSubject, NetworkError
 
 LIKELY, POSSIBLE, CANNOT_TELL = Certainty
 
@@ -103,3 +108,31 @@ def test_the_pods_count_tells_the_direction_once_it_answers_again() -> None:
     assert any("all 0" not in fact and "the replies are lost" in fact for fact in facts(w, "node-path"))
     assert any("were lost towards it" in fact for fact in facts(cut, "node-path"))
     assert S
+
+
+def test_replies_that_are_lost_while_fresh_flows_live_are_no_dead_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_text, "shared", lambda _flows: [])
+    flows: Any = SimpleNamespace(direction=(0, 5), fresh_live=True, resumed=False)
+    assert list(dead_rules._scattered(flows)) == []
+
+
+def test_losses_both_ways_are_told_by_count() -> None:
+    flows: Any = SimpleNamespace(direction=(3, 2))
+    (said,) = dead_text.direction(flows)
+    assert said == "by the pod's count 3 probes were lost towards it, and 2 replies on the way back"
+
+
+def test_nodes_are_ready_as_the_cluster_told_last() -> None:
+    def told(name: str, action: ClusterAction) -> ClusterEvent:
+        return ClusterEvent(0, ClusterSubject.NODE, name, action)
+
+    cluster = [
+        told("n1", ClusterAction.NOT_READY),
+        told("n2", ClusterAction.REMOVED),
+        told("n1", ClusterAction.READY),
+        told("n3", ClusterAction.CORDONED),
+        ClusterEvent(0, ClusterSubject.PROXY, "n3", ClusterAction.RESTARTED),
+    ]
+    names = {f"10.0.0.{n}": f"n{n}" for n in (1, 2, 3)}
+    view: Any = SimpleNamespace(history=SimpleNamespace(node_names=names, cluster=cluster))
+    assert ready_nodes(view) == {"n1", "n3"}

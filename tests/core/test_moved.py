@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from diagnosing import Action, S, World
 from network_faults import (
@@ -19,6 +22,7 @@ from network_faults import (
 )
 
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.diagnosis import limit_rules, proxy_rules
 from affinity_tester.core.events import (
     Certainty,
     ClusterAction,
@@ -383,3 +387,28 @@ def test_one_new_port_without_affinity_may_be_a_wipe_that_met_the_same_pod() -> 
     told = [d for incident in w.incidents for d in incident.diagnoses]
     assert [(d.name, d.certainty) for d in told] == [("flow-wipe", POSSIBLE), ("port-rewrite", POSSIBLE)]
     assert told[0].missing == "whether entries were deleted on the ingress node then: conntrack -E -p udp there"
+
+
+def test_a_limit_that_is_met_again_and_again_is_possible_beside_the_clients_nat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    likely = Diagnosis("session-limit", LIKELY, ("each after 5 probes",))
+    lives = (SimpleNamespace(is_first=True), SimpleNamespace(is_first=False))
+    monkeypatch.setattr(limit_rules, "session_limit", lambda _view, _groups: likely)
+    monkeypatch.setattr(limit_rules, "_constant", lambda _view: SimpleNamespace(probes=(5, 5), lives=lives))
+    view: Any = None
+    found = limit_rules.repeated_limit(view, view)
+    assert found is not None
+    assert (found.certainty, found.missing) == (
+        POSSIBLE,
+        "whether it is the client's own NAT that renews its mappings: --reference HOST",
+    )
+
+
+def test_few_sessions_of_a_proxy_may_all_be_at_one_pod() -> None:
+    at = [("10.0.0.1", "a"), ("10.0.0.1", "b"), ("10.0.0.2", "c")]
+    identities = {str(n): Identity(TransportAddress(ip, n), pod) for n, (ip, pod) in enumerate(at)}
+    view: Any = SimpleNamespace(identities=identities)
+    assert proxy_rules._chance_of_one_pod(view, 3) == pytest.approx(1 / 9)
+    one_pod_each: Any = SimpleNamespace(identities={k: v for k, v in identities.items() if v.pod != "b"})
+    assert proxy_rules._chance_of_one_pod(one_pod_each, 3) == 1.0

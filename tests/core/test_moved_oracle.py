@@ -18,7 +18,7 @@ from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Certainty
 from affinity_tester.lab.model import Affinity
 
-COUNT = int(os.environ.get("AFFINITY_HISTORIES", "60"))
+COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 25
 """How many runs are tried."""
 
 

@@ -354,3 +354,7 @@ def test_a_session_of_which_nothing_was_heard_changed_at_no_rate() -> None:
     history = RunHistory(Rules())
     history.feed(SessionStarted(0, "CLIENT-1", TARGET))
     assert history.change_rate("CLIENT-1") == (0, 1)
+
+
+def test_a_pool_that_nobody_watches_is_not_known_to_be_empty() -> None:
+    assert RunHistory(Rules()).was_empty(0, 1) is False

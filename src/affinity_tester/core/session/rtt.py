@@ -119,10 +119,9 @@ class RttHistogram:
         return self._last_seq == seq
 
     def _grow(self, bucket: int) -> None:
-        """Make room up to a bucket, and count one there; the last one takes all that is longer."""
+        """Make room up to a bucket that there is not yet, and count one there."""
         missing = bucket + 1 - len(self._buckets)
-        if missing > 0:
-            self._buckets.frombytes(bytes(self._buckets.itemsize * missing))
+        self._buckets.frombytes(bytes(self._buckets.itemsize * missing))
         self._buckets[bucket] += 1
 
     @classmethod
