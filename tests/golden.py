@@ -34,22 +34,28 @@ MASKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w#])\d(?:[\d,.]*\d)?(?!\w)", "N"),
         # The pool's news and the first packet that it moves come within a millisecond.
         (r"\bDURATION (?:before|after)\b", "DURATION apart"),
+        (r"\bDURATION to DURATION apart", "DURATION apart"),
         # Which of these the statistics know of is their timer's matter, and a client may miss a few slots.
         (r"(?:, N (?:late|reordered|duplicate|skipped))+(?=;|$)", ""),
         (r"\bprobe skipped \(", "probes skipped ("),
         # How many items a list has is chance, and so is the width of a table's column.
         (r"(?<!\w)(\S.*?)(?:, \1)+(?!\w)", r"\1"),
         (r"(?<=[^\s\]])  +", "  "),
+        # How many judgements come within a second, and are one line, is chance too.
+        (r"(?<=    )N sessions: (?=VIOLATION|explained|unknown|pod-silent|idle|client)", ""),
+        (r"\((?:CLIENT, )?(changed|unanswered since) TIME(?: to TIME)?\)$", r"(\1 TIME)"),
         (r"^ {10,}", " " * 10),
     )
 )
 
 _LOGGED = re.compile(r"TIME \[")
 _INCIDENT = re.compile(r"TIME \[\w+\] +incident ")
-_EVIDENCE = re.compile(r"TIME \[\w+\] {5,}(?!.*\(CLIENT[^)]*\)$)")
+_EVIDENCE = re.compile(r"TIME \[\w+\] {5,}(?!.*\((?:CLIENT[^)]*|(?:changed|unanswered since) TIME)\)$)")
 """A line below an incident; what ends with a session in brackets is a judgement or a canary's answer, told in between."""
 
-_BY_TIMER = re.compile(r"sent N messages of which|a test probe from a new port is answered")
+_BY_TIMER = re.compile(
+    r"sent N messages of which|a test probe from a new port is answered|\((?:changed|unanswered since) TIME\)$"
+)
 """Told as often as the run has time for."""
 
 _BY_CHANCE = re.compile(r"TIME \[\w+\] +incident N .* sessions: N loss bursts?, N probes lost\n")

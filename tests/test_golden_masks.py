@@ -28,7 +28,7 @@ FAIL: 2 violations
 """
 
 SHAPE = """\
-1 x TIME [error]     VIOLATION: no endpoint had changed (CLIENT, changed TIME)
+some x TIME [error]     VIOLATION: no endpoint had changed (changed TIME)
 2 x TIME [error] CLIENT x_address changed ADDRESS (node "NODE") -> ADDRESS (node "NODE")
 1 x TIME [error] incident N at TIME for DURATION, N of N sessions: N changes (reflexive_port N)
     TIME [error]     judged: N violations

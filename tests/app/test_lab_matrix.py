@@ -95,7 +95,7 @@ def test_every_fault_of_the_catalogue_can_be_injected_and_has_a_plan() -> None:
 
 
 def test_a_plan_takes_no_longer_than_its_kind_needs() -> None:
-    """All of them run twice in CI. A sleeping machine takes no time; the demo is no case of its own.
+    """All of them run in CI. A sleeping machine takes no time; the demo is no case of its own.
 
     A silence at a slow interval needs longest: it must outlast the proof that the pod lives by three probes.
     """
