@@ -181,7 +181,11 @@ def test_clean_takes_away_what_an_interrupted_rollout_left(tree, api):
             assert line, making.stderr.read()
         os.killpg(making.pid, signal.SIGINT)
         said, failure = making.communicate(timeout=60)
-    assert (making.returncode, said) == (-signal.SIGINT, "")
+    assert said == ""
+    assert making.returncode in (
+        -signal.SIGINT,
+        2,
+    )  # 2 where whoever runs the tests ignores SIGINT: make's own end then
     assert failure.splitlines()[0].startswith("make: ***")
     assert failure.count("\n") <= 2
 

@@ -162,7 +162,7 @@ def flows_of_a_node_flushed_under_client_ip(lab: Lab) -> Observed:
     return seen
 
 
-@case(possible={*equivalent("port-rewrite", "flow-wipe"), "client-ip-spread"})
+@case(possible={*equivalent("client-nat", "flow-wipe"), "client-ip-spread"})
 def flows_of_a_nat_on_the_way_flushed(lab: Lab) -> Observed:
     """`masquerade fully-random` draws another port; the balancer's hash and the node's one pod stay.
 
@@ -176,7 +176,7 @@ def flows_of_a_nat_on_the_way_flushed(lab: Lab) -> Observed:
     assert seen.changed == set(seen.locals)
     assert seen.kinds == {(Kind.REFLEXIVE_PORT,)}
     assert {who.reflexive.ip for who in seen.first.values() if who.reflexive} == {"10.30.1.1", "10.30.2.1"}
-    assert seen.exit_code == 1
+    assert seen.exit_code == 3  # what a client sees is what its own NAT does: one node may have both addresses
     return seen
 
 
@@ -239,7 +239,7 @@ def a_backend_removed_without_its_flows(lab: Lab) -> Observed:
         with lab.client("--duration", "1s") as fresh:
             newcomers = Observed(fresh.finished())
         client.until("session.outage_started")
-        client.rounds(3)
+        client.rounds(30)  # for as many canaries as a sure name needs
         seen = Observed(client.stop())
     assert (newcomers.silent, newcomers.run.total.lost) == (set(), 0)
     dead = seen.served_by("pod-c")
@@ -320,7 +320,7 @@ def a_node_drawn_for_each_packet(lab: Lab) -> Observed:
     return seen
 
 
-@case(possible={"local-policy", "dead-ingress"})
+@case(possible={"local-policy", "dead-ingress", "pod-silent", "lossy-path"})
 def a_node_without_a_pod_under_local(lab: Lab) -> Observed:
     lab.build(["pod-a"], ["pod-b"], [])
     lab.proxy(policy="Local")

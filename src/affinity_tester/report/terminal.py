@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TextIO
 
 from affinity_tester.report.background_writer import BackgroundWriter
@@ -20,7 +21,9 @@ class TerminalWriter(BackgroundWriter):
         from rich.console import Console  # noqa: PLC0415
         from rich.live_render import LiveRender  # noqa: PLC0415
 
-        self._console: Console = Console(file=stream, force_terminal=True, highlight=False)
+        # rich takes COLUMNS for the width, which stays as it was when the terminal becomes narrower.
+        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self._console: Console = Console(file=stream, force_terminal=True, highlight=False, _environ=environ)
         self._render: LiveRender = LiveRender("")
         self._status = ""
         super().__init__(stream)
