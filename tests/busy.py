@@ -116,15 +116,21 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         with _first() if spoilt else nullcontext():
             reports = runtestprotocol(item, nextitem=nextitem, log=False)
         failed = any(report.failed for report in reports)
-        if not failed or not _evidence or len(spoilt) == MAX_REPEATED:
+        excuse = _evidence[0] if _evidence else _beside(item, spoilt)
+        if not failed or excuse is None or len(spoilt) == MAX_REPEATED:
             break
-        spoilt.append(_evidence[0])
+        spoilt.append(excuse)
     for report in reports:
         if spoilt and report.when == "call":
             report.user_properties.append((_PROPERTY, "; ".join(spoilt)))
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def _beside(item: pytest.Item, spoilt: list[str]) -> str | None:
+    """Return the excuse of a test in namespaces that failed once: what runs beside it delays its servers, too."""
+    return None if spoilt or item.get_closest_marker("root") is None else "other tests ran beside it"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
