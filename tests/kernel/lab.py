@@ -124,6 +124,10 @@ class Lab:
             self.ip("balancer", "address add 10.20.0.1/24 dev client", *_up("lo", "client"))
         for node, names in enumerate(pods, start=1):
             self._node(node, names)
+        # A link is up for a while before it carries anything; by default a neighbour is asked for again after 1 s.
+        soon = "echo 50 > $each/retrans_time_ms; echo 40 > $each/mcast_solicit"
+        for host in hosts if self._is_ipv6 else ():
+            run(*self._in(host, "sh", "-c", f"for each in /proc/sys/net/ipv6/neigh/*; do {soon}; done"))
 
     def _links_outside(self) -> list[str]:
         client, balancer = self.ns("client"), self.ns("balancer")
