@@ -1,4 +1,4 @@
-"""Upper bounds for the chance of accidents, which hold whatever the losses are distributed like."""
+"""The chance of accidents among sessions; of losses upper bounds, which hold however these are distributed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb, exp, factorial, log
+
+from affinity_tester.core.judging.chance import DOUBT
 
 _STEPS = 80
 """Halvings of the range in which the best exponent is looked for: far beyond the precision of a float."""
@@ -74,6 +76,11 @@ def chance_of_at_most(most: int, mean: float) -> float:
     return sum(exp(-mean) * mean**count / factorial(count) for count in range(most + 1))
 
 
-def chance_of_at_least(of: int, at_least: int, rate: float) -> float:
-    """Return the chance that at least so many of `of` are hit when each is hit at this rate, independently."""
-    return sum(comb(of, hits) * rate**hits * (1 - rate) ** (of - hits) for hits in range(at_least, of + 1))
+def is_alike(hits: int, draws: int, others_hits: int, others_draws: int, doubt: float = DOUBT) -> bool:
+    """True if two samples may have the same share of hits (Fisher's exact test, two-sided)."""
+    every = comb(draws + others_draws, hits + others_hits)
+    ways = [
+        comb(draws, count) * comb(others_draws, hits + others_hits - count) / every
+        for count in range(hits + others_hits + 1)
+    ]
+    return min(sum(ways[: hits + 1]), sum(ways[hits:])) >= doubt / 2

@@ -20,6 +20,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from affinity_tester.core.diagnosis.chance import is_alike
+from affinity_tester.core.diagnosis.fresh_flows import FreshFlows
 from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
 from affinity_tester.core.events import CanaryResult
@@ -30,9 +32,6 @@ from affinity_tester.units import NS_PER_S
 
 _CANARY_LASTS_NS = NS_PER_S
 """A canary sends its three probes within this time: one of the last may already meet what is mended."""
-
-_MIN_CANARIES = 2
-"""A single canary may have had a lucky path."""
 
 
 class Way(NamedTuple):
@@ -93,7 +92,7 @@ class Silence:
         return self.span.ended is True and self.span.change is None
 
 
-class DeadFlows:
+class DeadFlows(FreshFlows):
     """Who is silent in an incident, who is answered all the while, and what canaries met."""
 
     def __init__(self, view: IncidentView) -> None:
@@ -155,11 +154,6 @@ class DeadFlows:
         first_ns = min(silence.span.to_ns for silence in self.silences.values())
         return any(c.identity is not None and c.sent_ns <= first_ns - SILENCE_NS for c in self.canaries)
 
-    @property
-    def unanswered(self) -> int:
-        """How many canaries were not answered."""
-        return len(self.canaries) - len(self.met)
-
     # --- chance --------------------------------------------------------------------------------------------------------
 
     @property
@@ -168,24 +162,14 @@ class DeadFlows:
         return len(self.silences) + len(self.alive) + len(self.moved)
 
     @property
-    def share(self) -> float:
-        """The share of dead flows among the sessions."""
-        return len(self.silences) / self.total
+    def dead_count(self) -> int:
+        """How many sessions are silent."""
+        return len(self.silences)
 
     @property
-    def miss_chance(self) -> float:
-        """The chance that so many canaries all miss what this share of the flows meets."""
-        return float((1 - self.share) ** len(self.canaries))
-
-    @property
-    def fresh_live(self) -> bool:
-        """True if fresh flows live: none of the canaries died, and so many are no chance."""
-        return not self.unanswered and len(self.canaries) >= _MIN_CANARIES and self.miss_chance < DOUBT
-
-    @property
-    def fresh_die(self) -> bool:
-        """True if fresh flows die as well, no more and no fewer of them than of the sessions but for chance."""
-        return self.unanswered > 0 and is_alike(len(self.silences), self.total, self.unanswered, len(self.canaries))
+    def sampled(self) -> list[CanaryResult]:
+        """The canaries."""
+        return self.canaries
 
     @property
     def fresh_hardly_live(self) -> bool:
@@ -318,16 +302,6 @@ def way_of(view: IncidentView, who: Identity) -> Way:
     """Return the way of a flow, from what its reply says; nodes by name where that is known."""
     place = view.ingress(who)
     return Way(view.node_names.get(place, place) if place is not None else None, who.pod, who.node)
-
-
-def is_alike(hits: int, draws: int, others_hits: int, others_draws: int, doubt: float = DOUBT) -> bool:
-    """True if two samples may have the same share of hits (Fisher's exact test, two-sided)."""
-    every = math.comb(draws + others_draws, hits + others_hits)
-    ways = [
-        math.comb(draws, count) * math.comb(others_draws, hits + others_hits - count) / every
-        for count in range(hits + others_hits + 1)
-    ]
-    return min(sum(ways[: hits + 1]), sum(ways[hits:])) >= doubt / 2
 
 
 def _is_long(span: UnansweredSpan) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from affinity_tester.core.diagnosis.run_history import RunHistory, SessionHistory
+from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.session_history import SessionHistory
 from affinity_tester.core.events import Change
 from affinity_tester.units import NS_PER_MS
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from affinity_tester.core.diagnosis.chance import chance_in_one_group, chance_of_at_least
+from affinity_tester.core.diagnosis.chance import chance_in_one_group
 from affinity_tester.core.diagnosis.incident_view import IncidentView
-from affinity_tester.core.diagnosis.run_history import RunHistory, SessionHistory
+from affinity_tester.core.diagnosis.run_history import RunHistory
+from affinity_tester.core.diagnosis.session_history import SessionHistory
 from affinity_tester.core.diagnosis.text import diagnosis, listed, was
 from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.judging.chance import chance_of_at_least
 from affinity_tester.units import plural, quoted
 
 _MAX_CHANCE = 0.01

@@ -22,19 +22,18 @@ from typing import NamedTuple
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.diagnosis.dead_flows import Way, way_of
 from affinity_tester.core.diagnosis.dead_text import no_rules
+from affinity_tester.core.diagnosis.fresh_flows import FreshFlows
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
 from affinity_tester.core.events import CanaryResult, ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.core.judging.chance import DOUBT
 from affinity_tester.units import plural, quoted
 
-_MIN_CANARIES = 2
-
 _UNEVEN = 2
 """How many times more flows, or fewer, a hash may give to one of several equal ones."""
 
 
-class Unborn:
+class Unborn(FreshFlows):
     """The sessions that were never answered, and whom the others, and canaries, ever met."""
 
     def __init__(self, view: IncidentView) -> None:
@@ -46,7 +45,6 @@ class Unborn:
         from_ns = max((span.from_ns for span in self.dead.values()), default=0)
         self.canaries = [c for c in view.canaries if c.sent_ns >= from_ns and not c.pause_ns and self._is_same(c)]
         met = [canary.identity for canary in self.canaries if canary.identity is not None]
-        self.unanswered = len(self.canaries) - len(met)
         lived = [session.first for session in sessions.values() if session.first is not None]
         self.answered = len(lived)
         later = [who for session in sessions.values() for _, who in session.identities]
@@ -72,19 +70,19 @@ class Unborn:
         return self.answered + len(self.canaries) - self.unanswered
 
     @property
-    def share(self) -> float:
-        """The share of dead flows among the sessions."""
-        return len(self.dead) / (len(self.dead) + self.answered)
+    def dead_count(self) -> int:
+        """How many sessions were never answered."""
+        return len(self.dead)
 
     @property
-    def miss_chance(self) -> float:
-        """The chance that so many canaries all miss what this share of the flows meets."""
-        return float((1 - self.share) ** len(self.canaries))
+    def total(self) -> int:
+        """How many sessions there are."""
+        return len(self.dead) + self.answered
 
     @property
-    def fresh_live(self) -> bool:
-        """True if fresh flows live."""
-        return not self.unanswered and len(self.canaries) >= _MIN_CANARIES and self.miss_chance < DOUBT
+    def sampled(self) -> list[CanaryResult]:
+        """The canaries."""
+        return self.canaries
 
     def would_get(self, share: float) -> bool:
         """True if as many flows died as a part with this share would get, and it is no chance that no other met it."""

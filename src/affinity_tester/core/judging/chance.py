@@ -28,13 +28,15 @@ def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: i
 
     def missed(share: float) -> float:
         """Return the probability that it got no more canaries than were not answered."""
-        return 1 - _tail(canaries, unanswered + 1, share)
+        return 1 - chance_of_at_least(canaries, unanswered + 1, share)
 
     if sessions > _FEW:
         return missed(dead / sessions)
-    return max(_tail(sessions, dead, share) * missed(share) for share in (step / 100 for step in range(1, 100)))
+    return max(
+        chance_of_at_least(sessions, dead, share) * missed(share) for share in (step / 100 for step in range(1, 100))
+    )
 
 
-def _tail(of: int, least: int, share: float) -> float:
-    """Return the probability of at least `least` hits in `of` draws."""
-    return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(least, of + 1))
+def chance_of_at_least(of: int, at_least: int, rate: float) -> float:
+    """Return the probability that at least so many of `of` are hit when each is hit at this rate, independently."""
+    return sum(math.comb(of, hits) * rate**hits * (1 - rate) ** (of - hits) for hits in range(at_least, of + 1))

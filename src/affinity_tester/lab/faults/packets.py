@@ -310,16 +310,7 @@ class ServerFrozen(Fault):
         """Hold back the replies of the pod with the most flows."""
         name, flows = busiest_pod(context)
         until_ns = context.at_ns + self.for_ns
-        context.impairments.add(
-            Impairment(
-                direction=Direction.DOWN,
-                flows=frozenset(flows),
-                until_ns=until_ns,
-                rng=context.rng(),
-                hold=True,
-                reason="held-back",
-            )
-        )
+        _hold_replies(context, frozenset(flows), until_ns)
 
         return context.injection(
             f'pod "{name}" stands still for {format_duration(self.for_ns)}: {counted(len(flows), "flow")}',
@@ -346,16 +337,7 @@ class RepliesHeld(Fault):
     def inject(self, context: FaultContext) -> Injection:
         """Hold back every reply for a time."""
         until_ns = context.at_ns + self.for_ns
-        context.impairments.add(
-            Impairment(
-                direction=Direction.DOWN,
-                flows=None,
-                until_ns=until_ns,
-                rng=context.rng(),
-                hold=True,
-                reason="held-back",
-            )
-        )
+        _hold_replies(context, None, until_ns)
 
         return context.injection(
             f"all replies wait for {format_duration(self.for_ns)}, and come at once then",
@@ -363,3 +345,17 @@ class RepliesHeld(Fault):
             effects_on(context.flows, {Symptom.LOSS_DOWN}, {Symptom.LOSS_UNTOLD, Symptom.REORDERING}),
             blackout_ns=max(0, self.for_ns - DEFAULT_LOSS_THRESHOLD_NS),
         )
+
+
+def _hold_replies(context: FaultContext, flows: frozenset[TransportAddress] | None, until_ns: int) -> None:
+    """Hold back the replies to these flows, or to all (None), until then."""
+    context.impairments.add(
+        Impairment(
+            direction=Direction.DOWN,
+            flows=flows,
+            until_ns=until_ns,
+            rng=context.rng(),
+            hold=True,
+            reason="held-back",
+        )
+    )
