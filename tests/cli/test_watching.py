@@ -166,7 +166,7 @@ async def test_a_change_near_a_change_of_the_pool_is_explained(start: Start, tmp
     assert lines[10:15] == [
         "TIME [info]  incident 1 at TIME for N s, 4 of 4 sessions: 4 changes (pod 4, instance 4)",
         "TIME [info]      judged: 4 explained",
-        "TIME [info]      came in through: 127.0.0.1 (4 of 4)",
+        "TIME [info]      reflexive IP before: 127.0.0.1 (4 of 4)",
         'TIME [info]      near: pod "a" left the pool N s before',
         STOPPED,
     ]

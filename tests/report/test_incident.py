@@ -60,7 +60,7 @@ TEXT = [
     "2 loss bursts, 1,234 probes lost",
     "    in short: most likely, the load balancer or ECMP hashes flows anew when nodes come or go",
     "    judged: 11 violations",
-    "    came in through: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
+    "    reflexive IP before: 10.240.0.4 (10 of 10), 10.240.0.5 (1 of 6)",
     '    near: node "pool1-000003" added 1.9 s before',
     "    likely: node-rehash",
     "        11 of 16 sessions",

@@ -63,7 +63,9 @@ def _details(incident: Incident) -> Iterator[str]:
         yield "judged: " + ", ".join(judgement_count(count, judgement) for judgement, count in incident.judgements)
     if incident.cohorts:
         cohorts = (f"{_home(c)} ({c.sessions:,} of {c.total:,})" for c in incident.cohorts)
-        yield "came in through: " + ", ".join(cohorts)
+        # An address that is not known to be a node's may be a NAT's, or a proxy's: nothing says that packets came in there.
+        what = "came in through" if all(c.node for c in incident.cohorts) else "reflexive IP before"
+        yield f"{what}: " + ", ".join(cohorts)
     yield from (f"near: {line}" for line in near_lines(incident.context))
     for diagnosis in incident.diagnoses:
         yield from _diagnosis(diagnosis)
