@@ -1,0 +1,1 @@
+"""Experiments: what an action on the cluster must do to the sessions at the least, and what it did."""
