@@ -1,6 +1,7 @@
-"""The requests to an API server: GET as JSON, lists by pages, watches by lines. Does not import `kubernetes`.
+"""The requests to an API server: GET as JSON, lists by pages, watches by lines, and writes. Does not import `kubernetes`.
 
-`client.py` implements the `Api` protocol; the rest of the package uses only the protocol.
+`client.py` implements the protocols; the rest of the package uses only these. What only watches takes an `Api`, which cannot
+write.
 """
 
 from __future__ import annotations
@@ -21,24 +22,35 @@ Params = Iterable[tuple[str, str]]
 FORBIDDEN = 403
 NOT_FOUND = 404
 METHOD_NOT_ALLOWED = 405
+CONFLICT = 409
 GONE = 410
+TOO_MANY_REQUESTS = 429
 
 
 class ApiError(AffinityTesterError):
     """A request failed; the text says why in a few words."""
 
     def __init__(
-        self, reason: str, status: int | None = None, *, advice: str = "", retry_after_s: float | None = None
+        self,
+        reason: str,
+        status: int | None = None,
+        *,
+        advice: str = "",
+        retry_after_s: float | None = None,
+        causes: tuple[str, ...] = (),
     ) -> None:
         """`status` is the HTTP status of the API server's answer; None without one, or where something else answered.
 
         `advice` says what to do, for who waits for the answer; `retry_after_s` is how long the server asks to be left
-        alone, None if it does not say.
+        alone, None if it does not say; `causes` are the reasons of the Status' details, such as `DisruptionBudget`.
         """
         super().__init__(reason)
         self.status = status
         self.advice = advice
         self.retry_after_s = retry_after_s
+        self.causes = causes
+        self.may_be_done = False
+        """True for a write that was sent, and whose fate no answer tells."""
 
 
 class WatchSilentError(ApiError):
@@ -64,6 +76,28 @@ class Api(Protocol):
 
     async def close(self) -> None:
         """Close its connections."""
+        ...
+
+
+class WritableApi(Api, Protocol):
+    """A connection that can also write. An error says by `may_be_done` that a write may have been done all the same.
+
+    No write is sent twice unless the API server said that it did not do it (401, and 429 with Retry-After).
+    """
+
+    async def create(self, path: str, body: Json) -> Json:
+        """Create an object in a collection, or call a subresource such as pods/eviction; return what was made."""
+        ...
+
+    async def patch(self, path: str, body: Json) -> Json:
+        """Change an object by a JSON merge patch (RFC 7386); return it.
+
+        With `metadata.resourceVersion` in the patch another change since then gives 409 (optimistic locking).
+        """
+        ...
+
+    async def delete(self, path: str, body: Json) -> Json:
+        """Delete an object; `body` has the fields of DeleteOptions: gracePeriodSeconds, preconditions. Return the answer."""
         ...
 
 

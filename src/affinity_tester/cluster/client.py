@@ -14,14 +14,14 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from yarl import URL
 
 from affinity_tester import __version__
-from affinity_tester.cluster.api import ApiError, Params, WatchSilentError
+from affinity_tester.cluster.api import TOO_MANY_REQUESTS, ApiError, Json, Params, WatchSilentError
 from affinity_tester.cluster.connection_errors import certificate_error, tls_error, unreachable
 from affinity_tester.cluster.credentials import KubeConfig, ServiceAccount, as_api_error
 from affinity_tester.cluster.go_proxy import proxy_of
@@ -41,6 +41,9 @@ METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 """What to accept: an object whole, or its metadata alone (the same in a list), else whole."""
 
+MERGE_PATCH = "application/merge-patch+json"
+"""RFC 7386. Unlike a strategic merge patch, every API server takes it for every kind."""
+
 REQUEST_S = 10.0
 """The timeout of a request other than a watch: longer than any page takes."""
 
@@ -50,8 +53,24 @@ BUSY_S = 2.0
 LINE_BYTES = 2**21
 """The buffer for a line of a watch: an object may have more than a megabyte."""
 
+_WHOLE = aiohttp.ClientTimeout(total=REQUEST_S)
+
+MAYBE_DONE = (500, 502, 504)
+"""Answers to a write that may have been done: the server, or what stands before it, failed after it was asked."""
+
 REDIRECTS = (301, 302, 303, 307, 308)
+SAME_METHOD_REDIRECTS = (307, 308)
+"""The others may turn a write into a GET (RFC 9110 section 15.4)."""
 MAX_REDIRECTS = 5
+
+
+class Content(NamedTuple):
+    """What a write sends."""
+
+    method: str
+    kind: str
+    """Content-Type."""
+    body: bytes
 
 
 class KubernetesApi:
@@ -71,19 +90,32 @@ class KubernetesApi:
         """Return the JSON object at a path; `metadata_only`: as PartialObjectMetadata."""
         accept = METADATA_LIST if metadata_only else JSON
         with self._no_other_error():
-            response = await self._request(path, params, aiohttp.ClientTimeout(total=REQUEST_S), accept)
-            try:
-                body = await response.read()
-            finally:
-                response.release()
+            response = await self._request(path, params, _WHOLE, accept)
+            return await _read_object(response)
 
-            try:
-                found = json.loads(body)
-            except (ValueError, RecursionError) as error:
-                raise unexpected_body(response.headers, body) from error
-            if not isinstance(found, dict):
-                raise ApiError("the API server's answer is no object")
-            return found
+    async def create(self, path: str, body: Json) -> Json:
+        """Create an object in a collection, or call a subresource; return what was made."""
+        return await self._write(path, Content("POST", JSON, json.dumps(body).encode()))
+
+    async def patch(self, path: str, body: Json) -> Json:
+        """Change an object by a JSON merge patch; return it."""
+        return await self._write(path, Content("PATCH", MERGE_PATCH, json.dumps(body).encode()))
+
+    async def delete(self, path: str, body: Json) -> Json:
+        """Delete an object; return the Status. Name its uid: aiohttp sends a DELETE again on a connection that broke."""
+        return await self._write(path, Content("DELETE", JSON, json.dumps(body).encode()))
+
+    async def _write(self, path: str, content: Content) -> Json:
+        """Send a write once, and say of an error whether it may have been done."""
+        try:
+            with self._no_other_error():
+                response = await self._request(path, (), _WHOLE, JSON, content)
+                return await _read_object(response)
+        except ApiError as error:
+            unsent = isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
+            if error.status in MAYBE_DONE or (error.status is None and not unsent):
+                raise _unsure(error) from error
+            raise
 
     async def lines(
         self, path: str, params: Params, silence_s: float, *, metadata_only: bool = False
@@ -111,13 +143,18 @@ class KubernetesApi:
         await self._client.close()
 
     async def _request(
-        self, path: str, params: Params, timeouts: aiohttp.ClientTimeout, accept: str
+        self,
+        path: str,
+        params: Params,
+        timeouts: aiohttp.ClientTimeout,
+        accept: str,
+        content: Content | None = None,
     ) -> aiohttp.ClientResponse:
         """Return a successful response. A busy server that says when to come back is asked again, for a short time."""
         params, left_s = list(params), BUSY_S
         renewed = False
         while True:
-            response = await self._send(path, params, timeouts, accept)
+            response = await self._send(path, params, timeouts, accept, content)
             if response.ok:
                 return response
             try:
@@ -134,19 +171,25 @@ class KubernetesApi:
                 continue
             error = response_error(response.status, response.reason, response.headers, body)
             wait_s = error.retry_after_s
-            if wait_s is None or wait_s > left_s:
+            is_refused = content is None or response.status == TOO_MANY_REQUESTS  # else a write may be done
+            if wait_s is None or wait_s > left_s or not is_refused:
                 raise error
             left_s -= max(wait_s, BUSY_S / 10)
             await asyncio.sleep(wait_s)
 
     async def _send(
-        self, path: str, params: list[tuple[str, str]], timeouts: aiohttp.ClientTimeout, accept: str
+        self,
+        path: str,
+        params: list[tuple[str, str]],
+        timeouts: aiohttp.ClientTimeout,
+        accept: str,
+        content: Content | None,
     ) -> aiohttp.ClientResponse:
         method, url, headers, *_ = await self._client.param_serialize(
-            "GET",
+            content.method if content else "GET",
             path,
             query_params=params,
-            header_params={"Accept": accept},
+            header_params={"Accept": accept, **({"Content-Type": content.kind} if content else {})},
             auth_settings=["BearerToken"],
         )
         session = self._open_session()
@@ -155,6 +198,7 @@ class KubernetesApi:
                 method,
                 URL(url, encoded=True),
                 headers=headers,
+                data=content.body if content else None,
                 timeout=timeouts,
                 proxy=self.proxy,
                 server_hostname=self._configuration.tls_server_name or None,
@@ -165,7 +209,8 @@ class KubernetesApi:
                 return response
             response.release()
             goes_to = response.url.join(URL(target))
-            if goes_to.host != response.url.host:  # credentials go nowhere else
+            keeps_method = content is None or response.status in SAME_METHOD_REDIRECTS
+            if goes_to.host != response.url.host or not keeps_method:  # credentials go nowhere else
                 raise redirected(str(goes_to))
             url = str(goes_to)
         raise redirected(url)
@@ -242,6 +287,29 @@ class KubernetesApi:
                 return tls_error(inner, has_certificate=bool(self._configuration.cert_file))
             cause = cause.__cause__ or cause.__context__
         return None
+
+
+async def _read_object(response: aiohttp.ClientResponse) -> Json:
+    """Return the JSON object of a successful answer."""
+    try:
+        body = await response.read()
+    finally:
+        response.release()
+
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise unexpected_body(response.headers, body) from error
+    if not isinstance(found, dict):
+        raise ApiError("the API server's answer is no object")
+    return found
+
+
+def _unsure(error: ApiError) -> ApiError:
+    """Return the error of a write that may have been done all the same."""
+    unsure = ApiError(f"{error}; it may have been done all the same", error.status, advice=error.advice)
+    unsure.may_be_done = True
+    return unsure
 
 
 def _certificate(error: Exception, host: str) -> ApiError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from affinity_tester.cluster.api import FORBIDDEN, NOT_FOUND, Api, ApiError
+from affinity_tester.cluster.api import FORBIDDEN, NOT_FOUND, Api, ApiError, WritableApi
 from affinity_tester.errors import UserError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -29,7 +29,7 @@ class NoClusterError(UserError):
 class Cluster:
     """A connection to an API server that answers."""
 
-    api: Api
+    api: WritableApi
     context: str
     """The kubeconfig's context, or a text that says that it is the pod's service account."""
     namespace: str

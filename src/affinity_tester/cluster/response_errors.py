@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from affinity_tester.cluster.api import FORBIDDEN, ApiError
+from affinity_tester.cluster.api import FORBIDDEN, TOO_MANY_REQUESTS, ApiError
 
 UNAUTHORIZED = 401
 PROXY_AUTHENTICATION = 407
-TOO_MANY_REQUESTS = 429
 SERVER_ERRORS = range(500, 600)
+
+BUDGET = "DisruptionBudget"
+"""The cause in the Status of an eviction that a PodDisruptionBudget does not allow (policy/v1)."""
 
 MAX_SAID = 200
 """So many characters of what a server says are shown."""
@@ -52,13 +54,15 @@ def response_error(status: int, reason: str | None, headers: Mapping[str, str], 
     said = said or one_line(reason or "") or f"HTTP {status}"
     if status == UNAUTHORIZED or (status == FORBIDDEN and ANONYMOUS in said):
         return ApiError(f"the API server refuses the credentials ({said})", status, advice=LOG_IN)
-    return ApiError(said, status)
+    return ApiError(said, status, causes=_causes(body))
 
 
 def _unavailable(status: int, code: str, headers: Mapping[str, str], body: bytes) -> ApiError:
     """Return the error of a server that cannot answer now, which is no matter of credentials."""
     retry_after_s = _retry_after_s(headers)
-    said = _said(body)
+    said, causes = _said(body), _causes(body)
+    if BUDGET in causes:  # the API server is well: the answer is about the pod
+        return ApiError(said or code, status, causes=causes)
     if is_web_page(headers, body):
         who, what = "what stands before the API server", f"({code})"
     else:
@@ -116,6 +120,15 @@ def without_secrets(url: str) -> str:
     host, slash, path = rest.partition("/")
     path = path.partition("?")[0].partition("#")[0]
     return f"{scheme}{found}{host.partition('?')[0].rpartition('@')[2]}{slash}{path}"
+
+
+def _causes(body: bytes) -> tuple[str, ...]:
+    """Return the reasons of a Status' `details.causes`; empty for any other answer."""
+    try:
+        causes = json.loads(body)["details"]["causes"]
+        return tuple(each["reason"] for each in causes if isinstance(each["reason"], str))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return ()
 
 
 def _said(body: bytes) -> str:
