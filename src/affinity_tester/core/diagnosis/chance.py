@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import comb, exp, factorial, log
-
-from affinity_tester.core.judging.chance import DOUBT
+from math import comb, exp, log
 
 _STEPS = 80
 """Halvings of the range in which the best exponent is looked for: far beyond the precision of a float."""
@@ -69,18 +67,3 @@ def chance_in_one_group(sizes: Iterable[int], drawn: int) -> float:
     """Return the chance that so many members drawn at random are all of one group."""
     sizes = list(sizes)
     return sum(comb(size, drawn) for size in sizes) / comb(sum(sizes), drawn)
-
-
-def chance_of_at_most(most: int, mean: float) -> float:
-    """Return the chance of at most so many accidents where so many are usual, and each comes independently (Poisson)."""
-    return sum(exp(-mean) * mean**count / factorial(count) for count in range(most + 1))
-
-
-def is_alike(hits: int, draws: int, others_hits: int, others_draws: int, doubt: float = DOUBT) -> bool:
-    """True if two samples may have the same share of hits (Fisher's exact test, two-sided)."""
-    every = comb(draws + others_draws, hits + others_hits)
-    ways = [
-        comb(draws, count) * comb(others_draws, hits + others_hits - count) / every
-        for count in range(hits + others_hits + 1)
-    ]
-    return min(sum(ways[: hits + 1]), sum(ways[hits:])) >= doubt / 2

@@ -20,11 +20,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
-from affinity_tester.core.diagnosis.chance import is_alike
 from affinity_tester.core.diagnosis.fresh_flows import FreshFlows
 from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView, UnansweredSpan
 from affinity_tester.core.events import CanaryResult
+from affinity_tester.core.exact import shares_differ
 from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.chance import DOUBT
 from affinity_tester.core.session.canaries import SILENCE_NS
@@ -175,8 +175,8 @@ class DeadFlows(FreshFlows):
     def fresh_hardly_live(self) -> bool:
         """True if more fresh flows die than sessions do: what lets no flow begin is another fault."""
         too_many = self.unanswered * self.total > len(self.silences) * len(self.canaries)
-        alike = is_alike(len(self.silences), self.total, self.unanswered, len(self.canaries), DOUBT / 50)
-        return too_many and not alike
+        chance = shares_differ(len(self.silences), self.total, self.unanswered, len(self.canaries))
+        return too_many and chance < DOUBT / 50
 
     def is_no_chance(self, suspect: Suspect) -> bool:
         """True if flows that are dead for reasons of their own would hardly be exactly those of one part."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from affinity_tester.core.diagnosis.chance import is_alike
 from affinity_tester.core.events import CanaryResult
+from affinity_tester.core.exact import shares_differ
 from affinity_tester.core.judging.chance import DOUBT
 
 _MIN_CANARIES = 2
@@ -54,4 +54,5 @@ class FreshFlows(ABC):
     @property
     def fresh_die(self) -> bool:
         """True if fresh flows die as well, no more and no fewer of them than of the sessions but for chance."""
-        return self.unanswered > 0 and is_alike(self.dead_count, self.total, self.unanswered, len(self.sampled))
+        chance = shares_differ(self.dead_count, self.total, self.unanswered, len(self.sampled))
+        return self.unanswered > 0 and chance >= DOUBT

@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from affinity_tester.core.diagnosis.chance import Draw, chance_of_at_most, chance_of_sum, chance_of_whole_groups
+from affinity_tester.core.diagnosis.chance import Draw, chance_of_sum, chance_of_whole_groups
 from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.text import diagnosis, listed
 from affinity_tester.core.events import Diagnosis
+from affinity_tester.core.exact import chance_of_at_most
 from affinity_tester.core.identity import Identity
 from affinity_tester.units import NS_PER_S, format_percent, plural, quoted
 

@@ -17,7 +17,7 @@ from affinity_tester.core.diagnosis.run_history import RunHistory
 from affinity_tester.core.diagnosis.session_history import SessionHistory
 from affinity_tester.core.diagnosis.text import diagnosis, listed, was
 from affinity_tester.core.events import Diagnosis
-from affinity_tester.core.judging.chance import chance_of_at_least
+from affinity_tester.core.exact import chance_of_at_least
 from affinity_tester.units import plural, quoted
 
 _MAX_CHANCE = 0.01

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from affinity_tester.core.exact import chance_of_at_least
+
 DOUBT = 0.05
 """An accident less probable than this is ruled out."""
 
@@ -35,8 +37,3 @@ def chance_of_dead_server(sessions: int, dead: int, answered: int, unanswered: i
     return max(
         chance_of_at_least(sessions, dead, share) * missed(share) for share in (step / 100 for step in range(1, 100))
     )
-
-
-def chance_of_at_least(of: int, at_least: int, rate: float) -> float:
-    """Return the probability that at least so many of `of` are hit when each is hit at this rate, independently."""
-    return sum(math.comb(of, hits) * rate**hits * (1 - rate) ** (of - hits) for hits in range(at_least, of + 1))
