@@ -29,6 +29,9 @@ class Blackouts:
     worst_ns: int | None
     still_silent: int
     """Sessions that were silent at the end."""
+    lasted_ns: tuple[int, ...]
+    """The longest of each session that lost a probe, shortest first: what `compare` ranks. One that was silent at the end has
+    what it lasted until then."""
 
 
 @dataclass(frozen=True, slots=True)
