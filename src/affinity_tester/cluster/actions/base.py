@@ -30,6 +30,7 @@ OWN_DEPLOYMENT = "affinity-tester"
 """The name of the echo servers' Deployment that k8s/deployment.yaml makes."""
 
 PART_OF = "app.kubernetes.io/part-of"
+COMPONENT = "app.kubernetes.io/component"
 OWN_LABEL = (PART_OF, "affinity-tester")
 """The label of all objects of this tool: built-in experiments touch no others."""
 
@@ -69,6 +70,8 @@ class Step:
 class ActionOptions:
     """What a user may choose for an action."""
 
+    pod: str = ""
+    """pod-delete, pod-kill, not-ready: the pod's name; empty: one is chosen."""
     pods: int = 1
     """scale-up, scale-down: so many pods."""
     node: str = ""
