@@ -79,14 +79,17 @@ class ExperimentLease:
         with suppress(asyncio.CancelledError):
             await self._renewing
         with suppress(ApiError):  # of another, or gone; else it expires
-            try:
-                await self._delete(self._lease)
-            except ApiError as error:
-                if error.status != CONFLICT:
-                    raise
-                lease = await self._context.api.get(self._path)
-                if holder_of(lease) == self._context.holder:  # a renewal whose answer was not waited for
-                    await self._delete(lease)
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        try:
+            await self._delete(self._lease)
+        except ApiError as error:
+            if error.status != CONFLICT:
+                raise
+            lease = await self._context.api.get(self._path)
+            if holder_of(lease) == self._context.holder:  # a renewal whose answer was not waited for
+                await self._delete(lease)
 
     async def _delete(self, lease: Json) -> None:
         metadata = metadata_of(lease)

@@ -86,7 +86,7 @@ class _Waiting:
         def lost(error: ApiError) -> None:
             self._lost = str(error)
 
-        listener = Listener[Json](
+        listener: Listener[Json] = Listener(
             changed=lambda *_: self._news.set(),
             listed=lambda *_: self._news.set(),
             refused=lambda text: failed(ApiError(text)),
