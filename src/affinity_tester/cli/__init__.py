@@ -92,6 +92,8 @@ class Entry(NamedTuple):
     attribute: str
     help: str
     """Its line in `--help`, which therefore imports no command."""
+    hidden: bool = False
+    """It is for other commands and for tests: no list shows it."""
 
 
 COMMANDS = {
@@ -107,7 +109,13 @@ COMMANDS = {
     "lab": Entry("affinity_tester.cli.lab", "lab", "Make known faults on loopback, and prove that each is named."),
     "report": Entry("affinity_tester.cli.report", "report", "Show a recorded run as text, JSON, JUnit or HTML."),
     "manifests": Entry("affinity_tester.cli.manifests", "manifests", "Print what runs in a cluster, for kubectl."),
+    "lab-cluster": Entry(
+        "affinity_tester.cli.lab_cluster", "lab_cluster", "Emulate a cluster on loopback.", hidden=True
+    ),
 }
+
+SHOWN = {name: entry for name, entry in COMMANDS.items() if not entry.hidden}
+"""The commands that lists show."""
 
 
 class Program(click.Group):
@@ -115,7 +123,7 @@ class Program(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
-        return list(COMMANDS)
+        return list(SHOWN)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command and return it; None where there is none of this name."""
@@ -148,7 +156,7 @@ class Program(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete from the table: click would import every command for it, at each press of the key."""
-        own = [CompletionItem(name, help=entry.help) for name, entry in COMMANDS.items() if name.startswith(incomplete)]
+        own = [CompletionItem(name, help=entry.help) for name, entry in SHOWN.items() if name.startswith(incomplete)]
         return own + click.Command.shell_complete(self, ctx, incomplete)
 
     def _warn_of_unread(self, ctx: click.Context, command: click.Command) -> None:
@@ -171,7 +179,7 @@ class Program(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Take the help from the table: click would import every command for it."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+            formatter.write_dl([(name, entry.help) for name, entry in SHOWN.items()])
 
     def main(
         self,

@@ -190,7 +190,7 @@ class Balancer:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _front_readable(self) -> None:
-        for data, client in _received(self._front):
+        for data, client in received(self._front):
             for delay_ns in self.impairments.delays(Direction.UP, client, clock.now_ns(), len(data)):
                 self._after(delay_ns, partial(self._forward, data, client))
 
@@ -205,7 +205,7 @@ class Balancer:
             self._send(self._sources[entry.source], data, entry.pod.address)
 
     def _source_readable(self, source: TransportAddress, sock: socket.socket) -> None:
-        for data, sender in _received(sock):
+        for data, sender in received(sock):
             now_ns = clock.now_ns()
             client = self.network.reverse(source, sender, now_ns)
             if client is None:
@@ -305,7 +305,7 @@ def _bound_socket(address: TransportAddress) -> socket.socket | None:
     return sock
 
 
-def _received(sock: socket.socket) -> list[tuple[bytes, TransportAddress]]:
+def received(sock: socket.socket) -> list[tuple[bytes, TransportAddress]]:
     """Return what is in the socket's queue, up to a batch."""
     batch: list[tuple[bytes, TransportAddress]] = []
     try:

@@ -27,7 +27,7 @@ from affinity_tester.lab.ingress import Ingress
 from affinity_tester.lab.model import Affinity, Entry, Flow, Node, Pod, Policy, SessionLimit
 from affinity_tester.lab.packet_log import Direction, Dropped, PacketEvent, Rerouted
 from affinity_tester.lab.rendezvous import draw
-from affinity_tester.lab.source_nat import SourceAddresses
+from affinity_tester.lab.source_nat import STAND_IN_NET, SourceAddresses
 from affinity_tester.units import NS_PER_H, NS_PER_S
 
 _REMAPPED = 1_000_000
@@ -44,6 +44,7 @@ class NetworkModel:
         log: Callable[[PacketEvent], None],
         claim: Callable[[TransportAddress], bool] = lambda _source: True,
         stand_in: bool = True,
+        stand_in_net: str = STAND_IN_NET,
         policy: Policy = Policy.CLUSTER,
         affinity: Affinity = Affinity.NONE,
         idle_ns: int = 30 * NS_PER_S,
@@ -52,17 +53,18 @@ class NetworkModel:
         """Begin with no node and no pod.
 
         `log` gets what is done to packets. `claim` takes a source address for the lab and says whether it was free;
-        `stand_in`: pods see a stand-in address for the client's own (`source_nat`). `idle_ns` is nf_conntrack_udp_timeout,
-        `affinity_ns` the Service's timeoutSeconds; the defaults are those of Linux and Kubernetes.
+        `stand_in`: pods see a stand-in address for the client's own, in `stand_in_net` (`source_nat`). `idle_ns` is
+        nf_conntrack_udp_timeout, `affinity_ns` the Service's timeoutSeconds; the defaults are those of Linux and Kubernetes.
         """
         self.policy = policy
         self.affinity = affinity
         self.flows: dict[TransportAddress, Flow] = {}
         self.ingress = Ingress(seed, self.flows)
         self.nodes = self.ingress.nodes
-        self.sources = SourceAddresses(seed, claim, stand_in=stand_in)
+        self.sources = SourceAddresses(seed, claim, stand_in=stand_in, net=stand_in_net)
         self.pods: dict[str, Pod] = {}
         self.idle_ns = idle_ns
+        self.affinity_ns = affinity_ns
 
         # What faults add.
         self.dead_pods: set[str] = set()
@@ -86,7 +88,6 @@ class NetworkModel:
 
         self._seed = seed
         self._log = log
-        self._affinity_ns = affinity_ns
         self._remapped = 0
         self._replies: dict[tuple[TransportAddress, TransportAddress], Entry] = {}
         """By (source, pod address), as conntrack finds the flow of a reply. An entry stays here until it is idle even
@@ -331,7 +332,7 @@ class NetworkModel:
         if self.affinity is Affinity.CLIENT_IP and flow.ip in node.clients:
             name, used_ns = node.clients[flow.ip]
             for pod in pods:
-                if pod.name == name and now_ns - used_ns <= self._affinity_ns:
+                if pod.name == name and now_ns - used_ns <= self.affinity_ns:
                     return pod
 
         # Drawn by name, not from a sequence: which flow's packet comes first after a fault is the scheduler's whim.

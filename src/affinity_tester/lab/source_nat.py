@@ -25,14 +25,17 @@ MAX_DRAWS = 1000
 class SourceAddresses:
     """The source addresses in use, and how a new flow gets one."""
 
-    def __init__(self, seed: int, claim: Callable[[TransportAddress], bool], *, stand_in: bool) -> None:
+    def __init__(
+        self, seed: int, claim: Callable[[TransportAddress], bool], *, stand_in: bool, net: str = STAND_IN_NET
+    ) -> None:
         """Begin with none. `claim` takes an address for the lab and says whether it was free.
 
-        `stand_in`: pods see a stand-in address where they would see the client's own.
+        `stand_in`: pods see a stand-in address, in `net`, where they would see the client's own.
         """
         self.rewrites_ports = False
         """Something on the way gives new flows any port in place of the client's (policy Local)."""
         self._stand_in = stand_in
+        self._net = net
         self._claim = claim
         self._ports = random.Random(f"{seed}/ports")  # noqa: S311 - repeatable, not secret
         self._used: set[TransportAddress] = set()
@@ -52,7 +55,7 @@ class SourceAddresses:
         if self.rewrites_ports:
             return self.draw(client.ip)
 
-        ip = ".".join((STAND_IN_NET, *client.ip.split(".")[2:])) if self._stand_in else client.ip
+        ip = ".".join((self._net, *client.ip.split(".")[2:])) if self._stand_in else client.ip
         source = TransportAddress(ip, client.port)
         return source if self._claim_unused(source) else self.draw(ip)
 
