@@ -13,7 +13,7 @@ Fits = Callable[[Json], bool]
 """True for an object that is selected."""
 
 _TERM = re.compile(
-    r"\s*(?:(?P<key>[\w./-]+)\s*(?P<operator>==|=|!=|\bin\b|\bnotin\b)\s*(?:\((?P<several>[^)]*)\)|(?P<one>[\w./-]*))"
+    r"\s*(?:(?P<key>[\w./-]+)\s*(?:(?P<set>in|notin)\s*\((?P<several>[^)]*)\)|(?P<sign>==|=|!=)\s*(?P<one>[\w./-]*))"
     r"|(?P<absent>!?)(?P<exists>[\w./-]+))\s*(?:,|$)"
 )
 """One term of a label selector: `a=b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`."""
@@ -45,7 +45,7 @@ def _label_term(term: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
 
     name, several = term["key"], term["several"]
     values = {each.strip() for each in several.split(",")} if several is not None else {term["one"]}
-    if term["operator"] in {"=", "==", "in"}:
+    if (term["sign"] or term["set"]) in {"=", "==", "in"}:
         return lambda labels: labels.get(name) in values
     return lambda labels: labels.get(name) not in values
 
