@@ -26,7 +26,7 @@ NODE_PORTS = range(30_000, 32_768)
 """`--service-node-port-range` by default; no kernel takes one of these for a client's socket by itself."""
 
 AFFINITY_S = 10_800
-"""timeoutSeconds of ClientIP affinity by default (core/v1, `DefaultClientIPServiceAffinitySeconds`)."""
+"""timeoutSeconds of ClientIP affinity by default (types of the core group, DefaultClientIPServiceAffinitySeconds)."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _POLICIES = ("Cluster", "Local")

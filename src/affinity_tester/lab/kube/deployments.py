@@ -1,7 +1,7 @@
 """The controllers of Deployments and ReplicaSets, after those of kube-controller-manager (`pkg/controller`).
 
 RollingUpdate as there: the new ReplicaSet grows as far as maxSurge lets it, then the old ones shrink as far as as many pods
-stay available as maxUnavailable asks for. Which pods a ReplicaSet deletes is decided as by `ActivePodsWithRanks`
+stay available as maxUnavailable asks for. Which pods a ReplicaSet deletes is decided as by ActivePodsWithRanks
 (`pkg/controller/controller_utils.go`). Not copied: proportional scaling in the middle of a rollout, and the limits that
 slow a controller down after failures.
 """
@@ -182,7 +182,7 @@ class ReplicaSetController:
 def pods_to_delete(pods: list[Json], siblings: list[Json], count: int, now_ns: int) -> list[Json]:
     """Return the `count` pods that a ReplicaSet deletes first.
 
-    In this order (`ActivePodsWithRanks.Less`): without a node, Pending, not ready, of a lower deletion cost, on a node with
+    In this order (ActivePodsWithRanks, Less): without a node, Pending, not ready, of a lower deletion cost, on a node with
     more pods of the same Deployment, ready for less long (in powers of two), restarted more often, younger (the same); then
     by uid.
     """
@@ -244,7 +244,7 @@ def _available(replica_set: Json) -> int:
 
 
 def _limits(deployment: Json) -> tuple[int, int]:
-    """Return maxSurge and maxUnavailable as numbers; both 0 would stand still (`ResolveFenceposts`)."""
+    """Return maxSurge and maxUnavailable as numbers; both 0 would stand still (ResolveFenceposts)."""
     rolling, desired = deployment["spec"]["strategy"]["rollingUpdate"], deployment["spec"]["replicas"]
     surge = _resolve(rolling["maxSurge"], desired, round_up=True)
     unavailable = _resolve(rolling["maxUnavailable"], desired, round_up=False)
@@ -259,7 +259,7 @@ def _resolve(value: int | str, of: int, *, round_up: bool) -> int:
 
 
 def _set_status(new: Json, sets: list[Json], now_ns: int) -> None:
-    """Write a Deployment's status (`calculateStatus`)."""
+    """Write a Deployment's status (calculateStatus)."""
     desired = new["spec"]["replicas"]
     _, unavailable = _limits(new)
     newest = [each for each in sets if _is_of(each, new["spec"]["template"])]

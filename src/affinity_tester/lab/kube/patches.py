@@ -24,7 +24,7 @@ _MERGE_KEYS = {
     "ownerReferences": "uid",
     "topologySpreadConstraints": "topologyKey",
 }
-"""Lists that a strategic merge patch merges element by element (`patchMergeKey` of the API's types); `ports` has two."""
+"""Lists that a strategic merge patch merges element by element (patchMergeKey of the API's types); `ports` has two."""
 
 
 def apply_patch(content_type: str, obj: Json, patch: Any) -> Json:

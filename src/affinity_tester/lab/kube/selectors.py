@@ -22,7 +22,7 @@ _FIELDS = {
     PODS: ("spec.nodeName", "spec.restartPolicy", "status.phase", "status.podIP"),
     NODES: ("spec.unschedulable",),
 }
-"""The fields beside name and namespace that may be selected (registry/core, `SelectableFields`)."""
+"""The fields beside name and namespace that may be selected (registry/core, SelectableFields)."""
 
 
 def label_selector(text: str) -> Fits:

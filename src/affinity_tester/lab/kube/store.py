@@ -1,7 +1,7 @@
 """The objects of the lab's cluster, with versions and a history, as etcd and the API server's registry keep them. Pure.
 
 Every change has a revision, which is the object's resourceVersion. A change of the spec raises `generation`; one that
-changes nothing makes no revision (apiserver, `storage.Interface.GuaranteedUpdate`). A pod is deleted gracefully: first it
+changes nothing makes no revision (apiserver, GuaranteedUpdate of its storage). A pod is deleted gracefully: first it
 gets a deletionTimestamp, and its kubelet removes it in the end (registry/core/pod/strategy.go).
 """
 
