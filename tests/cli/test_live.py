@@ -89,7 +89,7 @@ async def test_it_follows_a_narrow_terminal(affinity_tester: Path) -> None:
     drawn = STATUS.findall(said)
     assert drawn
     assert all(len(line) <= 40 for line in drawn)
-    assert any(line.endswith("…") for line in drawn)
+    assert any("0 violations" in line for line in drawn)
 
 
 @pytest.mark.busy

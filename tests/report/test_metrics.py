@@ -55,7 +55,7 @@ def pulse(at_ns: int, rows: tuple[ev.GroupCounts, ...], times: Iterable[int] = (
     counted = [0] * BUCKETS
     counted[: len(rtt._buckets)] = rtt._buckets
     total = ev.Counts(sent=200, answered=190, lost=7, pairs=189)
-    return Pulse(at_ns, total, 1, 10, 1, 2 * MS, counted, rtt.sum_ns, rows)
+    return Pulse(at_ns, total, 1, (), 10, 1, 2 * MS, counted, rtt.sum_ns, rows)
 
 
 def samples(page: bytes) -> dict[str, float]:

@@ -7,7 +7,8 @@ import pty
 import time
 
 from affinity_tester.core import events as ev
-from affinity_tester.core.pulse import Pulse
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.pulse import Pulse, Silence
 from affinity_tester.report.status_line import StatusLine
 from affinity_tester.report.terminal import TerminalWriter
 
@@ -19,6 +20,7 @@ def pulse(story, t: float, **changes: object) -> Pulse:
     values = {
         "total": ev.Counts(sent=2_000, answered=1_990, lost=4, pairs=1_980),
         "silent": 0,
+        "silences": (),
         "recent_sent": 100,
         "recent_lost": 0,
         "p99_ns": 1_520_000,
@@ -42,12 +44,47 @@ def test_it_says_how_long_who_answers_what_is_lost_and_what_was_judged(story):
     assert line.text(story.at(42.9)) == (
         "42 s of 10 min | 24 of 24 sessions answered | 2 pods | 0 % lost, p99 1.52 ms | 0 violations"
     )
-    line.beat(pulse(story, 43, silent=1, recent_lost=10, p99_ns=None))
+    silence = Silence("CLIENT-3", story.at(40), Identity(pod="pod-b"))
+    line.beat(pulse(story, 43, silent=1, silences=(silence,), recent_lost=10, p99_ns=None))
     line.emit(ev.CaseJudged(story.at(43), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
     line.emit(ev.CaseJudged(story.at(43), "CLIENT-2", story.change(), ev.Judgement.EXPLAINED, True, ()))
     assert line.text(story.at(43)) == (
-        "43 s of 10 min | 23 of 24 sessions answered, 1 silent | 2 pods | 10 % lost | 1 violation, 1 explained"
+        "43 s of 10 min | 23 of 24 sessions answered, 1 silent since 13:36:00 (CLIENT-3) | 2 pods | 10 % lost"
+        " | 1 violation of 1 session, last at 13:35:23, 1 explained"
     )
+
+
+def test_a_change_is_counted_before_it_is_judged(story):
+    line = StatusLine(None)
+    line.emit(story.started(sessions=2))
+    line.emit(ev.ChangeSeen(story.at(3), "CLIENT-1", story.change()))
+    assert line.text(story.at(4)).endswith("| 0 violations, 1 not judged yet")
+    line.emit(ev.CaseJudged(story.at(5), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ()))
+    assert line.text(story.at(6)).endswith("| 0 violations, 1 explained")
+
+
+def test_a_narrow_terminal_keeps_who_is_broken_and_since_when(story):
+    line = StatusLine(32 * 1_000 * MS, faults=7)
+    line.emit(story.started(sessions=10))
+    line.emit(ev.CaseJudged(story.at(3), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
+    silences = (Silence("CLIENT-1", story.at(12), Identity(pod="pod-a")), Silence("CLIENT-2", story.at(13), None))
+    line.beat(pulse(story, 25, silent=2, silences=silences, recent_lost=1))
+    told = {width: line.text(story.at(25), width) for width in range(20, 200)}
+    assert told[199] == (
+        "25 s of 32 s, 0 of 7 faults injected | 8 of 10 sessions answered, 2 silent since 13:35:32 (first CLIENT-1) | 2 pods"
+        " | 1 % lost, p99 1.52 ms | 1 violation of 1 session, last at 13:35:23"
+    )
+    assert [told[width] for width in (140, 100, 80, 60, 40, 30)] == [
+        "25 s of 32 s | 8 of 10 sessions answered, 2 silent since 13:35:32 (first CLIENT-1) | 1 % lost, p99 1.52 ms"
+        " | 1 violation, last at 13:35:23",
+        "25 s of 32 s | 8 of 10 answered, 2 silent since 13:35:32 | 1 % lost | 1 violation, last at 13:35:23",
+        "25 s | 2 silent since 13:35:32 | 1 % lost | 1 violation, last at 13:35:23",
+        "25 s | 2 silent since 13:35:32 | 1 % lost | 1 violation",
+        "25 s | 2 silent | 1 % lost | 1 violation",
+        "25 s | 2 silent | 1 violation",
+    ]
+    assert all(len(text) <= width for width, text in told.items() if width >= 30)
+    assert all("1 violation" in text and "2 silent" in text for text in told.values())
 
 
 def test_it_says_what_a_verdict_still_needs_and_never_the_word_pass(story):
@@ -133,3 +170,18 @@ def test_lines_stand_above_it_and_it_is_erased_at_the_end():
     assert len(drawn) == 1
     assert len(drawn[0]) < 120, "a line is cut to the terminal's width"
     assert "\x1b[?25l" not in said, "a run that is killed must leave the cursor visible"
+
+
+def test_the_summary_so_far_tells_who_is_broken_and_since_when(story):
+    line = StatusLine(None)
+    line.emit(story.started(sessions=2))
+    line.emit(ev.CaseJudged(story.at(3), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
+    outage = ev.OutageCase(since_seq=7, since_ns=story.at(9))
+    line.emit(ev.CaseJudged(story.at(15), "CLIENT-2", outage, ev.Judgement.VIOLATION, None, ()))
+    silences = (Silence("CLIENT-1", story.at(12), Identity(pod="pod-a")), Silence("CLIENT-2", story.at(13), None))
+    line.beat(pulse(story, 25, silent=12, silences=silences))
+    told = [text for text, _ in line.summary(story.at(25))]
+    assert "violations of 2 sessions: CLIENT-2 (last at 13:35:29), CLIENT-1 (last at 13:35:23)" in told
+    assert 'silent: CLIENT-1 since 13:35:32, last answered by pod "pod-a"' in told
+    assert "silent: CLIENT-2 since 13:35:33, never answered" in told
+    assert "… and 10 more are silent" in told

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from affinity_tester import clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
+from affinity_tester.app.signals import ASKING, handle_signals
 from affinity_tester.core.analysis import RunAnalysis
 from affinity_tester.core.events import Event, Verdict
 from affinity_tester.core.judging.verdict import MAX_TIMER_MISSES
@@ -54,13 +56,16 @@ class LabRun:
         consumers: Sequence[Callable[[Event], None]] = (),
         clocks: Sequence[Callable[[int], None]] = (),
         watch_pulse: Callable[[Pulse], None] | None = None,
+        show_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Each of `consumers` gets every event, observed or derived; each of `clocks` the time as it passes.
 
-        `watch_pulse` is told about once a second what the sessions are at.
+        `watch_pulse` is told about once a second what the sessions are at; `show_progress` is called with the time when a
+        signal asks how the run stands.
         """
         self._plan = plan
         self._watch_pulse = watch_pulse
+        self._show_progress = show_progress
         self._consumers = consumers
         self._clocks = clocks
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
@@ -78,7 +83,9 @@ class LabRun:
         plan, abort = self._plan, self._abort
         # First the lab's record: what it has of an event must not depend on whether somebody reads the log.
         dispatcher = Dispatcher(RunAnalysis(plan.rules), [self.record.feed, *self._consumers], self._clocks)
-        with stop_on_signals(self._stop, abort, dispatcher):
+        show = self._show_progress
+        asking = dict.fromkeys(ASKING, lambda: show(clock.now_ns())) if show is not None else {}
+        with stop_on_signals(self._stop, abort, dispatcher), handle_signals(asking):
             async with open_lab(plan, self.record, dispatcher.emit) as lab:
                 client = lab.run(self._stop, abort, self._watch_pulse)
                 verdict = await run_to_verdict(dispatcher, client, abort, plan.settle_ns)

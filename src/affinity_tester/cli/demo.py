@@ -88,7 +88,7 @@ def run_demo(plan: Plan, output: LabOutput) -> int:
 
 
 async def _run(plan: Plan, output: LabOutput) -> int:
-    run = LabRun(plan, [output.emit], [output.advance], output.beat)
+    run = LabRun(plan, [output.emit], [output.advance], output.beat, output.show_progress)
     result = await run.run()
     output.show_result(result, plan.seed, "demo", interrupted=run.interrupted)
     if run.interrupted:

@@ -74,6 +74,10 @@ class LabOutput:
         """Show what was held back and is due by now."""
         self._reporter.advance(now_ns)
 
+    def show_progress(self, now_ns: int) -> None:
+        """Write how the run stands, and go on."""
+        self._reporter.show_progress(now_ns)
+
     def emit(self, event: Event) -> None:
         """Show an event of the run."""
         if isinstance(event, RunStarted):

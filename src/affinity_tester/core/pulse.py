@@ -6,6 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from affinity_tester.core.events import Counts, GroupCounts
+from affinity_tester.core.identity import Identity
+
+MOST_SILENCES = 10
+"""So many silent sessions are told by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A session that is not answered now."""
+
+    session: str
+    since_ns: int
+    """When its oldest unanswered probe was sent."""
+    served: Identity | None
+    """Who answered it last; None if nobody ever did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +32,8 @@ class Pulse:
     """Since the run began."""
     silent: int
     """Sessions whose oldest unanswered probe was sent at least a loss threshold ago."""
+    silences: tuple[Silence, ...]
+    """Of these, the longest, at most `MOST_SILENCES`."""
     recent_sent: int
     """Of the last `RECENT_NS`."""
     recent_lost: int

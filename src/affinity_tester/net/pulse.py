@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
-from operator import sub
+from heapq import nsmallest
+from operator import itemgetter, sub
 
 from affinity_tester.core.events import Counts
-from affinity_tester.core.pulse import Pulse
+from affinity_tester.core.pulse import MOST_SILENCES, Pulse, Silence
 from affinity_tester.core.session.breakdown import Breakdown
 from affinity_tester.core.session.rtt import percentile_ns
 from affinity_tester.net.session import Session, counters
@@ -39,7 +40,8 @@ class PulseSampler:
         self._seen = [(0,) * len(Counts.__slots__)] * len(sessions)
         """Of each session, its counters when it had its last turn."""
         self._total = [0] * len(Counts.__slots__)
-        self._silent = bytearray(len(sessions))
+        self._silent: dict[int, int] = {}
+        """Of each silent session, by its place, since when (ns)."""
         self._rtt_sums = array("Q", bytes(8 * len(sessions)))
         self._rtt_sum_ns = 0
         self._next_ns = 0
@@ -58,7 +60,10 @@ class PulseSampler:
                 self._rtt_sum_ns += rtt_sum_ns - self._rtt_sums[place]
                 self._rtt_sums[place] = rtt_sum_ns
             unanswered = session.tracker.unanswered()
-            self._silent[place] = unanswered is not None and now_ns - unanswered[1] >= self._loss_threshold_ns
+            if unanswered is not None and now_ns - unanswered[1] >= self._loss_threshold_ns:
+                self._silent[place] = unanswered[1]
+            else:
+                self._silent.pop(place, None)
 
         self._turn += SESSIONS_A_TURN
         if self._turn >= len(self._sessions):
@@ -80,7 +85,8 @@ class PulseSampler:
             Pulse(
                 at_ns=now_ns,
                 total=total,
-                silent=sum(self._silent),
+                silent=len(self._silent),
+                silences=self._silences(),
                 recent_sent=total.sent - sent,
                 recent_lost=total.lost - lost,
                 p99_ns=p99_ns,
@@ -89,3 +95,9 @@ class PulseSampler:
                 groups=self._breakdown.total(),
             )
         )
+
+    def _silences(self) -> tuple[Silence, ...]:
+        """Return the longest silences, the longest first."""
+        longest = nsmallest(MOST_SILENCES, self._silent.items(), key=itemgetter(1))
+        sessions = self._sessions
+        return tuple(Silence(sessions[at].name, since_ns, sessions[at].tracker.serving) for at, since_ns in longest)

@@ -109,15 +109,15 @@ class Reporter:
         """Record the event, then show it."""
         error = self._recorded(lambda record: record.write(event))
         self._status.emit(event)
-        if isinstance(event, Verdict):
-            self._draw("")  # the summary is the last on the screen
+        if isinstance(event, Verdict) and isinstance(self._background, TerminalWriter):
+            self._background.set_status("")  # the summary is the last on the screen
         self._show(lambda shown: shown.emit(event))
         self._warn_record_error(error)
 
     def advance(self, now_ns: int) -> None:
         """Show what was held back long enough, and flush the record once a second, so that a killed run leaves its events."""
         self._show(lambda shown: shown.advance(now_ns))
-        self._draw(self._status.text(now_ns))
+        self._draw(now_ns)
         self._warn_record_error(self._recorded(lambda record: record.advance(now_ns)))
 
     def beat(self, pulse: Pulse) -> None:
@@ -134,9 +134,9 @@ class Reporter:
         with contextlib.suppress(OutputClosed):
             self._show(lambda shown: shown.warn(text))
 
-    def _draw(self, status: str) -> None:
+    def _draw(self, now_ns: int) -> None:
         if isinstance(self._background, TerminalWriter):
-            self._background.set_status(status)
+            self._background.set_status(self._status.text(now_ns, self._background.width))
 
     def close(self) -> None:
         """Close the record, and show what still waits."""

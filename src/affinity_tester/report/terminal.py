@@ -28,6 +28,11 @@ class TerminalWriter(BackgroundWriter):
         self._status = ""
         super().__init__(stream)
 
+    @property
+    def width(self) -> int:
+        """Return the terminal's columns as of now."""
+        return self._console.width
+
     def set_status(self, text: str) -> None:
         """Draw this line below all others, cut to the terminal's width; empty: none."""
         with self._changed:
