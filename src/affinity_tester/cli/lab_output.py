@@ -92,7 +92,7 @@ class LabOutput:
             for text, colour in table(result, seed, command, interrupted=interrupted):
                 self._log.text(text, colour)
             if self._record is not None and self._started:
-                self._log.text(see_it(self._record))
+                self._log.text(see_it(self._record), whole=True)
         elif self._started:
             names = {each.number: each.words for each in result.named}
             for row in result.findings.rows:

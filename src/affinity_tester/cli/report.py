@@ -107,7 +107,7 @@ def _show(recorded: RecordedRun, form: Format) -> None:
     """Write the report to standard output; text on a terminal is in colour. May raise `OutputClosed`."""
     log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
     if form == "text":
-        for text, colour in text_lines(recorded):
+        for text, colour in text_lines(recorded, log.width):
             log.text(text, colour)
     else:
         for line in _text(recorded, form).rstrip("\n").split("\n"):

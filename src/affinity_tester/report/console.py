@@ -53,6 +53,8 @@ _MAX_CANARY_PODS = 256
 ICMP_LINES = 3
 """So many sessions say that they heard the same ICMP error; mostly it has one cause."""
 
+_INDENT = " " * 4
+
 _AFTER_JUDGEMENTS = (
     ev.IncidentClosed
     | ev.IncidentOngoing
@@ -138,7 +140,7 @@ class ConsoleReport:
 
         if isinstance(event, ev.Verdict):
             self._write_left_out(self._limiter.drain(), self._clock)
-            for text, colour in summary(self._results):
+            for text, colour in summary(self._results, self._log.width):
                 self._log.text(text, colour)
             self._log.flush()
 
@@ -154,6 +156,11 @@ class ConsoleReport:
             self._told_ns = max(self._told_ns, now_ns)
             self._write_first_answers(self._first_answers, self._clock)
 
+    @property
+    def width(self) -> int | None:
+        """Return the columns that a line of `show_progress` has on a terminal; None for a log that is none."""
+        return None if self._log.width is None else self._log.width - len(_INDENT)
+
     def show_progress(self, lines: list[SummaryLine], now_ns: int) -> None:
         """Write how the run stands at this time."""
         if self._clock is None:
@@ -161,7 +168,7 @@ class ConsoleReport:
         self._told_ns = max(self._told_ns, now_ns)
         self._write(Line(lines[0][0]), self._clock)
         for text, colour in lines[1:]:
-            self._log.text(f"    {text}", colour)
+            self._log.text(f"{_INDENT}{text}", colour)
         self._log.flush()
 
     def warn(self, text: str) -> None:

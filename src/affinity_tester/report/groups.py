@@ -40,6 +40,7 @@ def group_tables(groups: Iterable[GroupCounts], nodes: Mapping[str, str]) -> lis
                 _HEAD,
                 [_row(group, nodes) for group in shown],
                 has_total=False,
+                spare=("answered", "p50 ms", "loss"),
             )
         )
     return told

@@ -178,6 +178,10 @@ class JsonReport:
             self._log.line(level, name, at_ns=event.at_ns, message=message, **data)
         self._log.flush()
 
+    @property
+    def width(self) -> None:
+        """Return that lines may have any width."""
+
     def show_progress(self, lines: list[SummaryLine], now_ns: int) -> None:
         """Write `run.progress`: how the run stands at this time, in words."""
         if self._clock is not None:

@@ -24,6 +24,7 @@ from structlog.typing import EventDict
 from affinity_tester.errors import AffinityTesterError
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.text import printable
+from affinity_tester.report.wrapping import wrapped
 
 LogFormat = Literal["console", "json"]
 Level = Literal["debug", "info", "event", "warn", "error"]
@@ -108,9 +109,17 @@ class Log:
         """
         getattr(self._logger, level)(event, at_ns=at_ns, colour=colour, **data)
 
-    def text(self, text: str, colour: Colour | None = None) -> None:
-        """Write a line of the console form that has neither time nor level, such as a table's."""
-        self._output.write(printable(text), colour)
+    @property
+    def width(self) -> int | None:
+        """Return the columns of the terminal that the lines go to; None where they go elsewhere."""
+        return self._output.width
+
+    def text(self, text: str, colour: Colour | None = None, *, whole: bool = False) -> None:
+        """Write a line of the console form that has neither time nor level, such as a table's.
+
+        `whole`: a line to copy, such as a command, which no terminal is too narrow for.
+        """
+        self._output.write(printable(text), colour, whole=whole)
 
     def flush(self) -> None:
         """Flush the stream."""
@@ -119,7 +128,7 @@ class Log:
 
 def configure(*, format: LogFormat, stream: Stream, colour: bool) -> Log:  # noqa: A002 - the option's own name
     """Return a log of this form on this stream; `colour` counts for the console form alone."""
-    output = _Output(stream, colour=colour and format == "console")
+    output = _Output(stream, colour=colour and format == "console", wraps=format == "console")
     chain = _JSON_CHAIN if format == "json" else _CONSOLE_CHAIN
     # `bind` makes the logger that structlog would else assemble anew for every line.
     return Log(output, structlog.wrap_logger(output, chain, structlog.BoundLogger, dict).bind())
@@ -128,9 +137,10 @@ def configure(*, format: LogFormat, stream: Stream, colour: bool) -> Log:  # noq
 class _Output:
     """The logger that structlog wraps: writes lines, and turns each way in which a stream can end into `OutputClosed`."""
 
-    def __init__(self, stream: Stream, *, colour: bool) -> None:
+    def __init__(self, stream: Stream, *, colour: bool, wraps: bool) -> None:
         self._stream = stream
         self._colour = colour
+        self._terminal = _terminal_of(stream) if wraps else None
 
         if colour:
             colorama.just_fix_windows_console()
@@ -140,7 +150,17 @@ class _Output:
             # Another program on the same terminal may have left it non-blocking: a full pipe would then lose lines.
             os.set_blocking(stream.fileno(), True)
 
-    def write(self, line: str, colour: Colour | None = None) -> None:
+    @property
+    def width(self) -> int | None:
+        """The terminal's columns as of now; None for no terminal, or one that does not tell."""
+        if self._terminal is not None:
+            with contextlib.suppress(OSError):  # it was closed
+                return os.get_terminal_size(self._terminal).columns or None
+        return None
+
+    def write(self, line: str, colour: Colour | None = None, *, whole: bool = False) -> None:
+        if not whole and self._terminal is not None:
+            line = wrapped(line, self.width)
         if self._colour and colour:  # the terminal's own needs no code
             line = f"{colour.value}{line}{Style.RESET_ALL}"
         try:
@@ -156,6 +176,14 @@ class _Output:
             self._stream.flush()
         except (OSError, ValueError) as error:
             raise output_closed(self._stream) from error
+
+
+def _terminal_of(stream: Stream) -> int | None:
+    """Return the descriptor of the terminal that a stream writes to; None where that is none."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        return descriptor if os.isatty(descriptor) else None
+    return None
 
 
 def output_closed(stream: Stream) -> OutputClosed:

@@ -22,8 +22,11 @@ MOST_TEXT_ENTRIES = 50
 MOST_TEXT_INCIDENTS = 20
 
 
-def text_lines(recorded: RecordedRun) -> list[SummaryLine]:
-    """Return the run's opening, its changes and outages with their judgements, its incidents, and the summary."""
+def text_lines(recorded: RecordedRun, width: int | None = None) -> list[SummaryLine]:
+    """Return the run's opening, its changes and outages with their judgements, its incidents, and the summary.
+
+    `width` is how many columns its tables have; None: as many as they take.
+    """
     lines: list[SummaryLine] = [(line.text, None) for line in run_lines(recorded.started, recorded.clock)]
     lines += [(text, None) for text in recorded.watch]
 
@@ -46,7 +49,7 @@ def text_lines(recorded: RecordedRun) -> list[SummaryLine]:
         lines += [("", None), *((text, None) for text in run_text(recorded.diagnoses))]
     if recorded.results.run is None:
         lines += [("", None), (cut_short(recorded), None)]
-    return [(printable(text), colour) for text, colour in lines + summary(recorded.results)]
+    return [(printable(text), colour) for text, colour in lines + summary(recorded.results, width)]
 
 
 def cut_short(recorded: RecordedRun) -> str:

@@ -127,7 +127,7 @@ class Reporter:
     def show_progress(self, now_ns: int) -> None:
         """Write how the run stands so far, and go on; what the reader's end raises is left to the next event."""
         with contextlib.suppress(OutputClosed):
-            self._show(lambda shown: shown.show_progress(self._status.summary(now_ns), now_ns))
+            self._show(lambda shown: shown.show_progress(self._status.summary(now_ns, shown.width), now_ns))
 
     def warn(self, text: str) -> None:
         """Write a warning that is no event's; what the reader's end raises is left to the next event."""

@@ -88,8 +88,11 @@ class StatusLine:
             parts = {"elapsed": self._elapsed(now_ns - self._started_ns), **self._answered(), "judged": self._judged()}
         return _fit(parts, width)
 
-    def summary(self, now_ns: int) -> list[SummaryLine]:
-        """Return the run so far in lines: the status, what was judged, who is broken since when, and who serves."""
+    def summary(self, now_ns: int, width: int | None = None) -> list[SummaryLine]:
+        """Return the run so far in lines: the status, what was judged, who is broken since when, and who serves.
+
+        `width` is how many columns there are; None: as many as it takes.
+        """
         lines: list[SummaryLine] = [(f"so far: {self.text(now_ns) or 'the run has not begun, or is over'}", None)]
         lines += judgements(self._tally)
         lines += self._broken_sessions()
@@ -100,7 +103,7 @@ class StatusLine:
             lines.append((f"{plural(total.sent, 'probe')} sent, {total.answered:,} answered, {lost}", None))
             lines += health(total)
             for table in group_tables(self._pulse.groups, self._nodes):
-                lines += [(table.caption, None), *((line, None) for line in aligned(table))]
+                lines += [(table.caption, None), *((line, None) for line in aligned(table, width))]
         return lines
 
     def _judge(self, event: ev.CaseJudged) -> None:

@@ -46,14 +46,17 @@ Ended = ev.SessionSummary | ev.RunSummary
 SummaryLine = tuple[str, Colour | None]
 
 
-def summary(results: RunResults) -> list[SummaryLine]:
-    """Return the lines of the summary with their colours: the verdict, what it rests on, and the tables."""
+def summary(results: RunResults, width: int | None = None) -> list[SummaryLine]:
+    """Return the lines of the summary with their colours: the verdict, what it rests on, and the tables.
+
+    `width` is how many columns there are; None: as many as it takes.
+    """
     lines: list[SummaryLine] = [("", None), *verdict_lines(results.verdict), *judgements(results.tally)]
     if results.run is not None:
         lines += health(results.run.total)
         lines += reference_line(results)
         for table in tables(results, results.run):
-            lines += [("", None), (table.caption, None), *((line, None) for line in aligned(table))]
+            lines += [("", None), (table.caption, None), *((line, None) for line in aligned(table, width))]
     return lines
 
 
@@ -78,12 +81,12 @@ def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
     caption = f"probes ({which} with losses, changes or silence at the end, and all)" if bad else "probes"
 
     told = [
-        Table(caption, _PROBES, _rows(_probes_row, bad, run)),
-        Table("round-trip times in ms", _TIMES, _rows(_times_row, bad, run)),
+        Table(caption, _PROBES, _rows(_probes_row, bad, run), spare=("answered", "late")),
+        Table("round-trip times in ms", _TIMES, _rows(_times_row, bad, run), spare=("min", "p90", "mean")),
     ]
 
     if run.total.changes:
-        told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, bad, run)))
+        told.append(Table("changes by kind", _CHANGES, _rows(_changes_row, bad, run), spare=("software", "instance")))
     return told + group_tables(run.groups, results.nodes)
 
 
