@@ -185,3 +185,6 @@ def test_the_summary_so_far_tells_who_is_broken_and_since_when(story):
     assert 'silent: CLIENT-1 since 13:35:32, last answered by pod "pod-a"' in told
     assert "silent: CLIENT-2 since 13:35:33, never answered" in told
     assert "… and 10 more are silent" in told
+
+    line.beat(pulse(story, 26, silent=2, silences=silences))
+    assert "silent: all 2 sessions, the first since 13:35:32" in [text for text, _ in line.summary(story.at(26))]

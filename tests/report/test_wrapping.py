@@ -18,6 +18,12 @@ def test_a_long_line_goes_on_under_its_text():
     assert wrapped("    a b " + "c" * 40, 30) == "    a b\n      " + "c" * 40
 
 
+def test_a_number_stays_with_its_unit():
+    assert wrapped("this client: 0 probes skipped (0 %)", 34) == "this client: 0 probes skipped\n  (0 %)"
+    assert wrapped("nobody was answered for 8.67 s at all", 30) == "nobody was answered for 8.67 s\n  at all"
+    assert wrapped("nobody was answered for 8.67 s at all", 29) == "nobody was answered for\n  8.67 s at all"
+
+
 def test_a_line_that_fits_stays_and_so_does_one_that_no_terminal_shows():
     assert wrapped(LONG, None) == LONG
     assert wrapped(LONG, len(LONG)) == LONG

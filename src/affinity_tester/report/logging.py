@@ -71,7 +71,8 @@ class Colour(StrEnum):
     WARNING = Fore.YELLOW
     VIOLATION = Style.BRIGHT + Fore.RED
     GOOD = Style.BRIGHT + Fore.GREEN
-    DOUBTFUL = Style.BRIGHT + Fore.YELLOW
+    DOUBTFUL = Fore.YELLOW
+    """Not bold: many terminals make bold yellow a bright one, which is invisible on a light background."""
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:

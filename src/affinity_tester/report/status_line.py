@@ -19,7 +19,10 @@ from affinity_tester.units import NS_PER_S, format_span, plural
 MOST_NAMED = 10
 """So many sessions with violations are named when a signal asks, those of the newest first."""
 
-_GIVE_UP = ("pods", "judged", "elapsed", "lost", "answered", "answered", "elapsed", "judged", "answered", "lost")
+_GIVE_UP = (
+    *("pods", "judged", "elapsed", "lost", "judged", "answered"),
+    *("answered", "elapsed", "judged", "answered", "lost"),
+)
 """On a narrow terminal parts become shorter in this order, until the line fits: who is broken and since when goes last."""
 
 
@@ -101,7 +104,7 @@ class StatusLine:
             lines += self._silences(self._pulse)
             lost = f"{total.lost:,} lost ({percent(total.lost, total.sent)})"
             lines.append((f"{plural(total.sent, 'probe')} sent, {total.answered:,} answered, {lost}", None))
-            lines += health(total)
+            lines += health(total, ended=False)
             for table in group_tables(self._pulse.groups, self._nodes):
                 lines += [(table.caption, None), *((line, None) for line in aligned(table, width))]
         return lines
@@ -178,17 +181,14 @@ class StatusLine:
         waits = [f"{len(self._not_judged):,} not judged yet"] if self._not_judged else []
         if count[ev.Judgement.VIOLATION]:
             last = f"last at {self._time(max(self._broken.values()))}"
-            of = f"{violations} of {plural(len(self._broken), 'session')}, {last}"
-            return [", ".join([of, *others, *waits]), ", ".join([violations, last]), violations]
-
-        missing = MIN_PAIRS - self._pulse.total.pairs if self._pulse is not None else 0
-        needs = [f"a verdict needs {missing:,} more pairs"] if missing > 0 else []
-        short = [f"needs {missing:,} more pairs"] if missing > 0 else []
-        return [
-            ", ".join([violations, *others, *waits, *needs]),
-            ", ".join([violations, *(waits or short)]),
-            violations,
-        ]
+            of = f"{violations} of {plural(len(self._broken), 'session')}"
+            forms = [[of, last, *others, *waits], [violations, last, *others], [violations, last], [violations]]
+        else:
+            missing = MIN_PAIRS - self._pulse.total.pairs if self._pulse is not None else 0
+            needs = [f"a verdict needs {missing:,} more pairs"] if missing > 0 else []
+            shorter = [violations, *(waits or [f"needs {missing:,} more pairs"] * bool(needs))]
+            forms = [[violations, *others, *waits, *needs], shorter, shorter, [violations]]
+        return [", ".join(form) for form in forms]
 
     def _broken_sessions(self) -> list[SummaryLine]:
         """Return which sessions had violations, and when the last was."""
@@ -203,6 +203,9 @@ class StatusLine:
     def _silences(self, pulse: Pulse) -> list[SummaryLine]:
         """Return which sessions are silent, since when, and who answered them last."""
         lines: list[SummaryLine] = []
+        if pulse.silences and pulse.silent == self._sessions > 1:
+            since = self._time(pulse.silences[0].since_ns)
+            return [(f"silent: all {self._sessions:,} sessions, the first since {since}", Colour.CHANGE)]
         for silence in pulse.silences:
             last = f"last answered by {served_by(silence.served)}" if silence.served is not None else "never answered"
             lines.append((f"silent: {silence.session} since {self._time(silence.since_ns)}, {last}", Colour.CHANGE))

@@ -120,8 +120,11 @@ def _changes_row(ended: Ended) -> list[str]:
     return [str(ended.total.changes), *(str(kinds.get(kind, 0)) for kind in Kind), gap]
 
 
-def health(total: ev.Counts) -> list[SummaryLine]:
-    """Return the client's own part, as shares: of slots for skipped probes, of probes for the others."""
+def health(total: ev.Counts, *, ended: bool = True) -> list[SummaryLine]:
+    """Return the client's own part, as shares: of slots for skipped probes, of probes for the others.
+
+    `ended`: the run is over, so that a probe without an answer or a loss is worth telling.
+    """
     slots = total.sent + total.timer_misses
     own = (
         f"{plural(total.timer_misses, 'probe skipped', 'probes skipped')} ({percent(total.timer_misses, slots)})",
@@ -132,7 +135,7 @@ def health(total: ev.Counts) -> list[SummaryLine]:
     ill = total.timer_misses or total.send_errors or total.socket_drops
     lines: list[SummaryLine] = [("this client: " + ", ".join(own), Colour.WARNING if ill else None)]
 
-    if total.pending:
+    if total.pending and ended:
         lines.append((f"neither answered nor lost yet at the end: {plural(total.pending, 'probe')}", None))
 
     odd = (

@@ -10,6 +10,11 @@ _OPENING = re.compile(r"(?:\d\d:\d\d:\d\d\.\d{3} \[\w+\] +)? *")
 
 _SESSION = re.compile(r"CLIENT-\d+ ")
 
+_VALUE = re.compile(r"(?<=\d) (?=(?:ns|us|ms|s|min|h|d)\b|%)")
+"""The space between a number and its unit, at which no line is broken."""
+
+_KEPT = "\N{NO-BREAK SPACE}"
+
 _HANGING = 2
 """Columns by which the rest of a line is indented further than its beginning."""
 
@@ -30,11 +35,11 @@ def wrapped(line: str, width: int | None) -> str:
         return line
     further = " " * (indent + _HANGING)
     told = textwrap.wrap(
-        line[indent:],
+        _VALUE.sub(_KEPT, line[indent:]),
         width,
         initial_indent=line[:indent],
         subsequent_indent=further,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(told)
+    return "\n".join(told).replace(_KEPT, " ")
