@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from commands import environment
+from commands import PATIENCE_S, environment
 
 ASK = """
 eval "$(_AFFINITY_TESTER_COMPLETE=bash_source affinity-tester)"
@@ -64,6 +68,80 @@ def test_other_shells_get_their_script(affinity_tester: Path, shell: str, has: s
     )  # fmt: skip
     assert has in done.stdout
     assert done.stderr == ""
+
+
+FISH = ("fish", "--no-config", "--command")
+
+
+@pytest.mark.debian
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("affinity-tester cl", ["client\tProbe a target with many sessions and judge what changes."]),
+        ("affinity-tester client --watch o", ["off", "on"]),
+        ("affinity-tester client --wa", ["--watch\tWatch the pool in the cluster, so that changes are judged"]),
+        ("affinity-tester lab flow-wipe-l", ["flow-wipe-local"]),
+        ("affinity-tester report --format h", ["html"]),
+        ("affinity-tester report /etc/hostn", ["/etc/hostname"]),
+    ],
+)  # fmt: skip
+def test_fish_completes_a_line(affinity_tester: Path, line: str, told: list[str]) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not installed")
+    script = f"_AFFINITY_TESTER_COMPLETE=fish_source affinity-tester | source; complete --do-complete '{line}'"
+    path = f"{affinity_tester.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*FISH, script], capture_output=True, text=True, timeout=60, check=True, env=environment(PATH=path)
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == len(told)
+    assert all(line.startswith(start) for line, start in zip(said, told, strict=True)), said
+
+
+ZSH = """
+PS1='ready> '
+autoload -Uz compinit && compinit -D -u
+eval "$(_AFFINITY_TESTER_COMPLETE=zsh_source affinity-tester)"
+"""
+"""A user's ~/.zshrc with the line of `--help`."""
+
+
+@pytest.mark.debian
+def test_zsh_completes_what_is_typed(affinity_tester: Path, tmp_path: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    (tmp_path / ".zshrc").write_text(ZSH)
+    path = f"{affinity_tester.parent}{os.pathsep}{os.environ['PATH']}"
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=environment(PATH=path, TERM="dumb", ZDOTDIR=str(tmp_path)),
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        until(ours, "ready> ")
+        for typed, completed_as in (
+            ("affinity-tester cl\t", "client "),
+            ("--wat\t", "watch "),
+            ("of\t", "off "),
+            ("--record /etc/hostn\t", "/etc/hostname "),
+        ):
+            os.write(ours, typed.encode())
+            until(ours, completed_as)
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+
+
+def until(terminal: int, expected: str) -> None:
+    """Read from a terminal until it shows this."""
+    said = ""
+    end = time.monotonic() + PATIENCE_S
+    while expected not in said:
+        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
+        assert ready, f"{expected!r} did not come, but {said!r}"
+        said += os.read(terminal, 65_536).decode()
 
 
 def test_the_lines_of_the_help_are_the_ones_that_work(affinity_tester: Path, repo: Path) -> None:

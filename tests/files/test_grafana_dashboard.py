@@ -1,4 +1,4 @@
-"""The Grafana dashboard against Grafana's own schema, as its foundation SDK has it: generated classes, a field an attribute."""
+"""The Grafana dashboard against Grafana's own schema, as the classes of its foundation SDK have it."""
 
 from __future__ import annotations
 

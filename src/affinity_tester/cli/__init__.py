@@ -29,6 +29,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from affinity_tester import __version__
+from affinity_tester.cli.completion import COMPLETE, INSTALL
 from affinity_tester.errors import UserError
 
 EXIT_USAGE = 2
@@ -38,20 +39,6 @@ EXIT_OUTPUT_CLOSED = 141
 
 FRAMES = 8
 """How many of the innermost frames are printed where no file can be written for the traceback."""
-
-
-COMPLETE = "_AFFINITY_TESTER_COMPLETE"
-"""The variable by which a shell asks how a line may go on; click's script for the shell sets it."""
-
-INSTALL = f"""\b
-Shell completion, a line for the shell's own file of settings:
-  bash (~/.bashrc)
-      eval "$({COMPLETE}=bash_source affinity-tester)"
-  zsh (~/.zshrc, after compinit)
-      eval "$({COMPLETE}=zsh_source affinity-tester)"
-  fish (~/.config/fish/config.fish)
-      {COMPLETE}=fish_source affinity-tester | source
-"""
 
 
 class OutputFailedError(OSError):
