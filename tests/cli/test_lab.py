@@ -287,6 +287,21 @@ def test_without_live_there_is_no_status_line(affinity_tester: Path, tmp_path: P
     assert code in {0, 1}, "what so short a run is named is chance"
 
 
+ASKED = """
+import os, signal, sys, time
+from affinity_tester.cli.matrix_output import MatrixOutput
+with MatrixOutput(2, live=False):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(1.2)
+"""
+
+
+def test_all_runs_answer_a_signal() -> None:
+    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("so far: 0 of 2 runs | 0 not as declared | ")
+
+
 def test_a_record_is_of_one_plan(affinity_tester: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [affinity_tester, "lab", "--all", "--record", tmp_path / "x"],

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from typing import Self
 
 import click
 
 from affinity_tester.app.lab_matrix import PlanResult
+from affinity_tester.app.signals import ASKING
 from affinity_tester.report.reporter import drain, has_status_line, write_in_background
 from affinity_tester.report.terminal import TerminalWriter
 from affinity_tester.units import NS_PER_S, format_span, plural
+
+TICK_S = 0.5
+"""How often the time in the status line goes on: a run takes many of these."""
 
 
 class MatrixOutput:
@@ -25,12 +32,24 @@ class MatrixOutput:
         self._began_ns = time.monotonic_ns()
         writer = write_in_background(sys.stdout, live=True) if live and _can_erase() else None
         self._terminal = writer if isinstance(writer, TerminalWriter) else None
+        self._over = threading.Event()
+        self._is_asked = False
+        self._ticker = threading.Thread(target=self._tick, name="status", daemon=True)
+        self._on_exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._draw()
+        def ask(_number: int, _frame: object) -> None:
+            self._is_asked = True  # no more: the interrupted thread may hold the output's lock
+
+        for number in ASKING:
+            self._on_exit.callback(signal.signal, number, signal.signal(number, ask))
+        self._ticker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._on_exit.close()
+        self._over.set()
+        self._ticker.join()
         if self._terminal is not None:
             drain(self._terminal)
 
@@ -60,6 +79,16 @@ class MatrixOutput:
     def _draw(self) -> None:
         if self._terminal is not None:
             self._terminal.set_status(self.status(time.monotonic_ns()))
+
+    def _tick(self) -> None:
+        """Draw the status line until all is over, and write it as a line when a signal has asked for that."""
+        while True:
+            self._draw()
+            if self._is_asked:
+                self._is_asked = False
+                self.line(f"so far: {self.status(time.monotonic_ns())}")
+            if self._over.wait(TICK_S):
+                return
 
 
 def _can_erase() -> bool:

@@ -26,7 +26,7 @@ SESSIONS_A_TURN = 250
 
 
 class PulseSampler:
-    """Keeps a running total over all sessions, looking at some of them in each sweep."""
+    """Keeps a running total over all sessions, looking at some of them in each sweep, at most once between two pulses."""
 
     def __init__(
         self, sessions: Sequence[Session], breakdown: Breakdown, loss_threshold_ns: int, tell: Callable[[Pulse], None]
@@ -36,44 +36,47 @@ class PulseSampler:
         self._breakdown = breakdown
         self._loss_threshold_ns = loss_threshold_ns
         self._tell = tell
+        self._turns = [
+            range(at, min(at + SESSIONS_A_TURN, len(sessions))) for at in range(0, len(sessions), SESSIONS_A_TURN)
+        ]
         self._turn = 0
-        self._seen = [(0,) * len(Counts.__slots__)] * len(sessions)
-        """Of each session, its counters when it had its last turn."""
-        self._total = [0] * len(Counts.__slots__)
+        self._seen = [(0,) * len(Counts.__slots__)] * len(self._turns)
+        """Of the sessions of each turn, the sums of their counters when they had it last."""
+        self._rtt_sums = [0] * len(self._turns)
         self._silent: dict[int, int] = {}
         """Of each silent session, by its place, since when (ns)."""
-        self._rtt_sums = array("Q", bytes(8 * len(sessions)))
-        self._rtt_sum_ns = 0
         self._next_ns = 0
         self._recent: deque[tuple[int, int, int, array[int]]] = deque()
         """(at_ns, sent, lost, answers by length) of the last pulses."""
 
     def sweep(self, now_ns: int) -> None:
         """Look at the sessions whose turn it is, and tell a pulse if one is due."""
-        for place in range(self._turn, min(self._turn + SESSIONS_A_TURN, len(self._sessions))):
-            session = self._sessions[place]
-            now, before = counters(session), self._seen[place]
-            if now != before:
-                self._total = [whole + new - old for whole, new, old in zip(self._total, now, before, strict=True)]
-                self._seen[place] = now
-                rtt_sum_ns = session.tracker.rtt.sum_ns
-                self._rtt_sum_ns += rtt_sum_ns - self._rtt_sums[place]
-                self._rtt_sums[place] = rtt_sum_ns
-            unanswered = session.tracker.unanswered()
-            if unanswered is not None and now_ns - unanswered[1] >= self._loss_threshold_ns:
-                self._silent[place] = unanswered[1]
-            else:
-                self._silent.pop(place, None)
-
-        self._turn += SESSIONS_A_TURN
-        if self._turn >= len(self._sessions):
-            self._turn = 0
-        if now_ns >= self._next_ns:
+        is_due = now_ns >= self._next_ns
+        if is_due or len(self._turns) > 1:
+            self._look(self._turn, now_ns)
+            self._turn = (self._turn + 1) % len(self._turns)
+        if is_due:
             self._next_ns = now_ns + PULSE_NS
             self._emit(now_ns)
 
+    def _look(self, turn: int, now_ns: int) -> None:
+        sessions, silent, latest_ns = self._sessions, self._silent, now_ns - self._loss_threshold_ns
+        counted, rtt_sum_ns = [], 0
+        for place in self._turns[turn]:
+            session = sessions[place]
+            tracker = session.tracker
+            counted.append(counters(session))
+            rtt_sum_ns += tracker.rtt.sum_ns
+            unanswered = tracker.unanswered()
+            if unanswered is not None and unanswered[1] <= latest_ns:
+                silent[place] = unanswered[1]
+            elif place in silent:
+                del silent[place]
+        self._seen[turn] = tuple(map(sum, zip(*counted, strict=True)))
+        self._rtt_sums[turn] = rtt_sum_ns
+
     def _emit(self, now_ns: int) -> None:
-        total = Counts(*self._total)
+        total = Counts(*map(sum, zip(*self._seen, strict=True)))
         times = self._breakdown.times()
         while len(self._recent) > 1 and self._recent[1][0] <= now_ns - RECENT_NS:
             self._recent.popleft()
@@ -91,7 +94,7 @@ class PulseSampler:
                 recent_lost=total.lost - lost,
                 p99_ns=p99_ns,
                 times=times,
-                rtt_sum_ns=self._rtt_sum_ns,
+                rtt_sum_ns=sum(self._rtt_sums),
                 groups=self._breakdown.total(),
             )
         )
