@@ -11,7 +11,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.html import html_text
 from affinity_tester.report.in_short import in_short
-from affinity_tester.report.incident import incident_text
+from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text
 from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.recorded_run import load
 from affinity_tester.report.render import json_text, text_lines
@@ -132,7 +132,12 @@ def test_the_console_shows_a_violation_in_bold_red_and_the_rest_quietly(story):
     report.emit(ev.IncidentClosed(story.at(9), incident(story)))
     report.emit(ev.IncidentClosed(story.at(9), incident(story, judgements=((ev.Judgement.EXPLAINED, 1),))))
     lines = stream.getvalue().splitlines()[2:]
-    assert lines[: len(TEXT)] == [f"\x1b[1m\x1b[31m13:35:29.176 [error] {text}\x1b[0m" for text in TEXT]
+    assert lines[: len(TEXT)] == [
+        f"13:35:29.176 [error] {text}"
+        if text.startswith(EVIDENCE_INDENT)
+        else f"\x1b[1m\x1b[31m13:35:29.176 [error] {text}\x1b[0m"
+        for text in TEXT
+    ]
     assert lines[len(TEXT)] == f"\x1b[2m13:35:29.176 [info]  {TEXT[0]}\x1b[0m"
 
 

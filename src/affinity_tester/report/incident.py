@@ -11,6 +11,9 @@ from affinity_tester.report.in_short import in_short
 from affinity_tester.report.text import judgement_count
 from affinity_tester.units import format_duration, plural, quoted
 
+EVIDENCE_INDENT = " " * 8
+"""How the lines of a text begin that say what a diagnosis rests on, and what to do."""
+
 
 def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False) -> list[str]:
     """Return a heading, and indented below it the cohorts, what was near, and the diagnoses with their evidence.

@@ -12,7 +12,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.fold import folded_judgements
 from affinity_tester.report.groups import bad_groups_text
-from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
+from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
 from affinity_tester.report.text import change_facts, irregular_counts, is_restart, judgement_text, served_by
@@ -257,13 +257,9 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.BlackoutStarted(since_ns=since_ns, sessions=sessions):
             return [_red(f"ALL {plural(sessions, 'session')} unanswered since {clock.time_of_day(since_ns)}")]
         case ev.IncidentClosed(incident=incident):
-            level, colour = _look(incident)
-            return [Line(text, level, colour, "incident lines") for text in incident_text(incident, clock)]
+            return _incident_lines(incident, incident_text(incident, clock))
         case ev.IncidentOngoing(incident=incident):
-            level, colour = _look(incident)
-            return [
-                Line(text, level, colour, "incident lines") for text in incident_text(incident, clock, ongoing=True)
-            ]
+            return _incident_lines(incident, incident_text(incident, clock, ongoing=True))
         case ev.RunDiagnosed(diagnoses=diagnoses):
             return [Line(text, category="incident lines") for text in run_text(diagnoses)]
         case ev.Settling(open_count=count, up_to_ns=up_to_ns):
@@ -287,10 +283,14 @@ def blackout_line(event: ev.BlackoutEnded, api_answered: bool | None) -> Line:
     return _red(f"answered again after {lasted} in which nobody was: {lost} lost{canaries}{api}")
 
 
-def _look(incident: ev.Incident) -> tuple[Level, Colour]:
-    if is_violation(incident):
-        return "error", Colour.VIOLATION
-    return ("warn", Colour.WARNING) if is_silence(incident) else ("info", Colour.QUIET)
+def _incident_lines(incident: ev.Incident, texts: list[str]) -> list[Line]:
+    """Return an incident's lines: the evidence is in the terminal's own colour, so that what it comes to stands out."""
+    level: Level = "error" if is_violation(incident) else "warn" if is_silence(incident) else "info"
+    colour = {"error": Colour.VIOLATION, "warn": Colour.WARNING, "info": Colour.QUIET}[level]
+    evidence = colour if level == "info" else Colour.STATISTICS
+    return [
+        Line(text, level, evidence if text.startswith(EVIDENCE_INDENT) else colour, "incident lines") for text in texts
+    ]
 
 
 def seen_again_line(event: ev.PoolObserved | ev.PoolConfirmed, blind_ns: int) -> Line:
