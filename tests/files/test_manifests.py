@@ -12,7 +12,7 @@ import pytest
 import yaml
 from kubernetes_validate import utils
 
-from affinity_tester.app.clouds import CLOUDS, cloud_of
+from affinity_tester.app.clouds import CLOUDS
 from affinity_tester.app.manifests import (
     MANIFESTS,
     MARK,
@@ -23,6 +23,7 @@ from affinity_tester.app.manifests import (
     render,
     setting_notes,
 )
+from affinity_tester.cluster.providers import cloud_of
 from affinity_tester.errors import UserError
 from affinity_tester.settings import DEFAULT_PORT, ServerSettings
 from affinity_tester.units import NS_PER_S

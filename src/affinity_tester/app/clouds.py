@@ -33,22 +33,7 @@ class Annotation(NamedTuple):
     reason: str
 
 
-PROVIDER_PREFIXES = {
-    "aws:": "aws",
-    "azure:": "azure",
-    "gce:": "gke",
-    "oci:": "oci",
-    "ocid1.": "oci",
-    "digitalocean:": "digitalocean",
-}
-"""How a node's `spec.providerID` begins, by its cloud."""
-
 CLOUDS = ("aws", "azure", "gke", "oci", "digitalocean", "none")
-
-
-def cloud_of(provider_id: str) -> str:
-    """Return the cloud of a node's providerID; "none" if it is of none that is known here."""
-    return next((cloud for prefix, cloud in PROVIDER_PREFIXES.items() if provider_id.startswith(prefix)), "none")
 
 
 def service_annotations(cloud: str, policy: str, ip_family: str) -> list[Annotation]:

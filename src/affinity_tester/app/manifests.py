@@ -20,7 +20,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import NamedTuple
 
-from affinity_tester.app.clouds import CLOUDS, cloud_notes, cloud_of, service_annotations
+from affinity_tester.app.clouds import CLOUDS, cloud_notes, service_annotations
+from affinity_tester.cluster.providers import cloud_of
 from affinity_tester.errors import UserError
 
 
