@@ -39,6 +39,10 @@ COPIED_BACK = 3
 """Changes of the spec after which an annotation cannot be a killed run's: the change, its undo, and a rollback's."""
 
 
+class NoteError(ApiError):
+    """An annotation that cannot be read: somebody edited it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Original:
     """What an experiment wrote on an object before it changed it."""
@@ -83,7 +87,7 @@ class Original:
         except (ValueError, TypeError, LookupError):
             pass
         name = metadata_of(obj).get("name")
-        raise ApiError(
+        raise NoteError(
             f"the annotation {ANNOTATION} of {name} cannot be read: bring the object back by hand, and remove it"
         )
 
@@ -195,7 +199,8 @@ async def _bring_back(
             if error.status == NOT_FOUND:  # somebody deleted it
                 return
             is_new = error.status == INVALID and failed is None  # such as a port that somebody else got meanwhile
-            if attempt == ATTEMPTS - 1 or not (is_new or is_passing(error)):
+            is_hopeless = isinstance(error, NoteError) or not (is_new or is_passing(error))
+            if attempt == ATTEMPTS - 1 or is_hopeless:
                 raise
             failed = error.status if error.status == INVALID else failed
         await asyncio.sleep(delay_s)
