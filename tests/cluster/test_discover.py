@@ -498,3 +498,14 @@ async def test_silence_with_fewer_rights_or_none(api: FakeApi, cluster: Cluster)
         assert api.statuses == []
     api.delete("services", "turn")
     assert await explain_no_reply(cluster, ref, 3478, LB) == 'there is no Service "media/turn" any more'
+
+
+async def test_every_nodes_port_is_found_where_all_are_wanted(api: FakeApi, cluster: Cluster) -> None:
+    api.put("services", service(type="NodePort", ingress=()))
+    api.put("endpointslices", endpoint_slice(endpoint("a"), endpoint("b", "n2")))
+    api.put("nodes", node("n1", internal="10.0.0.1"))
+    api.put("nodes", node("n2", internal="10.0.0.2"))
+    api.put("nodes", node("n3", ready="False", internal="10.0.0.3"))
+    found = await discover(cluster, "turn", "node-port", every_node=True)
+    assert [found.target, *found.more_targets] == ["10.0.0.1:30478", "10.0.0.2:30478"]
+    assert (await discover(cluster, "turn", "node-port")).more == ()

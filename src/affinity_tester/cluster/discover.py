@@ -65,12 +65,13 @@ async def discover(
     port: int | None = None,
     *,
     has_route: Callable[[TransportAddress], bool] = lambda _address: True,
+    every_node: bool = False,
 ) -> Found:
     """Return where `wanted` ([NAMESPACE/]NAME; None: the tool's own Service) is reached by `via`.
 
     `port` chooses among several UDP ports, and `has_route` tells if this machine can send to an address. Of several
-    addresses, those with endpoints of their family and with a route are taken. Raises `UserError`, which says what is
-    missing and what to do.
+    addresses, those with endpoints of their family and with a route are taken; of node ports one, or with `every_node`
+    all. Raises `UserError`, which says what is missing and what to do.
     """
     ref = _read_ref(cluster, wanted)
     with _cannot_be_looked_up(ref, "give TARGET itself"):
@@ -82,7 +83,7 @@ async def discover(
         if endpoints is not None:
             _check_endpoints(service, endpoints)
         way = await _way_in(cluster, service, udp, via, endpoints)
-    return _choose_hosts(way, _families(service, udp, slices), has_route)
+    return _choose_hosts(way, _families(service, udp, slices), has_route, every_node=every_node)
 
 
 async def look_up(cluster: Cluster, wanted: str, host: str, ports: tuple[int, ...]) -> Found:
@@ -202,7 +203,9 @@ def _families(service: Service, port: ServicePort, slices: tuple[Slice, ...] | N
     return frozenset(both[family] for family in ready)
 
 
-def _choose_hosts(way: Found, families: frozenset[int], has_route: Callable[[TransportAddress], bool]) -> Found:
+def _choose_hosts(
+    way: Found, families: frozenset[int], has_route: Callable[[TransportAddress], bool], *, every_node: bool = False
+) -> Found:
     """Keep the hosts of one address family: one with endpoints and a route, or else one with endpoints."""
     hosts = (way.host, *way.more)
     versions = {host: _version(host) for host in hosts}
@@ -210,7 +213,7 @@ def _choose_hosts(way: Found, families: frozenset[int], has_route: Callable[[Tra
 
     routed = [h for h in served if versions[h] is None or has_route(TransportAddress(str(parse_ip(h)), way.host_port))]
     first, *more = routed or served
-    if way.via == "node-port":  # every node leads to the Service: one is enough
+    if way.via == "node-port" and not every_node:  # every node leads to the Service: one is enough
         more = []
     return replace(way, host=first, more=tuple(host for host in more if versions[host] == versions[first]))
 
