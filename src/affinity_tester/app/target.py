@@ -25,6 +25,7 @@ from affinity_tester.cluster.connect import (
 )
 from affinity_tester.cluster.discover import Found, Via, discover, find_service, look_up
 from affinity_tester.cluster.fields import ObjectError
+from affinity_tester.cluster.objects import Service
 from affinity_tester.cluster.pool_watch import PoolWatch
 from affinity_tester.cluster.queries import family_of
 from affinity_tester.cluster.unreachable import explain_no_reply
@@ -61,6 +62,8 @@ class TargetOptions:
     """A second STUN server, outside of the cluster, as HOST or HOST:PORT; None: none is asked."""
     version: int | None = None
     """The IP version that must be probed; None: any."""
+    every_node: bool = False
+    """Of node ports, take those of every node."""
 
 
 class TargetContext:
@@ -78,6 +81,13 @@ class TargetContext:
     def has_service(self) -> bool:
         """True if the Service behind the target is known, so that the cluster can be asked about it."""
         return self._cluster is not None and self._found is not None
+
+    @property
+    def service(self) -> Service:
+        """The Service behind the target. Raises `UserError` where none is known."""
+        if self._found is None:
+            raise UserError(f"the Service behind {self.target.address} is not known: {self._unwatched_reason}")
+        return self._found.service
 
     async def start_watch(self, emit: Callable[[Event], None], *, required: bool, settle_ns: int) -> None:
         """Start the watch, and emit whether the pool is watched. Raises `UserError` when that is required and cannot be.
@@ -126,15 +136,18 @@ class TargetContext:
 
     async def with_cluster_reason(self, event: NoReplies) -> NoReplies:
         """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""
+        return replace(event, reason=await self.explain_no_reply() or event.reason)
+
+    async def explain_no_reply(self) -> str | None:
+        """Return why nothing is answered, as far as the cluster knows it in time; else None."""
         if self._cluster is None or self._found is None:
-            return event
-        reason = None
+            return None
         with suppress(Exception):  # whatever the cluster says or fails to say, nothing is answered
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                reason = await explain_no_reply(
+                return await explain_no_reply(
                     self._cluster, self._found.service.ref, self._found.port.port, self.target.address
                 )
-        return replace(event, reason=reason or event.reason)
+        return None
 
     async def close(self) -> None:
         """End the watch and the connections."""
@@ -199,7 +212,9 @@ async def _find(
         def may_send(address: TransportAddress) -> bool:
             return options.version in (None, 6 if address.is_ipv6 else 4) and _has_route(address)
 
-        found = await discover(cluster, options.service, options.via, options.port, has_route=may_send)
+        found = await discover(
+            cluster, options.service, options.via, options.port, has_route=may_send, every_node=options.every_node
+        )
         return await _resolve_all(found, options.version), found, ""
 
     if cluster is None or options.service is None:
