@@ -136,7 +136,8 @@ class TargetContext:
 
     async def with_cluster_reason(self, event: NoReplies) -> NoReplies:
         """Return the event with the reason that the cluster knows; with its own where the cluster knows none in time."""
-        return replace(event, reason=await self.explain_no_reply() or event.reason)
+        reason = await self.explain_no_reply()
+        return replace(event, reason=reason) if reason else event
 
     async def explain_no_reply(self) -> str | None:
         """Return why nothing is answered, as far as the cluster knows it in time; else None."""
