@@ -85,6 +85,10 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.WrongPool: ("pool.wrong", "warn"),
     ev.ClusterEvent: ("cluster.event", "info"),
     ev.FaultInjected: ("lab.injected", "info"),
+    ev.ExperimentStarted: ("experiment.started", "info"),
+    ev.PhaseStarted: ("experiment.phase", "info"),
+    ev.ActionStep: ("experiment.step", "info"),
+    ev.ActionRemoved: ("experiment.removed", "info"),
 }
 """Every event but `ChangeSeen`, which has a name for each kind, and `CaseJudged`, which has one for each sort of case."""
 
@@ -135,6 +139,7 @@ SECONDS = frozenset(
         "still_ns",
         "up_to_ns",
         "settle_ns",
+        "steady_ns",
         "affinity_window_ns",
         "balancer_check_ns",
     }

@@ -10,6 +10,7 @@ from affinity_tester.core import events as ev
 from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import event_text
+from affinity_tester.report.experiment_steps import step_text
 from affinity_tester.report.fold import folded_judgements
 from affinity_tester.report.groups import bad_groups_text
 from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text, is_silence, is_violation, run_text
@@ -245,6 +246,10 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
             return [Line(f"cluster not watched ({reason}): a change counts as a violation unless the client was idle")]
         case ev.FaultInjected():
             return [Line(f"injected: {event.text}", "event", Colour.CLUSTER)]
+        case ev.ActionStep(failed=True):
+            return [warning(step_text(event))]
+        case ev.ExperimentStarted() | ev.PhaseStarted() | ev.ActionStep():
+            return [Line(step_text(event), "event", Colour.CLUSTER)]
         case ev.SendingStopped():
             return [Line("sending stopped; the last replies may still come, then the last judgements")]
         case ev.PoolUnobserved(reason=reason):

@@ -63,7 +63,7 @@ class RecordedRun:
     """Changes, outages and replies that arrived elsewhere, by time."""
     losses: list[ev.ProbesLost] = field(default_factory=list)
     context: list[tuple[int, str]] = field(default_factory=list)
-    """(at_ns, text): what happened in the cluster, or was injected."""
+    """(at_ns, text): what happened in the cluster, was injected, or was done by an experiment."""
     incidents: list[ev.Incident] = field(default_factory=list)
     diagnoses: tuple[ev.Diagnosis, ...] = ()
     """What the run as a whole shows and no incident does."""
@@ -127,7 +127,15 @@ class _Loader:
             case ev.PoolObserved():
                 first, self._pool_known = not self._pool_known, True
                 self._add_context(event, [line.text for line in pool_lines(event, first=first)])
-            case ev.PoolUnobserved() | ev.ClusterEvent() | ev.FaultInjected() | ev.WrongPool():
+            case (
+                ev.PoolUnobserved()
+                | ev.ClusterEvent()
+                | ev.FaultInjected()
+                | ev.WrongPool()
+                | ev.ExperimentStarted()
+                | ev.PhaseStarted()
+                | ev.ActionStep()
+            ):
                 self._add_context(event, [line.text for line in run_lines(event, recorded.clock)])
 
     def done(self) -> RecordedRun:

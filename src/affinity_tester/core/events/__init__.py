@@ -93,9 +93,18 @@ from affinity_tester.core.events.judging import (
     StrayCase,
     Verdict,
 )
+from affinity_tester.core.events.experiment import (
+    ActionRemoved,
+    ActionStep,
+    ExperimentStarted,
+    Phase,
+    PhaseStarted,
+)
 # isort: on
 
 __all__ = [
+    "ActionRemoved",
+    "ActionStep",
     "ApiServerAnswered",
     "BlackoutEnded",
     "BlackoutStarted",
@@ -118,6 +127,7 @@ __all__ = [
     "CrossDelivered",
     "Diagnosis",
     "Event",
+    "ExperimentStarted",
     "FaultInjected",
     "FirstAnswer",
     "ForeignServer",
@@ -141,6 +151,8 @@ __all__ = [
     "OutageStarted",
     "Outcome",
     "PathsAnswered",
+    "Phase",
+    "PhaseStarted",
     "PodAddresses",
     "PodSample",
     "PoolConfirmed",

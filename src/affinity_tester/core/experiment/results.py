@@ -41,7 +41,7 @@ class CellOutcome:
     sessions: int
     """That were answered in the steady state."""
     moved: tuple[str, ...]
-    """Sessions whose pod or reflexive address changed from the action to the end of the rollback."""
+    """Sessions whose pod or reflexive address changed from the action to the end of the rollback, for whatever cause."""
     moved_pod: int
     """How many of them met another pod."""
     moved_address: int
@@ -51,7 +51,7 @@ class CellOutcome:
     least_reason: str
     """Of what pods or nodes they are; or why they are not known."""
     beyond: tuple[str, ...]
-    """Sessions that moved and need not have."""
+    """Sessions that moved and need not have, or once more than they had to."""
     twice: tuple[str, ...]
     """Sessions that moved more than once."""
     blackouts: Blackouts
@@ -68,6 +68,10 @@ class CellOutcome:
     """Why it held not, or cannot be told, in words; empty where it held."""
     claim: str
     """What it can claim, and what it is too small to claim: `0 of 24 moved: at most 12 % would (95 %)`."""
+    excused: tuple[str, ...] = ()
+    """Sessions that moved, or fell silent, for another cause: their pod or ingress node left by none of this."""
+    unclear: tuple[str, ...] = ()
+    """Sessions of whose moves it is not known whether the cluster made them, such as those of the client's own NAT."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""What the judges say of sessions, and whether it is known of a move that the cluster made it."""
+
+from __future__ import annotations
+
+from affinity_tester.core.events import (
+    CaseJudged,
+    Change,
+    ChangeWithdrawn,
+    Event,
+    Judgement,
+)
+from affinity_tester.core.experiment.session_moves import SessionMoves
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.judging.client_nat import ClientNat
+from affinity_tester.core.judging.reasons import PoolPerhapsChanged
+from affinity_tester.core.judging.tally import CaseKey, case_key
+
+_REAL = frozenset({Judgement.VIOLATION, Judgement.EXPLAINED, Judgement.POD_RESTART})
+"""Classes of changes that the cluster made, whatever excuses them."""
+
+
+class JudgedMoves:
+    """Take in judgements, and what the client's own NAT is judged by. `feed` takes every event, in order."""
+
+    def __init__(self) -> None:
+        """Start with no judgement."""
+        self._nat = ClientNat()
+        self._judged: dict[CaseKey, CaseJudged] = {}
+        self._newest_ns = 0
+
+    def feed(self, event: Event) -> None:
+        """Take in an event."""
+        self._nat.feed(event)
+        self._newest_ns = max(self._newest_ns, event.at_ns)
+        match event:
+            case CaseJudged(session=session, case=case):
+                self._judged[case_key(session, case)] = event
+            case ChangeWithdrawn(session=session, change=change):
+                self._judged.pop(case_key(session, change), None)
+            case _:
+                pass
+
+    @property
+    def violations(self) -> list[CaseJudged]:
+        """The cases that are violations."""
+        return [judged for judged in self._judged.values() if judged.judgement is Judgement.VIOLATION]
+
+    def is_clear(self, session: str, change: Change, sessions: SessionMoves) -> bool:
+        """True if it is known that the cluster made a change.
+
+        What a change of the pool explains is not weighed by the judge, so whether the client's own NAT may have made it,
+        too, is asked here. Where a pool change lies only perhaps within reach, the change of the session is no less real.
+        """
+        judged = self._judged.get(case_key(session, change))
+        if judged is None:
+            return False
+        perhaps = any(isinstance(reason, PoolPerhapsChanged) for reason in judged.reasons)
+        if judged.judgement not in _REAL and not perhaps:
+            return False
+        if judged.judgement is Judgement.VIOLATION or sessions.local_ip(session) in sessions.own_addresses():
+            return True
+        if not {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}.intersection(change.kinds):
+            return True  # a NAT that gives a flow a new mapping gives it a new address
+        if self._nat.due_ns(session, change) is None:
+            return True
+        return self._nat.weigh(session, change, self._newest_ns).judgement is None

@@ -1,0 +1,166 @@
+"""The least that an action may move: which sessions had to move, and which of their moves they need not have made.
+
+A session had to move when the action, or its undoing, took away its pod or the node through which it came in. This is known
+from the watch alone, so where the pool was not watched all the time it is not known. By the experiment (`MayMove`):
+
+    NONE             nothing is taken away by the action. What its undoing takes away, such as the pod that scale-up had
+                     added, or another that the controller chose in its stead, is.
+    REMOVED_PODS     pods that left the pool or stopped serving: those that the action named, or all where it named none, as
+                     with a rollout. A session may leave such a pod from `settle` before anything was taken from it on.
+    NOT_SERVING      the same, but no session may leave a pod that surely serves: not before the span begins in which it
+                     stopped. As a pod's network may be torn down moments before the API knows, a move in the 3 s before that
+                     counts only if the pod answered a later probe of another session.
+    REMOVED_INGRESS  nodes without a ready pod while the policy was Local: a balancer leaves them out. Without a balancer none
+                     is. Of a session whose ingress node is not known it is not known whether it had to move.
+    REMOVED_NODES    pods as with REMOVED_PODS, and nodes that left the cluster. A node that the action named and that stays
+                     may be left out by a balancer: its sessions are excused.
+    NOT_KNOWN        every pod and every node that left.
+
+Each pod taken away permits each of its sessions one move, away from it. A node permits one, and one more where it comes back.
+What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from affinity_tester.core.experiment.catalogue import ActionKind, Experiment, MayMove
+from affinity_tester.core.experiment.observed import Observed
+from affinity_tester.core.experiment.pool_history import Stop
+from affinity_tester.core.experiment.session_moves import Move
+from affinity_tester.core.experiment.taken_away import TakenAway
+from affinity_tester.units import NS_PER_S
+
+_TEARDOWN_NS = 3 * NS_PER_S
+"""So late the API may learn that a container ended: the kubelet looks once a second, and tells it after that."""
+
+
+class Ruling(Enum):
+    """What a move was."""
+
+    PERMITTED = auto()
+    """The session had to move."""
+    EXCUSED = auto()
+    """Its pod or ingress node left by another cause, or may have been taken away."""
+    BEYOND = auto()
+    """It need not have moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """Which sessions had to move."""
+
+    sessions: tuple[str, ...] | None
+    """None: it is not known."""
+    reason: str
+    """Of what pods or nodes they are, or why they are not known."""
+    excused: frozenset[str] = frozenset()
+    """Sessions whose pod or ingress node left by another cause, or may have been taken away."""
+
+
+class LeastPossible:
+    """Work out what an experiment had to move, once all of its events are known."""
+
+    def __init__(self, experiment: Experiment, observed: Observed, begin_ns: int) -> None:
+        """Look at what happened since `begin_ns`, when the action began."""
+        self._experiment, self._begin_ns = experiment, begin_ns
+        self._pool, self._sessions, self._nodes = observed.pool, observed.sessions, observed.nodes
+        self._end_ns, self._settle_ns = observed.phases.end_ns, observed.settle_ns
+        self.taken = TakenAway(experiment, observed, begin_ns)
+        self._answered_ns: Mapping[str, int] = {}
+        """By the uid of a pod that went away: when the last probe was sent that it answered, of those after which its
+        session moved."""
+
+    # --- sessions ------------------------------------------------------------------------------------------------------
+
+    def least(self, names: Sequence[str]) -> Least:
+        """Return which of these sessions had to move."""
+        unknown = self._why_unknown()
+        if unknown:
+            return Least(None, f"not known: {unknown}")
+
+        self._answered_ns = self._last_answers(names)
+        must = [name for name in names if self._had_to(name)]
+        excused = frozenset(name for name in names if self._is_excused(name)).difference(must)
+        return Least(tuple(must), self.taken.text(len(excused)), excused)
+
+    def _why_unknown(self) -> str:
+        """Return why it is not known what was taken away; empty if it is."""
+        pool, end_ns = self._pool, self._end_ns
+        if not pool.trusted:
+            return "pods answered that were never in the watched pool"
+        if not pool.watched:
+            return "the pool was not watched"
+        if pool.timeline.gap_within(self._begin_ns, end_ns) is not None:
+            return "the watch of the pool was down for a time"
+        if not pool.timeline.confirmed_after(end_ns):
+            return "the pool was not listed again after the rollback"
+        if self.taken.unknown_nodes:
+            return "the balancer left out nodes whose addresses are not known"
+        return ""
+
+    def _had_to(self, name: str) -> bool:
+        stop = self._stop_at(name, self._begin_ns)
+        return (stop is not None and self.taken.is_actions(stop)) or self._ingress(name) in self.taken.nodes
+
+    def _is_excused(self, name: str) -> bool:
+        ingress = self._ingress(name)
+        if ingress is None and self.taken.hides_ingress:
+            return True
+        return self._stop_at(name, self._begin_ns) is not None or ingress in self.taken.doubtful_nodes
+
+    def _stop_at(self, name: str, at_ns: int) -> Stop | None:
+        """Return the end of the pod that served a session at a time; None: it did not go away."""
+        uid = self._pool.uid_of(self._sessions.serving(name, at_ns).pod, at_ns)
+        return self.taken.stops.get(uid) if uid is not None else None
+
+    def _ingress(self, name: str) -> str | None:
+        return self._nodes.ingress(self._sessions.serving(name, self._begin_ns), self._begin_ns, self._pool)
+
+    def _last_answers(self, names: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name in names:
+            for move in self._sessions.moves(name, self._pool):
+                sent_ns = move.change.before.sent_ns
+                uid = self._pool.uid_of(move.before.pod, sent_ns)
+                if uid in self.taken.stops:
+                    found[uid] = max(sent_ns, found.get(uid, 0))
+        return found
+
+    # --- moves ---------------------------------------------------------------------------------------------------------
+
+    def rule(self, name: str, moves: Sequence[Move]) -> list[Ruling]:
+        """Return what each of a session's moves was; they are in order, and all since the action began."""
+        by_node = 0
+        if self._ingress(name) in self.taken.nodes:
+            by_node = 2 if self._experiment.kind is ActionKind.UNDONE else 1
+        ingress = self._ingress(name)
+        doubtful = ingress in self.taken.doubtful_nodes or (ingress is None and self.taken.hides_ingress)
+
+        rulings = []
+        left: set[str] = set()
+        for move in moves:
+            uid = self._pool.uid_of(move.before.pod, move.change.before.sent_ns)
+            stop = self.taken.stops.get(uid) if uid is not None and uid not in left else None
+            if stop is not None and self._is_in_time(move, stop):
+                if move.new_pod:
+                    left.add(stop.endpoint.uid)
+                rulings.append(Ruling.PERMITTED if self.taken.is_actions(stop) else Ruling.EXCUSED)
+            elif by_node:
+                by_node -= 1
+                rulings.append(Ruling.PERMITTED)
+            else:
+                rulings.append(Ruling.EXCUSED if doubtful else Ruling.BEYOND)
+        return rulings
+
+    def _is_in_time(self, move: Move, stop: Stop) -> bool:
+        """True if a session did not leave a pod too early."""
+        seen_ns = move.change.seen_ns
+        if self._experiment.may_move is not MayMove.NOT_SERVING or not self.taken.is_actions(stop):
+            return seen_ns > stop.touched_ns - self._settle_ns
+        if seen_ns > stop.span.from_ns:
+            return True
+        outlived = self._answered_ns.get(stop.endpoint.uid, 0) > move.change.after.sent_ns
+        return seen_ns > stop.span.from_ns - _TEARDOWN_NS and not outlived

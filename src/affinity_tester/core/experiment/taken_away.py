@@ -1,0 +1,109 @@
+"""What an action and its undoing took away, by the watch, and what left meanwhile by another cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from affinity_tester.core.experiment.catalogue import ActionKind, Experiment, MayMove
+from affinity_tester.core.experiment.nodes import Nodes
+from affinity_tester.core.experiment.observed import Observed
+from affinity_tester.core.experiment.pool_history import PoolHistory, Stop
+from affinity_tester.units import plural, quoted
+
+_NAMED = 3
+"""Pods or nodes that are named in a text."""
+
+_BY_NODES = frozenset({MayMove.REMOVED_NODES, MayMove.NOT_KNOWN})
+
+
+class TakenAway:
+    """Work out once, when all of an experiment's events are known, which pods and ingress nodes went away, and by what."""
+
+    def __init__(self, experiment: Experiment, observed: Observed, begin_ns: int) -> None:
+        """Look at what happened since `begin_ns`, when the action began."""
+        pool, nodes = observed.pool, observed.nodes
+        self._phases, self._may_move = observed.phases, experiment.may_move
+        self._undone = experiment.kind is ActionKind.UNDONE
+        self._begin_ns = begin_ns
+        # What is told last is put in first: of a pod that stopped twice, the first time stays.
+        self.stops = {stop.endpoint.uid: stop for stop in reversed(pool.stops) if stop.span.to_ns >= begin_ns}
+        """Pods that left the pool or stopped serving, by uid."""
+        self.nodes, self.doubtful_nodes = self._nodes_of(nodes), self._others_of(nodes)
+        """Ingress nodes that the action took away; and those that left by another cause, or perhaps."""
+        left_out = self._left_out(pool, nodes)
+        self.nodes |= left_out or set()
+        self.hides_ingress = left_out is None or bool(left_out)
+        """True if a balancer left nodes out, so that a session whose node is not known may have had to move."""
+        self.unknown_nodes = left_out is None
+        """True if it is not even known which."""
+
+    def is_actions(self, stop: Stop) -> bool:
+        """True if the action, or its undoing, took this pod away."""
+        rollback_ns = self._phases.rollback_ns
+        if self._undone and rollback_ns is not None and stop.span.to_ns > rollback_ns:
+            return True
+        match self._may_move:
+            case MayMove.NONE | MayMove.REMOVED_INGRESS:
+                return False
+            case MayMove.NOT_KNOWN:
+                return True
+            case _:
+                named = self._phases.removed_pods
+                return not named or stop.endpoint.uid in named
+
+    def text(self, excused: int) -> str:
+        """Return what went away, and how many sessions are excused."""
+        taken = [
+            *_named("pod", (s.endpoint.pod or s.endpoint.address for s in self.stops.values() if self.is_actions(s))),
+            *_named("ingress node", self.nodes),
+        ]
+        others = [
+            *_named(
+                "pod", (s.endpoint.pod or s.endpoint.address for s in self.stops.values() if not self.is_actions(s))
+            ),
+            *_named("node", self.doubtful_nodes),
+        ]
+        text = (
+            f"the sessions of {' and '.join(taken)}"
+            if taken
+            else "no session: no pod and no ingress node was taken away"
+        )
+        if others:
+            text += (
+                f"; {' and '.join(others)} left, or may have, by another cause: {plural(excused, 'session')} excused"
+            )
+        return text
+
+    def _nodes_of(self, nodes: Nodes) -> set[str]:
+        """Return the nodes that the action, or its undoing, took out of the cluster."""
+        if self._may_move in _BY_NODES:
+            return {name for at_ns, name in nodes.removed if at_ns >= self._begin_ns}
+        rollback_ns = self._phases.rollback_ns
+        if not self._undone or rollback_ns is None:
+            return set()
+        return {name for at_ns, name in nodes.removed if at_ns >= rollback_ns}
+
+    def _others_of(self, nodes: Nodes) -> set[str]:
+        """Return the nodes that left by another cause, or that a balancer may have left out."""
+        gone = {name for at_ns, name in [*nodes.removed, *nodes.not_ready] if at_ns >= self._begin_ns}
+        return (gone | self._phases.removed_nodes) - self._nodes_of(nodes)
+
+    def _left_out(self, pool: PoolHistory, nodes: Nodes) -> set[str] | None:
+        """Return the nodes that a balancer left out as they had no ready pod under policy Local; None: not known which."""
+        if self._may_move is not MayMove.REMOVED_INGRESS or not nodes.behind_balancer:
+            return set()
+        ready = pool.nodes_ready_throughout(self._begin_ns)
+        if ready is None:
+            return set()
+        return set(nodes.names - ready) if nodes.names else None
+
+
+def _named(noun: str, names: Iterable[str]) -> list[str]:
+    """Return `pod "a"`, or `5 pods, such as "a", "b", "c"`; nothing where there is none."""
+    found = sorted(set(names))
+    if not found:
+        return []
+    listed = ", ".join(map(quoted, found[:_NAMED]))
+    if len(found) == 1:
+        return [f"{noun} {listed}"]
+    return [f"{noun}s {listed}" if len(found) <= _NAMED else f"{plural(len(found), noun)}, such as {listed}"]
