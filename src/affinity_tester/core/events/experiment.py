@@ -44,6 +44,7 @@ class PhaseStarted(Event):
     """A phase begins."""
 
     phase: Phase
+    """Which."""
     sent: int | None = None
     """Probes that all sessions had sent by then; null: not counted."""
 

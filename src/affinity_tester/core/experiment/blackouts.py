@@ -108,6 +108,7 @@ class SessionBlackouts:
             p95_ns=nearest_rank(lasted, 95),
             worst_ns=nearest_rank(lasted, _PERCENT),
             still_silent=len(self.silent(sessions)),
+            lasted_ns=tuple(lasted),
         )
 
     def _longest_ns(self, losses: _Losses) -> int:

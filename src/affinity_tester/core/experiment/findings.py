@@ -13,6 +13,9 @@ from affinity_tester.core.experiment.session_moves import Move
 
 _POLICY = "externalTrafficPolicy"
 
+_CHANCE = 2
+"""Probes before the action that may be lost by chance, so that a silence which the action makes begins with them."""
+
 _NEEDS_PODS = frozenset({MayMove.REMOVED_PODS, MayMove.NOT_SERVING, MayMove.REMOVED_NODES})
 """Experiments that test nothing where no session was on what they took away."""
 
@@ -76,7 +79,7 @@ class Finder:
         excused = set(least.excused)
         beyond, unclear = [], []
         for name, found in moves.items() if least.sessions is not None else ():
-            rulings = self._possible.rule(name, found)
+            rulings = self._possible.rule(found)
             needless = [move for move, ruling in zip(found, rulings, strict=True) if ruling is Ruling.BEYOND]
             if Ruling.EXCUSED in rulings:
                 excused.add(name)
@@ -128,7 +131,7 @@ class Finder:
                     elif number not in {move.change.number for move in moves.get(name, ())}:
                         others.add(name)
                 case OutageCase(since_ns=since_ns):
-                    if since_ns < self._begin_ns:
+                    if since_ns < self._begin_ns - _CHANCE * self._observed.interval_ns:
                         before.append(name)
                     else:
                         silent.add(name)

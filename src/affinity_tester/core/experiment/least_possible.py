@@ -16,7 +16,8 @@ from the watch alone, so where the pool was not watched all the time it is not k
                      may be left out by a balancer: its sessions are excused.
     NOT_KNOWN        every pod and every node that left.
 
-Each pod taken away permits each of its sessions one move, away from it. A node permits one, and one more where it comes back.
+What is taken away permits its sessions to leave it, and not to come back; only where a node is brought back in the rollback may
+they move once more.
 What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
 """
 
@@ -68,6 +69,8 @@ class LeastPossible:
         self._experiment, self._begin_ns = experiment, begin_ns
         self._pool, self._sessions, self._nodes = observed.pool, observed.sessions, observed.nodes
         self._end_ns, self._settle_ns = observed.phases.end_ns, observed.settle_ns
+        self._return_ns = observed.phases.rollback_ns if experiment.kind is ActionKind.UNDONE else None
+        """When nodes that were taken away may come back; None: they do not."""
         self.taken = TakenAway(experiment, observed, begin_ns)
         self._answered_ns: Mapping[str, int] = {}
         """By the uid of a pod that went away: when the last probe was sent that it answered, of those after which its
@@ -106,18 +109,15 @@ class LeastPossible:
         return (stop is not None and self.taken.is_actions(stop)) or self._ingress(name) in self.taken.nodes
 
     def _is_excused(self, name: str) -> bool:
-        ingress = self._ingress(name)
-        if ingress is None and self.taken.hides_ingress:
-            return True
-        return self._stop_at(name, self._begin_ns) is not None or ingress in self.taken.doubtful_nodes
+        return self._stop_at(name, self._begin_ns) is not None or self.taken.is_doubtful(self._ingress(name))
 
     def _stop_at(self, name: str, at_ns: int) -> Stop | None:
         """Return the end of the pod that served a session at a time; None: it did not go away."""
-        uid = self._pool.uid_of(self._sessions.serving(name, at_ns).pod, at_ns)
+        uid = self._pool.uid_of(self._sessions.serving(name, at_ns)[0].pod, at_ns)
         return self.taken.stops.get(uid) if uid is not None else None
 
     def _ingress(self, name: str) -> str | None:
-        return self._nodes.ingress(self._sessions.serving(name, self._begin_ns), self._begin_ns, self._pool)
+        return self._nodes.ingress(*self._sessions.serving(name, self._begin_ns), self._pool)
 
     def _last_answers(self, names: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -131,28 +131,25 @@ class LeastPossible:
 
     # --- moves ---------------------------------------------------------------------------------------------------------
 
-    def rule(self, name: str, moves: Sequence[Move]) -> list[Ruling]:
+    def rule(self, moves: Sequence[Move]) -> list[Ruling]:
         """Return what each of a session's moves was; they are in order, and all since the action began."""
-        by_node = 0
-        if self._ingress(name) in self.taken.nodes:
-            by_node = 2 if self._experiment.kind is ActionKind.UNDONE else 1
-        ingress = self._ingress(name)
-        doubtful = ingress in self.taken.doubtful_nodes or (ingress is None and self.taken.hides_ingress)
-
         rulings = []
-        left: set[str] = set()
+        may_return = False
         for move in moves:
-            uid = self._pool.uid_of(move.before.pod, move.change.before.sent_ns)
-            stop = self.taken.stops.get(uid) if uid is not None and uid not in left else None
+            sent_ns = move.change.before.sent_ns
+            uid = self._pool.uid_of(move.before.pod, sent_ns)
+            stop = self.taken.stops.get(uid) if uid is not None else None
+            node = self._nodes.ingress(move.before, move.since_ns, self._pool)
             if stop is not None and self._is_in_time(move, stop):
-                if move.new_pod:
-                    left.add(stop.endpoint.uid)
                 rulings.append(Ruling.PERMITTED if self.taken.is_actions(stop) else Ruling.EXCUSED)
-            elif by_node:
-                by_node -= 1
+            elif node in self.taken.nodes:
                 rulings.append(Ruling.PERMITTED)
+                may_return = self._return_ns is not None
+            elif may_return and self._return_ns is not None and move.change.after.sent_ns >= self._return_ns:
+                rulings.append(Ruling.PERMITTED)
+                may_return = False
             else:
-                rulings.append(Ruling.EXCUSED if doubtful else Ruling.BEYOND)
+                rulings.append(Ruling.EXCUSED if self.taken.is_doubtful(node) else Ruling.BEYOND)
         return rulings
 
     def _is_in_time(self, move: Move, stop: Stop) -> bool:

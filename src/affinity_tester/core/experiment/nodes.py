@@ -55,14 +55,14 @@ class Nodes:
         """True if a balancer may choose the node through which a session comes in."""
         return self.via not in _WITHOUT_BALANCER
 
-    def ingress(self, serving: Identity, at_ns: int, pool: PoolHistory) -> str | None:
-        """Return the node through which a session that is served so comes in; None: not known.
+    def ingress(self, serving: Identity, since_ns: int, pool: PoolHistory) -> str | None:
+        """Return the node through which a session comes in that is served so since a time; None: not known.
 
-        It is the one whose address the pod sees. Where the pod sees the client's own, policy Local is in force, under which
-        a node hands packets to its own pods alone.
+        It is the one whose address the pod sees. A flow made under policy Local shows the client's own address, whatever the
+        policy became since; there a node hands packets to its own pods alone.
         """
         ip = serving.reflexive.ip if serving.reflexive is not None else ""
         if ip in self._names:
             return self._names[ip]
-        local = pool.spec_at("externalTrafficPolicy", at_ns) == "Local"
+        local = pool.spec_at("externalTrafficPolicy", since_ns) == "Local"
         return serving.node or pool.node_of(serving.pod) if local else None

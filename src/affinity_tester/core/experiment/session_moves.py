@@ -34,6 +34,8 @@ class Move:
     change: Change
     before: Identity
     after: Identity
+    since_ns: int
+    """When it was first seen to be served as before the move."""
     new_pod: bool
     """Another pod serves it since, if under the same name; a container that only restarted is the same pod."""
 
@@ -92,26 +94,31 @@ class SessionMoves:
         """Return the sessions that were answered by then, in the order of their start."""
         return [name for name, each in self._sessions.items() if each.first is not None and each.answered_ns <= at_ns]
 
-    def serving(self, name: str, at_ns: int) -> Identity:
-        """Return who answered the newest replied probe that this session had sent by then; of an earlier time, its first."""
+    def serving(self, name: str, at_ns: int) -> tuple[Identity, int]:
+        """Return who answered the newest replied probe that this session had sent by then, and since when it is served so.
+
+        Of an earlier time than its first answer's, that is returned.
+        """
         session = self._sessions[name]
-        serving = session.first or Identity()
+        serving, since_ns = session.first or Identity(), session.answered_ns
         for position, (change, before, after) in enumerate(session.path()):
             if change.after.sent_ns > at_ns:
-                return serving if position else before
-            serving = after
-        return serving
+                return (serving if position else before), since_ns
+            serving, since_ns = after, change.after.sent_ns
+        return serving, since_ns
 
     def moves(self, name: str, pool: PoolHistory) -> list[Move]:
         """Return the changes of a session that are moves, in send order, over the whole run."""
         found = []
+        since_ns = self._sessions[name].answered_ns
         for change, before, after in self._sessions[name].path():
             new_pod = Kind.POD in change.kinds
             if Kind.INSTANCE in change.kinds and not new_pod:
                 new_pod = pool.was_replaced(before.pod, change.before.sent_ns, change.seen_ns)
-            move = Move(change, before, after, new_pod)
+            move = Move(change, before, after, since_ns, new_pod)
             if new_pod or move.new_address:
                 found.append(move)
+                since_ns = change.after.sent_ns
         return found
 
     def own_addresses(self) -> set[str]:

@@ -32,7 +32,7 @@ class TakenAway:
         """Ingress nodes that the action took away; and those that left by another cause, or perhaps."""
         left_out = self._left_out(pool, nodes)
         self.nodes |= left_out or set()
-        self.hides_ingress = left_out is None or bool(left_out)
+        self._hides_ingress = left_out is None or bool(left_out)
         """True if a balancer left nodes out, so that a session whose node is not known may have had to move."""
         self.unknown_nodes = left_out is None
         """True if it is not even known which."""
@@ -50,6 +50,10 @@ class TakenAway:
             case _:
                 named = self._phases.removed_pods
                 return not named or stop.endpoint.uid in named
+
+    def is_doubtful(self, ingress: str | None) -> bool:
+        """True if the node through which a session comes in left by another cause, or may have been taken away."""
+        return self._hides_ingress if ingress is None else ingress in self.doubtful_nodes
 
     def text(self, excused: int) -> str:
         """Return what went away, and how many sessions are excused."""
