@@ -59,7 +59,7 @@ class ExperimentAnalysis:
         if begin_ns is None:
             return self._without_action()
 
-        found = Finder(self.experiment, observed, begin_ns).find(self._not_steady)
+        found = Finder(self.experiment, observed, begin_ns).findings(self._not_steady)
         held, reasons = hold(found)
         return CellOutcome(
             sessions=len(found.sessions),

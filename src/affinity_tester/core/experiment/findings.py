@@ -69,7 +69,7 @@ class Finder:
         self._observed, self._pool, self._sessions = observed, observed.pool, observed.sessions
         self._possible = LeastPossible(experiment, observed, begin_ns)
 
-    def find(self, not_steady: str) -> Findings:
+    def findings(self, not_steady: str) -> Findings:
         """Return what became of the sessions; `not_steady` says why they were in no steady state before the action."""
         judged = self._observed.judged
         names = self._sessions.answered_before(self._begin_ns)

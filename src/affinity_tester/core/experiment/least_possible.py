@@ -16,8 +16,8 @@ from the watch alone, so where the pool was not watched all the time it is not k
                      may be left out by a balancer: its sessions are excused.
     NOT_KNOWN        every pod and every node that left.
 
-What is taken away permits its sessions to leave it, and not to come back; only where a node is brought back in the rollback may
-they move once more.
+What is taken away permits its sessions to leave it, and not to come back; only where a node is brought back in the rollback
+may they move once more.
 What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
 """
 
