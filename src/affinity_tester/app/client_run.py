@@ -76,7 +76,7 @@ async def run_against_target(
             await stack.enter_async_context(open_metrics_port(metrics_at, metrics, warn))
             if hook is not None:
                 await stack.enter_async_context(hook.running())
-            context = await _unless_stopped(stop, stack.enter_async_context(open_target(options)))
+            context = await unless_stopped(stop, stack.enter_async_context(open_target(options)))
             if line := _bridge_warning(context):
                 warn(line)
             reference = None
@@ -108,7 +108,7 @@ async def run_against_target(
             return verdict
 
 
-async def _unless_stopped(stop: asyncio.Event, opening: Coroutine[Any, Any, TargetContext]) -> TargetContext:
+async def unless_stopped(stop: asyncio.Event, opening: Coroutine[Any, Any, TargetContext]) -> TargetContext:
     """Return the opened target. Raises `KeyboardInterrupt` on a signal before: a login may be waited for without end."""
     opened, stopped = asyncio.create_task(opening), asyncio.create_task(stop.wait())
     try:

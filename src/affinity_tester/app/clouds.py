@@ -18,7 +18,7 @@ How long a balancer remembers an idle UDP flow cannot be set on any of them by a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 KUBE_PROXY_HEALTH_PORT = 10256
@@ -33,7 +33,28 @@ class Annotation(NamedTuple):
     reason: str
 
 
+UDP_IDLE_S = {"aws": 120, "azure": 240, "gke": 60, "oci": 120}
+"""How long a cloud's balancer remembers an idle UDP flow, as its documents (above) say."""
+
+_MARKS = {
+    "aws": ("service.beta.kubernetes.io/aws-load-balancer-", ".amazonaws.com"),
+    "azure": ("service.beta.kubernetes.io/azure-", ".cloudapp.azure.com"),
+    "gke": ("cloud.google.com/", "networking.gke.io/"),
+    "oci": ("oci.oraclecloud.com/", "oci-network-load-balancer.oraclecloud.com/"),
+    "digitalocean": ("service.beta.kubernetes.io/do-loadbalancer-", "kubernetes.digitalocean.com/"),
+}
+"""What a balancer's annotations begin with, and its host name ends with, by its cloud."""
+
 CLOUDS = ("aws", "azure", "gke", "oci", "digitalocean", "none")
+
+
+def cloud_of_balancer(annotations: Iterable[str], hosts: Iterable[str]) -> str:
+    """Return the cloud of a Service's balancer, by its annotations' names and its host names; "none" where nothing tells."""
+    names, ends = tuple(annotations), tuple(hosts)
+    for cloud, marks in _MARKS.items():
+        if any(name.startswith(marks) for name in names) or any(host.endswith(marks) for host in ends):
+            return cloud
+    return "none"
 
 
 def service_annotations(cloud: str, policy: str, ip_family: str) -> list[Annotation]:

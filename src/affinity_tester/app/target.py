@@ -89,6 +89,11 @@ class TargetContext:
             raise UserError(f"the Service behind {self.target.address} is not known: {self._unwatched_reason}")
         return self._found.service
 
+    @property
+    def found(self) -> Found | None:
+        """The Service behind the target, and the way to it; None where it is not known."""
+        return self._found
+
     async def start_watch(self, emit: Callable[[Event], None], *, required: bool, settle_ns: int) -> None:
         """Start the watch, and emit whether the pool is watched. Raises `UserError` when that is required and cannot be.
 

@@ -90,6 +90,9 @@ COMMANDS = {
     "client": Entry(
         "affinity_tester.cli.client", "client", "Probe a target with many sessions and judge what changes."
     ),
+    "idle": Entry(
+        "affinity_tester.cli.idle", "idle", "Find how long a flow may be silent and keep its pod and address."
+    ),
     "demo": Entry(
         "affinity_tester.cli.demo", "demo", "Pods, a load balancer and faults on loopback: no cluster needed."
     ),

@@ -6,20 +6,19 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from affinity_tester.app.client_run import run_against_target
-from affinity_tester.app.target import TargetOptions, WatchMode
-from affinity_tester.app.target_text import ambiguity_warning, split_target
+from affinity_tester.app.target_text import ambiguity_warning
 from affinity_tester.cli import options
 from affinity_tester.cli.dscp import Dscp
-from affinity_tester.cli.exclusive import ip_version, one_of
+from affinity_tester.cli.exclusive import one_of
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cli.grouped import CLIENT, GroupedCommand
-from affinity_tester.cluster.connect import ClusterOptions
-from affinity_tester.cluster.discover import Via, check_namespace, split_service
+from affinity_tester.cli.target_options import read_target_options, target_options, warn
 from affinity_tester.core.address import TransportAddress, split_host_port
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
@@ -41,7 +40,7 @@ _DEFAULT = ClientSettings()
     groups=CLIENT,
     epilog="Exit codes: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 70 internal error.",
 )
-@click.argument("target", envvar="TARGET_ADDR", required=False)
+@target_options
 @options.option(
     "-n",
     "--sessions",
@@ -79,42 +78,6 @@ _DEFAULT = ClientSettings()
     help="A probe not answered in this time is lost.",
 )
 @options.option(
-    "--target-port",
-    type=options.PORT,
-    default=DEFAULT_PORT,
-    callback=lambda context, option, value: value if _is_explicit(context, option) else None,
-    help="UDP port, where TARGET does not name one; of several UDP ports of --service, which one.",
-)
-@options.option(
-    "--service",
-    metavar="NAME",
-    help="Service to probe and to watch, as NAME or NAMESPACE/NAME: its address is looked up. Default: the one that"
-    " TARGET is an address of or, without TARGET, the one that k8s/service.yaml makes.",
-)
-@options.option(
-    "--kubeconfig",
-    metavar="FILE",
-    help="Kubeconfig of the cluster. Default: KUBECONFIG or ~/.kube/config, as kubectl; in a pod its service account.",
-)
-@options.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one.")
-@options.option(
-    "--namespace", metavar="NAME", help="Namespace of --service, where that names none. Default: the context's."
-)
-@options.option(
-    "--via",
-    type=click.Choice(["auto", "load-balancer", "node-port", "cluster-ip"]),
-    default="auto",
-    help="The way into --service; auto: the load balancer, inside the cluster the cluster IP.",
-)
-@options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only.")
-@options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only.")
-@options.option(
-    "--watch",
-    type=click.Choice(["auto", "on", "off"]),
-    default="auto",
-    help="Watch the pool in the cluster, so that changes are judged by what it did; auto: if one answers within 3 s.",
-)
-@options.option(
     "--size",
     type=options.Whole(MIN_REQUEST_SIZE, MAX_REQUEST_SIZE),
     default=_DEFAULT.request_size,
@@ -125,11 +88,6 @@ _DEFAULT = ClientSettings()
     metavar="A,B,…",
     callback=lambda _context, _option, value: _read_sizes(value),
     help="Sizes that probes have by turns, instead of --size: shows what depends on the size (MTU).",
-)
-@options.option(
-    "--bind",
-    type=options.SourceAddress(),
-    help="Source address of all probes, one of this machine's. Default: what the system chooses for the target.",
 )
 @options.option(
     "--dscp",
@@ -205,22 +163,12 @@ _DEFAULT = ClientSettings()
 )
 def client(
     *,
-    target: str | None,
     sessions: int,
     interval: int,
     duration: int | None,
     stats_interval: int,
     stats: StatsMode,
     loss_threshold: int,
-    target_port: int | None,
-    service: str | None,
-    kubeconfig: str | None,
-    context: str | None,
-    namespace: str | None,
-    via: Via,
-    ipv4: bool,
-    ipv6: bool,
-    watch: WatchMode,
     size: int,
     sizes: tuple[int, ...],
     bind: str | None,
@@ -241,6 +189,7 @@ def client(
     live: bool,
     metrics_at: TransportAddress | None,
     on_violation: str | None,
+    **target: Any,
 ) -> int:
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
@@ -251,29 +200,17 @@ def client(
     for each in sizes or (size,):
         _check_size("--sizes" if sizes else "--size", each, key)
     if max(sizes, default=size) < NAMING_SIZE:
-        _warn(
+        warn(
             f"probes of less than {NAMING_SIZE} bytes may be too short for replies with the pod's name: then"
             " x_address alone is tracked"
         )
 
-    if namespace:
-        check_namespace(namespace)
-    if service is not None:
-        split_service(service)  # a wrong name is told before anything is looked up
-    target = (target or "").strip() or None
-    if target is not None:
-        split_target(target)
-        via = _check_via(via)
-        if line := ambiguity_warning(target):
-            _warn(line)
-
     reference = (reference or "").strip() or None
+    target_settings = read_target_options(bind=bind, reference=reference, **target)
     if reference is not None:
         _check_reference(reference, connected=connected)
         if line := ambiguity_warning(reference):
-            _warn(line)
-
-    ipv4, ipv6 = one_of("ipv4", "ipv6")
+            warn(line)
     verbose, quiet = one_of("verbose", "quiet")
     if verbose and stats == "auto":
         stats = "session"
@@ -298,16 +235,6 @@ def client(
             fail_on_avoidable=fail_on == "avoidable",
         ),
     )
-    target_options = TargetOptions(
-        target=target,
-        service=service,
-        cluster=ClusterOptions(kubeconfig=kubeconfig or None, context=context or None, namespace=namespace or None),
-        via=via,
-        watch=watch,
-        port=target_port,
-        version=ip_version(ipv4, ipv6, bind),
-        reference=reference,
-    )
     verbosity: Verbosity = "verbose" if verbose else "quiet" if quiet else "usual"
     options.check_record(None if record is None else Path(record))
 
@@ -324,24 +251,15 @@ def client(
         verdict = asyncio.run(
             run_against_target(
                 settings,
-                target_options,
+                target_settings,
                 reporter,
-                _warn,
+                warn,
                 metrics_at,
                 on_violation=on_violation,
                 fail_fast=fail_fast,
             )
         )
     return EXIT_CODES[verdict.outcome]
-
-
-def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)
-
-
-def _is_explicit(context: click.Context, option: click.Parameter) -> bool:
-    assert option.name is not None, "an option has a name"
-    return context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
 
 
 def _read_sizes(text: str | None) -> tuple[int, ...]:
@@ -364,21 +282,6 @@ def _effective_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
             "--size and --sizes (AFFINITY_SIZE, AFFINITY_SIZES) both say how long a probe is: give one of them"
         )
     return sizes if source("sizes") is ParameterSource.COMMANDLINE else ()
-
-
-def _check_via(via: Via) -> Via:
-    """Return `auto`: TARGET is an address already. One on the command line goes before a --via in the environment.
-
-    Raises `UserError` for a --via that would be ignored otherwise.
-    """
-    source = click.get_current_context().get_parameter_source
-    overruled = source("via") is not ParameterSource.COMMANDLINE and source("target") is ParameterSource.COMMANDLINE
-    if via != "auto" and not overruled:
-        raise UserError(
-            f"--via {via} (AFFINITY_VIA) says how to reach --service, and TARGET (TARGET_ADDR) is an address already:"
-            " give one of them"
-        )
-    return "auto"
 
 
 def _check_reference(reference: str, *, connected: bool) -> None:

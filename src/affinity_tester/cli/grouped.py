@@ -56,6 +56,12 @@ CLIENT: Groups = {
     ),
 }
 
+IDLE: Groups = {
+    "Target and cluster": tuple(name for name in CLIENT["Target and cluster"] if name != "reference"),
+    "Samples": ("longest", "samples", "direction", "settle", "bind", "key"),
+    "Output": ("live", "log_format", "document"),
+}
+
 SERVER: Groups = {
     "Addresses": ("host", "port", "health_port"),
     "Identity": ("pod_name", "node_name", "key"),

@@ -23,6 +23,9 @@ REFINED = 4
 SPACING_NS = 10 * NS_PER_MS
 """Between the starts of two samples: 100 new flows a second, which no connection tracking minds."""
 
+OVERHEAD_NS = 12 * NS_PER_S
+"""What a sample takes beside its silence at most: its start, two probes, and the check of a new flow."""
+
 MAX_SAMPLES = 20_000
 """Each is a socket, and all are open at once."""
 
@@ -60,10 +63,7 @@ def steps_of(
 ) -> tuple[Step, ...]:
     """Return each silence in each direction and state."""
     return tuple(
-        Step(direction, state, silence_ns)
-        for silence_ns in silences_ns
-        for direction in directions
-        for state in states
+        Step(direction, state, silence_ns) for silence_ns in silences_ns for direction in directions for state in states
     )
 
 
@@ -79,6 +79,11 @@ def plan_round(wanted: Sequence[tuple[Step, int]]) -> tuple[PlannedSample, ...]:
     most = max((count for _, count in wanted), default=0)
     turns = [step for turn in range(most) for step, count in wanted if turn < count]
     return tuple(PlannedSample(step, number * SPACING_NS) for number, step in enumerate(turns))
+
+
+def round_ns(planned: Sequence[PlannedSample]) -> int:
+    """Return how long a round takes at most, with what its last samples wait for."""
+    return max((each.start_ns + each.step.silence_ns for each in planned), default=0) + OVERHEAD_NS
 
 
 def _rounded(silence: float) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity, Kind, differing
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from affinity_tester.core.idle.model import Direction, Fate, FlowState, SampleResult, Step
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.idle.model import Direction, Fate, FlowState, SampleResult, Step
 from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 START_TRIES = 3
@@ -80,7 +80,8 @@ class Sample:
         self._before: Identity | None = None
         self._heard: bool | None = None
         self._is_stream = False
-        self._accepted = False
+        self._is_started = False
+        """The last probe before the silence has been sent."""
 
     def begin(self, now_ns: int) -> list[Command]:
         """Start the flow."""
@@ -115,7 +116,7 @@ class Sample:
                 return self._start_replied(now_ns, seq, identity, delay_ns)
             case _Phase.SILENT if 0 <= seq <= self._seq:
                 return self._silent_replied(now_ns, delay_ns)
-            case (_Phase.PROBING | _Phase.CHECKING) if self._probe_seq <= seq <= self._seq:
+            case _Phase.PROBING | _Phase.CHECKING if self._probe_seq <= seq <= self._seq:
                 self._end(now_ns, Fate.ANSWERED, identity)
             case _:
                 pass
@@ -133,22 +134,21 @@ class Sample:
         self._sent += 1
         self._last_ns = now_ns
         is_stream = self.step.state is FlowState.STREAM
-        is_last = not is_stream or now_ns - self._begun_ns >= STREAM_NS
-        self.deadline_ns = now_ns + (START_WAIT_NS if is_last else STREAM_INTERVAL_NS)
-        asks = is_last and self.step.direction is Direction.POD
+        self._is_started = not is_stream or now_ns - self._begun_ns >= STREAM_NS
+        self.deadline_ns = now_ns + (START_WAIT_NS if self._is_started else STREAM_INTERVAL_NS)
+        asks = self._is_started and self.step.direction is Direction.POD
         return [self._send(self.step.silence_ns if asks else 0)]
 
     def _starting(self, now_ns: int) -> list[Command]:
-        if self.step.state is FlowState.STREAM:
-            # The last probe was sent a second ago, and its reply is missing. Earlier ones may do.
-            if self._last_ns - self._begun_ns < STREAM_NS:
+        if not self._is_started:
+            return self._start_probe(now_ns)
+        # A second request for a delayed reply could bring two, one of them in the middle of the silence.
+        if self.step.direction is Direction.CLIENT:
+            if self.step.state is FlowState.ONE_EXCHANGE and self._sent < START_TRIES:
                 return self._start_probe(now_ns)
-            if self._is_stream and self.step.direction is Direction.CLIENT:
+            if self._is_stream:  # the reply to the last probe is missing, and earlier ones do
                 self._fall_silent()
                 return []
-        elif self._sent < START_TRIES and self.step.direction is Direction.CLIENT:
-            return self._start_probe(now_ns)
-        # A second request would bring a second delayed reply, in the middle of the silence: direction pod asks once.
         self._end(now_ns, Fate.NOT_STARTED)
         return []
 
@@ -157,8 +157,7 @@ class Sample:
         self._before = identity
         self._last_ns = max(self._last_ns, now_ns)
         self._is_stream = self._is_stream or now_ns - self._begun_ns > STREAM_AFTER_NS
-        is_stream = self.step.state is FlowState.STREAM
-        if seq < self._seq or (is_stream and now_ns - self._begun_ns < STREAM_NS):
+        if seq < self._seq or not self._is_started:
             return []
         if self.step.direction is Direction.POD and not delay_ns:
             self._end(now_ns, Fate.NOT_DELAYED)

@@ -1,0 +1,165 @@
+"""What a measurement of silence came to, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from affinity_tester.core.idle.advice import ICE_INTERVAL_NS, matching
+from affinity_tester.core.idle.estimate import Curve, KeptCount, Standing, StepSummary
+from affinity_tester.core.idle.model import Direction, Fate, FlowState, Property
+from affinity_tester.core.idle.results import IdleResult
+from affinity_tester.report.logging import Colour
+from affinity_tester.units import format_percent, format_span, plural
+
+IdleLine = tuple[str, Colour]
+
+STATES = {
+    FlowState.ONE_EXCHANGE: "one exchange (a request and its reply)",
+    FlowState.STREAM: "a stream (traffic both ways for 3 s)",
+}
+SPEAKERS = {Direction.CLIENT: "the client speaks first", Direction.POD: "the pod speaks first"}
+
+MARKS = {Standing.KEPT: "#", Standing.MIXED: "+", Standing.LOST: ".", Standing.UNKNOWN: "?"}
+LEGEND = "# kept, + some lost, . lost, ? unknown"
+
+UNUSABLE = {
+    Fate.PATH_SILENT: "met a silent path",
+    Fate.NOT_STARTED: "were never answered",
+    Fate.LATE: "were sent late by this machine",
+    Fate.NOT_DELAYED: "got no delayed reply from the server (it needs the client's --key)",
+}
+
+
+def idle_lines(result: IdleResult) -> Iterator[IdleLine]:
+    """Yield the answer: a paragraph for each direction and state, then the keep-alive to choose."""
+    if not result.results:
+        yield "no sample has ended: let it run longer, or give a shorter --longest", Colour.DOUBTFUL
+        return
+    for curve in result.curves:
+        yield f"after {STATES[curve.state]}, {SPEAKERS[curve.direction]} after the silence:", Colour.STATISTICS
+        for text, colour in _curve_lines(curve, result):
+            yield f"  {text}", colour
+    yield from _advice(result)
+    yield from _doubts(result)
+
+
+def _curve_lines(curve: Curve, result: IdleResult) -> Iterator[IdleLine]:
+    flow = curve.estimate(Property.FLOW)
+    if not flow.is_known:
+        yield blind_text(curve, result), Colour.DOUBTFUL
+    elif flow.lost_ns is None and curve.steps[-1].step.silence_ns == flow.kept_ns:
+        yield f"longer than {format_span(flow.kept_ns)}", Colour.GOOD
+    elif flow.kept_ns is None:
+        yield "not kept over any silence that was tried", Colour.CHANGE
+
+    for step in curve.steps:
+        if flow.is_known and step.step.silence_ns in (flow.kept_ns, flow.lost_ns):
+            colour = Colour.STATISTICS if step.step.silence_ns == flow.kept_ns else Colour.CHANGE
+            yield step_text(step, Property.FLOW), colour
+    for name, text in _other_properties(curve):
+        yield f"{name}: {text}", Colour.STATISTICS
+    if flow.is_known and result.view.hides and curve.direction is Direction.CLIENT:
+        yield "as far as can be seen: no address is translated, and one pod answers", Colour.QUIET
+    for known in matching(curve, result.known):
+        yield f"matches {known.name}: {format_span(known.timeout_ns)}", Colour.CLUSTER
+    if flow.odd_ns:
+        odd = ", ".join(format_span(each) for each in flow.odd_ns)
+        yield f"not kept at {odd} either, which longer silences were: not for the silence", Colour.WARNING
+    yield curve_text(curve), Colour.QUIET
+
+
+def blind_text(curve: Curve, result: IdleResult) -> str:
+    """Return why a curve says nothing of its flows."""
+    if not any(step.usable for step in curve.steps):
+        fates = sum((step.unusable for step in curve.steps), ())
+        worst = max(
+            dict.fromkeys(fate for fate, _ in fates), key=lambda f: sum(n for g, n in fates if g is f), default=None
+        )
+        return (
+            f"nothing is known: the samples {UNUSABLE[worst]}" if worst else "nothing is known: the pool kept changing"
+        )
+    view = result.view
+    how = "policy Local" if view.is_local else f"via {view.via}" if view.via else "addresses are not translated"
+    why = "ClientIP" if view.affinity == "ClientIP" else plural(view.pods, "pod")
+    other = "" if curve.direction is Direction.POD else "; --direction pod (with --key) shows it"
+    return f"cannot be seen from here: {how} with {why}: an entry made anew looks alike{other}"
+
+
+def step_text(step: StepSummary, wanted: Property) -> str:
+    """Return `silent for 28.4 s: 20 of 20 kept (at most 14 % lost, 95 %)`, or what became of those that were not."""
+    count = step.count(wanted)
+    what = f"silent for {format_span(step.step.silence_ns)}: {count.kept} of {count.of} kept"
+    if count.kept == count.of:
+        return f"{what} (at most {format_percent(count.most_lost)} lost, 95 %)"
+    parts = [
+        f"{name} {number}"
+        for name, number in (
+            ("new pod", step.new_pod),
+            ("new node", step.new_node if not step.new_pod else 0),
+            ("new port", step.new_port),
+            ("new address", step.new_address),
+            ("unanswered", step.dead),
+            ("not heard", step.unheard),
+        )
+        if number
+    ]
+    return f"{what} ({', '.join(parts)}{_by_chance(count)})"
+
+
+def _by_chance(count: KeptCount) -> str:
+    """Return what is to be said of flows that met their old pod again by chance."""
+    if not count.alike:
+        return ""
+    again = f"1 in {round(1 / count.alike)} expired flows meets its old pod again"
+    return f"; {again}, so about {format_percent(count.expired)} expired"
+
+
+def _other_properties(curve: Curve) -> Iterator[tuple[str, str]]:
+    """Yield how long pod, port and address are kept, where that differs from the flow as a whole."""
+    flow = curve.estimate(Property.FLOW)
+    for wanted in (Property.POD, Property.PORT, Property.ADDRESS):
+        each = curve.estimate(wanted)
+        if not each.is_known or (each.kept_ns, each.lost_ns) == (flow.kept_ns, flow.lost_ns):
+            continue
+        kept = "not kept" if each.kept_ns is None else f"kept up to {format_span(each.kept_ns)}"
+        yield (
+            wanted,
+            kept if each.lost_ns is None or each.kept_ns is None else f"{kept}, not at {format_span(each.lost_ns)}",
+        )
+
+
+def curve_text(curve: Curve) -> str:
+    """Return all steps as one mark each: `1 s ######....  10 min (# kept, ...)`."""
+    marks = "".join(MARKS[step.count(Property.FLOW).standing] for step in curve.steps)
+    first, last = curve.steps[0].step.silence_ns, curve.steps[-1].step.silence_ns
+    return f"{format_span(first)} {marks} {format_span(last)} ({LEGEND})"
+
+
+def _advice(result: IdleResult) -> Iterator[IdleLine]:
+    interval_ns = result.keep_alive_ns
+    if interval_ns is None:
+        if result.is_conclusive:
+            yield (
+                "keep-alive: none is safe, some flows were lost after the shortest silence that was tried",
+                Colour.DOUBTFUL,
+            )
+        return
+    ice = "is often enough" if interval_ns >= ICE_INTERVAL_NS else "is too seldom here"
+    yield (
+        f"keep-alive: every {format_span(interval_ns)} or more often, half of the longest silence kept, so that one may be"
+        f" lost; ICE's {format_span(ICE_INTERVAL_NS)} (RFC 8445 section 11) {ice}",
+        Colour.GOOD,
+    )
+
+
+def _doubts(result: IdleResult) -> Iterator[IdleLine]:
+    """Yield what the samples could not say, and why."""
+    if result.void:
+        again = f"; {plural(result.repeated, 'sample')} repeated" if result.repeated else ""
+        yield f"{plural(result.void, 'sample')} void: the pool changed near them{again}", Colour.WARNING
+    for fate, text in UNUSABLE.items():
+        if count := result.fates[fate]:
+            yield f"{plural(count, 'sample')} {text}", Colour.WARNING
+    cut = result.planned - len(result.results)
+    if cut:
+        yield f"{plural(cut, 'sample')} cut off by the end", Colour.WARNING
