@@ -93,6 +93,8 @@ def idle(
         key=key,
         bind=bind,
     )
+    if document is not None:
+        _check_writable(document)
     with IdleReport.open(
         stream=sys.stdout,
         log_format=log_format,
@@ -101,10 +103,13 @@ def idle(
         live=live,
         document=document,
     ) as report:
-        try:
-            result = asyncio.run(run_idle(settings, target_settings, report))
-        except OSError as error:
-            if document is None or error.filename != str(document):
-                raise
-            raise UserError(f"--json {document} cannot be written ({error.strerror}): name another file") from error
+        result = asyncio.run(run_idle(settings, target_settings, report))
     return 0 if result.is_conclusive else INCONCLUSIVE
+
+
+def _check_writable(document: Path) -> None:
+    """Raise `UserError` if the file cannot be written: that must not show when the measurement is over."""
+    try:
+        document.open("a").close()
+    except OSError as error:
+        raise UserError(f"--json {document} cannot be written ({error.strerror}): name another file") from error

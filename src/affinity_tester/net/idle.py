@@ -156,8 +156,7 @@ class _Flow:
                 fresh.close()
         self._check = None
         if self.sample.result is None:
-            self.sample.path_checked(clock.now_ns(), answered=answered.is_set())
-            self._do([])
+            self._do(self.sample.path_checked(clock.now_ns(), answered=answered.is_set()))
 
 
 class _Round:

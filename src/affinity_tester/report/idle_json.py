@@ -69,6 +69,7 @@ def step_data(step: StepSummary) -> dict[str, Any]:
         "usable": step.usable,
         "void": step.void,
         "restarted": step.restarted,
+        "ambiguous": step.ambiguous,
         "unusable": {fate.value: count for fate, count in step.unusable},
         "new_pod": step.new_pod,
         "new_node": step.new_node,

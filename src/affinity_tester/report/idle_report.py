@@ -93,7 +93,7 @@ class IdleReport:
             self._background.set_status(f"{which}: {done:,} of {plural(planned, 'sample')} ended, {left} left at most")
 
     def result(self, at_ns: int, result: IdleResult) -> None:
-        """Tell the answer, and write the document. Raises `OSError` where that cannot be written."""
+        """Tell the answer, and write the document."""
         if isinstance(self._background, TerminalWriter):
             self._background.set_status("")
         if self._json:

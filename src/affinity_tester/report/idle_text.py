@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from affinity_tester.core.idle.advice import ICE_INTERVAL_NS, matching
@@ -71,13 +72,12 @@ def _curve_lines(curve: Curve, result: IdleResult) -> Iterator[IdleLine]:
 def blind_text(curve: Curve, result: IdleResult) -> str:
     """Return why a curve says nothing of its flows."""
     if not any(step.usable for step in curve.steps):
-        fates = sum((step.unusable for step in curve.steps), ())
-        worst = max(
-            dict.fromkeys(fate for fate, _ in fates), key=lambda f: sum(n for g, n in fates if g is f), default=None
-        )
-        return (
-            f"nothing is known: the samples {UNUSABLE[worst]}" if worst else "nothing is known: the pool kept changing"
-        )
+        fates = Counter[Fate]()
+        for step in curve.steps:
+            fates.update(dict(step.unusable))
+        worst = next((fate for fate, _ in fates.most_common(1)), None)
+        why = "the pool kept changing" if worst is None else f"the samples {UNUSABLE[worst]}"
+        return f"nothing is known: {why}"
     view = result.view
     how = "policy Local" if view.is_local else f"via {view.via}" if view.via else "addresses are not translated"
     why = "ClientIP" if view.affinity == "ClientIP" else plural(view.pods, "pod")
@@ -143,6 +143,13 @@ def _advice(result: IdleResult) -> Iterator[IdleLine]:
                 "keep-alive: none is safe, some flows were lost after the shortest silence that was tried",
                 Colour.DOUBTFUL,
             )
+        return
+    if result.is_unbroken:
+        longer = "" if interval_ns >= ICE_INTERVAL_NS else "; a longer --longest may allow more"
+        yield (
+            f"keep-alive: every {format_span(interval_ns)} is safe, half of the longest silence tried{longer}",
+            Colour.GOOD,
+        )
         return
     ice = "is often enough" if interval_ns >= ICE_INTERVAL_NS else "is too seldom here"
     yield (

@@ -77,6 +77,8 @@ class StepSummary:
     """Those that say nothing for another reason."""
     restarted: int = 0
     """Those whose pod was restarted in the meantime."""
+    ambiguous: int = 0
+    """Those that may have expired between a lost probe and the next one."""
     new_pod: int = 0
     new_node: int = 0
     new_port: int = 0
@@ -97,7 +99,7 @@ class StepSummary:
     @property
     def usable(self) -> int:
         """How many samples count."""
-        return self.samples - self.void - self.restarted - sum(count for _, count in self.unusable)
+        return self.samples - self.void - self.restarted - self.ambiguous - sum(count for _, count in self.unusable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,14 +188,16 @@ def _summarise(
 ) -> StepSummary:
     valid = [result for result in results if not is_void(result)]
     usable = [result for result in valid if result.counts]
-    unusable = Counter(result.fate for result in valid if not result.counts and not result.restarted)
+    excused = [result for result in valid if result.restarted or result.ambiguous]
+    unusable = Counter(result.fate for result in valid if result.fate not in (Fate.ANSWERED, Fate.DEAD))
     changed = Counter(kind for result in usable for kind in result.differs)
     return StepSummary(
         step=step,
         samples=len(results),
         void=len(results) - len(valid),
         unusable=tuple(sorted(unusable.items())),
-        restarted=sum(result.restarted for result in valid),
+        restarted=sum(result.restarted for result in excused),
+        ambiguous=sum(not result.restarted for result in excused),
         new_pod=changed[Kind.POD],
         new_node=changed[Kind.NODE],
         new_port=changed[Kind.REFLEXIVE_PORT],
@@ -211,7 +215,7 @@ def _count(usable: Sequence[SampleResult], samples: int, wanted: Property, view:
     # One that could not look different says nothing by looking alike; but if it does look different, it does say so.
     seen = [(r, chance) for r, chance in zip(usable, chances, strict=True) if chance < 1 or not r.kept(wanted)]
     lost = [result for result, _ in seen if not result.kept(wanted)]
-    silent = sum(result.fate is Fate.DEAD or (result.heard is False and not result.differs) for result in lost)
+    silent = sum(result.fate is Fate.DEAD or result.heard is False for result in lost)
     kept, of = len(seen) - len(lost), len(seen)
 
     tolerated = max(TOLERATED, 2 * (loss if any(r.heard is not None for r, _ in seen) else loss**2))

@@ -106,9 +106,14 @@ class SampleResult:
         return Kind.INSTANCE in self.differs and Kind.POD not in self.differs
 
     @property
+    def ambiguous(self) -> bool:
+        """True if it changed, and the first probe after the silence was lost: it may have expired before the second one."""
+        return self.resent and self.fate is Fate.ANSWERED and bool(self.differs)
+
+    @property
     def counts(self) -> bool:
         """True if it says something of the silence."""
-        return self.fate in (Fate.ANSWERED, Fate.DEAD) and not self.restarted
+        return self.fate in (Fate.ANSWERED, Fate.DEAD) and not self.restarted and not self.ambiguous
 
     def kept(self, wanted: Property) -> bool:
         """Return whether it kept this over the silence; what a reply does not say was not lost."""

@@ -73,6 +73,12 @@ class IdleResult:
         return any(curve.estimate(Property.FLOW).is_known for curve in self.curves)
 
     @property
+    def is_unbroken(self) -> bool:
+        """True if no flow was lost over any silence that was tried, as far as can be seen."""
+        known = [each for curve in self.curves if (each := curve.estimate(Property.FLOW)).is_known]
+        return bool(known) and all(each.lost_ns is None for each in known)
+
+    @property
     def keep_alive_ns(self) -> int | None:
         """The interval of keep-alives to choose; None where no silence is safe, or nothing is known."""
         return keep_alive_ns(self.curves)
@@ -92,7 +98,12 @@ def second_round(found: Sequence[Curve], samples: int) -> tuple[tuple[Step, int]
     longest_ns = max((step.silence_ns for step in wanted), default=0)
 
     for summary in (summary for curve in found for summary in curve.steps):
-        missing = summary.void + summary.restarted + sum(n for fate, n in summary.unusable if fate in _BY_CHANCE)
+        missing = (
+            summary.void
+            + summary.restarted
+            + summary.ambiguous
+            + sum(n for fate, n in summary.unusable if fate in _BY_CHANCE)
+        )
         too_few = 2 * summary.usable < summary.samples
         if missing and (too_few or summary.step.silence_ns <= longest_ns):
             wanted[summary.step] = missing

@@ -1,10 +1,12 @@
 """One sample as a machine: what it sends when, by the time and the replies that it is told.
 
-    STARTING   one exchange: a request, again after 1 s, three in all; stream: a probe each 250 ms for 3 s
+    STARTING   one exchange: a request; stream: a probe each 250 ms for 3 s. The last one is sent again after 1 s, until it
+               is answered, three times in all: only an answer tells when the way last saw a packet
     SILENT     from the last packet, sent or received, until the step's time has passed; direction pod: until the pod's own
                packet comes, or 2 s after it was due
     PROBING    a probe; 0.5 s later another from the same socket, so that a lost probe is not taken for a dead flow
     CHECKING   neither was answered: is a new flow?
+    LAST       one is, so the path lives: a last probe; without an answer the flow is dead
     ENDED      `result` is there
 
 An input in a phase that has no use for it changes nothing; a call after the end raises `RuntimeError`.
@@ -24,8 +26,7 @@ START_WAIT_NS = 1 * NS_PER_S
 
 STREAM_NS = 3 * NS_PER_S
 STREAM_INTERVAL_NS = 250 * NS_PER_MS
-STREAM_AFTER_NS = 2 * NS_PER_S
-"""Only what is exchanged later than this after the first packet makes a stream of a flow (`FlowState.STREAM`)."""
+"""Traffic later than 2 s after the first packet makes a stream of a flow (`FlowState.STREAM`): four exchanges are."""
 
 RETRY_NS = 500 * NS_PER_MS
 GIVE_UP_NS = 2 * NS_PER_S
@@ -59,6 +60,7 @@ class _Phase(Enum):
     SILENT = auto()
     PROBING = auto()
     CHECKING = auto()
+    LAST = auto()
     ENDED = auto()
 
 
@@ -72,14 +74,14 @@ class Sample:
         """None until it has ended."""
         self.deadline_ns: int | None = None
         """When `timer` wants to be called; None: not at all."""
-        self._local_port = local_port
+        self.local_port = local_port
+        """The port of its own socket."""
         self._phase = _Phase.STARTING
         self._begun_ns = self._last_ns = self._silent_ns = 0
-        self._sent = self._answered = self._probe_seq = 0
+        self._sent = self._answered = self._probe_seq = self._tries = 0
         self._seq = -1
         self._before: Identity | None = None
         self._heard: bool | None = None
-        self._is_stream = False
         self._is_started = False
         """The last probe before the silence has been sent."""
 
@@ -101,9 +103,12 @@ class Sample:
             case _Phase.PROBING if self._seq == self._probe_seq:
                 self.deadline_ns = now_ns + GIVE_UP_NS
                 return [self._send()]
-            case _:
+            case _Phase.PROBING:
                 self._phase, self.deadline_ns = _Phase.CHECKING, None
                 return [CheckPath()]
+            case _:  # _Phase.LAST; while the path is checked there is no deadline
+                self._end(now_ns, Fate.DEAD)
+                return []
 
     def replied(self, now_ns: int, seq: int, identity: Identity, delay_ns: int | None = None) -> list[Command]:
         """Take in a reply to the probe of this number.
@@ -116,17 +121,22 @@ class Sample:
                 return self._start_replied(now_ns, seq, identity, delay_ns)
             case _Phase.SILENT if 0 <= seq <= self._seq:
                 return self._silent_replied(now_ns, delay_ns)
-            case _Phase.PROBING | _Phase.CHECKING if self._probe_seq <= seq <= self._seq:
+            case _Phase.PROBING | _Phase.CHECKING | _Phase.LAST if self._probe_seq <= seq <= self._seq:
                 self._end(now_ns, Fate.ANSWERED, identity)
             case _:
                 pass
         return []
 
-    def path_checked(self, now_ns: int, *, answered: bool) -> None:
+    def path_checked(self, now_ns: int, *, answered: bool) -> list[Command]:
         """Take in whether a new flow was answered."""
         self._check_open()
-        if self._phase is _Phase.CHECKING:
-            self._end(now_ns, Fate.DEAD if answered else Fate.PATH_SILENT)
+        if self._phase is not _Phase.CHECKING:
+            return []
+        if not answered:
+            self._end(now_ns, Fate.PATH_SILENT)
+            return []
+        self._phase, self.deadline_ns = _Phase.LAST, now_ns + GIVE_UP_NS
+        return [self._send()]
 
     # --- before the silence --------------------------------------------------------------------------------------------
 
@@ -142,13 +152,10 @@ class Sample:
     def _starting(self, now_ns: int) -> list[Command]:
         if not self._is_started:
             return self._start_probe(now_ns)
+        self._tries += 1
         # A second request for a delayed reply could bring two, one of them in the middle of the silence.
-        if self.step.direction is Direction.CLIENT:
-            if self.step.state is FlowState.ONE_EXCHANGE and self._sent < START_TRIES:
-                return self._start_probe(now_ns)
-            if self._is_stream:  # the reply to the last probe is missing, and earlier ones do
-                self._fall_silent()
-                return []
+        if self.step.direction is Direction.CLIENT and self._tries < START_TRIES:
+            return self._start_probe(now_ns)
         self._end(now_ns, Fate.NOT_STARTED)
         return []
 
@@ -156,13 +163,12 @@ class Sample:
         self._answered += 1
         self._before = identity
         self._last_ns = max(self._last_ns, now_ns)
-        self._is_stream = self._is_stream or now_ns - self._begun_ns > STREAM_AFTER_NS
         if seq < self._seq or not self._is_started:
             return []
         if self.step.direction is Direction.POD and not delay_ns:
             self._end(now_ns, Fate.NOT_DELAYED)
-            return []
-        self._fall_silent()
+        else:
+            self._fall_silent()
         return []
 
     # --- the silence and its end ---------------------------------------------------------------------------------------
@@ -223,5 +229,5 @@ class Sample:
             resent=self._seq > self._probe_seq > 0,
             sent=self._sent,
             answered=self._answered,
-            local_port=self._local_port,
+            local_port=self.local_port,
         )

@@ -1,0 +1,341 @@
+"""What samples say together: against a model of connection tracking whose timeouts are known, and by example."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.identity import Identity
+from affinity_tester.core.idle.advice import LINUX_TIMEOUTS, KnownTimeout, keep_alive_ns, matching
+from affinity_tester.core.idle.estimate import Curve, Standing, curves
+from affinity_tester.core.idle.grid import grid, plan_round, steps_of
+from affinity_tester.core.idle.model import Direction, Fate, FlowState, Property, SampleResult, Step
+from affinity_tester.core.idle.results import IdleResult, second_round
+from affinity_tester.core.idle.view import PathView
+from affinity_tester.core.pool import Endpoint, PoolSnapshot
+from idle_simulation import TRUE_TIMEOUT, Conntrack, simulate
+
+S = 1_000_000_000
+MIN = 60 * S
+SAMPLES = 20
+SEEDS = max(4, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 150)
+CLIENT_ONLY = (Direction.CLIENT,)
+
+
+def never(_result: SampleResult) -> bool:
+    return False
+
+
+def measure(
+    world: Conntrack,
+    *,
+    longest_ns: int = 10 * MIN,
+    directions: Sequence[Direction] = CLIENT_ONLY,
+    policy: str = "",
+    affinity: str = "",
+    is_void: Callable[[SampleResult], bool] = never,
+    pool: PoolSnapshot | None = None,
+) -> IdleResult:
+    """Measure a world as `affinity-tester idle` does, in two rounds."""
+
+    def view() -> PathView:
+        return PathView.of(results, pool, policy=policy, affinity=affinity, via="")
+
+    first = [(step, SAMPLES) for step in steps_of(grid(longest_ns), directions)]
+    results = simulate(plan_round(first), world)
+    second = second_round(curves(results, view(), is_void), SAMPLES)
+    results += simulate(plan_round(second), world, max(each.ended_ns for each in results) + S)
+    return IdleResult.of(
+        results,
+        view(),
+        is_void,
+        longest_ns=longest_ns,
+        watched=False,
+        planned=len(results),
+        repeated=sum(count for step, count in second if step in dict(first)),
+        known=LINUX_TIMEOUTS,
+    )
+
+
+def assert_found(result: IdleResult, world: Conntrack, wanted: Property = Property.FLOW) -> None:
+    """Each state's timeout lies between its longest silence kept and the first not kept, which are a finer step apart."""
+    for curve in result.curves:
+        timeout_ns = getattr(world, TRUE_TIMEOUT[curve.state])
+        found = curve.estimate(wanted)
+        assert found.kept_ns is not None, curve.state
+        assert found.lost_ns is not None, curve.state
+        assert found.kept_ns <= timeout_ns <= found.lost_ns
+        assert found.lost_ns < 1.06 * found.kept_ns
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_both_timeouts_are_found(seed: int) -> None:
+    world = Conntrack(30 * S + seed, 120 * S + seed, seed=seed)
+    result = measure(world, policy="Cluster", affinity="None")
+    assert_found(result, world)
+    assert [[known.name.split(",")[0] for known in matching(curve, LINUX_TIMEOUTS)] for curve in result.curves] == [
+        ["nf_conntrack_udp_timeout"],
+        ["nf_conntrack_udp_timeout_stream"],
+    ]
+    assert result.keep_alive_ns == 14 * S
+    assert not result.is_unbroken
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_loss_of_one_packet_in_ten_is_no_timeout(seed: int) -> None:
+    world = Conntrack(17 * S, 200 * S, seed=seed, loss=0.05)
+    assert_found(measure(world, policy="Cluster", affinity="None"), world)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_pod_alone_shows_it_under_policy_local(seed: int) -> None:
+    """Two pods: every second flow that expired meets its old pod again."""
+    world = Conntrack(30 * S, 120 * S, seed=seed, pods=2, masquerades=False)
+    result = measure(world, policy="Local", affinity="None")
+    assert_found(result, world)
+    for curve in result.curves:
+        count = curve.steps[-1].count(Property.FLOW)
+        assert count.alike == 0.5
+        assert 0.4 < count.expired <= 1
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_dead_flows_are_lost(seed: int) -> None:
+    world = Conntrack(30 * S, 120 * S, seed=seed, blackholes=True)
+    result = measure(world, policy="Cluster", affinity="None")
+    assert_found(result, world)
+    assert result.curves[0].steps[-1].dead == SAMPLES
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_pod_that_speaks_first_is_heard_until_the_timeout_whatever_the_settings(seed: int) -> None:
+    world = Conntrack(30 * S, 120 * S, seed=seed, masquerades=False, client_ip=True)
+    result = measure(world, directions=tuple(Direction), policy="Local", affinity="ClientIP")
+    by_pod = [curve for curve in result.curves if curve.direction is Direction.POD]
+    assert_found(replace(result, curves=tuple(by_pod)), world)
+    for curve in result.curves:
+        if curve.direction is Direction.CLIENT:
+            assert not curve.estimate(Property.FLOW).is_known
+            assert {step.count(Property.FLOW).standing for step in curve.steps} == {Standing.UNKNOWN}
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_longer_than_the_longest_where_there_is_no_timeout(loss: float) -> None:
+    world = Conntrack(3600 * S, 3600 * S, loss=loss)
+    result = measure(world, policy="Cluster", affinity="ClientIP")
+    for curve in result.curves:
+        flow = curve.estimate(Property.FLOW)
+        assert (flow.kept_ns, flow.lost_ns) == (10 * MIN, None)
+    assert result.is_unbroken
+    assert result.keep_alive_ns == 5 * MIN
+
+
+def test_a_timeout_below_the_shortest_silence_leaves_no_keep_alive() -> None:
+    result = measure(Conntrack(S // 2, S // 2), longest_ns=4 * S, policy="Cluster")
+    assert all(curve.estimate(Property.FLOW).kept_ns is None for curve in result.curves)
+    assert result.keep_alive_ns is None
+    assert result.is_conclusive
+
+
+def test_client_ip_keeps_the_pod_and_the_port_tells() -> None:
+    world = Conntrack(30 * S, 30 * S, client_ip=True)
+    pool = PoolSnapshot(frozenset(Endpoint(pod, pod, f"10.1.0.{pod}", "node-1") for pod in "123"))
+    result = measure(world, policy="Cluster", affinity="ClientIP", pool=pool)
+    assert_found(result, world)
+    assert_found(result, world, Property.PORT)
+    for curve in result.curves:
+        assert curve.estimate(Property.POD).kept_ns == 10 * MIN
+
+
+def test_a_moment_without_answers_is_no_timeout_and_is_repeated() -> None:
+    world = Conntrack(30 * S, 30 * S, silent=(15 * S, 19 * S))
+    result = measure(world, policy="Cluster")
+    assert_found(result, world)
+    assert result.fates[Fate.PATH_SILENT] > 0
+    assert result.repeated >= result.fates[Fate.PATH_SILENT]
+    assert all(not curve.estimate(Property.FLOW).odd_ns for curve in result.curves)
+
+
+def test_a_change_of_the_pool_voids_what_it_touches() -> None:
+    """At 60 s all flows are flushed: without their being void, 20 s and 48 s would look lost."""
+
+    class Flushed(Conntrack):
+        def request(self, port: int, now_ns: int) -> Identity | None:
+            if now_ns >= 60 * S and not self.flushed:
+                self.flushed = True
+                self.entries.clear()
+            return super().request(port, now_ns)
+
+        flushed = False
+
+    def touched(result: SampleResult) -> bool:
+        return result.begun_ns <= 70 * S and result.ended_ns >= 50 * S
+
+    world = Flushed(3600 * S, 3600 * S)
+    result = measure(world, policy="Cluster", is_void=touched)
+    assert result.void > 400
+    assert result.repeated == 0 or result.repeated <= result.void
+    for curve in result.curves:
+        flow = curve.estimate(Property.FLOW)
+        assert (flow.kept_ns, flow.lost_ns, flow.odd_ns) == (10 * MIN, None, ())
+
+
+# --- by example --------------------------------------------------------------------------------------------------------
+
+WHO = Identity(TransportAddress("10.0.0.1", 4000), "a", "node-1", b"12345678")
+ELSE = Identity(TransportAddress("10.0.0.2", 5000), "b", "node-2", b"87654321")
+CLUSTER = PathView(policy="Cluster", affinity="None", pods_by_node=(("node-1", 2),), translated=True)
+
+
+def sample(silence_s: int, fate: Fate = Fate.ANSWERED, after: Identity | None = WHO, **more: object) -> SampleResult:
+    step = Step(Direction.CLIENT, FlowState.STREAM, silence_s * S)
+    values: dict[str, object] = {
+        "step": step, "fate": fate, "begun_ns": 0, "ended_ns": 1, "before": WHO, "after": after, "sent": 13, "answered": 13
+    }  # fmt: skip
+    return SampleResult(**values | more)  # type: ignore[arg-type]
+
+
+def curve_of(results: list[SampleResult], view: PathView = CLUSTER) -> Curve:
+    (curve,) = curves(results, view, never)
+    return curve
+
+
+def standings(curve: Curve, wanted: Property = Property.FLOW) -> list[Standing]:
+    return [step.count(wanted).standing for step in curve.steps]
+
+
+def test_three_dead_flows_of_twenty_may_be_lost_probes_and_four_may_not() -> None:
+    for dead, standing in ((3, Standing.KEPT), (4, Standing.LOST)):
+        results = [sample(5)] * (20 - dead) + [sample(5, Fate.DEAD, None)] * dead
+        assert standings(curve_of(results)) == [standing]
+
+
+def test_one_changed_flow_of_twenty_is_no_kept_step() -> None:
+    curve = curve_of([sample(5)] * 19 + [sample(5, after=ELSE)])
+    assert standings(curve) == [Standing.MIXED]
+    step = curve.steps[0]
+    assert (step.new_pod, step.new_node, step.new_port, step.new_address) == (1, 1, 1, 1)
+    assert curve.estimate(Property.FLOW).kept_ns is None
+    assert step.count(Property.FLOW).most_lost == pytest.approx(0.249, abs=0.001)
+
+
+def test_a_shorter_step_that_is_lost_is_odd_where_a_longer_one_is_kept() -> None:
+    curve = curve_of([sample(5, after=ELSE)] * 20 + [sample(10)] * 20 + [sample(20, after=ELSE)] * 20)
+    flow = curve.estimate(Property.FLOW)
+    assert (flow.kept_ns, flow.lost_ns, flow.odd_ns) == (10 * S, 20 * S, (5 * S,))
+
+
+def test_half_of_the_samples_must_count() -> None:
+    results = [sample(5)] * 9 + [sample(5, Fate.LATE)] * 11
+    curve = curve_of(results)
+    assert standings(curve) == [Standing.UNKNOWN]
+    assert curve.steps[0].unusable == ((Fate.LATE, 11),)
+    assert curve.steps[0].usable == 9
+    assert second_round([curve], 20) == ((curve.steps[0].step, 11),)
+
+
+def test_a_server_that_delays_nothing_is_not_asked_again() -> None:
+    curve = curve_of([sample(5, Fate.NOT_DELAYED, None)] * 20)
+    assert second_round([curve], 20) == ()
+
+
+def test_a_restarted_pod_says_nothing() -> None:
+    curve = curve_of([sample(5)] * 10 + [sample(5, after=WHO._replace(instance=b"another "))] * 10)
+    assert (curve.steps[0].restarted, curve.steps[0].usable) == (10, 10)
+    assert standings(curve) == [Standing.KEPT]
+
+
+def test_one_pod_of_a_node_says_nothing_under_policy_local() -> None:
+    pool = PoolSnapshot(
+        frozenset(
+            {
+                Endpoint("1", "a", "10.1.0.1", "node-1"),
+                Endpoint("2", "b", "10.1.0.2", "node-2"),
+                Endpoint("3", "c", "10.1.0.3", "node-2"),
+                Endpoint("4", "d", "10.1.0.4", "node-2", ready=False),
+            }
+        )
+    )
+    view = PathView.of([], pool, policy="Local", affinity="None", via="load-balancer")
+    assert view.pods_by_node == (("node-1", 1), ("node-2", 2))
+    assert view.pods == 3
+    assert view.pod_tells
+    assert not view.port_tells
+    alone, beside = sample(5), sample(5, before=ELSE, after=ELSE)
+    assert view.chance_alike(alone, Property.POD) == 1
+    assert view.chance_alike(beside, Property.POD) == 0.5
+    assert standings(curve_of([alone] * 10 + [beside] * 20, view)) == [Standing.KEPT]
+    assert curve_of([alone] * 10 + [beside] * 20, view).steps[0].count(Property.FLOW).of == 20
+    assert standings(curve_of([alone] * 20, view)) == [Standing.UNKNOWN]
+
+
+def test_what_cannot_look_different_says_so_if_it_does() -> None:
+    view = PathView(policy="Local", affinity="ClientIP", pods_by_node=(("node-1", 2),))
+    assert view.hides
+    count = curve_of([sample(5, after=ELSE)] * 20, view).steps[0].count(Property.FLOW)
+    assert (count.standing, count.kept, count.of, count.expired) == (Standing.LOST, 0, 20, 0.0)
+    assert curve_of([sample(5)] * 20, view).steps[0].count(Property.FLOW).expired == 0
+
+
+def test_the_cluster_ip_is_not_masqueraded_whatever_the_policy() -> None:
+    seen = PathView.of([sample(5, local_port=4000)], None, policy="Cluster", affinity="", via="cluster-ip")
+    assert not seen.translated
+    assert not seen.port_tells
+    assert not PathView(policy="Local", via="cluster-ip").is_local
+
+
+def test_without_a_service_what_looks_kept_counts_as_kept() -> None:
+    view = PathView.of([sample(5, local_port=4000)], None, policy="", affinity="", via="")
+    assert view.hides
+    assert standings(curve_of([sample(5)] * 20, view)) == [Standing.KEPT]
+
+
+def test_a_foreign_server_shows_addresses_alone() -> None:
+    foreign = WHO._replace(pod=None, node=None, instance=None)
+    results = [sample(5, before=foreign, after=foreign, local_port=4001)] * 20
+    view = PathView.of([*results, sample(5, Fate.NOT_STARTED, None, before=None)], None, policy="", affinity="", via="")
+    assert (view.pods, view.translated) == (0, True)
+    assert standings(curve_of(results, view)) == [Standing.KEPT]
+    assert standings(curve_of(results, view), Property.POD) == [Standing.UNKNOWN]
+    silent = sample(5, before=Identity(), after=Identity(), local_port=4001)
+    assert PathView.of([silent], None, policy="", affinity="", via="").pods == 0
+
+
+def test_lost_probes_before_the_silence_excuse_lost_ones_after_it() -> None:
+    lossy = {"sent": 10, "answered": 6}
+    results = [sample(5, **lossy)] * 13 + [sample(5, Fate.DEAD, None, **lossy)] * 7
+    assert standings(curve_of(results)) == [Standing.KEPT]
+    assert standings(curve_of([sample(5)] * 13 + [sample(5, Fate.DEAD, None)] * 7)) == [Standing.LOST]
+
+
+def test_a_pool_of_nobody_is_replaced_by_who_answered() -> None:
+    view = PathView.of([sample(5)], PoolSnapshot(frozenset()), policy="Cluster", affinity="None", via="")
+    assert view.pods == 1
+
+
+def test_nothing_measured_says_nothing() -> None:
+    result = IdleResult.of([], CLUSTER, never, longest_ns=S, watched=False, planned=0)
+    assert (result.curves, result.void, result.is_conclusive, result.is_unbroken) == ((), 0, False, False)
+    assert result.keep_alive_ns is None
+    assert keep_alive_ns([]) is None
+
+
+def test_a_short_keep_alive_is_no_whole_second() -> None:
+    assert keep_alive_ns([curve_of([sample(1)] * 20)]) == S // 2
+
+
+def test_a_timeout_matches_where_the_curve_breaks() -> None:
+    curve = curve_of([sample(28)] * 20 + [sample(35, after=ELSE)] * 20)
+    here = KnownTimeout("here", 30 * S)
+    others = [
+        KnownTimeout("too short", 27 * S),
+        KnownTimeout("too long", 36 * S),
+        KnownTimeout("another state's", 30 * S, state=FlowState.ONE_EXCHANGE),
+    ]
+    assert matching(curve, [here, *others]) == (here,)
+    assert matching(curve_of([sample(28)] * 20), [here]) == ()
+    assert matching(curve_of([sample(28, after=ELSE)] * 20), [here]) == ()
