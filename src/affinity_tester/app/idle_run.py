@@ -217,6 +217,7 @@ class _Measurement:
             policy=context.policy,
             affinity=context.affinity,
             via=context.via,
+            is_cluster_ip=context.via == "cluster-ip",
         )
 
     def _is_void(self, result: SampleResult) -> bool:

@@ -33,6 +33,8 @@ class PathView:
     """sessionAffinity; empty: not known."""
     via: str = ""
     """The way into the Service: `load-balancer`, `node-port`, `cluster-ip` or `external-ip`; empty: not known."""
+    is_cluster_ip: bool = False
+    """That is the cluster IP, inside the cluster: it is not masqueraded, and any node's pods may answer."""
     pods_by_node: tuple[tuple[str, int], ...] = ()
     """How many pods take new flows, by their node; of the samples' replies where the pool is not watched."""
     translated: bool = False
@@ -40,7 +42,8 @@ class PathView:
 
     @classmethod
     def of(
-        cls, results: Iterable[SampleResult], pool: PoolSnapshot | None, *, policy: str, affinity: str, via: str
+        cls, results: Iterable[SampleResult], pool: PoolSnapshot | None, *, policy: str, affinity: str, via: str,
+        is_cluster_ip: bool = False
     ) -> Self:
         """Return the view of these samples, with what the watch knows; empty texts and None for what it does not."""
         pods: dict[str, set[str]] = defaultdict(set)
@@ -57,12 +60,19 @@ class PathView:
                 if endpoint.ready:
                     pods[endpoint.node].add(endpoint.pod)
         counts = tuple(sorted((node, len(names)) for node, names in pods.items()))
-        return cls(policy=policy, affinity=affinity, via=via, pods_by_node=counts, translated=is_translated)
+        return cls(
+            policy=policy,
+            affinity=affinity,
+            via=via,
+            is_cluster_ip=is_cluster_ip,
+            pods_by_node=counts,
+            translated=is_translated,
+        )
 
     @property
     def is_local(self) -> bool:
         """True if nodes give flows to pods of their own alone, and pods see the client's own address."""
-        return self.policy == "Local" and self.via != "cluster-ip"
+        return self.policy == "Local" and not self.is_cluster_ip
 
     @property
     def port_tells(self) -> bool:
