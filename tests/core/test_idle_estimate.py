@@ -282,7 +282,9 @@ def test_what_cannot_look_different_says_so_if_it_does() -> None:
 
 
 def test_the_cluster_ip_is_not_masqueraded_whatever_the_policy() -> None:
-    seen = PathView.of([sample(5, local_port=4000)], None, policy="Cluster", affinity="", via="cluster-ip", is_cluster_ip=True)
+    seen = PathView.of(
+        [sample(5, local_port=4000)], None, policy="Cluster", affinity="", via="cluster-ip", is_cluster_ip=True
+    )
     assert not seen.translated
     assert not seen.port_tells
     assert not PathView(policy="Local", is_cluster_ip=True).is_local

@@ -42,8 +42,14 @@ class PathView:
 
     @classmethod
     def of(
-        cls, results: Iterable[SampleResult], pool: PoolSnapshot | None, *, policy: str, affinity: str, via: str,
-        is_cluster_ip: bool = False
+        cls,
+        results: Iterable[SampleResult],
+        pool: PoolSnapshot | None,
+        *,
+        policy: str,
+        affinity: str,
+        via: str,
+        is_cluster_ip: bool = False,
     ) -> Self:
         """Return the view of these samples, with what the watch knows; empty texts and None for what it does not."""
         pods: dict[str, set[str]] = defaultdict(set)
