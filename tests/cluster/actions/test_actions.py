@@ -290,7 +290,14 @@ async def test_a_node_that_joins(context: ActionContext, memory: MemoryApi) -> N
     dummy = deployment("affinity-tester-node-scaleup", labels, 0)
     action = await prepared("node-scaleup", context, node_scaleup=dummy)
     await action.act()
-    with pytest.raises(NotSettledError, match="found room on nodes that were there"):
+    await settled(memory)
+    with pytest.raises(UserError, match="found room on nodes that were there"):
+        await action.wait_settled(10)
+    asking = [pod for pod in pods(memory) if "node-scaleup" in pod["metadata"]["name"]]
+    for pod in asking:
+        del pod["spec"]["nodeName"]
+        pod["status"] = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}
+    with pytest.raises(NotSettledError, match=r"0 of 1 nodes joined and ready \(affinity-.*-\d+: 0/3 nodes\)"):
         await action.wait_settled(0.05)
     put_node(memory, node("n4"))
     await action.wait_settled(10)

@@ -18,6 +18,7 @@ from affinity_tester.cluster.actions.own_pool import (
     is_own,
     listed,
     name_of,
+    node_of,
     pod_path,
     trouble_of,
     uid_of,
@@ -46,6 +47,8 @@ class NodeScaleup(ChangingAction):
             uid_of(node) for node in await list_all(self.context.api, NODES.path, limit=20) if isinstance(node, dict)
         }
         self._deployment = await self._read()
+        self._wanted = self.options.nodes
+        """So many pods ask for a node."""
         if self._deployment is None:
             if self.options.node_scaleup is None:
                 raise UserError(f"there is no {self._what}: make node-scaleup NODES=0 NAMESPACE={namespace}")
@@ -53,7 +56,8 @@ class NodeScaleup(ChangingAction):
         if not is_own(self._deployment):
             raise UserError(f"{self._what} is not this tool's, and experiments touch no other: delete or rename it")
         before = value_at(self._deployment, "spec.replicas")
-        after = (1 if before is None else before) + self.options.nodes
+        before = 1 if before is None else int(before)
+        after = self._wanted = before + self.options.nodes
         change = Change(
             path=self._path,
             what=self._what,
@@ -121,19 +125,22 @@ class NodeScaleup(ChangingAction):
             await self._send(f"create {self._what} with {self.options.nodes} pods", self._creation)
 
     async def wait_settled(self, limit_s: float) -> None:
-        """Wait until so many nodes have joined and are ready."""
+        """Wait until so many nodes have joined and are ready. Raises `UserError` where none will."""
 
         def missing(copies: Copies) -> str:
-            joined = [node for node in copies[NODES] if uid_of(node) not in self._nodes]
-            ready = [node for node in joined if condition(node, "Ready").get("status") == "True"]
+            joined = {name_of(node): node for node in copies[NODES] if uid_of(node) not in self._nodes}
+            ready = [node for node in joined.values() if condition(node, "Ready").get("status") == "True"]
             if len(ready) >= self.options.nodes:
                 return ""
-            pending = [
-                f"{name_of(pod)}: {trouble_of(pod)}" for pod in copies[self._pods] if not value_at(pod, "spec.nodeName")
-            ]
-            if not joined and not pending:
-                return "the pods found room on nodes that were there: ask for more CPU (make node-scaleup CPU=...)"
-            return f"{len(ready)} of {self.options.nodes} nodes joined and ready{f' ({listed(pending)})' if pending else ''}"
+            pods = copies[self._pods]
+            if len(pods) >= self._wanted and all(node_of(pod) and node_of(pod) not in joined for pod in pods):
+                raise UserError(
+                    "the pods that ask for a node found room on nodes that were there, so that none is added: give each node"
+                    " an echo server (kubectl scale), or ask for more CPU than any node has left (CPU=...)"
+                )
+            pending = [f"{name_of(pod)}: {trouble_of(pod)}" for pod in pods if not node_of(pod)]
+            said = f" ({listed(pending)})" if pending else ""
+            return f"{len(ready)} of {self.options.nodes} nodes joined and ready{said}"
 
         await wait_until(self.context, (NODES, self._pods), missing, limit_s)
 
