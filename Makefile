@@ -72,7 +72,7 @@ WHERE := context=$${CONTEXT:-$$($$KUBECTL config current-context 2>/dev/null)}; 
 	namespace=$${namespace:-default}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab docs test lint mutants bench client image archive context apply-deployment apply-service apply-rbac node-scaleup clean
+.PHONY: help venv demo lab docs test lint mutants bench client image archive context apply-deployment apply-service apply-rbac experiment-rbac node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -393,6 +393,12 @@ apply-rbac: context $(VENV)/.installed ## let a client that runs in the cluster 
 	else \
 		echo "A pod in namespace $$NAMESPACE with 'serviceAccountName: affinity-tester-client' may watch the pool now; nodes and proxies it may not."; \
 	fi
+
+experiment-rbac: context $(VENV)/.installed ## let that client run experiments, too (k8s/experiment-rbac.yaml)
+	@role=$$($(MANIFESTS) experiment-rbac) || exit 2; \
+	$(APPLY); \
+	apply "The role of experiments" "$$role"
+	@echo "A pod with 'serviceAccountName: affinity-tester-client' may run 'affinity-tester experiment all' now; 'make clean' takes the role away again."
 
 node-scaleup: context $(VENV)/.installed ## make the cluster add NODES nodes (NODES=0 gives them back)
 	@pods=$$($(MANIFESTS) node-scaleup --set NODES="$$NODES" --set CPU="$$CPU" --set RUN_AS_USER="$$RUN_AS_USER") || exit 2; \

@@ -634,7 +634,10 @@ def test_clean_does_not_hide_a_cluster_that_can_not_be_reached(tree):
     assert "is left" not in done.stdout
 
 
-@pytest.mark.parametrize("target", ["apply-deployment", "apply-service", "apply-rbac", "node-scaleup", "clean"])
+TARGETS = ["apply-deployment", "apply-service", "apply-rbac", "experiment-rbac", "node-scaleup", "clean"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_without_kubectl_or_context_one_line_says_what_to_do(tree, target):
     done = tree.make(target, "KUBECTL=no-such-kubectl")
     assert done.returncode == 2
@@ -646,7 +649,7 @@ def test_without_kubectl_or_context_one_line_says_what_to_do(tree, target):
     assert tree.asked == []
 
 
-@pytest.mark.parametrize("target", ["apply-deployment", "apply-service", "apply-rbac", "node-scaleup", "clean"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("reason", "more"),
     [

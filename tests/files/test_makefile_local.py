@@ -45,6 +45,7 @@ def test_make_alone_lists_the_targets(tree):
         "apply-deployment",
         "apply-service",
         "apply-rbac",
+        "experiment-rbac",
         "node-scaleup",
         "clean",
     ]

@@ -235,8 +235,8 @@ def test_whatever_is_rendered_is_found_again_by_its_labels(name):
     for each in rendered(name):
         labels = each["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == labels["app.kubernetes.io/part-of"] == "affinity-tester"
-        component = {"server": "server", "service": "server", "node-scaleup": "node-scaleup", "rbac": "client"}.get(
-            name, name
+        component = {"server": "server", "service": "server", "node-scaleup": "node-scaleup", "monitoring": name}.get(
+            name, "client"
         )
         assert labels["app.kubernetes.io/component"] == component
 
@@ -338,6 +338,7 @@ def test_every_setting_has_its_place_in_the_files():
         "service.yaml": ["CLOUD", "POLICY", "AFFINITY", "IP_FAMILY", "SOURCE_RANGES"],
         "node-scaleup.yaml": ["NODES", *user, "CPU"],
         "rbac.yaml": ["BINDING_NAME", "NAMESPACE"],
+        "experiment-rbac.yaml": [],
         "monitoring.yaml": [],
     }
 

@@ -77,6 +77,7 @@ MANIFESTS = {
     ),
     "node-scaleup": Manifest(("node-scaleup.yaml",), ("NODES", "CPU", "RUN_AS_USER")),
     "rbac": Manifest(("rbac.yaml",), ("NAMESPACE",)),
+    "experiment-rbac": Manifest(("experiment-rbac.yaml",), ()),
     "monitoring": Manifest(("monitoring.yaml",), ()),
 }
 

@@ -55,7 +55,8 @@ def manifests(
 
     server: three echo servers, in a stock Python image that runs the code of a ConfigMap, or in an IMAGE of one's own;
     service: the way in that is put to the test; node-scaleup: pods that make an autoscaler add nodes; rbac: what a client in
-    the cluster may ask; archive: no object, but the servers' code itself, as a file for Python.
+    the cluster may ask; experiment-rbac: what its experiments may do besides; monitoring: the Prometheus Operator's objects;
+    archive: no object, but the servers' code itself, as a file for Python.
     """
     if name != "service" and (live or over):
         raise UserError(f"--live and --over are about the Service that is there: {name} has none")

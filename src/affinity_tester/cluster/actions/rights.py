@@ -43,8 +43,7 @@ async def check_rights(api: WritableApi, rights: Iterable[Right]) -> None:
     if missing:
         names = ", ".join(dict.fromkeys(map(str, missing)))
         raise UserError(
-            f"the cluster does not allow what the experiment needs ({names}): apply k8s/experiment-rbac.yaml, or ask who"
-            " administers the cluster"
+            f"the cluster does not allow what the experiment needs ({names}): ask for the role of k8s/experiment-rbac.yaml"
         )
 
 
