@@ -17,7 +17,7 @@ from affinity_tester.errors import UserError
 
 @click.command(
     epilog="Settings: "
-    + "; ".join(f"{name} has {', '.join(manifest.settings)}" for name, manifest in MANIFESTS.items())
+    + "; ".join(f"{name} has {', '.join(manifest.settings) or 'none'}" for name, manifest in MANIFESTS.items())
     + "."
 )
 @click.argument("name", type=click.Choice([*MANIFESTS, "archive"]))
