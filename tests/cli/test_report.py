@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -171,3 +172,15 @@ def test_exit_zero_leaves_the_verdict_to_the_text(record, report, outcome):
 
 def test_exit_zero_does_not_hide_an_error(report, tmp_path):
     assert report(tmp_path / "missing", "--exit-zero").returncode == 2
+
+
+def test_a_page_is_not_written_to_a_terminal(affinity_tester, record):
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [affinity_tester, "report", "--format", "html", record(ev.Outcome.PASS)],
+        stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    os.close(ours)
+    said = "error: a page is not for a terminal: name its file with --output FILE\n"
+    assert (done.returncode, done.stderr) == (2, said)

@@ -81,6 +81,8 @@ def report(
 
     if output is not None and output.exists() and record.exists() and output.samefile(record):
         raise UserError(f"--output {output} is the record itself: name another file, or the record would be lost")
+    if form == "html" and output is None and sys.stdout is not None and sys.stdout.isatty():
+        raise UserError("a page is not for a terminal: name its file with --output FILE")
 
     events = read_record(None if str(record) == "-" else record, on_truncated=_warn)
     if rejudge or changed:
