@@ -27,11 +27,16 @@ def steady(server: ScriptedServer, probe: Probe) -> None:
 
 
 async def on_a_terminal(
-    affinity_tester: Path, *arguments: object, columns: int = 100, signals: tuple[int, ...] = (), **extra: str
+    affinity_tester: Path,
+    *arguments: object,
+    columns: int = 100,
+    rows: int = 30,
+    signals: tuple[int, ...] = (),
+    **extra: str,
 ) -> str:
     """Run the client on a terminal of its own; return all that was written to it. Signals go out after 2 s each."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = await asyncio.create_subprocess_exec(
         affinity_tester,
         "client",
@@ -183,3 +188,15 @@ async def test_a_port_that_is_taken_is_one_line(start: Start) -> None:
             ended = await client.end()
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.busy
+async def test_a_terminal_that_is_too_low_shows_the_verdict_last_too(affinity_tester: Path) -> None:
+    async with scripted(steady) as server:
+        low = await on_a_terminal(affinity_tester, server.address, *QUICK, "--duration", "2s", rows=8)
+        high = await on_a_terminal(affinity_tester, server.address, *QUICK, "--duration", "2s", rows=60)
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", low).splitlines() if line]
+    verdict = re.compile("(PASS|INCONCLUSIVE): ")
+    assert verdict.match(lines[-1]), lines
+    assert len([line for line in lines if verdict.match(line)]) == 2
+    assert len(verdict.findall(high)) == 1

@@ -28,7 +28,7 @@ from affinity_tester.report.lines import (
 )
 from affinity_tester.report.logging import Colour, Level, Log, StatsMode, Verbosity
 from affinity_tester.report.results import RunResults
-from affinity_tester.report.summary import SummaryLine, summary
+from affinity_tester.report.summary import SummaryLine, summary, verdict_lines
 from affinity_tester.settings import MAX_SESSION_LINES
 from affinity_tester.units import NS_PER_S, plural
 
@@ -140,8 +140,7 @@ class ConsoleReport:
 
         if isinstance(event, ev.Verdict):
             self._write_left_out(self._limiter.drain(), self._clock)
-            for text, colour in summary(self._results, self._log.width):
-                self._log.text(text, colour)
+            self._write_summary(summary(self._results, self._log.width))
             self._log.flush()
 
     def advance(self, now_ns: int) -> None:
@@ -247,6 +246,14 @@ class ConsoleReport:
             colour = Colour.CHANGE if category == "red lines" else Colour.QUIET
             # At the time of the last line: "this second" is that one's, and may be over.
             self._log.line(level, text, at_ns=self._written_ns, colour=colour)
+
+    def _write_summary(self, lines: list[SummaryLine]) -> None:
+        """Write the summary, and its verdict again where a terminal has not the rows to show both ends of it."""
+        for text, colour in lines:
+            self._log.text(text, colour)
+        if self._log.height is not None and len(lines) + 1 >= self._log.height:
+            self._log.text("")
+            self._log.text(*verdict_lines(self._results.verdict)[0])
 
     def _write(self, line: Line, clock: RunClock) -> None:
         self._written_ns = self._told_ns

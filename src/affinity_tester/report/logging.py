@@ -113,7 +113,12 @@ class Log:
     @property
     def width(self) -> int | None:
         """Return the columns of the terminal that the lines go to; None where they go elsewhere."""
-        return self._output.width
+        return self._output.size[0]
+
+    @property
+    def height(self) -> int | None:
+        """Return the rows of that terminal; None where there is none."""
+        return self._output.size[1]
 
     def text(self, text: str, colour: Colour | None = None, *, whole: bool = False) -> None:
         """Write a line of the console form that has neither time nor level, such as a table's.
@@ -152,16 +157,17 @@ class _Output:
             os.set_blocking(stream.fileno(), True)
 
     @property
-    def width(self) -> int | None:
-        """The terminal's columns as of now; None for no terminal, or one that does not tell."""
+    def size(self) -> tuple[int | None, int | None]:
+        """The terminal's columns and rows as of now; None for no terminal, or one that does not tell."""
         if self._terminal is not None:
             with contextlib.suppress(OSError):  # it was closed
-                return os.get_terminal_size(self._terminal).columns or None
-        return None
+                columns, rows = os.get_terminal_size(self._terminal)
+                return columns or None, rows or None
+        return None, None
 
     def write(self, line: str, colour: Colour | None = None, *, whole: bool = False) -> None:
         if not whole and self._terminal is not None:
-            line = wrapped(line, self.width)
+            line = wrapped(line, self.size[0])
         if self._colour and colour:  # the terminal's own needs no code
             line = f"{colour.value}{line}{Style.RESET_ALL}"
         try:
