@@ -49,8 +49,8 @@ def html_text(recorded: RecordedRun) -> str:
     """Return the page."""
     data = {**timeline(recorded), "table": _sessions(recorded)}
 
-    style = _asset("uPlot.min.css") + _asset("report.css")
-    scripts = (_asset("uPlot.iife.min.js"), _asset("report.js"))
+    style = asset("uPlot.min.css") + asset("report.css")
+    scripts = (asset("uPlot.iife.min.js"), asset("report.js"))
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}"
     title = f"Affinity Tester: {shown(recorded.started.target_name)}"
@@ -67,7 +67,8 @@ def html_text(recorded: RecordedRun) -> str:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return a file that a page has in it."""
     return resources.files("affinity_tester.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
@@ -94,7 +95,7 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
 
     if recorded.diagnoses:
         found = _joined(text.removeprefix("    ") for text in run_text(recorded.diagnoses)[1:])
-        yield f"<h2>Whole run</h2><pre>{_linked(found)}</pre>"
+        yield f"<h2>Whole run</h2><pre>{linked(found)}</pre>"
 
     run = recorded.results.run
     yield "<h2>Summary</h2>"
@@ -126,11 +127,11 @@ def _incident(incident: ev.Incident, recorded: RecordedRun) -> str:
     return (
         f'<details class="incident" id="incident-{incident.number}"><summary class="{css}">{shown(head)}'
         + (f" <b>{shown(names)}</b>" if names else "")
-        + f"</summary><pre>{_linked(_joined(details))}</pre></details>"
+        + f"</summary><pre>{linked(_joined(details))}</pre></details>"
     )
 
 
-def _linked(text: str) -> str:
+def linked(text: str) -> str:
     """Return escaped text in which `owner/repository#number` is a link."""
     return _ISSUE.sub(r'<a href="https://github.com/\1/issues/\2">\1#\2</a>', text)
 

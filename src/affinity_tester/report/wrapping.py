@@ -35,11 +35,21 @@ def wrapped(line: str, width: int | None) -> str:
         return line
     further = " " * (indent + _HANGING)
     told = textwrap.wrap(
-        _VALUE.sub(_KEPT, line[indent:]),
+        joined_values(line[indent:]),
         width,
         initial_indent=line[:indent],
         subsequent_indent=further,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(told).replace(_KEPT, " ")
+    return parted_values("\n".join(told))
+
+
+def joined_values(text: str) -> str:
+    """Return text in which no line can be broken between a number and its unit."""
+    return _VALUE.sub(_KEPT, text)
+
+
+def parted_values(text: str) -> str:
+    """Return what `joined_values` joined as it was."""
+    return text.replace(_KEPT, " ")

@@ -82,7 +82,7 @@ def claim(findings: Findings) -> str:
         parts.append(_share(len(beyond - had_to), stayed, "session", "that had to stay moved", "would"))
     if had_to:
         bad = (beyond | set(findings.silent)) & had_to
-        moved = _share(len(bad), len(had_to), "session", "that had to move did so wrongly, or stayed silent", "would")
+        moved = _share(len(bad), len(had_to), "session", "that had to move did so wrongly or stayed silent", "would")
         parts.append(moved)
     return "; ".join(parts) or "no session was left to claim anything of"
 

@@ -87,7 +87,7 @@ class LeastPossible:
         self._answered_ns = self._last_answers(names)
         must = [name for name in names if self._had_to(name)]
         excused = frozenset(name for name in names if self._is_excused(name)).difference(must)
-        return Least(tuple(must), self.taken.text(len(excused)), excused)
+        return Least(tuple(must), self.taken.text(len(must), len(excused)), excused)
 
     def _why_unknown(self) -> str:
         """Return why it is not known what was taken away; empty if it is."""

@@ -49,7 +49,7 @@ class CellOutcome:
     least: tuple[str, ...] | None
     """The sessions that the action had to move; None where that is not known."""
     least_reason: str
-    """Of what pods or nodes they are; or why they are not known."""
+    """What went away, of which they are; or why they are not known."""
     beyond: tuple[str, ...]
     """Sessions that moved and need not have, or once more than they had to."""
     twice: tuple[str, ...]

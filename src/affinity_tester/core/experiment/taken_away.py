@@ -55,27 +55,22 @@ class TakenAway:
         """True if the node through which a session comes in left by another cause, or may have been taken away."""
         return self._hides_ingress if ingress is None else ingress in self.doubtful_nodes
 
-    def text(self, excused: int) -> str:
-        """Return what went away, and how many sessions are excused."""
+    def text(self, had_to: int, excused: int) -> str:
+        """Return what went away, whether it had sessions, and how many sessions are excused."""
+        stops = self.stops.values()
         taken = [
-            *_named("pod", (s.endpoint.pod or s.endpoint.address for s in self.stops.values() if self.is_actions(s))),
+            *_named("pod", (_label(stop) for stop in stops if self.is_actions(stop))),
             *_named("ingress node", self.nodes),
         ]
         others = [
-            *_named(
-                "pod", (s.endpoint.pod or s.endpoint.address for s in self.stops.values() if not self.is_actions(s))
-            ),
+            *_named("pod", (_label(stop) for stop in stops if not self.is_actions(stop))),
             *_named("node", self.doubtful_nodes),
         ]
-        text = (
-            f"the sessions of {' and '.join(taken)}"
-            if taken
-            else "no session: no pod and no ingress node was taken away"
-        )
+        text = f"{' and '.join(taken)} went away" if taken else "no pod and no ingress node went away"
+        if taken and not had_to:
+            text += ", with none of them"
         if others:
-            text += (
-                f"; {' and '.join(others)} left, or may have, by another cause: {plural(excused, 'session')} excused"
-            )
+            text += f"; {' and '.join(others)} too, or perhaps, by another cause: {plural(excused, 'session')} excused"
         return text
 
     def _nodes_of(self, nodes: Nodes) -> set[str]:
@@ -100,6 +95,10 @@ class TakenAway:
         if ready is None:
             return set()
         return set(nodes.names - ready) if nodes.names else None
+
+
+def _label(stop: Stop) -> str:
+    return stop.endpoint.pod or stop.endpoint.address
 
 
 def _named(noun: str, names: Iterable[str]) -> list[str]:
