@@ -303,6 +303,9 @@ class NetworkModel:
         assert name is not None, "it has an entry, so it has a node"
         return self.nodes[name]
 
+    def _is_masqueraded(self, source: TransportAddress) -> bool:
+        return any(source.ip in {node.ip, node.bridge_ip} for node in self.nodes.values())
+
     def _is_alive(self, entry: Entry, now_ns: int) -> bool:
         return now_ns - entry.last_ns <= self.idle_ns
 
@@ -362,7 +365,9 @@ class NetworkModel:
             if newest is None and mapped_ip:
                 source = self.sources.draw(mapped_ip)
             else:
-                source = self.sources.of_client(flow, newest.source if newest else None)
+                # A source that a masquerade gave it, before the policy changed, is not the client's.
+                is_own = newest is not None and not self._is_masqueraded(newest.source)
+                source = self.sources.of_client(flow, newest.source if newest is not None and is_own else None)
 
         entry = Entry(flow=flow, pod=pod, source=source, last_ns=now_ns, since_ns=now_ns)
         node.entries[flow] = entry

@@ -178,6 +178,16 @@ def test_policy_local_keeps_to_its_node_and_the_clients_address() -> None:
     assert set(World(with_endpoints(endpoint(1), view=LOCAL), via="n2").ways.values()) == {None}
 
 
+def test_an_entry_made_anew_under_policy_local_shows_the_clients_address() -> None:
+    world = World(via="n2")
+    assert {way.source.ip for way in world.ways.values() if way} == {"127.16.0.2", "127.16.2.1"}
+    world.step(LOCAL)
+    world.proxy.network.flush_flows("n2")
+    assert {way.source for way in world.send().values() if way} == {
+        TransportAddress("127.17.0.1", flow.port) for flow in FLOWS
+    }
+
+
 def test_the_balancer_leaves_a_node_whose_last_pod_has_ended_when_its_check_fails() -> None:
     world = World(LOCAL)
     own = world.through("n3")
