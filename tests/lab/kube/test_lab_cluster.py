@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import yaml
 
+import busy
 from affinity_tester.cluster.discover import discover
 from affinity_tester.cluster.queries import read_nodes
 from commands import NO_KUBECONFIG, PATIENCE_S, environment
@@ -103,6 +104,7 @@ async def client(kubeconfig: Path, *arguments: str) -> tuple[int | None, str]:
     )
     async with asyncio.timeout(PATIENCE_S):
         out, _ = await process.communicate()
+    busy.look_at(out.decode())
     return process.returncode, out.decode()
 
 
@@ -110,6 +112,7 @@ def verdict(out: str) -> str:
     return next((line for line in out.splitlines() if line.startswith(("PASS", "FAIL", "INCONCLUSIVE"))), out)
 
 
+@pytest.mark.busy
 @pytest.mark.parametrize("via", ["node-port", "load-balancer"])
 async def test_the_client_passes_watched(tmp_path: Path, via: str) -> None:
     kubeconfig = tmp_path / "kubeconfig"
@@ -121,6 +124,7 @@ async def test_the_client_passes_watched(tmp_path: Path, via: str) -> None:
     assert "answered by 3 pods on 3 nodes" in out
 
 
+@pytest.mark.busy
 async def test_a_fault_is_a_violation(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     async with lab(kubeconfig, "--fault", "spray"):
@@ -245,6 +249,7 @@ async def test_it_ends_when_told_and_leaves_nothing(tmp_path: Path, way: str) ->
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.busy
 async def test_several_run_side_by_side(tmp_path: Path) -> None:
     async with lab(tmp_path / "one"), lab(tmp_path / "two"):
         results = await asyncio.gather(

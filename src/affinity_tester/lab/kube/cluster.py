@@ -173,8 +173,10 @@ class LabCluster:
         """Let all controllers do what they can do now; return when something is due."""
         for _ in range(MAX_ROUNDS):
             revision, now_ns = self.store.revision, self.store.unix_ns()
-            due = [controller.step(now_ns) for controller in self._controllers]
-            due.append(await self._kubelet.step(now_ns))
+            due = [await self._kubelet.step(now_ns)]  # first: what is gone answers no more when others hear of it
+            for controller in self._controllers:
+                due.append(controller.step(now_ns))
+                await asyncio.sleep(0)  # packets and requests wait for one controller at most, about a millisecond
             if self.store.revision == revision:
                 due.append(self._plane.step(now_ns))
                 return min((each for each in due if each is not None), default=None)

@@ -133,9 +133,12 @@ class Store:
 
     def update(self, resource: Resource, obj: Json) -> Json:
         """Replace an object and return it. Raises `StatusError` where uid or resourceVersion are given and differ."""
-        namespace, name = key_of(obj)
+        return self._replace(resource, copied(obj))
+
+    def _replace(self, resource: Resource, new: Json) -> Json:
+        """Do what `update` does; the object is kept as it is given."""
+        namespace, name = key_of(new)
         old = self.get(resource, namespace, name)
-        new: Json = copied(obj)
         metadata, before = new["metadata"], old["metadata"]
         if (uid := metadata.get("uid") or before["uid"]) != before["uid"]:
             why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
@@ -158,7 +161,7 @@ class Store:
         """Apply `change` to a copy of the object as it is now, keep that, and return it. Raises `StatusError`."""
         new = copied(self.get(resource, *key_of(obj)))
         change(new)
-        return self.update(resource, new)
+        return self._replace(resource, new)
 
     def delete(self, resource: Resource, namespace: str, name: str, grace_s: int | None = None) -> Json:
         """Delete an object and return it as it was last; a pod gracefully, in `grace_s` (None: its own time), unless 0.
