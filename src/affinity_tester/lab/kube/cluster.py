@@ -172,13 +172,17 @@ class LabCluster:
     async def _settle(self) -> int | None:
         """Let all controllers do what they can do now; return when something is due."""
         for _ in range(MAX_ROUNDS):
-            revision, now_ns = self.store.revision, self.store.unix_ns()
+            now_ns = self.store.unix_ns()
+            revision = self.store.revision
             due = [await self._kubelet.step(now_ns)]  # first: what is gone answers no more when others hear of it
+            changed = self.store.revision != revision
             for controller in self._controllers:
+                revision = self.store.revision
                 due.append(controller.step(now_ns))
+                changed |= self.store.revision != revision
                 await asyncio.sleep(0)  # packets and requests wait for one controller at most, about a millisecond
-            if self.store.revision == revision:
-                due.append(self._plane.step(now_ns))
+            due.append(self._plane.step(now_ns))
+            if not changed:
                 return min((each for each in due if each is not None), default=None)
         raise RuntimeError("the controllers do not come to rest")
 
