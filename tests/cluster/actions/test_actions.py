@@ -342,6 +342,22 @@ async def test_a_matrix(context: ActionContext, memory: MemoryApi) -> None:
     assert not [path for path in memory.objects if any(path.endswith(f"/services/{name}") for name in names)]
 
 
+@pytest.mark.parametrize("name", ["policy-flip", "pod-delete", "scale-up", "rollout", "node-drain"])
+async def test_what_a_matrix_will_need_is_known_before(name: str, make_context: Any, memory: MemoryApi) -> None:
+    made = MatrixServices(make_context(), lambda policy, _: service(externalTrafficPolicy=policy))
+    cells = tuple(cell.ref for cell in made.cells)
+    action = await prepared(name, make_context(services=cells, planned_services=made.planned))
+    before = action.rights()
+    assert not writes(memory)
+    await made.act()
+    await made.wait_settled(10)
+    later = await prepared(name, make_context(services=cells, planned_services=made.planned))
+    assert later.rights() == before
+    if name == "policy-flip":
+        assert [change.to for change, _ in action.changes] == ["Local", "Local", "Cluster", "Cluster"]
+        assert len(action.calls()) == 8
+
+
 async def test_what_is_not_ours_is_not_touched(context: ActionContext, memory: MemoryApi) -> None:
     memory.objects[DEPLOYMENT]["metadata"]["labels"] = SERVER
     for name in ("pod-delete", "pod-kill", "scale-up", "scale-down", "rollout", "not-ready", "policy-flip"):

@@ -14,6 +14,8 @@ import pytest
 from affinity_tester.cluster.actions import command
 from affinity_tester.cluster.actions.base import ActionContext, ActionOptions, Step, StepState
 from affinity_tester.cluster.actions.command import Command
+from affinity_tester.cluster.actions.lease import ExperimentLease
+from affinity_tester.cluster.actions.mend import mend
 from affinity_tester.core.experiment.catalogue import ActionKind
 from affinity_tester.errors import UserError
 from fakeapi import until
@@ -32,14 +34,36 @@ async def test_it_runs_and_tells_its_last_line(make_context: Any, steps: list[St
     await action.act()
     await action.undo()
     await action.undo()
+    noted, forgotten = "note on the Lease the command that undoes this one", "remove the note from the Lease"
     text = "run sh -c 'echo no; echo $KUBECONFIG $CONTEXT $NAMESPACE; echo'"
     assert action.text == text
-    assert steps == [
+    # There is no Lease here, which is no failure of the command's.
+    assert [step.state for step in steps if step.text in (noted, forgotten)] == [StepState.WILL, StepState.FAILED] * 2
+    assert [step for step in steps if step.text not in (noted, forgotten)] == [
         Step(StepState.WILL, text, False),
         Step(StepState.DID, text, False, (), "/tmp/k kind-test media"),
         Step(StepState.WILL, "run echo back", True),
         Step(StepState.DID, "run echo back", True, (), "back"),
     ]
+
+
+async def test_a_killed_run_leaves_the_command_that_undoes_it(context: ActionContext, steps: list[Step]) -> None:
+    """The next one tells it, and does not run it: who may change a Lease may not run commands on this machine."""
+    async with ExperimentLease(context, print):
+        action = await prepared(context, "true", "echo 'back again'")
+        assert [str(call) for call in action.calls()] == [
+            "patch leases.coordination.k8s.io/affinity-tester-experiment in media:"
+            ' {"metadata":{"annotations":{"affinity-tester/experiment-undo":"echo \'back again\'"}}}'
+        ]
+        await action.act()
+        (told,) = await mend(context)
+        assert (told.state, told.undo) == (StepState.FAILED, True)
+        assert told.reason == "not done, since it is yours to run: echo 'back again'"
+        assert await mend(context) == ()
+        await action.act()
+        await action.undo()
+        assert await mend(context) == ()
+    assert [step.text for step in steps][-2:] == ["remove the note from the Lease"] * 2
 
 
 async def test_without_undo(context: ActionContext) -> None:
@@ -55,7 +79,7 @@ async def test_one_that_fails_is_undone(context: ActionContext, steps: list[Step
     with pytest.raises(UserError, match="sh failed with exit code 3: why"):
         await action.act()
     await action.undo()
-    assert [(step.state, step.undo) for step in steps] == [
+    assert [(step.state, step.undo) for step in steps if step.text.startswith("run ")] == [
         (StepState.WILL, False),
         (StepState.FAILED, False),
         (StepState.WILL, True),

@@ -11,7 +11,7 @@ import asyncio
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -112,6 +112,9 @@ class ActionContext:
     """Called before and after each write. It must not block."""
     now_ns: Callable[[], int]
     """The run's clock."""
+    planned_services: Mapping[str, Json] = field(default_factory=dict)
+    """Services under test that are made later, by name: `prepare` takes them for those that are not there yet, so that
+    rights and calls are known before anything is made (`MatrixServices.planned`)."""
     deployment: str = OWN_DEPLOYMENT
     client_nodes: tuple[str, ...] = ()
     """Names of the nodes that the client may run on: NODE_NAME."""

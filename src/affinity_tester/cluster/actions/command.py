@@ -14,6 +14,9 @@ from contextlib import suppress
 from typing import IO
 
 from affinity_tester.cluster.actions.base import Action, Step, StepState
+from affinity_tester.cluster.actions.calls import Call
+from affinity_tester.cluster.actions.lease import note_undo
+from affinity_tester.cluster.api import NOT_FOUND, ApiError
 from affinity_tester.cluster.response_errors import one_line
 from affinity_tester.core.experiment.catalogue import ActionKind
 from affinity_tester.errors import UserError
@@ -53,8 +56,18 @@ class Command(Action):
         """What is not undone."""
         return () if self._undo else ("no --undo is given: what the command does stays",)
 
+    def calls(self) -> tuple[Call, ...]:
+        """Return the note on the Lease of the command that undoes it."""
+        return (note_undo(self.context.namespace, shlex.join(self._undo)),) if self._undo else ()
+
+    def undo_calls(self) -> tuple[Call, ...]:
+        """Return what takes that note away."""
+        return (note_undo(self.context.namespace, None),) if self._undo else ()
+
     async def act(self) -> None:
-        """Run it. Raises `UserError` if it fails."""
+        """Run it. Raises `UserError` if it fails, and `ApiError`."""
+        for call in self.calls():
+            await self._note("note on the Lease the command that undoes this one", call)
         self._to_undo = True
         await self._run(self._do, undo=False)
 
@@ -62,7 +75,16 @@ class Command(Action):
         """Run the command that undoes it, once: also after one that failed, which may have done half. Raises `UserError`."""
         if self._to_undo and self._undo:
             await self._run(self._undo, undo=True)
-        self._to_undo = False
+            self._to_undo = False
+            for call in self.undo_calls():
+                await self._note("remove the note from the Lease", call)
+
+    async def _note(self, text: str, call: Call) -> None:
+        try:
+            await self._send(text, call)
+        except ApiError as error:
+            if error.status != NOT_FOUND:  # else somebody deleted the Lease, which is told elsewhere
+                raise
 
     async def _run(self, arguments: list[str], *, undo: bool) -> None:
         text = f"run {one_line(shlex.join(arguments))}"

@@ -27,6 +27,9 @@ from affinity_tester.cluster.api import CONFLICT, NOT_FOUND, ApiError, Json
 from affinity_tester.errors import UserError
 
 LEASE = "affinity-tester-experiment"
+UNDO_NOTE = "affinity-tester/experiment-undo"
+"""The annotation of the Lease with the command that undoes a user's command: no object of its own could tell that."""
+
 DURATION_S = 30
 RENEW_S = 10.0
 
@@ -39,6 +42,16 @@ SURELY_OLD = timedelta(hours=1)
 HOLDER = re.compile(r"(?P<user_host>.*) \(pid (?P<pid>\d+)\)")
 
 
+def lease_path(namespace: str) -> str:
+    """Return the path of a namespace's Lease."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace, safe='')}/leases/{LEASE}"
+
+
+def note_undo(namespace: str, command: str | None) -> Call:
+    """Return the request that writes a command on the Lease, which undoes what was run; None takes it away."""
+    return Call(Verb.PATCH, lease_path(namespace), {"metadata": {"annotations": {UNDO_NOTE: command}}})
+
+
 class ExperimentLease:
     """The Lease of one experiment: `async with` holds it, and renews it in the background."""
 
@@ -47,8 +60,8 @@ class ExperimentLease:
         self._context = context
         self._on_lost = on_lost
         self._observe_s = observe_s
-        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{quote(context.namespace, safe='')}/leases"
-        self._path = f"{self._collection}/{LEASE}"
+        self._collection = lease_path(context.namespace).rpartition("/")[0]
+        self._path = lease_path(context.namespace)
         self._lease: Json = {}
         self._renewing: asyncio.Task[None] | None = None
         self.took_over = ""

@@ -84,6 +84,11 @@ class MatrixServices(Action):
             f"{len(self.cells)} load balancers are made: they cost money, quota, and minutes until they have addresses",
         )
 
+    @property
+    def planned(self) -> dict[str, Json]:
+        """The Services by name, as they will be made: for `ActionContext.planned_services`."""
+        return {name_of(body): body for body in self._bodies}
+
     async def prepare(self) -> None:
         """Raise `UserError` if a Service of such a name is there already; what a killed run left was mended before."""
         for cell in self.cells:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from affinity_tester.cluster.actions.base import OWN_LABEL, ActionContext, Step
+from affinity_tester.cluster.actions.base import OWN_LABEL, ActionContext, Step, StepState
 from affinity_tester.cluster.actions.calls import Right
 from affinity_tester.cluster.actions.changes import restore_all
+from affinity_tester.cluster.actions.lease import LEASE, UNDO_NOTE, lease_path, note_undo
 from affinity_tester.cluster.actions.nodes import NODE_SCALEUP
 from affinity_tester.cluster.actions.originals import ANNOTATION, MADE, metadata_of, remove_made, restore
 from affinity_tester.cluster.actions.own_pool import deployment_path, name_of, selector_text, service_path
 from affinity_tester.cluster.api import FORBIDDEN, NOT_FOUND, ApiError, Json, pages
 from affinity_tester.cluster.neighbour_watch import MetadataApi
+from affinity_tester.cluster.response_errors import one_line
 
 NODES = "/api/v1/nodes"
 
@@ -37,7 +39,8 @@ class Leftover(NamedTuple):
 def rights(context: ActionContext) -> tuple[Right, ...]:
     """Return what RBAC must allow to find what was left in the namespace; nodes are looked at where that is allowed."""
     get = (Right("get", "apps", "deployments", "", context.namespace, name) for name in _deployments(context))
-    return (*get, Right("list", "", "services", "", context.namespace))
+    lease = (Right(verb, "coordination.k8s.io", "leases", "", context.namespace, LEASE) for verb in ("get", "patch"))
+    return (*get, Right("list", "", "services", "", context.namespace), *lease)
 
 
 async def mend(context: ActionContext) -> tuple[Step, ...]:
@@ -54,7 +57,25 @@ async def mend(context: ActionContext) -> tuple[Step, ...]:
         await (remove_made if each.made else restore)(own, each.path, each.what)
 
     await restore_all(bring_back, await find_leftovers(context))
+    await _tell_command(own)
     return tuple(steps)
+
+
+async def _tell_command(context: ActionContext) -> None:
+    """Tell of a user's command that a killed run did not undo. It is not run from here: anybody may have written it."""
+    try:
+        lease = await context.api.get(lease_path(context.namespace))
+    except ApiError as error:
+        if error.status == NOT_FOUND:
+            return
+        raise
+    command = (metadata_of(lease).get("annotations") or {}).get(UNDO_NOTE)
+    if command is None:
+        return
+    text = "undo the command of an experiment that was killed"
+    why = f"not done, since it is yours to run: {one_line(str(command))}"
+    context.emit_step(Step(StepState.FAILED, text, undo=True, reason=why))
+    await note_undo(context.namespace, None).send(context.api)
 
 
 async def find_leftovers(context: ActionContext) -> list[Leftover]:

@@ -72,12 +72,14 @@ async def read_own_deployment(context: ActionContext) -> Json:
 
 
 async def read_own_service(context: ActionContext, name: str, namespace: str) -> Json:
-    """Return a Service under test. Raises `UserError` where there is none of this tool, and `ApiError`."""
+    """Return a Service under test, or as it will be made. Raises `UserError` where there is none, and `ApiError`."""
     try:
         service = await context.api.get(service_path(namespace, name))
     except ApiError as error:
         if error.status != NOT_FOUND:
             raise
+        if name in context.planned_services:
+            return context.planned_services[name]
         raise UserError(f"there is no Service {name} in namespace {namespace}: make apply-service") from error
     return service
 
