@@ -342,6 +342,77 @@ async def test_a_matrix(context: ActionContext, memory: MemoryApi) -> None:
     assert not [path for path in memory.objects if any(path.endswith(f"/services/{name}") for name in names)]
 
 
+async def test_a_matrix_of_load_balancers(context: ActionContext, memory: MemoryApi) -> None:
+    base = service(loadBalancerSourceRanges=["::/0"], clusterIP="10.0.0.1", healthCheckNodePort=31000)
+    base["metadata"]["annotations"] = {"service.beta.kubernetes.io/aws-load-balancer-type": "external"}
+    base["spec"]["ports"][0]["nodePort"] = 30478
+    made = MatrixServices(context, lambda _policy, _affinity: base, load_balancer=True, affinities=["None"])
+    assert made.kind is ActionKind.UNDONE
+    assert made.text == "create the Services affinity-tester-cluster-none, affinity-tester-local-none"
+    assert made.notes == ("2 load balancers are made: they cost money, quota, and minutes until they have addresses",)
+    first, _ = made.calls()
+    assert first.body["spec"]["loadBalancerSourceRanges"] == ["::/0"]
+    assert not {"clusterIP", "healthCheckNodePort"} & first.body["spec"].keys()
+    assert "nodePort" not in first.body["spec"]["ports"][0]
+    assert "service.beta.kubernetes.io/aws-load-balancer-type" in first.body["metadata"]["annotations"]
+    await made.prepare()
+    await made.act()
+    await made.wait_settled(10)
+    path = SERVICE + "-local-none"
+    memory.objects[path]["status"] = {}
+    with pytest.raises(NotSettledError, match="Service affinity-tester-local-none has no address yet"):
+        await made.wait_settled(0.05)
+    await made.undo()
+    await made.wait_undone(10)
+    with pytest.raises(NotSettledError, match="Service media/affinity-tester-cluster-none is not there"):
+        await made.wait_settled(0.05)
+
+
+async def test_proxies_that_cannot_be_restarted(context: ActionContext, memory: MemoryApi) -> None:
+    proxies = [(path, pod) for path, pod in memory.objects.items() if "/namespaces/kube-system/pods/" in path]
+    with pytest.raises(UserError, match="kube-proxy has no pod on node n9"):
+        await prepared("proxy-restart", context, node="n9")
+    proxies[0][1]["status"]["conditions"] = []
+    with pytest.raises(UserError, match=r"kube-proxy-\d+ not ready: wait"):
+        await prepared("proxy-restart", context)
+    for _, pod in proxies:
+        pod["metadata"]["ownerReferences"] = []
+    with pytest.raises(UserError, match="belong to no DaemonSet"):
+        await prepared("proxy-restart", context)
+    memory.stuck = True
+    for path, _ in proxies:
+        memory.remove(path)
+    with pytest.raises(UserError, match="no proxy's pods were found"):
+        await prepared("proxy-restart", context)
+
+
+@pytest.mark.parametrize("name", ["proxy-restart", "node-scaleup", "node-drain"])
+async def test_what_others_may_feel_is_said(name: str, context: ActionContext) -> None:
+    dummy = deployment("affinity-tester-node-scaleup", SERVER, 0)
+    (note,) = (await prepared(name, context, node_scaleup=dummy)).notes
+    assert len(note) > 40
+
+
+async def test_nodes_that_are_not_drained(context: ActionContext, memory: MemoryApi) -> None:
+    nodes = [memory.objects[f"/api/v1/nodes/n{number}"] for number in (1, 2, 3)]
+    nodes[0]["metadata"]["labels"] = {"node-role.kubernetes.io/control-plane": ""}
+    nodes[1]["spec"]["unschedulable"] = True
+    nodes[2]["status"]["conditions"][0]["status"] = "Unknown"
+    with pytest.raises(UserError, match=r"it has the control plane.*it is cordoned or not ready"):
+        await prepared("node-drain", context)
+    with pytest.raises(UserError, match="no other node could take its pods"):
+        await prepared("node-drain", context, node="n1")
+
+
+async def test_pods_that_went_before_their_eviction(context: ActionContext, memory: MemoryApi) -> None:
+    action = await prepared("node-drain", context)
+    for pod in action.evicted:
+        memory.remove(f"/api/v1/namespaces/{NAMESPACE}/pods/{name_of(pod)}")
+    await settled(memory)
+    await whole(action)
+    assert action.removed_pods == frozenset()
+
+
 @pytest.mark.parametrize("name", ["policy-flip", "pod-delete", "scale-up", "rollout", "node-drain"])
 async def test_what_a_matrix_will_need_is_known_before(name: str, make_context: Any, memory: MemoryApi) -> None:
     made = MatrixServices(make_context(), lambda policy, _: service(externalTrafficPolicy=policy))
@@ -383,6 +454,12 @@ async def test_a_pool_that_is_not_whole(context: ActionContext, memory: MemoryAp
     memory.remove(next(path for path in memory.objects if f"{NAMESPACE}/pods/" in path))
     with pytest.raises(UserError, match="only 2 of 3 pods"):
         await prepared("pod-delete", context)
+
+
+async def test_a_pool_that_is_not_at_rest(context: ActionContext, memory: MemoryApi) -> None:
+    memory.objects[DEPLOYMENT]["status"]["updatedReplicas"] = 1
+    with pytest.raises(UserError, match=r"is not at rest \(the Deployment's status: .*updatedReplicas 1 of 3"):
+        await prepared("scale-up", context)
 
 
 async def test_a_pool_that_is_too_small(context: ActionContext, memory: MemoryApi) -> None:

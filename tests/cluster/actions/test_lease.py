@@ -144,6 +144,23 @@ def test_one_of_a_dead_process_here_is_taken_at_once() -> None:
     play(run)
 
 
+@pytest.mark.parametrize("machine", ["", "another boot"])
+def test_one_of_another_process_namespace_is_not(machine: str) -> None:
+    async def run(api: MemoryApi) -> None:
+        own = holder_identity()
+        lease = ExperimentLease(
+            context_of(api, own.replace(f"(pid {os.getpid()})", "(pid 4194303)")), never, machine=machine
+        )
+        await lease.__aenter__()
+        with pytest.raises(UserError, match="runs an experiment"):
+            await ExperimentLease(context_of(api, own), never).__aenter__()
+        with pytest.raises(UserError, match="runs an experiment"):
+            await ExperimentLease(context_of(api, own), never, machine="").__aenter__()
+        await lease.__aexit__(None, None, None)
+
+    play(run)
+
+
 def test_who_is_dead() -> None:
     own = holder_identity()
     assert not is_dead_here(own, own)

@@ -16,19 +16,23 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 from affinity_tester.cluster.actions.base import COMPONENT, OWN_LABEL, ActionContext
 from affinity_tester.cluster.actions.calls import Call, Right, Verb
-from affinity_tester.cluster.actions.originals import is_passing, metadata_of, value_at, version_of
+from affinity_tester.cluster.actions.originals import is_passing, merged, metadata_of, value_at, version_of
 from affinity_tester.cluster.api import CONFLICT, NOT_FOUND, ApiError, Json
 from affinity_tester.errors import UserError
 
 LEASE = "affinity-tester-experiment"
 UNDO_NOTE = "affinity-tester/experiment-undo"
 """The annotation of the Lease with the command that undoes a user's command: no object of its own could tell that."""
+
+MACHINE = "affinity-tester/experiment-machine"
+"""The annotation of the Lease that says where its holder's process number means something."""
 
 DURATION_S = 30
 RENEW_S = 10.0
@@ -55,9 +59,20 @@ def note_undo(namespace: str, command: str | None) -> Call:
 class ExperimentLease:
     """The Lease of one experiment: `async with` holds it, and renews it in the background."""
 
-    def __init__(self, context: ActionContext, on_lost: Callable[[str], None], *, observe_s: float = OBSERVE_S) -> None:
-        """`on_lost` is called once with a reason, if the Lease is another's or could not be renewed before it expired."""
+    def __init__(
+        self,
+        context: ActionContext,
+        on_lost: Callable[[str], None],
+        *,
+        observe_s: float = OBSERVE_S,
+        machine: str | None = None,
+    ) -> None:
+        """`on_lost` is called once with a reason, if the Lease is another's or could not be renewed before it expired.
+
+        `machine` names the boot and the process namespace of this process; None: they are read.
+        """
         self._context = context
+        self._machine = read_machine() if machine is None else machine
         self._on_lost = on_lost
         self._observe_s = observe_s
         self._collection = lease_path(context.namespace).rpartition("/")[0]
@@ -121,7 +136,8 @@ class ExperimentLease:
             try:
                 lease = await api.get(self._path)
                 await self._check_expired(lease)
-                patched = await api.patch(self._path, {**version_of(lease), "spec": self._spec()})
+                ours = merged(version_of(lease), {"metadata": {"annotations": {MACHINE: self._machine}}})
+                patched = await api.patch(self._path, {**ours, "spec": self._spec()})
             except ApiError as error:
                 if error.status not in (CONFLICT, NOT_FOUND):  # else it was given back or taken meanwhile: look again
                     raise
@@ -133,7 +149,8 @@ class ExperimentLease:
     async def _check_expired(self, lease: Json) -> None:
         """Return if a Lease may be taken over. Raises `UserError` if another holds it, and `ApiError`."""
         holder = holder_of(lease)
-        if not holder or is_dead_here(holder, self._context.holder):
+        machine = (metadata_of(lease).get("annotations") or {}).get(MACHINE)
+        if not holder or (machine == self._machine != "" and is_dead_here(holder, self._context.holder)):
             return
         renewed = time_of(value_at(lease, "spec.renewTime"))
         now = self._context.wall()
@@ -195,6 +212,7 @@ class ExperimentLease:
             "name": LEASE,
             "namespace": self._context.namespace,
             "labels": {name: value, "app.kubernetes.io/name": value, COMPONENT: "experiment"},
+            "annotations": {MACHINE: self._machine},
         }
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
@@ -221,6 +239,18 @@ class ExperimentLease:
 def holder_of(lease: Json) -> str:
     """Return who holds a Lease; empty if nobody does."""
     return str(value_at(lease, "spec.holderIdentity") or "")
+
+
+def read_machine() -> str:
+    """Return which boot of which machine this is, and which process namespace; empty where that is not told.
+
+    Containers may have their host's name, and number their processes anew.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux
+        return ""
 
 
 def is_dead_here(holder: str, own: str) -> bool:

@@ -129,10 +129,16 @@ class OwnPool:
         return name_of(self.deployment)
 
     def require(self, count: int, why: str) -> None:
-        """Raise `UserError` if fewer pods are ready, or if not all that are wanted are ready."""
+        """Raise `UserError` if fewer pods are ready, or if the pool is not at rest."""
         if len(self.pods) < self.replicas:
             raise UserError(
                 f"only {len(self.pods)} of {self.replicas} pods of {self.namespace}/{self.name} are ready: wait until all are"
+            )
+        restless = _deployment_missing(self.deployment, self.replicas)
+        if restless:
+            raise UserError(
+                f"{self.namespace}/{self.name} is not at rest ({restless}): kubectl -n {self.namespace} rollout status"
+                f" deployment/{self.name}"
             )
         if len(self.pods) < count:
             raise UserError(
