@@ -54,6 +54,8 @@ class Entry:
     """When it was entered."""
     packets: int = 0
     """How many packets used it."""
+    is_replied: bool = False
+    """True once a packet of its came back."""
     direct: bool = False
     """True if its replies do not come back through the node, but leave from the pod's own address."""
 

@@ -30,6 +30,9 @@ from affinity_tester.lab.rendezvous import draw
 from affinity_tester.lab.source_nat import STAND_IN_NET, SourceAddresses
 from affinity_tester.units import NS_PER_H, NS_PER_S
 
+STREAM_AFTER_NS = 2 * NS_PER_S
+"""So long after its first packet an entry with traffic both ways counts as a stream (nf_conntrack_proto_udp.c)."""
+
 _REMAPPED = 1_000_000
 """Flows with a new mapping are numbered from here on, so that no flow has their number."""
 
@@ -48,13 +51,15 @@ class NetworkModel:
         policy: Policy = Policy.CLUSTER,
         affinity: Affinity = Affinity.NONE,
         idle_ns: int = 30 * NS_PER_S,
+        stream_ns: int | None = None,
         affinity_ns: int = 3 * NS_PER_H,
     ) -> None:
         """Begin with no node and no pod.
 
         `log` gets what is done to packets. `claim` takes a source address for the lab and says whether it was free;
         `stand_in`: pods see a stand-in address for the client's own, in `stand_in_net` (`source_nat`). `idle_ns` is
-        nf_conntrack_udp_timeout, `affinity_ns` the Service's timeoutSeconds; the defaults are those of Linux and Kubernetes.
+        nf_conntrack_udp_timeout, `stream_ns` nf_conntrack_udp_timeout_stream (None: the same), `affinity_ns` the Service's
+        timeoutSeconds; the defaults are those of Linux and Kubernetes, but that streams end as other flows do.
         """
         self.policy = policy
         self.affinity = affinity
@@ -64,6 +69,7 @@ class NetworkModel:
         self.sources = SourceAddresses(seed, claim, stand_in=stand_in, net=stand_in_net)
         self.pods: dict[str, Pod] = {}
         self.idle_ns = idle_ns
+        self.stream_ns = stream_ns
         self.affinity_ns = affinity_ns
 
         # What faults add.
@@ -151,7 +157,7 @@ class NetworkModel:
         entry = self._replies.get((source, sender))
         if entry is None:
             return None
-        entry.last_ns = max(entry.last_ns, now_ns)
+        entry.last_ns, entry.is_replied = max(entry.last_ns, now_ns), True
         return entry.flow
 
     def loses_reply(self, source: TransportAddress, sender: TransportAddress) -> bool:
@@ -307,7 +313,10 @@ class NetworkModel:
         return any(source.ip in {node.ip, node.bridge_ip} for node in self.nodes.values())
 
     def _is_alive(self, entry: Entry, now_ns: int) -> bool:
-        return now_ns - entry.last_ns <= self.idle_ns
+        """True until an entry is idle for its time, which is a stream's after traffic both ways for two seconds."""
+        is_stream = entry.is_replied and entry.last_ns - entry.since_ns > STREAM_AFTER_NS
+        idle_ns = self.stream_ns if is_stream and self.stream_ns is not None else self.idle_ns
+        return now_ns - entry.last_ns <= idle_ns
 
     def _drop(self, flow: TransportAddress, now_ns: int, reason: str) -> None:
         self._log(Dropped(flow, now_ns, Direction.UP, reason))

@@ -14,14 +14,15 @@ from affinity_tester.lab.kube.controllers import (
     BudgetController,
     Controller,
     DaemonSetController,
-    EndpointSliceController,
     GarbageCollector,
     NodeController,
 )
 from affinity_tester.lab.kube.deployments import DeploymentController, ReplicaSetController
+from affinity_tester.lab.kube.endpoint_slices import EndpointSliceController
 from affinity_tester.lab.kube.kubelet import Kubelet, PodTiming
 from affinity_tester.lab.kube.pods import is_ready, is_terminating, suffixes
-from affinity_tester.lab.kube.requests import Answer, Request, Requests
+from affinity_tester.lab.kube.request import Answer, Request
+from affinity_tester.lab.kube.requests import Requests
 from affinity_tester.lab.kube.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,

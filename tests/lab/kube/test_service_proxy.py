@@ -83,6 +83,13 @@ class World:
             found[flow] = None if entry is None else Way(entry.pod.name, entry.source)
         return found
 
+    def answer(self) -> None:
+        """Let a reply come back in each flow."""
+        for way in self.ways.values():
+            assert way is not None
+            pod = self.proxy.network.pods[way.pod]
+            assert self.proxy.network.reverse(way.source, pod.address, self.now_ns) is not None
+
     def moved(self) -> set[TransportAddress]:
         """Send a packet in each flow: those that do not go where they went at the start."""
         return {flow for flow, way in self.send().items() if way != self.ways[flow]}
@@ -210,6 +217,18 @@ def test_a_node_that_is_gone_takes_no_flow() -> None:
     assert moved >= own
     assert world.through("n3") == set()
     assert World(via="n9").ways == dict.fromkeys(FLOWS)
+
+
+def test_an_entry_lives_as_long_as_the_kernels_two_timeouts_say() -> None:
+    once = World()
+    assert once.step(VIEW, 29) == set()
+    assert once.step(VIEW, 31) == set(FLOWS)
+
+    stream = World()
+    stream.answer()
+    stream.step(VIEW, 3)
+    assert stream.step(VIEW, 119) == set()
+    assert stream.step(VIEW, 121) == set(FLOWS)
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

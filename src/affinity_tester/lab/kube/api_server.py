@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from affinity_tester.lab.kube import failures
 from affinity_tester.lab.kube.discovery import document
-from affinity_tester.lab.kube.requests import Request, Requests
+from affinity_tester.lab.kube.request import Request
+from affinity_tester.lab.kube.requests import Requests
 from affinity_tester.lab.kube.resources import Json, Resource, read_path
 from affinity_tester.lab.kube.store import Change, Store
 

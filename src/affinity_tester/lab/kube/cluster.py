@@ -21,7 +21,6 @@ from affinity_tester.lab.kube.controllers import (
     BudgetController,
     Controller,
     DaemonSetController,
-    EndpointSliceController,
     GarbageCollector,
     MirrorPods,
     NodeController,
@@ -29,6 +28,7 @@ from affinity_tester.lab.kube.controllers import (
 from affinity_tester.lab.kube.data_plane import DataPlane
 from affinity_tester.lab.kube.deployments import DeploymentController, ReplicaSetController
 from affinity_tester.lab.kube.discovery import GIT_VERSION
+from affinity_tester.lab.kube.endpoint_slices import EndpointSliceController
 from affinity_tester.lab.kube.faults import Faults
 from affinity_tester.lab.kube.kubelet import EchoPods, Kubelet, PodTiming
 from affinity_tester.lab.kube.pods import suffixes
@@ -243,7 +243,11 @@ def node_object(network: LabNetwork, number: int, labels: dict[str, str], *, rea
             "name": name,
             "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **labels},
         },
-        "spec": {"podCIDR": network.pod_cidr(number), "podCIDRs": [network.pod_cidr(number)]},
+        "spec": {
+            "podCIDR": network.pod_cidr(number),
+            "podCIDRs": [network.pod_cidr(number)],
+            "providerID": f"affinity-tester-lab://{name}",
+        },
         "status": {
             "addresses": [
                 {"type": "InternalIP", "address": network.node_ip(number)},

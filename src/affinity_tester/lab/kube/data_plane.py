@@ -17,7 +17,7 @@ from typing import NamedTuple
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.pool import Endpoint
 from affinity_tester.lab.balancer import SWEEP_S, Sources, received
-from affinity_tester.lab.kube.controllers import SERVICE_NAME
+from affinity_tester.lab.kube.endpoint_slices import SERVICE_NAME
 from affinity_tester.lab.kube.faults import Faults
 from affinity_tester.lab.kube.pods import condition, is_ready
 from affinity_tester.lab.kube.resources import NODES, PODS, SERVICES, SLICES, Json

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from affinity_tester.errors import UserError
-from affinity_tester.units import NS_PER_S, parse_duration
+from affinity_tester.units import parse_duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class Faults:
     policy_flush: bool = False
     spray: bool = False
     node_join_rehash: bool = False
-    conntrack_timeout_ns: int = 30 * NS_PER_S
-    """nf_conntrack_udp_timeout, by default Linux's."""
+    conntrack_timeout_ns: int | None = None
+    """When flows are forgotten; None: after the kernel's own times."""
 
 
 class FaultEntry(NamedTuple):
@@ -53,7 +53,7 @@ FAULTS = {
     ),
     "spray": FaultEntry("spray", "each packet goes to any pod: there is no flow table (projectcalico/felix#3067)"),
     "conntrack-timeout": FaultEntry(
-        "conntrack_timeout_ns", "flows are forgotten after this time without a packet: conntrack-timeout=10s (30 s)"
+        "conntrack_timeout_ns", "flows are forgotten after this time without a packet, as in conntrack-timeout=10s"
     ),
     "node-join-rehash": FaultEntry(
         "node_join_rehash", "the balancer hashes its flows anew when nodes join or leave (Azure/AKS#5888)"

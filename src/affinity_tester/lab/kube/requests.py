@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
 
 from affinity_tester.lab.kube import failures
 from affinity_tester.lab.kube.admission import Admission
-from affinity_tester.lab.kube.controllers import budget_status
 from affinity_tester.lab.kube.patches import apply_patch
-from affinity_tester.lab.kube.pods import NewSuffix, is_terminating
+from affinity_tester.lab.kube.pods import NewSuffix
+from affinity_tester.lab.kube.request import CREATED, OK, Answer, Request, check_preconditions, success, version_of
 from affinity_tester.lab.kube.resources import (
     ACCESS_REVIEWS,
-    BUDGETS,
     LEASES,
     NAMESPACES,
     PODS,
@@ -22,62 +19,15 @@ from affinity_tester.lab.kube.resources import (
     SLICES,
     Json,
     Resource,
-    Target,
     controller_of,
     copied,
 )
-from affinity_tester.lab.kube.selectors import Fits, field_selector, label_selector, matches
+from affinity_tester.lab.kube.selectors import Fits, field_selector, label_selector
 from affinity_tester.lab.kube.store import Store
+from affinity_tester.lab.kube.subresources import evict, scale
 
 KEPT_LISTS = 100
 """Lists of which pages may be asked for; the token of an older one is 410."""
-
-OK, CREATED = 200, 201
-
-_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-
-class Request(NamedTuple):
-    """A request, as far as it matters here."""
-
-    method: str
-    target: Target
-    query: Mapping[str, str]
-    content_type: str
-    body: bytes
-
-    @property
-    def verb(self) -> str:
-        """Return the verb that rights are given for."""
-        verb = _VERBS.get(self.method)
-        if verb is None:
-            raise failures.method_not_allowed()
-        if not self.target.name:
-            if verb == "get":
-                return "watch" if self.query.get("watch") in {"true", "1"} else "list"
-            return {"create": "create", "delete": "deletecollection"}.get(verb) or _no_such_verb()
-        return verb
-
-    def json(self) -> Any:
-        """Return the body. Raises `StatusError`."""
-        try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise failures.bad_request(f"the body is no JSON: {error}") from error
-
-    def object(self) -> Json:
-        """Return the body, an object with metadata. Raises `StatusError`."""
-        found = self.json()
-        if not isinstance(found, dict) or not isinstance(found.setdefault("metadata", {}), dict):
-            raise failures.bad_request("the body is no object")
-        return found
-
-
-class Answer(NamedTuple):
-    """An HTTP status and a JSON object."""
-
-    status: int
-    body: Json
 
 
 class Requests:
@@ -131,11 +81,11 @@ class Requests:
             case "list", _:
                 return Answer(OK, self._list(request))
             case "create", "eviction":
-                return self._evict(store, request)
+                return evict(store, request)
             case _, "eviction":
                 raise failures.method_not_allowed()
             case (("get" | "update" | "patch"), "scale"):
-                return self._scale(store, request)
+                return scale(store, self._admission, request)
             case "get", _:
                 return Answer(OK, store.get(target.resource, target.namespace, target.name))
             case "create", "" if not target.name:
@@ -148,7 +98,7 @@ class Requests:
                 fits = self.fits(request)
                 for obj in [each for each in store.list(target.resource, target.namespace) if fits(each)]:
                     self._delete(store, request, obj["metadata"]["name"])
-                return Answer(OK, _success())
+                return Answer(OK, success())
         raise failures.method_not_allowed()
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -233,7 +183,7 @@ class Requests:
             new = {
                 **copied(old),
                 "status": new.get("status", {}),
-                "metadata": {**old["metadata"], **_version(metadata)},
+                "metadata": {**old["metadata"], **version_of(metadata)},
             }
         elif "status" in target.resource.subresources and "status" in old:
             new["status"] = old["status"]
@@ -243,51 +193,12 @@ class Requests:
         target = request.target
         options = request.object() if request.body else {}
         old = store.get(target.resource, target.namespace, name)
-        _check_preconditions(target.resource, old, options.get("preconditions") or {})
+        check_preconditions(target.resource, old, options.get("preconditions") or {})
         grace = options.get("gracePeriodSeconds", request.query.get("gracePeriodSeconds"))
         if (options.get("propagationPolicy") or request.query.get("propagationPolicy")) == "Orphan":
             _orphan(store, old)
         gone = store.delete(target.resource, target.namespace, name, None if grace is None else int(grace))
-        return gone if target.resource is PODS else _success(target.resource, old)
-
-    def _evict(self, store: Store, request: Request) -> Answer:
-        """Delete a pod unless a budget forbids it (registry/core/pod/storage/eviction.go)."""
-        target, eviction = request.target, request.object()
-        pod = store.get(PODS, target.namespace, target.name)
-        options = eviction.get("deleteOptions") or {}
-        if "All" in (options.get("dryRun") or ()):
-            store = store.scratch()
-        _check_preconditions(PODS, pod, options.get("preconditions") or {})
-        if not is_terminating(pod):
-            self._check_budgets(store, pod)
-        store.delete(PODS, target.namespace, target.name, options.get("gracePeriodSeconds"))
-        return Answer(CREATED, _success())
-
-    def _check_budgets(self, store: Store, pod: Json) -> None:
-        labels = pod["metadata"].get("labels") or {}
-        for budget in store.list(BUDGETS, pod["metadata"]["namespace"]):
-            if not matches(budget["spec"].get("selector"), labels):
-                continue
-            status, name = budget_status(store, budget), budget["metadata"]["name"]
-            if status["disruptionsAllowed"] <= 0:
-                needs = f"{status['desiredHealthy']} healthy pods and has {status['currentHealthy']} currently"
-                causes = [{"reason": "DisruptionBudget", "message": f"The disruption budget {name} needs {needs}"}]
-                said = "Cannot evict pod as it would violate the pod's disruption budget."
-                raise failures.StatusError(429, "TooManyRequests", said, {"causes": causes})
-
-    def _scale(self, store: Store, request: Request) -> Answer:
-        target = request.target
-        workload = store.get(target.resource, target.namespace, target.name)
-        scale = _scale_of(workload)
-        if request.method == "GET":
-            return Answer(OK, scale)
-        patched = request.method == "PATCH"
-        new = apply_patch(request.content_type, scale, request.json()) if patched else request.object()
-        changed = copied(workload)
-        changed["metadata"] |= _version(new.get("metadata") or {})
-        changed["spec"]["replicas"] = (new.get("spec") or {}).get("replicas", 0)
-        admitted = self._admission.admit(target.resource, changed, workload)
-        return Answer(OK, _scale_of(store.update(target.resource, admitted)))
+        return gone if target.resource is PODS else success(target.resource, old)
 
     def _review(self, request: Request) -> Answer:
         """Say whether the user has a right."""
@@ -301,29 +212,12 @@ class Requests:
         return Answer(CREATED, review)
 
 
-def _no_such_verb() -> str:
-    raise failures.method_not_allowed()
-
-
-def _version(metadata: Json) -> Json:
-    """Return the part of metadata that says which version of an object is meant."""
-    return {name: metadata[name] for name in ("resourceVersion", "uid") if metadata.get(name)}
-
-
 def _check_kind(resource: Resource, obj: Json) -> None:
     """Raise `StatusError` where an object says that it is of another kind."""
     kind, version = obj.get("kind", resource.kind), obj.get("apiVersion", resource.api_version)
     if (kind, version) != (resource.kind, resource.api_version):
         said = f"{version}, Kind={kind} does not match the expected {resource.api_version}, Kind={resource.kind}"
         raise failures.bad_request(f"the object provided is unrecognized: {said}")
-
-
-def _check_preconditions(resource: Resource, obj: Json, wanted: Json) -> None:
-    metadata = obj["metadata"]
-    for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
-        if field in wanted and wanted[field] != metadata[field]:
-            has = f"{label} in precondition: {wanted[field]}, {label} in object meta: {metadata[field]}"
-            raise failures.conflict(resource, metadata["name"], f"Precondition failed: {has}")
 
 
 def _orphan(store: Store, owner: Json) -> None:
@@ -333,28 +227,3 @@ def _orphan(store: Store, owner: Json) -> None:
         for obj in store.list(resource):
             if controller_of(obj) == uid:
                 store.modify(resource, obj, lambda new: new["metadata"].pop("ownerReferences"))
-
-
-def _scale_of(workload: Json) -> Json:
-    metadata = workload["metadata"]
-    selector = workload["spec"]["selector"].get("matchLabels") or {}
-    fields = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {name: metadata[name] for name in fields},
-        "spec": {"replicas": workload["spec"]["replicas"]},
-        "status": {
-            "replicas": workload.get("status", {}).get("replicas", 0),
-            "selector": ",".join(f"{key}={value}" for key, value in sorted(selector.items())),
-        },
-    }
-
-
-def _success(resource: Resource | None = None, obj: Json | None = None) -> Json:
-    details = {}
-    if resource is not None and obj is not None:
-        group = {"group": resource.group} if resource.group else {}
-        details = {"name": obj["metadata"]["name"], **group, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-    return {**status, "details": details} if details else status

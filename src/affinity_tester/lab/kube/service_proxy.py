@@ -31,6 +31,9 @@ from affinity_tester.lab.model import Affinity, Entry, Pod, Policy
 from affinity_tester.lab.network import NetworkModel
 from affinity_tester.units import NS_PER_S
 
+UDP_TIMEOUT_NS, UDP_STREAM_TIMEOUT_NS = 30 * NS_PER_S, 120 * NS_PER_S
+"""nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream, as Linux and kube-proxy leave them."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -92,7 +95,8 @@ class ServiceProxy:
             log=lambda _event: None,
             claim=claim,
             stand_in_net=stand_in_net,
-            idle_ns=faults.conntrack_timeout_ns,
+            idle_ns=faults.conntrack_timeout_ns or UDP_TIMEOUT_NS,
+            stream_ns=faults.conntrack_timeout_ns or UDP_STREAM_TIMEOUT_NS,
         )
         self.network.one_packet = faults.spray
         self._faults = faults
