@@ -13,9 +13,12 @@ from affinity_tester.core.exact import (
     binomial_interval,
     chance_of_at_least,
     chance_of_at_most,
+    least_rates_differ,
+    least_shares_differ,
     poisson_interval,
     rates_differ,
     shares_differ,
+    strata_differ,
 )
 
 SHARES = st.fractions(0, 1, max_denominator=50)
@@ -135,3 +138,43 @@ def test_takes_counts_of_millions() -> None:
     assert rates_differ(0, 1.0, 2_000_000, 1.0) == 0
     assert poisson_interval(1_000_000) == pytest.approx((998_041, 1_001_962), abs=1)
     assert chance_of_at_least(10_000, 5_000, 0.5) == pytest.approx(0.50398936, abs=1e-6)
+
+
+# --- several strata, and the smallest p-values ----------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(4, 5), st.integers(0, 4), st.integers(4, 5)), max_size=3))
+def test_sums_strata_as_every_combination_of_their_tables_does(strata: list[tuple[int, int, int, int]]) -> None:
+    chances = {0: Fraction(1)}
+    for hits_a, of_a, hits_b, of_b in strata:
+        hits = hits_a + hits_b
+        table = {
+            count: Fraction(comb(of_a, count) * comb(of_b, hits - count), comb(of_a + of_b, hits))
+            for count in range(max(0, hits - of_b), min(hits, of_a) + 1)
+        }
+        sums: dict[int, Fraction] = {}
+        for one, chance in chances.items():
+            for other, more in table.items():
+                sums[one + other] = sums.get(one + other, Fraction(0)) + chance * more
+        chances = sums
+    seen = sum(stratum[0] for stratum in strata)
+    below, above = (sum(c for n, c in chances.items() if n <= seen), sum(c for n, c in chances.items() if n >= seen))
+    least = min(chances[min(chances)], chances[max(chances)])
+    p, least_p = strata_differ(strata)
+    assert p == pytest.approx(min(1.0, 2 * float(min(below, above))))
+    assert least_p == pytest.approx(min(1.0, 2 * float(least)))
+
+
+@given(st.integers(0, 12), st.integers(12, 15), st.integers(0, 12), st.integers(12, 15))
+def test_no_table_with_the_same_totals_is_rarer_than_the_rarest(hits_a: int, of_a: int, hits_b: int, of_b: int) -> None:
+    hits = hits_a + hits_b
+    tables = range(max(0, hits - of_b), min(hits, of_a) + 1)
+    rarest = min(shares_differ(count, of_a, hits - count, of_b) for count in tables)
+    assert least_shares_differ(hits_a, of_a, hits_b, of_b) == pytest.approx(rarest)
+
+
+@given(st.integers(0, 12), st.integers(1, 9), st.integers(0, 12), st.integers(1, 9))
+def test_no_split_of_a_count_is_rarer_than_the_rarest(count_a: int, time_a: int, count_b: int, time_b: int) -> None:
+    total = count_a + count_b
+    rarest = min(rates_differ(count, time_a, total - count, time_b) for count in range(total + 1))
+    assert least_rates_differ(count_a, time_a, count_b, time_b) == pytest.approx(rarest)

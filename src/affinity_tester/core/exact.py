@@ -7,7 +7,7 @@ and the intervals at 95 % speak alike. Counts are discrete, so all err on the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 CONFIDENCE = 0.95
 """That an interval has the true value, where no other confidence is asked for."""
@@ -64,19 +64,49 @@ def rates_differ(count_a: int, exposure_a: float, count_b: int, exposure_b: floa
     return min(1.0, 2 * min(chance_of_at_least(total, count_b, share), _chance_of_fewer(total, count_b + 1, share)))
 
 
+def least_rates_differ(count_a: int, exposure_a: float, count_b: int, exposure_b: float) -> float:
+    """Return the smallest p-value that so many in all can have: with all of them on one side."""
+    total = count_a + count_b
+    return min(rates_differ(total, exposure_a, 0, exposure_b), rates_differ(0, exposure_a, total, exposure_b))
+
+
 def shares_differ(hits_a: int, of_a: int, hits_b: int, of_b: int) -> float:
     """Return the p-value of two samples with the same share of hits (Fisher's exact test, the smaller tail doubled)."""
-    hits, of = hits_a + hits_b, of_a + of_b
-    rarest, commonest = max(0, hits - of_b), min(hits, of_a)
+    hits = hits_a + hits_b
+    rarest, commonest = _possible_hits(hits, of_a, of_b)
 
     def up(count: int) -> float:
         """Return how much more probable `count` + 1 hits of the first are than `count`."""
         return (hits - count) * (of_a - count) / ((count + 1) * (of_b - hits + count + 1))
 
-    first = math.exp(_log_comb(of_a, hits_a) + _log_comb(of_b, hits_b) - _log_comb(of, hits))
+    first = _hypergeometric_term(hits_a, of_a, hits_b, of_b)
     upper = _sum_terms(first, map(up, range(hits_a, commonest)))
     lower = _sum_terms(first, (1 / up(count - 1) for count in range(hits_a, rarest, -1)))
     return min(1.0, 2 * min(upper, lower))
+
+
+def least_shares_differ(hits_a: int, of_a: int, hits_b: int, of_b: int) -> float:
+    """Return the smallest p-value that so many hits in all can have: with as many of them as can be in one sample."""
+    hits = hits_a + hits_b
+    return min(shares_differ(end, of_a, hits - end, of_b) for end in _possible_hits(hits, of_a, of_b))
+
+
+def strata_differ(strata: Sequence[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """Return the p-value of samples that have the same share of hits within each stratum, and the smallest it can be.
+
+    A stratum is (hits_a, of_a, hits_b, of_b). The sum of the first samples' hits is compared with all that it can be
+    (the exact form of the test of Mantel and Haenszel 1959), so that strata may differ from each other.
+    """
+    ways, least = [1.0], 0
+    for hits_a, of_a, hits_b, of_b in strata:
+        hits = hits_a + hits_b
+        rarest, commonest = _possible_hits(hits, of_a, of_b)
+        chances = [_hypergeometric_term(count, of_a, hits - count, of_b) for count in range(rarest, commonest + 1)]
+        ways = _convolved(ways, chances)
+        least += rarest
+    seen = sum(hits_a for hits_a, *_ in strata) - least
+    tails = math.fsum(ways[: seen + 1]), math.fsum(ways[seen:])
+    return min(1.0, 2 * min(tails)), min(1.0, 2 * min(ways[0], ways[-1]))
 
 
 def chance_of_at_least(of: int, at_least: int, rate: float) -> float:
@@ -117,6 +147,24 @@ def _binomial_term(of: int, hits: int, rate: float) -> float:
 
 def _poisson_term(count: int, mean: float) -> float:
     return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
+
+
+def _hypergeometric_term(hits_a: int, of_a: int, hits_b: int, of_b: int) -> float:
+    return math.exp(_log_comb(of_a, hits_a) + _log_comb(of_b, hits_b) - _log_comb(of_a + of_b, hits_a + hits_b))
+
+
+def _possible_hits(hits: int, of_a: int, of_b: int) -> tuple[int, int]:
+    """Return how few and how many of all hits can be in the first sample."""
+    return max(0, hits - of_b), min(hits, of_a)
+
+
+def _convolved(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Return the chances of sums of two independent counts."""
+    sums = [0.0] * (len(one) + len(other) - 1)
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            sums[i + j] += a * b
+    return sums
 
 
 def _log_comb(of: int, drawn: int) -> float:

@@ -1,0 +1,184 @@
+"""Two reports of experiments: which cells belong together, what is compared, and what is only told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from affinity_tester.core.comparison.experiments import compare_experiments
+from affinity_tester.core.comparison.results import Comparison, Difference, Direction, HeldChange, Measure, Row, Why
+from affinity_tester.core.experiment.catalogue import EXPERIMENTS
+from affinity_tester.core.experiment.results import CellOutcome, ExperimentReport, Held
+from affinity_tester.units import NS_PER_MS, NS_PER_S
+from comparing import NAMES, RAN_ON, outcome, report, result
+
+S = NS_PER_S
+
+
+def one(before: CellOutcome, after: CellOutcome, name: str = "pod-delete") -> Comparison:
+    return compare_experiments(report(result(name, [before])), report(result(name, [after])), 0.95)
+
+
+def row(comparison: Comparison, measure: Measure) -> Row:
+    (found,) = (each for each in comparison.rows if each.measure is measure)
+    return found
+
+
+def test_three_of_24_may_be_chance_and_the_requirement_that_broke_is_told() -> None:
+    comparison = one(outcome(), outcome(beyond=3))
+    beyond = row(comparison, Measure.BEYOND)
+    assert (beyond.direction, beyond.p) == (Direction.SAME, pytest.approx(0.2340, abs=1e-4))
+    assert comparison.held == (
+        HeldChange(
+            "pod-delete (Cluster, None)",
+            EXPERIMENTS["pod-delete"].requirement,
+            Held.YES,
+            Held.NO,
+            ("3 of 20 moved and need not have",),
+            proved=False,
+        ),
+    )
+    assert not comparison.is_worse
+
+
+def test_ten_of_24_are_a_regression_and_a_mend_the_other_way_round() -> None:
+    worse, better = one(outcome(), outcome(beyond=10)), one(outcome(beyond=10), outcome())
+    assert row(worse, Measure.BEYOND).direction is Direction.WORSE
+    assert worse.is_worse
+    assert worse.held[0].proved
+    assert row(better, Measure.BEYOND).direction is Direction.BETTER
+    assert not better.is_worse
+    assert (better.held[0].after, better.held[0].proved) == (Held.YES, True)
+    assert better.held[0].reasons == ("10 of 20 moved and need not have",)
+
+
+def test_says_how_strong_the_same_is() -> None:
+    beyond = row(one(outcome(), outcome()), Measure.BEYOND)
+    # 5 of 24 come out at p = 4.96 %; so many come with 95 % where 35 % of the sessions would move
+    assert (beyond.direction, beyond.p) == (Direction.SAME, 1.0)
+    assert beyond.seen_from is not None
+    assert beyond.seen_from == pytest.approx(0.39, abs=0.02)
+    few = row(one(outcome(sessions=2), outcome(sessions=2)), Measure.BEYOND)
+    assert few.seen_from is None
+
+
+def test_tells_moves_and_losses_and_does_not_test_them() -> None:
+    comparison = one(outcome(), outcome(lost=50))
+    assert [(each.measure, each.direction, each.why) for each in comparison.rows if each.why] == [
+        (Measure.MOVED, Direction.TOLD, Why.DEPENDS_ON_ACTION),
+        (Measure.CELL_LOSS, Direction.TOLD, Why.NOT_INDEPENDENT),
+    ]
+    assert row(comparison, Measure.CELL_LOSS).after.value == 50 / 10_000
+    assert row(one(outcome(sent=0), outcome(lost=50)), Measure.CELL_LOSS).before.value is None
+
+
+def test_does_not_compare_what_was_not_seen() -> None:
+    unknown = one(outcome(least=None, beyond=0), outcome())
+    assert [(each.measure, each.why) for each in unknown.rows if each.direction is Direction.NOT_COMPARED] == [
+        (Measure.BEYOND, Why.LEAST_UNKNOWN)
+    ]
+    nobody = one(outcome(), outcome(sessions=0))
+    assert [(each.measure, each.why) for each in nobody.rows] == [(Measure.BEYOND, Why.NO_SESSIONS)]
+    assert nobody.compared == 0
+
+
+def test_compares_sessions_that_moved_twice_or_stayed_silent() -> None:
+    comparison = one(outcome(), outcome(twice=NAMES[:12], still_silent=11))
+    assert row(comparison, Measure.TWICE).direction is Direction.WORSE
+    assert row(comparison, Measure.SILENT).direction is Direction.WORSE
+
+
+def test_compares_blackouts_by_ranks_and_beyond_a_floor() -> None:
+    short = tuple(S + index * NS_PER_MS for index in range(8))
+    longer = tuple(ns + 300 * NS_PER_MS for ns in short)
+    longest = tuple(6 * ns for ns in short)
+    assert (
+        row(one(outcome(lasted_ns=short), outcome(lasted_ns=longest)), Measure.BLACKOUT_TIME).direction
+        is Direction.WORSE
+    )
+    small = row(one(outcome(lasted_ns=short), outcome(lasted_ns=longer)), Measure.BLACKOUT_TIME)
+    assert (small.direction, small.is_small, small.seen_from) == (Direction.SAME, True, None)
+    same = row(one(outcome(lasted_ns=short), outcome(lasted_ns=short)), Measure.BLACKOUT_TIME)
+    assert same.seen_from == pytest.approx(short[4] + 0.5 * S, rel=0.01)
+    for too_few in (short[:3], ()):
+        few = row(one(outcome(lasted_ns=short), outcome(lasted_ns=too_few)), Measure.BLACKOUT_TIME)
+        assert (few.direction, few.why) == (Direction.NOT_COMPARED, Why.FEW_LOST)
+    assert not any(each.measure is Measure.BLACKOUT_TIME for each in one(outcome(), outcome()).rows)
+
+
+def test_adds_up_what_each_cell_is_too_small_for() -> None:
+    before = report(result("pod-delete", [outcome()] * 4), result("scale-up", [outcome()] * 4))
+    after = report(result("pod-delete", [outcome(beyond=2)] * 4), result("scale-up", [outcome(beyond=2)] * 4))
+    comparison = compare_experiments(before, after, 0.95)
+    assert [each.measure for each in comparison.rows if each.direction is Direction.WORSE] == [Measure.BEYOND_IN_ALL]
+    in_all = row(comparison, Measure.BEYOND_IN_ALL)
+    assert (in_all.after.count, in_all.after.of) == (16, 192)
+
+
+def test_matches_cells_by_policy_and_affinity_and_names_what_only_one_has() -> None:
+    before = report(result("pod-delete", [outcome()] * 4), result("baseline", [outcome()]))
+    after = report(result("pod-delete", [outcome()] * 2), result("scale-up", [outcome()]))
+    comparison = compare_experiments(before, after, 0.95)
+    assert comparison.only_before == ("baseline", "pod-delete (Local, None)", "pod-delete (Local, ClientIP)")
+    assert comparison.only_after == ("scale-up",)
+    back = compare_experiments(after, before, 0.95)
+    assert back.only_after == comparison.only_before
+
+
+def test_matches_the_one_service_of_each_whatever_it_is_called() -> None:
+    first = result("pod-delete", [outcome()])
+    cell = replace(first.cells[0], service="default/other", policy="", affinity="")
+    comparison = compare_experiments(report(first), report(replace(first, cells=(cell,))), 0.95)
+    assert {each.where for each in comparison.rows} == {"pod-delete (Cluster, None)"}
+
+
+def test_tells_cells_of_one_policy_apart_by_their_services() -> None:
+    twice = result("pod-delete", [outcome(), outcome()])
+    cells = tuple(replace(cell, policy="Cluster", affinity="None") for cell in twice.cells)
+    same = report(replace(twice, cells=cells))
+    comparison = compare_experiments(same, same, 0.95)
+    assert {each.where for each in comparison.rows if each.where} == {
+        "pod-delete (default/echo-cluster-none)",
+        "pod-delete (default/echo-cluster-clientip)",
+    }
+
+
+def test_numbers_an_experiment_that_was_run_again_and_leaves_out_one_that_failed() -> None:
+    again = report(result("pod-delete", [outcome()]), result("pod-delete", [outcome()]))
+    comparison = compare_experiments(again, again, 0.95)
+    assert {each.where for each in comparison.rows if each.where} == {
+        "pod-delete (Cluster, None)",
+        "pod-delete (run 2) (Cluster, None)",
+    }
+    failed = report(result("pod-delete", [outcome()], failure="the pod did not come back"))
+    comparison = compare_experiments(failed, report(result("pod-delete", [outcome()])), 0.95)
+    assert comparison.not_run == (("pod-delete", "the pod did not come back"),)
+    assert comparison.rows == ()
+
+
+def test_tells_names_that_came_and_went_and_what_stays_broken() -> None:
+    comparison = one(
+        outcome(beyond=1, names=("likely flow-wipe", "likely pod-restart")),
+        outcome(beyond=1, names=("likely flow-wipe", "possible node-rehash")),
+    )
+    assert comparison.appeared == (("pod-delete (Cluster, None)", "possible node-rehash"),)
+    assert comparison.vanished == (("pod-delete (Cluster, None)", "likely pod-restart"),)
+    assert comparison.still_broken == ("pod-delete (Cluster, None)",)
+    assert comparison.held == ()
+
+
+def test_lists_what_it_ran_on_first_and_says_what_is_unfair() -> None:
+    newer = replace(RAN_ON, kubernetes="v1.36.0", kernels=(("6.8.0", 2), ("6.14.0", 1)), nodes=None)
+
+    def after(**fields: object) -> ExperimentReport:
+        return report(ran_on=newer, interval_ns=NS_PER_S, matrix=False, **fields)
+
+    comparison = compare_experiments(report(), after(), 0.95)
+    assert comparison.differences == (
+        Difference("kubernetes", "v1.35.2", "v1.36.0", unfair=False),
+        Difference("nodes", "3", "", unfair=False),
+        Difference("kernel", "6.8.0", "6.8.0 (2), 6.14.0 (1)", unfair=False),
+        Difference("matrix", "yes", "no", unfair=False),
+        Difference("interval", "100ms", "1s", unfair=True),
+    )
