@@ -98,6 +98,9 @@ COMMANDS = {
     ),
     "lab": Entry("affinity_tester.cli.lab", "lab", "Make known faults on loopback, and prove that each is named."),
     "report": Entry("affinity_tester.cli.report", "report", "Show a recorded run as text, JSON, JUnit or HTML."),
+    "compare": Entry(
+        "affinity_tester.cli.compare", "compare", "Compare two runs, or two reports of experiments: what got worse."
+    ),
     "manifests": Entry("affinity_tester.cli.manifests", "manifests", "Print what runs in a cluster, for kubectl."),
     "lab-cluster": Entry(
         "affinity_tester.cli.lab_cluster", "lab_cluster", "Emulate a cluster on loopback.", hidden=True

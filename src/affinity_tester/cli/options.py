@@ -58,6 +58,22 @@ class Percentage(click.FloatRange):
         return percentage
 
 
+class Confidence(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as above
+    """A confidence as a share of 1; less than 0.8 would assert what is little more than a guess."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the number."""
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not 0.8 <= share <= 0.9999:  # noqa: PLR2004 - as the error says
+            self.fail(f"{str(value)!r} is not a number from 0.8 to 0.9999, such as 0.95", param, ctx)
+        return share
+
+
 PORT = Whole(1, 65_535)
 """A UDP or TCP port."""
 

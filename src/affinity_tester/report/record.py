@@ -35,7 +35,7 @@ MARK, LEFT_OUT, ENDED = "affinity-tester", "left out", "ended"
 LONGEST_LINE = 1 << 25
 """Bytes: a hundred times what the pool of a big cluster takes. A longer line is damage, and is not read into memory."""
 
-_HEADER_LIMIT = 1_000
+HEADER_LIMIT = 1_000
 """Bytes looked at to tell whether a file is a record at all."""
 
 _GZIP = b"\x1f\x8b"
@@ -48,40 +48,57 @@ def read_record(source: str | Path | None, *, on_truncated: Callable[[str], None
     is left out, and `on_truncated` is called with a sentence that says so: its end (the run was killed, the disk was
     full), or what its reader did not take.
     """
-    path = "(standard input)" if source is None else source
-    number = 0
+    with open_input(source) as file:
+        yield from read_events(name_of(source), file, on_truncated=on_truncated)
+
+
+def name_of(source: str | Path | None) -> str | Path:
+    """Return how a file or (None) standard input is called in errors."""
+    return "(standard input)" if source is None else source
+
+
+@contextlib.contextmanager
+def open_input(source: str | Path | None) -> Iterator[IO[bytes]]:
+    """Open a file or (None) standard input, and unpack what is packed. Raises `UserError` where it can't be read."""
     try:
         with _open(source) as plain:
             packed = plain.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
-            file = cast("IO[bytes]", gzip.GzipFile(fileobj=plain)) if packed else plain
-            number = 1
-            _check_header(path, file.readline(_HEADER_LIMIT))
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=plain)) if packed else plain
+    except OSError as error:
+        raise UserError(f"cannot read the record {name_of(source)}: {error.strerror}") from error
 
-            while line := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(line) > LONGEST_LINE:
-                    raise UserError(
-                        f"the record {path} is damaged in line {number}: it has more than {LONGEST_LINE >> 20} MiB"
-                    )
-                try:
-                    data = json.loads(line)
-                    if isinstance(data, dict) and "record" in data:
-                        if _ends(path, number, data, on_truncated):
-                            return
-                        continue
-                    event = decode(data, Event)
-                except (CodecError, ValueError, RecursionError) as error:
-                    if line.endswith(b"\n"):
-                        raise _damaged(path, number, error) from error
-                    on_truncated(_breaks_off(path, f"in line {number}"))
-                    return
-                yield event
+
+def read_events(
+    path: str | Path, file: IO[bytes], first: bytes | None = None, *, on_truncated: Callable[[str], None]
+) -> Iterator[Event]:
+    """Yield the events of an open record, as `read_record` does; `first` is its first line, where that was read already."""
+    number = 1
+    try:
+        _check_header(path, file.readline(HEADER_LIMIT) if first is None else first)
+
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise UserError(
+                    f"the record {path} is damaged in line {number}: it has more than {LONGEST_LINE >> 20} MiB"
+                )
+            try:
+                data = json.loads(line)
+                if isinstance(data, dict) and "record" in data:
+                    if _ends(path, number, data, on_truncated):
+                        return
+                    continue
+                event = decode(data, Event)
+            except (CodecError, ValueError, RecursionError) as error:
+                if line.endswith(b"\n"):
+                    raise _damaged(path, number, error) from error
+                on_truncated(_breaks_off(path, f"in line {number}"))
+                return
+            yield event
     except EOFError:
         on_truncated(_breaks_off(path, f"after line {number}"))
     except (gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(path, number, error) from error
-    except OSError as error:
-        raise UserError(f"cannot read the record {path}: {error.strerror}") from error
 
 
 def _open(source: str | Path | None) -> contextlib.AbstractContextManager[io.BufferedReader]:
@@ -91,15 +108,24 @@ def _open(source: str | Path | None) -> contextlib.AbstractContextManager[io.Buf
     return Path(source).open("rb")
 
 
-def _check_header(path: str | Path, line: bytes) -> None:
+def is_record(first: bytes) -> bool:
+    """True if a file with this first line is a run record, of whatever format."""
+    return _header(first) is not None
+
+
+def _header(line: bytes) -> dict[str, Any] | None:
     try:
         header = json.loads(line)
-        is_record = header["record"] == MARK
-        written = header["format"]
+        return header if header["record"] == MARK and "format" in header else None
     except (ValueError, TypeError, KeyError, RecursionError):
-        is_record, written = False, None
-    if not is_record:
+        return None
+
+
+def _check_header(path: str | Path, line: bytes) -> None:
+    header = _header(line)
+    if header is None:
         raise UserError(f"{path} is not a run record; `affinity-tester client --record FILE` writes one")
+    written = header["format"]
     if written != FORMAT:
         raise UserError(
             f"the record {path} has format {written!r} (affinity-tester {header.get('version')!r}), and this program reads "
