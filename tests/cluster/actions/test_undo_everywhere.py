@@ -158,3 +158,24 @@ async def test_every_request(name: str, way: Any, make_context: Any) -> None:
         await mend(action.context)
         assert state(api) == before, number
         assert await mend(action.context) == ()
+
+
+@pytest.mark.parametrize("lasts", [4, 1000])
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_api_server_that_is_away(name: str, lasts: int, make_context: Any) -> None:
+    """For a moment, which the undo outlasts; or for good: then the next experiment mends."""
+    api, action, before = await prepared(name, make_context)
+    first = len(api.requests)
+    await experiment(action)
+    for number in range(len(api.requests) - first):
+        api, action, before = await prepared(name, make_context)
+        first = len(api.requests) + number
+        api.sabotage = dict.fromkeys(range(first, first + lasts), not_done)
+        if lasts > 4:
+            with suppress(AffinityTesterError):
+                await experiment(action)
+            api.sabotage.clear()
+            await mend(action.context)
+        else:
+            await experiment(action)
+        assert state(api) == before, number
