@@ -61,6 +61,8 @@ SELECTOR := app.kubernetes.io/name=affinity-tester
 SERVERS := $(SELECTOR),app.kubernetes.io/component=server
 # The pods of clients, and what they may ask.
 CLIENTS := $(SELECTOR),app.kubernetes.io/component=client
+# What experiments make: Services of a matrix, and the Lease.
+EXPERIMENTS := $(SELECTOR),app.kubernetes.io/component=experiment
 IN_CONTEXT := $$KUBECTL $${CONTEXT:+--context="$$CONTEXT"}
 KUBE := $(IN_CONTEXT) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 # The same for a person to type, for kubectl and for make.
@@ -435,6 +437,7 @@ clean: context ## take everything off the cluster again (NAMESPACE, CONTEXT), an
 		if set_target ''; then kept="TARGET_ADDR in $$ENV_FILE is empty now"; else kept="TARGET_ADDR=$$target in $$ENV_FILE stays"; fi; \
 	fi; \
 	remove "You may not delete ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE" configmaps --selector='$(SERVERS)'; \
+	remove "You may not delete Services and Leases of experiments, which are there if one was killed" services,leases --selector='$(EXPERIMENTS)'; \
 	remove "You may not delete accounts and roles, which are there if somebody ran 'make apply-rbac'" serviceaccounts,roles,rolebindings --selector='$(CLIENTS)'; \
 	\
 	others=; \

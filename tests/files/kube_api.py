@@ -28,6 +28,7 @@ GROUPS = {
         "services": "Service",
     },
     "apis/apps/v1": {"deployments": "Deployment", "replicasets": "ReplicaSet"},
+    "apis/coordination.k8s.io/v1": {"leases": "Lease"},
     "apis/rbac.authorization.k8s.io/v1": {
         "clusterrolebindings": "ClusterRoleBinding",
         "clusterroles": "ClusterRole",

@@ -508,10 +508,19 @@ def test_node_scaleup_takes_size_and_namespace(tree):
     assert spec["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "500m"
 
 
+def test_experiment_rbac_applies_its_role(tree):
+    done = tree.make("experiment-rbac", "NAMESPACE=probe")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Context kind-test, namespace probe\n")
+    assert tree.asked == ["--namespace=probe apply --filename=-"]
+    assert tree.applied == list(yaml.safe_load_all((tree.root / "k8s/experiment-rbac.yaml").read_text()))
+
+
 DELETES = [
     "delete --ignore-not-found --filename=k8s/deployment.yaml --filename=k8s/node-scaleup.yaml "
     "--filename=k8s/service.yaml",
     f"delete --ignore-not-found configmaps --selector={SERVERS}",
+    f"delete --ignore-not-found services,leases --selector={SERVERS.replace('=server', '=experiment')}",
     f"delete --ignore-not-found serviceaccounts,roles,rolebindings --selector={CLIENTS}",
     f"delete --ignore-not-found clusterroles --selector={CLIENTS}",
 ]
@@ -540,6 +549,7 @@ def test_clean_knows_every_object(tree):
     ("refused", "says"),
     [
         ("configmaps", "ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE"),
+        ("services,leases", "Services and Leases of experiments, which are there if one was killed"),
         ("serviceaccounts,roles", "accounts and roles, which are there if somebody ran 'make apply-rbac'"),
         ("clusterroles", "ClusterRoles, which are there if somebody ran 'make apply-rbac'"),
     ],
