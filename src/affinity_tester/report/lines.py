@@ -247,7 +247,7 @@ def run_lines(event: ev.Event, clock: RunClock) -> list[Line]:
         case ev.FaultInjected():
             return [Line(f"injected: {event.text}", "event", Colour.CLUSTER)]
         case ev.ActionStep(failed=True):
-            return [warning(step_text(event))]
+            return [Line(step_text(event), "warn", Colour.WARNING)]
         case ev.ExperimentStarted() | ev.PhaseStarted() | ev.ActionStep():
             return [Line(step_text(event), "event", Colour.CLUSTER)]
         case ev.SendingStopped():

@@ -44,6 +44,8 @@ class Findings:
     """Sessions that moved needlessly, and it is not known whether the cluster made them."""
     untold: tuple[str, ...]
     """Sessions that were silent at the end, and why is not known."""
+    aside: tuple[str, ...]
+    """Excused sessions that were silent at the end, or have a violation: something is broken, if not by this action."""
     untested: str
     """Why the action tested nothing; empty if it did."""
     edited: str
@@ -77,20 +79,22 @@ class Finder:
         edited = self._edits()
         moves = {name: found for name in names if (found := self._moves(name))}
         excused = set(least.excused)
+        own_ips = self._sessions.own_addresses()
         beyond, unclear = [], []
         for name, found in moves.items() if least.sessions is not None else ():
             rulings = self._possible.rule(found)
             needless = [move for move, ruling in zip(found, rulings, strict=True) if ruling is Ruling.BEYOND]
             if Ruling.EXCUSED in rulings:
                 excused.add(name)
-            if not edited and any(judged.is_clear(name, move.change, self._sessions) for move in needless):
+            translated = self._sessions.local_ip(name) not in own_ips
+            if not edited and any(judged.is_clear(name, move.change, translated=translated) for move in needless):
                 beyond.append(name)
             elif needless:
                 unclear.append(name)
 
         silent, others, before = self._violations(names, moves)
         spared = excused.union(unclear)
-        silent_at_end = self._observed.blackouts.silent(names)
+        silent_at_end = set(self._observed.blackouts.silent(names))
         return Findings(
             blocked=tuple(self._blocked(not_steady, before, least)),
             sessions=tuple(names),
@@ -101,7 +105,8 @@ class Finder:
             violations=tuple(name for name in names if name in others - spared),
             excused=tuple(name for name in names if name in excused),
             unclear=tuple(unclear),
-            untold=tuple(name for name in silent_at_end if name not in silent | excused),
+            untold=tuple(name for name in names if name in silent_at_end - silent - excused),
+            aside=tuple(name for name in names if name in excused & (silent | others | silent_at_end)),
             untested=self._untested(least),
             edited=edited,
         )
@@ -135,8 +140,9 @@ class Finder:
                         before.append(name)
                     else:
                         silent.add(name)
-                case StrayCase(heard_ns=heard_ns):
-                    if heard_ns < self._begin_ns:
+                case case:
+                    assert isinstance(case, StrayCase)
+                    if case.heard_ns < self._begin_ns:
                         before.append(name)
                     else:
                         others.add(name)

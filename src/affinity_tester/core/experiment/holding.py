@@ -5,8 +5,8 @@ First match wins:
     cannot tell  the experiment itself came to nothing: no action, a step that failed, no steady state before it, or a pool
                  that was not watched all the time, so that nobody knows what had to move
     broken       a session moved that need not have; one stayed silent though flows could be answered; another violation
-    cannot tell  a move that the cluster may not have made, a silence whose cause is not known, or too few sessions: none was
-                 where the action struck, or all together are fewer than FEWEST
+    cannot tell  a move that the cluster may not have made, a silence whose cause is not known or is another one, or too few
+                 sessions: none was where the action struck, or all together are fewer than FEWEST
     held         otherwise
 """
 
@@ -60,6 +60,9 @@ def _doubts(findings: Findings) -> Iterator[str]:
     if findings.untold:
         silent = plural(len(findings.untold), "session")
         yield f"{silent} silent at the end, the cause is not known: {_named(findings.untold)}"
+    if findings.aside:
+        aside = plural(len(findings.aside), "session")
+        yield f"{aside} broken or silent since something else went away: {_named(findings.aside)}"
     if findings.untested:
         yield f"{findings.untested}: nothing was tested"
     if len(findings.sessions) < FEWEST:

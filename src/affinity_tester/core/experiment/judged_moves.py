@@ -9,8 +9,6 @@ from affinity_tester.core.events import (
     Event,
     Judgement,
 )
-from affinity_tester.core.experiment.session_moves import SessionMoves
-from affinity_tester.core.identity import Kind
 from affinity_tester.core.judging.client_nat import ClientNat
 from affinity_tester.core.judging.reasons import PoolPerhapsChanged
 from affinity_tester.core.judging.tally import CaseKey, case_key
@@ -45,8 +43,8 @@ class JudgedMoves:
         """The cases that are violations."""
         return [judged for judged in self._judged.values() if judged.judgement is Judgement.VIOLATION]
 
-    def is_clear(self, session: str, change: Change, sessions: SessionMoves) -> bool:
-        """True if it is known that the cluster made a change.
+    def is_clear(self, session: str, change: Change, *, translated: bool) -> bool:
+        """True if it is known that the cluster made a change; `translated`: a NAT may be before this session.
 
         What a change of the pool explains is not weighed by the judge, so whether the client's own NAT may have made it,
         too, is asked here. Where a pool change lies only perhaps within reach, the change of the session is no less real.
@@ -57,10 +55,10 @@ class JudgedMoves:
         perhaps = any(isinstance(reason, PoolPerhapsChanged) for reason in judged.reasons)
         if judged.judgement not in _REAL and not perhaps:
             return False
-        if judged.judgement is Judgement.VIOLATION or sessions.local_ip(session) in sessions.own_addresses():
+        if judged.judgement is Judgement.VIOLATION or not translated:
             return True
-        if not {Kind.REFLEXIVE_IP, Kind.REFLEXIVE_PORT}.intersection(change.kinds):
-            return True  # a NAT that gives a flow a new mapping gives it a new address
-        if self._nat.due_ns(session, change) is None:
+        if (
+            self._nat.due_ns(session, change) is None
+        ):  # such as where the address stayed: a NAT maps a flow anew to another
             return True
         return self._nat.weigh(session, change, self._newest_ns).judgement is None

@@ -81,6 +81,8 @@ class LeastPossible:
     def least(self, names: Sequence[str]) -> Least:
         """Return which of these sessions had to move."""
         unknown = self._why_unknown()
+        if not unknown and any(self._sessions.serving(name, self._begin_ns)[0].pod is None for name in names):
+            unknown = "the replies name no pod"
         if unknown:
             return Least(None, f"not known: {unknown}")
 
@@ -113,8 +115,11 @@ class LeastPossible:
 
     def _stop_at(self, name: str, at_ns: int) -> Stop | None:
         """Return the end of the pod that served a session at a time; None: it did not go away."""
-        uid = self._pool.uid_of(self._sessions.serving(name, at_ns)[0].pod, at_ns)
-        return self.taken.stops.get(uid) if uid is not None else None
+        return self._stop_of(self._sessions.serving(name, at_ns)[0].pod, at_ns)
+
+    def _stop_of(self, pod: str | None, at_ns: int) -> Stop | None:
+        """Return the end of the pod that had a name at a time; None: it did not go away."""
+        return next((self.taken.stops[uid] for uid in self._pool.uids_of(pod, at_ns) if uid in self.taken.stops), None)
 
     def _ingress(self, name: str) -> str | None:
         return self._nodes.ingress(*self._sessions.serving(name, self._begin_ns), self._pool)
@@ -124,9 +129,9 @@ class LeastPossible:
         for name in names:
             for move in self._sessions.moves(name, self._pool):
                 sent_ns = move.change.before.sent_ns
-                uid = self._pool.uid_of(move.before.pod, sent_ns)
-                if uid in self.taken.stops:
-                    found[uid] = max(sent_ns, found.get(uid, 0))
+                stop = self._stop_of(move.before.pod, sent_ns)
+                if stop is not None:
+                    found[stop.endpoint.uid] = max(sent_ns, found.get(stop.endpoint.uid, 0))
         return found
 
     # --- moves ---------------------------------------------------------------------------------------------------------
@@ -134,23 +139,36 @@ class LeastPossible:
     def rule(self, moves: Sequence[Move]) -> list[Ruling]:
         """Return what each of a session's moves was; they are in order, and all since the action began."""
         rulings = []
-        may_return = False
+        left: Ruling | None = None
+        """What the move was by which it left a node that may come back."""
         for move in moves:
-            sent_ns = move.change.before.sent_ns
-            uid = self._pool.uid_of(move.before.pod, sent_ns)
-            stop = self.taken.stops.get(uid) if uid is not None else None
-            node = self._nodes.ingress(move.before, move.since_ns, self._pool)
-            if stop is not None and self._is_in_time(move, stop):
-                rulings.append(Ruling.PERMITTED if self.taken.is_actions(stop) else Ruling.EXCUSED)
-            elif node in self.taken.nodes:
-                rulings.append(Ruling.PERMITTED)
-                may_return = self._return_ns is not None
-            elif may_return and self._return_ns is not None and move.change.after.sent_ns >= self._return_ns:
-                rulings.append(Ruling.PERMITTED)
-                may_return = False
-            else:
-                rulings.append(Ruling.EXCUSED if self.taken.is_doubtful(node) else Ruling.BEYOND)
+            ruling = self._by_pod(move)
+            if ruling is None:
+                ruling = self._by_node(move)
+                if ruling is not None:
+                    left = ruling
+            if ruling is None and left is not None and self._may_return(move):
+                ruling, left = left, None
+            rulings.append(ruling or Ruling.BEYOND)
         return rulings
+
+    def _by_pod(self, move: Move) -> Ruling | None:
+        """Return what a move was if it left a pod that went away; None: it did not."""
+        stop = self._stop_of(move.before.pod, move.change.before.sent_ns)
+        if stop is None or not self._is_in_time(move, stop):
+            return None
+        return Ruling.PERMITTED if self.taken.is_actions(stop) else Ruling.EXCUSED
+
+    def _by_node(self, move: Move) -> Ruling | None:
+        """Return what a move was if it left an ingress node that went away, or may have; None: it did not."""
+        node = self._nodes.ingress(move.before, move.since_ns, self._pool)
+        if node in self.taken.nodes:
+            return Ruling.PERMITTED
+        return Ruling.EXCUSED if self.taken.is_doubtful(node) else None
+
+    def _may_return(self, move: Move) -> bool:
+        """True if a move may be the way back to a node that the rollback brought back."""
+        return self._return_ns is not None and move.change.after.sent_ns >= self._return_ns
 
     def _is_in_time(self, move: Move, stop: Stop) -> bool:
         """True if a session did not leave a pod too early."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from affinity_tester.core.events import (
     ActionRemoved,
     ActionStep,
@@ -74,9 +76,10 @@ class Phases:
     def spans(self) -> tuple[PhaseSpan, ...]:
         """Return the phases in their order; the newest one ends with the newest event."""
         begun = sorted((event.at_ns, event.phase) for event in self.begun.values())
-        ends = [at_ns for at_ns, _ in begun[1:]] + [self._newest_ns]
+        edges = [at_ns for at_ns, _ in begun] + [self._newest_ns]
         return tuple(
-            PhaseSpan(phase.value, since_ns, until_ns) for (since_ns, phase), until_ns in zip(begun, ends, strict=True)
+            PhaseSpan(phase.value, since_ns, until_ns)
+            for (_, phase), (since_ns, until_ns) in zip(begun, pairwise(edges), strict=True)
         )
 
     def sent_within(self) -> int | None:

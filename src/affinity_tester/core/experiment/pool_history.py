@@ -96,11 +96,12 @@ class PoolHistory:
         later = [change for change in self.spec_changes if change.field == name and change.span.to_ns > at_ns]
         return later[0].old if later else self.spec(name)
 
-    def uid_of(self, pod: str | None, at_ns: int) -> str | None:
-        """Return the uid of the pod that had a name at a time; None: there was none, as far as is known."""
+    def uids_of(self, pod: str | None, at_ns: int) -> list[str]:
+        """Return the uids of the pods that may have had a name at a time, the oldest first; empty: none is known."""
         joined = self._joined.get(pod or "", [])
-        past = [each for each in joined if each.span.from_ns <= at_ns]
-        return (past or joined)[-1 if past else 0].uid if joined else None
+        surely = [position for position, each in enumerate(joined) if each.span.to_ns <= at_ns]
+        first = surely[-1] if surely else 0
+        return [each.uid for each in joined[first:] if each.span.from_ns <= at_ns] or [each.uid for each in joined[:1]]
 
     def node_of(self, pod: str | None) -> str | None:
         """Return the node of the newest pod of a name; None: not known."""
@@ -143,7 +144,8 @@ class PoolHistory:
             self._touched_ns.setdefault(endpoint.uid, span.from_ns)
 
     def _join(self, endpoint: Endpoint, span: Span) -> None:
-        self._joined.setdefault(endpoint.pod, []).append(_Joined(endpoint.uid, endpoint.node, span))
+        if endpoint.pod:  # a slice may name none
+            self._joined.setdefault(endpoint.pod, []).append(_Joined(endpoint.uid, endpoint.node, span))
 
     def _note_serving(self, event: PoolObserved, span: Span) -> None:
         """Keep who stopped serving, who serves without being ready, and where policy Local has ready pods."""

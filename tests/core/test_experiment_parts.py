@@ -1,0 +1,262 @@
+"""The parts of an experiment's analysis that stand alone: the steady state, blackouts, phases and names."""
+
+from __future__ import annotations
+
+import pytest
+from test_experiment_analysis import ACTION, JUDGEMENT, MS, ROLLBACK, STOP, TARGET, S, name, who
+
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.events import (
+    ActionStep,
+    BlackoutEnded,
+    BlackoutStarted,
+    CaseJudged,
+    Certainty,
+    Change,
+    ChangeSeen,
+    Diagnosis,
+    Event,
+    FirstAnswer,
+    Incident,
+    IncidentClosed,
+    Judgement,
+    OutageCase,
+    OutageEnded,
+    OutageStarted,
+    Phase,
+    PhaseStarted,
+    PoolConfirmed,
+    PoolObserved,
+    PoolUnobserved,
+    ProbesLost,
+    RepliedProbe,
+    RunDiagnosed,
+    RunStarted,
+    SendingStopped,
+    SessionStarted,
+    SessionSummary,
+)
+from affinity_tester.core.events.counts import Counts, Losses, RttStats
+from affinity_tester.core.experiment.blackouts import SessionBlackouts, nearest_rank
+from affinity_tester.core.experiment.names_seen import NamesSeen
+from affinity_tester.core.experiment.phases import Phases
+from affinity_tester.core.experiment.results import Blackouts, PhaseSpan
+from affinity_tester.core.experiment.steady import SteadyState
+from affinity_tester.core.identity import Kind
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
+
+STARTED = RunStarted(0, 0, 0, "0", TARGET, "x", 2, 100 * MS, 2 * S, 288, connected=False, lost_guarantees=())
+LOCAL = TransportAddress("192.168.1.5", 40_000)
+READY = (
+    STARTED,
+    *(SessionStarted(0, name(number), LOCAL) for number in (1, 2)),
+    *(FirstAnswer(MS, name(number), 0, who("a")) for number in (1, 2)),
+    PhaseStarted(S, Phase.STEADY),
+)
+
+
+def change(*kinds: Kind) -> Change:
+    return Change(1, kinds, RepliedProbe(0, 0, who("a")), RepliedProbe(1, S, who("b")), S, S, S)
+
+
+EMPTY = PoolSnapshot(frozenset())
+LEFT = (EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.1.0.1")),)
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([], "it has not begun"),
+        ([STARTED, PhaseStarted(S, Phase.STEADY)], "0 of 2 sessions have started"),
+        ([*READY[:4], READY[5]], "1 of 2 sessions were never answered"),
+        (READY, ""),
+        (
+            [*READY, ChangeSeen(8 * S, name(1), change(Kind.POD))],
+            "CLIENT-1 moved 2.0 s ago, 5.0 s without it are wanted",
+        ),
+        ([*READY, ChangeSeen(8 * S, name(1), change(Kind.INSTANCE))], ""),
+        (
+            [*READY, CaseJudged(7 * S, name(2), OutageCase(1, S), Judgement.VIOLATION, None, ())],
+            "a violation was found (CLIENT-2) 3.0 s ago, 5.0 s without it are wanted",
+        ),
+        ([*READY, OutageStarted(8 * S, name(1), 1, 3 * S, None)], "1 session not answered any more, such as CLIENT-1"),
+        (
+            [
+                *READY,
+                OutageStarted(8 * S, name(1), 1, 3 * S, None),
+                OutageEnded(9 * S, name(1), 1, 3 * S, 60, RepliedProbe(61, 9 * S, who("a"))),
+            ],
+            "CLIENT-1 was silent until 1.0 s ago, 5.0 s without it are wanted",
+        ),
+        ([*READY, BlackoutStarted(8 * S, 3 * S, 2)], "no session is answered"),
+        (
+            [*READY, BlackoutStarted(8 * S, 3 * S, 2), BlackoutEnded(9 * S, 3 * S, 9 * S, 60, 1)],
+            "no session was answered until 1.0 s ago, 5.0 s without it are wanted",
+        ),
+        ([*READY, PoolUnobserved(2 * S, 2 * S, "down")], "the pool is not observed"),
+        (
+            [*READY, PoolUnobserved(2 * S, 2 * S, "down"), PoolObserved(3 * S, S, 3 * S, EMPTY)],
+            "the pool is not observed",
+        ),
+        ([*READY, PoolUnobserved(2 * S, 2 * S, "down"), PoolConfirmed(3 * S, 2 * S)], ""),
+        ([*READY, PoolUnobserved(2 * S, 2 * S, "down"), PoolObserved(3 * S, S, 3 * S, EMPTY, 2 * S)], ""),
+        (
+            [*READY, PoolObserved(9 * S, 8 * S, 9 * S, EMPTY, None, LEFT)],
+            "the endpoints changed 1.0 s ago, 5.0 s without it are wanted",
+        ),
+        ([*READY, ProbesLost(8 * S, name(1), 50, 3, 5 * S, 5 * S + 200 * MS)], ""),
+        (
+            [
+                *READY,
+                ProbesLost(7 * S, name(1), 50, 3, 5 * S, 5 * S + 200 * MS),
+                ProbesLost(9 * S, name(1), 53, 20, 5 * S + 300 * MS, 7 * S + 200 * MS),
+            ],
+            "CLIENT-1 was silent 1.0 s ago, 5.0 s without it are wanted",
+        ),
+    ],
+)
+def test_a_steady_state_is_a_time_in_which_nothing_happens(events: list[Event], reason: str) -> None:
+    steady = SteadyState(5 * S)
+    for event in events:
+        steady.feed(event)
+    assert steady.reason(10 * S) == reason
+
+
+def test_it_must_last() -> None:
+    steady = SteadyState(5 * S)
+    for event in READY:
+        steady.feed(event)
+    assert steady.reason(4 * S) == "it has lasted for 3.0 s, 5.0 s are wanted"
+
+
+# --- blackouts ---------------------------------------------------------------------------------------------------------
+
+
+def lost(session: int, first: int, count: int, since: int) -> ProbesLost:
+    return ProbesLost(since + 5 * S, name(session), first, count, since, since + (count - 1) * 100 * MS)
+
+
+def ended(session: int, unanswered_ns: int) -> SessionSummary:
+    return SessionSummary(STOP + S, name(session), LOCAL, Counts(), Losses(), RttStats(), (), 0, unanswered_ns, None)
+
+
+def blackouts_of(*events: Event) -> tuple[Blackouts, int]:
+    blackouts = SessionBlackouts()
+    for event in (STARTED, *events):
+        match event:
+            case PhaseStarted(phase=Phase.ACTION):
+                blackouts.begin(event.at_ns)
+            case PhaseStarted():
+                blackouts.end(event.at_ns)
+            case _:
+                blackouts.feed(event)
+    return blackouts.summary([name(number) for number in range(1, 5)]), blackouts.lost
+
+
+ACTS, JUDGES = PhaseStarted(ACTION, Phase.ACTION), PhaseStarted(JUDGEMENT, Phase.JUDGEMENT)
+
+
+def test_of_each_session_the_longest_run_counts() -> None:
+    found, count = blackouts_of(
+        lost(1, 5, 9, S),  # before the action
+        ACTS,
+        lost(1, 80, 30, 8 * S),  # it goes on into the action
+        lost(1, 200, 2, 15 * S),
+        lost(2, 110, 3, 11 * S),
+        lost(2, 113, 2, 11 * S + 300 * MS),  # the same run
+        lost(2, 150, 1, 16 * S),
+        JUDGES,
+        lost(3, 310, 9, 31 * S),  # after the rollback
+        lost(4, 299, 5, JUDGEMENT - 100 * MS),  # it began before its end
+    )
+    assert found == Blackouts(3, 500 * MS, 1_000 * MS, 1_000 * MS, 0, (500 * MS, 500 * MS, 1_000 * MS))
+    assert count == 10 + 2 + 5 + 1 + 1
+
+
+def test_an_answer_that_was_told_ends_a_blackout_where_it_was_sent() -> None:
+    seen = Change(1, (Kind.POD,), RepliedProbe(109, 0, who("a")), RepliedProbe(113, 12 * S, who("b")), S, S, S)
+    found, _ = blackouts_of(
+        ACTS,
+        ChangeSeen(12 * S, name(1), seen),
+        lost(1, 110, 3, 11 * S),
+        lost(2, 110, 60, 11 * S),
+        OutageEnded(20 * S, name(2), 110, 11 * S, 60, RepliedProbe(170, 19 * S, who("a"))),
+    )
+    assert found.lasted_ns == (S, 8 * S)
+
+
+def test_who_is_silent_at_the_end_is_so_until_sending_stopped() -> None:
+    events = (ACTS, lost(1, 300, 50, 30 * S), lost(2, 110, 1, 11 * S))
+    found, _ = blackouts_of(*events, SendingStopped(STOP, interrupted=False), ended(1, 9 * S), ended(2, 0))
+    assert found == Blackouts(2, 100 * MS, 10 * S, 10 * S, 1, (100 * MS, 10 * S))
+    cut, _ = blackouts_of(*events, ended(1, 9 * S))
+    assert cut.worst_ns == 5 * S
+
+
+def test_nobody_lost_a_probe() -> None:
+    assert blackouts_of(ACTS) == (Blackouts(0, None, None, None, 0, ()), 0)
+
+
+@pytest.mark.parametrize(("percent", "rank"), [(1, 1), (50, 2), (51, 3), (75, 3), (76, 4), (95, 4), (100, 4)])
+def test_the_nearest_rank(percent: int, rank: int) -> None:
+    assert nearest_rank([1, 2, 3, 4], percent) == rank
+
+
+# --- phases and names --------------------------------------------------------------------------------------------------
+
+
+def phases_of(*events: Event) -> Phases:
+    phases = Phases()
+    for event in events:
+        phases.feed(event)
+    return phases
+
+
+def test_phases_end_where_the_next_begins() -> None:
+    phases = phases_of(
+        PhaseStarted(S, Phase.STEADY, 0),
+        PhaseStarted(ACTION, Phase.ACTION, 100),
+        PhaseStarted(ROLLBACK, Phase.ROLLBACK, 180),
+        PhaseStarted(ROLLBACK + S, Phase.ROLLBACK, 190),  # told twice
+        PhaseStarted(JUDGEMENT, Phase.JUDGEMENT, 300),
+        SendingStopped(STOP, interrupted=False),
+    )
+    assert phases.spans() == (
+        PhaseSpan("steady", S, ACTION),
+        PhaseSpan("action", ACTION, ROLLBACK),
+        PhaseSpan("rollback", ROLLBACK, JUDGEMENT),
+        PhaseSpan("judgement", JUDGEMENT, STOP),
+    )
+    assert (phases.end_ns, phases.sent_within()) == (JUDGEMENT, 200)
+
+
+def test_an_experiment_that_was_cut_short_ends_with_what_there_is() -> None:
+    assert phases_of().spans() == ()
+    assert phases_of(PhaseStarted(S, Phase.STEADY), ActionStep(2 * S, "x")).end_ns == 2 * S
+    assert phases_of(ACTS, SendingStopped(STOP, interrupted=True)).end_ns == STOP
+    assert phases_of(ACTS, JUDGES).sent_within() is None
+
+
+def closed(to_ns: int, *diagnoses: tuple[str, Certainty]) -> IncidentClosed:
+    found = tuple(Diagnosis(each, certainty, ()) for each, certainty in diagnoses)
+    incident = Incident(
+        1, 0, to_ns, continuing=False, sessions=1, total_sessions=1, changes=1, outages=0, bursts=0, strays=0, lost=0,
+        kinds=(), cohorts=(), context=(), judgements=(), diagnoses=found,
+    )  # fmt: skip
+    return IncidentClosed(to_ns, incident)
+
+
+def test_names_are_told_once_with_their_best_certainty() -> None:
+    likely, possible = Certainty.LIKELY, Certainty.POSSIBLE
+    names = NamesSeen()
+    for event in (
+        STARTED,
+        closed(S, ("early", likely)),
+        closed(12 * S, ("stale-flow", possible), ("", Certainty.CANNOT_TELL)),
+        closed(13 * S, ("flow-wipe", likely), ("node-rehash", possible)),
+        closed(14 * S, ("flow-wipe", possible)),
+        RunDiagnosed(STOP, (Diagnosis("stale-flow", likely, ()), Diagnosis("mtu", possible, ()))),
+        RunDiagnosed(STOP, (Diagnosis("client-ip-spread", possible, ()),)),
+    ):
+        names.feed(event)
+    assert names.names(ACTION) == ("likely stale-flow", "likely flow-wipe", "possible client-ip-spread")
