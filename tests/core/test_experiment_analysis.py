@@ -307,7 +307,7 @@ def test_a_needless_move_breaks_the_requirement() -> None:
 
 def test_a_move_in_reach_of_a_pool_change_is_needless_all_the_same() -> None:
     run = Run("scale-up").act().pool(ACTION + S, d=endpoint("d"))
-    outcome = run.move(1, ACTION + 2 * S, replace(run.served[name(1)], pod="d", node="n-d")).end()
+    outcome = run.move(1, ACTION + 2 * S, run.served[name(1)]._replace(pod="d", node="n-d")).end()
     assert (outcome.beyond, outcome.moved_pod, outcome.moved_address) == (("CLIENT-1",), 1, 0)
 
 
@@ -454,7 +454,7 @@ def test_a_command_that_takes_pods_away_moves_their_own() -> None:
     run = Run("command").pool(S, d=endpoint("d"), e=endpoint("e"), f=endpoint("f"))
     run.act().pool(ACTION + S, a=None, b=None, d=None, e=None)
     for number in (0, 1, 3, 4, 6, 7):
-        run.move(number, ACTION + 2 * S + number * MS, replace(run.served[name(number)], pod="c", node="n-c"))
+        run.move(number, ACTION + 2 * S + number * MS, run.served[name(number)]._replace(pod="c", node="n-c"))
     outcome = run.end()
     assert outcome.held is Held.YES
     assert outcome.least_reason == '4 pods, such as "a", "b", "d" went away'
