@@ -462,6 +462,14 @@ async def test_a_pool_that_is_not_at_rest(context: ActionContext, memory: Memory
         await prepared("scale-up", context)
 
 
+async def test_pods_of_another_owner(context: ActionContext, memory: MemoryApi) -> None:
+    memory.stuck = True
+    other = {"metadata": {"name": "other", "namespace": NAMESPACE, "uid": "uid-99"}}
+    memory.add_pod(other, "ReplicaSet", "", SERVER)
+    with pytest.raises(UserError, match="4 pods are ready where it asks for 3"):
+        await prepared("policy-flip", context)
+
+
 async def test_a_pool_that_is_too_small(context: ActionContext, memory: MemoryApi) -> None:
     put_deployment(memory, deployment(replicas=1))
     await settled(memory)

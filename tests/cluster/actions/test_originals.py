@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from memory_api import NAMESPACE, Json, MemoryApi, merge, put_service, service
+from memory_api import NAMESPACE, Json, MemoryApi, merge, put_service, service, settled
 
 from affinity_tester.cluster.actions.base import ActionContext, ActionOptions, Step, StepState
 from affinity_tester.cluster.actions.mend import mend, rights
@@ -49,6 +49,7 @@ async def test_what_stands_there(context: ActionContext, memory: MemoryApi) -> N
 async def test_the_next_run_mends(context: ActionContext, memory: MemoryApi, steps: list[Step]) -> None:
     await check_rights(memory, rights(context))
     await killed("scale-up", context)
+    await settled(memory)
     await killed("policy-flip", context)
     told = await mend(context)
     assert replicas(memory) == 3
@@ -142,6 +143,7 @@ async def test_nodes_that_may_not_be_listed(context: ActionContext, memory: Memo
 
 async def test_a_failure_does_not_keep_the_others_from_it(context: ActionContext, memory: MemoryApi) -> None:
     await killed("scale-up", context)
+    await settled(memory)
     await killed("policy-flip", context)
     memory.forbidden = lambda right: (right.verb, right.resource) == ("patch", "deployments")
     with pytest.raises(ApiError, match=r"patch deployments.apps in media is forbidden"):

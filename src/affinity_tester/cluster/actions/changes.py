@@ -151,6 +151,7 @@ class PolicyFlip(ChangingAction):
     async def prepare(self) -> None:
         """Read the Services. Raises `UserError` for one that is not this tool's, or has no such policy."""
         self.pool = await OwnPool.read(self.context)
+        self.pool.require(1, "this experiment needs")
         self.changes = tuple((_flip(service), service) for service in self.pool.services)
         if not self.changes:
             raise UserError("policy-flip needs a Service: name one with --service")

@@ -135,6 +135,8 @@ class OwnPool:
                 f"only {len(self.pods)} of {self.replicas} pods of {self.namespace}/{self.name} are ready: wait until all are"
             )
         restless = _deployment_missing(self.deployment, self.replicas)
+        if len(self.pods) > self.replicas:  # of another owner with the same labels, or of a rollout
+            restless = f"{len(self.pods)} pods are ready where it asks for {self.replicas}"
         if restless:
             raise UserError(
                 f"{self.namespace}/{self.name} is not at rest ({restless}): kubectl -n {self.namespace} rollout status"
