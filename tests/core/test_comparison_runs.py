@@ -12,7 +12,7 @@ from affinity_tester.core.comparison.results import Comparison, Difference, Dire
 from affinity_tester.core.comparison.run_figures import BLOCK_NS, RunFigures
 from affinity_tester.core.comparison.runs import compare_runs
 from affinity_tester.core.identity import Identity
-from affinity_tester.core.pool import EndpointAction, EndpointChange, PoolSnapshot
+from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from affinity_tester.units import NS_PER_S
 from comparing import INTERVAL_NS, PERIOD_NS, START_NS, STARTED, World, incident
 
@@ -123,7 +123,7 @@ def test_counts_losses_by_block_and_not_those_of_an_outage() -> None:
 
 
 def test_leaves_out_blocks_in_which_the_pool_changed_or_nobody_was_answered() -> None:
-    snapshot = PoolSnapshot(frozenset())
+    snapshot = PoolSnapshot(frozenset({Endpoint("1", "pod-a", "10.0.0.1")}))
     changed = EndpointChange(EndpointAction.LEFT)
     run = quiet(
         ev.PoolObserved(START_NS, START_NS, START_NS, snapshot),
@@ -135,6 +135,25 @@ def test_leaves_out_blocks_in_which_the_pool_changed_or_nobody_was_answered() ->
     assert len(run.losses()) == 12 - 3 - 2
     assert len(run.times(1)) == 12 - 3 - 2
     assert (run.pool_changes, run.blackouts, run.dark_ns) == (1, 1, 6 * S)
+
+
+def test_counts_no_blackout_of_an_empty_pool() -> None:
+    empty = ev.PoolObserved(START_NS, START_NS, START_NS, PoolSnapshot(frozenset()))
+    run = quiet(empty, ev.BlackoutStarted(START_NS + 205 * S, START_NS + 200 * S, 24))
+    assert (run.blackouts, run.dark_ns) == (0, 400 * S)
+
+
+def test_tells_how_long_nobody_was_answered_up_to_the_end_too() -> None:
+    dark = quiet(ev.BlackoutStarted(START_NS + 205 * S, START_NS + 200 * S, 24))
+    told = row(quiet(), dark, Measure.DARK)
+    assert (told.direction, told.before.count, told.after.count, told.after.of) == (Direction.TOLD, 0, 400 * S, 600 * S)
+    assert rows(compare_runs(quiet(), quiet(), 0.95), Measure.DARK) == []
+
+
+def test_compares_nothing_where_nobody_was_answered() -> None:
+    nobody = quiet()
+    nobody.total = replace(nobody.total, answered=0)
+    assert compare_runs(quiet(), nobody, 0.95).rows == ()
 
 
 def test_knows_a_killed_run_by_its_last_statistics() -> None:
@@ -201,7 +220,9 @@ def test_compares_nothing_by_a_pool_that_never_stood_still() -> None:
 
 
 def test_says_nothing_of_a_run_that_was_over_before_it_began() -> None:
-    comparison = compare_runs(quiet(periods=0), quiet(), 0.95)
+    over = quiet(periods=0)
+    over.total = quiet().total
+    comparison = compare_runs(over, quiet(), 0.95)
     assert comparison.compared == 0
     assert {each.direction for each in comparison.rows} == {Direction.NOT_COMPARED, Direction.TOLD}
 
@@ -212,12 +233,28 @@ def test_compares_no_series_that_is_too_short_or_drifts_or_was_made_by_the_clien
     drifting = World(rtt_ns=50e6, rtt_drift=0.98).run(Random(3))
     steady = World(rtt_ns=50e6).run(Random(4))
     assert row(steady, drifting, Measure.RTT_MEDIAN).why is Why.DRIFT
-    assert row(steady, drifting, Measure.RTT_P99).why is Why.DRIFT
     busy, dropping = quiet(), quiet()
     busy.total = replace(busy.total, timer_misses=busy.total.sent // 10)
     dropping.total = replace(dropping.total, own_losses=busy.total.sent // 100)
     assert row(long, busy, Measure.RTT_P99).why is Why.OWN_CLIENT
     assert row(dropping, long, Measure.LOSS).why is Why.OWN_CLIENT
+
+
+def test_compares_no_percentile_whose_median_drifts_though_its_noise_hides_that() -> None:
+    total = ev.Counts(sent=24_000, answered=24_000)
+
+    def run(drift_ms: int) -> RunFigures:
+        return fed(
+            *(
+                ev.StatsTick(
+                    START_NS + at * 10 * S, 24, total, total, p50_ns=(5 + at * drift_ms) * 10**6, p99_ns=900 * 10**6
+                )
+                for at in range(1, 61)
+            )
+        )
+
+    assert row(run(0), run(0), Measure.RTT_P99).direction is Direction.SAME
+    assert row(run(1), run(1), Measure.RTT_P99).why is Why.DRIFT
 
 
 def test_compares_no_percentiles_of_other_periods() -> None:

@@ -18,6 +18,12 @@ PAIRS = max(60, int(os.environ.get("AFFINITY_HISTORIES", "1500")) * 2 // 3)
 """1,000 by default."""
 
 
+@pytest.fixture(autouse=True)
+def _no_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what would have shown: it takes most of the time, and decides nothing."""
+    monkeypatch.setattr("affinity_tester.core.comparison.weigh.least_shift", lambda *_: None)
+
+
 def most(pairs: int, rate: float = 0.05) -> float:
     """Return how many of so many pairs may err: the rate, and three standard deviations more."""
     return pairs * rate + 3 * (pairs * rate * (1 - rate)) ** 0.5

@@ -74,6 +74,7 @@ WHYS = {
     Why.LEAST_UNKNOWN: "which sessions had to move is not known",
     Why.NO_SESSIONS: "no session was answered in one of them",
     Why.FEW_LOST: "fewer than 4 sessions lost a probe in one of them",
+    Why.ONE_STRETCH: "one stretch or a few, however long: their number is compared",
     Why.WHOLE_RUN: "a diagnosis of a whole run is one observation",
 }
 
@@ -170,6 +171,10 @@ def _time(figure: Figure) -> str:
     return f"{head} ({milliseconds(round(figure.low))} to {milliseconds(round(figure.high))})"
 
 
+def _span(figure: Figure) -> str:
+    return f"{format_span(figure.count)} of {format_span(round(figure.of))}"
+
+
 def _rate(per_hour: float) -> str:
     """Return `1 in 24 min`: rates of short runs by the hour would be guessed, not measured."""
     return f"1 in {format_span(round(_HOUR_NS / per_hour))}"
@@ -181,6 +186,7 @@ _FIGURES: dict[Unit, Callable[[Figure], str]] = {
     Unit.PER_HOUR: _per_hour,
     Unit.LOSS: _loss,
     Unit.TIME: _time,
+    Unit.SPAN: _span,
 }
 
 

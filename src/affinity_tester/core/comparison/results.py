@@ -33,6 +33,8 @@ class Unit(StrEnum):
     """The share of probes lost, over blocks of time."""
     TIME = "time"
     """Nanoseconds: a median over blocks of time, or over sessions."""
+    SPAN = "span"
+    """Nanoseconds of a run; `of` is all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Measure(StrEnum):
     AVOIDABLE = "incidents by pool changes that a sound proxy would have avoided"
     OUTAGES = "incidents with an outage that nothing explains"
     BLACKOUTS = "blackouts"
+    DARK = "time in which nobody was answered"
     LOSS = "probes lost outside outages"
     RTT_MEDIAN = "round-trip time, median"
     RTT_P99 = "round-trip time, 99th percentile"
@@ -98,6 +101,8 @@ class Why(StrEnum):
     NO_SESSIONS = "no sessions"
     FEW_LOST = "few lost"
     """Too few sessions lost a probe in one of them."""
+    ONE_STRETCH = "one stretch"
+    """It is one stretch, or a few, however long: their number is compared."""
     WHOLE_RUN = "whole run"
     """A diagnosis of the run as a whole is one observation a run."""
 

@@ -62,7 +62,11 @@ class RunFigures:
         self.outages = 0
         """Incidents with an outage that nothing explains."""
         self.blackouts = 0
-        self.dark_ns = 0
+        """Times in which nobody was answered, though the pool, where it is watched, had ready endpoints."""
+        self._is_empty = False
+        self._dark_ns = 0
+        self._dark_since_ns: int | None = None
+        """Since when nobody is answered; None: somebody is."""
         self.pool_changes = 0
         self.named: Counter[str] = Counter()
         """Incidents by likely diagnosis."""
@@ -91,6 +95,13 @@ class RunFigures:
     def watched(self) -> bool:
         """True if the pool was watched, and the right one."""
         return self.watch is not None and not self.wrong_pool
+
+    @property
+    def dark_ns(self) -> int:
+        """How long nobody was answered."""
+        if self._dark_since_ns is None:
+            return self._dark_ns
+        return self._dark_ns + max(0, self.duration_ns - self._since_start(self._dark_since_ns))
 
     @property
     def period_ns(self) -> int:
@@ -131,19 +142,26 @@ class RunFigures:
                 self._close(incident)
             case ev.StatsTick():
                 self._tick(event)
-            case ev.PoolObserved() if event.changes:
-                self.pool_changes += 1
-                settle_ns = self.started.rules.settle_ns if self.started else 0
-                since_ns = max(event.since_ns, event.until_ns - settle_ns)
-                self._void.update(self._blocks(since_ns - settle_ns, event.until_ns + settle_ns))
+            case ev.PoolObserved():
+                self._observe(event)
             case ev.BlackoutStarted(since_ns=since_ns):
-                self.blackouts += 1
+                self.blackouts += not self._is_empty
+                self._dark_since_ns = since_ns
                 self._void.update(self._blocks(since_ns, event.at_ns))
             case ev.BlackoutEnded(since_ns=since_ns, until_ns=until_ns):
-                self.dark_ns += until_ns - since_ns
+                self._dark_ns, self._dark_since_ns = self._dark_ns + until_ns - since_ns, None
                 self._void.update(self._blocks(since_ns, until_ns))
             case _:
                 self._note(event)
+
+    def _observe(self, event: ev.PoolObserved) -> None:
+        """Leave out the time around a change of the pool."""
+        self._is_empty = not event.snapshot.ready_count
+        if event.changes:
+            self.pool_changes += 1
+            settle_ns = self.started.rules.settle_ns if self.started else 0
+            since_ns = max(event.since_ns, event.until_ns - settle_ns)
+            self._void.update(self._blocks(since_ns - settle_ns, event.until_ns + settle_ns))
 
     def _note(self, event: ev.Event) -> None:
         """Keep what is told once."""

@@ -46,9 +46,11 @@ _HOUR_NS = 3_600 * NS_PER_S
 
 
 def compare_runs(before: RunFigures, after: RunFigures, confidence: float) -> Comparison:
-    """Return all of the comparison of two runs, each with its start and at least one answered probe."""
+    """Return all of the comparison of two runs, each with its start. Where nothing was answered nothing is compared."""
     pair = _Pair(before, after, confidence)
-    found = [*pair.counted(), *pair.measured(), *pair.named()]
+    found: list[Candidate | Row] = []
+    if before.total.answered and after.total.answered:
+        found = [*pair.counted(), *pair.measured(), *pair.named()]
     rows, level = weigh([row for row in found if isinstance(row, Candidate)], confidence)
     weighed = iter(rows)
     return Comparison(
@@ -81,6 +83,7 @@ class _Pair:
             self._sessions_hit(),
             self._rate(Measure.OUTAGES, (before.outages, _hours(before)), (after.outages, _hours(after))),
             self._rate(Measure.BLACKOUTS, (before.blackouts, _hours(before)), (after.blackouts, _hours(after))),
+            *self._dark(),
             *self._avoidable(),
         ]
 
@@ -99,6 +102,15 @@ class _Pair:
             for run in (self.before, self.after)
         )
         return told(self._of(Measure.SESSIONS_HIT), before, after, why=Why.SHARED_CAUSE)
+
+    def _dark(self) -> list[Row]:
+        """Tell how long nobody was answered, where that was so."""
+        spans = self.before.dark_ns, self.after.dark_ns
+        before, after = (
+            Figure(Unit.SPAN, span, None, None, span, run.duration_ns)
+            for span, run in zip(spans, (self.before, self.after), strict=True)
+        )
+        return [told(self._of(Measure.DARK), before, after, why=Why.ONE_STRETCH)] if any(spans) else []
 
     def _avoidable(self) -> list[Candidate | Row]:
         """Compare how many of the pool's changes were avoidable; nothing, where neither pool changed."""
