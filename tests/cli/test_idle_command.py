@@ -85,6 +85,23 @@ async def test_ctrl_c_gives_the_result_so_far_as_json_lines(affinity_tester: Pat
     assert told[-1]["keep_alive_s"] >= 0.5
 
 
+async def test_the_pod_speaks_first_where_both_have_the_key(affinity_tester: Path, tmp_path: Path) -> None:
+    server = await EchoServer.start(["127.0.0.1"], 0, pod_name="a", key=b"secret")
+    arguments = ("--longest", "1.25s", "--watch", "off", "--direction", "both")
+    ended = await idle(affinity_tester, server.addresses[0], *arguments, AFFINITY_KEY="secret")
+    totals = await server.close()
+    assert ended.code == 0
+    assert ended.out.count("the pod speaks first after the silence:\n  longer than 1.25 s\n") == 2
+    assert (totals.delayed, totals.not_delayed) == (80, ())
+
+
+async def test_a_server_without_the_key_delays_nothing(affinity_tester: Path, target: TransportAddress) -> None:
+    arguments = ("--longest", "1s", "--watch", "off", "--direction", "pod", "--key", "secret")
+    ended = await idle(affinity_tester, target, *arguments)
+    assert ended.code == 3
+    assert "nothing is known: the samples were never answered" in ended.out
+
+
 async def test_nobody_there_is_inconclusive(affinity_tester: Path, target: TransportAddress) -> None:
     ended = await idle(affinity_tester, "127.0.0.1:9", "--longest", "1s", "--watch", "off")
     assert ended.code == 3
@@ -100,6 +117,7 @@ async def test_nobody_there_is_inconclusive(affinity_tester: Path, target: Trans
             ("127.0.0.1", "--samples", "1000", "--watch", "off"),
             "60 steps with 1000 samples each are more than 20,000 sockets",
         ),
+        (("127.0.0.1", "--direction", "pod"), "--direction pod needs --key (AFFINITY_KEY)"),
         ((), "no target"),
         (("127.0.0.1", "--via", "node-port"), "--via node-port (AFFINITY_VIA) says how to reach --service"),
         (("127.0.0.1:1", "--longest", "1s", "--watch", "off", "--json", "/nonexistent/x"), "--json /nonexistent/x"),

@@ -162,6 +162,7 @@ def test_its_log_as_json(affinity_tester: Path) -> None:
     del draining["time"], stopped["time"], stopped["uptime_ns"]
     assert draining == {"level": "info", "event": "server.draining", "drain_ns": 5 * NS}
     counts = {"received": 0, "answered": 0, "refused": 0, "dropped": {}, "flows": 0, "evicted": 0, "send_errors": 0}
+    counts |= {"delayed": 0, "not_delayed": {}}
     assert stopped == {"level": "info", "event": "server.stopped", "total": counts}
 
 

@@ -16,6 +16,7 @@ EXAMPLES: dict[str, tuple[object, str]] = {
     "POD-NAME": ("pod-é", "706f642dc3a9"),
     "NODE-NAME": ("node", "6e6f6465"),
     "RECEIVED-COUNT": (258, "00000102"),
+    "REPLY-DELAY": (15_000, "00003a98"),
     "ERROR-CODE": (ErrorCode(420, "no"), "000004146e6f"),
     "UNKNOWN-ATTRIBUTES": ((3, 0x24), "00030024"),
     "INSTANCE-ID": (bytes(range(8)), bytes(range(8)).hex()),
@@ -39,4 +40,4 @@ def test_a_list_of_types_has_an_even_length() -> None:
 
 
 def test_no_two_rows_share_a_name() -> None:
-    assert len({row.name for row in ATTRIBUTES.values()}) == len(ATTRIBUTES) == 21
+    assert len({row.name for row in ATTRIBUTES.values()}) == len(ATTRIBUTES) == 22

@@ -86,6 +86,21 @@ async def test_a_server_that_goes_in_the_silence_leaves_a_silent_path() -> None:
     assert results[0].resent
 
 
+@pytest.mark.parametrize("state", FlowState)
+@pytest.mark.parametrize("key", [b"secret", None])
+async def test_the_pod_speaks_first_to_those_who_have_the_key(state: FlowState, key: bytes | None) -> None:
+    server = await EchoServer.start(["127.0.0.1"], 0, pod_name="a", key=key)
+    step = Step(Direction.POD, state, 300 * MS)
+    (result,) = await measured(plan_round([(step, 1)]), server.addresses[0], key=key)
+    totals = await server.close()
+    if key is None:
+        assert (result.fate, totals.not_delayed) == (Fate.NOT_DELAYED, (("no-key", 1),))
+        return
+    assert (result.fate, result.heard, totals.delayed) == (Fate.ANSWERED, True, 1)
+    assert 290 * MS <= result.silent_ns < 500 * MS
+    assert result.before == result.after
+
+
 async def test_the_end_cuts_samples_off() -> None:
     server = await EchoServer.start(["127.0.0.1"], 0, pod_name="a")
     stop = asyncio.Event()

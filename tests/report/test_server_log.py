@@ -48,6 +48,8 @@ TOTALS = ServerTotals(
     flows=12,
     evicted=3,
     send_errors=1,
+    delayed=1,
+    not_delayed=(("no-key", 3), ("too-long", 1)),
 )
 REST = (
     ServerWarning(6 * NS, "mind this"),
@@ -56,8 +58,8 @@ REST = (
     ServerStopped(71 * NS, TOTALS, 66 * NS),
 )
 COUNTED = (
-    "received 2,000 datagrams, answered 1,990, refused 1, dropped 9 (legacy 7, not-stun 2), 1 send error; 12 flows,"
-    " 3 older ones forgotten"
+    "received 2,000 datagrams, answered 1,990, refused 1, dropped 9 (legacy 7, not-stun 2), 1 send error,"
+    " 1 delayed reply, not delayed 4 (no-key 3, too-long 1); 12 flows, 3 older ones forgotten"
 )
 
 
@@ -89,8 +91,10 @@ def test_for_machines() -> None:
         "flows": 12,
         "evicted": 3,
         "send_errors": 1,
+        "delayed": 1,
+        "not_delayed": {"no-key": 3, "too-long": 1},
     }
-    delta = dict.fromkeys(total, 0) | {"received": 1, "answered": 1, "dropped": {}, "flows": 1}
+    delta = dict.fromkeys(total, 0) | {"received": 1, "answered": 1, "dropped": {}, "flows": 1, "not_delayed": {}}
     told = [json.loads(line) for line in written("json", STARTED, *REST)]
     words = [line.split("] ", 1)[1].strip() for line in written("console", STARTED, *REST)]
     assert [line.pop("message") for line in told] == words

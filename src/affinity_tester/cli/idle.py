@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -51,6 +51,13 @@ INCONCLUSIVE = 3
     help="Samples of each silence and state, each on a socket of its own: none lost of 20 means at most 14 % (95 %).",
 )
 @options.option(
+    "--direction",
+    type=click.Choice(["client", "pod", "both"]),
+    default="client",
+    help="Who speaks first after the silence: the client, or the pod, as an inbound call does: the server answers again after"
+    " it. That takes a --key, here and at the server.",
+)
+@options.option(
     "--settle",
     type=options.Duration(0, 600 * NS_PER_S),
     default=_DEFAULT.settle_ns,
@@ -70,6 +77,7 @@ def idle(
     *,
     longest: int,
     samples: int,
+    direction: Literal["client", "pod", "both"],
     settle: int,
     key: bytes | None,
     bind: str | None,
@@ -84,11 +92,15 @@ def idle(
     traffic both ways for 3 s, since connection tracking forgets the two after different times. Finer steps follow where it
     breaks. Ctrl-C ends it with the result so far.
     """
+    if direction != "client" and key is None:
+        raise UserError(
+            f"--direction {direction} needs --key (AFFINITY_KEY), here and at the server: it delays a reply for nobody else"
+        )
     target_settings = read_target_options(bind=bind, **target)
     settings = IdleSettings(
         longest_ns=longest,
         samples=samples,
-        directions=(Direction.CLIENT,),
+        directions=tuple(Direction) if direction == "both" else (Direction(direction),),
         settle_ns=settle,
         key=key,
         bind=bind,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from affinity_tester.core.delayed_replies import MAX_WAITING, DelayedReplies, DelayedReply
 from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.stun import (
     HEADER_SIZE,
@@ -25,9 +26,11 @@ from affinity_tester.core.stun import (
     ReplyTemplate,
     ResponseEncoder,
     decode_request,
+    has_reply_delay,
     is_error_response,
     is_plain_probe,
     plain_probe_template,
+    read_reply_delay,
 )
 from affinity_tester.errors import StunError
 
@@ -78,35 +81,53 @@ class ServerTotals:
     """Flows removed for newer ones when `--max-flows` was reached. If one returns, its count starts again from 1."""
     send_errors: int = 0
     """Replies counted above that the machine then refused to send."""
+    delayed: int = 0
+    """Second replies that were sent after the delay that their requests asked for (core.delayed_replies)."""
+    not_delayed: tuple[tuple[str, int], ...] = ()
+    """(reason, requests) whose second reply was refused, or could not be sent, sorted by reason."""
 
     def since(self, earlier: ServerTotals) -> ServerTotals:
         """Return what was counted after `earlier`; `flows` is the present number."""
-        before = dict(earlier.dropped)
-        dropped = ((reason, count - before.get(reason, 0)) for reason, count in self.dropped)
         return ServerTotals(
             received=self.received - earlier.received,
             answered=self.answered - earlier.answered,
             refused=self.refused - earlier.refused,
-            dropped=tuple((reason, count) for reason, count in dropped if count),
+            dropped=_without(self.dropped, earlier.dropped),
             flows=self.flows,
             evicted=self.evicted - earlier.evicted,
             send_errors=self.send_errors - earlier.send_errors,
+            delayed=self.delayed - earlier.delayed,
+            not_delayed=_without(self.not_delayed, earlier.not_delayed),
         )
 
     def __add__(self, other: ServerTotals) -> ServerTotals:
         """Return the totals of two workers of one server together."""
-        dropped = dict(self.dropped)
-        for reason, count in other.dropped:
-            dropped[reason] = dropped.get(reason, 0) + count
         return ServerTotals(
             received=self.received + other.received,
             answered=self.answered + other.answered,
             refused=self.refused + other.refused,
-            dropped=tuple(sorted(dropped.items())),
+            dropped=_together(self.dropped, other.dropped),
             flows=self.flows + other.flows,
             evicted=self.evicted + other.evicted,
             send_errors=self.send_errors + other.send_errors,
+            delayed=self.delayed + other.delayed,
+            not_delayed=_together(self.not_delayed, other.not_delayed),
         )
+
+
+_Reasons = tuple[tuple[str, int], ...]
+
+
+def _without(counts: _Reasons, earlier: _Reasons) -> _Reasons:
+    """Return what was counted by reason after `earlier`."""
+    before = dict(earlier)
+    rest = ((reason, count - before.get(reason, 0)) for reason, count in counts)
+    return tuple((reason, count) for reason, count in rest if count)
+
+
+def _together(one: _Reasons, other: _Reasons) -> _Reasons:
+    """Return the sums by reason, sorted."""
+    return tuple(sorted((Counter(dict(one)) + Counter(dict(other))).items()))
 
 
 class _Flow:
@@ -175,10 +196,12 @@ class Responder:
         key: bytes | None = None,
         counted_before: int = 0,
         limit: RateLimit | None = None,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         """Keep at most `max_flows` flows. Raise `ValueError` if that is less than 1.
 
-        The first probe of a new flow is number `counted_before + 1` in RECEIVED-COUNT.
+        The first probe of a new flow is number `counted_before + 1` in RECEIVED-COUNT. At most `max_waiting` delayed replies
+        wait at a time.
         """
         if max_flows < 1:
             raise ValueError(f"{max_flows} flows cannot be the bound: at least 1 is needed")
@@ -188,6 +211,10 @@ class Responder:
         self._counted_before = counted_before
         self.limit = limit
         """The rate limit that `respond_within_limit` checks; None for no limit."""
+        self.delayed = DelayedReplies(keyed=key is not None, most=max_waiting)
+        """Replies that wait to be sent."""
+        self.accepted: list[DelayedReply] = []
+        """Those that were accepted since they were last taken from here: whoever sends replies also sends these when due."""
         self._flows: OrderedDict[tuple[bytes, Source], _Flow] = OrderedDict()
         """By token and source, in the order in which scans come to them."""
         self._latest: dict[Source, _Flow] = {}
@@ -262,7 +289,22 @@ class Responder:
             flows=len(self._flows),
             evicted=self._evicted,
             send_errors=self._send_errors,
+            delayed=self.delayed.sent,
+            not_delayed=tuple(sorted(self.delayed.lost.items())),
         )
+
+    @property
+    def keyed(self) -> bool:
+        """True if requests must be signed."""
+        return self._key is not None
+
+    def render_delayed(self, reply: DelayedReply) -> bytes:
+        """Return the datagram of a delayed reply that is due: it says that no other follows."""
+        flow = self._flows.get((reply.transaction_id[:8], reply.source))
+        source, count = (reply.source[0], reply.source[1]), flow.count if flow is not None else self._counted_before + 1
+        data = self._encoder.encode_delayed(reply.transaction_id, source, count, reply.limit, 0)
+        assert data is not None, "what was accepted had room"
+        return data
 
     def _respond_unprepared(self, data: bytes, source: Source) -> bytes | None:
         """Return the reply to any datagram, also to one that no flow is prepared for."""
@@ -281,11 +323,41 @@ class Responder:
             transaction_id = request.transaction_id
             if request.unknown_required:
                 return self._refuse(transaction_id, request.unknown_required, len(data))
+            if has_reply_delay(data):
+                return self._respond_delayed(data, source)
 
         flow = self._flow_for(data[_TOKEN], source, len(data))
         flow.count += 1
         self._answered += 1
         return flow.template.render(transaction_id, flow.count)
+
+    def _respond_delayed(self, data: bytes, source: Source) -> bytes | None:
+        """Return the reply to a request that may ask for another one later: it says whether that follows."""
+        try:
+            delay_ms = read_reply_delay(data)
+        except StunError as error:
+            self._dropped[error.reason] += 1
+            return None
+        transaction_id, limit = data[8:HEADER_SIZE], len(data)
+        flow = self._flow_for(data[_TOKEN], source, limit)
+        flow.count += 1
+        self._answered += 1
+        if delay_ms is None:
+            return flow.template.render(transaction_id, flow.count)
+
+        wanted = DelayedReply(transaction_id, source, limit, delay_ms)
+        reason = self.delayed.refuse(wanted)
+        address = (source[0], source[1])
+        reply = self._encoder.encode_delayed(transaction_id, address, flow.count, limit, 0 if reason else delay_ms)
+        if reply is None:
+            reason = reason or "no-room"
+            reply = flow.template.render(transaction_id, flow.count)
+        if reason:
+            self.delayed.lost[reason] += 1
+        else:
+            self.delayed.add(wanted)
+            self.accepted.append(wanted)
+        return reply
 
     def _flow_for(self, token: bytes, source: Source, size: int) -> _Flow:
         """Return the flow of a token and a source, prepared for requests of `size` bytes; add it if it is new."""

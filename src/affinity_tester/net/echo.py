@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from affinity_tester import clock
+from affinity_tester.core.delayed_replies import DelayedReply
 from affinity_tester.core.echo import Responder
 from affinity_tester.net.batch_transport import SendBufferFullError
 
@@ -19,6 +20,11 @@ class EchoProtocol(asyncio.DatagramProtocol):
     def __init__(self, responder: Responder) -> None:
         self._responder = responder
         self._respond = responder.respond if responder.limit is None else self._respond_within_limit
+        self._timers: dict[DelayedReply, asyncio.TimerHandle] = {}
+        """Of the delayed replies that are to leave through this transport."""
+        self._sends_delayed = False
+        if responder.keyed:  # without a key nobody gets a delayed reply, and no datagram is asked for one
+            self._respond_at_once, self._respond = self._respond, self._respond_and_schedule
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send replies through this transport."""
@@ -35,10 +41,19 @@ class EchoProtocol(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """Count a reply that could not be sent, or an ICMP error about an earlier one."""
-        if isinstance(exc, SendBufferFullError):
+        if self._sends_delayed:
+            self._sends_delayed = False
+        elif isinstance(exc, SendBufferFullError):
             self._responder.count_unsent(exc.datagram)
         else:
             self._responder.count_send_error()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up the delayed replies: nothing leaves through this transport any more."""
+        for reply, timer in self._timers.items():
+            timer.cancel()
+            self._responder.delayed.end(reply, "shutdown")
+        self._timers.clear()
 
     def pause_writing(self) -> None:
         """Drop replies from now on. asyncio's own transport would keep them in memory until the send buffer has room."""
@@ -50,6 +65,25 @@ class EchoProtocol(asyncio.DatagramProtocol):
 
     def _drop(self, reply: bytes, _addr: tuple[Any, ...]) -> None:
         self._responder.count_unsent(reply)
+
+    def _respond_and_schedule(self, data: bytes, addr: tuple[Any, ...]) -> bytes | None:
+        """Respond, and send another reply later where one was accepted."""
+        reply = self._respond_at_once(data, addr)
+        accepted = self._responder.accepted
+        while accepted:
+            delayed = accepted.pop()
+            loop = asyncio.get_running_loop()
+            self._timers[delayed] = loop.call_later(delayed.delay_ms / 1_000, self._send_delayed, delayed)
+        return reply
+
+    def _send_delayed(self, reply: DelayedReply) -> None:
+        """Send a delayed reply; the transport tells by `error_received` if it cannot be sent."""
+        del self._timers[reply]
+        self._sends_delayed = True
+        self._transport.sendto(self._responder.render_delayed(reply), reply.source)
+        failure = "" if self._sends_delayed else "send-failed"
+        self._sends_delayed = False
+        self._responder.delayed.end(reply, failure)
 
     def _respond_within_limit(self, data: bytes, addr: tuple[Any, ...]) -> bytes | None:
         return self._responder.respond_within_limit(data, addr, packed_ip(addr[0]), clock.now_ns())

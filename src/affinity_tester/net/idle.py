@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Literal
 
 from affinity_tester import clock
+from affinity_tester.core.identity import Identity
 from affinity_tester.core.idle.grid import PlannedSample
 from affinity_tester.core.idle.model import SampleResult
 from affinity_tester.core.idle.sample import CheckPath, Command, Sample, Send
-from affinity_tester.core.stun import BindingResponse, decode_response, new_request, pack_transaction_id
+from affinity_tester.core.stun import decode_response, new_request, pack_transaction_id, read_reply_delay
 from affinity_tester.core.stun.message import unpack_transaction_id
 from affinity_tester.errors import StunError, UserError
 from affinity_tester.net.clock import wall_to_run_ns
@@ -21,7 +22,7 @@ from affinity_tester.net.limits import raise_descriptor_limit
 from affinity_tester.net.probe_socket import open_probe_socket, read_error_queue, receive, socket_address
 from affinity_tester.net.resolve import Destination
 from affinity_tester.settings import DEFAULT_REQUEST_SIZE
-from affinity_tester.units import NS_PER_S
+from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 CHECK_PROBES = 3
 """Of a new flow, one each `CHECK_WAIT_S`, so that one lost packet does not look like a dead path."""
@@ -34,6 +35,10 @@ SourceFor = Callable[..., str]
 """Returns the source address for a target and its scope, as `net.probe_socket.local_source_for`."""
 
 
+OnReply = Callable[[int, int, Identity, int | None], None]
+"""Told of a reply: when, to which probe, who answered, and after how long it says that another follows (None: nothing)."""
+
+
 class _FlowSocket:
     """A socket of its own for one flow; `on_reply` is told each reply to one of its probes."""
 
@@ -42,7 +47,7 @@ class _FlowSocket:
         source: str,
         destination: Destination,
         key: bytes | None,
-        on_reply: Callable[[int, int, BindingResponse], None],
+        on_reply: OnReply,
     ) -> None:
         """Open it. Raises `OSError`."""
         self._destination = destination
@@ -55,9 +60,13 @@ class _FlowSocket:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
-    def send(self, seq: int) -> None:
-        """Send a probe. What this machine refuses to send is lost, as on any other hop."""
-        request = new_request(pack_transaction_id(self._token, seq), DEFAULT_REQUEST_SIZE, self._key)
+    def send(self, seq: int, delay_ns: int = 0) -> None:
+        """Send a probe, which asks for another reply after the delay unless that is 0.
+
+        What this machine refuses to send is lost, as on any other hop.
+        """
+        delay_ms = delay_ns // NS_PER_MS or None
+        request = new_request(pack_transaction_id(self._token, seq), DEFAULT_REQUEST_SIZE, self._key, delay_ms)
         for _ in range(2):  # an ICMP error about an earlier probe fails the next send once
             with suppress(OSError):
                 self._sock.sendto(request, self._address)
@@ -87,11 +96,12 @@ class _FlowSocket:
     def _read(self, data: bytes, at_ns: int) -> None:
         try:
             response = decode_response(data, self._key)
+            delay_ms = read_reply_delay(data)
         except StunError:
             return
         token, seq = unpack_transaction_id(response.transaction_id)
         if token == self._token:
-            self._on_reply(at_ns, seq, response)
+            self._on_reply(at_ns, seq, response.identity, None if delay_ms is None else delay_ms * NS_PER_MS)
 
 
 class _Flow:
@@ -117,9 +127,9 @@ class _Flow:
             self._check.cancel()
         self._socket.close()
 
-    def _replied(self, at_ns: int, seq: int, response: BindingResponse) -> None:
+    def _replied(self, at_ns: int, seq: int, identity: Identity, delay_ns: int | None) -> None:
         if self.sample.result is None:
-            self._do(self.sample.replied(at_ns, seq, response.identity))
+            self._do(self.sample.replied(at_ns, seq, identity, delay_ns))
 
     def _due(self) -> None:
         self._do(self.sample.timer(clock.now_ns()))
@@ -127,8 +137,8 @@ class _Flow:
     def _do(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
-                case Send(seq=seq):
-                    self._socket.send(seq)
+                case Send(seq=seq, delay_ns=delay_ns):
+                    self._socket.send(seq, delay_ns)
                 case CheckPath():
                     self._check = asyncio.create_task(self._check_path())
         if self._timer is not None:
@@ -170,9 +180,7 @@ class _Round:
         self.changed = asyncio.Event()
         """Set whenever a flow has ended."""
 
-    def open_socket(
-        self, destination: Destination, on_reply: Callable[[int, int, BindingResponse], None]
-    ) -> _FlowSocket:
+    def open_socket(self, destination: Destination, on_reply: OnReply) -> _FlowSocket:
         source = self._source_for(destination.address, destination.scope_id)
         return _FlowSocket(source, destination, self._key, on_reply)
 

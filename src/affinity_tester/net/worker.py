@@ -64,7 +64,8 @@ def read_totals(line: bytes) -> ServerTotals:
     if "error" in message:
         raise WorkerError(message["error"])
     totals = message["totals"]
-    return ServerTotals(**totals | {"dropped": tuple((reason, count) for reason, count in totals["dropped"])})
+    by_reason = {name: tuple(map(tuple, totals[name])) for name in ("dropped", "not_delayed")}
+    return ServerTotals(**totals | by_reason)
 
 
 async def _work() -> None:

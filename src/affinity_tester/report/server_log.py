@@ -192,9 +192,13 @@ def _counts(totals: ServerTotals) -> str:
     ]
     if totals.send_errors:
         parts.append(f"{plural(totals.send_errors, 'send error')}")
+    if totals.delayed or totals.not_delayed:
+        lost = ", ".join(f"{reason} {count:,}" for reason, count in totals.not_delayed)
+        parts.append(f"{totals.delayed:,} delayed {'reply' if totals.delayed == 1 else 'replies'}")
+        parts += [f"not delayed {sum(count for _, count in totals.not_delayed):,} ({lost})"] if lost else []
     evicted = f", {plural(totals.evicted, 'older one')} forgotten" if totals.evicted else ""
     return f"{', '.join(parts)}; {plural(totals.flows, 'flow')}{evicted}"
 
 
 def _data(totals: ServerTotals) -> dict[str, Any]:
-    return {**asdict(totals), "dropped": dict(totals.dropped)}
+    return {**asdict(totals), "dropped": dict(totals.dropped), "not_delayed": dict(totals.not_delayed)}

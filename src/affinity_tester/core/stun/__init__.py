@@ -1,6 +1,7 @@
 """The wire: STUN Binding requests and responses (RFC 8489), and this tool's own attributes (docs/protocol.md).
 
     request   header(20)  transaction id = session token (64 random bits) || sequence number (32 bits, from 0)
+              REPLY-DELAY               0xC5A6  wants another reply so many milliseconds later (core.delayed_replies)
               PROBE-PADDING             0xC5A0  so that the request is never shorter than its reply
               MESSAGE-INTEGRITY-SHA256  0x001C  when a key is set
     response  header(20)  the same transaction id
@@ -9,6 +10,7 @@
               POD-NAME                  0xC5A1
               NODE-NAME                 0xC5A2
               INSTANCE-ID               0xC5A3
+              REPLY-DELAY               0xC5A6  where it was asked for: another reply follows so much later; 0: none
               RECEIVED-COUNT            0xC5A4  last, since it alone changes from reply to reply
               MESSAGE-INTEGRITY-SHA256  0x001C  when a key is set
 
@@ -33,7 +35,9 @@ from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
 from affinity_tester.core.stun.message import (
     HEADER_SIZE,
     MAX_WALKED_SIZE,
+    has_reply_delay,
     pack_transaction_id,
+    read_reply_delay,
     unpack_transaction_id,
 )
 from affinity_tester.core.stun.probe_codec import ProbeCodec, token_in
@@ -73,12 +77,14 @@ __all__ = [
     "decode_mapped_address",
     "decode_request",
     "decode_response",
+    "has_reply_delay",
     "is_error_response",
     "is_plain_probe",
     "listens_on_wildcard",
     "new_request",
     "pack_transaction_id",
     "plain_probe_template",
+    "read_reply_delay",
     "token_in",
     "unpack_transaction_id",
 ]

@@ -183,8 +183,9 @@ def _pack_u32(value: int, _transaction_id: bytes) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def _unpack_u32(value: bytes, _transaction_id: bytes) -> int:
-    return int.from_bytes(_unpack_exactly("RECEIVED-COUNT", 4)(value, b""), "big")
+def _unpack_u32(name: str) -> Callable[[bytes, bytes], int]:
+    unpack = _unpack_exactly(name, 4)
+    return lambda value, transaction_id: int.from_bytes(unpack(value, transaction_id), "big")
 
 
 def _pack_error_code(value: ErrorCode, _transaction_id: bytes) -> bytes:
@@ -215,7 +216,8 @@ SOFTWARE = Attribute(0x8022, "SOFTWARE", _pack_software, _unpack_software)
 POD_NAME = Attribute(0xC5A1, "POD-NAME", *_text("POD-NAME"))
 NODE_NAME = Attribute(0xC5A2, "NODE-NAME", *_text("NODE-NAME"))
 INSTANCE_ID = Attribute(0xC5A3, "INSTANCE-ID", _pack_raw, _unpack_exactly("INSTANCE-ID", 8))
-RECEIVED_COUNT = Attribute(0xC5A4, "RECEIVED-COUNT", _pack_u32, _unpack_u32)
+RECEIVED_COUNT = Attribute(0xC5A4, "RECEIVED-COUNT", _pack_u32, _unpack_u32("RECEIVED-COUNT"))
+REPLY_DELAY = Attribute(0xC5A6, "REPLY-DELAY", _pack_u32, _unpack_u32("REPLY-DELAY"))
 PROBE_PADDING = Attribute(0xC5A0, "PROBE-PADDING", _pack_raw, _unpack_raw)
 ERROR_CODE = Attribute(0x0009, "ERROR-CODE", _pack_error_code, _unpack_error_code)
 UNKNOWN_ATTRIBUTES = Attribute(0x000A, "UNKNOWN-ATTRIBUTES", _pack_types, _unpack_types)
@@ -249,6 +251,7 @@ _TABLE: tuple[Attribute[Any], ...] = (
     NODE_NAME,
     INSTANCE_ID,
     RECEIVED_COUNT,
+    REPLY_DELAY,
     PROBE_PADDING,
     ERROR_CODE,
     UNKNOWN_ATTRIBUTES,

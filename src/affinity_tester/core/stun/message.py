@@ -14,6 +14,7 @@ from affinity_tester.core.stun.attributes import (
     MAGIC_COOKIE,
     MESSAGE_INTEGRITY,
     MESSAGE_INTEGRITY_SHA256,
+    REPLY_DELAY,
     Attribute,
     T,
     malformed,
@@ -39,6 +40,11 @@ its attributes are not read.
 
 MAX_WALKED_ATTRIBUTES = 32
 """The most attributes that a message may have: RFC 8489 knows 20 in all, and a message has few of them."""
+
+REPLY_DELAY_SIZE = 8
+"""Bytes of a whole REPLY-DELAY."""
+
+_REPLY_DELAY_HEADER = REPLY_DELAY.encode(0)[:4]
 
 _FINGERPRINT_MASK = 0x5354554E
 """XORed with the CRC-32 (section 14.7), so that it differs from one of an inner protocol."""
@@ -166,3 +172,16 @@ def check_integrity(data: bytes, attributes: Attributes, key: bytes) -> None:
     covered = data[:2] + (start + len(value) - HEADER_SIZE).to_bytes(2, "big") + data[4 : start - 4]
     if not hmac.compare_digest(value, hmac.digest(key, covered, "sha256")):
         raise StunError("bad-integrity")
+
+
+def has_reply_delay(data: bytes) -> bool:
+    """Return whether a message may have a REPLY-DELAY; quick, and no False for one that has."""
+    return _REPLY_DELAY_HEADER in data
+
+
+def read_reply_delay(data: bytes) -> int | None:
+    """Return the REPLY-DELAY in milliseconds of a message that its decoder has accepted; None where it has none.
+
+    Raises `StunError` for a malformed one.
+    """
+    return read_attributes(data).get(REPLY_DELAY) if has_reply_delay(data) else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from affinity_tester.core.stun.attributes import PROBE_PADDING
+from affinity_tester.core.stun.attributes import PROBE_PADDING, REPLY_DELAY
 from affinity_tester.core.stun.message import (
     BINDING_REQUEST,
     HEADER_SIZE,
     INTEGRITY_SIZE,
     MAX_WALKED_SIZE,
+    REPLY_DELAY_SIZE,
     add_integrity,
     check_integrity,
     pack_header,
@@ -35,16 +36,23 @@ class BindingRequest(NamedTuple):
     """Comprehension-required attribute types that nobody here understands: to be answered by a 420 (section 6.3.1)."""
 
 
-def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None) -> bytes:
+def new_request(transaction_id: bytes, size: int = 288, key: bytes | None = None, delay_ms: int | None = None) -> bytes:
     """Return a probe of exactly `size` bytes, with MESSAGE-INTEGRITY-SHA256 when there is a key.
+
+    `delay_ms` asks for another reply after so long, which takes 8 bytes of the size.
 
     `size` is never rounded. Possible are the multiples of 4 from 20 (a bare header) to 65,504; with a key from 56 to 2,048,
     the most that a server reads. Raises `ValueError` for any other.
     """
     if len(transaction_id) != TRANSACTION_ID_SIZE:
         raise ValueError(f"a transaction id has 12 bytes, not {len(transaction_id)}")
-    head, tail = _parts(size, 0 if key is None else INTEGRITY_SIZE)
-    message = head + transaction_id + tail
+    reserved = 0 if key is None else INTEGRITY_SIZE
+    if delay_ms is None:
+        head, tail = _parts(size, reserved)
+        message = head + transaction_id + tail
+    else:
+        head, tail = _parts(size, reserved + REPLY_DELAY_SIZE)
+        message = head + transaction_id + REPLY_DELAY.encode(delay_ms) + tail
     return message if key is None else add_integrity(message, key)
 
 

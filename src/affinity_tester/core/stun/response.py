@@ -15,6 +15,7 @@ from affinity_tester.core.stun.attributes import (
     NODE_NAME,
     POD_NAME,
     RECEIVED_COUNT,
+    REPLY_DELAY,
     SOFTWARE,
     UNKNOWN_ATTRIBUTES,
     XOR_MAPPED_ADDRESS,
@@ -26,6 +27,7 @@ from affinity_tester.core.stun.message import (
     BINDING_SUCCESS,
     HEADER_SIZE,
     INTEGRITY_SIZE,
+    REPLY_DELAY_SIZE,
     Attributes,
     add_integrity,
     check_integrity,
@@ -203,6 +205,22 @@ class ResponseEncoder:
     def encode(self, transaction_id: bytes, source: tuple[str, int], count: int, limit: int) -> bytes:
         """Return the success response to a request of `limit` bytes that came from `source` (IP address, port)."""
         return self.template(source, limit).render(transaction_id, count)
+
+    def encode_delayed(
+        self, transaction_id: bytes, source: tuple[str, int], count: int, limit: int, delay_ms: int
+    ) -> bytes | None:
+        """Return `encode` with a REPLY-DELAY, and so with less of the rest where that is too long.
+
+        None if it is longer than `limit` bytes with nothing else.
+        """
+        template = self.template(source, limit - REPLY_DELAY_SIZE)
+        body = template.mapped(transaction_id) + REPLY_DELAY.encode(delay_ms) + template.rest
+        if template.counted:
+            body += (count & MAX_COUNT).to_bytes(4, "big")
+        message = pack_header(BINDING_SUCCESS, len(body)) + transaction_id + body
+        if self._key is not None:
+            message = add_integrity(message, self._key)
+        return message if len(message) <= limit else None
 
     def encode_unknown(self, transaction_id: bytes, unknown: tuple[int, ...], limit: int) -> bytes | None:
         """Return the 420 error response (section 6.3.1), with a reason phrase if that fits; None if it is too long."""
