@@ -81,7 +81,7 @@ async def answering(
     responder = Responder(encoder, max_flows=max_flows, key=key, limit=limit)
     sock = bind_udp(host, 0)
     batch = Batch(sock.family, 9) if kind == "batch" else None
-    transport = await server.open_endpoint(sock, echo.EchoProtocol(responder), batch)
+    transport = await server.open_endpoint(sock, echo.protocol_for(responder), batch)
     assert isinstance(transport, BatchTransport) == (kind == "batch")
     try:
         yield Answering(sock, transport, responder)

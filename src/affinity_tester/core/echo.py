@@ -25,12 +25,10 @@ from affinity_tester.core.stun import (
     MAX_COUNT,
     ReplyTemplate,
     ResponseEncoder,
-    decode_request,
-    has_reply_delay,
+    decode_request_and_delay,
     is_error_response,
     is_plain_probe,
     plain_probe_template,
-    read_reply_delay,
 )
 from affinity_tester.errors import StunError
 
@@ -316,35 +314,27 @@ class Responder:
             transaction_id = data[8:HEADER_SIZE]
         else:
             try:
-                request = decode_request(data, self._key)
+                request, delay_ms = decode_request_and_delay(data, self._key)
             except StunError as error:
                 self._dropped[error.reason] += 1
                 return None
             transaction_id = request.transaction_id
             if request.unknown_required:
                 return self._refuse(transaction_id, request.unknown_required, len(data))
-            if has_reply_delay(data):
-                return self._respond_delayed(data, source)
+            if delay_ms is not None:
+                return self._respond_delayed(data, source, delay_ms)
 
         flow = self._flow_for(data[_TOKEN], source, len(data))
         flow.count += 1
         self._answered += 1
         return flow.template.render(transaction_id, flow.count)
 
-    def _respond_delayed(self, data: bytes, source: Source) -> bytes | None:
-        """Return the reply to a request that may ask for another one later: it says whether that follows."""
-        try:
-            delay_ms = read_reply_delay(data)
-        except StunError as error:
-            self._dropped[error.reason] += 1
-            return None
+    def _respond_delayed(self, data: bytes, source: Source, delay_ms: int) -> bytes:
+        """Return the reply to a request that asks for another one later: it says whether that follows."""
         transaction_id, limit = data[8:HEADER_SIZE], len(data)
         flow = self._flow_for(data[_TOKEN], source, limit)
         flow.count += 1
         self._answered += 1
-        if delay_ms is None:
-            return flow.template.render(transaction_id, flow.count)
-
         wanted = DelayedReply(transaction_id, source, limit, delay_ms)
         reason = self.delayed.refuse(wanted)
         address = (source[0], source[1])

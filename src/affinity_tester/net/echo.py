@@ -20,11 +20,6 @@ class EchoProtocol(asyncio.DatagramProtocol):
     def __init__(self, responder: Responder) -> None:
         self._responder = responder
         self._respond = responder.respond if responder.limit is None else self._respond_within_limit
-        self._timers: dict[DelayedReply, asyncio.TimerHandle] = {}
-        """Of the delayed replies that are to leave through this transport."""
-        self._sends_delayed = False
-        if responder.keyed:  # without a key nobody gets a delayed reply, and no datagram is asked for one
-            self._respond_at_once, self._respond = self._respond, self._respond_and_schedule
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send replies through this transport."""
@@ -41,19 +36,10 @@ class EchoProtocol(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """Count a reply that could not be sent, or an ICMP error about an earlier one."""
-        if self._sends_delayed:
-            self._sends_delayed = False
-        elif isinstance(exc, SendBufferFullError):
+        if isinstance(exc, SendBufferFullError):
             self._responder.count_unsent(exc.datagram)
         else:
             self._responder.count_send_error()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Give up the delayed replies: nothing leaves through this transport any more."""
-        for reply, timer in self._timers.items():
-            timer.cancel()
-            self._responder.delayed.end(reply, "shutdown")
-        self._timers.clear()
 
     def pause_writing(self) -> None:
         """Drop replies from now on. asyncio's own transport would keep them in memory until the send buffer has room."""
@@ -66,15 +52,33 @@ class EchoProtocol(asyncio.DatagramProtocol):
     def _drop(self, reply: bytes, _addr: tuple[Any, ...]) -> None:
         self._responder.count_unsent(reply)
 
-    def _respond_and_schedule(self, data: bytes, addr: tuple[Any, ...]) -> bytes | None:
-        """Respond, and send another reply later where one was accepted."""
-        reply = self._respond_at_once(data, addr)
-        accepted = self._responder.accepted
-        while accepted:
-            delayed = accepted.pop()
-            loop = asyncio.get_running_loop()
-            self._timers[delayed] = loop.call_later(delayed.delay_ms / 1_000, self._send_delayed, delayed)
-        return reply
+    def _respond_within_limit(self, data: bytes, addr: tuple[Any, ...]) -> bytes | None:
+        return self._responder.respond_within_limit(data, addr, packed_ip(addr[0]), clock.now_ns())
+
+
+class KeyedEchoProtocol(EchoProtocol):
+    """An `EchoProtocol` that also sends delayed replies when they are due. Without a key nobody gets one."""
+
+    def __init__(self, responder: Responder) -> None:
+        super().__init__(responder)
+        self._accepted = responder.accepted
+        self._timers: dict[DelayedReply, asyncio.TimerHandle] = {}
+        """Of the delayed replies that are to leave through this transport."""
+        self._sends_delayed = False
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """Send the reply to a datagram, if it has one, and another one later where that was accepted."""
+        reply = self._respond(data, addr)
+        if reply is not None:
+            self._send(reply, addr)
+        if self._accepted:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._accepted:
+            reply = self._accepted.pop()
+            self._timers[reply] = loop.call_later(reply.delay_ms / 1_000, self._send_delayed, reply)
 
     def _send_delayed(self, reply: DelayedReply) -> None:
         """Send a delayed reply; the transport tells by `error_received` if it cannot be sent."""
@@ -85,8 +89,24 @@ class EchoProtocol(asyncio.DatagramProtocol):
         self._sends_delayed = False
         self._responder.delayed.end(reply, failure)
 
-    def _respond_within_limit(self, data: bytes, addr: tuple[Any, ...]) -> bytes | None:
-        return self._responder.respond_within_limit(data, addr, packed_ip(addr[0]), clock.now_ns())
+    def error_received(self, exc: Exception) -> None:
+        """Count a reply that could not be sent, a delayed one apart."""
+        if self._sends_delayed:
+            self._sends_delayed = False
+        else:
+            super().error_received(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up the delayed replies: nothing leaves through this transport any more."""
+        for reply, timer in self._timers.items():
+            timer.cancel()
+            self._responder.delayed.end(reply, "shutdown")
+        self._timers.clear()
+
+
+def protocol_for(responder: Responder) -> EchoProtocol:
+    """Return a protocol for one more socket of this responder's."""
+    return KeyedEchoProtocol(responder) if responder.keyed else EchoProtocol(responder)
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from affinity_tester.core.stun import SERVER_SOFTWARE, WILDCARD_SOFTWARE, Respon
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import bind_udp, bound_address, is_wildcard
 from affinity_tester.net.batch_transport import BatchTransport
-from affinity_tester.net.echo import EchoProtocol
+from affinity_tester.net.echo import protocol_for
 from affinity_tester.net.mmsg import Batch, is_available
 from affinity_tester.settings import DEFAULT_MAX_FLOWS
 
@@ -104,7 +104,7 @@ class EchoServer:
         batch_of = functools.cache(lambda family: Batch(family, max_peers)) if _has_batches() else None
         for sock in self._sockets:
             batch = None if batch_of is None else batch_of(sock.family)
-            self._transports.append(await open_endpoint(sock, EchoProtocol(self._responder), batch))
+            self._transports.append(await open_endpoint(sock, protocol_for(self._responder), batch))
 
     @property
     def counters(self) -> ServerTotals:

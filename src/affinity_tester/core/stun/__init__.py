@@ -35,7 +35,6 @@ from affinity_tester.core.stun.attributes import MAX_NAME_BYTES, check_name
 from affinity_tester.core.stun.message import (
     HEADER_SIZE,
     MAX_WALKED_SIZE,
-    has_reply_delay,
     pack_transaction_id,
     read_reply_delay,
     unpack_transaction_id,
@@ -44,6 +43,7 @@ from affinity_tester.core.stun.probe_codec import ProbeCodec, token_in
 from affinity_tester.core.stun.request import (
     BindingRequest,
     decode_request,
+    decode_request_and_delay,
     is_plain_probe,
     new_request,
     plain_probe_template,
@@ -76,8 +76,8 @@ __all__ = [
     "check_name",
     "decode_mapped_address",
     "decode_request",
+    "decode_request_and_delay",
     "decode_response",
-    "has_reply_delay",
     "is_error_response",
     "is_plain_probe",
     "listens_on_wildcard",

@@ -44,8 +44,6 @@ MAX_WALKED_ATTRIBUTES = 32
 REPLY_DELAY_SIZE = 8
 """Bytes of a whole REPLY-DELAY."""
 
-_REPLY_DELAY_HEADER = REPLY_DELAY.encode(0)[:4]
-
 _FINGERPRINT_MASK = 0x5354554E
 """XORed with the CRC-32 (section 14.7), so that it differs from one of an inner protocol."""
 
@@ -174,14 +172,9 @@ def check_integrity(data: bytes, attributes: Attributes, key: bytes) -> None:
         raise StunError("bad-integrity")
 
 
-def has_reply_delay(data: bytes) -> bool:
-    """Return whether a message may have a REPLY-DELAY; quick, and no False for one that has."""
-    return _REPLY_DELAY_HEADER in data
-
-
 def read_reply_delay(data: bytes) -> int | None:
     """Return the REPLY-DELAY in milliseconds of a message that its decoder has accepted; None where it has none.
 
     Raises `StunError` for a malformed one.
     """
-    return read_attributes(data).get(REPLY_DELAY) if has_reply_delay(data) else None
+    return read_attributes(data).get(REPLY_DELAY)

@@ -95,10 +95,19 @@ def decode_request(data: bytes, key: bytes | None = None) -> BindingRequest:
     """
     if key is None and is_plain_probe(data):
         return BindingRequest(data[8:HEADER_SIZE], len(data), ())
+    return decode_request_and_delay(data, key)[0]
+
+
+def decode_request_and_delay(data: bytes, key: bytes | None = None) -> tuple[BindingRequest, int | None]:
+    """Return what `decode_request` does, and the request's REPLY-DELAY in milliseconds; None where it has none.
+
+    The attributes are read once, so a request without one costs nothing more. Raises `StunError`.
+    """
     message_type = read_type(data)
     if message_type != BINDING_REQUEST:
         raise StunError("wrong-type", f"0x{message_type:04X}")
     attributes = read_attributes(data)
     if key is not None:
         check_integrity(data, attributes, key)
-    return BindingRequest(attributes.transaction_id, len(data), attributes.unknown_required())
+    request = BindingRequest(attributes.transaction_id, len(data), attributes.unknown_required())
+    return request, attributes.get(REPLY_DELAY) if REPLY_DELAY.type in attributes.values else None
