@@ -19,6 +19,7 @@ All of it can be IPv6: then fd00:10:20:0::2 stands for 10.20.0.2.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import rules
 from prober import Client, LabError
@@ -230,6 +231,14 @@ class Lab:
         argv = self._in("client", self._command, "client", target, *shown, *pace, *options)
         return Client(argv if kubeconfig is None else ["env", f"KUBECONFIG={kubeconfig}", *argv], record, sessions)
 
+    def idle(self, *options: str) -> dict[str, Any]:
+        """Measure how long flows to the VIP may be silent; return the whole result."""
+        file = self._scratch / f"{self._prefix}{next(self._records)}.json"
+        asked = (self.address(rules.VIP), "--watch", "off", "--json", str(file), *options)
+        run(*self._in("client", self._command, "idle", *asked), fine=(0, 3), within_s=120)
+        document: dict[str, Any] = json.loads(file.read_text())
+        return document
+
     def _in(self, host: str, *argv: str) -> list[str]:
         return ["ip", "netns", "exec", self.ns(host), *argv]
 
@@ -302,9 +311,9 @@ def _remove(namespace: str) -> None:
         run("ip", "netns", "delete", namespace)
 
 
-def run(*argv: str, stdin: str = "", fine: tuple[int, ...] = (0,)) -> str:
+def run(*argv: str, stdin: str = "", fine: tuple[int, ...] = (0,), within_s: float = _ENDS_WITHIN_S) -> str:
     """Run a command; returns what it printed. Raises `LabError` with what it complained of."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=_ENDS_WITHIN_S)
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=within_s)
     if done.returncode not in fine:
         raise LabError(f"{' '.join(argv)}: {done.stderr.strip()}\n{stdin}")
     return done.stdout
