@@ -14,12 +14,12 @@ from affinity_tester.cluster.discover import Found
 from affinity_tester.cluster.objects import parse_service
 from affinity_tester.core.idle.advice import LINUX_TIMEOUTS, KnownTimeout
 from affinity_tester.core.idle.model import Property
+from affinity_tester.core.idle.settings import IdleSettings
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from affinity_tester.core.pool_timeline import PoolTimeline
 from affinity_tester.errors import UserError
 from affinity_tester.net.resolve import Target
 from affinity_tester.net.server import EchoServer
-from affinity_tester.settings import IdleSettings
 from fakeapi import service
 
 S = 1_000_000_000

@@ -20,6 +20,7 @@ from affinity_tester.core.idle.estimate import curves
 from affinity_tester.core.idle.grid import MAX_SAMPLES, PlannedSample, grid, plan_round, round_ns, steps_of
 from affinity_tester.core.idle.model import Property, SampleResult
 from affinity_tester.core.idle.results import IdleResult, second_round
+from affinity_tester.core.idle.settings import IdleSettings
 from affinity_tester.core.idle.view import PathView
 from affinity_tester.core.pool_timeline import PoolTimeline
 from affinity_tester.errors import UserError
@@ -27,7 +28,6 @@ from affinity_tester.net.idle import run_round
 from affinity_tester.net.probe_socket import bound_source_for, local_source_for
 from affinity_tester.net.resolve import Target
 from affinity_tester.report.idle_report import IdleReport
-from affinity_tester.settings import IdleSettings
 from affinity_tester.units import NS_PER_S
 
 ADVANCE_S = 0.25

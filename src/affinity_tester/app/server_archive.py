@@ -30,7 +30,12 @@ MAX_BYTES = 1_048_576
 TIME = (1980, 1, 1, 0, 0, 0)
 """The time of each entry: the earliest that the format has."""
 
-LEFT_OUT = ("affinity_tester/cluster/", "affinity_tester/core/diagnosis/", "affinity_tester/lab/")
+LEFT_OUT = (
+    "affinity_tester/cluster/",
+    "affinity_tester/core/diagnosis/",
+    "affinity_tester/core/idle/",
+    "affinity_tester/lab/",
+)
 """What the server does without, and what takes most room. The commands that need it say so (`cli`)."""
 
 MAIN = b"from affinity_tester.__main__ import main\n\nmain()\n"

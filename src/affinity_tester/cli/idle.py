@@ -17,10 +17,10 @@ from affinity_tester.cli.grouped import IDLE, GroupedCommand
 from affinity_tester.cli.target_options import read_target_options, target_options
 from affinity_tester.core.idle.grid import SHORTEST_NS
 from affinity_tester.core.idle.model import Direction
+from affinity_tester.core.idle.settings import IdleSettings
 from affinity_tester.errors import UserError
 from affinity_tester.report.idle_report import IdleReport
 from affinity_tester.report.logging import LogFormat
-from affinity_tester.settings import IdleSettings
 from affinity_tester.units import NS_PER_H, NS_PER_S
 
 _DEFAULT = IdleSettings()

@@ -12,6 +12,7 @@ from typing import Literal, Self, TextIO
 from affinity_tester import __version__
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.idle.results import IdleResult
+from affinity_tester.core.idle.settings import IdleSettings
 from affinity_tester.report.background_writer import BackgroundWriter
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.idle_json import idle_document, step_data
@@ -19,7 +20,6 @@ from affinity_tester.report.idle_text import idle_lines
 from affinity_tester.report.logging import Colour, Log, LogFormat, OutputClosed, configure, wants_colour
 from affinity_tester.report.reporter import drain, has_status_line, write_in_background
 from affinity_tester.report.terminal import TerminalWriter
-from affinity_tester.settings import IdleSettings
 from affinity_tester.units import NS_PER_S, format_span, plural
 
 

@@ -12,6 +12,7 @@ from affinity_tester.core.idle.estimate import Curve, curves
 from affinity_tester.core.idle.grid import refine
 from affinity_tester.core.idle.model import Fate, Property, SampleResult, Step
 from affinity_tester.core.idle.view import PathView
+from affinity_tester.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +85,15 @@ class IdleResult:
         return keep_alive_ns(self.curves)
 
 
+CHEAP_NS = 5 * NS_PER_S
+"""A silence so short is tried again for any sample that said nothing."""
+
+
 def second_round(found: Sequence[Curve], samples: int) -> tuple[tuple[Step, int], ...]:
     """Return the steps of the second round, and how many samples of each: finer ones where it breaks, and repetitions.
 
-    A step has those samples again that said nothing, if that takes no longer than the finer steps do, or if too few are left.
+    A step has those samples again that said nothing, if that takes no longer than the finer steps do (`CHEAP_NS` without
+    any), or if too few are left.
     """
     wanted: dict[Step, int] = {}
     for curve in found:
@@ -95,7 +101,7 @@ def second_round(found: Sequence[Curve], samples: int) -> tuple[tuple[Step, int]
             if each.kept_ns is not None and each.lost_ns is not None:
                 for silence_ns in refine(each.kept_ns, each.lost_ns):
                     wanted[Step(curve.direction, curve.state, silence_ns)] = samples
-    longest_ns = max((step.silence_ns for step in wanted), default=0)
+    longest_ns = max((step.silence_ns for step in wanted), default=CHEAP_NS)
 
     for summary in (summary for curve in found for summary in curve.steps):
         missing = (
