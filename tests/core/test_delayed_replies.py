@@ -59,6 +59,8 @@ def test_a_flow_that_was_forgotten_is_counted_anew() -> None:
 
 def test_without_a_key_nobody_is_answered_twice() -> None:
     answering = responder(key=None)
+    assert not answering.keyed
+    assert responder().keyed
     assert said(answering.respond(request(1, 15_000, key=None), SOURCE)) == 0
     assert answering.accepted == []
     assert answering.totals().not_delayed == (("no-key", 1),)

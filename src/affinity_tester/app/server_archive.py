@@ -32,7 +32,9 @@ TIME = (1980, 1, 1, 0, 0, 0)
 
 LEFT_OUT = (
     "affinity_tester/cluster/",
+    "affinity_tester/core/comparison/",
     "affinity_tester/core/diagnosis/",
+    "affinity_tester/core/experiment/",
     "affinity_tester/core/idle/",
     "affinity_tester/lab/",
 )
