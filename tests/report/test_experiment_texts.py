@@ -130,7 +130,12 @@ def test_a_document_says_at_its_top_what_held() -> None:
         "format": "affinity-tester experiments",
         "version": 1,
         "held": "broken",
-        "experiments": {"baseline": "held", "pod-delete": "held", "scale-up": "broken", "rollout": "cannot tell"},
+        "experiments": [
+            {"name": "baseline", "held": "held"},
+            {"name": "pod-delete", "held": "held"},
+            {"name": "scale-up", "held": "broken"},
+            {"name": "rollout", "held": "cannot tell"},
+        ],
     }
 
 

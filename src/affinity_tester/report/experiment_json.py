@@ -1,7 +1,7 @@
 """What experiments came to, as a JSON document that can be read again, laid beside another, and kept.
 
-    {"format": "affinity-tester experiments", "version": 1, "held": "held", "experiments": {"pod-delete": "held"},
-     "report": {...}}
+    {"format": "affinity-tester experiments", "version": 1, "held": "held",
+     "experiments": [{"name": "pod-delete", "held": "held"}], "report": {...}}
 
 `report` has every field of `core.experiment.results.ExperimentReport`, by its name; times are integers, in nanoseconds.
 """
@@ -28,7 +28,7 @@ def experiment_document(report: ExperimentReport) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "held": overall(map(held_of, report.results)),
-        "experiments": {result.name: held_of(result) for result in report.results},
+        "experiments": [{"name": result.name, "held": held_of(result)} for result in report.results],
         "report": plain,
     }
 

@@ -97,6 +97,9 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
         found = _joined(text.removeprefix("    ") for text in run_text(recorded.diagnoses)[1:])
         yield f"<h2>Whole run</h2><pre>{linked(found)}</pre>"
 
+    if told := list(recorded.experiment.lines(recorded.clock)):
+        yield f"<h2>Experiment</h2><pre>{linked(_joined(told))}</pre>"
+
     run = recorded.results.run
     yield "<h2>Summary</h2>"
     if run is None:

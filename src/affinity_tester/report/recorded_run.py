@@ -10,6 +10,7 @@ from affinity_tester.errors import UserError
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.lines import STRAYS, pool_lines, run_lines
 from affinity_tester.report.places import Places
+from affinity_tester.report.recorded_experiment import RecordedExperiment
 from affinity_tester.report.results import RunResults
 from affinity_tester.report.text import change_facts, judgement_text
 from affinity_tester.units import plural
@@ -71,6 +72,8 @@ class RecordedRun:
     """Whether the pool was watched, as text."""
     left_out: int = 0
     """Entries beyond `MOST_ENTRIES`."""
+    experiment: RecordedExperiment = field(default_factory=RecordedExperiment)
+    """What an experiment did beside the run, if there was one."""
 
 
 _Key = tuple[str, str, int]
@@ -89,6 +92,7 @@ class _Loader:
         recorded = self.recorded
         recorded.results.add(event)
         recorded.places.add(event)
+        recorded.experiment.add(event)
         recorded.end_ns = max(recorded.end_ns, event.at_ns)
 
         match event:
@@ -174,6 +178,7 @@ def load(events: Iterable[ev.Event]) -> RecordedRun:
         raise UserError(f"the record is damaged: {error}") from error
 
     loader.recorded.results.add(started)
+    loader.recorded.experiment.add(started)
     for event in iterator:
         loader.add(event)
     return loader.done()

@@ -47,6 +47,8 @@ def text_lines(recorded: RecordedRun, width: int | None = None) -> list[SummaryL
 
     if recorded.diagnoses:
         lines += [("", None), *((text, None) for text in run_text(recorded.diagnoses))]
+    if told := list(recorded.experiment.lines(recorded.clock)):
+        lines += [("", None), ("experiment", None), *((text, None) for text in told)]
     if recorded.results.run is None:
         lines += [("", None), (cut_short(recorded), None)]
     return [(printable(text), colour) for text, colour in lines + summary(recorded.results, width)]
@@ -65,7 +67,8 @@ def json_text(recorded: RecordedRun) -> str:
 
     Its keys are `run`, `foreign_server`, `summary`, `verdict`, `sessions`, `changes`, `outages`, `strays` (replies that
     arrived elsewhere), `incidents`, `diagnoses` (of the run as a whole), `watch` (whether the pool was watched, in words),
-    `left_out` and `judged`. `summary` and `verdict` are null where the record ends before them.
+    `left_out` and `judged`. `summary` and `verdict` are null where the record ends before them. Where an experiment was made
+    beside the run, `experiment` has its steps, and what it came to.
     """
     results, clock = recorded.results, recorded.clock
     tally = results.tally
@@ -90,6 +93,9 @@ def json_text(recorded: RecordedRun) -> str:
             "avoidable": tally.avoidable,
         },
     }
+    experiment = recorded.experiment.document(clock)
+    if experiment is not None:
+        told["experiment"] = experiment
     return json.dumps(told, indent=2, allow_nan=False)
 
 

@@ -25,7 +25,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExperimentStarted(Event):
-    """These sessions belong to an experiment: one Service of it."""
+    """These sessions belong to an experiment: one Service of it. Told right after the run's start."""
 
     name: str
     """The experiment's, such as `pod-delete`."""
