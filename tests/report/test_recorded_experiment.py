@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from experiment_worlds import World
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EVENT_CLASSES
@@ -19,6 +18,7 @@ from affinity_tester.report.html import html_text
 from affinity_tester.report.recorded_experiment import RecordedExperiment
 from affinity_tester.report.recorded_run import RecordedRun, load
 from affinity_tester.report.render import json_text, text_lines
+from experiment_worlds import World
 
 EVENTS = st.one_of([st.from_type(cls) for cls in EVENT_CLASSES])
 
