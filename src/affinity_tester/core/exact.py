@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 CONFIDENCE = 0.95
 """That an interval has the true value, where no other confidence is asked for."""
@@ -16,6 +17,7 @@ _NEGLIGIBLE = 1e-17
 """Of a sum: terms that only fall from here on add nothing that a float could hold."""
 
 
+@lru_cache(maxsize=1024)  # a matrix has the same few counts in most of its cells
 def binomial_interval(hits: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the lowest and the highest share that make so many hits no accident (Clopper and Pearson 1934).
 
