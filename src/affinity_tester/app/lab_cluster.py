@@ -27,6 +27,9 @@ NAMESPACE = "default"
 SOCKETS = 4000
 """Flows that the nodes may hold at a time: each has a socket for as long as its entry lives."""
 
+MARK = "# Written by affinity-tester lab-cluster, which removes it when it ends.\n"
+"""The first line of its kubeconfig: no other file is replaced, or removed."""
+
 POLL_S = 0.02
 """How often it is looked whether the cluster is ready."""
 
@@ -53,7 +56,9 @@ class LabClusterRun:
             await self._run(say, stop)
 
     async def _run(self, say: Callable[[str], None], stop: asyncio.Event) -> None:
-        raise_descriptor_limit(SOCKETS)
+        check_kubeconfig(self.kubeconfig)
+        with contextlib.suppress(UserError):  # a low hard limit serves fewer flows; what is refused then is told
+            raise_descriptor_limit(SOCKETS)
         cluster = await LabCluster.start(self.settings, own_objects(self.replicas), NAMESPACE)
         tasks = [asyncio.create_task(cluster.run()), asyncio.create_task(stop.wait())]
         try:
@@ -71,6 +76,8 @@ class LabClusterRun:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._remove_kubeconfig(cluster.address)
             await cluster.close()
+            if cluster.refused:
+                say(f"the machine refused {cluster.refused:,} of the lab's packets: they are no loss of the cluster's")
 
     async def _announce(self, cluster: LabCluster, say: Callable[[str], None]) -> None:
         """Write the kubeconfig when the cluster is ready."""
@@ -103,6 +110,16 @@ def own_objects(replicas: int) -> list[Json]:
     return [deployment, *services]
 
 
+def check_kubeconfig(path: Path) -> None:
+    """Raise `UserError` where another file would be replaced: a user's own kubeconfig is not the lab's to write."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return  # it is not there, or writing it will say what is wrong
+    if text and not text.startswith(MARK):
+        raise UserError(f"--kubeconfig {path} is there already, and no lab's: name a new file")
+
+
 def write_kubeconfig(path: Path, address: TransportAddress) -> None:
     """Write a kubeconfig with the lab's context, as a whole or not at all. Raises `UserError`."""
     config = {
@@ -115,7 +132,7 @@ def write_kubeconfig(path: Path, address: TransportAddress) -> None:
     }
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        partial.write_text(MARK + yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -284,6 +284,32 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: tuple[str, ...], 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_no_other_file_is_replaced(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text("apiVersion: v1\n")
+    done = subprocess.run(
+        [COMMAND, "lab-cluster", "--kubeconfig", kubeconfig],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --kubeconfig {kubeconfig} is there already, and no lab's: name a new file\n"
+    assert kubeconfig.read_text() == "apiVersion: v1\n"
+
+
+async def test_what_a_killed_one_left_is_replaced(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    async with lab(kubeconfig) as killed:
+        killed.kill()
+    assert names_in(tmp_path) == ["kubeconfig"]
+    async with lab(kubeconfig) as process:
+        process.terminate()
+        await process.wait()
+    assert names_in(tmp_path) == []
+
+
 def test_the_list_of_commands_does_not_show_it() -> None:
     done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True, env=environment())
     assert "lab-cluster" not in done.stdout

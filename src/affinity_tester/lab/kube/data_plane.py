@@ -125,6 +125,8 @@ class DataPlane:
         self._timing = timing
         self._ports: dict[tuple[str, str], ServicePort] = {}
         """By uid of the Service and name of its port."""
+        self._refused = 0
+        """Of the ports that are gone."""
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -138,7 +140,7 @@ class DataPlane:
                 if port["protocol"] == "UDP":
                     wanted[service["metadata"]["uid"], port.get("name", "")] = service, port
         for key in self._ports.keys() - wanted.keys():
-            self._ports.pop(key).close()
+            self._remove(key)
         for key, (service, port) in wanted.items():
             served = self._ports.get(key) or self._add(key)
             due.append(served.proxy.step(self._view(service, port, nodes), now_ns))
@@ -148,14 +150,13 @@ class DataPlane:
     @property
     def refused(self) -> int:
         """Datagrams that the machine did not let pass: losses that nobody wanted."""
-        return sum(port.refused for port in self._ports.values())
+        return self._refused + sum(port.refused for port in self._ports.values())
 
     def close(self) -> None:
         """Close every socket."""
         self._sweeper.cancel()
-        for port in self._ports.values():
-            port.close()
-        self._ports.clear()
+        for key in list(self._ports):
+            self._remove(key)
 
     def _add(self, key: tuple[str, str]) -> ServicePort:
         sources = Sources()
@@ -168,6 +169,11 @@ class DataPlane:
         )
         added = self._ports[key] = ServicePort(proxy, sources, self._store.unix_ns)
         return added
+
+    def _remove(self, key: tuple[str, str]) -> None:
+        port = self._ports.pop(key)
+        port.close()
+        self._refused += port.refused
 
     def _sweep(self) -> None:
         for port in self._ports.values():
