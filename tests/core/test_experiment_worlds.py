@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import random
 
-from experiment_worlds import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinity_tester.core.experiment.results import Held
+from experiment_worlds import World
 
 HISTORIES = int(os.environ.get("AFFINITY_HISTORIES", "300"))
 NAMES = (
