@@ -20,7 +20,7 @@ from affinity_tester.core.events import (
     SessionSummary,
 )
 from affinity_tester.core.experiment.results import Blackouts
-from affinity_tester.core.session.outages import OUTAGE_NS
+from affinity_tester.core.session.canaries import SILENCE_NS
 
 _PERCENT = 100
 
@@ -96,8 +96,8 @@ class SessionBlackouts:
         return self._lost
 
     def silent(self, sessions: Collection[str]) -> list[str]:
-        """Return those of these sessions that were unanswered for 5 s or longer when the run ended."""
-        return [name for name in sessions if self._of(name).unanswered_ns >= OUTAGE_NS]
+        """Return those of these sessions that were unanswered for 2 s or longer when the run ended."""
+        return [name for name in sessions if self._of(name).unanswered_ns >= SILENCE_NS]
 
     def summary(self, sessions: Collection[str]) -> Blackouts:
         """Return the blackouts of these sessions."""
