@@ -233,7 +233,7 @@ def second(text: str) -> str:
         (a_pod("z", node=""), a_pod("a", phase="Pending")),
         (a_pod("z", phase="Pending"), a_pod("a", ready=None)),
         (a_pod("z", ready=None), a_pod("a")),
-        (a_pod("z", cost="-1"), a_pod("a")),
+        (a_pod("z", cost="-1"), a_pod("a", cost="much")),
         (a_pod("z", ready="58"), a_pod("a", ready="00")),
         (a_pod("z", restarts=1), a_pod("a")),
         (a_pod("z", made="58"), a_pod("a")),

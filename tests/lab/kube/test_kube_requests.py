@@ -111,6 +111,15 @@ async def test_a_node_port_is_given_once(world: World) -> None:
     assert refused(world, "POST", f"{NAMESPACE}/services", taken)[0] == 422
 
 
+def workload(**spec: Any) -> dict[str, Any]:
+    containers = spec.pop("containers", [{"name": "a", "image": "b"}])
+    template = {"metadata": {"labels": LABELS}, "spec": {"containers": containers}}
+    return {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": LABELS}, "template": template, **spec}}
+
+
+BUDGETS_PATH = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [
@@ -126,10 +135,24 @@ async def test_a_node_port_is_given_once(world: World) -> None:
         (f"{NAMESPACE}/services/echo", service("echo"), 405),
         (f"{WORKLOADS}/deployments", {"metadata": {"name": "d"}, "spec": {"replicas": -1}}, 422),
         (f"{WORKLOADS}/deployments", {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": LABELS}}}, 422),
+        (f"{WORKLOADS}/deployments", workload(), 201),
+        (f"{WORKLOADS}/deployments", workload(strategy={"rollingUpdate": {"maxSurge": "many"}}), 422),
+        (f"{WORKLOADS}/deployments", workload(strategy={"rollingUpdate": {"maxUnavailable": True}}), 422),
+        (f"{WORKLOADS}/deployments", workload(selector={"matchExpressions": [{"key": "app"}]}), 422),
+        (f"{WORKLOADS}/deployments", workload(containers=[]), 422),
+        (f"{WORKLOADS}/deployments", workload(containers=[{"name": "a"}]), 422),
+        (f"{NAMESPACE}/pods", {"metadata": {"name": "p"}, "spec": {}}, 422),
+        ("/api/v1/nodes", {"metadata": {"name": "n"}}, 422),
+        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", {"metadata": {"name": "s"}}, 422),
+        (BUDGETS_PATH, {"metadata": {"name": "b"}, "spec": {"minAvailable": "x%"}}, 422),
+        (BUDGETS_PATH, {"metadata": {"name": "b"}, "spec": {"selector": {"matchExpressions": [{}]}}}, 422),
     ],
 )
-async def test_what_cannot_be_created(world: World, path: str, body: Any, code: int) -> None:
-    assert refused(world, "POST", path, body)[0] == code
+async def test_what_can_and_cannot_be_created(world: World, path: str, body: Any, code: int) -> None:
+    if code == 201:
+        assert world.ask("POST", path, body).status == code
+    else:
+        assert refused(world, "POST", path, body)[0] == code
 
 
 async def test_a_generated_name(world: World) -> None:

@@ -15,6 +15,7 @@ from affinity_tester.lab.kube.resources import (
     PODS,
     REPLICA_SETS,
     SERVICES,
+    SLICES,
     Json,
     Resource,
     copied,
@@ -61,6 +62,10 @@ class Admission:
             _admit_pod(new, old)
         elif resource is NODES:
             _admit_node(new)
+        elif resource is SLICES:
+            raise failures.invalid(resource, name, "endpoints", "Forbidden: the lab's controller alone writes them")
+        elif resource is BUDGETS:
+            _check_budget(new)
         return new
 
     def _admit_service(self, new: Json, old: Json | None) -> None:
@@ -162,6 +167,7 @@ def _admit_workload(resource: Resource, new: Json, old: Json | None) -> None:
         raise failures.invalid(resource, name, "spec.replicas", problem)
     template = spec.get("template") or {}
     labels = (template.get("metadata") or {}).get("labels") or {}
+    _check_selector(resource, name, spec.get("selector") or {})
     if not spec.get("selector") or not matches(spec["selector"], labels):
         problem = "Invalid value: `selector` does not match template `labels`"
         raise failures.invalid(resource, name, "spec.template.metadata.labels", problem)
@@ -173,21 +179,46 @@ def _admit_workload(resource: Resource, new: Json, old: Json | None) -> None:
             problem = f'Unsupported value: "{strategy["type"]}": the lab has RollingUpdate alone'
             raise failures.invalid(resource, name, "spec.strategy.type", problem)
         rolling = strategy.setdefault("rollingUpdate", {})
-        rolling.setdefault("maxSurge", "25%")
-        rolling.setdefault("maxUnavailable", "25%")
-    _default_pod_spec(template.setdefault("spec", {}))
+        for field in ("maxSurge", "maxUnavailable"):
+            _check_count(resource, name, f"spec.strategy.rollingUpdate.{field}", rolling.setdefault(field, "25%"))
+    _admit_pod_spec(resource, name, template.setdefault("spec", {}))
 
 
 def _admit_pod(new: Json, old: Json | None) -> None:
     """Default a pod."""
-    _default_pod_spec(new["spec"])
+    _admit_pod_spec(PODS, new["metadata"]["name"], new["spec"])
     if old is None:
         new.setdefault("status", {"phase": "Pending", "conditions": []})
+
+
+def _check_budget(new: Json) -> None:
+    """Check a PodDisruptionBudget."""
+    spec, name = new["spec"], new["metadata"]["name"]
+    _check_selector(BUDGETS, name, spec.get("selector") or {})
+    for field in {"minAvailable", "maxUnavailable"} & spec.keys():
+        _check_count(BUDGETS, name, f"spec.{field}", spec[field])
+
+
+def _check_count(resource: Resource, name: str, field: str, value: object) -> None:
+    """Raise `StatusError` unless a value is a number or a percentage."""
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_number and not (isinstance(value, str) and re.fullmatch("[0-9]{1,3}%", value)):
+        raise failures.invalid(resource, name, field, f"Invalid value: {value}: must be a number, or a percentage (5%)")
+
+
+def _check_selector(resource: Resource, name: str, selector: Json) -> None:
+    for term in selector.get("matchExpressions") or ():
+        if not term.get("key") or term.get("operator") not in {"In", "NotIn", "Exists", "DoesNotExist"}:
+            problem = f"Invalid value: {term}: not a valid selector operator"
+            raise failures.invalid(resource, name, "spec.selector.matchExpressions", problem)
 
 
 def _admit_node(new: Json) -> None:
     """Keep the taint of a cordoned node in step with its field (node lifecycle controller)."""
     spec = new.setdefault("spec", {})
+    if "podCIDR" not in spec or not new.get("status", {}).get("addresses"):
+        problem = "Required value: the lab's nodes come from its autoscaler alone"
+        raise failures.invalid(NODES, new["metadata"]["name"], "spec.podCIDR", problem)
     cordon = "node.kubernetes.io/unschedulable"
     taints = [taint for taint in spec.get("taints") or [] if taint["key"] != cordon]
     if spec.get("unschedulable"):
@@ -199,7 +230,11 @@ def _admit_node(new: Json) -> None:
         spec["taints"] = taints
 
 
-def _default_pod_spec(spec: Json) -> None:
+def _admit_pod_spec(resource: Resource, name: str, spec: Json) -> None:
+    """Default and check the spec of a pod, or of a template's."""
+    containers = spec.get("containers")
+    if not containers or not all(each.get("name") and each.get("image") for each in containers):
+        raise failures.invalid(resource, name, "spec.containers", "Required value: each with a name and an image")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("restartPolicy", "Always")
     for container in spec.get("containers") or []:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from datetime import datetime
 
@@ -195,7 +196,7 @@ def pods_to_delete(pods: list[Json], siblings: list[Json], count: int, now_ns: i
             bool(node),
             PHASES.index(pod["status"].get("phase", "Pending")) if pod["status"].get("phase") in PHASES else -1,
             is_ready(pod),
-            int(metadata.get("annotations", {}).get(DELETION_COST, "0")),
+            _deletion_cost(pod),
             -on_node[node],
             _age_rank(condition(pod, "Ready").get("lastTransitionTime") if is_ready(pod) else None, now_ns),
             -restarts,
@@ -204,6 +205,12 @@ def pods_to_delete(pods: list[Json], siblings: list[Json], count: int, now_ns: i
         )
 
     return sorted(pods, key=rank)[:count]
+
+
+def _deletion_cost(pod: Json) -> int:
+    """Return the cost that an annotation gives a pod; 0 where it is no number (GetDeletionCostFromPodAnnotations)."""
+    text = (pod["metadata"].get("annotations") or {}).get(DELETION_COST, "0")
+    return int(text) if re.fullmatch("-?[0-9]{1,10}", text) else 0
 
 
 def _age_rank(since: str | None, now_ns: int) -> int:
