@@ -137,7 +137,7 @@ def cell_rows(cell: CellResult) -> Rows:
 
 def result_rows(result: ExperimentResult) -> Rows:
     """Return what an experiment required, did, and undid."""
-    phases = ", ".join(f"{phase.name} {format_span(phase.until_ns - phase.since_ns)}" for phase in result.phases)
+    phases = ", ".join(f"{phase.name} {format_duration(phase.until_ns - phase.since_ns)}" for phase in result.phases)
     rows = [
         ("must hold", result.requirement),
         ("said by", result.source),
