@@ -18,13 +18,15 @@ from affinity_tester.core.experiment.results import (
     RanOn,
 )
 from affinity_tester.report.text import percent
-from affinity_tester.units import NS_PER_S, format_duration, format_span, plural
+from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration, format_seconds, plural
 
 Rows = Sequence[tuple[str, str]]
 """Names and what stands beside them."""
 
 TABLE = "Sessions that moved (own: their pod or ingress node went away; dark: the longest blackout of each)"
 """What the table of a matrix is about."""
+
+_SECONDS_FROM_NS = 950 * NS_PER_MS
 
 NONE = "none"
 """What it says of a Service whose sessions all stayed."""
@@ -84,7 +86,7 @@ def cell_text(outcome: CellOutcome) -> str:
     if outcome.blackouts.still_silent:
         parts.append(f"{outcome.blackouts.still_silent:,} silent")
     if moved and outcome.blackouts.median_ns is not None:
-        parts.append(f"median {format_duration(outcome.blackouts.median_ns)} dark")
+        parts.append(f"median {_dark(outcome.blackouts.median_ns)} dark")
     return "; ".join(parts) or NONE
 
 
@@ -112,12 +114,14 @@ def dark_text(outcome: CellOutcome) -> str:
     lost += f" ({percent(outcome.lost, outcome.sent)})" if outcome.lost else ""
     if dark.median_ns is None or dark.p95_ns is None or dark.worst_ns is None:
         return lost
-    longest = (
-        f"median {format_duration(dark.median_ns)}, p95 {format_duration(dark.p95_ns)}, "
-        f"worst {format_duration(dark.worst_ns)}"
-    )
+    longest = f"median {_dark(dark.median_ns)}, p95 {_dark(dark.p95_ns)}, worst {_dark(dark.worst_ns)}"
     silent = f"; {dark.still_silent:,} silent at the end" if dark.still_silent else ""
     return f"{lost}; longest blackout of {plural(dark.sessions, 'session')}: {longest}{silent}"
+
+
+def _dark(ns: int) -> str:
+    """Return how long a blackout was, from about a second on to a tenth: it is known to an interval."""
+    return format_seconds(ns) if ns >= _SECONDS_FROM_NS else format_duration(ns)
 
 
 def cell_rows(cell: CellResult) -> Rows:
