@@ -40,9 +40,9 @@ def parse_duration(text: str) -> int:
 
 def format_duration(ns: int) -> str:
     """Return a duration rounded for people: `100 ms`, `1.2 s`, `73 min`."""
-    if ns < NS_PER_MS:
+    if ns < 999.5 * NS_PER_US:  # above, three digits would round up to 1e+03
         return f"{ns / NS_PER_US:.3g} us"
-    if ns < NS_PER_S:
+    if ns < 999.5 * NS_PER_MS:
         return f"{ns / NS_PER_MS:.3g} ms"
     return format_span(ns)
 
