@@ -282,6 +282,15 @@ def test_a_violation_before_the_action_is_no_steady_state(case: OutageCase | Str
     assert outcome.reasons == ("no steady state before the action: a violation (CLIENT-1)",)
 
 
+def test_a_baseline_without_a_steady_state_for_violations_is_broken() -> None:
+    events = [violation(OutageCase(10, 5 * S), 7 * S), SendingStopped(9 * S, interrupted=False)]
+    outcome = Run("baseline").add(*events).analysis().outcome()
+    assert (outcome.held, outcome.violations) == (Held.NO, 1)
+    assert outcome.reasons[0] == "1 session had a violation while nothing was done"
+    assert outcome.reasons[1].startswith("no steady state: ")
+    assert Run("scale-up").add(*events).analysis().outcome().held is Held.UNKNOWN
+
+
 def test_a_change_before_the_action_that_is_found_a_violation_later_is_no_steady_state() -> None:
     run = Run("baseline").move(1, 4 * S, who("c", port=7), Judgement.VIOLATION).act()
     assert run.end().reasons == ("no steady state before the action: a violation (CLIENT-1)",)

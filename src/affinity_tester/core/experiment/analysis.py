@@ -8,13 +8,14 @@ What had to move is `least_possible`; which moves the cluster surely made, `judg
 from __future__ import annotations
 
 from affinity_tester.core.events import Event, Phase, PhaseStarted
-from affinity_tester.core.experiment.catalogue import Experiment
+from affinity_tester.core.experiment.catalogue import BASELINE, Experiment
 from affinity_tester.core.experiment.findings import Finder
 from affinity_tester.core.experiment.holding import claim, hold
 from affinity_tester.core.experiment.observed import Observed
 from affinity_tester.core.experiment.phases import Phases
 from affinity_tester.core.experiment.results import CellOutcome, CellResult, Held
 from affinity_tester.core.experiment.steady import SteadyState
+from affinity_tester.units import plural
 
 
 class ExperimentAnalysis:
@@ -86,7 +87,10 @@ class ExperimentAnalysis:
         """Return the outcome of an experiment that was stopped before its action."""
         observed, end_ns = self._observed, self.phases.end_ns
         not_steady = self._steady.reason(end_ns)
-        reason = f"no steady state: {not_steady}" if not_steady else "there was no action"
+        reasons = [f"no steady state: {not_steady}" if not_steady else "there was no action"]
+        broken = tuple(dict.fromkeys(judged.session for judged in observed.judged.violations))
+        if self.experiment.name == BASELINE and broken:  # the steady state is all that it asks for
+            reasons.insert(0, f"{plural(len(broken), 'session')} had a violation while nothing was done")
         return CellOutcome(
             sessions=len(observed.sessions.answered_before(end_ns)),
             moved=(),
@@ -101,8 +105,8 @@ class ExperimentAnalysis:
             lost=0,
             violations=len(observed.judged.violations),
             names=observed.names.names(0),
-            held=Held.UNKNOWN,
-            reasons=(reason, *self.phases.failed),
+            held=Held.NO if len(reasons) > 1 else Held.UNKNOWN,
+            reasons=(*reasons, *self.phases.failed),
             claim="nothing can be claimed",
         )
 

@@ -11,6 +11,10 @@ ICE_KEEPALIVE_NS = 15 * NS_PER_S
 """The silence that `idle` asks for: Tr, after which ICE sends a keepalive (RFC 8445 section 11)."""
 
 
+BASELINE = "baseline"
+"""The experiment that does nothing: what it finds is there without any action."""
+
+
 class ActionKind(StrEnum):
     """Who brings the cluster back to what it was."""
 
@@ -62,7 +66,7 @@ EXPERIMENTS = {
     each.name: each
     for each in (
         Experiment(
-            "baseline",
+            BASELINE,
             "nothing",
             ActionKind.NOTHING,
             MayMove.NONE,

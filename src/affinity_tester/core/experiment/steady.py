@@ -66,7 +66,7 @@ class SteadyState:
 
         wanted = f"{format_seconds(self._steady_ns)} without it are wanted"
         if self._trouble is not None and now_ns - self._trouble[0] < self._steady_ns:
-            return f"{self._trouble[1]} {format_seconds(now_ns - self._trouble[0])} ago, {wanted}"
+            return f"{self._trouble[1]} {format_seconds(max(0, now_ns - self._trouble[0]))} ago, {wanted}"
         if now_ns - self._began_ns < self._steady_ns:
             lasted = format_seconds(now_ns - self._began_ns)
             return f"it has lasted for {lasted}, {format_seconds(self._steady_ns)} are wanted"
