@@ -230,6 +230,19 @@ class _Measurement:
         return changed or timeline.unobserved_within(result.begun_ns, result.ended_ns) is not None
 
 
+def feed_timeline(timeline: PoolTimeline, event: Event) -> None:
+    """Put what the watch tells into the timeline; other events have no place there."""
+    match event:
+        case PoolObserved():
+            timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.changes, event.asked_ns)
+        case PoolConfirmed():
+            timeline.confirmed(event.asked_ns)
+        case PoolUnobserved():
+            timeline.unobserved(event.since_ns)
+        case _:
+            pass
+
+
 async def run_idle(settings: IdleSettings, options: TargetOptions, report: IdleReport) -> IdleResult:
     """Measure until a signal or the end, tell it, and return the result. Raises `UserError` and `OutputClosed`."""
     stop, abort = asyncio.Event(), asyncio.Event()
@@ -241,19 +254,10 @@ async def run_idle(settings: IdleSettings, options: TargetOptions, report: IdleR
         stop.set()
 
     def emit(event: Event) -> None:
-        match event:
-            case PoolObserved():
-                timeline.observed(event.since_ns, event.until_ns, event.snapshot, event.changes, event.asked_ns)
-            case PoolConfirmed():
-                timeline.confirmed(event.asked_ns)
-            case PoolUnobserved():
-                timeline.unobserved(event.since_ns)
-            case PoolNotWatched(reason=reason):
-                report.warn(
-                    clock.now_ns(), f"the pool is not watched ({reason}): changes of it are not told from expired flows"
-                )
-            case _:
-                pass
+        feed_timeline(timeline, event)
+        if isinstance(event, PoolNotWatched):
+            why = f"the pool is not watched ({event.reason}): changes of it are not told from expired flows"
+            report.warn(clock.now_ns(), why)
 
     with handle_signals(dict.fromkeys((signal.SIGINT, *TERMINATING), on_signal)):
         async with AsyncExitStack() as stack:

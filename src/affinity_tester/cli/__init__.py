@@ -93,6 +93,9 @@ COMMANDS = {
     "idle": Entry(
         "affinity_tester.cli.idle", "idle", "Find how long a flow may be silent and keep its pod and address."
     ),
+    "experiment": Entry(
+        "affinity_tester.cli.experiment", "experiment", "Act on the cluster, and say what it did to the sessions."
+    ),
     "demo": Entry(
         "affinity_tester.cli.demo", "demo", "Pods, a load balancer and faults on loopback: no cluster needed."
     ),

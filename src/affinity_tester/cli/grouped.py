@@ -69,6 +69,13 @@ SERVER: Groups = {
     "Run": ("drain", "stats_interval", "log_format"),
 }
 
+EXPERIMENT: Groups = {
+    "What is done": ("matrix", "do", "undo", "node", "dry_run", "confirm_context", "lab", "lab_faults", "listed"),
+    "Cluster": ("service", "via", "ipv4", "ipv6", "kubeconfig", "context", "namespace"),
+    "Sessions": ("sessions", "interval", "loss_threshold", "settle", "steady", "limit", "key"),
+    "Output": ("outputs", "record", "log_format"),
+}
+
 REPORT: Groups = {
     "Form": ("form", "output", "exit_zero"),
     "Judge again": ("rejudge", "settle", "affinity_window", "balancer_check", "max_loss", "fail_on"),

@@ -1,0 +1,382 @@
+"""Runs experiments one after the other: rights, the Lease, what earlier ones left, the matrix's Services, and the report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from affinity_tester import __version__, clock
+from affinity_tester.app.experiment_cell import CellOptions
+from affinity_tester.app.experiment_file import Planned
+from affinity_tester.app.experiment_journal import Journal
+from affinity_tester.app.experiment_run import (
+    INTERRUPTED,
+    ExperimentRun,
+    InterruptedExperimentError,
+    Interrupts,
+    Timing,
+    unless,
+)
+from affinity_tester.app.manifests import read_settings, render
+from affinity_tester.app.signals import TERMINATING, handle_signals
+from affinity_tester.app.target import TargetOptions
+from affinity_tester.cluster.actions.base import Action, ActionContext, ActionOptions, NotSettledError, Step
+from affinity_tester.cluster.actions.lease import ExperimentLease
+from affinity_tester.cluster.actions.matrix_services import MatrixServices
+from affinity_tester.cluster.actions.mend import mend
+from affinity_tester.cluster.actions.mend import rights as mending_rights
+from affinity_tester.cluster.actions.rights import check_rights
+from affinity_tester.cluster.actions.select import action_of
+from affinity_tester.cluster.api import ApiError, read_page
+from affinity_tester.cluster.connect import Cluster, connect
+from affinity_tester.cluster.discover import OWN_SERVICE, split_service
+from affinity_tester.cluster.objects import ServiceRef
+from affinity_tester.cluster.ran_on import read_ran_on
+from affinity_tester.core.experiment.catalogue import EXPERIMENTS
+from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult
+from affinity_tester.errors import UserError
+from affinity_tester.net.addresses import local_addresses
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_S
+
+JOURNAL = "journal.jsonl"
+"""The journal's name beside the records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentOptions:
+    """What the user asked for."""
+
+    experiments: tuple[Planned, ...]
+    target: TargetOptions
+    """Its `service` may be None: the one that k8s/service.yaml makes."""
+    settings: ClientSettings
+    matrix: bool = False
+    steady_ns: int = 10 * NS_PER_S
+    timing: Timing = field(default_factory=Timing)
+    record: Path | None = None
+    """A directory, for the records of all runs and the journal."""
+    confirmed_context: str | None = None
+    """The context's name as it was repeated on the command line."""
+    dry_run: bool = False
+
+
+class Progress(Protocol):
+    """Who shows how experiments go."""
+
+    def step(self, line: dict[str, Any]) -> None:
+        """Show a line of the journal."""
+
+    def result(self, result: ExperimentResult) -> None:
+        """Show what one experiment came to."""
+
+    def note(self, text: str) -> None:
+        """Show a line that belongs to no step."""
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+
+
+async def run_experiments(options: ExperimentOptions, progress: Progress) -> ExperimentReport | None:
+    """Run the experiments, and return what they came to; None after a dry run.
+
+    The first signal undoes what was done, and the report is of what was run; the second one ends the undoing as well.
+    Raises `UserError`, `ApiError` as one, and `KeyboardInterrupt` for a signal before anything was done.
+    """
+    interrupts = Interrupts()
+    numbers = (signal.SIGINT, *TERMINATING)
+    with handle_signals(dict.fromkeys(numbers, interrupts.interrupt)):
+        try:
+            cluster = await unless(interrupts.first, connect(options.target.cluster))
+        except InterruptedExperimentError:
+            raise KeyboardInterrupt from None
+        try:
+            return await _Experiments(options, cluster, interrupts, progress).run()
+        except ApiError as error:
+            advice = f": {error.advice}" if error.advice else ""
+            raise UserError(f"context {cluster.context}: {error}{advice}") from error
+        except InterruptedExperimentError:
+            raise KeyboardInterrupt from None
+        finally:
+            await cluster.close()
+
+
+class _Experiments:
+    """One call of the command, against one cluster."""
+
+    def __init__(
+        self, options: ExperimentOptions, cluster: Cluster, interrupts: Interrupts, progress: Progress
+    ) -> None:
+        self._options = options
+        self._interrupts = interrupts
+        self._progress = progress
+        self._started_wall_ns = time.time_ns()
+        self._current: ExperimentRun | None = None
+        self._via: str = options.target.via
+        """The way into the Services, once that is known."""
+        namespace, name = split_service(options.target.service or OWN_SERVICE)
+        service = ServiceRef(namespace or cluster.namespace, name)
+        self._context = ActionContext(
+            cluster=cluster,
+            namespace=service.namespace,
+            services=(service,),
+            emit_step=self._take_step,
+            now_ns=clock.now_ns,
+            client_nodes=tuple(filter(None, [os.environ.get("NODE_NAME")])),
+            client_addresses=local_addresses(),
+            kubeconfig=options.target.cluster.kubeconfig or os.environ.get("KUBECONFIG", ""),
+        )
+        self._lease = ExperimentLease(self._context, self._lease_lost)
+        self._journal: Journal | None = None
+        self._matrix: MatrixServices | None = None
+
+    async def run(self) -> ExperimentReport | None:
+        """Run all. Raises `UserError`, `ApiError`, and `InterruptedExperimentError` before anything was done."""
+        options = self._options
+        self._check_context()
+        if options.matrix:
+            self._matrix = await self._make_matrix()
+            services = tuple(cell.ref for cell in self._matrix.cells)
+            self._context = replace(self._context, services=services)
+        await unless(self._interrupts.first, self._check_all())
+        if options.dry_run:
+            return None
+
+        self._journal = Journal(_journal_path(options.record), self._progress.step)
+        try:
+            async with self._lease:
+                if self._lease.took_over:
+                    self._progress.note(f"an experiment of {self._lease.took_over} did not end: what it left is mended")
+                await mend(self._context)
+                async with self._matrix_services():
+                    results = await self._run_each()
+                    ran_on = await read_ran_on(self._context.cluster, self._context.services, self._via)
+                await self._mend_late()
+        finally:
+            self._journal.close()
+        return ExperimentReport(
+            version=__version__,
+            started_wall_ns=self._started_wall_ns,
+            matrix=options.matrix,
+            sessions=options.settings.sessions,
+            interval_ns=options.settings.interval_ns,
+            ran_on=ran_on,
+            results=tuple(results),
+        )
+
+    # --- before anything is touched --------------------------------------------------------------------------------
+
+    def _check_context(self) -> None:
+        """Raise `UserError` unless the context's name was repeated where more than the tool's own objects is touched."""
+        foreign = [each.name for each in self._options.experiments if not EXPERIMENTS[each.name].own_objects]
+        context = self._context.cluster.context
+        if foreign and self._options.confirmed_context != context and not self._options.dry_run:
+            raise UserError(
+                f"{foreign[0]} touches more than this tool's own objects: if you mean the cluster of context {context},"
+                f" say so once more: --confirm-context {context}"
+            )
+
+    async def _make_matrix(self) -> MatrixServices:
+        load_balancer = self._options.target.via == "load-balancer"
+        provider = await _provider_id(self._context.cluster) if load_balancer else ""
+        return MatrixServices(
+            self._context,
+            lambda policy, affinity: _service_object(policy, affinity, provider),
+            load_balancer=load_balancer,
+        )
+
+    async def _check_all(self) -> None:
+        """Show what will be called in a dry run, and raise `UserError` for rights that are missing.
+
+        What cannot be prepared is told when its turn comes: an earlier experiment that was killed may be why.
+        """
+        rights = [*self._lease.rights(), *mending_rights(self._context)]
+        actions: list[Action] = [] if self._matrix is None else [self._matrix]
+        context = (
+            self._context if self._matrix is None else replace(self._context, planned_services=self._matrix.planned)
+        )
+        actions += [action_of(each.name, context, self._action_options(each)) for each in self._options.experiments]
+        for action in actions:
+            try:
+                await action.prepare()
+            except UserError as error:
+                if self._options.dry_run or len(actions) == 1:
+                    self._show_plan(action, str(error))
+                continue
+            rights += action.rights()
+            if self._options.dry_run:
+                self._show_plan(action, "")
+        if not self._options.dry_run:
+            await check_rights(self._context.api, rights)
+            for note in dict.fromkeys(note for action in actions for note in action.notes):
+                self._progress.note(note)
+
+    def _show_plan(self, action: Action, failure: str) -> None:
+        if failure:
+            self._progress.note(f"{action.name}: cannot be done now: {failure}")
+            return
+        self._progress.note(f"{action.name}: {action.text} ({action.kind.value})")
+        for note in action.notes:
+            self._progress.note(f"    note: {note}")
+        for call in action.calls():
+            self._progress.note(f"    {call}")
+        for call in action.undo_calls():
+            self._progress.note(f"    undo: {call}")
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _matrix_services(self) -> AsyncIterator[None]:
+        """Have the matrix's Services, where there is a matrix."""
+        if self._matrix is None:
+            yield
+            return
+        limit_s = self._options.timing.settle_limit_ns / NS_PER_S
+        try:
+            await unless(self._interrupts.first, self._matrix.act())
+            await unless(self._interrupts.first, self._matrix.wait_settled(limit_s))
+            yield
+        except NotSettledError as error:
+            raise UserError(f"the matrix's Services are not ready: {error}") from error
+        finally:
+            await self._delete_matrix(self._matrix, limit_s)
+
+    async def _mend_late(self) -> None:
+        """Bring back what a write did that was answered too late to be undone with the others."""
+        try:
+            await mend(self._context)
+        except (ApiError, UserError) as error:
+            self._progress.warn(f"what may be left could not be looked for ({error}): the next experiment does")
+
+    async def _delete_matrix(self, matrix: MatrixServices, limit_s: float) -> None:
+        try:
+            await unless(self._interrupts.second, matrix.undo())
+            await unless(self._interrupts.second, matrix.wait_undone(limit_s))
+        except (ApiError, UserError, NotSettledError, InterruptedExperimentError) as error:
+            why = str(error) or INTERRUPTED
+            self._progress.warn(
+                f"the matrix's Services are not all deleted ({why}): the next experiment in namespace"
+                f" {self._context.namespace} deletes them"
+            )
+
+    async def _run_each(self) -> list[ExperimentResult]:
+        results: list[ExperimentResult] = []
+        planned = self._options.experiments
+        for number, each in enumerate(planned, 1):
+            self._write("experiment", experiment=each.name, number=number, of=len(planned))
+            results.append(await self._run_one(each))
+            self._progress.result(results[-1])
+            if self._interrupts.first.is_set():
+                break
+        return results
+
+    async def _run_one(self, planned: Planned) -> ExperimentResult:
+        assert self._journal is not None, "the experiments have begun"
+        options = self._action_options(planned)
+
+        def action_on(pod: str) -> Action:
+            chosen = replace(options, pod=pod) if pod and not options.pod else options
+            return action_of(planned.name, self._context, chosen)
+
+        run = ExperimentRun(planned.name, action_on, self._options.timing, self._interrupts, self._journal)
+        self._current = run
+        try:
+            result = await run.run(self._cells(planned.name), self._progress.warn)
+            self._via = run.via
+            return result
+        except InterruptedExperimentError:
+            return run.failed(INTERRUPTED)
+        except (UserError, ApiError) as error:
+            if len(self._options.experiments) == 1:
+                raise
+            return run.failed(str(error))
+        finally:
+            self._current = None
+
+    def _cells(self, name: str) -> list[CellOptions]:
+        """Return what each Service is asked with."""
+        options = self._options
+        refs = self._context.services
+        via = "node-port" if options.matrix and options.target.via == "auto" else options.target.via
+        return [
+            CellOptions(
+                target=replace(options.target, service=str(ref), via=via),
+                settings=options.settings,
+                steady_ns=options.steady_ns,
+                record=_record_path(options.record, name, ref.name if options.matrix else ""),
+            )
+            for ref in refs
+        ]
+
+    def _action_options(self, planned: Planned) -> ActionOptions:
+        if planned.name != "node-scaleup":
+            return planned.options
+        nodes = str(planned.options.nodes)
+        return replace(planned.options, node_scaleup=_object("node-scaleup", {"NODES": nodes}))
+
+    def _take_step(self, step: Step) -> None:
+        """Take in what an action tells: within an experiment its record has it too."""
+        if self._current is not None:
+            self._current.take_step(step)
+            return
+        calls = [str(call) for call in step.calls]
+        reason = {"reason": step.reason} if step.reason else {}
+        self._write(step.state.value, text=step.text, undo=step.undo, calls=calls, **reason)
+
+    def _write(self, step: str, **fields: Any) -> None:
+        if self._journal is not None:
+            self._journal.write(step, **fields)
+
+    def _lease_lost(self, reason: str) -> None:
+        self._progress.warn(f"{reason}: the experiment ends, and undoes what it did")
+        self._interrupts.interrupt()
+
+
+async def _provider_id(cluster: Cluster) -> str:
+    """Return the providerID of a node, which says which cloud it is; empty where it is not known."""
+    with contextlib.suppress(ApiError):
+        page = await read_page(cluster.api, "/api/v1/nodes", (), 1)
+        for node in page.items:
+            if isinstance(node, dict):
+                return str((node.get("spec") or {}).get("providerID") or "")
+    return ""
+
+
+def _journal_path(directory: Path | None) -> Path | None:
+    """Make the directory if need be, and return the journal's path. Raises `UserError`."""
+    if directory is None:
+        return None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory --record {directory}: {error.strerror}; name another") from error
+    if any(directory.iterdir()):
+        raise UserError(f"--record {directory} has files in it already: name another directory, or move them away")
+    return directory / JOURNAL
+
+
+def _record_path(directory: Path | None, name: str, service: str) -> Path | None:
+    """Return where a run is recorded: <experiment>.jsonl.gz, in a matrix <experiment>.<service>.jsonl.gz."""
+    if directory is None:
+        return None
+    return directory / f"{name}{f'.{service}' if service else ''}.jsonl.gz"
+
+
+def _service_object(policy: str, affinity: str, provider_id: str) -> dict[str, Any]:
+    return _object("service", {"POLICY": policy, "AFFINITY": affinity, "PROVIDER_ID": provider_id})
+
+
+def _object(manifest: str, settings: dict[str, str]) -> dict[str, Any]:
+    """Return the one object of a manifest as JSON values. Raises `UserError`."""
+    import yaml  # noqa: PLC0415 - only some experiments need it
+
+    (text,) = render(manifest, read_settings(manifest, settings), lambda: b"")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found

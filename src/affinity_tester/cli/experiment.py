@@ -1,0 +1,345 @@
+"""`affinity-tester experiment`: act on the cluster, and say what it did to the sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from affinity_tester.app.experiment import ExperimentOptions, run_experiments
+from affinity_tester.app.experiment_file import Planned, load_suite, planned
+from affinity_tester.app.experiment_lab import open_lab_cluster
+from affinity_tester.app.experiment_run import INTERRUPTED, Timing
+from affinity_tester.app.lab_cluster import CONTEXT as LAB_CONTEXT
+from affinity_tester.app.target import TargetOptions
+from affinity_tester.cli import EXIT_INTERRUPTED, options
+from affinity_tester.cli.exclusive import ip_version, one_of
+from affinity_tester.cli.experiment_output import ExperimentOutput, OutputFile, write_report
+from affinity_tester.cli.grouped import EXPERIMENT, GroupedCommand
+from affinity_tester.cluster.connect import ClusterOptions
+from affinity_tester.cluster.discover import Via, check_namespace, split_service
+from affinity_tester.core.experiment.catalogue import ALL, EXPERIMENTS
+from affinity_tester.core.experiment.results import ExperimentReport, Held
+from affinity_tester.core.judging.rules import Rules
+from affinity_tester.errors import UserError
+from affinity_tester.report.logging import LogFormat
+from affinity_tester.settings import ClientSettings
+from affinity_tester.units import NS_PER_MS, NS_PER_S
+
+SESSIONS = 24
+"""Eight at each of three pods: 0 of 24 moved means at most 12 % would (95 %)."""
+
+INTERVAL_NS = NS_PER_S // 5
+"""As in the runs that docs/failure-modes.md tells of; a blackout is known to a fifth of a second."""
+
+LAB_DEFAULTS = {
+    "interval": 100 * NS_PER_MS,
+    "loss_threshold": 500 * NS_PER_MS,
+    "settle": NS_PER_S,
+    "steady": 2 * NS_PER_S,
+    "limit": 30 * NS_PER_S,
+}
+"""What `--lab` takes where nothing else is asked for: its pods start and end in about a second."""
+
+
+_NOT_IN_FILES = frozenset(
+    {"listed", "list", "lab", "dry_run", "confirm_context", "kubeconfig", "context", "do", "undo", "node"}
+)
+"""Options that belong to a call, not to a suite: which cluster it means, and what confirms that; and an experiment's own."""
+
+
+def _complete(_context: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    names = {"all": "those that touch only this tool's own objects"}
+    names |= {name: each.does for name, each in EXPERIMENTS.items()}
+    own = [CompletionItem(name, help=does) for name, does in names.items() if name.startswith(start)]
+    return own or [CompletionItem(start, type="file")]
+
+
+@click.command(
+    cls=GroupedCommand,
+    groups=EXPERIMENT,
+    epilog="Exit codes: 0 every requirement held, 1 one was broken, 2 usage, 3 something could not be told, 70 internal"
+    " error, 130 Ctrl-C.",
+)
+@click.argument("names", metavar="[NAME…|FILE.yaml|all]", nargs=-1, shell_complete=_complete)
+@click.option("--list", "listed", is_flag=True, help="List the experiments with their requirements, and run nothing.")
+@click.option(
+    "--matrix",
+    is_flag=True,
+    help="Make four Services over the same pods, of each policy (Cluster, Local) and affinity (None, ClientIP), act once"
+    " and judge four times; they are deleted afterwards.",
+)
+@click.option(
+    "--lab", is_flag=True, help="Run against a small cluster on this machine's loopback: no cluster is needed."
+)
+@click.option(
+    "--lab-fault",
+    "lab_faults",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    help="With --lab: a known fault that its proxies have (flush-on-change, stale-entries, early-flush, ...).",
+)
+@click.option("--dry-run", is_flag=True, help="Show the API calls, and change nothing.")
+@click.option(
+    "--confirm-context",
+    metavar="NAME",
+    help="The context's name once more: wanted by experiments that touch more than this tool's own objects.",
+)
+@click.option("--do", "do", metavar="COMMAND", help="command: what to run, with KUBECONFIG, CONTEXT and NAMESPACE set.")
+@click.option("--undo", metavar="COMMAND", help="command: what undoes it. Default: nothing does.")
+@click.option("--node", metavar="NAME", help="node-drain, proxy-restart: the (first) node. Default: it is chosen.")
+@options.option("-n", "--sessions", type=options.Whole(1, 10_000), default=SESSIONS, help="Sessions, of each Service.")
+@options.option(
+    "-i",
+    "--interval",
+    type=options.Duration(2 * NS_PER_MS, 10 * NS_PER_S),
+    default=INTERVAL_NS,
+    help="Time between two probes of a session.",
+)
+@options.option(
+    "-t",
+    "--loss-threshold",
+    type=options.Duration(1 * NS_PER_MS, 30 * NS_PER_S),
+    default=ClientSettings().loss_threshold_ns,
+    help="A probe not answered in this time is lost.",
+)
+@options.option(
+    "--settle",
+    type=options.Duration(0, 600 * NS_PER_S),
+    default=Rules().settle_ns,
+    help="A change of the pool explains changes of sessions up to so long before and after it.",
+)
+@click.option(
+    "--steady",
+    type=options.Duration(NS_PER_S // 10, 3600 * NS_PER_S),
+    default="10s",
+    show_default=True,
+    help="How long all sessions must be answered and unchanged before the action.",
+)
+@click.option(
+    "--limit",
+    type=options.Duration(NS_PER_S, 3600 * NS_PER_S),
+    default="5m",
+    show_default=True,
+    help="How long to wait for what an action changed, and for its undo, to settle.",
+)
+@options.option(
+    "--service",
+    metavar="NAME",
+    help="Service to probe, as NAME or NAMESPACE/NAME; its pods must be this tool's. Default: the one that k8s/service.yaml"
+    " makes.",
+)
+@options.option("--kubeconfig", metavar="FILE", help="Kubeconfig of the cluster. Default: as kubectl.")
+@options.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one.")
+@options.option("--namespace", metavar="NAME", help="Namespace of the echo servers. Default: the context's.")
+@options.option(
+    "--via",
+    type=click.Choice(["auto", "load-balancer", "node-port", "cluster-ip"]),
+    default="auto",
+    help="The way into the Service; auto: as `client`, and with --matrix node ports. --matrix --via load-balancer makes"
+    " four balancers, which cost money, quota and minutes.",
+)
+@options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only.")
+@options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only.")
+@options.key()
+@click.option(
+    "--record",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for the records of all runs and the journal (journal.jsonl); it is made if need be.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    type=OutputFile(),
+    multiple=True,
+    help="File for the report; its name's end says the form: .json (for `compare`), .md, .xml (JUnit) or .html.",
+)
+@options.log_format()
+def experiment(*, names: tuple[str, ...], listed: bool, **given: Any) -> int:
+    """Run sessions, act on the cluster, and say which of them moved that need not have.
+
+    NAME is an experiment (--list shows them), `all` those that touch only this tool's own objects, and FILE.yaml a suite.
+    What is changed is undone, after Ctrl-C and failures too; what a killed run left is mended by the next one.
+    """
+    if listed:
+        _list()
+        return 0
+    if not names:
+        raise UserError("no experiment: name one (--list shows them), a .yaml file, or all")
+
+    source = click.get_current_context().get_parameter_source
+    said = {name for name in given if source(name) is not ParameterSource.DEFAULT}
+    experiments = _read_suite(names, given, said)
+    if given["lab"]:
+        given |= {name: ns for name, ns in LAB_DEFAULTS.items() if name not in said}
+    chosen = _Given(**given)
+    return _run(_options(chosen, experiments, said), chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The command's options, as click read them."""
+
+    matrix: bool
+    lab: bool
+    lab_faults: tuple[str, ...]
+    dry_run: bool
+    confirm_context: str | None
+    do: str | None
+    undo: str | None
+    node: str | None
+    sessions: int
+    interval: int
+    loss_threshold: int
+    settle: int
+    steady: int
+    limit: int
+    service: str | None
+    kubeconfig: str | None
+    context: str | None
+    namespace: str | None
+    via: Via
+    ipv4: bool
+    ipv6: bool
+    key: bytes | None
+    record: Path | None
+    outputs: tuple[Path, ...]
+    log_format: LogFormat
+
+
+def _run(options: ExperimentOptions, given: _Given) -> int:
+    with ExperimentOutput(given.log_format) as output:
+        report = asyncio.run(_experiment(options, given, output))
+        if report is None:
+            return 0
+        output.show_report(report)
+        for path in given.outputs:
+            write_report(report, path)
+    results = report.results
+    if any(result.failure == INTERRUPTED for result in results):
+        return EXIT_INTERRUPTED
+    return exit_code(report)
+
+
+async def _experiment(options: ExperimentOptions, given: _Given, output: ExperimentOutput) -> ExperimentReport | None:
+    """Run the experiments, in the lab if that is asked for."""
+    if not given.lab:
+        return await run_experiments(options, output)
+    async with open_lab_cluster(given.lab_faults) as kubeconfig:
+        cluster = ClusterOptions(kubeconfig=str(kubeconfig))
+        options = replace(options, target=replace(options.target, cluster=cluster), confirmed_context=LAB_CONTEXT)
+        return await run_experiments(options, output)
+
+
+def exit_code(report: ExperimentReport) -> int:
+    """Return 1 if a requirement was broken, else 3 if one cannot be told, else 0."""
+    held = {cell.outcome.held for result in report.results for cell in result.cells}
+    if Held.NO in held:
+        return 1
+    failed = any(result.failure or not result.cells for result in report.results)
+    return 3 if failed or Held.UNKNOWN in held else 0
+
+
+def _options(given: _Given, experiments: tuple[Planned, ...], said: set[str]) -> ExperimentOptions:
+    """Return what is to be run. Raises `UserError` for what does not go together."""
+    if given.namespace:
+        check_namespace(given.namespace)
+    if given.service is not None:
+        split_service(given.service)
+        if given.matrix:
+            raise UserError("--matrix makes Services of its own over the same pods: leave --service out")
+    for name in ("service", "kubeconfig", "context", "namespace"):
+        if given.lab and name in said:
+            raise UserError(f"--lab has a cluster of its own: leave --{name} out")
+    if given.lab_faults and not given.lab:
+        raise UserError("--lab-fault goes with --lab")
+
+    names = {each.name for each in experiments}
+    for option, wants in (("do", {"command"}), ("undo", {"command"}), ("node", {"node-drain", "proxy-restart"})):
+        if getattr(given, option) and not names & wants:
+            raise UserError(f"--{option} goes with the experiment {' or '.join(sorted(wants))}")
+    experiments = tuple(_with_options(each, given) for each in experiments)
+    if any(each.name == "command" and not each.options.do for each in experiments):
+        raise UserError("the experiment command wants --do COMMAND, and --undo COMMAND where something undoes it")
+
+    ipv4, ipv6 = one_of("ipv4", "ipv6")
+    return ExperimentOptions(
+        experiments=experiments,
+        target=TargetOptions(
+            target=None,
+            service=given.service,
+            cluster=ClusterOptions(
+                kubeconfig=given.kubeconfig or None, context=given.context or None, namespace=given.namespace or None
+            ),
+            via=given.via,
+            watch="on",
+            port=None,
+            version=ip_version(ipv4, ipv6, None),
+            every_node=True,
+        ),
+        settings=ClientSettings(
+            sessions=given.sessions,
+            interval_ns=given.interval,
+            loss_threshold_ns=given.loss_threshold,
+            key=given.key,
+            rules=Rules(settle_ns=given.settle),
+        ),
+        matrix=given.matrix,
+        steady_ns=given.steady,
+        timing=Timing(settle_limit_ns=given.limit, steady_limit_ns=6 * given.steady),
+        record=given.record,
+        confirmed_context=given.confirm_context,
+        dry_run=given.dry_run,
+    )
+
+
+def _with_options(each: Planned, given: _Given) -> Planned:
+    """Return an experiment with what the command line chooses for it."""
+    chosen = each.options
+    if each.name == "command":
+        chosen = replace(chosen, do=given.do or chosen.do, undo=given.undo or chosen.undo)
+    if each.name in {"node-drain", "proxy-restart"}:
+        chosen = replace(chosen, node=given.node or chosen.node)
+    return replace(each, options=chosen)
+
+
+def _read_suite(names: tuple[str, ...], given: dict[str, Any], said: set[str]) -> tuple[Planned, ...]:
+    """Return the experiments that are named; what a file says of options goes into `given` and `said`.
+
+    The command line goes before the file, and the file before the environment.
+    """
+    files = [name for name in names if name.endswith((".yaml", ".yml"))]
+    if not files:
+        return planned(names)
+    if len(names) > 1:
+        raise UserError("a FILE.yaml says which experiments are run: give it alone")
+
+    suite = load_suite(Path(files[0]))
+    context = click.get_current_context()
+    params = {param.name: param for param in context.command.params if isinstance(param, click.Option)}
+    for name, value in suite.options.items():
+        param = params.get({"output": "outputs", "lab_fault": "lab_faults"}.get(name, name))
+        if param is None or name in _NOT_IN_FILES:
+            raise UserError(f"{files[0]}: {name.replace('_', '-')!r} is no option of this command")
+        if context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            continue
+        try:
+            given[param.name] = param.process_value(context, value)
+        except click.BadParameter as error:
+            raise UserError(f"{files[0]}: {name.replace('_', '-')}: {error.message}") from error
+        said.add(param.name)
+    return suite.experiments
+
+
+def _list() -> None:
+    for name, each in EXPERIMENTS.items():
+        wants = "" if name in ALL else "; wants --confirm-context"
+        click.echo(f"{name}: {each.does} ({each.kind.value}{wants})")
+        click.echo(f"    {each.requirement}")
+        click.echo(f"    source: {each.source}")

@@ -1,0 +1,148 @@
+"""Shows an experiment: its steps as they are made, what each came to, and the report at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import click
+
+from affinity_tester.core.experiment.catalogue import EXPERIMENTS
+from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult, Held
+from affinity_tester.errors import UserError
+from affinity_tester.report.experiment_html import experiment_html
+from affinity_tester.report.experiment_json import experiment_document
+from affinity_tester.report.experiment_junit import experiment_junit
+from affinity_tester.report.experiment_markdown import experiment_markdown
+from affinity_tester.report.experiment_text import experiment_lines
+from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
+
+_FORMS = {
+    ".json": lambda report: json.dumps(experiment_document(report), indent=2) + "\n",
+    ".md": experiment_markdown,
+    ".xml": experiment_junit,
+    ".html": experiment_html,
+}
+"""How a report is written, by the end of the file's name."""
+
+_COLOURS = {Held.YES: Colour.GOOD, Held.NO: Colour.VIOLATION, Held.UNKNOWN: Colour.DOUBTFUL}
+
+_PHASES = {
+    "steady": "steady state: waiting until every session is answered and none changes",
+    "action": "action",
+    "recovery": "recovery: waiting until what the action changed has settled",
+    "rollback": "rollback",
+    "judgement": "judgement: the last replies and judgements come in",
+}
+
+
+class OutputFile(click.Path):
+    """A file for the report, whose name's end says the form."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the name's end."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix not in _FORMS:
+            self.fail(f"{str(path)!r} ends in none of {', '.join(_FORMS)}, which say the form", param, ctx)
+        return path
+
+
+class ExperimentOutput:
+    """Writes to standard output: lines for people, or a JSON object a line."""
+
+    def __init__(self, log_format: LogFormat) -> None:
+        """Nothing is written yet."""
+        self._json = log_format == "json"
+        self._log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.flush()
+
+    def step(self, line: dict[str, Any]) -> None:
+        """Show a line of the journal."""
+        if self._json:
+            self._write_json({"event": f"experiment.{line['step']}", **line})
+            return
+        text, colour = _worded(line)
+        if text:
+            self._log.text(f"{datetime.now():%H:%M:%S} {text}", colour)
+            self._log.flush()
+
+    def result(self, result: ExperimentResult) -> None:
+        """Show what one experiment came to, in a line for each Service."""
+        if self._json:
+            return  # the report at the end has it
+        if not result.cells:
+            self._log.text(f"{datetime.now():%H:%M:%S} {result.name}: not done: {result.failure}", Colour.DOUBTFUL)
+        for cell in result.cells:
+            outcome = cell.outcome
+            named = f" ({cell.policy}, {cell.affinity})" if len(result.cells) > 1 else ""
+            why = "; ".join(outcome.reasons) or outcome.claim
+            line = f"{datetime.now():%H:%M:%S} {result.name}{named}: {outcome.held.value}: {why}"
+            self._log.text(line, _COLOURS[outcome.held])
+        self._log.flush()
+
+    def note(self, text: str) -> None:
+        """Show a line that belongs to no step."""
+        if self._json:
+            self._write_json({"event": "experiment.note", "message": text})
+        else:
+            self._log.text(text)
+            self._log.flush()
+
+    def warn(self, text: str) -> None:
+        """Show a warning on standard error."""
+        click.echo(f"warning: {text}", err=True)
+
+    def show_report(self, report: ExperimentReport) -> None:
+        """Show all that the experiments came to."""
+        if self._json:
+            self._write_json({"event": "experiment.report", **experiment_document(report)})
+            return
+        self._log.text("")
+        for text, colour in experiment_lines(report):
+            self._log.text(text, colour)
+        self._log.flush()
+
+    def _write_json(self, line: dict[str, Any]) -> None:
+        self._log.text(json.dumps(line, separators=(",", ":")))
+        self._log.flush()
+
+
+def write_report(report: ExperimentReport, path: Path) -> None:
+    """Write the report in the form that the file's name asks for. Raises `UserError`."""
+    try:
+        path.write_text(_FORMS[path.suffix](report), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report {path}: {error.strerror}; name another file") from error
+
+
+def _worded(line: dict[str, Any]) -> tuple[str, Colour]:
+    """Return a line of the journal for people; empty for one that its next line tells better."""
+    match line["step"]:
+        case "experiment":
+            name = line["experiment"]
+            return f"{name} ({line['number']} of {line['of']}): {EXPERIMENTS[name].does}", Colour.CLUSTER
+        case "phase":
+            return f"  {_PHASES[line['phase']]}", Colour.QUIET
+        case "did":
+            said = f" ({line['reason']})" if line.get("reason") else ""
+            return f"  {'undone' if line['undo'] else 'done'}: {line['text']}{said}", Colour.STATISTICS
+        case "failed":
+            return f"  failed: {line['text']} ({line.get('reason', 'no reason given')})", Colour.CHANGE
+        case "broke-off":
+            return f"  broke off: {line['reason']}", Colour.WARNING
+        case "rolled-back":
+            return f"  {line['text']}", Colour.STATISTICS
+        case _:
+            return "", Colour.STATISTICS
