@@ -160,7 +160,7 @@ SHOWS = [
         "BASE",
     ),
     *("PLATFORMS", "CONTEXT", "NAMESPACE", "REPLICAS", "POLICY", "AFFINITY", "CLOUD", "IP_FAMILY", "SOURCE_RANGES"),
-    *("NODES", "CPU", "WAIT", "SEEDS", "ARGS"),
+    *("NODES", "CPU", "WAIT", "SEEDS", "EXPERIMENTS", "ARGS"),
 ]
 
 
@@ -198,8 +198,8 @@ def test_what_is_run_with_a_value_runs_nothing_of_it(installed, value):
     assert f"--build-arg BASE={value} " in log.read_text()
     for name in ("DOCKER", "KUBECTL", "PYTHON"):
         installed.make("image", "apply-rbac", "--keep-going", f"{name}={value}")
-    for target in ("apply-deployment", "clean", "demo", "client", "lab"):
-        names = ("CONTEXT", "NAMESPACE", "WAIT", "ENV_FILE", "REPLICAS", "ARGS", "SEEDS", "WHEELS")
+    for target in ("apply-deployment", "clean", "demo", "client", "lab", "experiment"):
+        names = ("CONTEXT", "NAMESPACE", "WAIT", "ENV_FILE", "REPLICAS", "ARGS", "SEEDS", "EXPERIMENTS", "WHEELS")
         installed.make(target, *(f"{name}={value}" for name in names))
         installed.make(target, f"ARGS={value}")
         installed.make(target, f"VENV={value}")

@@ -3,90 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-import yaml
 
 import busy
 from affinity_tester.cluster.discover import discover
 from affinity_tester.cluster.queries import read_nodes
 from commands import NO_KUBECONFIG, PATIENCE_S, environment
 from fakeapi import connected
+from lab_clusters import COMMAND, api_of, lab
 
-COMMAND = Path(sys.executable).with_name("affinity-tester")
-MERGE = {"Content-Type": "application/merge-patch+json"}
 PODS = "/api/v1/namespaces/default/pods"
 DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/affinity-tester"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
-
-
-@asynccontextmanager
-async def lab(kubeconfig: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A lab's cluster that is ready."""
-    process = await asyncio.create_subprocess_exec(
-        COMMAND,
-        "lab-cluster",
-        "--kubeconfig",
-        kubeconfig,
-        "--with-parent",
-        *arguments,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
-            line = (await process.stdout.readline()).decode()
-        assert line.startswith("lab cluster ready"), (line, (await process.communicate())[1].decode())
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-class Api:
-    """Requests to the lab's API server."""
-
-    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
-        self._session = session
-        self._server = server
-
-    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        data = None if body is None else json.dumps(body)
-        headers = MERGE if method == "PATCH" else {}
-        async with self._session.request(method, self._server + path, data=data, headers=headers, **more) as answer:
-            found = await answer.json()
-            return found if answer.ok else (answer.status, found["reason"])
-
-    async def until(self, path: str, true: Callable[[Any], bool]) -> Any:
-        """Watch the list at a path until something holds of it."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not true(found := await self.ask("GET", path)):
-                async with self._session.get(
-                    self._server + path, params={"watch": "1", "resourceVersion": found["metadata"]["resourceVersion"]}
-                ) as watch:
-                    await watch.content.readline()
-        return found
-
-
-@asynccontextmanager
-async def api_of(kubeconfig: Path) -> AsyncIterator[Api]:
-    config = yaml.safe_load(kubeconfig.read_text())  # noqa: ASYNC240 - a small file
-    assert config["current-context"] == "lab"
-    async with aiohttp.ClientSession() as session:
-        yield Api(session, config["clusters"][0]["cluster"]["server"])
 
 
 async def client(kubeconfig: Path, *arguments: str) -> tuple[int | None, str]:
