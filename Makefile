@@ -38,11 +38,13 @@ CPU ?= 2
 WAIT ?= 300
 # Seeds of each plan in `lab`.
 SEEDS ?= 20
-# More arguments for `client`, `demo` (the command's own options), `test` (pytest's), `mutants` (mutmut's) and `bench` (`python -m benchmarks --help`).
+# What `experiment` runs: names (`affinity-tester experiment --list`), all, or a .yaml file.
+EXPERIMENTS ?= all
+# More arguments for `client`, `demo`, `experiment` (the command's own options), `test` (pytest's), `mutants` (mutmut's) and `bench` (`python -m benchmarks --help`).
 ARGS ?=
 
 SETTINGS := PYTHON VENV KUBECTL DOCKER ENV_FILE RUNTIME_IMAGE IMAGE RUN_AS_USER WHEELS CLIENT_IMAGE BASE PLATFORMS CONTEXT \
-	NAMESPACE REPLICAS POLICY AFFINITY CLOUD IP_FAMILY SOURCE_RANGES NODES CPU WAIT SEEDS ARGS
+	NAMESPACE REPLICAS POLICY AFFINITY CLOUD IP_FAMILY SOURCE_RANGES NODES CPU WAIT SEEDS EXPERIMENTS ARGS
 # What a person sets is text, and stays as it is: make would call the functions in it (`$(shell ...)`), for every variable of the
 # command line, since it hands all of them on. The recipes read it from the environment, so no shell takes it for its own text.
 GIVEN := $(foreach each,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(each)))),$(each)))
@@ -74,7 +76,7 @@ WHERE := context=$${CONTEXT:-$$($$KUBECTL config current-context 2>/dev/null)}; 
 	namespace=$${namespace:-default}
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab docs test lint mutants bench client image archive context apply-deployment apply-service apply-rbac experiment-rbac node-scaleup clean
+.PHONY: help venv demo lab docs test lint mutants bench client experiment image archive context apply-deployment apply-service apply-rbac experiment-rbac node-scaleup clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -178,6 +180,11 @@ client: $(VENV)/.installed ## probe TARGET_ADDR with the settings of env.list (A
 		esac; \
 	done < "$$ENV_FILE"; \
 	$(WORDS); exec "$$VENV"/bin/affinity-tester client "$$@"
+
+# Four Services over the same pods, by node ports; with ARGS=--lab no cluster is needed.
+experiment: $(VENV)/.installed ## act on the cluster and judge what it did to the sessions, for four kinds of Services (EXPERIMENTS=all)
+	@$(WORDS); for form in html xml md json; do set -- --output="experiment.$$form" "$$@"; done; set -f; \
+	exec "$$VENV"/bin/affinity-tester experiment --matrix $${CONTEXT:+--context="$$CONTEXT"} $${NAMESPACE:+--namespace="$$NAMESPACE"} "$$@" $$EXPERIMENTS
 
 image: ## build images of your own: IMAGE (server) and CLIENT_IMAGE; with PLATFORMS=... build for those and push
 	@command -v "$${DOCKER%% *}" >/dev/null || { echo "$$DOCKER is not on the PATH: install it, or name another: make image DOCKER=podman" >&2; exit 1; }

@@ -40,6 +40,7 @@ def test_make_alone_lists_the_targets(tree):
         "bench",
         "venv",
         "client",
+        "experiment",
         "image",
         "archive",
         "apply-deployment",
