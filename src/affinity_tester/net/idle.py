@@ -19,7 +19,13 @@ from affinity_tester.core.stun.message import unpack_transaction_id
 from affinity_tester.errors import StunError, UserError
 from affinity_tester.net.clock import wall_to_run_ns
 from affinity_tester.net.limits import raise_descriptor_limit
-from affinity_tester.net.probe_socket import open_probe_socket, read_error_queue, receive, socket_address
+from affinity_tester.net.probe_socket import (
+    open_probe_socket,
+    read_error_queue,
+    receive,
+    socket_address,
+    transport_address,
+)
 from affinity_tester.net.resolve import Destination
 from affinity_tester.settings import DEFAULT_REQUEST_SIZE
 from affinity_tester.units import NS_PER_MS, NS_PER_S
@@ -27,6 +33,8 @@ from affinity_tester.units import NS_PER_MS, NS_PER_S
 CHECK_PROBES = 3
 """Of a new flow, one each `CHECK_WAIT_S`, so that one lost packet does not look like a dead path."""
 CHECK_WAIT_S = 0.7
+CHECKS = 300
+"""New flows at a time: 100 samples end in a second, and a check takes two."""
 
 _BUFFER = bytearray(65_536)
 """One for all sockets: what is read is decoded at once."""
@@ -89,7 +97,7 @@ class _FlowSocket:
             except OSError:
                 read_error_queue(self._sock)
                 continue
-            if source[:2] == self._address[:2]:
+            if transport_address(source) == self._destination.address:
                 now_ns = clock.now_ns()
                 self._read(bytes(_BUFFER[:size]), now_ns if wall_ns is None else min(now_ns, wall_ns + to_run_ns))
 
@@ -206,7 +214,7 @@ async def run_round(
     Destinations take turns, from step to step, so that a step meets all of them. Raises `UserError` where no socket can be
     opened.
     """
-    raise_descriptor_limit(len(planned))
+    raise_descriptor_limit(len(planned) + CHECKS, "sample")
     idle_round = _Round(source_for, key, on_result)
     stopped = asyncio.ensure_future(stop.wait())
     begun_ns = clock.now_ns()

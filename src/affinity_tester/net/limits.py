@@ -14,8 +14,11 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """A container's own CPU limit (cgroup v2): `QUOTA PERIOD` in microseconds, or `max PERIOD`."""
 
 
-def raise_descriptor_limit(sockets: int) -> None:
-    """Raise the soft limit as far as so many sockets need. Raise `UserError` if the hard limit is too low."""
+def raise_descriptor_limit(sockets: int, noun: str = "session") -> None:
+    """Raise the soft limit as far as so many sockets need. Raise `UserError` if the hard limit is too low.
+
+    `noun` is what has a socket each, as the option for their number is called.
+    """
     try:
         import resource  # noqa: PLC0415 - Unix only
     except ImportError:
@@ -32,13 +35,13 @@ def raise_descriptor_limit(sockets: int) -> None:
             "--ulimit nofile= of docker)"
         )
         fitting = hard - SPARE_DESCRIPTORS
-        todo = f"take at most {fitting} --sessions, or {raising}" if fitting > 0 else raising
-        raise UserError(f"{_need(sockets)} {needed} file descriptors, and this process may have {hard}: {todo}")
+        todo = f"take at most {fitting} --{noun}s, or {raising}" if fitting > 0 else raising
+        raise UserError(f"{_need(sockets, noun)} {needed} file descriptors, and this process may have {hard}: {todo}")
 
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     except (ValueError, OSError) as error:  # macOS has a cap of its own below an infinite hard limit
-        raise UserError(f"{_need(sockets)} {needed} file descriptors, and the system refuses: {error}") from error
+        raise UserError(f"{_need(sockets, noun)} {needed} file descriptors, and the system refuses: {error}") from error
 
 
 def usable_cpus(cpu_max: Path = CPU_MAX) -> int:
@@ -54,5 +57,5 @@ def usable_cpus(cpu_max: Path = CPU_MAX) -> int:
         return cpus
 
 
-def _need(sockets: int) -> str:
-    return "1 session needs" if sockets == 1 else f"{sockets} sessions need"
+def _need(sockets: int, noun: str) -> str:
+    return f"1 {noun} needs" if sockets == 1 else f"{sockets} {noun}s need"
