@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.identity import Identity
@@ -17,12 +19,12 @@ from affinity_tester.core.idle.model import Direction, Fate, FlowState, Property
 from affinity_tester.core.idle.results import IdleResult, second_round
 from affinity_tester.core.idle.view import PathView
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
-from idle_simulation import TRUE_TIMEOUT, Conntrack, simulate
+from idle_simulation import RTT_NS, TRUE_TIMEOUT, Conntrack, simulate
 
 S = 1_000_000_000
 MIN = 60 * S
 SAMPLES = 20
-SEEDS = max(4, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 150)
+SEEDS = max(3, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 500)
 CLIENT_ONLY = (Direction.CLIENT,)
 
 
@@ -182,6 +184,35 @@ def test_a_change_of_the_pool_voids_what_it_touches() -> None:
     for curve in result.curves:
         flow = curve.estimate(Property.FLOW)
         assert (flow.kept_ns, flow.lost_ns, flow.odd_ns) == (10 * MIN, None, ())
+
+
+WORLDS = st.builds(
+    Conntrack,
+    exchange_ns=st.integers(S * 3 // 2, 70 * S),
+    stream_ns=st.integers(S * 3 // 2, 70 * S),
+    pods=st.integers(2, 6),
+    masquerades=st.booleans(),
+    blackholes=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+
+
+@settings(max_examples=max(5, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 150))
+@given(WORLDS)
+def test_without_loss_no_estimate_is_wrong(world: Conntrack) -> None:
+    """Whatever the timeouts: no silence longer than its timeout is claimed kept, and no shorter one is claimed lost."""
+    result = measure(world, longest_ns=40 * S, policy="Cluster" if world.masquerades else "Local", affinity="None")
+    for curve in result.curves:
+        timeout_ns = getattr(world, TRUE_TIMEOUT[curve.state])
+        found = curve.estimate(Property.FLOW)
+        assert found.kept_ns is not None
+        assert found.kept_ns <= timeout_ns
+        if found.lost_ns is None:
+            assert found.kept_ns == 40 * S
+        else:
+            # The way saw its last packet before the client did.
+            assert timeout_ns <= found.lost_ns + RTT_NS
+            assert found.lost_ns < 1.06 * found.kept_ns
 
 
 # --- by example --------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class Progress:
     """How far a measurement is."""
 
     round: int
-    """1 or 2."""
+    """1 or 2; 0: both are over, and a list of the pool is waited for."""
     done: int
     planned: int
     """Samples of this round."""
@@ -200,6 +200,8 @@ class _Measurement:
             return
         after_ns = max(result.ended_ns for result in self._results) + settle_ns
         deadline_ns = clock.now_ns() + 2 * settle_ns + 5 * NS_PER_S
+        done = len(self._results)
+        self._on_progress(Progress(round=0, done=done, planned=self._planned, ends_ns=deadline_ns))
         aborted = asyncio.ensure_future(abort.wait())
         try:
             while not timeline.confirmed_after(after_ns) and clock.now_ns() < deadline_ns and not abort.is_set():

@@ -11,12 +11,13 @@ from typing import Literal, Self, TextIO
 
 from affinity_tester import __version__
 from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.idle.model import Property
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.core.idle.settings import IdleSettings
 from affinity_tester.report.background_writer import BackgroundWriter
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.idle_json import idle_document, step_data
-from affinity_tester.report.idle_text import idle_lines
+from affinity_tester.report.idle_text import idle_lines, step_text
 from affinity_tester.report.logging import Colour, Log, LogFormat, OutputClosed, configure, wants_colour
 from affinity_tester.report.reporter import drain, has_status_line, write_in_background
 from affinity_tester.report.terminal import TerminalWriter
@@ -86,11 +87,14 @@ class IdleReport:
         self._line("warn", "idle.warning", text, at_ns, {})
 
     def progress(self, now_ns: int, number: int, done: int, planned: int, ends_ns: int) -> None:
-        """Draw how far the round of this number is, on a terminal's last line."""
+        """Draw how far the round of this number is (0: all are over), on a terminal's last line."""
         if isinstance(self._background, TerminalWriter):
+            left = f"{format_span(max(0, ends_ns - now_ns) // NS_PER_S * NS_PER_S)} left at most"
+            if number == 0:
+                self._background.set_status(f"waiting for a list of the pool that shows whether it changed, {left}")
+                return
             which = "finer steps and repetitions" if number > 1 else "first round"
-            left = format_span(max(0, ends_ns - now_ns) // NS_PER_S * NS_PER_S)
-            self._background.set_status(f"{which}: {done:,} of {plural(planned, 'sample')} ended, {left} left at most")
+            self._background.set_status(f"{which}: {done:,} of {plural(planned, 'sample')} ended, {left}")
 
     def result(self, at_ns: int, result: IdleResult) -> None:
         """Tell the answer, and write the document."""
@@ -100,7 +104,7 @@ class IdleReport:
             for curve in result.curves:
                 for step in curve.steps:
                     data = {"direction": curve.direction.value, "state": curve.state.value, **step_data(step)}
-                    self._line("info", "idle.step", "", at_ns, data)
+                    self._line("info", "idle.step", step_text(step, Property.FLOW), at_ns, data)
             document = idle_document(result)
             self._line("info", "idle.result", "; ".join(document.pop("text")), at_ns, document)
         else:
@@ -120,8 +124,7 @@ class IdleReport:
     ) -> None:
         colour = Colour.WARNING if level == "warn" else Colour.STATISTICS
         if self._json:
-            said = {"message": text, **data} if text else dict(data)
-            self._log.line(level, name, at_ns=at_ns, colour=colour, **said)
+            self._log.line(level, name, at_ns=at_ns, colour=colour, message=text, **data)
         else:
             self._log.line(level, text, at_ns=at_ns, colour=colour)
         self._log.flush()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from affinity_tester.core.idle.advice import ICE_INTERVAL_NS, matching
+from affinity_tester.core.idle.advice import ICE_INTERVAL_NS, longest_kept_ns, matching
 from affinity_tester.core.idle.estimate import Curve, KeptCount, Standing, StepSummary
 from affinity_tester.core.idle.model import Direction, Fate, FlowState, Property
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.report.logging import Colour
-from affinity_tester.units import format_percent, format_span, plural
+from affinity_tester.units import NS_PER_MIN, NS_PER_S, format_percent, plural
 
 IdleLine = tuple[str, Colour]
 
@@ -31,6 +31,12 @@ UNUSABLE = {
 }
 
 
+def silence_text(ns: int) -> str:
+    """Return `28.4 s`, `123 s`, `10 min`: steps are 5 % apart, so none is rounded to minutes."""
+    minutes, rest_ns = divmod(ns, NS_PER_MIN)
+    return f"{minutes} min" if minutes > 1 and not rest_ns else f"{ns / NS_PER_S:g} s"
+
+
 def idle_lines(result: IdleResult) -> Iterator[IdleLine]:
     """Yield the answer: a paragraph for each direction and state, then the keep-alive to choose."""
     if not result.results:
@@ -49,7 +55,7 @@ def _curve_lines(curve: Curve, result: IdleResult) -> Iterator[IdleLine]:
     if not flow.is_known:
         yield blind_text(curve, result), Colour.DOUBTFUL
     elif flow.lost_ns is None and curve.steps[-1].step.silence_ns == flow.kept_ns:
-        yield f"longer than {format_span(flow.kept_ns)}", Colour.GOOD
+        yield f"longer than {silence_text(flow.kept_ns)}", Colour.GOOD
     elif flow.kept_ns is None:
         yield "not kept over any silence that was tried", Colour.CHANGE
 
@@ -62,10 +68,10 @@ def _curve_lines(curve: Curve, result: IdleResult) -> Iterator[IdleLine]:
     if flow.is_known and result.view.hides and curve.direction is Direction.CLIENT:
         yield "as far as can be seen: no address is translated, and one pod answers", Colour.QUIET
     for known in matching(curve, result.known):
-        yield f"matches {known.name}: {format_span(known.timeout_ns)}", Colour.CLUSTER
+        yield f"matches {known.name}: {silence_text(known.timeout_ns)}", Colour.CLUSTER
     if flow.odd_ns:
-        odd = ", ".join(format_span(each) for each in flow.odd_ns)
-        yield f"not kept at {odd} either, which longer silences were: not for the silence", Colour.WARNING
+        odd = ", ".join(silence_text(each) for each in flow.odd_ns)
+        yield f"{odd}: not kept, though longer silences were: something else happened there", Colour.WARNING
     yield curve_text(curve), Colour.QUIET
 
 
@@ -88,7 +94,7 @@ def blind_text(curve: Curve, result: IdleResult) -> str:
 def step_text(step: StepSummary, wanted: Property) -> str:
     """Return `silent for 28.4 s: 20 of 20 kept (at most 14 % lost, 95 %)`, or what became of those that were not."""
     count = step.count(wanted)
-    what = f"silent for {format_span(step.step.silence_ns)}: {count.kept} of {count.of} kept"
+    what = f"silent for {silence_text(step.step.silence_ns)}: {count.kept} of {count.of} kept"
     if count.kept == count.of:
         return f"{what} (at most {format_percent(count.most_lost)} lost, 95 %)"
     parts = [
@@ -121,10 +127,10 @@ def _other_properties(curve: Curve) -> Iterator[tuple[str, str]]:
         each = curve.estimate(wanted)
         if not each.is_known or (each.kept_ns, each.lost_ns) == (flow.kept_ns, flow.lost_ns):
             continue
-        kept = "not kept" if each.kept_ns is None else f"kept up to {format_span(each.kept_ns)}"
+        kept = "not kept" if each.kept_ns is None else f"kept up to {silence_text(each.kept_ns)}"
         yield (
             wanted,
-            kept if each.lost_ns is None or each.kept_ns is None else f"{kept}, not at {format_span(each.lost_ns)}",
+            kept if each.lost_ns is None or each.kept_ns is None else f"{kept}, not at {silence_text(each.lost_ns)}",
         )
 
 
@@ -132,7 +138,7 @@ def curve_text(curve: Curve) -> str:
     """Return all steps as one mark each: `1 s ######....  10 min (# kept, ...)`."""
     marks = "".join(MARKS[step.count(Property.FLOW).standing] for step in curve.steps)
     first, last = curve.steps[0].step.silence_ns, curve.steps[-1].step.silence_ns
-    return f"{format_span(first)} {marks} {format_span(last)} ({LEGEND})"
+    return f"{silence_text(first)} {marks} {silence_text(last)} ({LEGEND})"
 
 
 def _advice(result: IdleResult) -> Iterator[IdleLine]:
@@ -147,14 +153,19 @@ def _advice(result: IdleResult) -> Iterator[IdleLine]:
     if result.is_unbroken:
         longer = "" if interval_ns >= ICE_INTERVAL_NS else "; a longer --longest may allow more"
         yield (
-            f"keep-alive: every {format_span(interval_ns)} is safe, half of the longest silence tried{longer}",
+            f"keep-alive: every {silence_text(interval_ns)} is safe, half of the longest silence tried{longer}",
             Colour.GOOD,
         )
         return
-    ice = "is often enough" if interval_ns >= ICE_INTERVAL_NS else "is too seldom here"
+    kept_ns = longest_kept_ns(result.curves)
+    assert kept_ns is not None, "half of it is the interval"
+    if interval_ns >= ICE_INTERVAL_NS:
+        ice = "is often enough"
+    else:
+        ice = "is often enough, unless one is lost" if kept_ns >= ICE_INTERVAL_NS else "is too seldom"
     yield (
-        f"keep-alive: every {format_span(interval_ns)} or more often, half of the longest silence kept, so that one may be"
-        f" lost; ICE's {format_span(ICE_INTERVAL_NS)} (RFC 8445 section 11) {ice}",
+        f"keep-alive: every {silence_text(interval_ns)} or more often, half of the longest silence kept, so that one may be"
+        f" lost; ICE's {silence_text(ICE_INTERVAL_NS)} (RFC 8445 section 11) {ice}",
         Colour.GOOD,
     )
 

@@ -54,11 +54,18 @@ def _is_between(timeout_ns: int, estimate: Estimate) -> bool:
     return estimate.kept_ns - SLACK_NS <= timeout_ns <= estimate.lost_ns + SLACK_NS
 
 
-def keep_alive_ns(curves: Sequence[Curve]) -> int | None:
-    """Return the interval to choose, in whole seconds where it has one; None where nothing was kept, or is known."""
+def longest_kept_ns(curves: Sequence[Curve]) -> int | None:
+    """Return the longest silence that every state and direction keeps; None where one keeps none, or nothing is known."""
     known = [each for curve in curves if (each := curve.estimate(Property.FLOW)).is_known]
     kept = [each.kept_ns for each in known if each.kept_ns is not None]
     if not known or len(kept) < len(known):
         return None
-    half_ns = min(kept) // 2
-    return half_ns // NS_PER_S * NS_PER_S or half_ns
+    return min(kept)
+
+
+def keep_alive_ns(curves: Sequence[Curve]) -> int | None:
+    """Return the interval to choose, in whole seconds where it has one; None where nothing was kept, or is known."""
+    kept_ns = longest_kept_ns(curves)
+    if kept_ns is None:
+        return None
+    return kept_ns // 2 // NS_PER_S * NS_PER_S or kept_ns // 2
