@@ -37,7 +37,7 @@ def completed(command: Path, *words: str, **environ: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("",), ["server", "client", "idle", "demo", "lab", "report", "compare", "manifests"]),
+        (("",), ["server", "client", "idle", "experiment", "demo", "lab", "report", "compare", "manifests"]),
         (("cl",), ["client"]),
         (("--v",), ["--version"]),
         (("client", "--stats"), ["--stats-interval", "--stats"]),
