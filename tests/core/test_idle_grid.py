@@ -24,6 +24,7 @@ from affinity_tester.core.idle.grid import (
     steps_of,
 )
 from affinity_tester.core.idle.model import Direction, FlowState, Step
+from affinity_tester.core.idle.settings import IdleSettings
 
 S = 1_000_000_000
 MIN = 60 * S
@@ -90,6 +91,13 @@ def test_a_round_of_nothing_is_empty() -> None:
 def test_the_default_round_has_all_its_samples() -> None:
     wanted = [(step, 20) for step in steps_of(grid(10 * MIN), (Direction.CLIENT,))]
     assert Counter(each.step for each in plan_round(wanted)) == dict(wanted)
+
+
+def test_the_default_samples_in_both_directions_fit_into_one_process() -> None:
+    settings = IdleSettings()
+    steps = steps_of(grid(settings.longest_ns), tuple(Direction))
+    assert settings.directions == (Direction.CLIENT,)
+    assert len(steps) * settings.samples == 2_400 < MAX_SAMPLES
 
 
 def test_more_samples_than_sockets_are_refused() -> None:
