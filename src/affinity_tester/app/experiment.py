@@ -77,6 +77,9 @@ class Progress(Protocol):
     def result(self, result: ExperimentResult) -> None:
         """Show what one experiment came to."""
 
+    def status(self, text: str) -> None:
+        """Show how it stands, in place of what was shown so before."""
+
     def note(self, text: str) -> None:
         """Show a line that belongs to no step."""
 
@@ -285,8 +288,14 @@ class _Experiments:
             chosen = replace(options, pod=pod) if pod and not options.pod else options
             return action_of(planned.name, self._context, chosen)
 
-        run = ExperimentRun(planned.name, action_on, self._options.timing, self._interrupts, self._journal)
-        self._current = run
+        run = self._current = ExperimentRun(
+            planned.name,
+            action_on,
+            self._options.timing,
+            self._interrupts,
+            journal=self._journal,
+            show_status=self._progress.status,
+        )
         try:
             result = await run.run(self._cells(planned.name), self._progress.warn)
             self._via = run.via

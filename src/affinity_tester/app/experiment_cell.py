@@ -67,6 +67,7 @@ class Cell:
         )
         self._timeline = PoolTimeline()
         self._pods: dict[str, str] = {}
+        self._moved: set[str] = set()
         self.pulse: Pulse | None = None
         """What the sessions were at about a second ago; None before the first."""
         self.task: asyncio.Task[Verdict] = asyncio.create_task(self._run())
@@ -112,6 +113,16 @@ class Cell:
     def sessions_by_pod(self) -> Counter[str]:
         """How many sessions each pod serves, by its name."""
         return Counter(self._pods.values())
+
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+        return self._options.settings.sessions
+
+    @property
+    def moved(self) -> int:
+        """How many sessions changed so far."""
+        return len(self._moved)
 
     async def measure_idle(self, silence_ns: int) -> IdleResult:
         """Let flows beside the sessions be silent for so long, and return what became of them. Raises `UserError`."""
@@ -170,6 +181,7 @@ class Cell:
                 self._pods[session] = who.pod or ""
             case ChangeSeen(session=session, change=change):
                 self._pods[session] = change.after.identity.pod or ""
+                self._moved.add(session)
             case _:
                 feed_timeline(self._timeline, event)
 

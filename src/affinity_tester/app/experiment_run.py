@@ -30,9 +30,12 @@ from affinity_tester.core.experiment.idle_outcome import idle_outcome
 from affinity_tester.core.experiment.results import CellResult, ExperimentResult, PhaseSpan
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.errors import UserError
-from affinity_tester.units import NS_PER_S, format_seconds
+from affinity_tester.units import NS_PER_S, format_seconds, format_span, plural
 
 T = TypeVar("T")
+
+STATUS_S = 0.5
+"""How often it is shown how an experiment stands."""
 
 POLL_S = 0.1
 """How often the sessions are looked at in the steady state and while silent ones are waited for."""
@@ -82,9 +85,20 @@ class ExperimentRun:
     """One experiment, for the cells of which it is given the options."""
 
     def __init__(
-        self, name: str, action_on: Callable[[str], Action], timing: Timing, interrupts: Interrupts, journal: Journal
+        self,
+        name: str,
+        action_on: Callable[[str], Action],
+        timing: Timing,
+        interrupts: Interrupts,
+        *,
+        journal: Journal,
+        show_status: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        """`action_on` returns the action on the pod of this name (empty: on any), whose steps come to `take_step`."""
+        """`action_on` returns the action on the pod of this name (empty: on any), whose steps come to `take_step`.
+
+        `show_status` is told twice a second how the experiment stands.
+        """
+        self._show_status = show_status
         self._experiment = EXPERIMENTS[name]
         self._action_on = action_on
         self._action = action_on("")
@@ -111,6 +125,8 @@ class ExperimentRun:
                 running = Cell.running(each, name, warn)
                 self._cells.append(await self._unless_interrupted(stack.enter_async_context(running)))
             self.via = self._cells[0].via
+            telling = asyncio.create_task(self._tell_status())
+            stack.callback(telling.cancel)
             await self._to_the_end()
             cells = tuple(cell.analysis.result() for cell in self._cells)
         if self._idle:
@@ -270,6 +286,20 @@ class ExperimentRun:
             phases=tuple(PhaseSpan(phase.value, since_ns, until_ns) for (phase, since_ns), (_, until_ns) in spans),
             cells=cells,
         )
+
+    async def _tell_status(self) -> None:
+        while True:
+            if self._phases:
+                phase, since_ns = self._phases[-1]
+                lasted = format_span(clock.now_ns() - since_ns)
+                pulses = [cell.pulse for cell in self._cells if cell.pulse is not None]
+                silent = sum(pulse.silent for pulse in pulses)
+                moved = sum(cell.moved for cell in self._cells)
+                self._show_status(
+                    f"{self._experiment.name}: {phase.value} for {lasted}  {silent:,} silent  {moved:,} moved"
+                    f" of {plural(sum(cell.sessions for cell in self._cells), 'session')}"
+                )
+            await asyncio.sleep(STATUS_S)
 
     def _begin(self, phase: Phase) -> None:
         now_ns = clock.now_ns()

@@ -160,6 +160,7 @@ def _complete(_context: click.Context, _param: click.Parameter, start: str) -> l
     multiple=True,
     help="File for the report; its name's end says the form: .json (for `compare`), .md, .xml (JUnit) or .html.",
 )
+@options.live()
 @options.log_format()
 def experiment(*, names: tuple[str, ...], listed: bool, **given: Any) -> int:
     """Run sessions, act on the cluster, and say which of them moved that need not have.
@@ -210,11 +211,12 @@ class _Given:
     key: bytes | None
     record: Path | None
     outputs: tuple[Path, ...]
+    live: bool
     log_format: LogFormat
 
 
 def _run(options: ExperimentOptions, given: _Given) -> int:
-    with ExperimentOutput(given.log_format) as output:
+    with ExperimentOutput(given.log_format, live=given.live) as output:
         report = asyncio.run(_experiment(options, given, output))
         if report is None:
             return 0

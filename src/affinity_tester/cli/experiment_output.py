@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,8 @@ from affinity_tester.report.experiment_junit import experiment_junit
 from affinity_tester.report.experiment_markdown import experiment_markdown
 from affinity_tester.report.experiment_text import experiment_lines
 from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
+from affinity_tester.report.reporter import drain, has_status_line, write_in_background
+from affinity_tester.report.terminal import TerminalWriter
 
 _FORMS = {
     ".json": lambda report: json.dumps(experiment_document(report), indent=2) + "\n",
@@ -55,66 +57,90 @@ class OutputFile(click.Path):
 
 
 class ExperimentOutput:
-    """Writes to standard output: lines for people, or a JSON object a line."""
+    """Writes to standard output from a thread: lines for people, or a JSON object a line.
 
-    def __init__(self, log_format: LogFormat) -> None:
-        """Nothing is written yet."""
+    A context manager, whose end waits until all is written. Every call, and the end, may raise `OutputClosed`.
+    """
+
+    def __init__(self, log_format: LogFormat, *, live: bool = False) -> None:
+        """`live` asks for a status line on a terminal."""
         self._json = log_format == "json"
-        self._log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
+        live = live and not self._json and has_status_line(os.environ)
+        self._background = write_in_background(sys.stdout, live=live)
+        stream = self._background or sys.stdout
+        self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._log.flush()
+        if self._background is not None:
+            drain(self._background)
+
+    def status(self, text: str) -> None:
+        """Show how it stands in the line at the bottom, if there is one."""
+        if isinstance(self._background, TerminalWriter):
+            self._background.set_status(text)
 
     def step(self, line: dict[str, Any]) -> None:
         """Show a line of the journal."""
-        if self._json:
-            self._write_json({"event": f"experiment.{line['step']}", **line})
-            return
         text, colour = _worded(line)
-        if text:
-            self._log.text(f"{datetime.now():%H:%M:%S} {text}", colour)
-            self._log.flush()
+        if self._json:
+            fields = {name: value for name, value in line.items() if name not in ("at", "step")}
+            level = {"failed": "error", "broke-off": "warn"}.get(line["step"], "info")
+            self._write_json(level, line["step"], text.strip() or line["step"], time=line["at"], **fields)
+        elif text:
+            self._line(text, colour)
 
     def result(self, result: ExperimentResult) -> None:
         """Show what one experiment came to, in a line for each Service."""
         if self._json:
             return  # the report at the end has it
+        self.status("")
         if not result.cells:
-            self._log.text(f"{datetime.now():%H:%M:%S} {result.name}: not done: {result.failure}", Colour.DOUBTFUL)
+            self._line(f"{result.name}: not done: {result.failure}", Colour.DOUBTFUL)
         for cell in result.cells:
             outcome = cell.outcome
             named = f" ({cell.policy}, {cell.affinity})" if len(result.cells) > 1 else ""
             why = "; ".join(outcome.reasons) or outcome.claim
-            line = f"{datetime.now():%H:%M:%S} {result.name}{named}: {outcome.held.value}: {why}"
-            self._log.text(line, _COLOURS[outcome.held])
-        self._log.flush()
+            self._line(f"{result.name}{named}: {outcome.held.value}: {why}", _COLOURS[outcome.held])
 
     def note(self, text: str) -> None:
         """Show a line that belongs to no step."""
         if self._json:
-            self._write_json({"event": "experiment.note", "message": text})
+            self._write_json("info", "note", text)
         else:
             self._log.text(text)
             self._log.flush()
 
     def warn(self, text: str) -> None:
-        """Show a warning on standard error."""
-        click.echo(f"warning: {text}", err=True)
+        """Show a warning: among the JSON lines, else on standard error."""
+        if self._json:
+            self._write_json("warn", "warning", text)
+        else:
+            click.echo(f"warning: {text}", err=True)
 
     def show_report(self, report: ExperimentReport) -> None:
         """Show all that the experiments came to."""
+        self.status("")
         if self._json:
-            self._write_json({"event": "experiment.report", **experiment_document(report)})
+            document = experiment_document(report)
+            level = {Held.NO.value: "error", Held.UNKNOWN.value: "warn"}.get(document["held"], "info")
+            self._write_json(level, "report", document["held"], **document)
             return
         self._log.text("")
-        for text, colour in experiment_lines(report):
+        for text, colour in experiment_lines(report, min(100, self._log.width or 100)):
             self._log.text(text, colour)
         self._log.flush()
 
-    def _write_json(self, line: dict[str, Any]) -> None:
+    def _line(self, text: str, colour: Colour) -> None:
+        self._log.text(f"{datetime.now():%H:%M:%S} {text}", colour)
+        self._log.flush()
+
+    def _write_json(self, level: str, event: str, message: str, *, time: str = "", **fields: Any) -> None:
+        time = time or datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": time, "level": level, "event": f"experiment.{event}", "message": message, **fields}
         self._log.text(json.dumps(line, separators=(",", ":")))
         self._log.flush()
 

@@ -73,7 +73,7 @@ EXPERIMENT: Groups = {
     "What is done": ("matrix", "do", "undo", "node", "dry_run", "confirm_context", "lab", "lab_faults", "listed"),
     "Cluster": ("service", "via", "ipv4", "ipv6", "kubeconfig", "context", "namespace"),
     "Sessions": ("sessions", "interval", "loss_threshold", "settle", "steady", "limit", "key"),
-    "Output": ("outputs", "record", "log_format"),
+    "Output": ("outputs", "record", "live", "log_format"),
 }
 
 REPORT: Groups = {

@@ -152,7 +152,7 @@ EXPERIMENTS = {
             ActionKind.UNDONE,
             MayMove.NONE,
             "a node that joins moves no session",
-            "AKS#5888; docs/failure-modes.md, node-rehash",
+            "Azure/AKS#5888; docs/failure-modes.md, node-rehash",
             own_objects=False,
         ),
         Experiment(
