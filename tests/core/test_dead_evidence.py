@@ -136,3 +136,18 @@ def test_nodes_are_ready_as_the_cluster_told_last() -> None:
     names = {f"10.0.0.{n}": f"n{n}" for n in (1, 2, 3)}
     view: Any = SimpleNamespace(history=SimpleNamespace(node_names=names, cluster=cluster))
     assert ready_nodes(view) == {"n1", "n3"}
+
+
+@pytest.mark.parametrize(
+    ("canaries", "unanswered", "missing"),
+    [
+        ((), (), "a test probe: was a new flow answered meanwhile?"),
+        ((1, 2), (2,), "why test probes died too: whether new flows live"),
+        ((1,), (), ""),
+    ],
+)
+def test_what_new_flows_did_is_asked_for_where_it_is_not_known(
+    canaries: tuple[int, ...], unanswered: tuple[int, ...], missing: str
+) -> None:
+    flows: Any = SimpleNamespace(canaries=canaries, unanswered=unanswered)
+    assert dead_rules._tried(flows) == missing

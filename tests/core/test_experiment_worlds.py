@@ -47,7 +47,9 @@ def random_world(seed: int, *, nat: bool = False) -> World:
 def test_an_experiment_finds_who_moved_needlessly(seed: int) -> None:
     world = random_world(seed)
     outcome, needless = world.outcome, world.moved_needlessly
-    assert world.not_steady == ""
+    if world.not_steady:  # probes that are lost by chance may be a silence
+        assert outcome.held is Held.UNKNOWN
+        return
     assert outcome.least is not None
     assert set(outcome.least) == world.had_to
     assert set(outcome.beyond) <= needless

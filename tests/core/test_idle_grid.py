@@ -103,3 +103,10 @@ def test_the_default_samples_in_both_directions_fit_into_one_process() -> None:
 def test_more_samples_than_sockets_are_refused() -> None:
     with pytest.raises(ValueError, match=r"20,001 samples are more than 20,000"):
         plan_round([(STEP, MAX_SAMPLES + 1)])
+
+
+def test_the_default_settings_fit_into_what_may_be_open_at_a_time() -> None:
+    settings = IdleSettings()
+    steps = steps_of(grid(settings.longest_ns), settings.directions)
+    assert len(steps) * settings.samples <= MAX_SAMPLES
+    assert max(step.silence_ns for step in steps) == settings.longest_ns

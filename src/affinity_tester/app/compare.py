@@ -76,7 +76,7 @@ def _report(path: str | Path, text: bytes) -> ExperimentReport:
     if not is_experiment_document(document):
         raise UserError(
             f"{path} is neither a run record (`affinity-tester client --record FILE` writes one)"
-            " nor a report of experiments (`affinity-tester experiment --json FILE`)"
+            " nor a report of experiments (`affinity-tester experiment --output FILE.json`)"
         )
     try:
         return read_experiment(document)

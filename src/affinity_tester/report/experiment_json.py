@@ -41,7 +41,9 @@ def is_experiment_document(document: object) -> bool:
 def read_experiment(document: object) -> ExperimentReport:
     """Return the report of a document. Raises `UserError` where it is none, or one of another version."""
     if not isinstance(document, dict) or not is_experiment_document(document):
-        raise UserError('this is no report of experiments: write one with "affinity-tester experiment --json FILE"')
+        raise UserError(
+            'this is no report of experiments: write one with "affinity-tester experiment --output FILE.json"'
+        )
     if document.get("version") != VERSION:
         version = f"{document.get('version')!r:.20}"
         raise UserError(f"this report of experiments has version {version}, and this program reads version {VERSION}")
