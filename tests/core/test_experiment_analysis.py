@@ -399,6 +399,19 @@ def test_a_silence_of_unknown_cause_is_told() -> None:
     assert outcome.reasons == ("1 session silent at the end, the cause is not known: CLIENT-2",)
 
 
+@pytest.mark.parametrize(("policy", "told"), [("Local", True), ("Cluster", False)])
+def test_a_node_without_a_pod_strands_its_sessions_under_policy_local(policy: str, told: bool) -> None:
+    outcome = Run("rollout", policy=policy).act().pool(ACTION + S, a=None).end(silent=[0, 3, 6])
+    assert outcome.held is Held.UNKNOWN
+    (reason,) = [each for each in outcome.reasons if "silent at the end" in each]
+    assert reason == (
+        "3 sessions silent at the end, whose ingress node has no ready pod: policy Local sends them nowhere else:"
+        " CLIENT-0, CLIENT-3, CLIENT-6"
+        if told
+        else "3 sessions silent at the end, the cause is not known: CLIENT-0, CLIENT-3, CLIENT-6"
+    )
+
+
 def test_too_few_sessions_claim_nothing() -> None:
     outcome = Run("baseline", sessions=4).act().end()
     assert outcome.held is Held.UNKNOWN

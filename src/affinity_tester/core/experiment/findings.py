@@ -42,6 +42,8 @@ class Findings:
     """Sessions that moved, or may have had to, by another cause."""
     unclear: tuple[str, ...]
     """Sessions that moved needlessly, and it is not known whether the cluster made them."""
+    stranded: tuple[str, ...]
+    """Sessions that were silent at the end, whose ingress node had no ready pod, and policy Local sends them nowhere else."""
     untold: tuple[str, ...]
     """Sessions that were silent at the end, and why is not known."""
     aside: tuple[str, ...]
@@ -95,6 +97,8 @@ class Finder:
         silent, others, before = self._violations(names, moves)
         spared = excused.union(unclear)
         silent_at_end = set(self._observed.blackouts.silent(names))
+        untold = [name for name in names if name in silent_at_end - silent - excused]
+        stranded = self._stranded(untold)
         return Findings(
             blocked=tuple(self._blocked(not_steady, before, least)),
             sessions=tuple(names),
@@ -105,11 +109,20 @@ class Finder:
             violations=tuple(name for name in names if name in others - spared),
             excused=tuple(name for name in names if name in excused),
             unclear=tuple(unclear),
-            untold=tuple(name for name in names if name in silent_at_end - silent - excused),
+            stranded=tuple(stranded),
+            untold=tuple(name for name in untold if name not in stranded),
             aside=tuple(name for name in names if name in excused & (silent | others | silent_at_end)),
             untested=self._untested(least),
             edited=edited,
         )
+
+    def _stranded(self, names: Sequence[str]) -> list[str]:
+        """Return those of these sessions that came in through a node which has no pod for them under policy Local."""
+        nodes = self._pool.local_nodes
+        if nodes is None:
+            return []
+        ingress = {name: self._possible.ingress(name) for name in names}
+        return [name for name, node in ingress.items() if node is not None and node not in nodes]
 
     def _moves(self, name: str) -> list[Move]:
         """Return a session's moves from the action to the end of the rollback."""

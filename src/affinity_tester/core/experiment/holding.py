@@ -57,6 +57,12 @@ def _doubts(findings: Findings) -> Iterator[str]:
     if findings.unclear:
         why = "" if findings.edited else ", and it may not be the cluster that moved them"
         yield f"{plural(len(findings.unclear), 'session')} moved{why}: {_named(findings.unclear)}"
+    if findings.stranded:
+        silent = plural(len(findings.stranded), "session")
+        yield (
+            f"{silent} silent at the end, whose ingress node has no ready pod: policy Local sends them nowhere else:"
+            f" {_named(findings.stranded)}"
+        )
     if findings.untold:
         silent = plural(len(findings.untold), "session")
         yield f"{silent} silent at the end, the cause is not known: {_named(findings.untold)}"

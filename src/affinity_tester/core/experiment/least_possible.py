@@ -108,10 +108,10 @@ class LeastPossible:
 
     def _had_to(self, name: str) -> bool:
         stop = self._stop_at(name, self._begin_ns)
-        return (stop is not None and self.taken.is_actions(stop)) or self._ingress(name) in self.taken.nodes
+        return (stop is not None and self.taken.is_actions(stop)) or self.ingress(name) in self.taken.nodes
 
     def _is_excused(self, name: str) -> bool:
-        return self._stop_at(name, self._begin_ns) is not None or self.taken.is_doubtful(self._ingress(name))
+        return self._stop_at(name, self._begin_ns) is not None or self.taken.is_doubtful(self.ingress(name))
 
     def _stop_at(self, name: str, at_ns: int) -> Stop | None:
         """Return the end of the pod that served a session at a time; None: it did not go away."""
@@ -121,7 +121,8 @@ class LeastPossible:
         """Return the end of the pod that had a name at a time; None: it did not go away."""
         return next((self.taken.stops[uid] for uid in self._pool.uids_of(pod, at_ns) if uid in self.taken.stops), None)
 
-    def _ingress(self, name: str) -> str | None:
+    def ingress(self, name: str) -> str | None:
+        """Return the node through which a session came in when the action began; None: not known."""
         return self._nodes.ingress(*self._sessions.serving(name, self._begin_ns), self._pool)
 
     def _last_answers(self, names: Sequence[str]) -> dict[str, int]:

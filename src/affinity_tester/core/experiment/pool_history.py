@@ -118,6 +118,11 @@ class PoolHistory:
         ready = [nodes for at_ns, nodes in self._local if at_ns > from_ns]
         return frozenset.intersection(*ready) if ready else None
 
+    @property
+    def local_nodes(self) -> frozenset[str] | None:
+        """The nodes that have a ready pod, where the policy is Local; None where it is not."""
+        return self._local[-1][1] if self._local and self.spec("externalTrafficPolicy") == "Local" else None
+
     # --- collecting ----------------------------------------------------------------------------------------------------
 
     def _observe(self, event: PoolObserved) -> None:
