@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_experiment_analysis import ACTION, JUDGEMENT, MS, ROLLBACK, STOP, TARGET, S, name, who
 
 from affinity_tester.core.address import TransportAddress
@@ -37,6 +41,7 @@ from affinity_tester.core.events import (
     SessionSummary,
 )
 from affinity_tester.core.events.counts import Counts, Losses, RttStats
+from affinity_tester.core.experiment import blackouts
 from affinity_tester.core.experiment.blackouts import SessionBlackouts, nearest_rank
 from affinity_tester.core.experiment.names_seen import NamesSeen
 from affinity_tester.core.experiment.phases import Phases
@@ -260,3 +265,22 @@ def test_names_are_told_once_with_their_best_certainty() -> None:
     ):
         names.feed(event)
     assert names.names(ACTION) == ("likely stale-flow", "likely flow-wipe", "possible client-ip-spread")
+
+
+@given(
+    st.integers(0, 50),
+    st.integers(1, 40),
+    st.integers(0, 60),
+    st.integers(-5, 120),
+    st.one_of(st.none(), st.integers(-5, 120)),
+)
+def test_probes_in_a_window_are_counted_as_if_one_by_one(
+    first: int, count: int, lasted: int, since: int, until: int | None
+) -> None:
+    lasted = lasted if count > 1 else 0
+    event = ProbesLost(first, "a", 0, count, first, first + lasted)
+    sent = [first + Fraction(at * lasted, max(1, count - 1)) for at in range(count)]
+    within = sum(ns >= since and (until is None or ns < until) for ns in sent)
+    assert blackouts._count_within(event, since, until) == within
+    huge = ProbesLost(0, "a", 0, 1 << 62, 0, 1 << 62)
+    assert blackouts._count_within(huge, 1 << 61, None) == pytest.approx(1 << 61, abs=2)

@@ -149,9 +149,18 @@ class SessionBlackouts:
 
 def _count_within(event: ProbesLost, since_ns: int, until_ns: int | None) -> int:
     """Return how many of these probes were sent within a window: they are evenly apart."""
+    before = _count_before(event, since_ns)
+    return max(0, (event.count if until_ns is None else _count_before(event, until_ns)) - before)
+
+
+def _count_before(event: ProbesLost, at_ns: int) -> int:
+    """Return how many of these probes were sent before a time."""
     lasted_ns, gaps = event.last_sent_ns - event.first_sent_ns, max(1, event.count - 1)
-    sent = (event.first_sent_ns + at * lasted_ns // gaps for at in range(event.count))
-    return sum(ns >= since_ns and (until_ns is None or ns < until_ns) for ns in sent)
+    if at_ns <= event.first_sent_ns:
+        return 0
+    if lasted_ns <= 0:
+        return event.count
+    return min(event.count, -((event.first_sent_ns - at_ns) * gaps // lasted_ns))
 
 
 def nearest_rank(values: Sequence[int], percent: int) -> int | None:
