@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ from affinity_tester import __version__, clock
 from affinity_tester.app.experiment_cell import CellOptions
 from affinity_tester.app.experiment_file import Planned
 from affinity_tester.app.experiment_journal import Journal
+from affinity_tester.app.experiment_objects import manifest_object, read_provider_id, service_object
 from affinity_tester.app.experiment_run import (
     INTERRUPTED,
     ExperimentRun,
@@ -24,7 +24,6 @@ from affinity_tester.app.experiment_run import (
     Timing,
     unless,
 )
-from affinity_tester.app.manifests import read_settings, render
 from affinity_tester.app.signals import TERMINATING, handle_signals
 from affinity_tester.app.target import TargetOptions
 from affinity_tester.cluster.actions.base import Action, ActionContext, ActionOptions, NotSettledError, Step
@@ -34,7 +33,7 @@ from affinity_tester.cluster.actions.mend import mend
 from affinity_tester.cluster.actions.mend import rights as mending_rights
 from affinity_tester.cluster.actions.rights import check_rights
 from affinity_tester.cluster.actions.select import action_of
-from affinity_tester.cluster.api import ApiError, read_page
+from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster, connect
 from affinity_tester.cluster.discover import OWN_SERVICE, split_service
 from affinity_tester.cluster.objects import ServiceRef
@@ -188,10 +187,10 @@ class _Experiments:
 
     async def _make_matrix(self) -> MatrixServices:
         load_balancer = self._options.target.via == "load-balancer"
-        provider = await _provider_id(self._context.cluster) if load_balancer else ""
+        provider = await read_provider_id(self._context.api) if load_balancer else ""
         return MatrixServices(
             self._context,
-            lambda policy, affinity: _service_object(policy, affinity, provider),
+            lambda policy, affinity: service_object(policy, affinity, provider),
             load_balancer=load_balancer,
         )
 
@@ -328,7 +327,7 @@ class _Experiments:
         if planned.name != "node-scaleup":
             return planned.options
         nodes = str(planned.options.nodes)
-        return replace(planned.options, node_scaleup=_object("node-scaleup", {"NODES": nodes}))
+        return replace(planned.options, node_scaleup=manifest_object("node-scaleup", {"NODES": nodes}))
 
     def _take_step(self, step: Step) -> None:
         """Take in what an action tells: within an experiment its record has it too."""
@@ -346,16 +345,6 @@ class _Experiments:
     def _lease_lost(self, reason: str) -> None:
         self._progress.warn(f"{reason}: the experiment ends, and undoes what it did")
         self._interrupts.interrupt()
-
-
-async def _provider_id(cluster: Cluster) -> str:
-    """Return the providerID of a node, which says which cloud it is; empty where it is not known."""
-    with contextlib.suppress(ApiError):
-        page = await read_page(cluster.api, "/api/v1/nodes", (), 1)
-        for node in page.items:
-            if isinstance(node, dict):
-                return str((node.get("spec") or {}).get("providerID") or "")
-    return ""
 
 
 def _journal_path(directory: Path | None) -> Path | None:
@@ -376,16 +365,3 @@ def _record_path(directory: Path | None, name: str, service: str) -> Path | None
     if directory is None:
         return None
     return directory / f"{name}{f'.{service}' if service else ''}.jsonl.gz"
-
-
-def _service_object(policy: str, affinity: str, provider_id: str) -> dict[str, Any]:
-    return _object("service", {"POLICY": policy, "AFFINITY": affinity, "PROVIDER_ID": provider_id})
-
-
-def _object(manifest: str, settings: dict[str, str]) -> dict[str, Any]:
-    """Return the one object of a manifest as JSON values. Raises `UserError`."""
-    import yaml  # noqa: PLC0415 - only some experiments need it
-
-    (text,) = render(manifest, read_settings(manifest, settings), lambda: b"")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from affinity_tester.app.experiment import ExperimentOptions, run_experiments
-from affinity_tester.app.experiment_file import Planned, load_suite, planned
+from affinity_tester.app.experiment_file import Planned
 from affinity_tester.app.experiment_lab import open_lab_cluster
 from affinity_tester.app.experiment_run import INTERRUPTED, Timing
 from affinity_tester.app.lab_cluster import CONTEXT as LAB_CONTEXT
@@ -20,6 +20,7 @@ from affinity_tester.app.target import TargetOptions
 from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.exclusive import ip_version, one_of
 from affinity_tester.cli.experiment_output import ExperimentOutput, OutputFile, write_report
+from affinity_tester.cli.experiment_suite import read_experiments
 from affinity_tester.cli.grouped import EXPERIMENT, GroupedCommand
 from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.cluster.discover import Via, check_namespace, split_service
@@ -45,12 +46,6 @@ LAB_DEFAULTS = {
     "limit": 30 * NS_PER_S,
 }
 """What `--lab` takes where nothing else is asked for: its pods start and end in about a second."""
-
-
-_NOT_IN_FILES = frozenset(
-    {"listed", "list", "lab", "dry_run", "confirm_context", "kubeconfig", "context", "do", "undo", "node"}
-)
-"""Options that belong to a call, not to a suite: which cluster it means, and what confirms that; and an experiment's own."""
 
 
 def _complete(_context: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
@@ -176,7 +171,7 @@ def experiment(*, names: tuple[str, ...], listed: bool, **given: Any) -> int:
 
     source = click.get_current_context().get_parameter_source
     said = {name for name in given if source(name) is not ParameterSource.DEFAULT}
-    experiments = _read_suite(names, given, said)
+    experiments = read_experiments(names, given, said)
     if given["lab"]:
         given |= {name: ns for name, ns in LAB_DEFAULTS.items() if name not in said}
     chosen = _Given(**given)
@@ -309,34 +304,6 @@ def _with_options(each: Planned, given: _Given) -> Planned:
     if each.name in {"node-drain", "proxy-restart"}:
         chosen = replace(chosen, node=given.node or chosen.node)
     return replace(each, options=chosen)
-
-
-def _read_suite(names: tuple[str, ...], given: dict[str, Any], said: set[str]) -> tuple[Planned, ...]:
-    """Return the experiments that are named; what a file says of options goes into `given` and `said`.
-
-    The command line goes before the file, and the file before the environment.
-    """
-    files = [name for name in names if name.endswith((".yaml", ".yml"))]
-    if not files:
-        return planned(names)
-    if len(names) > 1:
-        raise UserError("a FILE.yaml says which experiments are run: give it alone")
-
-    suite = load_suite(Path(files[0]))
-    context = click.get_current_context()
-    params = {param.name: param for param in context.command.params if isinstance(param, click.Option)}
-    for name, value in suite.options.items():
-        param = params.get({"output": "outputs", "lab_fault": "lab_faults"}.get(name, name))
-        if param is None or name in _NOT_IN_FILES:
-            raise UserError(f"{files[0]}: {name.replace('_', '-')!r} is no option of this command")
-        if context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
-            continue
-        try:
-            given[param.name] = param.process_value(context, value)
-        except click.BadParameter as error:
-            raise UserError(f"{files[0]}: {name.replace('_', '-')}: {error.message}") from error
-        said.add(param.name)
-    return suite.experiments
 
 
 def _list() -> None:
