@@ -64,7 +64,7 @@ SERVERS := $(SELECTOR),app.kubernetes.io/component=server
 # The pods of clients, and what they may ask.
 CLIENTS := $(SELECTOR),app.kubernetes.io/component=client
 # What experiments make: Services of a matrix, and the Lease.
-EXPERIMENTS := $(SELECTOR),app.kubernetes.io/component=experiment
+EXPERIMENT_OBJECTS := $(SELECTOR),app.kubernetes.io/component=experiment
 IN_CONTEXT := $$KUBECTL $${CONTEXT:+--context="$$CONTEXT"}
 KUBE := $(IN_CONTEXT) $${NAMESPACE:+--namespace="$$NAMESPACE"}
 # The same for a person to type, for kubectl and for make.
@@ -100,12 +100,12 @@ lab: $(VENV)/.installed ## make every known fault over 20 seeds, prove that each
 docs: $(VENV)/.installed ## write what docs/failure-modes.md and docs/record.md have from the code
 	@"$$VENV"/bin/python tests/documents docs
 
-# The core's own tests must cover every branch of it; the rest runs without the cost of measuring, two at a time, since most
+# The core's own tests must cover every branch of it; the rest runs without the cost of measuring, four at a time, since most
 # of them wait for a socket, a process or the cluster's client to load.
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
 	@AFFINITY_HISTORIES=$${AFFINITY_HISTORIES:-100} "$$VENV"/bin/python -m pytest tests/core --numprocesses=2 --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@env -u AFFINITY_HISTORIES "$$VENV"/bin/python -m pytest --ignore=tests/core --numprocesses=3 --dist=loadfile
+	@env -u AFFINITY_HISTORIES "$$VENV"/bin/python -m pytest --ignore=tests/core --numprocesses=4 --dist=loadfile
 else
 	@$(WORDS); exec "$$VENV"/bin/python -m pytest "$$@"
 endif
@@ -444,7 +444,7 @@ clean: context ## take everything off the cluster again (NAMESPACE, CONTEXT), an
 		if set_target ''; then kept="TARGET_ADDR in $$ENV_FILE is empty now"; else kept="TARGET_ADDR=$$target in $$ENV_FILE stays"; fi; \
 	fi; \
 	remove "You may not delete ConfigMaps, which are there if 'make apply-deployment' ran without IMAGE" configmaps --selector='$(SERVERS)'; \
-	remove "You may not delete Services and Leases of experiments, which are there if one was killed" services,leases --selector='$(EXPERIMENTS)'; \
+	remove "You may not delete Services and Leases of experiments, which are there if one was killed" services,leases --selector='$(EXPERIMENT_OBJECTS)'; \
 	remove "You may not delete accounts and roles, which are there if somebody ran 'make apply-rbac'" serviceaccounts,roles,rolebindings --selector='$(CLIENTS)'; \
 	\
 	others=; \
