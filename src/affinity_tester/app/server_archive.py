@@ -31,12 +31,16 @@ TIME = (1980, 1, 1, 0, 0, 0)
 """The time of each entry: the earliest that the format has."""
 
 LEFT_OUT = (
+    "affinity_tester/app/experiment",
     "affinity_tester/cluster/",
     "affinity_tester/core/comparison/",
     "affinity_tester/core/diagnosis/",
     "affinity_tester/core/experiment/",
     "affinity_tester/core/idle/",
     "affinity_tester/lab/",
+    "affinity_tester/report/comparison",
+    "affinity_tester/report/experiment",
+    "affinity_tester/report/html",
 )
 """What the server does without, and what takes most room. The commands that need it say so (`cli`)."""
 
