@@ -59,7 +59,7 @@ class Experiment:
 
 _KEEPS_FLOWS = "Kubernetes docs, Virtual IPs and Service Proxies; kubernetes/kubernetes#122740"
 _PROXY_KEEPS = "kubernetes/kubernetes#120076, kubernetes/kubernetes#113859"
-_TERMINATING = "KEP-1669, KEP-1672: traffic stays at endpoints that serve while they terminate"
+_TERMINATING = "KEP-1672; kubernetes/kubernetes#137986: flows stay at an endpoint that serves while it terminates"
 _CLEANED = "kubernetes/kubernetes#105657, kubernetes/kubernetes#139628"
 
 EXPERIMENTS = {
