@@ -105,7 +105,7 @@ docs: $(VENV)/.installed ## write what docs/failure-modes.md and docs/record.md 
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
 	@AFFINITY_HISTORIES=$${AFFINITY_HISTORIES:-100} "$$VENV"/bin/python -m pytest tests/core --numprocesses=2 --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@env -u AFFINITY_HISTORIES "$$VENV"/bin/python -m pytest --ignore=tests/core --numprocesses=4 --dist=loadfile
+	@env -u AFFINITY_HISTORIES "$$VENV"/bin/python -m pytest --ignore=tests/core --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 else
 	@$(WORDS); exec "$$VENV"/bin/python -m pytest "$$@"
 endif
