@@ -71,6 +71,11 @@ class Experiment:
                     return
         raise AssertionError(await self.end())
 
+    def close_output(self) -> None:
+        """Read no more of its log, as `| head` does."""
+        transport: Any = self.process._transport  # type: ignore[attr-defined]
+        transport.get_pipe_transport(1).close()
+
     async def end(self) -> Ended:
         async with asyncio.timeout(2 * PATIENCE_S):
             out, err = await self.process.communicate()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from pathlib import Path
 
 import pytest
 
+from commands import PATIENCE_S
 from experimenting import experiment, run, state
 from lab_clusters import api_of, lab
 
@@ -76,3 +78,14 @@ async def test_what_does_not_settle_is_undone_and_told(tmp_path: Path) -> None:
     assert "ready" in result["failure"]
     assert result["undone"] == "what was changed is as it was"
     assert f"the action failed: {result['failure']}" in ended.reasons("scale-up")
+
+
+async def test_what_was_done_is_undone_where_nobody_reads_the_output_any_more(tmp_path: Path) -> None:
+    async with lab(tmp_path / "kubeconfig"), api_of(tmp_path / "kubeconfig") as api:
+        before = await state(api)
+        async with experiment(tmp_path / "kubeconfig", "scale-up", "--matrix") as command:
+            await command.until("did", "scale Deployment")
+            command.close_output()
+            async with asyncio.timeout(PATIENCE_S):
+                assert await command.process.wait() == 141
+        assert await state(api) == before

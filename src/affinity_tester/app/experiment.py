@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from affinity_tester import __version__, clock
 from affinity_tester.app.experiment_cell import CellOptions
@@ -42,8 +42,11 @@ from affinity_tester.core.experiment.catalogue import EXPERIMENTS
 from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import local_addresses
+from affinity_tester.report.logging import OutputClosed
 from affinity_tester.settings import ClientSettings
 from affinity_tester.units import NS_PER_S
+
+T = TypeVar("T")
 
 JOURNAL = "journal.jsonl"
 """The journal's name beside the records."""
@@ -121,6 +124,8 @@ class _Experiments:
         self._progress = progress
         self._started_wall_ns = time.time_ns()
         self._current: ExperimentRun | None = None
+        self._output_closed: OutputClosed | None = None
+        """Raised in the end, where the reader of the output has gone."""
         self._via: str = options.target.via
         """The way into the Services, once that is known."""
         namespace, name = split_service(options.target.service or OWN_SERVICE)
@@ -151,7 +156,7 @@ class _Experiments:
         if options.dry_run:
             return None
 
-        self._journal = Journal(_journal_path(options.record), self._progress.step)
+        self._journal = Journal(_journal_path(options.record), lambda line: self._show(self._progress.step, line))
         try:
             async with self._lease:
                 if self._lease.took_over:
@@ -163,6 +168,8 @@ class _Experiments:
                 await self._mend_late()
         finally:
             self._journal.close()
+        if self._output_closed is not None:
+            raise self._output_closed
         return ExperimentReport(
             version=__version__,
             started_wall_ns=self._started_wall_ns,
@@ -274,7 +281,7 @@ class _Experiments:
         for number, each in enumerate(planned, 1):
             self._write("experiment", experiment=each.name, number=number, of=len(planned))
             results.append(await self._run_one(each))
-            self._progress.result(results[-1])
+            self._show(self._progress.result, results[-1])
             if self._interrupts.first.is_set():
                 break
         return results
@@ -341,6 +348,15 @@ class _Experiments:
     def _write(self, step: str, **fields: Any) -> None:
         if self._journal is not None:
             self._journal.write(step, **fields)
+
+    def _show(self, show: Callable[[T], None], what: T) -> None:
+        """Show something. Where nobody reads it any more, end as on a signal: what was changed must still be undone."""
+        if self._output_closed is None:
+            try:
+                show(what)
+            except OutputClosed as closed:
+                self._output_closed = closed
+                self._interrupts.interrupt()
 
     def _lease_lost(self, reason: str) -> None:
         self._progress.warn(f"{reason}: the experiment ends, and undoes what it did")
