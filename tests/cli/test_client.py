@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
+import busy
 from affinity_tester.app import client_run
 from affinity_tester.app.target import TargetOptions
 from affinity_tester.cli import client as client_cli
@@ -114,14 +115,18 @@ async def test_the_exit_code_is_the_verdicts(run: Run, tmp_path: Path) -> None:
     assert 400 <= total.sent + total.timer_misses <= 520
 
 
+@pytest.mark.busy
 async def test_max_loss_fails_the_run(run: Run) -> None:
     async with scripted(lambda server, probe: probe.seq % 4 == 3 or server.reply(probe)) as lossy:
         common = (lossy.address, "--duration", "1", "--interval", "20ms", "--loss-threshold", "1")
         strict, lax = await asyncio.gather(run(*common, "--max-loss", "5"), run(*common, "--max-loss", "60"))
+    for ended in (strict, lax):
+        busy.look_at(ended.out)
     assert (strict.code, lax.code) == (1, 0)
     assert re.fullmatch(r"FAIL: 2\d\.\d\d% of the probes were lost, more than --max-loss 5\.00%", strict.last)
 
 
+@pytest.mark.busy
 async def test_ctrl_c_and_sigterm_end_it_with_its_summary_and_the_verdicts_code(start: Start, tmp_path: Path) -> None:
     async def interrupted(number: signal.Signals, server: ScriptedServer, record: Path) -> Ended:
         async with start(server.address, "--interval", "20ms", "--stats-interval", "1", "--record", record) as client:
@@ -136,6 +141,8 @@ async def test_ctrl_c_and_sigterm_end_it_with_its_summary_and_the_verdicts_code(
             interrupted(signal.SIGTERM, sound, records[1]),
             interrupted(signal.SIGINT, moving, records[2]),
         )
+    for end in ends:
+        busy.look_at(end.out)
     assert [(end.code, end.err) for end in ends] == [(0, ""), (0, ""), (1, "")]
     for end, record in zip(ends, records, strict=True):
         assert "sending stopped" in end.out
