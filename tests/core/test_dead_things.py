@@ -9,7 +9,7 @@ import pytest
 from dead_things import DEATHS, LIKELY, POSSIBLE, kill
 from network_faults import is_sound
 
-SEEDS = max(6, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 40)
+SEEDS = max(10, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 40)
 """Networks in which each thing dies."""
 
 MAX_CHANCE = 0.05
