@@ -126,7 +126,6 @@ async def test_max_loss_fails_the_run(run: Run) -> None:
     assert re.fullmatch(r"FAIL: 2\d\.\d\d% of the probes were lost, more than --max-loss 5\.00%", strict.last)
 
 
-@pytest.mark.busy
 async def test_ctrl_c_and_sigterm_end_it_with_its_summary_and_the_verdicts_code(start: Start, tmp_path: Path) -> None:
     async def interrupted(number: signal.Signals, server: ScriptedServer, record: Path) -> Ended:
         async with start(server.address, "--interval", "20ms", "--stats-interval", "1", "--record", record) as client:
@@ -141,9 +140,11 @@ async def test_ctrl_c_and_sigterm_end_it_with_its_summary_and_the_verdicts_code(
             interrupted(signal.SIGTERM, sound, records[1]),
             interrupted(signal.SIGINT, moving, records[2]),
         )
-    for end in ends:
-        busy.look_at(end.out)
-    assert [(end.code, end.err) for end in ends] == [(0, ""), (0, ""), (1, "")]
+    # A machine that is too busy for a PASS has another verdict, and its code; a violation fails whatever else is so.
+    codes = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
+    assert [(end.code, end.err) for end in ends] == [(codes[end.last.partition(":")[0]], "") for end in ends]
+    assert ends[2].code == 1
+    assert 1 not in (ends[0].code, ends[1].code)
     for end, record in zip(ends, records, strict=True):
         assert "sending stopped" in end.out
         assert re.search(r"^all +\d+ +\d+ +0 ", end.out, re.MULTILINE)
