@@ -64,7 +64,7 @@ def test_a_full_disk_ends_the_record_and_not_the_run(story, log_format, line):
 
     stream = io.StringIO()
     with Reporter.open(log_format=log_format, stream=stream, environ={}) as reporter:
-        reporter._record = Full()
+        reporter._record.writer = Full()
         reporter.emit(story.started())
         reporter.emit(story.stats("CLIENT-7", 1, None))
         reporter.emit(story.stats("CLIENT-7", 2, None))
@@ -85,7 +85,7 @@ def test_a_record_that_fails_at_its_end_says_so(story):
 
     stream = io.StringIO()
     with Reporter.open(log_format="console", stream=stream, environ={}) as reporter:
-        reporter._record = Full()
+        reporter._record.writer = Full()
         reporter.emit(story.started())
     assert (
         stream.getvalue().splitlines()[-1] == "13:35:20.176 [warn]  the record lacks its end: No space left on device"

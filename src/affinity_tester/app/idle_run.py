@@ -64,8 +64,8 @@ class IdleContext:
         return cls(
             timeline=timeline,
             request_list=request_list,
-            policy=service.traffic_field("externalTrafficPolicy") or "Cluster",
-            affinity=service.traffic_field("sessionAffinity") or "None",
+            policy=service.policy,
+            affinity=service.affinity,
             via=found.via,
             known=(*_service_timeouts(found), *LINUX_TIMEOUTS),
         )
@@ -75,7 +75,7 @@ def _service_timeouts(found: Found) -> Iterable[KnownTimeout]:
     """Yield the timeouts that a Service says of itself, or that its balancer is documented to have."""
     service = found.service
     timeout = (service.traffic_field("sessionAffinityTimeout") or "").removesuffix(" s")
-    if service.traffic_field("sessionAffinity") == "ClientIP" and timeout.isdigit():
+    if service.affinity == "ClientIP" and timeout.isdigit():
         name = "the Service's sessionAffinityConfig.clientIP.timeoutSeconds"
         yield KnownTimeout(name, int(timeout) * NS_PER_S, Property.POD)
     if found.via == "load-balancer":

@@ -297,7 +297,7 @@ async def _node_port(
         )
 
     # Under policy Local a node without a ready pod drops what arrives at its node port.
-    local = service.traffic_field("externalTrafficPolicy") == "Local" and endpoints is not None
+    local = service.policy == "Local" and endpoints is not None
     serving = {endpoint.node for endpoint in endpoints or () if endpoint.ready}
     usable = {name: node for name, node in nodes.items() if node.ready and (not local or name in serving)}
     addresses = _addresses(usable)

@@ -98,6 +98,16 @@ class Service:
         return self.traffic_field("type") or "ClusterIP"
 
     @property
+    def policy(self) -> str:
+        """`spec.externalTrafficPolicy`, or the API's default."""
+        return self.traffic_field("externalTrafficPolicy") or "Cluster"
+
+    @property
+    def affinity(self) -> str:
+        """`spec.sessionAffinity`, or the API's default."""
+        return self.traffic_field("sessionAffinity") or "None"
+
+    @property
     def udp_ports(self) -> tuple[ServicePort, ...]:
         """The UDP ports."""
         return tuple(port for port in self.ports if port.protocol == "UDP")

@@ -61,7 +61,7 @@ def likeliest_reason(
 
     # Probes to a node port: kube-proxy drops them under policy Local where the node has no ready pod.
     at_node = next((name for name, node in (nodes or {}).items() if target.ip in _addresses(node)), None)
-    local = service.traffic_field("externalTrafficPolicy") == "Local"
+    local = service.policy == "Local"
     if at_node is not None and target.port == port.node_port:
         if local and ready is not None and at_node not in ready:
             return f'externalTrafficPolicy is Local, and node "{at_node}" has no ready pod of Service "{service.ref}"'

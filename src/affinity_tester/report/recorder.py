@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -219,3 +220,30 @@ class RecordWriter:
 
     def _line(self, data: dict[str, Any]) -> None:
         self._file.write(_encoded(data))
+
+
+class SparedRecord:
+    """A record, if there is one, whose first error ends it and nothing else: the run that it is of goes on."""
+
+    def __init__(self, writer: RecordWriter | None) -> None:
+        """Write by this; None: nothing is recorded."""
+        self.writer = writer
+        """None too after an error, and after `take`."""
+
+    def attempt(self, work: Callable[[RecordWriter], object]) -> OSError | None:
+        """Work on the record. The first error ends it, and is returned."""
+        if self.writer is None:
+            return None
+        writer = self.writer
+        try:
+            work(writer)
+        except OSError as error:
+            self.writer = None
+            writer.give_up(error)
+            return error
+        return None
+
+    def take(self) -> RecordWriter | None:
+        """Return the writer, which is the caller's to close; nothing is recorded any more."""
+        writer, self.writer = self.writer, None
+        return writer

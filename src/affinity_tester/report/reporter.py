@@ -24,7 +24,7 @@ from affinity_tester.report.logging import (
     tolerate_any_text,
     wants_colour,
 )
-from affinity_tester.report.recorder import STALL_TIMEOUT_S, RecordWriter
+from affinity_tester.report.recorder import STALL_TIMEOUT_S, RecordWriter, SparedRecord
 from affinity_tester.report.status_line import StatusLine
 from affinity_tester.report.terminal import TerminalWriter
 from affinity_tester.units import plural
@@ -74,7 +74,7 @@ class Reporter:
         `status` is shown below the log where `background` writes to a terminal.
         """
         self._shown: ConsoleReport | JsonReport | None = shown
-        self._record = record
+        self._record = SparedRecord(record)
         self._background = background
         self._status = status or StatusLine(None)
         self._warned_of_gap = False
@@ -107,7 +107,7 @@ class Reporter:
 
     def emit(self, event: Event) -> None:
         """Record the event, then show it."""
-        error = self._recorded(lambda record: record.write(event))
+        error = self._record.attempt(lambda record: record.write(event))
         self._status.emit(event)
         if isinstance(event, Verdict) and isinstance(self._background, TerminalWriter):
             self._background.set_status("")  # the summary is the last on the screen
@@ -118,7 +118,7 @@ class Reporter:
         """Show what was held back long enough, and flush the record once a second, so that a killed run leaves its events."""
         self._show(lambda shown: shown.advance(now_ns))
         self._draw(now_ns)
-        self._warn_record_error(self._recorded(lambda record: record.advance(now_ns)))
+        self._warn_record_error(self._record.attempt(lambda record: record.advance(now_ns)))
 
     def beat(self, pulse: Pulse) -> None:
         """Take in what the sessions are at."""
@@ -140,7 +140,7 @@ class Reporter:
 
     def close(self) -> None:
         """Close the record, and show what still waits."""
-        record, self._record = self._record, None
+        record = self._record.take()
         shown, self._shown = self._shown, None
         for line in [] if record is None else self._closed(record):
             if shown is not None:
@@ -175,7 +175,8 @@ class Reporter:
     def _warn_record_error(self, error: OSError | None) -> None:
         if error is not None:
             self._show(lambda shown: shown.warn(f"the record ends here, the run goes on: {error.strerror}"))
-        if self._record is not None and self._record.left_out and not self._warned_of_gap:
+        writer = self._record.writer
+        if writer is not None and writer.left_out and not self._warned_of_gap:
             self._warned_of_gap = True
             lacks = "the record lacks events from here on, the run goes on: whoever reads it does not take them"
             self._show(lambda shown: shown.warn(lacks))
@@ -187,16 +188,3 @@ class Reporter:
             except OutputClosed:
                 self._shown = None
                 raise
-
-    def _recorded(self, work: Callable[[RecordWriter], None]) -> OSError | None:
-        """Work on the record, if there is one. The first error ends the record, and is returned."""
-        if self._record is None:
-            return None
-        record = self._record
-        try:
-            work(record)
-        except OSError as error:
-            self._record = None
-            record.give_up(error)
-            return error
-        return None
