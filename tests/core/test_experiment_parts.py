@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_experiment_analysis import ACTION, JUDGEMENT, MS, ROLLBACK, STOP, TARGET, S, name, who
+from test_experiment_analysis import ACTION, JUDGEMENT, MS, ROLLBACK, STOP, TARGET, Run, S, name, who
 
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import (
@@ -46,6 +46,7 @@ from affinity_tester.core.experiment.blackouts import SessionBlackouts, nearest_
 from affinity_tester.core.experiment.names_seen import NamesSeen
 from affinity_tester.core.experiment.phases import Phases
 from affinity_tester.core.experiment.results import Blackouts, PhaseSpan
+from affinity_tester.core.experiment.session_moves import SessionMoves
 from affinity_tester.core.experiment.steady import SteadyState
 from affinity_tester.core.identity import Kind
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
@@ -284,3 +285,19 @@ def test_probes_in_a_window_are_counted_as_if_one_by_one(
     assert blackouts._count_within(event, since, until) == within
     huge = ProbesLost(0, "a", 0, 1 << 62, 0, 1 << 62)
     assert blackouts._count_within(huge, 1 << 61, None) == pytest.approx(1 << 61, abs=2)
+
+
+def test_the_newest_pod_of_each_session_is_counted_while_it_runs() -> None:
+    run = Run("pod-delete", sessions=4).move(1, ACTION, who("a", port=7)).move(2, ACTION, who(None, port=8))
+    analysis = run.analysis()
+    assert analysis.sessions.by_pod() == {"a": 3, "c": 1}  # a reply without a name leaves it as it was
+    assert analysis.sessions.changed == 2
+    assert analysis.timeline.watched
+
+
+def test_sessions_that_were_never_answered_or_name_no_pod_are_at_none() -> None:
+    moves = SessionMoves()
+    moves.feed(SessionStarted(0, "CLIENT-1", TARGET))
+    assert (moves.by_pod(), moves.changed) == ({}, 0)
+    moves.feed(FirstAnswer(MS, "CLIENT-1", 0, who(None)))
+    assert (moves.by_pod(), moves.changed) == ({}, 0)

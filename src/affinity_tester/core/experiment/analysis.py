@@ -14,7 +14,9 @@ from affinity_tester.core.experiment.holding import claim, hold
 from affinity_tester.core.experiment.observed import Observed
 from affinity_tester.core.experiment.phases import Phases
 from affinity_tester.core.experiment.results import CellOutcome, CellResult, Held
+from affinity_tester.core.experiment.session_moves import SessionMoves
 from affinity_tester.core.experiment.steady import SteadyState
+from affinity_tester.core.pool_timeline import PoolTimeline
 from affinity_tester.units import plural
 
 
@@ -32,6 +34,16 @@ class ExperimentAnalysis:
     def phases(self) -> Phases:
         """When the experiment did what."""
         return self._observed.phases
+
+    @property
+    def timeline(self) -> PoolTimeline:
+        """The watched pool, as far as it was told."""
+        return self._observed.pool.timeline
+
+    @property
+    def sessions(self) -> SessionMoves:
+        """Where each session is, and how it moved."""
+        return self._observed.sessions
 
     def steady_reason(self, now_ns: int) -> str:
         """Return why the sessions are in no steady state; empty if they are."""

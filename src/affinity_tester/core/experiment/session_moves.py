@@ -5,6 +5,7 @@ A change that is revised or withdrawn counts as what it became. What a reply doe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -93,6 +94,16 @@ class SessionMoves:
     def answered_before(self, at_ns: int) -> list[str]:
         """Return the sessions that were answered by then, in the order of their start."""
         return [name for name, each in self._sessions.items() if each.first is not None and each.answered_ns <= at_ns]
+
+    @property
+    def changed(self) -> int:
+        """How many sessions changed so far."""
+        return sum(bool(each.changes) for each in self._sessions.values())
+
+    def by_pod(self) -> Counter[str]:
+        """Return how many sessions each pod serves now, by its name; those whose server names no pod count nowhere."""
+        newest = (list(each.path())[-1][2] if each.changes else each.first for each in self._sessions.values())
+        return Counter(who.pod for who in newest if who is not None and who.pod is not None)
 
     def serving(self, name: str, at_ns: int) -> tuple[Identity, int]:
         """Return who answered the newest replied probe that this session had sent by then, and since when it is served so.
