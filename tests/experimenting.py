@@ -65,9 +65,7 @@ class Experiment:
             while data := await self.process.stdout.readline():
                 self._lines.append(json.loads(data))
                 line = self._lines[-1]
-                if line["event"] == f"experiment.{step}" and re.search(
-                    pattern, line.get("text") or line.get("phase", "")
-                ):
+                if line["event"] == f"experiment.{step}" and re.search(pattern, line["message"]):
                     return
         raise AssertionError(await self.end())
 

@@ -89,3 +89,18 @@ async def test_what_was_done_is_undone_where_nobody_reads_the_output_any_more(tm
             async with asyncio.timeout(PATIENCE_S):
                 assert await command.process.wait() == 141
         assert await state(api) == before
+
+
+async def test_a_second_ctrl_c_ends_the_wait_for_what_was_written_back(tmp_path: Path) -> None:
+    async with lab(tmp_path / "kubeconfig", "--pod-drain=100s"), api_of(tmp_path / "kubeconfig") as api:
+        before = await state(api)
+        async with experiment(tmp_path / "kubeconfig", "scale-up", "--limit", "90s") as command:
+            await command.until("did", "set spec.replicas")  # the pod that was added drains
+            command.process.send_signal(signal.SIGINT)
+            await command.until("note", "a second signal ends that")
+            command.process.send_signal(signal.SIGINT)
+            ended = await command.end()
+        assert ended.code == 130, ended
+        assert await state(api) == before
+    (result,) = ended.report["results"]
+    assert result["undone"] == "written back, and not seen to settle (a second signal ended it)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -13,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from affinity_tester import __version__, clock
 from affinity_tester.app.experiment_cell import CellOptions
+from affinity_tester.app.experiment_checks import check_actions, check_context, show_plan
 from affinity_tester.app.experiment_file import Planned
-from affinity_tester.app.experiment_journal import Journal
+from affinity_tester.app.experiment_journal import Journal, journal_path, record_path
 from affinity_tester.app.experiment_objects import manifest_object, read_provider_id, service_object
 from affinity_tester.app.experiment_run import (
     INTERRUPTED,
@@ -31,14 +33,12 @@ from affinity_tester.cluster.actions.lease import ExperimentLease
 from affinity_tester.cluster.actions.matrix_services import MatrixServices
 from affinity_tester.cluster.actions.mend import mend
 from affinity_tester.cluster.actions.mend import rights as mending_rights
-from affinity_tester.cluster.actions.rights import check_rights
 from affinity_tester.cluster.actions.select import action_of
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.cluster.connect import Cluster, connect
 from affinity_tester.cluster.discover import OWN_SERVICE, split_service
 from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.ran_on import read_ran_on
-from affinity_tester.core.experiment.catalogue import EXPERIMENTS
 from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import local_addresses
@@ -48,8 +48,8 @@ from affinity_tester.units import NS_PER_S
 
 T = TypeVar("T")
 
-JOURNAL = "journal.jsonl"
-"""The journal's name beside the records."""
+ENDING = "interrupted: what was done is undone now; a second signal ends that, too"
+"""What is said of the first signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,14 @@ async def run_experiments(options: ExperimentOptions, progress: Progress) -> Exp
     """
     interrupts = Interrupts()
     numbers = (signal.SIGINT, *TERMINATING)
-    with handle_signals(dict.fromkeys(numbers, interrupts.interrupt)):
+
+    def on_signal() -> None:
+        if not interrupts.first.is_set():
+            with contextlib.suppress(OutputClosed):  # it is raised where something else is shown
+                progress.note(ENDING)
+        interrupts.interrupt()
+
+    with handle_signals(dict.fromkeys(numbers, on_signal)):
         try:
             cluster = await unless(interrupts.first, connect(options.target.cluster))
         except InterruptedExperimentError:
@@ -147,16 +154,17 @@ class _Experiments:
     async def run(self) -> ExperimentReport | None:
         """Run all. Raises `UserError`, `ApiError`, and `InterruptedExperimentError` before anything was done."""
         options = self._options
-        self._check_context()
+        if not options.dry_run:
+            check_context(options.experiments, self._context.cluster.context, options.confirmed_context)
         if options.matrix:
             self._matrix = await self._make_matrix()
             services = tuple(cell.ref for cell in self._matrix.cells)
             self._context = replace(self._context, services=services)
-        await unless(self._interrupts.first, self._check_all())
+        await unless(self._interrupts.first, self._check())
         if options.dry_run:
             return None
 
-        self._journal = Journal(_journal_path(options.record), lambda line: self._show(self._progress.step, line))
+        self._journal = Journal(journal_path(options.record), lambda line: self._show(self._progress.step, line))
         try:
             async with self._lease:
                 if self._lease.took_over:
@@ -180,18 +188,6 @@ class _Experiments:
             results=tuple(results),
         )
 
-    # --- before anything is touched --------------------------------------------------------------------------------
-
-    def _check_context(self) -> None:
-        """Raise `UserError` unless the context's name was repeated where more than the tool's own objects is touched."""
-        foreign = [each.name for each in self._options.experiments if not EXPERIMENTS[each.name].own_objects]
-        context = self._context.cluster.context
-        if foreign and self._options.confirmed_context != context and not self._options.dry_run:
-            raise UserError(
-                f"{foreign[0]} touches more than this tool's own objects: if you mean the cluster of context {context},"
-                f" say so once more: --confirm-context {context}"
-            )
-
     async def _make_matrix(self) -> MatrixServices:
         load_balancer = self._options.target.via == "load-balancer"
         provider = await read_provider_id(self._context.api) if load_balancer else ""
@@ -201,43 +197,18 @@ class _Experiments:
             load_balancer=load_balancer,
         )
 
-    async def _check_all(self) -> None:
-        """Show what will be called in a dry run, and raise `UserError` for rights that are missing.
-
-        What cannot be prepared is told when its turn comes: an earlier experiment that was killed may be why.
-        """
-        rights = [*self._lease.rights(), *mending_rights(self._context)]
-        actions: list[Action] = [] if self._matrix is None else [self._matrix]
-        context = (
-            self._context if self._matrix is None else replace(self._context, planned_services=self._matrix.planned)
-        )
+    async def _check(self) -> None:
+        """Check what is asked for, or show what it would do in a dry run. Raises `UserError` and `ApiError`."""
+        context, actions = self._context, list[Action]()
+        if self._matrix is not None:
+            context = replace(context, planned_services=self._matrix.planned)
+            actions.append(self._matrix)
         actions += [action_of(each.name, context, self._action_options(each)) for each in self._options.experiments]
-        for action in actions:
-            try:
-                await action.prepare()
-            except UserError as error:
-                if self._options.dry_run or len(actions) == 1:
-                    self._show_plan(action, str(error))
-                continue
-            rights += action.rights()
-            if self._options.dry_run:
-                self._show_plan(action, "")
-        if not self._options.dry_run:
-            await check_rights(self._context.api, rights)
-            for note in dict.fromkeys(note for action in actions for note in action.notes):
-                self._progress.note(note)
-
-    def _show_plan(self, action: Action, failure: str) -> None:
-        if failure:
-            self._progress.note(f"{action.name}: cannot be done now: {failure}")
-            return
-        self._progress.note(f"{action.name}: {action.text} ({action.kind.value})")
-        for note in action.notes:
-            self._progress.note(f"    note: {note}")
-        for call in action.calls():
-            self._progress.note(f"    {call}")
-        for call in action.undo_calls():
-            self._progress.note(f"    undo: {call}")
+        if self._options.dry_run:
+            await show_plan(actions, self._progress.note)
+        else:
+            rights = [*self._lease.rights(), *mending_rights(context)]
+            await check_actions(context.api, actions, rights, self._progress.note)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -262,7 +233,7 @@ class _Experiments:
         try:
             await mend(self._context)
         except (ApiError, UserError) as error:
-            self._progress.warn(f"what may be left could not be looked for ({error}): the next experiment does")
+            self._warn(f"what may be left could not be looked for ({error}): the next experiment does")
 
     async def _delete_matrix(self, matrix: MatrixServices, limit_s: float) -> None:
         try:
@@ -270,7 +241,7 @@ class _Experiments:
             await unless(self._interrupts.second, matrix.wait_undone(limit_s))
         except (ApiError, UserError, NotSettledError, InterruptedExperimentError) as error:
             why = str(error) or INTERRUPTED
-            self._progress.warn(
+            self._warn(
                 f"the matrix's Services are not all deleted ({why}): the next experiment in namespace"
                 f" {self._context.namespace} deletes them"
             )
@@ -303,7 +274,7 @@ class _Experiments:
             show_status=self._progress.status,
         )
         try:
-            result = await run.run(self._cells(planned.name), self._progress.warn)
+            result = await run.run(self._cells(planned.name), self._warn)
             self._via = run.via
             return result
         except InterruptedExperimentError:
@@ -325,7 +296,7 @@ class _Experiments:
                 target=replace(options.target, service=str(ref), via=via),
                 settings=options.settings,
                 steady_ns=options.steady_ns,
-                record=_record_path(options.record, name, ref.name if options.matrix else ""),
+                record=record_path(options.record, name, ref.name if options.matrix else ""),
             )
             for ref in refs
         ]
@@ -341,9 +312,8 @@ class _Experiments:
         if self._current is not None:
             self._current.take_step(step)
             return
-        calls = [str(call) for call in step.calls]
-        reason = {"reason": step.reason} if step.reason else {}
-        self._write(step.state.value, text=step.text, undo=step.undo, calls=calls, **reason)
+        if self._journal is not None:
+            self._journal.write_step(step)
 
     def _write(self, step: str, **fields: Any) -> None:
         if self._journal is not None:
@@ -358,26 +328,9 @@ class _Experiments:
                 self._output_closed = closed
                 self._interrupts.interrupt()
 
+    def _warn(self, text: str) -> None:
+        self._show(self._progress.warn, text)
+
     def _lease_lost(self, reason: str) -> None:
-        self._progress.warn(f"{reason}: the experiment ends, and undoes what it did")
+        self._warn(f"{reason}: the experiment ends, and undoes what it did")
         self._interrupts.interrupt()
-
-
-def _journal_path(directory: Path | None) -> Path | None:
-    """Make the directory if need be, and return the journal's path. Raises `UserError`."""
-    if directory is None:
-        return None
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the directory --record {directory}: {error.strerror}; name another") from error
-    if any(directory.iterdir()):
-        raise UserError(f"--record {directory} has files in it already: name another directory, or move them away")
-    return directory / JOURNAL
-
-
-def _record_path(directory: Path | None, name: str, service: str) -> Path | None:
-    """Return where a run is recorded: <experiment>.jsonl.gz, in a matrix <experiment>.<service>.jsonl.gz."""
-    if directory is None:
-        return None
-    return directory / f"{name}{f'.{service}' if service else ''}.jsonl.gz"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,24 +11,22 @@ from typing import Self
 
 from affinity_tester import __version__, clock
 from affinity_tester.app.dispatcher import Dispatcher
-from affinity_tester.app.idle_run import IdleContext, feed_timeline, measure_idle
+from affinity_tester.app.idle_run import IdleContext, measure_idle
 from affinity_tester.app.run import run_to_verdict
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
-from affinity_tester.cluster.objects import Service
 from affinity_tester.core.analysis import RunAnalysis
-from affinity_tester.core.events import ChangeSeen, Event, ExperimentStarted, FirstAnswer, NoReplies, Verdict
+from affinity_tester.core.events import Event, ExperimentStarted, NoReplies, Verdict
 from affinity_tester.core.experiment.analysis import ExperimentAnalysis
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.core.idle.settings import IdleSettings
-from affinity_tester.core.pool_timeline import PoolTimeline
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.reachable import find_answering
 from affinity_tester.net.resolve import Target
-from affinity_tester.report.recorder import RecordWriter
+from affinity_tester.report.recorder import RecordWriter, SparedRecord
 from affinity_tester.settings import ClientSettings
 from affinity_tester.units import NS_PER_S, plural
 
@@ -61,13 +58,11 @@ class Cell:
         self._warn = warn
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
         self.analysis = ExperimentAnalysis(EXPERIMENTS[experiment], options.steady_ns)
-        self._record = None if options.record is None else RecordWriter(options.record, version=__version__)
+        record = None if options.record is None else RecordWriter(options.record, version=__version__)
+        self._record = SparedRecord(record)
         self._dispatcher = Dispatcher(
-            RunAnalysis(options.settings.rules), [self.analysis.feed, self._watch, self._write], [self._flush]
+            RunAnalysis(options.settings.rules), [self.analysis.feed, self._write], [self._flush]
         )
-        self._timeline = PoolTimeline()
-        self._pods: dict[str, str] = {}
-        self._moved: set[str] = set()
         self.pulse: Pulse | None = None
         """What the sessions were at about a second ago; None before the first."""
         self.task: asyncio.Task[Verdict] = asyncio.create_task(self._run())
@@ -82,9 +77,9 @@ class Cell:
             context.target = await _answering(context, options.settings, warn)
             cell = cls(options, context, experiment, warn)
             stack.push_async_callback(cell._close)
-            cell._dispatcher.emit(
-                ExperimentStarted(clock.now_ns(), experiment, *_cell_of(context.service), options.steady_ns)
-            )
+            service = context.service
+            which = (experiment, str(service.ref), service.policy, service.affinity)
+            cell.emit(ExperimentStarted(clock.now_ns(), *which, options.steady_ns))
             settle_ns = min(options.settings.rules.settle_ns, DATING_NS)
             await context.start_watch(cell._dispatcher.emit, required=True, settle_ns=settle_ns)
             yield cell
@@ -110,25 +105,15 @@ class Cell:
         return "" if found is None else found.via
 
     @property
-    def sessions_by_pod(self) -> Counter[str]:
-        """How many sessions each pod serves, by its name."""
-        return Counter(self._pods.values())
-
-    @property
     def sessions(self) -> int:
         """How many there are."""
         return self._options.settings.sessions
-
-    @property
-    def moved(self) -> int:
-        """How many sessions changed so far."""
-        return len(self._moved)
 
     async def measure_idle(self, silence_ns: int) -> IdleResult:
         """Let flows beside the sessions be silent for so long, and return what became of them. Raises `UserError`."""
         settings = self._options.settings
         idle = IdleSettings(silences_ns=(silence_ns,), key=settings.key, settle_ns=settings.rules.settle_ns)
-        context = IdleContext.of(self._context.found, self._timeline, self._context.request_list)
+        context = IdleContext.of(self._context.found, self.analysis.timeline, self._context.request_list)
         return await measure_idle(self.target, idle, context=context)
 
     @property
@@ -174,17 +159,6 @@ class Cell:
         )
         return await run_to_verdict(self._dispatcher, client, self._abort, rules.settle_ns, context.request_list)
 
-    def _watch(self, event: Event) -> None:
-        """Note what the pool is, and which pod serves which session."""
-        match event:
-            case FirstAnswer(session=session, identity=who):
-                self._pods[session] = who.pod or ""
-            case ChangeSeen(session=session, change=change):
-                self._pods[session] = change.after.identity.pod or ""
-                self._moved.add(session)
-            case _:
-                feed_timeline(self._timeline, event)
-
     def _beat(self, pulse: Pulse) -> None:
         self.pulse = pulse
 
@@ -194,31 +168,14 @@ class Cell:
     def _flush(self, now_ns: int) -> None:
         self._recorded(lambda record: record.advance(now_ns))
 
-    def _recorded(self, work: Callable[[RecordWriter], None]) -> None:
-        """Work on the record, if there is one. Its first error ends it, not the experiment."""
-        if self._record is not None:
-            record = self._record
-            try:
-                work(record)
-            except OSError as error:
-                self._record = None
-                record.give_up(error)
-                self._warn(f"the record {self._options.record} ends here, the experiment goes on: {error.strerror}")
+    def _recorded(self, work: Callable[[RecordWriter], object]) -> None:
+        if (error := self._record.attempt(work)) is not None:
+            self._warn(f"the record {self._options.record} ends here, the experiment goes on: {error.strerror}")
 
     async def _close(self) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
-        self._recorded(_close_record)
-
-
-def _close_record(record: RecordWriter) -> None:
-    record.close()
-
-
-def _cell_of(service: Service) -> tuple[str, str, str]:
-    """Return a Service's namespace/name, its policy and its affinity, as the API server has them by default."""
-    policy = service.traffic_field("externalTrafficPolicy") or "Cluster"
-    return str(service.ref), policy, service.traffic_field("sessionAffinity") or "None"
+        self._recorded(RecordWriter.close)
 
 
 async def _answering(context: TargetContext, settings: ClientSettings, warn: Callable[[str], None]) -> Target:

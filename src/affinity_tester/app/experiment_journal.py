@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from affinity_tester.cluster.actions.base import Step
 from affinity_tester.errors import UserError
+
+JOURNAL = "journal.jsonl"
+"""The journal's name beside the records."""
+
+
+def now_text() -> str:
+    """Return the wall clock as an RFC 3339 time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Journal:
@@ -36,7 +45,7 @@ class Journal:
     def write(self, step: str, **fields: Any) -> None:
         """Add a line: what kind of step, and its fields as JSON values."""
         line = {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": now_text(),
             "step": step,
             **fields,
         }
@@ -47,8 +56,34 @@ class Journal:
                 self.failure = error.strerror or str(error)
         self._show(line)
 
+    def write_step(self, step: Step, **where: str) -> None:
+        """Add what an action tells; `where` is the experiment and its phase, if it belongs to one."""
+        reason = {"reason": step.reason} if step.reason else {}
+        calls = [str(call) for call in step.calls]
+        self.write(step.state.value, **where, text=step.text, undo=step.undo, calls=calls, **reason)
+
     def close(self) -> None:
         """Close the file; once more is harmless."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def journal_path(directory: Path | None) -> Path | None:
+    """Make the directory if need be, and return the journal's path. Raises `UserError`."""
+    if directory is None:
+        return None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory --record {directory}: {error.strerror}; name another") from error
+    if any(directory.iterdir()):
+        raise UserError(f"--record {directory} has files in it already: name another directory, or move them away")
+    return directory / JOURNAL
+
+
+def record_path(directory: Path | None, name: str, service: str) -> Path | None:
+    """Return where a run is recorded: <experiment>.jsonl.gz, in a matrix <experiment>.<service>.jsonl.gz."""
+    if directory is None:
+        return None
+    return directory / f"{name}{f'.{service}' if service else ''}.jsonl.gz"

@@ -27,7 +27,7 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.core.events import ActionRemoved, ActionStep, Event, Phase, PhaseStarted
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS, ICE_KEEPALIVE_NS, ActionKind
 from affinity_tester.core.experiment.idle_outcome import idle_outcome
-from affinity_tester.core.experiment.results import CellResult, ExperimentResult, PhaseSpan
+from affinity_tester.core.experiment.results import CellResult, ExperimentResult
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.errors import UserError
 from affinity_tester.units import NS_PER_S, format_seconds, format_span, plural
@@ -110,7 +110,8 @@ class ExperimentRun:
         self._cells: list[Cell] = []
         self.via = ""
         """The way into the Services; empty until their sessions began."""
-        self._phases: list[tuple[Phase, int]] = []
+        self._phase: PhaseStarted | None = None
+        """The one that has begun; None: none has."""
         self._acted = False
         self._did = False
         self._failure = ""
@@ -143,16 +144,8 @@ class ExperimentRun:
 
     def take_step(self, step: Step) -> None:
         """Take in what the action tells: the journal has it before it is done, the run's record after it."""
-        phase = self._phases[-1][0].value if self._phases else ""
-        self._journal.write(
-            step.state.value,
-            experiment=self._experiment.name,
-            phase=phase,
-            text=step.text,
-            undo=step.undo,
-            calls=[str(call) for call in step.calls],
-            **({"reason": step.reason} if step.reason else {}),
-        )
+        phase = self._phase.phase.value if self._phase is not None else ""
+        self._journal.write_step(step, experiment=self._experiment.name, phase=phase)
         if step.state is StepState.WILL:
             return
         failed = step.state is StepState.FAILED
@@ -211,8 +204,8 @@ class ExperimentRun:
 
     async def _choose_pod(self) -> None:
         """Have an action on one pod take the one with most sessions where it has fewest: none there would test nothing."""
-        served = [cell.sessions_by_pod for cell in self._cells]
-        pods = sorted({pod for each in served for pod in each if pod})
+        served = [cell.analysis.sessions.by_pod() for cell in self._cells]
+        pods = sorted({pod for each in served for pod in each})
         if not isinstance(self._action, PodDelete) or not pods:
             return
         busiest = max(pods, key=lambda pod: (min(each[pod] for each in served), sum(each[pod] for each in served)))
@@ -241,22 +234,21 @@ class ExperimentRun:
         self._begin(Phase.ROLLBACK)
         limit_s = self._timing.settle_limit_ns / NS_PER_S
         kind = self._action.kind
+        written = False
         try:
             await self._unless_ended(self._action.undo())
+            written = True
             await self._unless_ended(self._action.wait_undone(limit_s))
             self._tell_removed()
+            self._undone = _UNDONE[kind]
             if not self._failure:
                 await self._unless_interrupted(self._wait_answered())
-            self._undone = _UNDONE[kind]
         except InterruptedExperimentError:
-            if self._interrupts.second.is_set():
-                self._undone = "not undone: a second signal ended it; the next experiment in this namespace mends it"
-            else:
-                self._undone = _UNDONE[kind]
-                self._failure = self._failure or INTERRUPTED
+            self._failure = self._failure or INTERRUPTED
+            self._undone = self._undone or _left(kind if written else None, "a second signal ended it")
         except (ApiError, UserError, NotSettledError) as error:
-            self._undone = f"not undone: {error}; the next experiment in this namespace mends what is left"
             self._failure = self._failure or f"the rollback failed: {error}"
+            self._undone = self._undone or _left(kind if written else None, str(error))
         self._journal.write("rolled-back", experiment=self._experiment.name, text=self._undone)
 
     async def _judge(self) -> None:
@@ -271,10 +263,8 @@ class ExperimentRun:
             for cell in self._cells:
                 cell.abort()
             await judged
-        self._phases.append((Phase.JUDGEMENT, clock.now_ns()))
 
     def _result(self, cells: tuple[CellResult, ...]) -> ExperimentResult:
-        spans = zip(self._phases, self._phases[1:], strict=False)
         return ExperimentResult(
             name=self._experiment.name,
             kind=self._action.kind,
@@ -283,30 +273,28 @@ class ExperimentRun:
             action=self._action.text if self._did else "",
             undone=self._undone,
             failure=self._failure,
-            phases=tuple(PhaseSpan(phase.value, since_ns, until_ns) for (phase, since_ns), (_, until_ns) in spans),
+            phases=self._cells[0].analysis.phases.spans() if cells else (),
             cells=cells,
         )
 
     async def _tell_status(self) -> None:
         while True:
-            if self._phases:
-                phase, since_ns = self._phases[-1]
-                lasted = format_span(clock.now_ns() - since_ns)
+            if self._phase is not None:
+                lasted = format_span(clock.now_ns() - self._phase.at_ns)
                 pulses = [cell.pulse for cell in self._cells if cell.pulse is not None]
                 silent = sum(pulse.silent for pulse in pulses)
-                moved = sum(cell.moved for cell in self._cells)
+                moved = sum(cell.analysis.sessions.changed for cell in self._cells)
                 self._show_status(
-                    f"{self._experiment.name}: {phase.value} for {lasted}  {silent:,} silent  {moved:,} moved"
+                    f"{self._experiment.name}: {self._phase.phase.value} for {lasted}  {silent:,} silent  {moved:,} moved"
                     f" of {plural(sum(cell.sessions for cell in self._cells), 'session')}"
                 )
             await asyncio.sleep(STATUS_S)
 
     def _begin(self, phase: Phase) -> None:
-        now_ns = clock.now_ns()
-        self._phases.append((phase, now_ns))
+        self._phase = PhaseStarted(clock.now_ns(), phase)
         self._journal.write("phase", experiment=self._experiment.name, phase=phase.value)
         for cell in self._cells:
-            cell.emit(PhaseStarted(now_ns, phase, cell.sent))
+            cell.emit(replace(self._phase, sent=cell.sent))
 
     def _tell_removed(self) -> None:
         pods, nodes = sorted(self._action.removed_pods), sorted(self._action.removed_nodes)
@@ -330,6 +318,15 @@ class ExperimentRun:
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T:
         return await unless(self._interrupts.second, work)
+
+
+def _left(undone: ActionKind | None, why: str) -> str:
+    """Return what is to be said of a rollback that did not come to its end; `undone` is None where nothing was undone."""
+    if undone is ActionKind.UNDONE:
+        return f"written back, and not seen to settle ({why})"
+    if undone is not None:
+        return f"not seen to settle ({why})"
+    return f"not undone ({why}): the next experiment in this namespace mends what is left"
 
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:

@@ -22,12 +22,14 @@ from affinity_tester.cli.exclusive import ip_version, one_of
 from affinity_tester.cli.experiment_output import ExperimentOutput, OutputFile, write_report
 from affinity_tester.cli.experiment_suite import read_experiments
 from affinity_tester.cli.grouped import EXPERIMENT, GroupedCommand
+from affinity_tester.cli.target_options import cluster_options, family_options, read_cluster_options
 from affinity_tester.cluster.connect import ClusterOptions
-from affinity_tester.cluster.discover import Via, check_namespace, split_service
+from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.experiment.catalogue import ALL, EXPERIMENTS
 from affinity_tester.core.experiment.results import ExperimentReport, Held
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.errors import UserError
+from affinity_tester.report.experiment_words import held_of, overall
 from affinity_tester.report.logging import LogFormat
 from affinity_tester.settings import ClientSettings
 from affinity_tester.units import NS_PER_MS, NS_PER_S
@@ -46,6 +48,10 @@ LAB_DEFAULTS = {
     "limit": 30 * NS_PER_S,
 }
 """What `--lab` takes where nothing else is asked for: its pods start and end in about a second."""
+
+
+EXIT_CODES = {Held.YES: 0, Held.NO: 1, Held.UNKNOWN: 3}
+"""By what all requirements together came to."""
 
 
 def _complete(_context: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
@@ -129,9 +135,7 @@ def _complete(_context: click.Context, _param: click.Parameter, start: str) -> l
     help="Service to probe, as NAME or NAMESPACE/NAME; its pods must be this tool's. Default: the one that k8s/service.yaml"
     " makes.",
 )
-@options.option("--kubeconfig", metavar="FILE", help="Kubeconfig of the cluster. Default: as kubectl.")
-@options.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one.")
-@options.option("--namespace", metavar="NAME", help="Namespace of the echo servers. Default: the context's.")
+@cluster_options
 @options.option(
     "--via",
     type=click.Choice(["auto", "load-balancer", "node-port", "cluster-ip"]),
@@ -139,8 +143,7 @@ def _complete(_context: click.Context, _param: click.Parameter, start: str) -> l
     help="The way into the Service; auto: as `client`, and with --matrix node ports. --matrix --via load-balancer makes"
     " four balancers, which cost money, quota and minutes.",
 )
-@options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only.")
-@options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only.")
+@family_options
 @options.key()
 @click.option(
     "--record",
@@ -221,7 +224,7 @@ def _run(options: ExperimentOptions, given: _Given) -> int:
     results = report.results
     if any(result.failure == INTERRUPTED for result in results):
         return EXIT_INTERRUPTED
-    return exit_code(report)
+    return EXIT_CODES[overall(map(held_of, results))]
 
 
 async def _experiment(options: ExperimentOptions, given: _Given, output: ExperimentOutput) -> ExperimentReport | None:
@@ -234,19 +237,8 @@ async def _experiment(options: ExperimentOptions, given: _Given, output: Experim
         return await run_experiments(options, output)
 
 
-def exit_code(report: ExperimentReport) -> int:
-    """Return 1 if a requirement was broken, else 3 if one cannot be told, else 0."""
-    held = {cell.outcome.held for result in report.results for cell in result.cells}
-    if Held.NO in held:
-        return 1
-    failed = any(result.failure or not result.cells for result in report.results)
-    return 3 if failed or Held.UNKNOWN in held else 0
-
-
 def _options(given: _Given, experiments: tuple[Planned, ...], said: set[str]) -> ExperimentOptions:
     """Return what is to be run. Raises `UserError` for what does not go together."""
-    if given.namespace:
-        check_namespace(given.namespace)
     if given.service is not None:
         split_service(given.service)
         if given.matrix:
@@ -271,9 +263,7 @@ def _options(given: _Given, experiments: tuple[Planned, ...], said: set[str]) ->
         target=TargetOptions(
             target=None,
             service=given.service,
-            cluster=ClusterOptions(
-                kubeconfig=given.kubeconfig or None, context=given.context or None, namespace=given.namespace or None
-            ),
+            cluster=read_cluster_options(given.kubeconfig, given.context, given.namespace),
             via=given.via,
             watch="on",
             port=None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 import click
 
+from affinity_tester.app.experiment_journal import now_text
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS
 from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult, Held
 from affinity_tester.errors import UserError
@@ -18,7 +19,7 @@ from affinity_tester.report.experiment_html import experiment_html
 from affinity_tester.report.experiment_json import experiment_document
 from affinity_tester.report.experiment_junit import experiment_junit
 from affinity_tester.report.experiment_markdown import experiment_markdown
-from affinity_tester.report.experiment_text import experiment_lines
+from affinity_tester.report.experiment_text import COLOURS, experiment_lines
 from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
 from affinity_tester.report.reporter import drain, has_status_line, write_in_background
 from affinity_tester.report.terminal import TerminalWriter
@@ -30,8 +31,6 @@ _FORMS = {
     ".html": experiment_html,
 }
 """How a report is written, by the end of the file's name."""
-
-_COLOURS = {Held.YES: Colour.GOOD, Held.NO: Colour.VIOLATION, Held.UNKNOWN: Colour.DOUBTFUL}
 
 _PHASES = {
     "steady": "steady state: waiting until every session is answered and none changes",
@@ -104,7 +103,7 @@ class ExperimentOutput:
             outcome = cell.outcome
             named = f" ({cell.policy}, {cell.affinity})" if len(result.cells) > 1 else ""
             why = "; ".join(outcome.reasons) or outcome.claim
-            self._line(f"{result.name}{named}: {outcome.held.value}: {why}", _COLOURS[outcome.held])
+            self._line(f"{result.name}{named}: {outcome.held.value}: {why}", COLOURS[outcome.held])
 
     def note(self, text: str) -> None:
         """Show a line that belongs to no step."""
@@ -139,8 +138,13 @@ class ExperimentOutput:
         self._log.flush()
 
     def _write_json(self, level: str, event: str, message: str, *, time: str = "", **fields: Any) -> None:
-        time = time or datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": time, "level": level, "event": f"experiment.{event}", "message": message, **fields}
+        line = {
+            "time": time or now_text(),
+            "level": level,
+            "event": f"experiment.{event}",
+            "message": message,
+            **fields,
+        }
         self._log.text(json.dumps(line, separators=(",", ":")))
         self._log.flush()
 

@@ -26,11 +26,38 @@ def target_options(command: F) -> F:
     return reduce(lambda wrapped, decorate: decorate(wrapped), reversed(_OPTIONS), command)
 
 
+def cluster_options(command: F) -> F:
+    """Give a command the options that say which cluster and namespace are meant."""
+    return reduce(lambda wrapped, decorate: decorate(wrapped), reversed(_CLUSTER), command)
+
+
+def family_options(command: F) -> F:
+    """Give a command the options that ask for an IP version."""
+    return reduce(lambda wrapped, decorate: decorate(wrapped), reversed(_FAMILY), command)
+
+
 def is_explicit(context: click.Context, option: click.Parameter) -> bool:
     """Return whether an option has another source than its default."""
     assert option.name is not None, "an option has a name"
     return context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
 
+
+_CLUSTER: tuple[Callable[[Any], Any], ...] = (
+    options.option(
+        "--kubeconfig",
+        metavar="FILE",
+        help="Kubeconfig of the cluster. Default: KUBECONFIG or ~/.kube/config, as kubectl; in a pod its service account.",
+    ),
+    options.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one."),
+    options.option(
+        "--namespace", metavar="NAME", help="Namespace of --service, where that names none. Default: the context's."
+    ),
+)
+
+_FAMILY: tuple[Callable[[Any], Any], ...] = (
+    options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only."),
+    options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only."),
+)
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("target", envvar="TARGET_ADDR", required=False),
@@ -47,23 +74,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Service to probe and to watch, as NAME or NAMESPACE/NAME: its address is looked up. Default: the one that"
         " TARGET is an address of or, without TARGET, the one that k8s/service.yaml makes.",
     ),
-    options.option(
-        "--kubeconfig",
-        metavar="FILE",
-        help="Kubeconfig of the cluster. Default: KUBECONFIG or ~/.kube/config, as kubectl; in a pod its service account.",
-    ),
-    options.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one."),
-    options.option(
-        "--namespace", metavar="NAME", help="Namespace of --service, where that names none. Default: the context's."
-    ),
+    *_CLUSTER,
     options.option(
         "--via",
         type=click.Choice(["auto", "load-balancer", "node-port", "cluster-ip"]),
         default="auto",
         help="The way into --service; auto: the load balancer, inside the cluster the cluster IP.",
     ),
-    options.option("-4", "--ipv4", is_flag=True, help="Probe IPv4 addresses only."),
-    options.option("-6", "--ipv6", is_flag=True, help="Probe IPv6 addresses only."),
+    *_FAMILY,
     options.option(
         "--watch",
         type=click.Choice(["auto", "on", "off"]),
@@ -94,8 +112,7 @@ def read_target_options(
     reference: str | None = None,
 ) -> TargetOptions:
     """Return what the options of `target_options` say, after a warning about a doubtful TARGET. Raises `UserError`."""
-    if namespace:
-        check_namespace(namespace)
+    cluster = read_cluster_options(kubeconfig, context, namespace)
     if service is not None:
         split_service(service)  # a wrong name is told before anything is looked up
     target = (target or "").strip() or None
@@ -108,13 +125,20 @@ def read_target_options(
     return TargetOptions(
         target=target,
         service=service,
-        cluster=ClusterOptions(kubeconfig=kubeconfig or None, context=context or None, namespace=namespace or None),
+        cluster=cluster,
         via=via,
         watch=watch,
         port=target_port,
         version=ip_version(ipv4, ipv6, bind),
         reference=reference,
     )
+
+
+def read_cluster_options(kubeconfig: str | None, context: str | None, namespace: str | None) -> ClusterOptions:
+    """Return what the options of `cluster_options` say. Raises `UserError` for a name that no namespace can have."""
+    if namespace:
+        check_namespace(namespace)
+    return ClusterOptions(kubeconfig=kubeconfig or None, context=context or None, namespace=namespace or None)
 
 
 def warn(text: str) -> None:
