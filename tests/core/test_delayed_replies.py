@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from affinity_tester.core import stun
 from affinity_tester.core.delayed_replies import MAX_DELAY_MS, DelayedReplies, DelayedReply
-from affinity_tester.core.echo import Responder, ServerTotals
+from affinity_tester.core.echo import Responder
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.core.stun.attributes import REPLY_DELAY
 from affinity_tester.core.stun.message import add_integrity
 from affinity_tester.errors import StunError

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from affinity_tester.core import echo, stun
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import Responder, ServerTotals
+from affinity_tester.core.echo import Responder
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.rate_limit import RateLimit
+from affinity_tester.core.server_totals import ServerTotals
 
 INSTANCE = bytes(range(8))
 SOURCE = ("203.0.113.7", 40312)

@@ -11,8 +11,8 @@ from running import until
 from test_echo_transports import KINDS, answering, heard
 
 from affinity_tester.core import stun
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.rate_limit import RateLimit
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.net import echo
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.server import EchoServer

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from running import until
 
 from affinity_tester.core import stun
-from affinity_tester.core.echo import Responder, ServerTotals
+from affinity_tester.core.echo import Responder
 from affinity_tester.core.rate_limit import RateLimit
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.net import echo, server
 from affinity_tester.net.addresses import bind_udp
 from affinity_tester.net.batch_transport import BatchTransport

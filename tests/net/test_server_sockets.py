@@ -12,7 +12,6 @@ import pytest
 from affinity_tester import __version__
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.identity import Identity
 from affinity_tester.core.server_events import (
     ServerDraining,
@@ -22,6 +21,7 @@ from affinity_tester.core.server_events import (
     ServerStopped,
     ServerWarning,
 )
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.errors import UserError
 from affinity_tester.net import server as server_module
 from affinity_tester.net.addresses import bind_udp, is_wildcard, local_addresses

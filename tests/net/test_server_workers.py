@@ -22,7 +22,7 @@ import pytest
 
 from affinity_tester.core import stun
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import ServerTotals
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.errors import UserError
 from affinity_tester.net import workers
 from affinity_tester.net.addresses import bind_udp

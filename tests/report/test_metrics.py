@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from affinity_tester.core import events as ev
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.pool import PoolSnapshot
 from affinity_tester.core.pulse import Pulse
 from affinity_tester.core.replay import judge_again
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.core.session.rtt import BUCKETS, RttHistogram
 from affinity_tester.report.metric_families import exposition
 from affinity_tester.report.record import read_record
@@ -88,7 +88,9 @@ def test_promtool_accepts_the_page(story, promtool, side):
         metrics.beat(pulse(story.at(50), groups(3), [MS, 3 * MS]))
         page = exposition(metrics.families())
     else:
-        page = exposition(server_families(ServerTotals(9, 7, 1, (("not-stun", 1),), 3, 0, 0), 1.5e9))
+        page = exposition(server_families(ServerTotals(9, 7, 1, (("not-stun", 1),), 3, 0, 0, 4, (("full", 2),)), 1.5e9))
+        assert b"affinity_tester_server_delayed_total 4.0" in page
+        assert b'affinity_tester_server_not_delayed_total{reason="full"} 2.0' in page
     checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=30, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 

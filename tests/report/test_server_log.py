@@ -14,7 +14,6 @@ from dataclasses import replace
 import pytest
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
@@ -23,6 +22,7 @@ from affinity_tester.core.server_events import (
     ServerStopped,
     ServerWarning,
 )
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.report import server_log
 from affinity_tester.report.logging import LogFormat, OutputClosed, configure
 from affinity_tester.report.server_log import ServerLog

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 
 from affinity_tester.app.signals import TERMINATING, handle_signals
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import ServerEvent
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.net.run_server import run_server
 from affinity_tester.report.logging import OutputClosed
 from affinity_tester.report.metric_families import CONTENT_TYPE, exposition

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import ServerTotals
+from affinity_tester.core.server_totals import ServerTotals
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from affinity_tester import __version__, clock
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.rate_limit import RateLimit
 from affinity_tester.core.server_events import (
     ServerDraining,
@@ -17,6 +16,7 @@ from affinity_tester.core.server_events import (
     ServerStopped,
     ServerWarning,
 )
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.net.addresses import is_wildcard, local_addresses
 from affinity_tester.net.health import HealthServer
 from affinity_tester.net.server import EchoServer

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import NoReturn, Self, cast
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import Responder, ServerTotals
+from affinity_tester.core.echo import Responder
 from affinity_tester.core.rate_limit import RateLimit
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.core.stun import SERVER_SOFTWARE, WILDCARD_SOFTWARE, ResponseEncoder
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import bind_udp, bound_address, is_wildcard

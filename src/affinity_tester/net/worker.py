@@ -21,8 +21,8 @@ import traceback
 from dataclasses import asdict, dataclass
 
 from affinity_tester import clock
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.rate_limit import RateLimit
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.net.server import EchoServer
 
 

@@ -30,7 +30,7 @@ from operator import add
 from typing import NoReturn, Self
 
 from affinity_tester.core.address import TransportAddress
-from affinity_tester.core.echo import ServerTotals
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.core.stun import MAX_COUNT, ResponseEncoder
 from affinity_tester.errors import UserError
 from affinity_tester.net import worker

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from affinity_tester.core.echo import ServerTotals
 from affinity_tester.core.server_events import (
     ServerDraining,
     ServerEvent,
@@ -24,6 +23,7 @@ from affinity_tester.core.server_events import (
     ServerStopped,
     ServerWarning,
 )
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.report.background_writer import MOST_CHARACTERS, BackgroundWriter, left_out_line
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.logging import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from affinity_tester import __version__
-from affinity_tester.core.echo import ServerTotals
+from affinity_tester.core.server_totals import ServerTotals
 from affinity_tester.report.metric_families import INFO, Described, family
 
 if TYPE_CHECKING:
@@ -19,9 +19,23 @@ DROPPED = Described("server_dropped", "counter", "Datagrams that got no answer, 
 FLOWS = Described("server_flows", "gauge", "Flows (session token and reflexive address) that are remembered.")
 EVICTED = Described("server_evicted_flows", "counter", "Flows forgotten to make room for newer ones.")
 SERVER_SEND_ERRORS = Described("server_send_errors", "counter", "Replies that the machine refused to send.")
+DELAYED = Described("server_delayed", "counter", "Second replies, sent after the delay that their requests asked for.")
+NOT_DELAYED = Described("server_not_delayed", "counter", "Second replies that were refused or not sent.", ("reason",))
 START_TIME = Described("server_start_time_seconds", "gauge", "When the server started (Unix time).")
 
-SERVER_METRICS = (INFO, RECEIVED, ANSWERED, REFUSED, DROPPED, FLOWS, EVICTED, SERVER_SEND_ERRORS, START_TIME)
+SERVER_METRICS = (
+    INFO,
+    RECEIVED,
+    ANSWERED,
+    REFUSED,
+    DROPPED,
+    FLOWS,
+    EVICTED,
+    SERVER_SEND_ERRORS,
+    DELAYED,
+    NOT_DELAYED,
+    START_TIME,
+)
 """What a server tells."""
 
 
@@ -35,7 +49,9 @@ def server_families(totals: ServerTotals, start_time_s: float) -> Iterator[Metri
         (FLOWS, totals.flows),
         (EVICTED, totals.evicted),
         (SERVER_SEND_ERRORS, totals.send_errors),
+        (DELAYED, totals.delayed),
         (START_TIME, start_time_s),
     ):
         yield family(described, [((), value)])
     yield family(DROPPED, [((reason,), count) for reason, count in totals.dropped])
+    yield family(NOT_DELAYED, [((reason,), count) for reason, count in totals.not_delayed])
