@@ -25,9 +25,10 @@ from affinity_tester.cluster.actions.base import Action, NotSettledError, Step, 
 from affinity_tester.cluster.actions.pods import PodDelete
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.core.events import ActionRemoved, ActionStep, Event, Phase, PhaseStarted
-from affinity_tester.core.experiment.catalogue import EXPERIMENTS, ICE_KEEPALIVE_NS, ActionKind
+from affinity_tester.core.experiment.catalogue import EXPERIMENTS, ActionKind
 from affinity_tester.core.experiment.idle_outcome import idle_outcome
 from affinity_tester.core.experiment.results import CellResult, ExperimentResult
+from affinity_tester.core.idle.advice import ICE_INTERVAL_NS
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.errors import UserError
 from affinity_tester.units import NS_PER_S, format_seconds, format_span, plural
@@ -217,7 +218,7 @@ class ExperimentRun:
         await self._action.wait_settled(self._timing.settle_limit_ns / NS_PER_S)
         self._tell_removed()
         if self._experiment.name == "idle":
-            self._idle = await asyncio.gather(*(cell.measure_idle(ICE_KEEPALIVE_NS) for cell in self._cells))
+            self._idle = await asyncio.gather(*(cell.measure_idle(ICE_INTERVAL_NS) for cell in self._cells))
         await self._wait_answered()
 
     async def _wait_answered(self) -> None:

@@ -1,16 +1,15 @@
-"""Finds which of several addresses answer at all, each asked from a socket of its own."""
+"""Finds which addresses answer a new flow at all."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 from collections.abc import Iterable
+from contextlib import suppress
 
-from affinity_tester.core.stun import ProbeCodec
-from affinity_tester.errors import StunError
+from affinity_tester.errors import UserError
+from affinity_tester.net.flow_socket import FlowSocket
+from affinity_tester.net.probe_socket import local_source_for
 from affinity_tester.net.resolve import Destination
-from affinity_tester.settings import DEFAULT_REQUEST_SIZE
 
 ATTEMPTS = 3
 """Probes that an address gets: one lost packet is no dead address."""
@@ -18,39 +17,32 @@ ATTEMPTS = 3
 WAIT_S = 0.7
 """How long each of them is waited for."""
 
-MAX_DATAGRAM = 65_535
-
 
 async def find_answering(destinations: Iterable[Destination], key: bytes | None = None) -> tuple[Destination, ...]:
-    """Return those that answer a probe, in their order. All are asked at once."""
-    destinations = tuple(destinations)
-    answers = await asyncio.gather(*(_answers(each, key) for each in destinations))
-    return tuple(each for each, answered in zip(destinations, answers, strict=True) if answered)
+    """Return those that answer, in their order. All are asked at once; one without a route answers nothing."""
 
-
-async def _answers(destination: Destination, key: bytes | None) -> bool:
-    address, scope_id = destination
-    codec = ProbeCodec(secrets.randbits(64), (DEFAULT_REQUEST_SIZE,), key)
-    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-    to = (address.ip, address.port, 0, scope_id) if address.is_ipv6 else (address.ip, address.port)
-    loop = asyncio.get_running_loop()
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        for seq in range(ATTEMPTS):
-            try:
-                await loop.sock_sendto(sock, codec.request(seq), to)
-                async with asyncio.timeout(WAIT_S):
-                    while not _is_reply(codec, await loop.sock_recv(sock, MAX_DATAGRAM)):
-                        pass
-            except (TimeoutError, OSError):  # no route, no reply, or an ICMP error
-                continue
-            return True
-    return False
-
-
-def _is_reply(codec: ProbeCodec, data: bytes) -> bool:
-    try:
-        codec.read(data, len(data))
-    except StunError:
+    async def asked(destination: Destination) -> bool:
+        with suppress(UserError):
+            return await answers(destination, key, local_source_for(*destination))
         return False
-    return True
+
+    destinations = tuple(destinations)
+    answered = await asyncio.gather(*map(asked, destinations))
+    return tuple(each for each, does in zip(destinations, answered, strict=True) if does)
+
+
+async def answers(destination: Destination, key: bytes | None, source: str) -> bool:
+    """Return whether a probe from a new port of this source is answered; what cannot be sent is not."""
+    answered = asyncio.Event()
+    with suppress(OSError):  # no descriptor, no port: then nothing is known
+        flow = FlowSocket(source, destination, key, lambda *_: answered.set())
+        try:
+            for seq in range(ATTEMPTS):
+                flow.send(seq)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(WAIT_S):
+                        await answered.wait()
+                        break
+        finally:
+            flow.close()
+    return answered.is_set()

@@ -5,12 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from affinity_tester.units import NS_PER_S
-
-ICE_KEEPALIVE_NS = 15 * NS_PER_S
-"""The silence that `idle` asks for: Tr, after which ICE sends a keepalive (RFC 8445 section 11)."""
-
-
 BASELINE = "baseline"
 """The experiment that does nothing: what it finds is there without any action."""
 
