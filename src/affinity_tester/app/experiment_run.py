@@ -22,7 +22,6 @@ from affinity_tester import clock
 from affinity_tester.app.experiment_cell import Cell, CellOptions
 from affinity_tester.app.experiment_journal import Journal
 from affinity_tester.cluster.actions.base import Action, NotSettledError, Step, StepState
-from affinity_tester.cluster.actions.pods import PodDelete
 from affinity_tester.cluster.api import ApiError
 from affinity_tester.core.events import ActionRemoved, ActionStep, Event, Phase, PhaseStarted
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS, ActionKind
@@ -204,10 +203,10 @@ class ExperimentRun:
                 )
 
     async def _choose_pod(self) -> None:
-        """Have an action on one pod take the one with most sessions where it has fewest: none there would test nothing."""
+        """Have an action that takes a pod away take the one with most sessions where it has fewest: none tests nothing."""
         served = [cell.analysis.sessions.by_pod() for cell in self._cells]
         pods = sorted({pod for each in served for pod in each})
-        if not isinstance(self._action, PodDelete) or not pods:
+        if not self._action.takes_one_pod or not pods:
             return
         busiest = max(pods, key=lambda pod: (min(each[pod] for each in served), sum(each[pod] for each in served)))
         self._action = self._action_on(busiest)

@@ -30,6 +30,11 @@ class Killed(BaseException):
     """The process is killed at this request."""
 
 
+def deletion_cost(pod: Json) -> int:
+    """KEP-2255."""
+    return int((pod["metadata"].get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", 0))
+
+
 def matches(labels: dict[str, str], selector: str) -> bool:
     for key, operator, several, single in TERM.findall(selector):
         if (labels.get(key) in (several or single).split(",")) != (operator in ("in", "=")):
@@ -280,7 +285,7 @@ class MemoryApi:
                 self.add_pod(deployment, "Deployment", template, deployment["spec"]["template"]["metadata"]["labels"])
                 return True
             if len(pods) > wanted:
-                victim = (old or pods)[-1]["metadata"]
+                victim = min(reversed(old or pods), key=deletion_cost)["metadata"]  # of equal costs the youngest
                 self._delete(f"/api/v1/namespaces/{victim['namespace']}/pods/{victim['name']}", {})
                 return True
         return False

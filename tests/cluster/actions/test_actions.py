@@ -120,7 +120,7 @@ async def test_a_pod_without_time_to_drain(context: ActionContext, memory: Memor
 async def test_scale(name: str, count: int, context: ActionContext, memory: MemoryApi, steps: list[Step]) -> None:
     before = frozenset(map(uid_of, pods(memory)))
     action = await prepared(name, context, pods=2)
-    note, change = action.calls()
+    *_, note, change = action.calls()
     assert str(note).startswith("patch deployments.apps/affinity-tester in media: ")
     assert str(change) == f'patch deployments.apps/affinity-tester in media: {{"spec":{{"replicas":{count}}}}}'
     (undo,) = action.undo_calls()
@@ -136,11 +136,45 @@ async def test_scale(name: str, count: int, context: ActionContext, memory: Memo
     await action.undo()
     await action.wait_undone(10)
     assert len(pods(memory)) == 3
-    assert [step.text for step in steps if step.state is StepState.DID] == [
+    said = [step.text for step in steps if step.state is StepState.DID and " pod " not in step.text]
+    assert said == [
         "note the original value on Deployment media/affinity-tester",
         f"scale Deployment media/affinity-tester from 3 to {count} pods",
         "set spec.replicas of Deployment media/affinity-tester back to 3",
     ]
+
+
+@pytest.mark.parametrize("number", range(3))
+async def test_the_pod_that_a_scale_down_takes_first(
+    number: int, context: ActionContext, memory: MemoryApi, steps: list[Step]
+) -> None:
+    chosen = pods(memory)[number]
+    name = chosen["metadata"]["name"]
+    action = await prepared("scale-down", context, pod=name)
+    _, mark, *_ = action.calls()
+    assert str(mark) == (
+        f"patch pods/{name} in media: "
+        '{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"-2147483648"}}}'
+    )
+    await action.act()
+    await action.wait_settled(10)
+    assert action.removed_pods == {uid_of(chosen)}
+    assert [step.text for step in steps if step.state is StepState.DID][:2] == [
+        f"note the original value on pod media/{name}",
+        f"have pod media/{name} be the first to go",
+    ]
+
+
+async def test_a_deletion_cost_that_somebody_else_had_set(context: ActionContext, memory: MemoryApi) -> None:
+    """Karpenter writes them, for example; a scale-down that came to nothing leaves them as they were."""
+    pod = pods(memory)[0]
+    pod["metadata"]["annotations"] = {"controller.kubernetes.io/pod-deletion-cost": "7"}
+    memory.stuck = True
+    action = await prepared("scale-down", context, pod=pod["metadata"]["name"])
+    await action.act()
+    assert pods(memory)[0]["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"] == "-2147483648"
+    await action.undo()
+    assert pods(memory)[0]["metadata"]["annotations"] == {"controller.kubernetes.io/pod-deletion-cost": "7"}
 
 
 async def test_too_few_pods_to_scale_down(context: ActionContext) -> None:

@@ -83,7 +83,7 @@ def killed_after(do: Any) -> Json:
 WAYS = (not_done, unanswered, late, conflict, refused, cancelled_before, cancelled_after, killed_before, killed_after)
 
 
-def state(api: MemoryApi) -> dict[str, Json]:
+def state(api: MemoryApi) -> dict[str, Any]:
     """What a user set of the objects that experiments change."""
     found = {}
     for path, obj in api.objects.items():
@@ -91,6 +91,12 @@ def state(api: MemoryApi) -> dict[str, Json]:
             metadata = obj["metadata"]
             kept = {name: metadata.get(name) or {} for name in ("labels", "annotations")}
             found[path] = {**kept, "spec": obj["spec"]}
+    # Pods come and go; what stays of any is that nothing stands on it.
+    found["pods"] = [
+        annotations
+        for path, obj in api.objects.items()
+        if path.split("/")[-2] == "pods" and (annotations := obj["metadata"].get("annotations"))
+    ]
     return found
 
 

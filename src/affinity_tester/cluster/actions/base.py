@@ -71,7 +71,7 @@ class ActionOptions:
     """What a user may choose for an action."""
 
     pod: str = ""
-    """pod-delete, pod-kill, not-ready: the pod's name; empty: one is chosen."""
+    """pod-delete, pod-kill, not-ready, scale-down: the name of the (first) pod to go; empty: one is chosen."""
     pods: int = 1
     """scale-up, scale-down: so many pods."""
     node: str = ""
@@ -139,6 +139,8 @@ class Action:
 
     name: ClassVar[str]
     """As in the catalogue."""
+    takes_one_pod: ClassVar[bool] = False
+    """It takes a pod away that `ActionOptions.pod` may name."""
 
     def __init__(self, context: ActionContext, options: ActionOptions) -> None:
         """Read and change nothing yet."""

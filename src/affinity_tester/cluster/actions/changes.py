@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from affinity_tester.cluster.actions.base import Action
 from affinity_tester.cluster.actions.calls import Call, Right, Verb
-from affinity_tester.cluster.actions.originals import Change, make_change, restore, value_at
+from affinity_tester.cluster.actions.originals import Change, annotation_path, make_change, restore, value_at
 from affinity_tester.cluster.actions.own_pool import (
     OwnPool,
     deployment_path,
     is_own,
     name_of,
     node_of,
+    pod_path,
     service_path,
     uid_of,
 )
@@ -26,6 +27,12 @@ from affinity_tester.errors import UserError
 T = TypeVar("T")
 
 OTHER_POLICY = {"Cluster": "Local", "Local": "Cluster"}
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""The annotation of pods by whose number a ReplicaSet chooses which to delete first (KEP-2255, Kubernetes 1.22)."""
+
+FIRST_TO_GO = str(-(2**31))
+"""The lowest number that it takes."""
+
 LARGEST_POOL = 1000
 """Pods: more than anybody means."""
 
@@ -91,24 +98,26 @@ class _Scale(ChangingAction, PoolAction):
                 f"{self.pool.namespace}/{self.pool.name} has {self.before} pods, and would have {self.after}, where 1 to"
                 f" {LARGEST_POOL} must be: kubectl -n {self.pool.namespace} scale deployment/{self.pool.name} --replicas=3"
             )
+        self.changes = ((self._change(), self.pool.deployment),)
+
+    def _change(self) -> Change:
         what = f"Deployment {self.pool.namespace}/{self.pool.name}"
-        change = Change(
+        return Change(
             path=deployment_path(self.pool.namespace, self.pool.name),
             what=what,
             field="spec.replicas",
             to=self.after,
             text=f"scale {what} from {self.before} to {self.after} pods",
         )
-        self.changes = ((change, self.pool.deployment),)
 
     @property
     def text(self) -> str:
         """From how many to how many."""
-        return self.changes[0][0].text
+        return self._change().text
 
     def reads(self) -> tuple[Right, ...]:
-        """To read the pool and to wait for it."""
-        return self.pool.rights
+        """To read what it changes again before each write, the pool, and to wait for it."""
+        return (*super().reads(), *self.pool.rights)
 
     async def wait_settled(self, limit_s: float) -> None:
         """Wait until the pool has the new number of pods, and see which pods left."""
@@ -137,10 +146,37 @@ class ScaleUp(_Scale):
 
 
 class ScaleDown(_Scale):
-    """Remove pods."""
+    """Remove pods: first of all one that is chosen, since a pod without sessions would show nothing when it goes.
+
+    Before Kubernetes 1.22 the controller chooses them all.
+    """
 
     name = "scale-down"
+    takes_one_pod = True
     step = -1
+
+    async def prepare(self) -> None:
+        """Read the pool, and choose the pod."""
+        await super().prepare()
+        self._first = self.pool.choose(self.options.pod)
+        what = f"pod {self.pool.namespace}/{name_of(self._first)}"
+        first = Change(
+            path=pod_path(self.pool.namespace, name_of(self._first)),
+            what=what,
+            field=annotation_path(DELETION_COST),
+            to=FIRST_TO_GO,
+            text=f"have {what} be the first to go",
+        )
+        self.changes = ((first, self._first), *self.changes)
+
+    @property
+    def text(self) -> str:
+        """From how many to how many, and which pod goes first."""
+        return f"{super().text}, {name_of(self._first)} (node {node_of(self._first)}) first"
+
+    def undo_calls(self) -> tuple[Call, ...]:
+        """Return the one for the Deployment: the pod is gone by then."""
+        return super().undo_calls()[1:]
 
 
 class PolicyFlip(ChangingAction):

@@ -14,7 +14,7 @@ from affinity_tester.cluster.actions.changes import restore_all
 from affinity_tester.cluster.actions.lease import LEASE, UNDO_NOTE, lease_path, note_undo
 from affinity_tester.cluster.actions.nodes import NODE_SCALEUP
 from affinity_tester.cluster.actions.originals import ANNOTATION, MADE, metadata_of, remove_made, restore
-from affinity_tester.cluster.actions.own_pool import deployment_path, name_of, selector_text, service_path
+from affinity_tester.cluster.actions.own_pool import deployment_path, name_of, pod_path, selector_text, service_path
 from affinity_tester.cluster.api import FORBIDDEN, NOT_FOUND, ApiError, Json, pages
 from affinity_tester.cluster.neighbour_watch import MetadataApi
 from affinity_tester.cluster.response_errors import one_line
@@ -40,7 +40,8 @@ def rights(context: ActionContext) -> tuple[Right, ...]:
     """Return what RBAC must allow to find what was left in the namespace; nodes are looked at where that is allowed."""
     get = (Right("get", "apps", "deployments", "", context.namespace, name) for name in _deployments(context))
     lease = (Right(verb, "coordination.k8s.io", "leases", "", context.namespace, LEASE) for verb in ("get", "patch"))
-    return (*get, Right("list", "", "services", "", context.namespace), *lease)
+    lists = (Right("list", "", resource, "", context.namespace) for resource in ("pods", "services"))
+    return (*get, *lists, *lease)
 
 
 async def mend(context: ActionContext) -> tuple[Step, ...]:
@@ -90,9 +91,10 @@ async def find_leftovers(context: ActionContext) -> list[Leftover]:
             if error.status != NOT_FOUND:
                 raise
 
-    for service in await _listed(context, service_path(namespace), labels=selector_text(dict([OWN_LABEL]))):
-        name = name_of(service)
-        found.append(Leftover.of(service, service_path(namespace, name), f"Service {namespace}/{name}"))
+    for kind, path_of in (("pod", pod_path), ("Service", service_path)):
+        for obj in await _listed(context, path_of(namespace), labels=selector_text(dict([OWN_LABEL]))):
+            name = name_of(obj)
+            found.append(Leftover.of(obj, path_of(namespace, name), f"{kind} {namespace}/{name}"))
     try:
         nodes = await _listed(context, NODES)
     except ApiError as error:

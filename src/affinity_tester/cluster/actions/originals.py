@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -259,18 +260,29 @@ def annotation(text: str | None) -> Json:
     return {"metadata": {"annotations": {ANNOTATION: text}}}
 
 
+def annotation_path(name: str) -> str:
+    r"""Return the path of an annotation, its dots escaped as in kubectl's JSONPath: metadata.annotations.a\.b/c."""
+    return "metadata.annotations." + name.replace(".", r"\.")
+
+
 def nested(path: str, value: Any) -> Json:
     """Return {"spec": {"replicas": 3}} for spec.replicas and 3."""
-    first, *rest = path.split(".")
-    return {first: nested(".".join(rest), value) if rest else value}
+    for name in reversed(_names_in(path)):
+        value = {name: value}
+    found: Json = value
+    return found
 
 
 def value_at(obj: Json, path: str) -> Any:
     """Return the value at a path such as spec.replicas; None if there is none."""
     value: Any = obj
-    for name in path.split("."):
+    for name in _names_in(path):
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _names_in(path: str) -> list[str]:
+    return [name.replace(r"\.", ".") for name in re.split(r"(?<!\\)\.", path)]
 
 
 def merged(*patches: Json) -> Json:

@@ -148,6 +148,13 @@ class OwnPool:
                 f" {count}: kubectl -n {self.namespace} scale deployment/{self.name} --replicas={count}"
             )
 
+    def choose(self, wanted: str) -> Json:
+        """Return the ready pod of this name; of none: the first. Raises `UserError` if it is not there."""
+        pod = next((pod for pod in self.pods if wanted in ("", name_of(pod))), None)
+        if pod is None:
+            raise UserError(f"there is no ready pod {wanted} of {self.namespace}/{self.name}")
+        return pod
+
     # --- waiting --------------------------------------------------------------------------------------------------------
 
     @property

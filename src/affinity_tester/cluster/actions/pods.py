@@ -53,6 +53,7 @@ class PodDelete(PoolAction):
     """Delete a pod, with the grace that it asks for."""
 
     name = "pod-delete"
+    takes_one_pod = True
     needs_pods = 2
     grace_s: ClassVar[int | None] = None
     """None: the pod's own."""
@@ -60,10 +61,7 @@ class PodDelete(PoolAction):
     async def prepare(self) -> None:
         """Read the pool, and choose the pod: the one that was named, else the first by name."""
         await super().prepare()
-        wanted = self.options.pod
-        self.pod: Json = next((pod for pod in self.pool.pods if wanted in ("", name_of(pod))), {})
-        if not self.pod:
-            raise UserError(f"there is no ready pod {wanted} of {self.pool.namespace}/{self.pool.name}")
+        self.pod = self.pool.choose(self.options.pod)
         self._begun = False
 
     @property
