@@ -100,12 +100,13 @@ lab: $(VENV)/.installed ## make every known fault over 20 seeds, prove that each
 docs: $(VENV)/.installed ## write what docs/failure-modes.md and docs/record.md have from the code
 	@"$$VENV"/bin/python tests/documents docs
 
-# The core's own tests must cover every branch of it; the rest runs without the cost of measuring, four at a time, since most
-# of them wait for a socket, a process or the cluster's client to load.
+# The core's own tests must cover every branch of it. The rest, and what plays many random worlds, which says nothing of
+# branches, runs without the cost of measuring, which is three times that of the core: several at a time, since most of them
+# wait for a socket, a process or the cluster's client to load.
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
-	@AFFINITY_HISTORIES=$${AFFINITY_HISTORIES:-100} "$$VENV"/bin/python -m pytest tests/core --numprocesses=2 --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@env -u AFFINITY_HISTORIES "$$VENV"/bin/python -m pytest --ignore=tests/core --numprocesses=4 --dist=loadfile --no-loadscope-reorder
+	@"$$VENV"/bin/python -m pytest tests/core -m "not worlds" --numprocesses=2 --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
+	@AFFINITY_HISTORIES=$${AFFINITY_HISTORIES:-300} "$$VENV"/bin/python -m pytest -m "worlds or not core" --numprocesses=6 --dist=loadfile --no-loadscope-reorder
 else
 	@$(WORDS); exec "$$VENV"/bin/python -m pytest "$$@"
 endif

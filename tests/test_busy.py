@@ -32,9 +32,9 @@ def ran(where: Path, log: str, failing: int, *options: str) -> tuple[int, int, l
     (where / "test_it.py").write_text(TEST.format(log=log, failing=failing))
     (where / "pytest.ini").write_text("[pytest]\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "busy", "-p", "no:cacheprovider", *options, "test_it.py"],
+        [sys.executable, "-m", "pytest", "-p", "busy", "-p", "xdist", "-p", "no:cacheprovider", *options, "test_it.py"],
         cwd=where,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=100,

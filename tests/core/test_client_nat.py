@@ -17,6 +17,8 @@ from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.replay import judge_again
 from pools import judged_cases
 
+pytestmark = pytest.mark.worlds
+
 COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 30
 FEW = 30
 """Of fewer worlds none may have a reference that shows it."""

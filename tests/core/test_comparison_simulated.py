@@ -14,6 +14,8 @@ from affinity_tester.core.comparison.runs import compare_runs
 from affinity_tester.core.experiment.results import CellOutcome, ExperimentReport
 from comparing import World, outcome, report, result
 
+pytestmark = pytest.mark.worlds
+
 PAIRS = max(60, int(os.environ.get("AFFINITY_HISTORIES", "1500")) * 2 // 3)
 """1,000 by default."""
 

@@ -16,6 +16,26 @@ MAX_CHANCE = 0.05
 """Canaries are drawn by chance: what they exclude at 95 % is wrong in so many of all runs at most."""
 
 
+ODD = [
+    ("a node", False, 3),
+    ("some entries from the start", False, 6),
+    ("an ingress from the start", False, 2),
+    ("a bucket from the start", True, 5),
+]
+"""Networks in which fewer canaries, or fewer names, are left than usual, or in which a way was never likely to be met."""
+
+
+@pytest.mark.parametrize(("what", "watched", "seed"), [*((what, w, 0) for what in DEATHS for w in (False, True)), *ODD])
+def test_a_network_in_which_it_dies(what: str, seed: int, *, watched: bool) -> None:
+    death = DEATHS[what]
+    world = kill(death, seed, watched=watched).run()
+    for diagnosis in world.diagnoses:
+        is_sound(diagnosis)
+    assert {name for name, certainty in world.named if certainty is LIKELY} <= death.right
+    assert {name for name, _ in world.named} & death.right
+
+
+@pytest.mark.worlds
 @pytest.mark.parametrize("what", DEATHS)
 @pytest.mark.parametrize("watched", [False, True], ids=["unwatched", "watched"])
 def test_no_wrong_name_is_likely_and_the_right_one_is_possible(what: str, *, watched: bool) -> None:

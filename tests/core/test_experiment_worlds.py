@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affinity_tester.core.experiment.results import Held
 from experiment_worlds import World
+
+pytestmark = pytest.mark.worlds
 
 HISTORIES = int(os.environ.get("AFFINITY_HISTORIES", "300"))
 NAMES = (

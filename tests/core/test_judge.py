@@ -873,6 +873,7 @@ SNAPSHOTS = [pool("a", "b"), pool("a", "b", "c"), pool("b"), pool("a", "b", a={"
 SECONDS = st.integers(0, 200).map(lambda s: s * S)
 
 
+@pytest.mark.worlds
 @settings(max_examples=400)
 @given(
     changes=st.lists(SECONDS, min_size=1, max_size=4, unique=True),

@@ -16,6 +16,8 @@ from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.judging.rules import Rules
 from pools import ComparingAnalysis, judged_cases
 
+pytestmark = pytest.mark.worlds
+
 COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500"))
 
 PROMPT = Pace(delay=100 * MS, stall=0, still=0)

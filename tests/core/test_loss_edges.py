@@ -75,6 +75,21 @@ def test_the_node_of_an_ingress_is_told_where_it_is_known() -> None:
     assert told.evidence[2] == 'by place: they are all the sessions that came in through 10.0.0.2 (node "node-2")'
 
 
+def test_where_lossy_sessions_share_a_place_with_spared_ones_by_chance_the_port_may_be_it() -> None:
+    """A seed in which a pod has one session that loses and one that loses nothing."""
+    run = LosingRun(0, seconds=10.0)
+    two = set(run.rng.sample(range(run.sessions), 2))
+    (told,) = run.diagnosed(lambda place, _seq, _at: run.rng.random() < (0.2 if place.session in two else 0))
+    assert told.evidence[2].endswith("or by pod: too few sessions share one to tell")
+
+
+def test_too_few_sessions_of_a_pod_leave_the_pod_and_the_port() -> None:
+    run = LosingRun(0, pods=6, sessions=12)
+    (told,) = run.diagnosed(lambda place, _seq, _at: place.pod == "p1" and run.rng.random() < 0.4)
+    assert told.evidence[2].startswith("by source port (")
+    assert told.evidence[2].endswith("or by pod: too few sessions share one to tell")
+
+
 def slow(run: LosingRun, *events: Event) -> list[Diagnosis]:
     """Sessions through 10.0.0.2 lose their first probes, each some more than the one before."""
     found = run.diagnosed(lambda place, seq, _at: place.ingress == "10.0.0.2" and seq < 2 + place.session, events)
@@ -128,3 +143,12 @@ def test_a_node_out_of_reach_at_first_is_no_full_table_for_sure() -> None:
     run = LosingRun(6)
     (told,) = run.diagnosed(lambda place, _seq, at: place.ingress == "10.0.0.2" and at < 0.5)
     assert (told.name, told.missing[:42]) == ("table-full", "whether the node was out of reach until th")
+
+
+def test_a_pod_that_is_slow_to_begin_is_named_beside_a_race() -> None:
+    run = LosingRun(0)
+    (told,) = run.diagnosed(lambda place, _seq, at: place.pod == "p3" and at < 0.25)
+    assert (told.name, told.missing) == (
+        "first-packet-race",
+        'whether pod "p3" is slow to begin: they were all served by it',
+    )

@@ -10,6 +10,8 @@ from losing import LosingRun, Lost, gilbert
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Certainty, Diagnosis
 
+pytestmark = pytest.mark.worlds
+
 SEEDS = range(20)
 """Runs of each kind: enough to see a rule that errs in one of twenty."""
 

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from diagnosing import Action, S, World
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from network_faults import is_sound, proxy_leaves, proxy_replaced, sessions_end
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Certainty
 from affinity_tester.lab.model import Affinity
+
+pytestmark = pytest.mark.worlds
 
 COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 25
 """How many runs are tried."""

@@ -242,6 +242,7 @@ def test_who_is_answered_first_after_a_silence_of_all_makes_no_outage_of_the_oth
     assert not started(events)
 
 
+@pytest.mark.worlds
 @settings(max_examples=60, deadline=None)
 @given(
     dead_s=st.integers(2, 8),

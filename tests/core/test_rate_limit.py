@@ -51,6 +51,7 @@ def arrivals(data: st.DataObject) -> Iterator[tuple[bytes, int]]:
         yield bytes((10, 0, data.draw(st.integers(0, 3)), data.draw(st.integers(0, 255)))), now_ns
 
 
+@pytest.mark.worlds
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 7), st.data())
 def test_it_agrees_with_the_oracle(per_s: int, prefix_per_s: int, shares: int, data: st.DataObject) -> None:
     limit, oracle = RateLimit(per_s, prefix_per_s, 0, shares=shares), Oracle(per_s, prefix_per_s, shares)
@@ -58,6 +59,7 @@ def test_it_agrees_with_the_oracle(per_s: int, prefix_per_s: int, shares: int, d
         assert limit.check(address, now_ns) == oracle.check(address[:3], now_ns)
 
 
+@pytest.mark.worlds
 @given(st.integers(1, 50), st.integers(1, 7), st.data())
 def test_shares_are_together_what_one_is(per_s: int, shares: int, data: st.DataObject) -> None:
     """In any stretch of time all processes together let no more pass than the rate, and a second's burst."""

@@ -732,6 +732,7 @@ def own(*delays_ms: int) -> tuple[Copy, ...]:
     return tuple(Copy(delay, None) for delay in delays_ms)
 
 
+@pytest.mark.worlds
 @settings(max_examples=400)
 @given(PROBES, st.lists(st.integers(0, 40_000), max_size=4))
 @example(

@@ -182,12 +182,10 @@ def test_clean_takes_away_what_an_interrupted_rollout_left(tree, api):
         os.killpg(making.pid, signal.SIGINT)
         said, failure = making.communicate(timeout=60)
     assert said == ""
-    assert making.returncode in (
-        -signal.SIGINT,
-        2,
-    )  # 2 where whoever runs the tests ignores SIGINT: make's own end then
-    assert failure.splitlines()[0].startswith("make: ***")
-    assert failure.count("\n") <= 2
+    # 2 where whoever runs the tests ignores SIGINT, or where make meets it as it waits ("wait: No child processes").
+    assert making.returncode in (-signal.SIGINT, 2)
+    assert failure
+    assert all(each.startswith("make: ***") for each in failure.splitlines())
 
     assert {key[0] for key in api.objects} == {"configmaps", "deployments", "pods", "replicasets"}
     assert tree.make("clean").returncode == 0
