@@ -106,7 +106,7 @@ docs: $(VENV)/.installed ## write what docs/failure-modes.md and docs/record.md 
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
 	@"$$VENV"/bin/python -m pytest tests/core -m "not worlds" --numprocesses=2 --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@AFFINITY_HISTORIES=$${AFFINITY_HISTORIES:-300} "$$VENV"/bin/python -m pytest -m "worlds or not core" --numprocesses=6 --dist=loadfile --no-loadscope-reorder
+	@"$$VENV"/bin/python -m pytest -m "worlds or not core" --numprocesses=6 --dist=loadfile --no-loadscope-reorder
 else
 	@$(WORDS); exec "$$VENV"/bin/python -m pytest "$$@"
 endif

@@ -1,11 +1,7 @@
-"""What the client's NAT did is never a violation, and what the cluster did is one where something excludes the NAT.
-
-`AFFINITY_HISTORIES=20000 pytest tests/core/test_client_nat.py` for as many worlds as one likes.
-"""
+"""What the client's NAT did is never a violation, and what the cluster did is one where something excludes the NAT."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from typing import Any
@@ -16,10 +12,11 @@ from nat_worlds import CLUSTER, NAT, NatWorld
 from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.replay import judge_again
 from pools import judged_cases
+from trials import HISTORIES
 
 pytestmark = pytest.mark.worlds
 
-COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 30
+COUNT = HISTORIES // 30
 FEW = 30
 """Of fewer worlds none may have a reference that shows it."""
 VIOLATION, UNKNOWN, CLIENTS = Judgement.VIOLATION, Judgement.UNKNOWN, Judgement.CLIENT

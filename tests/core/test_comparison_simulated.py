@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from random import Random
 
@@ -13,10 +12,11 @@ from affinity_tester.core.comparison.results import Comparison, Direction, Measu
 from affinity_tester.core.comparison.runs import compare_runs
 from affinity_tester.core.experiment.results import CellOutcome, ExperimentReport
 from comparing import World, outcome, report, result
+from trials import HISTORIES
 
 pytestmark = pytest.mark.worlds
 
-PAIRS = max(60, int(os.environ.get("AFFINITY_HISTORIES", "1500")) * 2 // 3)
+PAIRS = max(60, HISTORIES * 2 // 3)
 """1,000 by default."""
 
 

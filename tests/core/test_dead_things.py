@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
 from dead_things import DEATHS, LIKELY, POSSIBLE, kill
 from network_faults import is_sound
 
-SEEDS = max(10, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 40)
+from trials import HISTORIES
+
+SEEDS = max(10, HISTORIES // 40)
 """Networks in which each thing dies."""
 
 MAX_CHANCE = 0.05

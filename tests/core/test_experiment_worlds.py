@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
@@ -11,10 +10,10 @@ from hypothesis import strategies as st
 
 from affinity_tester.core.experiment.results import Held
 from experiment_worlds import World
+from trials import HISTORIES
 
 pytestmark = pytest.mark.worlds
 
-HISTORIES = int(os.environ.get("AFFINITY_HISTORIES", "300"))
 NAMES = (
     "baseline",
     "pod-delete",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,11 +19,12 @@ from affinity_tester.core.idle.results import IdleResult, second_round
 from affinity_tester.core.idle.view import PathView
 from affinity_tester.core.pool import Endpoint, PoolSnapshot
 from idle_simulation import RTT_NS, TRUE_TIMEOUT, Conntrack, simulate
+from trials import HISTORIES
 
 S = 1_000_000_000
 MIN = 60 * S
 SAMPLES = 20
-MORE_SEEDS = range(1, max(3, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 500))
+MORE_SEEDS = range(1, max(3, HISTORIES // 500))
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.worlds) for seed in MORE_SEEDS)]
 CLIENT_ONLY = (Direction.CLIENT,)
 
@@ -199,7 +199,7 @@ WORLDS = st.builds(
 
 
 @pytest.mark.worlds
-@settings(max_examples=max(5, int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 150))
+@settings(max_examples=max(5, HISTORIES // 150))
 @given(WORLDS)
 def test_without_loss_no_estimate_is_wrong(world: Conntrack) -> None:
     """Whatever the timeouts: no silence longer than its timeout is claimed kept, and no shorter one is claimed lost."""

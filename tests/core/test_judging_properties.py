@@ -1,11 +1,7 @@
-"""The promises of judging held against an oracle that knows the truth, over random histories of an honest API.
-
-`AFFINITY_HISTORIES=100000 pytest tests/core/test_judging_properties.py` for as many as one likes.
-"""
+"""The promises of judging held against an oracle that knows the truth, over random histories of an honest API."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
@@ -15,10 +11,10 @@ from lives import Life
 from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.judging.rules import Rules
 from pools import ComparingAnalysis, judged_cases
+from trials import HISTORIES
 
 pytestmark = pytest.mark.worlds
 
-COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500"))
 
 PROMPT = Pace(delay=100 * MS, stall=0, still=0)
 LATE = Pace(delay=3 * S, stall=20 * S, still=0)
@@ -35,7 +31,7 @@ def classes(run: History) -> dict[int, Judgement]:
 def counted(pace: Pace, first: int) -> Counter[tuple[Judgement, bool]]:
     """How many changes got which class, by whether the pool truly changed within their reach."""
     found: Counter[tuple[Judgement, bool]] = Counter()
-    for seed in range(first, first + COUNT // 3):
+    for seed in range(first, first + HISTORIES // 3):
         run = history(seed, pace)
         given = classes(run)
         assert sorted(given) == sorted(run.changes), seed
@@ -50,7 +46,7 @@ def counted(pace: Pace, first: int) -> Counter[tuple[Judgement, bool]]:
 @pytest.mark.parametrize("pace", [PROMPT, LATE, STANDING_STILL], ids=["prompt", "late", "standing still"])
 def test_no_class_is_false_however_late_the_news(pace: Pace) -> None:
     found = counted(pace, hash(pace) % 1_000_003)
-    if COUNT > 3_000:
+    if HISTORIES > 3_000:
         print(pace, {f"{judgement} {near}": count for (judgement, near), count in sorted(found.items())})  # noqa: T201
     assert found[Judgement.VIOLATION, False] > 0
     assert found[Judgement.EXPLAINED, True] > 0
@@ -83,7 +79,7 @@ PROMISED = [(faults, False) for faults in FAULTS if not {"delete", "stale", "nod
 @pytest.mark.parametrize(("faults", "watched"), [*((faults, True) for faults in FAULTS), *PROMISED])
 def test_no_outage_of_a_dead_pod_or_a_changed_pool_is_a_violation(faults: tuple[str, ...], watched: bool) -> None:
     final: Counter[Judgement] = Counter()
-    for seed in range(COUNT // 50):
+    for seed in range(HISTORIES // 50):
         life = Life(seed, watched=watched, local=seed % 3 == 0, faults=faults)
         final.update({(e.session, e.case): e.judgement for e in life.told}.values())
     if faults == ("break",):

@@ -5,7 +5,6 @@ The oracle is the world itself, which knows what was done to it. What no client 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,11 @@ from network_faults import is_sound, proxy_leaves, proxy_replaced, sessions_end
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Certainty
 from affinity_tester.lab.model import Affinity
+from trials import HISTORIES
 
 pytestmark = pytest.mark.worlds
 
-COUNT = int(os.environ.get("AFFINITY_HISTORIES", "1500")) // 25
+COUNT = HISTORIES // 25
 """How many runs are tried."""
 
 
