@@ -203,12 +203,20 @@ class ExperimentRun:
                 )
 
     async def _choose_pod(self) -> None:
-        """Have an action that takes a pod away take the one with most sessions where it has fewest: none tests nothing."""
+        """Have an action that takes a pod away take one that serves sessions of all Services, and of them the busiest.
+
+        Where it serves none, its end tests nothing.
+        """
         served = [cell.analysis.sessions.by_pod() for cell in self._cells]
         pods = sorted({pod for each in served for pod in each})
         if not self._action.takes_one_pod or not pods:
             return
-        busiest = max(pods, key=lambda pod: (min(each[pod] for each in served), sum(each[pod] for each in served)))
+
+        def worth(pod: str) -> tuple[int, int, int]:
+            counts = [each[pod] for each in served]
+            return sum(count > 0 for count in counts), min(counts), sum(counts)
+
+        busiest = max(pods, key=worth)
         self._action = self._action_on(busiest)
         await self._action.prepare()
 
