@@ -204,6 +204,8 @@ def test_the_steps_of_both_targets_in_a_clean_root_make_a_server_and_a_client_th
             f"{target.upper()}_ENV": made["ENV"].replace("$PATH", "/base/bin:/usr/bin:/bin"),
         }
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "python"], check=True)
+    pip = tmp_path / "python/bin/pip"  # where it stands in the roots; else the shell falls back on the system's
+    pip.write_text(pip.read_text().replace(f"#!{tmp_path}/python/", "#!/base/"))
     script = "\n".join([BASE, *built_stage("server"), *built_stage("client"), START])
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
