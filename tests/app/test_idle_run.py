@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from affinity_tester import clock
 from affinity_tester.app.idle_run import IdleContext, Progress, measure_idle
 from affinity_tester.cluster.discover import Found
 from affinity_tester.cluster.objects import parse_service
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.idle.advice import LINUX_TIMEOUTS, KnownTimeout
 from affinity_tester.core.idle.model import Property
 from affinity_tester.core.idle.settings import IdleSettings
@@ -23,7 +25,7 @@ from affinity_tester.net.server import EchoServer
 from fakeapi import service
 
 S = 1_000_000_000
-SHORT = IdleSettings(silences_ns=(S // 5,), samples=3, settle_ns=S // 10)
+SHORT = IdleSettings(silences_ns=(S // 5,), samples=10, settle_ns=S // 10)
 ENDPOINT = Endpoint("1", "a", "10.1.0.1", "node-1")
 
 
@@ -39,8 +41,8 @@ async def test_one_silence_in_both_states_is_all_that_the_experiment_needs(targe
     result = await measure_idle(target, SHORT, on_progress=told.append)
     assert result.is_unbroken
     assert [len(curve.steps) for curve in result.curves] == [1, 1]
-    assert (result.planned, result.repeated, result.void, result.watched) == (6, 0, 0, False)
-    assert told[0].planned == 6
+    assert (result.planned, result.repeated, result.void, result.watched) == (20, 0, 0, False)
+    assert told[0].planned == 20
     assert told[-1].done > 0
 
 
@@ -62,7 +64,7 @@ async def test_a_change_of_the_pool_voids_all_and_all_are_repeated(target: Targe
     context = IdleContext(timeline=timeline, request_list=request, policy="Cluster", affinity="None", via="node-port")
     result = await measure_idle(target, SHORT, context=context)
     first = [each for each in result.results if each.begun_ns < changed_ns + S // 10]
-    assert 0 < len(first) <= 6
+    assert 0 < len(first) <= 20
     assert result.void == len(first)
     assert result.repeated == (result.void if result.planned > 6 else 0)
     assert result.watched
@@ -77,7 +79,7 @@ async def test_what_was_not_watched_is_void(target: Target) -> None:
     abort = asyncio.Event()
     abort.set()
     result = await measure_idle(target, SHORT, context=IdleContext(timeline=timeline), abort=abort)
-    assert result.void == len(result.results) == 12
+    assert result.void == len(result.results) == 40
     assert not result.is_conclusive
 
 
@@ -88,6 +90,15 @@ async def test_the_end_comes_with_the_samples_so_far(target: Target) -> None:
     result = await measure_idle(target, settings, stop=stop)
     assert result.planned == 20
     assert {each.step.silence_ns for each in result.results} == {S // 2}
+
+
+async def test_a_target_that_answers_nothing_is_given_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        target = Target(TransportAddress("127.0.0.1", silent.getsockname()[1]), "here")
+        result = await measure_idle(target, IdleSettings(silences_ns=(600 * S,), samples=60))
+    assert result.is_unanswered
+    assert (len(result.results), result.planned) == (100, 120)
 
 
 async def test_too_many_samples_are_refused(target: Target) -> None:

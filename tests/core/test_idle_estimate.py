@@ -271,6 +271,10 @@ def test_half_of_the_samples_must_count() -> None:
     assert second_round([curve], 20) == ((curve.steps[0].step, 11),)
 
 
+def test_a_step_that_was_cut_off_says_nothing() -> None:
+    assert standings(curve_of([sample(5)] * 10 + [sample(6)] * 9)) == [Standing.KEPT, Standing.UNKNOWN]
+
+
 def test_a_server_that_delays_nothing_is_not_asked_again() -> None:
     curve = curve_of([sample(5, Fate.NOT_DELAYED, None)] * 20)
     assert second_round([curve], 20) == ()

@@ -136,6 +136,12 @@ def test_nothing_known_has_its_reason() -> None:
         "  nothing is known: the samples got no delayed reply from the server (it needs the client's --key)"
     )
     assert said(samples(20, 10), void=Fate.ANSWERED)[1] == "  nothing is known: the pool kept changing"
+    assert said(samples(9, 10))[1] == "  nothing is known: no silence has 10 samples that count"
+    assert said(samples(20, 10, None, Fate.NOT_STARTED), planned=400)[-2:] == [
+        "nothing was answered: check the address, that UDP gets there, and that the server has the same --key;"
+        " `affinity-tester client` with the same target says what comes back",
+        "380 samples cut off by the end",
+    ]
     assert said([]) == ["no sample has ended: let it run longer, or give a shorter --longest"]
 
 

@@ -19,7 +19,7 @@ from affinity_tester.core.idle.advice import LINUX_TIMEOUTS, KnownTimeout
 from affinity_tester.core.idle.estimate import curves
 from affinity_tester.core.idle.grid import MAX_SAMPLES, PlannedSample, grid, plan_round, round_ns, steps_of
 from affinity_tester.core.idle.model import Property, SampleResult
-from affinity_tester.core.idle.results import IdleResult, second_round
+from affinity_tester.core.idle.results import GIVE_UP, IdleResult, nothing_answered, second_round
 from affinity_tester.core.idle.settings import IdleSettings
 from affinity_tester.core.idle.view import PathView
 from affinity_tester.core.pool_timeline import PoolTimeline
@@ -179,6 +179,11 @@ class _Measurement:
                 tell()
                 await asyncio.sleep(ADVANCE_S)
 
+        def take(result: SampleResult) -> None:
+            self._results.append(result)
+            if len(self._results) == GIVE_UP and nothing_answered(self._results):
+                stop.set()
+
         bind = self._settings.bind
         telling = asyncio.create_task(tell_often())
         try:
@@ -186,7 +191,7 @@ class _Measurement:
                 planned,
                 self._target.destinations,
                 stop,
-                self._results.append,
+                take,
                 source_for=local_source_for if bind is None else bound_source_for(bind),
                 key=self._settings.key,
             )

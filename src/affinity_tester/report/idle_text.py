@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from affinity_tester.core.idle.advice import ICE_INTERVAL_NS, longest_kept_ns, matching
-from affinity_tester.core.idle.estimate import Curve, KeptCount, Standing, StepSummary
+from affinity_tester.core.idle.estimate import FEWEST, Curve, KeptCount, Standing, StepSummary
 from affinity_tester.core.idle.model import Direction, Fate, FlowState, Property
 from affinity_tester.core.idle.results import IdleResult
 from affinity_tester.report.logging import Colour
@@ -29,6 +29,12 @@ UNUSABLE = {
     Fate.LATE: "were sent late by this machine",
     Fate.NOT_DELAYED: "got no delayed reply from the server (it needs the client's --key)",
 }
+
+
+UNANSWERED = (
+    "nothing was answered: check the address, that UDP gets there, and that the server has the same --key;"
+    " `affinity-tester client` with the same target says what comes back"
+)
 
 
 def silence_text(ns: int) -> str:
@@ -84,6 +90,8 @@ def blind_text(curve: Curve, result: IdleResult) -> str:
         worst = next((fate for fate, _ in fates.most_common(1)), None)
         why = "the pool kept changing" if worst is None else f"the samples {UNUSABLE[worst]}"
         return f"nothing is known: {why}"
+    if all(step.usable < FEWEST for step in curve.steps):
+        return f"nothing is known: no silence has {FEWEST} samples that count"
     view = result.view
     how = "policy Local" if view.is_local else f"via {view.via}" if view.via else "addresses are not translated"
     why = "ClientIP" if view.affinity == "ClientIP" else plural(view.pods, "pod")
@@ -151,9 +159,10 @@ def _advice(result: IdleResult) -> Iterator[IdleLine]:
             )
         return
     if result.is_unbroken:
+        whole = "tried" if longest_kept_ns(result.curves) == result.longest_ns else "kept"
         longer = "" if interval_ns >= ICE_INTERVAL_NS else "; a longer --longest may allow more"
         yield (
-            f"keep-alive: every {silence_text(interval_ns)} is safe, half of the longest silence tried{longer}",
+            f"keep-alive: every {silence_text(interval_ns)} is safe, half of the longest silence {whole}{longer}",
             Colour.GOOD,
         )
         return
@@ -178,6 +187,8 @@ def _doubts(result: IdleResult) -> Iterator[IdleLine]:
     for fate, text in UNUSABLE.items():
         if count := result.fates[fate]:
             yield f"{plural(count, 'sample')} {text}", Colour.WARNING
+    if result.is_unanswered:
+        yield UNANSWERED, Colour.DOUBTFUL
     cut = result.planned - len(result.results)
     if cut:
         yield f"{plural(cut, 'sample')} cut off by the end", Colour.WARNING

@@ -4,8 +4,8 @@
 2. A step is *kept* if no flow that counts came back changed, and no more were dead than lost packets explain: the lower
    bound of their share (exact, 95 %) is at most `TOLERATED`, or what the loss before the silences makes likely.
    It is *lost* if the lower bound of all that was not kept is above `TOLERATED`; else it is *mixed*.
-   It is *unknown* if fewer than half of its samples count, or if expired flows could look alike by chance with a
-   probability above `MAX_CHANCE`.
+   It is *unknown* if fewer than half of its samples count, or fewer than `FEWEST`, or if expired flows could look alike by
+   chance with a probability above `MAX_CHANCE`.
 3. The longest silence kept is the longest step that is kept. A timeout does not come back, so shorter steps that are not kept
    had another cause (a moment's trouble on the way): they are named, and do not count.
 4. The first silence not kept is the first step above that which is mixed or lost; without one, it is longer than the longest.
@@ -26,6 +26,9 @@ from affinity_tester.core.idle.view import PathView
 
 TOLERATED = 0.05
 """Two probes in a row that are lost are no expired flow: so large a share of a step's flows may be."""
+
+FEWEST = 10
+"""Of so many samples none lost means at most 26 % (95 %); a measurement that was cut off has fewer."""
 
 MAX_CHANCE = 0.001
 """That expired flows all look like the ones from before, over a whole step."""
@@ -221,7 +224,7 @@ def _count(usable: Sequence[SampleResult], samples: int, wanted: Property, view:
     tolerated = max(TOLERATED, 2 * (loss if any(r.heard is not None for r, _ in seen) else loss**2))
     if of and binomial_interval(len(lost), of)[0] > tolerated:
         standing = Standing.LOST
-    elif 2 * of < samples or math.prod(chance for _, chance in seen) > MAX_CHANCE:
+    elif 2 * of < samples or of < FEWEST or math.prod(chance for _, chance in seen) > MAX_CHANCE:
         standing = Standing.UNKNOWN
     elif len(lost) == silent:
         standing = Standing.KEPT

@@ -69,6 +69,11 @@ class IdleResult:
         return Counter(result.fate for result in self.results)
 
     @property
+    def is_unanswered(self) -> bool:
+        """True if no sample got its first answer."""
+        return nothing_answered(self.results)
+
+    @property
     def is_conclusive(self) -> bool:
         """True if it says of any state how long a flow is kept."""
         return any(curve.estimate(Property.FLOW).is_known for curve in self.curves)
@@ -83,6 +88,15 @@ class IdleResult:
     def keep_alive_ns(self) -> int | None:
         """The interval of keep-alives to choose; None where no silence is safe, or nothing is known."""
         return keep_alive_ns(self.curves)
+
+
+GIVE_UP = 100
+"""After so many samples that were never answered, and none that was, the others would say no more."""
+
+
+def nothing_answered(results: Sequence[SampleResult]) -> bool:
+    """True if samples have ended, and none of them was ever answered."""
+    return bool(results) and all(result.fate is Fate.NOT_STARTED for result in results)
 
 
 CHEAP_NS = 5 * NS_PER_S
