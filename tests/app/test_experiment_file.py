@@ -52,7 +52,11 @@ def test_a_suite_has_experiments_with_what_is_chosen_and_options(tmp_path: Path)
         ("- baseline", "write `experiments:` with a list of names"),
         ("experiments: []", "write `experiments:` with a list of names"),
         ("experiments: [nothing]", "'nothing' is no experiment"),
-        ("experiments: [{scale-up: {pods: 1}, rollout: {}}]", "is no experiment"),
+        (
+            "experiments: [{scale-up: {pods: 1}, rollout: {}}]",
+            "write an experiment as `- NAME`, or as `- scale-up: {pods: 2}`",
+        ),
+        ("experiments: [{name: rollout}]", "{'name': 'rollout'}: write an experiment as `- NAME`"),
         ("experiments: [{scale-up: 2}]", "scale-up: write what you choose as {name: value}"),
         ("experiments: [{scale-up: {pod: 2}}]", "scale-up has no 'pod': pods can be chosen"),
         ("experiments: [{rollout: {pods: 2}}]", "rollout has no 'pods': nothing can be chosen"),

@@ -229,12 +229,15 @@ def test_an_experiment_without_an_action_says_why() -> None:
     stopped.add(SendingStopped(9 * S, interrupted=True))
     assert stopped.analysis().outcome().reasons == ("there was no action", "no rights")
     assert stopped.analysis().steady_reason(9 * S) == ""
+    interrupted = Run("scale-up").add(ActionStep(3 * S, "interrupted", failed=True))
+    assert interrupted.add(SendingStopped(3 * S, interrupted=True)).analysis().outcome().reasons == ("interrupted",)
 
 
 @pytest.mark.parametrize(
     ("events", "reason"),
     [
         ([ActionStep(ACTION, "the pod is gone", failed=True)], "the action failed: the pod is gone"),
+        ([ActionStep(ACTION, "interrupted", failed=True)], "interrupted"),
         ([WrongPool(ACTION, "x")], "what had to move is not known: pods answered that were never in the watched pool"),
         (
             [
@@ -310,7 +313,7 @@ def test_a_needless_move_breaks_the_requirement() -> None:
     assert outcome.held is Held.NO
     assert outcome.reasons == ("1 session moved that need not have: CLIENT-1",)
     assert (outcome.least, outcome.beyond, outcome.twice) == ((), ("CLIENT-1",), ("CLIENT-1",))
-    assert outcome.least_reason == 'pod "d" went away, with none of them'
+    assert outcome.least_reason == 'pod "d" went away, and had none of these sessions'
     assert outcome.claim == "1 of 8 sessions that had to stay moved: 0.32 % to 53 % would (95 %)"
 
 
@@ -440,7 +443,9 @@ def test_a_pod_that_leaves_by_another_cause_excuses_its_sessions() -> None:
     outcome = run.end()
     assert outcome.held is Held.YES
     assert outcome.excused == ("CLIENT-1", "CLIENT-4", "CLIENT-7")
-    assert outcome.least_reason == ('pod "a" went away; pod "b" too, or perhaps, by another cause: 3 sessions excused')
+    assert outcome.least_reason == (
+        'pod "a" went away; by another cause pod "b" left too, or may have: 3 sessions excused'
+    )
 
 
 def test_what_it_left_broken_is_said() -> None:
@@ -456,7 +461,7 @@ def test_a_node_that_is_lost_excuses_who_came_in_through_it() -> None:
     run.add(ClusterEvent(ACTION + S, ClusterSubject.NODE, "n-a", ClusterAction.NOT_READY))
     outcome = run.act().move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).end()
     assert (outcome.held, len(outcome.excused)) == (Held.YES, 8)
-    assert 'node "n-a" too, or perhaps, by another cause: 8 sessions excused' in outcome.least_reason
+    assert 'by another cause node "n-a" left too, or may have: 8 sessions excused' in outcome.least_reason
 
 
 # --- nodes -------------------------------------------------------------------------------------------------------------
@@ -598,7 +603,7 @@ def test_endpoints_that_name_no_pod_have_no_name_to_be_found_by() -> None:
     run = Run("baseline")
     run.pool(2 * S, x=Endpoint("10.1.0.77", "", "10.1.0.77"))
     reason = run.act().pool(ACTION + S, x=None).end().least_reason
-    assert reason.startswith('no pod and no ingress node went away; pod "10.1.0.77" too')
+    assert reason.startswith('no pod and no ingress node went away; by another cause pod "10.1.0.77" left')
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from affinity_tester.app.experiment_file import Planned
 from affinity_tester.app.experiment_journal import Journal, journal_path, record_path
 from affinity_tester.app.experiment_objects import manifest_object, read_provider_id, service_object
 from affinity_tester.app.experiment_run import (
-    INTERRUPTED,
     ExperimentRun,
     InterruptedExperimentError,
     Interrupts,
@@ -39,6 +38,7 @@ from affinity_tester.cluster.connect import Cluster, connect
 from affinity_tester.cluster.discover import OWN_SERVICE, split_service
 from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.ran_on import read_ran_on
+from affinity_tester.core.experiment.phases import INTERRUPTED
 from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult
 from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import local_addresses

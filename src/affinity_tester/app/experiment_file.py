@@ -86,6 +86,8 @@ def load_suite(path: Path) -> Suite:
 def _read(path: Path, entry: object) -> Planned:
     """Return an entry of the list: a name, or a name with what is chosen for it."""
     name, chosen = (next(iter(entry.items()))) if isinstance(entry, dict) and len(entry) == 1 else (entry, {})
+    if isinstance(entry, dict) and (len(entry) != 1 or name == "name"):
+        raise UserError(f"{path}: {entry!r}: write an experiment as `- NAME`, or as `- scale-up: {{pods: 2}}`")
     if not isinstance(name, str) or name not in EXPERIMENTS:
         raise UserError(f"{path}: {name!r} is no experiment: take of {', '.join(EXPERIMENTS)}")
     chosen = {} if chosen is None else chosen

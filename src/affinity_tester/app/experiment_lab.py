@@ -63,4 +63,4 @@ async def _wait_ready(process: asyncio.subprocess.Process) -> None:
         return
     said = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
     why = said[-1].removeprefix("error: ") if said else f"it ended with {await process.wait()}"
-    raise UserError(f"the lab's cluster does not start: {why}")
+    raise UserError(f"the lab's cluster does not start: {why.replace('--fault ', '--lab-fault ')}")

@@ -26,6 +26,7 @@ from affinity_tester.cluster.api import ApiError
 from affinity_tester.core.events import ActionRemoved, ActionStep, Event, Phase, PhaseStarted
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS, ActionKind
 from affinity_tester.core.experiment.idle_outcome import idle_outcome
+from affinity_tester.core.experiment.phases import INTERRUPTED
 from affinity_tester.core.experiment.results import CellResult, ExperimentResult
 from affinity_tester.core.idle.advice import ICE_INTERVAL_NS
 from affinity_tester.core.idle.results import IdleResult
@@ -71,10 +72,6 @@ class Interrupts:
     def interrupt(self) -> None:
         """Take in a signal."""
         (self.second if self.first.is_set() else self.first).set()
-
-
-INTERRUPTED = "interrupted"
-"""The failure of an experiment that a signal ended."""
 
 
 class InterruptedExperimentError(Exception):
@@ -183,7 +180,7 @@ class ExperimentRun:
         """Note why the experiment did not go to its end; what it did until then proves nothing."""
         self._failure = reason
         self._journal.write("broke-off", experiment=self._experiment.name, reason=reason)
-        if self._acted:
+        if self._acted or reason == INTERRUPTED:
             self._emit(ActionStep(clock.now_ns(), reason, failed=True))
 
     async def _wait_steady(self) -> None:
@@ -252,7 +249,8 @@ class ExperimentRun:
             if not self._failure:
                 await self._unless_interrupted(self._wait_answered())
         except InterruptedExperimentError:
-            self._failure = self._failure or INTERRUPTED
+            if not self._failure:
+                self._break_off(INTERRUPTED)
             self._undone = self._undone or _left(kind if written else None, "a second signal ended it")
         except (ApiError, UserError, NotSettledError) as error:
             self._failure = self._failure or f"the rollback failed: {error}"
@@ -288,12 +286,12 @@ class ExperimentRun:
     async def _tell_status(self) -> None:
         while True:
             if self._phase is not None:
-                lasted = format_span(clock.now_ns() - self._phase.at_ns)
+                lasted = format_span((clock.now_ns() - self._phase.at_ns) // NS_PER_S * NS_PER_S)
                 pulses = [cell.pulse for cell in self._cells if cell.pulse is not None]
                 silent = sum(pulse.silent for pulse in pulses)
                 moved = sum(cell.analysis.sessions.changed for cell in self._cells)
                 self._show_status(
-                    f"{self._experiment.name}: {self._phase.phase.value} for {lasted}  {silent:,} silent  {moved:,} moved"
+                    f"{self._experiment.name}: {self._phase.phase.value} for {lasted} | {silent:,} silent | {moved:,} moved"
                     f" of {plural(sum(cell.sessions for cell in self._cells), 'session')}"
                 )
             await asyncio.sleep(STATUS_S)

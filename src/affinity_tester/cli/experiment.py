@@ -14,18 +14,19 @@ from click.shell_completion import CompletionItem
 from affinity_tester.app.experiment import ExperimentOptions, run_experiments
 from affinity_tester.app.experiment_file import Planned
 from affinity_tester.app.experiment_lab import open_lab_cluster
-from affinity_tester.app.experiment_run import INTERRUPTED, Timing
+from affinity_tester.app.experiment_run import Timing
 from affinity_tester.app.lab_cluster import CONTEXT as LAB_CONTEXT
 from affinity_tester.app.target import TargetOptions
 from affinity_tester.cli import EXIT_INTERRUPTED, options
 from affinity_tester.cli.exclusive import ip_version, one_of
-from affinity_tester.cli.experiment_output import ExperimentOutput, OutputFile, write_report
+from affinity_tester.cli.experiment_output import ExperimentOutput, OutputFile, check_writable, write_report
 from affinity_tester.cli.experiment_suite import read_experiments
 from affinity_tester.cli.grouped import EXPERIMENT, GroupedCommand
 from affinity_tester.cli.target_options import cluster_options, family_options, read_cluster_options
 from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.experiment.catalogue import ALL, EXPERIMENTS
+from affinity_tester.core.experiment.phases import INTERRUPTED
 from affinity_tester.core.experiment.results import ExperimentReport, Held
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.errors import UserError
@@ -76,7 +77,10 @@ def _complete(_context: click.Context, _param: click.Parameter, start: str) -> l
     " and judge four times; they are deleted afterwards.",
 )
 @click.option(
-    "--lab", is_flag=True, help="Run against a small cluster on this machine's loopback: no cluster is needed."
+    "--lab",
+    is_flag=True,
+    help="Run against a small cluster on this machine's loopback: no cluster is needed. Its times are shorter unless given:"
+    " --interval 100ms, --loss-threshold 500ms, --settle 1s, --steady 2s, --limit 30s.",
 )
 @click.option(
     "--lab-fault",
@@ -214,6 +218,9 @@ class _Given:
 
 
 def _run(options: ExperimentOptions, given: _Given) -> int:
+    if not given.dry_run:
+        for path in given.outputs:
+            check_writable(path)
     with ExperimentOutput(given.log_format, live=given.live) as output:
         report = asyncio.run(_experiment(options, given, output))
         if report is None:

@@ -149,6 +149,20 @@ class ExperimentOutput:
         self._log.flush()
 
 
+def check_writable(path: Path) -> None:
+    """Check that a report can be written, before anything is done for it; leave no file. Raises `UserError`."""
+    if path.exists() and not path.is_file():
+        return  # to open a pipe waits for its reader
+    is_new = not path.exists()
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write the report {path}: {error.strerror}; name another file") from error
+
+
 def write_report(report: ExperimentReport, path: Path) -> None:
     """Write the report in the form that the file's name asks for. Raises `UserError`."""
     try:

@@ -12,7 +12,7 @@ from affinity_tester.core.experiment.catalogue import BASELINE, Experiment
 from affinity_tester.core.experiment.findings import Finder
 from affinity_tester.core.experiment.holding import claim, hold
 from affinity_tester.core.experiment.observed import Observed
-from affinity_tester.core.experiment.phases import Phases
+from affinity_tester.core.experiment.phases import INTERRUPTED, Phases
 from affinity_tester.core.experiment.results import CellOutcome, CellResult, Held
 from affinity_tester.core.experiment.session_moves import SessionMoves
 from affinity_tester.core.experiment.steady import SteadyState
@@ -99,9 +99,13 @@ class ExperimentAnalysis:
         """Return the outcome of an experiment that was stopped before its action."""
         observed, end_ns = self._observed, self.phases.end_ns
         not_steady = self._steady.reason(end_ns)
-        reasons = [f"no steady state: {not_steady}" if not_steady else "there was no action"]
+        failed = self.phases.failed
+        reasons = [f"no steady state: {not_steady}" if not_steady else "there was no action", *failed]
+        if INTERRUPTED in failed:
+            reasons = [INTERRUPTED]
         broken = tuple(dict.fromkeys(judged.session for judged in observed.judged.violations))
-        if self.experiment.name == BASELINE and broken:  # the steady state is all that it asks for
+        is_broken = self.experiment.name == BASELINE and bool(broken)  # the steady state is all that it asks for
+        if is_broken:
             reasons.insert(0, f"{plural(len(broken), 'session')} had a violation while nothing was done")
         return CellOutcome(
             sessions=len(observed.sessions.answered_before(end_ns)),
@@ -117,8 +121,8 @@ class ExperimentAnalysis:
             lost=0,
             violations=len(observed.judged.violations),
             names=observed.names.names(0),
-            held=Held.NO if len(reasons) > 1 else Held.UNKNOWN,
-            reasons=(*reasons, *self.phases.failed),
+            held=Held.NO if is_broken else Held.UNKNOWN,
+            reasons=tuple(reasons),
             claim="nothing can be claimed",
         )
 

@@ -9,6 +9,7 @@ from affinity_tester.core.events import Change, OutageCase, StrayCase
 from affinity_tester.core.experiment.catalogue import Experiment, MayMove
 from affinity_tester.core.experiment.least_possible import Least, LeastPossible, Ruling
 from affinity_tester.core.experiment.observed import Observed
+from affinity_tester.core.experiment.phases import INTERRUPTED
 from affinity_tester.core.experiment.session_moves import Move
 
 _POLICY = "externalTrafficPolicy"
@@ -163,7 +164,8 @@ class Finder:
 
     def _blocked(self, not_steady: str, before: Sequence[str], least: Least) -> list[str]:
         """Return why the experiment came to nothing."""
-        found = [f"the action failed: {text}" for text in self._observed.phases.failed]
+        failed = self._observed.phases.failed
+        found = [text if text == INTERRUPTED else f"the action failed: {text}" for text in failed]
         if not_steady:
             found.append(f"no steady state before the action: {not_steady}")
         elif before:

@@ -15,6 +15,9 @@ from affinity_tester.core.events import (
 )
 from affinity_tester.core.experiment.results import PhaseSpan
 
+INTERRUPTED = "interrupted"
+"""The text of the step that failed where a signal ended an experiment."""
+
 
 class Phases:
     """Take in what is told of the experiment itself. `feed` takes every event, in order."""

@@ -68,9 +68,11 @@ class TakenAway:
         ]
         text = f"{' and '.join(taken)} went away" if taken else "no pod and no ingress node went away"
         if taken and not had_to:
-            text += ", with none of them"
+            text += ", and had none of these sessions"
         if others:
-            text += f"; {' and '.join(others)} too, or perhaps, by another cause: {plural(excused, 'session')} excused"
+            text += (
+                f"; by another cause {' and '.join(others)} left too, or may have: {plural(excused, 'session')} excused"
+            )
         return text
 
     def _nodes_of(self, nodes: Nodes) -> set[str]:
