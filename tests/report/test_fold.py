@@ -64,3 +64,10 @@ def test_the_fields_of_a_deleted_service_are_one_line_and_an_edited_one_is_as_it
 def test_nodes_are_folded_too() -> None:
     facts = [node(number, ev.ClusterAction.NOT_READY, -number) for number in range(1, 5)]
     assert near_lines(facts) == ['4 nodes not Ready 4.0 s to 1.0 s before: "n1", "n2", "n3" and 1 more']
+
+
+def test_the_fields_of_services_that_changed_are_theirs() -> None:
+    changed = ev.ClusterAction.FIELDS_CHANGED
+    events = [ev.ClusterEvent(0, ev.ClusterSubject.SERVICE, name, changed) for name in ("a", "b", "b")]
+    facts = [ev.NearFact(0, -S, event=event) for event in events]
+    assert near_lines(facts) == ['fields of 2 services changed, 3 times in all 1.0 s before: "a", "b"']

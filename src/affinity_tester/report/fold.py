@@ -83,6 +83,8 @@ def _together(kind: tuple[str, ...], facts: Sequence[ev.NearFact]) -> str:
     rest = len(names) - _NAMED
     named = ", ".join(quoted(name) for name in names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
     times = "" if len(facts) == len(names) else f", {len(facts):,} times in all"
+    if kind[-1] == ev.ClusterAction.FIELDS_CHANGED:
+        return f"fields of {plural(len(names), noun)} changed{times} {_offsets(facts)}: {named}"
     return f"{plural(len(names), noun)} {did}{times} {_offsets(facts)}: {named}"
 
 

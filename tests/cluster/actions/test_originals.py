@@ -61,6 +61,12 @@ async def test_the_next_run_mends(context: ActionContext, memory: MemoryApi, ste
     assert steps[-4:] == list(told)
 
 
+async def test_what_was_not_set_before_is_removed_again(context: ActionContext, memory: MemoryApi) -> None:
+    await killed("node-drain", context)
+    texts = [step.text for step in await mend(context)]
+    assert "remove spec.unschedulable of node n1 again" in texts
+
+
 async def test_what_somebody_changed_since_is_left(context: ActionContext, memory: MemoryApi) -> None:
     await killed("scale-up", context)
     memory.put(DEPLOYMENT, merge(memory.objects[DEPLOYMENT], {"spec": {"replicas": 7}}))

@@ -238,6 +238,8 @@ def _restoring(obj: Json, path: str, what: str, *, skip_also: bool) -> tuple[Cal
         )
     also = [] if skip_also or current == before else [nested(name, value) for name, value in original.also.items()]
     body = merged(forget, nested(original.field, before), *also)
+    if before is None:
+        return Call(Verb.PATCH, path, body), f"remove {original.field} of {what} again"
     return Call(Verb.PATCH, path, body), f"set {original.field} of {what} back to {json.dumps(before)}"
 
 
