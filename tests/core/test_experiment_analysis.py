@@ -457,7 +457,8 @@ def test_what_it_left_broken_is_said() -> None:
 
 
 def test_a_node_that_is_lost_excuses_who_came_in_through_it() -> None:
-    run = Run("baseline")
+    run = Run("baseline", sessions=16)
+    run.answer_as(lambda number, served: who(served.pod, "10.0.0.1" if number < 8 else "10.0.0.2", 1000 + number))
     run.add(ClusterEvent(ACTION + S, ClusterSubject.NODE, "n-a", ClusterAction.NOT_READY))
     outcome = run.act().move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).end()
     assert (outcome.held, len(outcome.excused)) == (Held.YES, 8)
@@ -495,8 +496,10 @@ def test_an_undoing_that_takes_a_node_away_had_to_move_its_own() -> None:
 
 
 def test_a_drained_node_excuses_its_sessions_there_and_back() -> None:
-    run = Run("node-drain").act("a", nodes=("n-a",)).pool(ACTION + S, a=None)
-    for number in (0, 3, 6):
+    run = Run("node-drain", via="load-balancer", sessions=16)
+    run.answer_as(lambda number, served: who(served.pod, "10.0.0.1" if number < 8 else "10.0.0.2", 1000 + number))
+    run.act("a", nodes=("n-a",)).pool(ACTION + S, a=None)
+    for number in (0, 3, 6, 9, 12, 15):
         run.move(number, ACTION + 2 * S, who("b", "10.0.0.2", 2000 + number))
     run.move(1, ACTION + 2 * S, who("b", "10.0.0.2", 2001)).move(1, ROLLBACK + S, who("b", "10.0.0.1", 2002))
     outcome = run.end()

@@ -43,6 +43,10 @@ class Findings:
     """Sessions that moved, or may have had to, by another cause."""
     unclear: tuple[str, ...]
     """Sessions that moved needlessly, and it is not known whether the cluster made them."""
+    unsure: tuple[str, ...]
+    """Sessions that moved, and it is not known whether they had to, as too little is known of where they were."""
+    dead: tuple[str, ...]
+    """Sessions that left a pod which answered nobody, and that the watch did not see go away."""
     stranded: tuple[str, ...]
     """Sessions that were silent at the end, whose ingress node had no ready pod, and policy Local sends them nowhere else."""
     untold: tuple[str, ...]
@@ -62,7 +66,9 @@ class Findings:
     @property
     def had_to_stay(self) -> int:
         """How many sessions neither had to move, nor are excused."""
-        return len(self.sessions) - len(self.had_to.union(self.excused, self.unclear))
+        return len(self.sessions) - len(
+            self.had_to.union(self.excused, self.unclear, self.unsure, self.dead, self.least.unsure)
+        )
 
 
 class Finder:
@@ -83,12 +89,18 @@ class Finder:
         moves = {name: found for name in names if (found := self._moves(name))}
         excused = set(least.excused)
         own_ips = self._sessions.own_addresses()
-        beyond, unclear = [], []
+        beyond, unclear, unsure, dead = list[str](), list[str](), list[str](), list[str]()
         for name, found in moves.items() if least.sessions is not None else ():
             rulings = self._possible.rule(found)
             needless = [move for move, ruling in zip(found, rulings, strict=True) if ruling is Ruling.BEYOND]
             if Ruling.EXCUSED in rulings:
                 excused.add(name)
+            if Ruling.UNSURE in rulings:
+                unsure.append(name)
+            left_dead = [move for move in needless if judged.left_dead_pod(name, move.change)]
+            if left_dead:
+                dead.append(name)
+                needless = [move for move in needless if move not in left_dead]
             translated = self._sessions.local_ip(name) not in own_ips
             if not edited and any(judged.is_clear(name, move.change, translated=translated) for move in needless):
                 beyond.append(name)
@@ -96,7 +108,8 @@ class Finder:
                 unclear.append(name)
 
         silent, others, before = self._violations(names, moves)
-        spared = excused.union(unclear)
+        elsewhere = least.unsure if self._possible.taken.doubtful_nodes else frozenset[str]()
+        spared = excused.union(unclear, unsure, dead, elsewhere)
         silent_at_end = set(self._observed.blackouts.silent(names))
         untold = [name for name in names if name in silent_at_end - silent - excused]
         stranded = self._stranded(untold)
@@ -110,9 +123,11 @@ class Finder:
             violations=tuple(name for name in names if name in others - spared),
             excused=tuple(name for name in names if name in excused),
             unclear=tuple(unclear),
+            unsure=tuple(unsure),
+            dead=tuple(dead),
             stranded=tuple(stranded),
             untold=tuple(name for name in untold if name not in stranded),
-            aside=tuple(name for name in names if name in excused & (silent | others | silent_at_end)),
+            aside=tuple(name for name in names if name in (spared & (silent | others)) | (excused & silent_at_end)),
             untested=self._untested(least),
             edited=edited,
         )
@@ -185,7 +200,7 @@ class Finder:
         if may_move not in _NEEDS_PODS:
             return ""
 
-        stops = [stop for stop in taken.stops.values() if taken.is_actions(stop)]
+        stops = [stop for stop in taken.all_stops() if taken.is_actions(stop)]
         if not stops and not taken.nodes:
             return "no pod left the pool"
         if may_move is MayMove.NOT_SERVING and not any(stop.endpoint.uid in self._pool.drained for stop in stops):

@@ -5,8 +5,9 @@ First match wins:
     cannot tell  the experiment itself came to nothing: no action, a step that failed, no steady state before it, or a pool
                  that was not watched all the time, so that nobody knows what had to move
     broken       a session moved that need not have; one stayed silent though flows could be answered; another violation
-    cannot tell  a move that the cluster may not have made, a silence whose cause is not known or is another one, or too few
-                 sessions: none was where the action struck, or all together are fewer than FEWEST
+    cannot tell  a move that the cluster may not have made, or that may have had to be, a silence whose cause is not known or
+                 is another one, or too few sessions: none was where the action struck, or all that no other cause excuses are
+                 fewer than FEWEST
     held         otherwise
 """
 
@@ -57,6 +58,13 @@ def _doubts(findings: Findings) -> Iterator[str]:
     if findings.unclear:
         why = "" if findings.edited else ", and it may not be the cluster that moved them"
         yield f"{plural(len(findings.unclear), 'session')} moved{why}: {_named(findings.unclear)}"
+    if findings.unsure:
+        yield (
+            f"{plural(len(findings.unsure), 'session')} moved, and it is not known whether they had to, as their ingress node"
+            f" is not known or left only later, or the pool does not show their pod: {_named(findings.unsure)}"
+        )
+    if findings.dead:
+        yield f"{plural(len(findings.dead), 'session')} left a pod that answered nobody: {_named(findings.dead)}"
     if findings.stranded:
         silent = plural(len(findings.stranded), "session")
         yield (
@@ -71,8 +79,10 @@ def _doubts(findings: Findings) -> Iterator[str]:
         yield f"{aside} broken or silent since something else went away: {_named(findings.aside)}"
     if findings.untested:
         yield f"{findings.untested}: nothing was tested"
-    if len(findings.sessions) < FEWEST:
-        yield f"only {plural(len(findings.sessions), 'session')}: a fault that moves every second one may have missed them"
+    left = len(findings.sessions) - len(set(findings.excused) - findings.had_to)
+    if left < FEWEST:
+        of = " that nothing else excused" if findings.excused else ""
+        yield f"only {plural(left, 'session')}{of}: a fault that moves every second one may have missed them"
 
 
 def _named(sessions: Sequence[str]) -> str:

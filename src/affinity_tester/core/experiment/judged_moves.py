@@ -10,7 +10,7 @@ from affinity_tester.core.events import (
     Judgement,
 )
 from affinity_tester.core.judging.client_nat import ClientNat
-from affinity_tester.core.judging.reasons import PoolPerhapsChanged
+from affinity_tester.core.judging.reasons import NodeNotReady, PodAnswersNobody, PoolPerhapsChanged
 from affinity_tester.core.judging.tally import CaseKey, case_key
 
 _REAL = frozenset({Judgement.VIOLATION, Judgement.EXPLAINED, Judgement.POD_RESTART})
@@ -42,6 +42,13 @@ class JudgedMoves:
     def violations(self) -> list[CaseJudged]:
         """The cases that are violations."""
         return [judged for judged in self._judged.values() if judged.judgement is Judgement.VIOLATION]
+
+    def left_dead_pod(self, session: str, change: Change) -> bool:
+        """True if a session left a pod that answered nobody, which no affinity keeps a flow on."""
+        judged = self._judged.get(case_key(session, change))
+        return judged is not None and any(
+            isinstance(reason, PodAnswersNobody | NodeNotReady) for reason in judged.reasons
+        )
 
     def is_clear(self, session: str, change: Change, *, translated: bool) -> bool:
         """True if it is known that the cluster made a change; `translated`: a NAT may be before this session.

@@ -11,19 +11,21 @@ from the watch alone, so where the pool was not watched all the time it is not k
                      stopped. As a pod's network may be torn down moments before the API knows, a move in the 3 s before that
                      counts only if the pod answered a later probe of another session.
     REMOVED_INGRESS  nodes without a ready pod while the policy was Local: a balancer leaves them out. Without a balancer none
-                     is. Of a session whose ingress node is not known it is not known whether it had to move.
+                     is.
     REMOVED_NODES    pods as with REMOVED_PODS, and nodes that left the cluster. A node that the action named and that stays
-                     may be left out by a balancer: its sessions are excused.
+                     may be left out by a balancer, if there is one: its sessions are excused.
     NOT_KNOWN        every pod and every node that left.
 
 What is taken away permits its sessions to leave it, and not to come back; only where a node is brought back in the rollback
-may they move once more.
+may they move once more, to it. Once a pod has long served again, or a node is back, it must be left no more.
+Where a node went away, a session whose ingress node is not known (an overlay shows an address of its own) may have had to
+move: of its moves nothing is known. So it is of one that left a node long before it went: a balancer may know of it earlier.
 What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -45,6 +47,8 @@ class Ruling(Enum):
     """The session had to move."""
     EXCUSED = auto()
     """Its pod or ingress node left by another cause, or may have been taken away."""
+    UNSURE = auto()
+    """It is not known whether it had to: its ingress node is not known or left only later, or its pod is not in the pool."""
     BEYOND = auto()
     """It need not have moved."""
 
@@ -59,6 +63,8 @@ class Least:
     """Of what pods or nodes they are, or why they are not known."""
     excused: frozenset[str] = frozenset()
     """Sessions whose pod or ingress node left by another cause, or may have been taken away."""
+    unsure: frozenset[str] = frozenset()
+    """Sessions of which it is not known through which node they came in, while one went away."""
 
 
 class LeastPossible:
@@ -81,15 +87,23 @@ class LeastPossible:
     def least(self, names: Sequence[str]) -> Least:
         """Return which of these sessions had to move."""
         unknown = self._why_unknown()
-        if not unknown and any(self._sessions.serving(name, self._begin_ns)[0].pod is None for name in names):
-            unknown = "the replies name no pod"
+        unknown = unknown or self._why_unnamed({self._sessions.serving(name, self._begin_ns)[0].pod for name in names})
         if unknown:
             return Least(None, f"not known: {unknown}")
 
         self._answered_ns = self._last_answers(names)
         must = [name for name in names if self._had_to(name)]
         excused = frozenset(name for name in names if self._is_excused(name)).difference(must)
-        return Least(tuple(must), self.taken.text(len(must), len(excused)), excused)
+        unsure = frozenset(name for name in names if self.taken.hides(self.ingress(name))).difference(must, excused)
+        return Least(tuple(must), self.taken.text(len(must), len(excused)), excused, unsure)
+
+    def _why_unnamed(self, pods: set[str | None]) -> str:
+        """Return why it is not known where in the pool these pods are, that served sessions; empty if it is."""
+        if None in pods:
+            return "the replies name no pod"
+        if any(not self._pool.uids_of(pod, self._begin_ns) for pod in pods):
+            return "the watched pool does not name all pods that answered"
+        return ""
 
     def _why_unknown(self) -> str:
         """Return why it is not known what was taken away; empty if it is."""
@@ -111,15 +125,16 @@ class LeastPossible:
         return (stop is not None and self.taken.is_actions(stop)) or self.ingress(name) in self.taken.nodes
 
     def _is_excused(self, name: str) -> bool:
-        return self._stop_at(name, self._begin_ns) is not None or self.taken.is_doubtful(self.ingress(name))
+        return self._stop_at(name, self._begin_ns) is not None or self.ingress(name) in self.taken.doubtful_nodes
 
     def _stop_at(self, name: str, at_ns: int) -> Stop | None:
         """Return the end of the pod that served a session at a time; None: it did not go away."""
-        return self._stop_of(self._sessions.serving(name, at_ns)[0].pod, at_ns)
+        return next(self._stops_of(self._sessions.serving(name, at_ns)[0].pod, at_ns), None)
 
-    def _stop_of(self, pod: str | None, at_ns: int) -> Stop | None:
-        """Return the end of the pod that had a name at a time; None: it did not go away."""
-        return next((self.taken.stops[uid] for uid in self._pool.uids_of(pod, at_ns) if uid in self.taken.stops), None)
+    def _stops_of(self, pod: str | None, at_ns: int) -> Iterator[Stop]:
+        """Yield when the pod that had a name at a time stopped."""
+        for uid in self._pool.uids_of(pod, at_ns):
+            yield from self.taken.stops.get(uid, ())
 
     def ingress(self, name: str) -> str | None:
         """Return the node through which a session came in when the action began; None: not known."""
@@ -130,8 +145,7 @@ class LeastPossible:
         for name in names:
             for move in self._sessions.moves(name, self._pool):
                 sent_ns = move.change.before.sent_ns
-                stop = self._stop_of(move.before.pod, sent_ns)
-                if stop is not None:
+                for stop in self._stops_of(move.before.pod, sent_ns):
                     found[stop.endpoint.uid] = max(sent_ns, found.get(stop.endpoint.uid, 0))
         return found
 
@@ -140,40 +154,62 @@ class LeastPossible:
     def rule(self, moves: Sequence[Move]) -> list[Ruling]:
         """Return what each of a session's moves was; they are in order, and all since the action began."""
         rulings = []
-        left: Ruling | None = None
-        """What the move was by which it left a node that may come back."""
+        left: dict[str | None, Ruling] = {}
+        """By nodes that it left and that may come back: what the move was by which it left."""
         for move in moves:
-            ruling = self._by_pod(move)
-            if ruling is None:
-                ruling = self._by_node(move)
-                if ruling is not None:
-                    left = ruling
-            if ruling is None and left is not None and self._may_return(move):
-                ruling, left = left, None
+            node = self._nodes.ingress(move.before, move.since_ns, self._pool)
+            by_node = self._by_node(move, node)
+            ruling = self._by_pod(move) or by_node
+            if by_node is not None:  # where its pod went away with it, too
+                left[node] = by_node
+            elif ruling is None and self._is_brought_back(move.change.after.sent_ns, 0):
+                ruling = self._returned(move, left)
             rulings.append(ruling or Ruling.BEYOND)
         return rulings
 
     def _by_pod(self, move: Move) -> Ruling | None:
-        """Return what a move was if it left a pod that went away; None: it did not."""
-        stop = self._stop_of(move.before.pod, move.change.before.sent_ns)
-        if stop is None or not self._is_in_time(move, stop):
+        """Return what a move was if it left a pod that went away, or is not in the pool; None: it did not."""
+        if not self._pool.uids_of(move.before.pod, move.change.before.sent_ns):
+            return Ruling.UNSURE
+        stops = self._stops_of(move.before.pod, move.change.before.sent_ns)
+        in_time = [stop for stop in stops if self._is_in_time(move, stop)]
+        if not in_time:
             return None
-        return Ruling.PERMITTED if self.taken.is_actions(stop) else Ruling.EXCUSED
+        return Ruling.PERMITTED if any(map(self.taken.is_actions, in_time)) else Ruling.EXCUSED
 
-    def _by_node(self, move: Move) -> Ruling | None:
+    def _by_node(self, move: Move, node: str | None) -> Ruling | None:
         """Return what a move was if it left an ingress node that went away, or may have; None: it did not."""
-        node = self._nodes.ingress(move.before, move.since_ns, self._pool)
-        if node in self.taken.nodes:
-            return Ruling.PERMITTED
-        return Ruling.EXCUSED if self.taken.is_doubtful(node) else None
+        if node is None:
+            return Ruling.UNSURE if self.taken.hides(node) else None
+        ruling = Ruling.PERMITTED if node in self.taken.nodes else Ruling.EXCUSED
+        if node in self.taken.left_out and not self._is_brought_back(move.since_ns, self._settle_ns):
+            return ruling
 
-    def _may_return(self, move: Move) -> bool:
-        """True if a move may be the way back to a node that the rollback brought back."""
-        return self._return_ns is not None and move.change.after.sent_ns >= self._return_ns
+        # Who came in only after a node was back did not leave it as it went.
+        absences = self._nodes.absences(node, self._begin_ns)
+        absences = [each for each in absences if each.back_ns is None or move.since_ns <= each.back_ns]
+        if any(move.change.seen_ns > each.touched_ns - self._settle_ns for each in absences):
+            return ruling
+        # A balancer may know long before the API that a node goes; nothing else takes a flow from a node that is there.
+        is_foreseen = self._nodes.behind_balancer or not all(each.removed for each in absences)
+        return Ruling.UNSURE if absences and is_foreseen else None
+
+    def _is_brought_back(self, at_ns: int, settle_ns: int) -> bool:
+        """True if the rollback had brought back, so long before, what a balancer left out."""
+        return self._return_ns is not None and at_ns >= self._return_ns + settle_ns
+
+    def _returned(self, move: Move, left: dict[str | None, Ruling]) -> Ruling | None:
+        """Return what a move was if it is the way back to a node that a session had left; None: it is none."""
+        node = self._nodes.ingress(move.after, move.change.after.sent_ns, self._pool)
+        if node is None and left:
+            return left.popitem()[1]
+        return left.pop(node if node in left else None, None)
 
     def _is_in_time(self, move: Move, stop: Stop) -> bool:
-        """True if a session did not leave a pod too early."""
+        """True if a session did not leave a pod too early, nor when it had long served again."""
         seen_ns = move.change.seen_ns
+        if stop.back_ns is not None and move.change.before.sent_ns > stop.back_ns + self._settle_ns:
+            return False
         if self._experiment.may_move is not MayMove.NOT_SERVING or not self.taken.is_actions(stop):
             return seen_ns > stop.touched_ns - self._settle_ns
         if seen_ns > stop.span.from_ns:

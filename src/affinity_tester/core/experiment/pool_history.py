@@ -5,7 +5,7 @@ As everything of the pool it is dated as a span (`core.pool_timeline`): it happe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from affinity_tester.core.events import Event, PoolConfirmed, PoolObserved, PoolUnobserved, WrongPool
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange
@@ -22,6 +22,8 @@ class Stop:
     """When it stopped."""
     touched_ns: int
     """Not before this was anything taken away from it: it was not even told to end. At most `span.from_ns`."""
+    back_ns: int | None = None
+    """When it was heard to serve again; None: it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class PoolHistory:
         """False: the watched pool is not the one that answers."""
         self.stops: list[Stop] = []
         """In the order in which they were told."""
+        self._stopped: dict[str, int] = {}
+        """By uid, of pods that do not serve again: which of the stops is theirs."""
         self.spec_changes: list[SpecChange] = []
         self.drained: set[str] = set()
         """Pods, by uid, that were seen to serve and not to be ready."""
@@ -155,8 +159,12 @@ class PoolHistory:
     def _note_serving(self, event: PoolObserved, span: Span) -> None:
         """Keep who stopped serving, who serves without being ready, and where policy Local has ready pods."""
         serving = {each.uid: each for each in event.snapshot.endpoints if each.serving}
+        for uid in self._stopped.keys() & serving.keys():
+            number = self._stopped.pop(uid)
+            self.stops[number] = replace(self.stops[number], back_ns=span.to_ns)
         for uid, endpoint in self._serving.items():
             if uid not in serving:
+                self._stopped[uid] = len(self.stops)
                 self.stops.append(Stop(endpoint, span, self._touched_ns.get(uid, span.from_ns)))
         self._serving = serving
         self.drained |= {uid for uid, endpoint in serving.items() if not endpoint.ready}

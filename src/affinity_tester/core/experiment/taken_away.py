@@ -25,21 +25,26 @@ class TakenAway:
         self._phases, self._may_move = observed.phases, experiment.may_move
         self._undone = experiment.kind is ActionKind.UNDONE
         self._begin_ns = begin_ns
-        # What is told last is put in first: of a pod that stopped twice, the first time stays.
-        self.stops = {stop.endpoint.uid: stop for stop in reversed(pool.stops) if stop.span.to_ns >= begin_ns}
-        """Pods that left the pool or stopped serving, by uid."""
-        self.nodes, self.doubtful_nodes = self._nodes_of(nodes), self._others_of(nodes)
-        """Ingress nodes that the action took away; and those that left by another cause, or perhaps."""
+        self.stops: dict[str, list[Stop]] = {}
+        """By uid, of pods that left the pool or stopped serving: when they did; also before the action, if for good."""
+        for stop in pool.stops:
+            if stop.span.to_ns >= begin_ns or stop.back_ns is None:
+                self.stops.setdefault(stop.endpoint.uid, []).append(stop)
         left_out = self._left_out(pool, nodes)
-        self.nodes |= left_out or set()
-        self._hides_ingress = left_out is None or bool(left_out)
-        """True if a balancer left nodes out, so that a session whose node is not known may have had to move."""
+        self.left_out = (left_out or set()) | (self._phases.removed_nodes if nodes.behind_balancer else set())
+        """Nodes of the cluster that a balancer leaves out, or may: by a policy, or as the action names them."""
+        self.nodes = self._nodes_of(nodes) | (left_out or set())
+        """Ingress nodes that the action took away."""
+        self.doubtful_nodes = self._others_of(nodes)
+        """Those that left by another cause, or perhaps."""
         self.unknown_nodes = left_out is None
-        """True if it is not even known which."""
+        """True if a balancer left nodes out, and it is not even known which."""
 
     def is_actions(self, stop: Stop) -> bool:
         """True if the action, or its undoing, took this pod away."""
         rollback_ns = self._phases.rollback_ns
+        if stop.span.to_ns < self._begin_ns:
+            return False
         if self._undone and rollback_ns is not None and stop.span.to_ns > rollback_ns:
             return True
         match self._may_move:
@@ -51,13 +56,17 @@ class TakenAway:
                 named = self._phases.removed_pods
                 return not named or stop.endpoint.uid in named
 
-    def is_doubtful(self, ingress: str | None) -> bool:
-        """True if the node through which a session comes in left by another cause, or may have been taken away."""
-        return self._hides_ingress if ingress is None else ingress in self.doubtful_nodes
+    def all_stops(self) -> list[Stop]:
+        """Return all stops, of each pod the first."""
+        return [stops[0] for stops in self.stops.values()]
+
+    def hides(self, ingress: str | None) -> bool:
+        """True if a node went away, or may have, and it is not known through which one a session comes in."""
+        return ingress is None and bool(self.nodes or self.doubtful_nodes)
 
     def text(self, had_to: int, excused: int) -> str:
         """Return what went away, whether it had sessions, and how many sessions are excused."""
-        stops = self.stops.values()
+        stops = self.all_stops()
         taken = [
             *_named("pod", (_label(stop) for stop in stops if self.is_actions(stop))),
             *_named("ingress node", self.nodes),
@@ -78,16 +87,15 @@ class TakenAway:
     def _nodes_of(self, nodes: Nodes) -> set[str]:
         """Return the nodes that the action, or its undoing, took out of the cluster."""
         if self._may_move in _BY_NODES:
-            return {name for at_ns, name in nodes.removed if at_ns >= self._begin_ns}
+            return nodes.removed(self._begin_ns)
         rollback_ns = self._phases.rollback_ns
         if not self._undone or rollback_ns is None:
             return set()
-        return {name for at_ns, name in nodes.removed if at_ns >= rollback_ns}
+        return nodes.removed(rollback_ns)
 
     def _others_of(self, nodes: Nodes) -> set[str]:
         """Return the nodes that left by another cause, or that a balancer may have left out."""
-        gone = {name for at_ns, name in [*nodes.removed, *nodes.not_ready] if at_ns >= self._begin_ns}
-        return (gone | self._phases.removed_nodes) - self._nodes_of(nodes)
+        return (nodes.went_away(self._begin_ns) | self.left_out) - self.nodes
 
     def _left_out(self, pool: PoolHistory, nodes: Nodes) -> set[str] | None:
         """Return the nodes that a balancer left out as they had no ready pod under policy Local; None: not known which."""
