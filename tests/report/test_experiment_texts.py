@@ -188,3 +188,12 @@ def test_names_from_the_cluster_can_do_no_harm() -> None:
     assert re.search(r'(?<!\\)\|"', markdown) is None
     assert all(line.isprintable() for line in markdown.splitlines())
     ET.fromstring(experiment_junit(evil))
+
+
+def test_what_was_not_counted_or_claimed_is_left_out() -> None:
+    stopped = outcome(sent=0, least=None, least_reason="not known: there was no action", held=Held.UNKNOWN, claim="")
+    report = replace(one_service(), results=(result("scale-up", [stopped]),))
+    text = "\n".join(line for line, _ in experiment_lines(report, 100))
+    assert "sessions moved" not in text
+    assert "probes lost" not in text
+    assert "claim" not in text

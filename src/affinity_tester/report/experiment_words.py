@@ -128,12 +128,13 @@ def cell_rows(cell: CellResult) -> Rows:
     """Return all that is said of a cell, without its name and whether the requirement held there."""
     outcome = cell.outcome
     rows = [("why", reason) for reason in outcome.reasons]
-    rows += [("moved", moved_text(outcome)), ("lost", dark_text(outcome))]
+    if outcome.sent or outcome.least is not None:  # else nothing was counted: there was no action
+        rows += [("moved", moved_text(outcome)), ("lost", dark_text(outcome))]
     if outcome.violations:
         rows.append(("violations", f"{outcome.violations:,}"))
     if outcome.names:
         rows.append(("seen", ", ".join(outcome.names)))
-    return [*rows, ("claim", outcome.claim)]
+    return [*rows, ("claim", outcome.claim)] if outcome.claim else rows
 
 
 # --- experiments -------------------------------------------------------------------------------------------------------
