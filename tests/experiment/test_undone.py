@@ -80,6 +80,15 @@ async def test_what_does_not_settle_is_undone_and_told(tmp_path: Path) -> None:
     assert f"the action failed: {result['failure']}" in ended.reasons("scale-up")
 
 
+async def test_a_command_that_could_not_be_undone_is_left_to_its_owner(tmp_path: Path) -> None:
+    async with lab(tmp_path / "kubeconfig"):
+        chosen = ("--do", "true", "--undo", "false", "--confirm-context", "lab")
+        ended = await run(tmp_path / "kubeconfig", "command", *chosen)
+    assert ended.code == 3, ended
+    (result,) = ended.report["results"]
+    assert result["undone"] == "not undone (false failed with exit code 1): undo by hand what the command did"
+
+
 async def test_what_was_done_is_undone_where_nobody_reads_the_output_any_more(tmp_path: Path) -> None:
     async with lab(tmp_path / "kubeconfig"), api_of(tmp_path / "kubeconfig") as api:
         before = await state(api)

@@ -242,8 +242,8 @@ class _Experiments:
         except (ApiError, UserError, NotSettledError, InterruptedExperimentError) as error:
             why = str(error) or INTERRUPTED
             self._warn(
-                f"the matrix's Services are not all deleted ({why}): the next experiment in namespace"
-                f" {self._context.namespace} deletes them"
+                f"the matrix's Services are not all deleted ({why}): they are looked for once more, and the next experiment"
+                f" in namespace {self._context.namespace} deletes what is left then"
             )
 
     async def _run_each(self) -> list[ExperimentResult]:

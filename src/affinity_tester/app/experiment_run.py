@@ -251,11 +251,21 @@ class ExperimentRun:
         except InterruptedExperimentError:
             if not self._failure:
                 self._break_off(INTERRUPTED)
-            self._undone = self._undone or _left(kind if written else None, "a second signal ended it")
+            self._undone = self._undone or self._left(written, "a second signal ended it")
         except (ApiError, UserError, NotSettledError) as error:
             self._failure = self._failure or f"the rollback failed: {error}"
-            self._undone = self._undone or _left(kind if written else None, str(error))
+            self._undone = self._undone or self._left(written, str(error))
         self._journal.write("rolled-back", experiment=self._experiment.name, text=self._undone)
+
+    def _left(self, written: bool, why: str) -> str:
+        """Return what is to be said of a rollback that did not come to its end; `written`: all was written back."""
+        if written and self._action.kind is ActionKind.UNDONE:
+            return f"written back, and not seen to settle ({why})"
+        if written:
+            return f"not seen to settle ({why})"
+        if self._experiment.name == "command":
+            return f"not undone ({why}): undo by hand what the command did"
+        return f"not undone ({why}): the next experiment in this namespace mends what is left"
 
     async def _judge(self) -> None:
         """End the sending, and wait until all is judged."""
@@ -324,15 +334,6 @@ class ExperimentRun:
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T:
         return await unless(self._interrupts.second, work)
-
-
-def _left(undone: ActionKind | None, why: str) -> str:
-    """Return what is to be said of a rollback that did not come to its end; `undone` is None where nothing was undone."""
-    if undone is ActionKind.UNDONE:
-        return f"written back, and not seen to settle ({why})"
-    if undone is not None:
-        return f"not seen to settle ({why})"
-    return f"not undone ({why}): the next experiment in this namespace mends what is left"
 
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:

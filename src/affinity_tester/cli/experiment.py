@@ -95,7 +95,12 @@ def _complete(_context: click.Context, _param: click.Parameter, start: str) -> l
     metavar="NAME",
     help="The context's name once more: wanted by experiments that touch more than this tool's own objects.",
 )
-@click.option("--do", "do", metavar="COMMAND", help="command: what to run, with KUBECONFIG, CONTEXT and NAMESPACE set.")
+@click.option(
+    "--do",
+    "do",
+    metavar="COMMAND",
+    help="command: what to run, with KUBECONFIG, CONTEXT and NAMESPACE set; no shell reads it (sh -c '...' for one).",
+)
 @click.option("--undo", metavar="COMMAND", help="command: what undoes it. Default: nothing does.")
 @click.option("--node", metavar="NAME", help="node-drain, proxy-restart: the (first) node. Default: it is chosen.")
 @options.option("-n", "--sessions", type=options.Whole(1, 10_000), default=SESSIONS, help="Sessions, of each Service.")
