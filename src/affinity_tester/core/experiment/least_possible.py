@@ -19,7 +19,7 @@ from the watch alone, so where the pool was not watched all the time it is not k
 What is taken away permits its sessions to leave it, and not to come back; only where a node is brought back in the rollback
 may they move once more, to it. Once a pod has long served again, or a node is back, it must be left no more.
 Where a node went away, a session whose ingress node is not known (an overlay shows an address of its own) may have had to
-move: of its moves nothing is known. So it is of one that left a node long before it went: a balancer may know of it earlier.
+move: of its moves nothing is known. So it is of one that left a node long before it was told to go: others may know earlier.
 What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
 """
 
@@ -190,9 +190,8 @@ class LeastPossible:
         absences = [each for each in absences if each.back_ns is None or move.since_ns <= each.back_ns]
         if any(move.change.seen_ns > each.touched_ns - self._settle_ns for each in absences):
             return ruling
-        # A balancer may know long before the API that a node goes; nothing else takes a flow from a node that is there.
-        is_foreseen = self._nodes.behind_balancer or not all(each.removed for each in absences)
-        return Ruling.UNSURE if absences and is_foreseen else None
+        # A balancer may know long before the API that a node goes, and the API's news of it, which has no date, may be late.
+        return Ruling.UNSURE if absences else None
 
     def _is_brought_back(self, at_ns: int, settle_ns: int) -> bool:
         """True if the rollback had brought back, so long before, what a balancer left out."""
