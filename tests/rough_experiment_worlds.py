@@ -57,8 +57,12 @@ class RoughWorld(World):
     def __post_init__(self) -> None:
         self.broken_off = False
         self.drained = ""
-        self.rogues: dict[str, tuple[Pod, str]] = {}
-        """By session, where it was when it moved needlessly."""
+        self.rogues: dict[str, tuple[Flow, Flow]] = {}
+        """By session, where it was before and after it moved needlessly."""
+        self.hidden: set[str] = set()
+        """Sessions that moved needlessly just after another move."""
+        self.moved_at: dict[str, int] = {}
+        """By session, when it moved last."""
         self.flapped: dict[str, int] = {}
         """By pod's name, when it served again."""
         super().__post_init__()
@@ -90,12 +94,21 @@ class RoughWorld(World):
 
     @property
     def needless(self) -> set[str]:
-        """The sessions that moved needlessly, and left neither a pod nor a node that went away later."""
+        """The sessions that moved needlessly, and that neither left nor came to a pod or node that went away later.
+
+        Of these a lost probe may hide the needless move behind the other.
+        """
         return {
             name
-            for name, (pod, node) in self.rogues.items()
-            if pod.name not in self.leaving and node not in self.going and node != self.drained
-        } | {name for name in self.moved_needlessly if name not in self.rogues}
+            for name, flows in self.rogues.items()
+            if all(
+                flow.pod.name not in self.leaving and flow.ingress not in self.going | {self.drained} for flow in flows
+            )
+        } | {name for name in self.moved_needlessly if name not in self.rogues} - self.hidden
+
+    def _move(self, number: int) -> None:
+        self.moved_at[self.name_of(number)] = self.now
+        super()._move(number)
 
     # --- what happens --------------------------------------------------------------------------------------------------
 
@@ -203,11 +216,14 @@ class RoughWorld(World):
                 self._move(number)
 
     def _go_rogue(self) -> None:
-        before, flows = set(self.moved_needlessly), list(self.flows)
+        before, flows, moved_at = set(self.moved_needlessly), list(self.flows), dict(self.moved_at)
         super()._go_rogue()
         for name in self.moved_needlessly - before:
-            flow = flows[int(name.removeprefix("CLIENT-"))]
-            self.rogues[name] = flow.pod, flow.ingress
+            number = int(name.removeprefix("CLIENT-"))
+            if self.now - moved_at.get(name, 0) >= 4 * S:
+                self.rogues[name] = flows[number], self.flows[number]
+            else:
+                self.hidden.add(name)
 
     def _break_off(self) -> None:
         self.broken_off = self.watched
