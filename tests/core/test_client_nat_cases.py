@@ -310,6 +310,15 @@ def test_where_pods_see_the_clients_own_ip_nobody_translates(spec: tuple[str, st
     assert "pods see the client's own IP, so no masquerade drew the port anew" in run.diagnoses[0].evidence
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_node_that_begins_or_ceases_to_masquerade_is_no_nat_of_the_clients(*, back: bool) -> None:
+    """As where a Service's policy is changed: pods see the client's own IP on one side."""
+    shown = (OWN, 1000, "a", "n1")
+    run = Run(spec=CLUSTER).begin(shown if back else N1)
+    run.move(10 * S, N1 if back else shown)
+    assert run.play().classes == {VIOLATION}
+
+
 def test_seven_sessions_may_be_one_nodes_and_are_named_by_what_fits() -> None:
     run = Run(7, spec=CLUSTER).begin(PUBLIC)
     run.move(10 * S, OTHER)

@@ -367,7 +367,9 @@ def test_other_violations_break_it_too() -> None:
 def test_a_move_that_was_never_judged_is_not_held_against_the_cluster() -> None:
     outcome = Run("baseline").act().move(1, ACTION + S, who("c", port=5), None).end()
     assert (outcome.held, outcome.unclear, outcome.beyond) == (Held.UNKNOWN, ("CLIENT-1",), ())
-    assert outcome.reasons == ("1 session moved, and it may not be the cluster that moved them: CLIENT-1",)
+    assert outcome.reasons == (
+        "1 session moved, and it may not be the cluster that moved them (--reference HOST settles it): CLIENT-1",
+    )
 
 
 @pytest.mark.parametrize("judgement", [Judgement.CLIENT, Judgement.IDLE, Judgement.UNKNOWN])

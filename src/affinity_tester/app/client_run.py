@@ -12,6 +12,7 @@ from affinity_tester import clock
 from affinity_tester.app.container_bridge import bridge_warning
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.metrics_port import open_metrics_port
+from affinity_tester.app.reference import find_reference
 from affinity_tester.app.run import run_to_verdict, stop_on_signals
 from affinity_tester.app.signals import ASKING, handle_signals
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
@@ -23,10 +24,9 @@ from affinity_tester.core.pulse import Pulse
 from affinity_tester.errors import UserError
 from affinity_tester.net.client import run_client
 from affinity_tester.net.probe_socket import bound_source_for, local_source_for
-from affinity_tester.net.resolve import Target, resolve_reference
 from affinity_tester.report.reporter import Reporter
 from affinity_tester.report.run_metrics import RunMetrics
-from affinity_tester.settings import DEFAULT_PORT, ClientSettings
+from affinity_tester.settings import ClientSettings
 
 
 async def run_against_target(
@@ -79,11 +79,7 @@ async def run_against_target(
             context = await unless_stopped(stop, stack.enter_async_context(open_target(options)))
             if line := _bridge_warning(context):
                 warn(line)
-            reference = None
-            if options.reference is not None:
-                reference = await resolve_reference(options.reference, DEFAULT_PORT, context.target)
-                if line := _reference_warning(context.target, reference):
-                    warn(line)
+            reference = await find_reference(options.reference, context.target, warn)
             if context.has_service:
                 dispatcher.enrich(NoReplies, context.with_cluster_reason)
             await context.start_watch(dispatcher.emit, required=options.watch == "on", settle_ns=rules.settle_ns)
@@ -127,23 +123,3 @@ def _bridge_warning(context: TargetContext) -> str:
         return bridge_warning(local_source_for(context.target.address), os.environ)
     except UserError:  # no route; the run says so itself, unless another address of the target has one
         return ""
-
-
-def _reference_warning(target: Target, reference: Target) -> str:
-    """Return a warning if this machine reaches the reference by another way than the target; empty if not.
-
-    Raises `UserError` if there is no way to the reference.
-    """
-    source = local_source_for(reference.address, reference.scope_id)
-    sources = []
-    for address, scope_id in target.destinations:
-        try:
-            sources.append(local_source_for(address, scope_id))
-        except UserError:  # it is not probed; if none is, the run says so itself
-            continue
-    if not sources or source in sources:
-        return ""
-    return (
-        f"this machine reaches the reference {reference.address} from {source} and the target from {sources[0]}:"
-        " it may see another NAT than the target does"
-    )

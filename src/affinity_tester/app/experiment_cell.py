@@ -12,6 +12,7 @@ from typing import Self
 from affinity_tester import __version__, clock
 from affinity_tester.app.dispatcher import Dispatcher
 from affinity_tester.app.idle_run import IdleContext, measure_idle
+from affinity_tester.app.reference import find_reference
 from affinity_tester.app.run import run_to_verdict
 from affinity_tester.app.target import TargetContext, TargetOptions, open_target
 from affinity_tester.core.analysis import RunAnalysis
@@ -51,10 +52,16 @@ class Cell:
     """A running cell: made by `running`, which ends it."""
 
     def __init__(
-        self, options: CellOptions, context: TargetContext, experiment: str, warn: Callable[[str], None]
+        self,
+        options: CellOptions,
+        context: TargetContext,
+        reference: Target | None,
+        experiment: str,
+        warn: Callable[[str], None],
     ) -> None:
         self._options = options
         self._context = context
+        self._reference = reference
         self._warn = warn
         self._stop, self._abort = asyncio.Event(), asyncio.Event()
         self.analysis = ExperimentAnalysis(EXPERIMENTS[experiment], options.steady_ns)
@@ -75,7 +82,8 @@ class Cell:
         async with AsyncExitStack() as stack:
             context = await stack.enter_async_context(open_target(options.target))
             context.target = await _answering(context, options.settings, warn)
-            cell = cls(options, context, experiment, warn)
+            reference = await find_reference(options.target.reference, context.target, warn)
+            cell = cls(options, context, reference, experiment, warn)
             stack.push_async_callback(cell._close)
             service = context.service
             which = (experiment, str(service.ref), service.policy, service.affinity)
@@ -154,6 +162,7 @@ class Cell:
             emit,
             self._stop,
             self._abort,
+            reference=self._reference,
             source_for=local_source_for,
             watch_pulse=self._beat,
         )

@@ -12,21 +12,26 @@ import click
 from click.core import ParameterSource
 
 from affinity_tester.app.client_run import run_against_target
-from affinity_tester.app.target_text import ambiguity_warning
 from affinity_tester.cli import options
 from affinity_tester.cli.dscp import Dscp
 from affinity_tester.cli.exclusive import one_of
 from affinity_tester.cli.exit_codes import EXIT_CODES
 from affinity_tester.cli.grouped import CLIENT, GroupedCommand
-from affinity_tester.cli.target_options import read_target_options, target_options, warn
-from affinity_tester.core.address import TransportAddress, split_host_port
+from affinity_tester.cli.target_options import (
+    read_reference,
+    read_target_options,
+    reference_option,
+    target_options,
+    warn,
+)
+from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.session.tracker import HISTORY_NS
 from affinity_tester.core.stun import MAX_WALKED_SIZE
 from affinity_tester.errors import UserError
 from affinity_tester.report.logging import LogFormat, StatsMode, Verbosity
 from affinity_tester.report.reporter import Reporter
-from affinity_tester.settings import DEFAULT_PORT, MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
+from affinity_tester.settings import MAX_REQUEST_SIZE, MIN_REQUEST_SIZE, NAMING_SIZE, ClientSettings
 from affinity_tester.units import NS_PER_MS, NS_PER_S
 
 MIN_INTERVAL_NS = 2 * NS_PER_MS
@@ -98,13 +103,7 @@ _DEFAULT = ClientSettings()
 @options.option(
     "--connected", is_flag=True, help="Connect the sockets, for comparison; a reply from a wrong source is then lost."
 )
-@options.option(
-    "--reference",
-    metavar="HOST[:PORT]",
-    help="A second STUN server, any public one or your own, but not in this cluster: asked from 8 of the same sockets, 10"
-    f" requests a second in all, it tells a change of your own NAT from one of the cluster. Port {DEFAULT_PORT} unless"
-    " named. Default: none.",
-)
+@reference_option
 @options.option(
     "--affinity-window",
     type=options.Duration(),
@@ -205,12 +204,8 @@ def client(
             " x_address alone is tracked"
         )
 
-    reference = (reference or "").strip() or None
+    reference = read_reference(reference, connected=connected)
     target_settings = read_target_options(bind=bind, reference=reference, **target)
-    if reference is not None:
-        _check_reference(reference, connected=connected)
-        if line := ambiguity_warning(reference):
-            warn(line)
     verbose, quiet = one_of("verbose", "quiet")
     if verbose and stats == "auto":
         stats = "session"
@@ -282,19 +277,6 @@ def _effective_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
             "--size and --sizes (AFFINITY_SIZE, AFFINITY_SIZES) both say how long a probe is: give one of them"
         )
     return sizes if source("sizes") is ParameterSource.COMMANDLINE else ()
-
-
-def _check_reference(reference: str, *, connected: bool) -> None:
-    """Raise `UserError` for a --reference that cannot be asked, before anything is looked up."""
-    if connected:
-        raise UserError(
-            "--reference (AFFINITY_REFERENCE) cannot be asked from sockets that are --connected (AFFINITY_CONNECTED) to"
-            " the target: leave one of them out"
-        )
-    try:
-        split_host_port(reference)
-    except ValueError as error:
-        raise UserError(f"the reference is wrong: {error}") from error
 
 
 def _check_size(option: str, size: int, key: bytes | None) -> None:

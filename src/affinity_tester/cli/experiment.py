@@ -22,7 +22,13 @@ from affinity_tester.cli.exclusive import ip_version, one_of
 from affinity_tester.cli.experiment_output import ExperimentOutput, OutputFile, check_writable, write_report
 from affinity_tester.cli.experiment_suite import read_experiments
 from affinity_tester.cli.grouped import EXPERIMENT, GroupedCommand
-from affinity_tester.cli.target_options import cluster_options, family_options, read_cluster_options
+from affinity_tester.cli.target_options import (
+    cluster_options,
+    family_options,
+    read_cluster_options,
+    read_reference,
+    reference_option,
+)
 from affinity_tester.cluster.connect import ClusterOptions
 from affinity_tester.cluster.discover import Via, split_service
 from affinity_tester.core.experiment.catalogue import ALL, EXPERIMENTS
@@ -153,6 +159,7 @@ def _complete(_context: click.Context, _param: click.Parameter, start: str) -> l
     " four balancers, which cost money, quota and minutes.",
 )
 @family_options
+@reference_option
 @options.key()
 @click.option(
     "--record",
@@ -215,6 +222,7 @@ class _Given:
     via: Via
     ipv4: bool
     ipv6: bool
+    reference: str | None
     key: bytes | None
     record: Path | None
     outputs: tuple[Path, ...]
@@ -281,6 +289,7 @@ def _options(given: _Given, experiments: tuple[Planned, ...], said: set[str]) ->
             port=None,
             version=ip_version(ipv4, ipv6, None),
             every_node=True,
+            reference=read_reference(given.reference),
         ),
         settings=ClientSettings(
             sessions=given.sessions,

@@ -43,6 +43,8 @@ class Findings:
     """Sessions that moved, or may have had to, by another cause."""
     unclear: tuple[str, ...]
     """Sessions that moved needlessly, and it is not known whether the cluster made them."""
+    asked_reference: bool
+    """A second STUN server was asked, and did not settle that."""
     unsure: tuple[str, ...]
     """Sessions that moved, and it is not known whether they had to, as too little is known of where they were."""
     dead: tuple[str, ...]
@@ -123,6 +125,7 @@ class Finder:
             violations=tuple(name for name in names if name in others - spared),
             excused=tuple(name for name in names if name in excused),
             unclear=tuple(unclear),
+            asked_reference=judged.asked_reference,
             unsure=tuple(unsure),
             dead=tuple(dead),
             stranded=tuple(stranded),

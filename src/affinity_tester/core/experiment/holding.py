@@ -56,7 +56,8 @@ def _doubts(findings: Findings) -> Iterator[str]:
     if findings.edited:
         yield f"the Service was edited meanwhile, by none of this: {findings.edited}"
     if findings.unclear:
-        why = "" if findings.edited else ", and it may not be the cluster that moved them"
+        settles = "the reference did not settle it" if findings.asked_reference else "--reference HOST settles it"
+        why = "" if findings.edited else f", and it may not be the cluster that moved them ({settles})"
         yield f"{plural(len(findings.unclear), 'session')} moved{why}: {_named(findings.unclear)}"
     if findings.unsure:
         yield (

@@ -43,6 +43,11 @@ class JudgedMoves:
         """The cases that are violations."""
         return [judged for judged in self._judged.values() if judged.judgement is Judgement.VIOLATION]
 
+    @property
+    def asked_reference(self) -> bool:
+        """True if a second STUN server was asked from the same sockets."""
+        return self._nat.history.reference is not None
+
     def left_dead_pod(self, session: str, change: Change) -> bool:
         """True if a session left a pod that answered nobody, which no affinity keeps a flow on."""
         judged = self._judged.get(case_key(session, change))

@@ -242,9 +242,12 @@ class ClientNat:
         )
 
     def _shows_own_ip(self, name: str, old: Identity, new: Identity) -> bool:
-        """True if pods saw the client's own IP behind a session, and see it or a node's now."""
+        """True if pods see the client's own IP on one side of a change, and it or a node's on the other."""
         local = self.history.sessions[name].local
-        return local is not None and _ip(old) == local.ip and (_ip(new) == local.ip or self.history.is_node(_ip(new)))
+        if local is None:
+            return False
+        seen = {_ip(old), _ip(new)}
+        return local.ip in seen and all(map(self.history.is_node, seen - {local.ip}))
 
     def _chance_of_gathering(self, ends: dict[str, tuple[Identity, Identity]], change: Change) -> float:
         """Return the chance that all sessions meet at one node, were they hashed anew; 1: they do not, or it may be no hash.
