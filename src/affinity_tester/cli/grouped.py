@@ -72,7 +72,7 @@ SERVER: Groups = {
 EXPERIMENT: Groups = {
     "What is done": ("matrix", "do", "undo", "node", "dry_run", "confirm_context", "lab", "lab_faults", "listed"),
     "Cluster": ("service", "via", "ipv4", "ipv6", "kubeconfig", "context", "namespace"),
-    "Sessions": ("sessions", "interval", "loss_threshold", "settle", "steady", "limit", "key"),
+    "Sessions": ("sessions", "interval", "loss_threshold", "settle", "steady", "limit", "key", "reference"),
     "Output": ("outputs", "record", "live", "log_format"),
 }
 
