@@ -363,6 +363,17 @@ def test_nothing_measured_says_nothing() -> None:
     assert keep_alive_ns([]) is None
 
 
+def test_a_target_that_answers_nothing_is_told_from_one_that_answered_once() -> None:
+    silent = replace(sample(5), fate=Fate.NOT_STARTED)
+
+    def measured(*results: SampleResult) -> IdleResult:
+        return IdleResult.of(results, CLUSTER, never, longest_ns=S, watched=False, planned=2)
+
+    assert measured(silent, silent).is_unanswered
+    assert not measured(silent, sample(5)).is_unanswered
+    assert not measured().is_unanswered
+
+
 def test_a_short_keep_alive_is_no_whole_second() -> None:
     assert keep_alive_ns([curve_of([sample(1)] * 20)]) == S // 2
 

@@ -244,10 +244,8 @@ class ClientNat:
     def _shows_own_ip(self, name: str, old: Identity, new: Identity) -> bool:
         """True if pods see the client's own IP on one side of a change, and it or a node's on the other."""
         local = self.history.sessions[name].local
-        if local is None:
-            return False
         seen = {_ip(old), _ip(new)}
-        return local.ip in seen and all(map(self.history.is_node, seen - {local.ip}))
+        return local is not None and local.ip in seen and all(map(self.history.is_node, seen - {local.ip}))
 
     def _chance_of_gathering(self, ends: dict[str, tuple[Identity, Identity]], change: Change) -> float:
         """Return the chance that all sessions meet at one node, were they hashed anew; 1: they do not, or it may be no hash.
