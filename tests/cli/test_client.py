@@ -788,7 +788,7 @@ def test_a_reference_that_is_reached_in_another_way_is_said(
             raise UserError(f"no route from this machine to {address}")
         return "127.0.0.9" if address.ip == "127.0.0.2" else "127.0.0.1"
 
-    monkeypatch.setattr(client_run, "local_source_for", source)
+    monkeypatch.setattr("affinity_tester.app.reference.local_source_for", source)
     short = ("--watch", "off", "--duration", "100ms", "--settle", "0")
     done = CliRunner().invoke(main, ["client", "127.0.0.1:9", *short, "--reference", reference])
     assert done.stderr.splitlines()[:1] == ([told] if told else [])
