@@ -198,8 +198,8 @@ async def test_a_worker_that_hangs_is_named_and_then_replaced(monkeypatch: pytes
     async with pool(warn=said.append) as running:
         await counts(running.addresses[0], 2)
         async with asyncio.timeout(20):
-            while (before := await running.totals()).received < 2 or running.unhealthy_reason:
-                await asyncio.sleep(0.01)  # a busy worker tells its own later than such a heartbeat
+            while (before := await running.totals()).received < 2 or running.unhealthy_reason:  # noqa: ASYNC110 - as below
+                await asyncio.sleep(0.01)  # a busy worker tells its own late
         hung = pids(running)[1]
         os.kill(hung, signal.SIGSTOP)
         async with asyncio.timeout(20):
