@@ -56,7 +56,7 @@ def _doubts(findings: Findings) -> Iterator[str]:
     if findings.edited:
         yield f"the Service was edited meanwhile, by none of this: {findings.edited}"
     if findings.unclear:
-        settles = "the reference did not settle it" if findings.asked_reference else "--reference HOST settles it"
+        settles = "the reference did not settle it" if findings.asked_reference else "--reference HOST may settle it"
         why = "" if findings.edited else f", and it may not be the cluster that moved them ({settles})"
         yield f"{plural(len(findings.unclear), 'session')} moved{why}: {_named(findings.unclear)}"
     if findings.unsure:
