@@ -368,7 +368,7 @@ def test_a_move_that_was_never_judged_is_not_held_against_the_cluster() -> None:
     outcome = Run("baseline").act().move(1, ACTION + S, who("c", port=5), None).end()
     assert (outcome.held, outcome.unclear, outcome.beyond) == (Held.UNKNOWN, ("CLIENT-1",), ())
     assert outcome.reasons == (
-        "1 session moved, and it may not be the cluster that moved them (--reference HOST settles it): CLIENT-1",
+        "1 session moved, and it may not be the cluster that moved them (--reference HOST may settle it): CLIENT-1",
     )
 
 
