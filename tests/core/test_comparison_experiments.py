@@ -78,6 +78,11 @@ def test_does_not_compare_what_was_not_seen() -> None:
     assert [(each.measure, each.why) for each in unknown.rows if each.direction is Direction.NOT_COMPARED] == [
         (Measure.BEYOND, Why.LEAST_UNKNOWN)
     ]
+    unclear = one(outcome(), outcome(unclear=NAMES[:24]))
+    assert [(each.measure, each.why) for each in unclear.rows if each.direction is Direction.NOT_COMPARED] == [
+        (Measure.BEYOND, Why.UNCLEAR)
+    ]
+    assert row(one(outcome(), outcome(unclear=NAMES[:10])), Measure.BEYOND).after.of == 14
     nobody = one(outcome(), outcome(sessions=0))
     assert [(each.measure, each.why) for each in nobody.rows] == [(Measure.BEYOND, Why.NO_SESSIONS)]
     assert nobody.compared == 0

@@ -72,6 +72,7 @@ WHYS = {
     Why.NOT_INDEPENDENT: "probes are lost in bursts: sessions' blackouts are compared instead",
     Why.CLIENT_NAME: "the client's own doing",
     Why.LEAST_UNKNOWN: "which sessions had to move is not known",
+    Why.UNCLEAR: "of no session is it known whether the cluster moved it",
     Why.NO_SESSIONS: "no session was answered in one of them",
     Why.FEW_LOST: "fewer than 4 sessions lost a probe in one of them",
     Why.ONE_STRETCH: "one stretch or a few, however long: their number is compared",

@@ -155,6 +155,8 @@ def _rows(cell: _Cell, floor_ns: int, confidence: float) -> Iterator[Candidate |
         return
     if any(each.least is None for each in pair):
         yield not_compared(of(Measure.BEYOND), *share_of(lambda each: len(each.moved)), why=Why.LEAST_UNKNOWN)
+    elif not all(known for _, known in map(_beyond, pair)):
+        yield not_compared(of(Measure.BEYOND), *share_of(lambda each: len(each.moved)), why=Why.UNCLEAR)
     else:
         yield shares(of(Measure.BEYOND), Unit.SESSIONS, *map(_beyond, pair))
         yield told(of(Measure.MOVED), *share_of(lambda each: len(each.moved)), why=Why.DEPENDS_ON_ACTION)
@@ -166,8 +168,8 @@ def _rows(cell: _Cell, floor_ns: int, confidence: float) -> Iterator[Candidate |
 
 
 def _beyond(outcome: CellOutcome) -> tuple[int, int]:
-    """Return how many sessions moved that need not have, or once too often, of how many there were."""
-    return len(outcome.beyond), max(len(outcome.beyond), outcome.sessions)
+    """Return how many sessions moved that need not have, or once too often, of those of which that is known."""
+    return len(outcome.beyond), max(len(outcome.beyond), outcome.sessions - len(outcome.unclear))
 
 
 def _silent(outcome: CellOutcome) -> tuple[int, int]:
@@ -198,7 +200,7 @@ def _in_all(cells: list[_Cell], confidence: float) -> list[Candidate]:
     strata = [
         (*_beyond(cell.before), *_beyond(cell.after))
         for cell in cells
-        if None not in (cell.before.least, cell.after.least) and cell.before.sessions and cell.after.sessions
+        if None not in (cell.before.least, cell.after.least) and _beyond(cell.before)[1] and _beyond(cell.after)[1]
     ]
     if len(strata) < 2:  # noqa: PLR2004 - one cell is compared by itself
         return []

@@ -98,6 +98,8 @@ class Why(StrEnum):
     """The name says that this machine did it."""
     LEAST_UNKNOWN = "least unknown"
     """Which sessions had to move is not known."""
+    UNCLEAR = "unclear"
+    """Of no session is it known whether the cluster moved it."""
     NO_SESSIONS = "no sessions"
     FEW_LOST = "few lost"
     """Too few sessions lost a probe in one of them."""
