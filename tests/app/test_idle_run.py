@@ -96,9 +96,11 @@ async def test_a_target_that_answers_nothing_is_given_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         target = Target(TransportAddress("127.0.0.1", silent.getsockname()[1]), "here")
-        result = await measure_idle(target, IdleSettings(silences_ns=(600 * S,), samples=60))
+        result = await measure_idle(target, IdleSettings(silences_ns=(600 * S,), samples=300))
     assert result.is_unanswered
-    assert (len(result.results), result.planned) == (100, 120)
+    assert result.planned == 600
+    # Those that end in the same pass of the loop as the hundredth are told, too.
+    assert 100 <= len(result.results) < 600
 
 
 async def test_too_many_samples_are_refused(target: Target) -> None:
