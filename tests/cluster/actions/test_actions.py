@@ -511,6 +511,37 @@ async def test_a_pool_that_is_too_small(context: ActionContext, memory: MemoryAp
         await prepared("pod-delete", context)
 
 
+def managed_by(manager: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """As an API server writes them since Kubernetes 1.18."""
+    ours = {"manager": "affinity-tester", "operation": "Update", "fieldsType": "FieldsV1"}
+    theirs = {"manager": manager, "operation": "Update", "subresource": "scale", "fieldsType": "FieldsV1"}
+    return [{**ours, "fieldsV1": {"f:metadata": {"f:annotations": {}}}}, {**theirs, "fieldsV1": fields}]
+
+
+async def test_who_set_the_number_of_pods_back_is_said(context: ActionContext, memory: MemoryApi) -> None:
+    action = await prepared("scale-up", context)
+    await action.act()
+    autoscaled = memory.objects[DEPLOYMENT]
+    autoscaled["spec"]["replicas"] = 3
+    autoscaled["metadata"]["managedFields"] = managed_by("kube-controller-manager", {"f:spec": {"f:replicas": {}}})
+    with pytest.raises(NotSettledError, match=r"asks for 3 pods \(set by kube-controller-manager\), not 4"):
+        await action.wait_settled(0.05)
+
+
+async def test_who_set_the_policy_back_is_said(context: ActionContext, memory: MemoryApi, steps: list[Step]) -> None:
+    action = await prepared("policy-flip", context)
+    await action.act()
+    synced = memory.objects[SERVICE]
+    synced["spec"]["externalTrafficPolicy"] = "Other"
+    synced["metadata"]["managedFields"] = managed_by("argocd-controller", {"f:spec": {"f:externalTrafficPolicy": {}}})
+    with pytest.raises(
+        NotSettledError, match=r"has the policy Other \(set by argocd-controller\), not (Local|Cluster)$"
+    ):
+        await action.wait_settled(0.05)
+    await action.undo()
+    assert 'externalTrafficPolicy is "Other" (set by argocd-controller)' in steps[-1].text
+
+
 async def test_what_is_missing_is_said(context: ActionContext, memory: MemoryApi) -> None:
     action = await prepared("scale-up", context)
     memory.stuck = True

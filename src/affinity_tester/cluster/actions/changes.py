@@ -22,6 +22,7 @@ from affinity_tester.cluster.actions.own_pool import (
 from affinity_tester.cluster.actions.pods import PoolAction
 from affinity_tester.cluster.actions.settle import Copies, Resource, wait_until
 from affinity_tester.cluster.api import FORBIDDEN, ApiError, Json, list_all
+from affinity_tester.cluster.managed_fields import set_by
 from affinity_tester.errors import UserError
 
 T = TypeVar("T")
@@ -227,7 +228,8 @@ class PolicyFlip(ChangingAction):
             for name, policy in policies.items():
                 service = services.get(name, {})
                 if policy_of(service) != policy:
-                    return f"Service {name} has not the policy {policy}"
+                    by = set_by(service, "spec", "externalTrafficPolicy")
+                    return f"Service {name} has the policy {policy_of(service)}{by}, not {policy}"
                 if name in had_address and not value_at(service, "status.loadBalancer.ingress"):
                     return f"Service {name} has lost its load balancer's address"
             return self.pool.missing(copies, self.pool.replicas)

@@ -24,6 +24,7 @@ from typing import Any
 from affinity_tester.cluster.actions.base import ActionContext, told_step
 from affinity_tester.cluster.actions.calls import Call, Verb
 from affinity_tester.cluster.api import CONFLICT, NOT_FOUND, TOO_MANY_REQUESTS, ApiError, Json
+from affinity_tester.cluster.managed_fields import set_by
 from affinity_tester.errors import UserError
 
 ANNOTATION = "affinity-tester/experiment-original"
@@ -232,9 +233,10 @@ def _restoring(obj: Json, path: str, what: str, *, skip_also: bool) -> tuple[Cal
     if current == before and not original.also:
         return Call(Verb.PATCH, path, forget), f"remove the note from {what}, which is as it was"
     if is_copy or current not in (original.changed_to, before):
+        is_now = f"{original.field} is {json.dumps(current)}{set_by(obj, *_names_in(original.field))}"
         return (
             Call(Verb.PATCH, path, forget),
-            f"leave {what} as it is: somebody changed it after the experiment ({original.field} is {json.dumps(current)})",
+            f"leave {what} as it is: somebody changed it after the experiment ({is_now})",
         )
     also = [] if skip_also or current == before else [nested(name, value) for name, value in original.also.items()]
     body = merged(forget, nested(original.field, before), *also)

@@ -12,6 +12,7 @@ from affinity_tester.cluster.actions.calls import Right
 from affinity_tester.cluster.actions.originals import metadata_of, value_at
 from affinity_tester.cluster.actions.settle import Copies, Resource
 from affinity_tester.cluster.api import NOT_FOUND, ApiError, Json, list_all
+from affinity_tester.cluster.managed_fields import set_by
 from affinity_tester.cluster.objects import endpoints_of, parse_slice
 from affinity_tester.errors import UserError
 
@@ -199,7 +200,8 @@ class OwnPool:
 
         pods = self.live_pods(copies)
         return (
-            _still_there(pods, set(gone))
+            _asks_otherwise(deployment, replicas)
+            or _still_there(pods, set(gone))
             or _unready(pods, replicas)
             or _deployment_missing(deployment, replicas)
             or self._slices_missing(copies, pods)
@@ -238,12 +240,19 @@ def _unready(pods: list[Json], replicas: int) -> str:
     return f"{len(ready)} of {replicas} pods ready{f' ({listed(troubles)})' if troubles else ''}"
 
 
+def _asks_otherwise(deployment: Json, replicas: int) -> str:
+    """Return what the Deployment asks for, and who had it so: an autoscaler, or a GitOps controller, sets values back."""
+    asked = value_at(deployment, "spec.replicas")
+    if asked == replicas:
+        return ""
+    by = set_by(deployment, "spec", "replicas")
+    return f"the Deployment asks for {asked} pods{by}, not {replicas}"
+
+
 def _deployment_missing(deployment: Json, replicas: int) -> str:
     status = deployment.get("status") or {}
     if status.get("observedGeneration", 0) < metadata_of(deployment).get("generation", 0):
         return "the Deployment's controller has not yet seen the change"
-    if value_at(deployment, "spec.replicas") != replicas:
-        return f"the Deployment asks for {value_at(deployment, 'spec.replicas')} pods, not {replicas}"
     names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
     counts = {name: status.get(name) or 0 for name in names}
     if set(counts.values()) <= {replicas}:
