@@ -76,11 +76,11 @@ def test_tells_moves_and_losses_and_does_not_test_them() -> None:
 def test_does_not_compare_what_was_not_seen() -> None:
     unknown = one(outcome(least=None, beyond=0), outcome())
     assert [(each.measure, each.why) for each in unknown.rows if each.direction is Direction.NOT_COMPARED] == [
-        (Measure.BEYOND, Why.LEAST_UNKNOWN)
+        (Measure.MOVED, Why.LEAST_UNKNOWN)
     ]
     unclear = one(outcome(), outcome(unclear=NAMES[:24]))
     assert [(each.measure, each.why) for each in unclear.rows if each.direction is Direction.NOT_COMPARED] == [
-        (Measure.BEYOND, Why.UNCLEAR)
+        (Measure.MOVED, Why.UNCLEAR)
     ]
     assert row(one(outcome(), outcome(unclear=NAMES[:10])), Measure.BEYOND).after.of == 14
     nobody = one(outcome(), outcome(sessions=0))

@@ -73,6 +73,27 @@ def test_who_may_have_come_in_through_a_lost_node_may_be_silent() -> None:
     assert entered("command", OVERLAY).act().add(node("n-x", ACTION + S), silence).end().held is Held.NO
 
 
+@pytest.mark.parametrize(
+    ("experiment", "held"), [("command", Held.UNKNOWN), ("node-drain", Held.UNKNOWN), ("scale-up", Held.NO)]
+)
+def test_nodes_that_may_not_be_listed_may_have_been_taken_away(experiment: str, held: Held) -> None:
+    run = entered(experiment, "10.0.0.1").act()
+    run.events = [event for event in run.events if not isinstance(event, NodeAddresses)]
+    outcome = run.move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).end()
+    assert outcome.held is held
+    assert is_unsure(outcome) == (held is Held.UNKNOWN)
+    unlisted = outcome.least_reason == "no pod went away; whether a node left is not known: nodes may not be listed"
+    assert unlisted == (held is Held.UNKNOWN)
+
+
+def test_a_pod_that_was_evicted_is_known_where_nodes_are_not() -> None:
+    run = entered("command", "10.0.0.1").act().pool(ACTION + S, a=None)
+    run.events = [event for event in run.events if not isinstance(event, NodeAddresses)]
+    for number in range(0, 16, 3):
+        run.move(number, ACTION + 2 * S, who("b", "10.0.0.2", 2000 + number))
+    assert run.end().held is Held.YES
+
+
 def test_another_node_may_have_the_address_of_one_that_left() -> None:
     names = (("10.0.0.1", "n-a"), ("10.0.0.2", "n-b"), ("10.0.0.9", "n-new"))
     run = entered("command", "10.0.0.9").act().add(node("n-x", ACTION + S), NodeAddresses(ACTION + 3 * S, names))

@@ -124,13 +124,22 @@ def _header(line: bytes) -> dict[str, Any] | None:
 def _check_header(path: str | Path, line: bytes) -> None:
     header = _header(line)
     if header is None:
-        raise UserError(f"{path} is not a run record; `affinity-tester client --record FILE` writes one")
+        raise UserError(f"{path} is not a run record; {_what_instead(line)}")
     written = header["format"]
     if written != FORMAT:
         raise UserError(
             f"the record {path} has format {written!r} (affinity-tester {header.get('version')!r}), and this program reads "
             f"format {FORMAT}: show it with the program that wrote it, or record the run again"
         )
+
+
+def _what_instead(line: bytes) -> str:
+    """Return what to do with a file that begins with this line and is no run record."""
+    if line.startswith(b'{"at":') and b'"step":' in line:
+        return "it is the journal of experiments, and the records of their runs stand beside it (NAME.jsonl.gz)"
+    if line.strip() == b"{":
+        return "if it is what `affinity-tester experiment --output` wrote, `affinity-tester compare` reads it"
+    return "`affinity-tester client --record FILE` writes one"
 
 
 def _ends(path: str | Path, number: int, data: dict[str, Any], on_truncated: Callable[[str], None]) -> bool:

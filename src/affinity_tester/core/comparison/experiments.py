@@ -154,9 +154,9 @@ def _rows(cell: _Cell, floor_ns: int, confidence: float) -> Iterator[Candidate |
         yield not_compared(of(Measure.BEYOND), *share_of(lambda _: 0), why=Why.NO_SESSIONS)
         return
     if any(each.least is None for each in pair):
-        yield not_compared(of(Measure.BEYOND), *share_of(lambda each: len(each.moved)), why=Why.LEAST_UNKNOWN)
+        yield not_compared(of(Measure.MOVED), *share_of(lambda each: len(each.moved)), why=Why.LEAST_UNKNOWN)
     elif not all(known for _, known in map(_beyond, pair)):
-        yield not_compared(of(Measure.BEYOND), *share_of(lambda each: len(each.moved)), why=Why.UNCLEAR)
+        yield not_compared(of(Measure.MOVED), *share_of(lambda each: len(each.moved)), why=Why.UNCLEAR)
     else:
         yield shares(of(Measure.BEYOND), Unit.SESSIONS, *map(_beyond, pair))
         yield told(of(Measure.MOVED), *share_of(lambda each: len(each.moved)), why=Why.DEPENDS_ON_ACTION)

@@ -18,8 +18,9 @@ from the watch alone, so where the pool was not watched all the time it is not k
 
 What is taken away permits its sessions to leave it, and not to come back; only where a node is brought back in the rollback
 may they move once more, to it. Once a pod has long served again, or a node is back, it must be left no more.
-Where a node went away, a session whose ingress node is not known (an overlay shows an address of its own) may have had to
-move: of its moves nothing is known. So it is of one that left a node long before it was told to go: others may know earlier.
+Where a node went away, or the action may have taken one and nodes may not be listed, a session whose ingress node is not
+known (an overlay shows an address of its own) may have had to move: of its moves nothing is known. So it is of one that left
+a node long before it was told to go: others may know earlier.
 What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
 """
 

@@ -39,6 +39,8 @@ class TakenAway:
         """Those that left by another cause, or perhaps."""
         self.unknown_nodes = left_out is None
         """True if a balancer left nodes out, and it is not even known which."""
+        self._unlisted = experiment.may_move in _BY_NODES and not nodes.names
+        """True if the action may have taken nodes away, and they may not be listed."""
 
     def is_actions(self, stop: Stop) -> bool:
         """True if the action, or its undoing, took this pod away."""
@@ -62,7 +64,7 @@ class TakenAway:
 
     def hides(self, ingress: str | None) -> bool:
         """True if a node went away, or may have, and it is not known through which one a session comes in."""
-        return ingress is None and bool(self.nodes or self.doubtful_nodes)
+        return ingress is None and bool(self._unlisted or self.nodes or self.doubtful_nodes)
 
     def text(self, had_to: int, excused: int) -> str:
         """Return what went away, whether it had sessions, and how many sessions are excused."""
@@ -75,13 +77,16 @@ class TakenAway:
             *_named("pod", (_label(stop) for stop in stops if not self.is_actions(stop))),
             *_named("node", self.doubtful_nodes),
         ]
-        text = f"{' and '.join(taken)} went away" if taken else "no pod and no ingress node went away"
+        nothing = "no pod" if self._unlisted else "no pod and no ingress node"
+        text = f"{' and '.join(taken) or nothing} went away"
         if taken and not had_to:
             text += ", and had none of these sessions"
         if others:
             text += (
                 f"; by another cause {' and '.join(others)} left too, or may have: {plural(excused, 'session')} excused"
             )
+        if self._unlisted:
+            text += "; whether a node left is not known: nodes may not be listed"
         return text
 
     def _nodes_of(self, nodes: Nodes) -> set[str]:
