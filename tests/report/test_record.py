@@ -191,6 +191,7 @@ HEADER = '{"record":"affinity-tester","format":3,"version":"0.1.0"}\n'
     [
         ("", "is not a run record; `affinity-tester client --record FILE` writes one"),
         ("hello\n", "is not a run record"),
+        ('{\n  "format": "affinity-tester experiments",\n', "--output` wrote, `affinity-tester compare` reads it"),
         ("[" * 900 + "\n", "is not a run record"),
         ("7\n", "is not a run record"),
         ('{"record":"affinity-tester"}\n', "is not a run record"),
