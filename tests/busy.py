@@ -62,7 +62,10 @@ def look_at_counts(total: Counts) -> None:
 def _of_text(log: str) -> Iterator[str]:
     for line in log.splitlines():
         if line.startswith("{"):
-            told = json.loads(line)
+            try:
+                told = json.loads(line)
+            except ValueError:  # of a run that was killed
+                continue
             if told["event"] == "run.summary":
                 total = told["total"]
                 _share(total["timer_misses"], total["sent"] + total["send_errors"])

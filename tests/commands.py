@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import busy
+
 OWN = ("AFFINITY_", "POD_", "NODE_NAME", "TARGET_ADDR", "NO_COLOR", "FORCE_COLOR")
 NO_KUBECONFIG = "/nonexistent/kubeconfig"
 """A test asks no cluster that its surroundings know."""
@@ -69,6 +71,7 @@ class Client:
         async with asyncio.timeout(PATIENCE_S):
             out, err = await self.process.communicate()
         assert self.process.returncode is not None
+        busy.look_at("".join(self.read) + out.decode())
         return Ended(self.process.returncode, "".join(self.read) + out.decode(), err.decode())
 
 

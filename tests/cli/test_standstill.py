@@ -19,6 +19,8 @@ from affinity_tester.units import NS_PER_S
 from commands import Start
 from scripted import Probe, ScriptedServer, scripted
 
+pytestmark = pytest.mark.busy
+
 SLEEP = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

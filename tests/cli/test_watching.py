@@ -20,6 +20,8 @@ from commands import NO_KUBECONFIG, PATIENCE_S, TIME, Client, Ended, Run, Start,
 from fakeapi import FakeApi, Json, endpoint, endpoint_slice, node, proxy, service, write_kubeconfig
 from scripted import Probe, ScriptedServer, scripted
 
+pytestmark = pytest.mark.busy
+
 FAST = ("--sessions", 4, "--interval", "20ms", "--settle", "500ms", "--loss-threshold", "1s")
 """Some 200 pairs a second, each judged within a second or two."""
 

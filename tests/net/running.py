@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import busy
 from affinity_tester.core.address import TransportAddress
 from affinity_tester.core.events import Counts, Event, RunSummary, SessionSummary
 from affinity_tester.net.addresses import bind_udp, bound_address
@@ -80,6 +81,7 @@ async def probed(
         reference=None if reference is None else Target(reference, str(reference)),
         source_for=source_for,
     )
+    busy.look_at_events(told)
     return told
 
 

@@ -36,6 +36,8 @@ from affinity_tester.settings import ClientSettings
 from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, closed_port, foreign_reply, scripted
 
+pytestmark = pytest.mark.busy
+
 MAPPED = TransportAddress("203.0.113.9", 40312)
 
 

@@ -48,6 +48,8 @@ from affinity_tester.net.session import Session
 from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer, closed_port, scripted
 
+pytestmark = pytest.mark.busy
+
 # --- who answers -----------------------------------------------------------------------------------------------------
 
 

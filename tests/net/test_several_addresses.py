@@ -31,6 +31,8 @@ from affinity_tester.settings import ClientSettings
 from affinity_tester.units import NS_PER_S
 from scripted import Probe, ScriptedServer, answer
 
+pytestmark = pytest.mark.busy
+
 A, B, C = (TransportAddress(f"192.0.2.{n}", 3478) for n in (1, 2, 3))
 V6 = TransportAddress("2001:db8::1", 3478)
 
