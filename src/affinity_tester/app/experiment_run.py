@@ -143,7 +143,7 @@ class ExperimentRun:
         """Take in what the action tells: the journal has it before it is done, the run's record after it."""
         phase = self._phase.phase.value if self._phase is not None else ""
         self._journal.write_step(step, experiment=self._experiment.name, phase=phase)
-        if step.state is StepState.WILL:
+        if step.state in (StepState.WILL, StepState.AGAIN):
             return
         failed = step.state is StepState.FAILED
         self._did |= not step.undo and not failed

@@ -211,7 +211,9 @@ class MemoryApi:
             metadata.setdefault("uid", f"uid-{self.uids}")
             metadata.setdefault("generation", 1)
         else:
-            is_other = known.get("spec") != obj.get("spec")
+            # pkg/registry/apps/deployment/strategy.go: annotations count there, too.
+            annotated = "/deployments/" in path and known["metadata"].get("annotations") != metadata.get("annotations")
+            is_other = annotated or known.get("spec") != obj.get("spec")
             metadata["uid"], metadata["generation"] = (
                 known["metadata"]["uid"],
                 known["metadata"]["generation"] + is_other,

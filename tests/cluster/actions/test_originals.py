@@ -46,6 +46,29 @@ async def test_what_stands_there(context: ActionContext, memory: MemoryApi) -> N
     )
 
 
+async def test_what_the_note_has_a_controller_write_is_no_failure(
+    context: ActionContext, memory: MemoryApi, steps: list[Step]
+) -> None:
+    """As seen with kube-apiserver and kube-controller-manager 1.20.2: the change after the note was a conflict each time."""
+    action = action_of("scale-up", context, ActionOptions())
+    await action.prepare()
+
+    def after_the_note(do: Any) -> Json:
+        noted = do()
+        memory.put(DEPLOYMENT, merge(memory.objects[DEPLOYMENT], {"status": {"observedGeneration": 2}}))
+        return noted  # type: ignore[no-any-return]
+
+    memory.sabotage = {len(memory.requests) + 1: after_the_note}
+    await action.act()
+    assert replicas(memory) == 4
+    assert [step.state for step in steps] == [
+        *(StepState.WILL, StepState.DID),
+        *(StepState.WILL, StepState.AGAIN),
+        *(StepState.WILL, StepState.DID),
+    ]
+    assert "has been modified" in steps[3].reason
+
+
 async def test_the_next_run_mends(context: ActionContext, memory: MemoryApi, steps: list[Step]) -> None:
     await check_rights(memory, rights(context))
     await killed("scale-up", context)

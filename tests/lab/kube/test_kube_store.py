@@ -6,7 +6,7 @@ import pytest
 
 from affinity_tester.lab.kube import store as store_module
 from affinity_tester.lab.kube.failures import StatusError
-from affinity_tester.lab.kube.resources import CONFIG_MAPS, PODS, Json
+from affinity_tester.lab.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, Json
 from affinity_tester.lab.kube.store import Change, Store, timestamp
 from affinity_tester.units import NS_PER_S
 
@@ -68,6 +68,14 @@ def test_the_generation_counts_changes_of_the_spec_alone(store: Store) -> None:
     made = store.update(PODS, {**made, "status": {"phase": "Running"}})
     assert made["metadata"]["generation"] == 1
     made = store.update(PODS, {**made, "spec": {"nodeName": "node-2"}})
+    assert made["metadata"]["generation"] == 2
+
+
+def test_the_generation_of_a_deployment_counts_its_annotations_but_for_those_of_its_controller(store: Store) -> None:
+    made = store.create(DEPLOYMENTS, {"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": 3}})
+    made = store.update(DEPLOYMENTS, {**made, "metadata": {**made["metadata"], "annotations": {"a": "1"}}})
+    assert made["metadata"]["generation"] == 2
+    made = store.modify(DEPLOYMENTS, made, lambda new: new["metadata"]["annotations"].update(b="2"))
     assert made["metadata"]["generation"] == 2
 
 

@@ -47,6 +47,8 @@ class StepState(StrEnum):
 
     WILL = "will"
     DID = "did"
+    AGAIN = "again"
+    """It was not done, and is tried again: `Step.reason` says why."""
     FAILED = "failed"
     """It was not done; or, if `Step.reason` says so, it may have been."""
 
@@ -217,9 +219,14 @@ class Action:
 
 @contextmanager
 def told_step(
-    emit_step: Callable[[Step], None], text: str, calls: Sequence[Call] = (), *, undo: bool = False
+    emit_step: Callable[[Step], None],
+    text: str,
+    calls: Sequence[Call] = (),
+    *,
+    undo: bool = False,
+    retried: Callable[[AffinityTesterError], bool] = lambda _error: False,
 ) -> Iterator[None]:
-    """Tell a step before what is done inside, and after it how it went."""
+    """Tell a step before what is done inside, and after it how it went; `retried`: whether an error is not the end."""
     emit_step(Step(StepState.WILL, text, undo, tuple(calls)))
     try:
         yield
@@ -227,6 +234,7 @@ def told_step(
         emit_step(Step(StepState.FAILED, text, undo, tuple(calls), "cancelled; it may have been done"))
         raise
     except AffinityTesterError as error:
-        emit_step(Step(StepState.FAILED, text, undo, tuple(calls), str(error)))
+        state = StepState.AGAIN if retried(error) else StepState.FAILED
+        emit_step(Step(state, text, undo, tuple(calls), str(error)))
         raise
     emit_step(Step(StepState.DID, text, undo, tuple(calls)))

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from affinity_tester.cluster.actions.base import ActionContext, told_step
@@ -37,8 +38,9 @@ ATTEMPTS = 6
 INVALID = 422
 FAILED_SERVER = 500
 
-COPIED_BACK = 3
-"""Changes of the spec after which an annotation cannot be a killed run's: the change, its undo, and a rollback's."""
+COPIED_BACK = 4
+"""A Deployment's generations after which its annotation cannot be a killed run's: the note, the change, their undo, and the
+copy that brought the note back. Annotations count (pkg/registry/apps/deployment/strategy.go); pods and Services have none."""
 
 
 class NoteError(ApiError):
@@ -135,8 +137,10 @@ class Change:
 
 async def make_change(context: ActionContext, experiment: str, change: Change) -> None:
     """Write the original value on the object, then change it. Raises `ApiError`."""
-    emit = context.emit_step
     for attempt in range(ATTEMPTS):
+        # Somebody else changes the object meanwhile: the note alone has a Deployment's controller write its status.
+        retried = _is_conflict if attempt < ATTEMPTS - 1 else _is_none
+        told = partial(told_step, context.emit_step, retried=retried)
         try:
             obj = await context.api.get(change.path)
             noted = Original.on(obj)
@@ -147,16 +151,15 @@ async def make_change(context: ActionContext, experiment: str, change: Change) -
                 )
             if noted is None:
                 annotate = change.annotate(context, experiment, obj)
-                with told_step(emit, f"note the original value on {change.what}", (annotate,)):
+                with told(f"note the original value on {change.what}", (annotate,)):
                     obj = await annotate.send(context.api)
             call = change.change(obj)
-            with told_step(emit, change.text, (call,)):
+            with told(change.text, (call,)):
                 await call.send(context.api)
             return
         except ApiError as error:
-            if error.status != CONFLICT or attempt == ATTEMPTS - 1:
+            if not retried(error):
                 raise
-            # Somebody else changed the object meanwhile, such as a controller its status.
 
 
 async def restore(context: ActionContext, path: str, what: str) -> None:
@@ -191,18 +194,17 @@ async def _bring_back(
     delay_s = context.timing.backoff_s
     failed: int | None = None
     for attempt in range(ATTEMPTS):
+        retried = partial(_may_pass, before=failed) if attempt < ATTEMPTS - 1 else _is_none
         try:
             call, text = choose(await context.api.get(path), failed)
             if call is not None:
-                with told_step(context.emit_step, text, (call,), undo=True):
+                with told_step(context.emit_step, text, (call,), undo=True, retried=retried):
                     await call.send(context.api)
             return
         except ApiError as error:
             if error.status == NOT_FOUND:  # somebody deleted it
                 return
-            is_new = error.status == INVALID and failed is None  # such as a port that somebody else got meanwhile
-            is_hopeless = isinstance(error, NoteError) or not (is_new or is_passing(error))
-            if attempt == ATTEMPTS - 1 or is_hopeless:
+            if not retried(error):
                 raise
             failed = error.status if error.status == INVALID else failed
         await asyncio.sleep(delay_s)
@@ -213,6 +215,22 @@ def made_note(context: ActionContext, experiment: str) -> Json:
     """Return the annotation of an object that an experiment makes."""
     at = context.wall().isoformat(timespec="seconds")
     return {MADE: json.dumps({"experiment": experiment, "holder": context.holder, "at": at}, separators=(",", ":"))}
+
+
+def _is_none(_error: Exception) -> bool:
+    return False
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.status == CONFLICT
+
+
+def _may_pass(error: Exception, before: int | None) -> bool:
+    """True for what another attempt may not meet; `before`: the status of the attempt before that was INVALID, if any."""
+    if not isinstance(error, ApiError) or isinstance(error, NoteError):
+        return False
+    # Such as a port that somebody else got meanwhile.
+    return is_passing(error) or (error.status == INVALID and before is None)
 
 
 def is_passing(error: ApiError) -> bool:

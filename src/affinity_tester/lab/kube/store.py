@@ -1,8 +1,9 @@
 """The objects of the lab's cluster, with versions and a history, as etcd and the API server's registry keep them. Pure.
 
-Every change has a revision, which is the object's resourceVersion. A change of the spec raises `generation`; one that
-changes nothing makes no revision (apiserver, GuaranteedUpdate of its storage). A pod is deleted gracefully: first it
-gets a deletionTimestamp, and its kubelet removes it in the end (registry/core/pod/strategy.go).
+Every change has a revision, which is the object's resourceVersion. A change of the spec raises `generation`, and so does
+one of a Deployment's annotations (registry/apps/deployment/strategy.go), but for its controller's, which come with the
+status; one that changes nothing makes no revision (apiserver, GuaranteedUpdate of its storage). A pod is deleted gracefully:
+first it gets a deletionTimestamp, and its kubelet removes it in the end (registry/core/pod/strategy.go).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from affinity_tester.lab.kube import failures
-from affinity_tester.lab.kube.resources import PODS, Json, Resource, copied, key_of
+from affinity_tester.lab.kube.resources import DEPLOYMENTS, PODS, Json, Resource, copied, key_of
 from affinity_tester.units import NS_PER_US
 
 HISTORY = 5_000
@@ -133,9 +134,9 @@ class Store:
 
     def update(self, resource: Resource, obj: Json) -> Json:
         """Replace an object and return it. Raises `StatusError` where uid or resourceVersion are given and differ."""
-        return self._replace(resource, copied(obj))
+        return self._replace(resource, copied(obj), annotations_count=resource is DEPLOYMENTS)
 
-    def _replace(self, resource: Resource, new: Json) -> Json:
+    def _replace(self, resource: Resource, new: Json, *, annotations_count: bool = False) -> Json:
         """Do what `update` does; the object is kept as it is given."""
         namespace, name = key_of(new)
         old = self.get(resource, namespace, name)
@@ -152,13 +153,14 @@ class Store:
         new["apiVersion"], new["kind"] = resource.api_version, resource.kind
         if new == old:
             return old
-        if "generation" in before and _meant(new) != _meant(old):
+        annotated = annotations_count and (metadata.get("annotations") or {}) != (before.get("annotations") or {})
+        if "generation" in before and (annotated or _meant(new) != _meant(old)):
             metadata["generation"] = before["generation"] + 1
         self._put(resource, old, new)
         return new
 
     def modify(self, resource: Resource, obj: Json, change: Callable[[Json], None]) -> Json:
-        """Apply `change` to a copy of the object as it is now, keep that, and return it. Raises `StatusError`."""
+        """Apply a controller's change to a copy of an object as it is now; keep that and return it. Raises `StatusError`."""
         new = copied(self.get(resource, *key_of(obj)))
         change(new)
         return self._replace(resource, new)
