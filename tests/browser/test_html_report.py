@@ -12,6 +12,7 @@ from big_run import big_run
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from affinity_tester.core.replay import judge_again
+from affinity_tester.report import html as html_module
 from affinity_tester.report.html import html_text
 from affinity_tester.report.record import read_record
 from affinity_tester.report.recorded_run import load
@@ -108,7 +109,8 @@ def test_pointing_tells_what_and_when(browser, tmp_path, small, troubles):
             if page.is_visible("#tip"):
                 said.update(page.inner_text("#tip").split("\n"))
     assert any(line.startswith("affinity-tester-7c9d8b6f5-") for line in said)
-    assert any("violation" in line for line in said)
+    assert any(re.fullmatch(r"1 violation|(?!1 )[\d,]+ violations", line) for line in said)
+    assert not any(re.fullmatch(r"(?!1 )[\d,]+ violation|1 probes lost", line) for line in said)
     assert any("probes lost" in line for line in said)
     assert any(line.startswith("p99 ") for line in said)
     assert any("x_address changed 10.240.0." in line for line in said)
@@ -186,6 +188,11 @@ def test_the_table_sorts_filters_and_turns_its_pages(browser, tmp_path, large, t
     assert all(number(text) > 0 for text in column(page, "changes"))
 
 
+def test_the_table_fits_a_wide_window(browser, tmp_path, large, troubles):
+    page = opened(browser, tmp_path / "report.html", large, troubles)
+    assert page.eval_on_selector("#sessions .wide", "box => box.scrollWidth <= box.clientWidth")
+
+
 def test_an_incident_is_folded_and_its_flag_opens_it(browser, tmp_path, repo, troubles):
     events = repo / "tests" / "data" / "real" / "60-nodeport-collision.np.jsonl.gz"
     run = load(judge_again(read_record(events, on_truncated=troubles.append), lambda rules: rules))
@@ -206,6 +213,20 @@ def test_an_incident_is_folded_and_its_flag_opens_it(browser, tmp_path, repo, tr
     assert page.locator("details.incident[open] pre").is_visible()
 
 
+def test_a_link_opens_an_incident_that_is_folded_among_many(browser, tmp_path, repo, troubles, monkeypatch):
+    monkeypatch.setattr(html_module, "FIRST", 0)
+    events = repo / "tests" / "data" / "real" / "60-nodeport-collision.np.jsonl.gz"
+    run = load(judge_again(read_record(events, on_truncated=troubles.append), lambda rules: rules))
+    path = tmp_path / "report.html"
+    page = opened(browser, path, html_text(run), troubles)
+    first = page.locator("details.incident").first
+    assert not first.is_visible()
+    page.goto(f"{path.as_uri()}#{first.get_attribute('id')}")
+    page.reload()
+    assert first.locator("pre").is_visible()
+    troubles.clear()  # with the part of the page in it, the address is another one
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_in_light_and_dark(browser, tmp_path, small, troubles, scheme):
     page = opened(browser, tmp_path / "report.html", small, troubles, width=500)
@@ -221,6 +242,23 @@ def test_a_thousand_sessions_print_on_few_pages(browser, tmp_path, large, troubl
     printed = tmp_path / "report.pdf"
     page.pdf(path=printed, format="A4", landscape=True)
     assert 1 <= printed.read_bytes().count(b"/Type /Page\n") <= 20
+
+
+def test_on_paper_the_timeline_stands_in_pieces_that_fit_a_page(browser, tmp_path, large, troubles):
+    page = opened(browser, tmp_path / "report.html", large, troubles)
+    whole = pixels(page)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    pieces = page.eval_on_selector_all(".printed canvas", "all => all.map(each => each.height)")
+    assert sum(pieces) == page.eval_on_selector("#lanes", "canvas => canvas.height")
+    assert max(pieces) <= 200
+    assert page.is_hidden("#lanes")
+    assert page.eval_on_selector(".uplot canvas", "canvas => canvas.offsetWidth") <= 700
+
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".printed canvas").count() == 0
+    assert pixels(page) == whole
 
 
 def test_without_scripts_the_verdict_and_the_incidents_are_there(browser, tmp_path, small):

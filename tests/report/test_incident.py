@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 
 import pytest
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
+from affinity_tester.report import html as html_module
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.html import html_text
@@ -164,7 +166,7 @@ def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
     assert [colours[head] for head in heads] == [Colour.WARNING, None, None]
     page = html_text(recorded)
     for css, head in zip(("silence", "plain", "plain"), heads, strict=True):
-        assert f'<summary class="{css}">{head}</summary>' in page
+        assert f'<summary class="{css}">{head}<' in page
 
 
 def test_every_report_of_a_record_has_it(story):
@@ -178,3 +180,33 @@ def test_every_report_of_a_record_has_it(story):
     assert told["from"] == "2026-11-22T12:35:23.176042Z"
     assert told["kinds"] == {"reflexive_ip": 10, "pod": 4}
     assert told["diagnoses"][0]["certainty"] == "likely"
+
+
+def test_a_page_shows_incidents_before_the_timeline_and_of_many_those_with_violations_first(story, monkeypatch):
+    monkeypatch.setattr(html_module, "FIRST", 2)
+    judged = [ev.Judgement.EXPLAINED, ev.Judgement.VIOLATION, ev.Judgement.EXPLAINED, ev.Judgement.VIOLATION]
+    numbered = [incident(story, number=n, judgements=((each, 1),)) for n, each in enumerate(judged, 1)]
+    page = html_text(load([story.started(), *(ev.IncidentClosed(story.at(9), each) for each in numbered)]))
+    assert re.findall(r"incident \d|\d more incidents|id=\"timeline\"", page.split("<script")[0]) == [
+        "incident 2",
+        "incident 4",
+        "2 more incidents",
+        "incident 1",
+        "incident 3",
+        'id="timeline"',
+    ]
+    said = (
+        "judged: 1 violation; in short: most likely, the load balancer or ECMP hashes flows anew when nodes come or go"
+    )
+    assert f'<span class="said">{said}</span></summary>' in page
+    assert page.count("judged: 1 violation") == 2
+
+
+def test_incidents_that_a_page_leaves_out_are_counted(story, monkeypatch):
+    monkeypatch.setattr(html_module, "FIRST", 1)
+    monkeypatch.setattr(html_module, "MOST_ROWS", 3)
+    numbered = [ev.IncidentClosed(story.at(9), incident(story, number=n)) for n in range(1, 6)]
+    page = html_text(load([story.started(), *numbered]))
+    assert page.count('class="incident"') == 3
+    assert "4 more incidents" in page
+    assert "… and 2 more" in page

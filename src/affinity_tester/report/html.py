@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from html import escape
 from importlib import resources
@@ -18,7 +18,7 @@ from typing import Any
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Identity
-from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
+from affinity_tester.report.incident import brief, incident_text, is_silence, is_violation, run_text
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short
@@ -26,7 +26,10 @@ from affinity_tester.report.summary import health, judgements, reference_line, t
 from affinity_tester.report.table import Table
 from affinity_tester.report.text import printable
 from affinity_tester.report.timeline import timeline
-from affinity_tester.units import NS_PER_MS, NS_PER_S
+from affinity_tester.units import NS_PER_MS, NS_PER_S, plural
+
+FIRST = 10
+"""Incidents above the timeline, so that it is not far down; the others are folded below them."""
 
 MOST_ROWS = 1_000
 """Changes and outages in the log, cluster events, and incidents: enough for any reader, few enough for any browser."""
@@ -83,15 +86,9 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
     yield from (f"<p>{shown(text)}</p>" for text in recorded.watch)
     yield from (f"<p>{shown(text)}</p>" for text, _ in judgements(recorded.results.tally))
 
+    yield from _incidents(recorded)
     yield '<section id="timeline" hidden></section>'
     yield '<noscript><p class="dim">The timeline, the charts and the table of all sessions need JavaScript.</p></noscript>'
-
-    if recorded.incidents:
-        yield "<h2>Incidents</h2>"
-    for incident in recorded.incidents[:MOST_ROWS]:
-        yield _incident(incident, recorded)
-    if len(recorded.incidents) > MOST_ROWS:
-        yield f'<p class="dim">… and {len(recorded.incidents) - MOST_ROWS:,} more</p>'
 
     if recorded.diagnoses:
         found = _joined(text.removeprefix("    ") for text in run_text(recorded.diagnoses)[1:])
@@ -123,13 +120,35 @@ def _sections(recorded: RecordedRun) -> Iterable[str]:
         )
 
 
+def _incidents(recorded: RecordedRun) -> Iterator[str]:
+    """Yield the incidents in order of time, those with violations before others where there are too many to show at once."""
+    if not recorded.incidents:
+        return
+    yield "<h2>Incidents</h2>"
+    ranked = sorted(recorded.incidents, key=is_violation, reverse=True)
+    first, more = (sorted(part, key=lambda each: each.number) for part in (ranked[:FIRST], ranked[FIRST:MOST_ROWS]))
+    yield from (_incident(incident, recorded) for incident in first)
+
+    if more:
+        folded = "".join(_incident(incident, recorded) for incident in more)
+        left = len(ranked) - MOST_ROWS
+        yield (
+            f"<details><summary>{plural(len(ranked) - FIRST, 'more incident')}</summary>{folded}"
+            + (f'<p class="dim">… and {left:,} more</p>' if left > 0 else "")
+            + "</details>"
+        )
+
+
 def _incident(incident: ev.Incident, recorded: RecordedRun) -> str:
     head, *details = incident_text(incident, recorded.clock)
+    details = details[len(brief(incident)) :]  # said in the summary
     css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
     names = ", ".join(f"{each.certainty} {each.name}" for each in incident.diagnoses if each.name)
+    said = "; ".join(reversed(brief(incident)))
     return (
         f'<details class="incident" id="incident-{incident.number}"><summary class="{css}">{shown(head)}'
         + (f" <b>{shown(names)}</b>" if names else "")
+        + (f'<span class="said">{shown(said)}</span>' if said else "")
         + f"</summary><pre>{linked(_joined(details))}</pre></details>"
     )
 
@@ -197,7 +216,7 @@ def _entries(recorded: RecordedRun) -> str:
 def _entry(entry: TimelineEntry, recorded: RecordedRun) -> str:
     facts = "<br>".join(shown(fact) for fact in entry.facts)
     return (
-        f"<tr><td>{recorded.clock.time_of_day(entry.at_ns)}</td><td>{shown(entry.session)}</td>"
+        f'<tr><td>{recorded.clock.time_of_day(entry.at_ns)}</td><td class="name">{shown(entry.session)}</td>'
         f'<td>{facts}</td><td class="{entry.judgement}">{shown(entry.verdict)}</td></tr>'
     )
 

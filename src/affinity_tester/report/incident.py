@@ -59,11 +59,15 @@ def _members(incident: Incident) -> Iterator[str]:
         yield f"{plural(incident.lost, 'probe')} lost"
 
 
+def brief(incident: Incident) -> list[str]:
+    """Return what stands first below the heading: the sentence in plain language, and how many of it were judged what."""
+    judged = ", ".join(judgement_count(count, judgement) for judgement, count in incident.judgements)
+    said = (("in short", in_short(incident)), ("judged", judged))
+    return [f"{name}: {text}" for name, text in said if text]
+
+
 def _details(incident: Incident) -> Iterator[str]:
-    if sentence := in_short(incident):
-        yield f"in short: {sentence}"
-    if incident.judgements:
-        yield "judged: " + ", ".join(judgement_count(count, judgement) for judgement, count in incident.judgements)
+    yield from brief(incident)
     if incident.cohorts:
         cohorts = (f"{_home(c)} ({c.sessions:,} of {c.total:,})" for c in incident.cohorts)
         # An address that is not known to be a node's may be a NAT's, or a proxy's: nothing says that packets came in there.

@@ -5,8 +5,11 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const KINDS = { pod: "by pod", node: "by the pod's node", reflexive_ip: "by reflexive IP" };
   const CLASSES = ["violation", "unknown", "other"];
-  const WORDS = { violation: "violation", unknown: "unknown", other: "explained, or no matter", lost: "probes lost" };
+  const WORDS = { violation: ["violation", "violations"], unknown: ["unknown", "unknown"],
+    other: ["explained or harmless", "explained or harmless"], lost: ["probe lost", "probes lost"] };
   const ROW = 20, HEAD = 18, TOP = 34, NEAR = 5;
+  const PAPER = 700, SLICE = 200; // px: the width of A4 without margins, and the height of a piece of the timeline on it
+  const LABEL = 70; // px: a label with less room than this tells nothing
 
   const element = (tag, attributes = {}, ...children) => {
     const made = Object.assign(document.createElement(tag), attributes);
@@ -15,6 +18,7 @@
   };
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const number = (value) => value.toLocaleString("en");
+  const counted = (count, name) => `${number(count)} ${WORDS[name][count === 1 ? 0 : 1]}`;
   const two = (value) => String(value).padStart(2, "0");
   const clock = (second, decimals = 1) => {
     const ms = Math.round((data.start + second) * 1000), date = new Date(ms);
@@ -50,17 +54,19 @@
     const named = lanes.rows.length > 1 || lanes.kind === "pod";
     if (!lanes.rows.length || !named) continue;
     addHead(KINDS[lanes.kind] + (lanes.of > lanes.rows.length ? ` (${lanes.rows.length} of ${number(lanes.of)})` : ""));
+    // One scale for all rows below a heading, so that the tallest bar is where most happened.
+    const counts = (names) => lanes.rows.flatMap((lane) => names.flatMap((name) => lane[name].map(([, count]) => count)));
+    const most = { cases: Math.max(1, ...counts(CLASSES)), lost: Math.max(1, ...counts(["lost"])) };
     for (const lane of lanes.rows) {
       const at = { lost: new Map(lane.lost) };
       for (const name of CLASSES) at[name] = new Map(lane[name]);
-      const most = Math.max(1, ...[...CLASSES, "lost"].flatMap((name) => [...at[name].values()]));
       const slowest = Math.max(0, ...lane.p99.map(([, ms]) => ms ?? 0));
       rows.push({ name: lane.name, at, most, p99: lane.p99, slowest, height: ROW });
     }
   }
   if (data.sessions.rows.length) {
-    addHead(`sessions (${data.sessions.rows.length} of the ${number(data.sessions.of)} with cases or losses, `
-      + `of ${number(data.sessions.started)} in all; most violations first)`);
+    addHead(`sessions (${data.sessions.rows.length} of ${number(data.sessions.started)}, most violations first; `
+      + `${number(data.sessions.of)} had changes, silence or losses)`);
     for (const session of data.sessions.rows) rows.push({ ...session, height: ROW });
   }
 
@@ -73,6 +79,9 @@
   const tip = element("div", { id: "tip", hidden: true });
   let left = 190, width = 900;
   const height = TOP + rows.reduce((sum, row) => sum + row.height, 0) + 4;
+  // What is wider than the paper makes the browser print the whole page smaller.
+  let printing = false;
+  const room = () => Math.max(280, printing ? Math.min(PAPER, section.clientWidth) : section.clientWidth);
   const x = (second) => left + (second - range[0]) / (range[1] - range[0]) * (width - left);
   const second = (px) => range[0] + (px - left) / (width - left) * (range[1] - range[0]);
   let selecting = null;
@@ -88,32 +97,37 @@
 
   const drawLane = (pen, row, y, colours) => {
     const cell = data.step / (range[1] - range[0]) * (width - left);
-    const bars = (counts, colour, share) => {
+    // Each class has heights of its own, so that they are told apart without colours too.
+    const bars = (counts, colour, most, low, high) => {
       pen.fillStyle = colour;
       for (const [bin, count] of counts) {
         const at = x(bin * data.step);
         if (at + cell < left || at > width) continue;
-        const tall = Math.max(3, (ROW - 3) * share * Math.sqrt(count / row.most));
+        const tall = (ROW - 3) * (low + (high - low) * Math.sqrt(count / most));
         pen.fillRect(Math.max(left, at), y + ROW - 1 - tall, Math.max(2, cell - 0.5), tall);
       }
     };
-    bars(row.at.lost, colours.lost, 0.45);
-    bars(row.at.other, colours.other, 0.6);
-    bars(row.at.unknown, colours.unknown, 0.8);
-    bars(row.at.violation, colours.violation, 1);
+    bars(row.at.lost, colours.lost, row.most.lost, 0.12, 0.45);
+    bars(row.at.other, colours.other, row.most.cases, 0.2, 0.4);
+    bars(row.at.unknown, colours.unknown, row.most.cases, 0.45, 0.6);
+    bars(row.at.violation, colours.violation, row.most.cases, 0.65, 1);
     if (!row.slowest) return;
+    pen.save();
+    pen.beginPath();
+    pen.rect(left, y, width - left, ROW);
+    pen.clip();
     pen.strokeStyle = colours.time;
     pen.globalAlpha = 0.7;
     pen.beginPath();
     let pen_down = false;
     for (const [at, ms] of row.p99) {
       if (ms === null) { pen_down = false; continue; }
-      const px = Math.min(width, Math.max(left, x(at))), py = y + ROW - 3 - (ROW - 6) * ms / row.slowest;
+      const px = x(at), py = y + ROW - 3 - (ROW - 6) * ms / row.slowest;
       if (pen_down) pen.lineTo(px, py); else pen.moveTo(px, py);
       pen_down = true;
     }
     pen.stroke();
-    pen.globalAlpha = 1;
+    pen.restore();
   };
 
   const drawSession = (pen, row, y, colours) => {
@@ -133,9 +147,9 @@
   };
 
   const draw = () => {
-    const room = Math.max(280, section.clientWidth), ratio = window.devicePixelRatio || 1;
-    width = room;
-    left = room < 700 ? 96 : 230;
+    const ratio = window.devicePixelRatio || 1;
+    width = room();
+    left = width < 700 ? 96 : 230;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
@@ -144,7 +158,7 @@
     }
     const pen = canvas.getContext("2d");
     const colours = Object.fromEntries([...CLASSES, "lost", "time"].map((name) => [name, css(name)]));
-    const [fg, dim, line, band, event] = ["fg", "dim", "line", "band", "event"].map(css);
+    const [fg, dim, line, band, event, background] = ["fg", "dim", "line", "band", "event", "bg"].map(css);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     pen.font = "11px system-ui, sans-serif";
@@ -152,12 +166,8 @@
 
     let y = TOP, odd = false;
     for (const row of rows) {
-      if (row.head) {
-        pen.fillStyle = dim;
-        pen.textAlign = "left";
-        pen.fillText(fit(pen, row.head, width), 0, y + HEAD / 2);
-        odd = false;
-      } else {
+      if (row.head) odd = false;
+      else {
         if ((odd = !odd)) { pen.fillStyle = band; pen.fillRect(0, y, width, ROW); }
         pen.fillStyle = fg;
         pen.textAlign = "left";
@@ -183,20 +193,36 @@
     }
 
     pen.strokeStyle = event;
-    pen.setLineDash([2, 3]);
-    let free = left;
+    pen.fillStyle = event;
+    pen.textAlign = "left";
+    const labels = [];
     for (const [at, text] of data.events) {
       const px = x(at);
       if (px < left || px > width) continue;
+      pen.setLineDash([2, 3]);
       pen.beginPath(); pen.moveTo(px, 14); pen.lineTo(px, height); pen.stroke();
-      if (px >= free) {
-        const label = fit(pen, text, Math.min(240, width - px - 4));
-        pen.fillStyle = event;
-        pen.textAlign = "left";
-        if (width - px > 40) { pen.fillText(label, px + 3, 21); free = px + 12 + pen.measureText(label).width; }
-      }
+      if (px - (labels.at(-1)?.px ?? -LABEL) >= LABEL && width - px > 40) labels.push({ px, text });
     }
     pen.setLineDash([]);
+    labels.forEach(({ px, text }, count) => {
+      const label = fit(pen, text, Math.min(240, (labels[count + 1]?.px ?? width) - px - 8));
+      pen.fillStyle = background;
+      pen.fillRect(px + 2, 15, pen.measureText(label).width + 2, 11);
+      pen.fillStyle = event;
+      pen.fillText(label, px + 3, 21);
+    });
+
+    y = TOP;
+    for (const row of rows) {
+      if (row.head) {
+        const text = fit(pen, row.head, width);
+        pen.fillStyle = background;
+        pen.fillRect(0, y, pen.measureText(text).width + 4, HEAD - 1);
+        pen.fillStyle = dim;
+        pen.fillText(text, 0, y + HEAD / 2);
+      }
+      y += row.height;
+    }
 
     for (const [from, , count, judged] of data.incidents) {
       const px = x(from);
@@ -211,6 +237,22 @@
       pen.fillRect(Math.min(...selecting), 0, Math.abs(selecting[1] - selecting[0]), height);
       pen.globalAlpha = 1;
     }
+  };
+
+  // A canvas is never broken between pages, and this one may be longer than a page: on paper it stands in pieces.
+  const slices = () => {
+    const ratio = canvas.width / width, ends = [];
+    let y = TOP, begin = 0;
+    for (const row of rows) {
+      if (y + row.height - begin > SLICE) { ends.push(y); begin = y; }
+      y += row.height;
+    }
+    return [...ends, height].map((end, count) => {
+      const from = count ? ends[count - 1] : 0, piece = element("canvas", { width: canvas.width, height: Math.round((end - from) * ratio) });
+      piece.style.width = "100%";
+      piece.getContext("2d").drawImage(canvas, 0, -Math.round(from * ratio));
+      return piece;
+    });
   };
 
   // --- what the pointer is at --------------------------------------------------------------------------------------------
@@ -237,7 +279,7 @@
         if (near(from, to ?? whole[1])) told.push(`${clock(from, 3)} ${text}`);
       }
       for (const [from, to, count] of row.lost) {
-        if (near(from, to)) told.push(`${clock(from, 3)} ${number(count)} probes lost`);
+        if (near(from, to)) told.push(`${clock(from, 3)} ${counted(count, "lost")}`);
       }
     } else if (row && !row.head) {
       const bin = Math.floor(at / data.step);
@@ -247,7 +289,7 @@
         const reach = Math.ceil(2 / ((width - left) / (range[1] - range[0])) / data.step);
         for (let each = bin - reach; each <= bin; each += 1) {
           const count = row.at[name].get(each);
-          if (count) { told.push(`${number(count)} ${WORDS[name]}`); break; }
+          if (count) { told.push(counted(count, name)); break; }
         }
       }
       const time = row.p99.find(([end]) => end >= at);
@@ -300,7 +342,7 @@
     const details = document.getElementById("incident-" + count);
     if (!details) return;
     for (const other of document.querySelectorAll("details.found")) other.classList.remove("found");
-    details.open = true;
+    for (let around = details; around; around = around.parentElement.closest("details")) around.open = true;
     details.classList.add("found");
     details.scrollIntoView({ block: "center" });
   };
@@ -309,14 +351,19 @@
 
   const charts = [];
   const chart = (title, columns, series, holder) => {
+    // From 0, and as high as what is shown and the value before it, from which a line comes in.
+    const tall = (plot, low, high) => {
+      const before = columns[0].findLastIndex((at) => at <= data.start + range[0]);
+      return [0, 1.1 * Math.max(high ?? 0, ...columns.slice(1).map((values) => values[before] ?? 0)) || 1];
+    };
     const axis = { stroke: () => css("dim"), grid: { stroke: () => css("line"), width: 1 }, ticks: { stroke: () => css("line") } };
     const options = {
-      title, width: Math.max(280, section.clientWidth), height: 170,
+      title, width: room(), height: 170,
       tzDate: (stamp) => uPlot.tzDate(new Date(stamp * 1000), "Etc/UTC"),
       cursor: { drag: { x: true, y: false }, sync: { key: "run" } },
-      scales: { x: { time: true, range: () => [data.start + range[0], data.start + range[1]] } },
+      scales: { x: { time: true, range: () => [data.start + range[0], data.start + range[1]] }, y: { range: tall } },
       padding: [8, 0, 0, 0], // the same edges as the timeline's
-      axes: [{ ...axis, values: (_, splits) => splits.map((each) => clock(each - data.start, 0)) }, { ...axis, size: () => left }],
+      axes: [{ ...axis, space: 80, values: (_, splits, column, room, step) => splits.map((each) => clock(each - data.start, step < 1 ? 1 : 0)) }, { ...axis, size: () => left }],
       series: [{ label: "at", value: (_, stamp) => stamp === null ? "-" : clock(stamp - data.start, 1) }, ...series],
       hooks: {
         setSelect: [(plot) => {
@@ -348,7 +395,7 @@
   const drawCharts = (holder) => {
     const bars = { paths: uPlot.paths.stepped({ align: 1 }), points: { show: false }, width: 1.5 };
     const per = (_, value) => value === null ? "-" : String(Math.round(value * 100) / 100);
-    chart("a second: violations, other cases, probes lost", spans(), [
+    chart("per second: violations, unknown and explained changes and outages, probes lost", spans(), [
       { ...bars, label: "violations", stroke: () => css("violation"), value: per },
       { ...bars, label: "unknown", stroke: () => css("unknown"), dash: [6, 3], value: per },
       { ...bars, label: "explained", stroke: () => css("other"), dash: [2, 3], value: per },
@@ -358,8 +405,9 @@
       const columns = [data.ticks.map((tick) => data.start + tick[0])];
       for (const at of [2, 3]) columns.push(data.ticks.map((tick) => tick[at]));
       const times = (label, name, dash) => ({ label, stroke: () => css(name), width: 1.5, dash, points: { show: columns[0].length < 60, size: 5 } });
-      chart("round-trip time of each period, ms", columns, [times("p50", "other"), times("p99", "time", [6, 3])], holder);
-      chart("% lost, and sessions without an answer, of each period", [columns[0], data.ticks.map((tick) => tick[1]),
+      const [first, next] = data.ticks, every = `every ${number(Math.round(10 * (next ? next[0] - first[0] : first[0])) / 10)} s`;
+      chart(`${every}: round-trip time in ms`, columns, [times("p50", "other"), times("p99", "time", [6, 3])], holder);
+      chart(`${every}: % lost, and sessions without an answer`, [columns[0], data.ticks.map((tick) => tick[1]),
         data.ticks.map((tick) => tick[4])], [times("% lost", "lost"), times("silent sessions", "violation", [6, 3])], holder);
     }
   };
@@ -370,7 +418,7 @@
       sign.style.setProperty("--c", `var(--${name})`);
       return element("span", { className: "key" }, sign, word);
     };
-    return [key("violation", "violation (tallest)"), key("unknown", "unknown", "half"), key("other", "explained, or no matter", "half"),
+    return [key("violation", "violation (tallest)"), key("unknown", "unknown", "half"), key("other", "explained or harmless (lower)", "less"),
       key("lost", "lost", "low"), key("time", "p99 round-trip time", "stroke"), key("event", "cluster event", "dashed")];
   };
   const button = (text, title, act) => {
@@ -393,16 +441,27 @@
     section.append(holder);
     drawCharts(holder);
     let waiting = 0;
-    const resized = () => {
-      cancelAnimationFrame(waiting);
-      waiting = requestAnimationFrame(() => {
-        draw();
-        for (const plot of charts) plot.setSize({ width: Math.max(280, section.clientWidth), height: 170 });
-      });
+    const resize = () => {
+      draw();
+      for (const plot of charts) plot.setSize({ width: room(), height: 170 });
     };
-    window.addEventListener("resize", resized);
+    window.addEventListener("resize", () => {
+      cancelAnimationFrame(waiting);
+      waiting = requestAnimationFrame(resize);
+    });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(...range));
-    window.addEventListener("beforeprint", draw);
+    const paper = element("div", { className: "printed" });
+    canvas.after(paper);
+    window.addEventListener("beforeprint", () => {
+      printing = true;
+      resize();
+      paper.replaceChildren(...slices());
+    });
+    window.addEventListener("afterprint", () => {
+      printing = false;
+      paper.replaceChildren();
+      resize();
+    });
   }
 
   // --- the table of all sessions -----------------------------------------------------------------------------------------------
@@ -454,7 +513,8 @@
     filter.addEventListener("input", choose);
     bad.addEventListener("change", choose);
     table.append(element("h2", { textContent: "Sessions" }),
-      element("div", { className: "tools" }, filter, element("label", {}, bad, " only those with changes, losses or silence"), earlier, count, later),
+      element("div", { className: "tools" }, filter, element("label", {}, bad, " only those with changes, losses or silence"),
+        element("span", { className: "key" }, earlier, count, later)),
       element("div", { className: "wide" }, element("table", {}, element("thead", {}, heads), body)));
     choose();
   }
