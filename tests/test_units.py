@@ -12,6 +12,7 @@ from affinity_tester.units import (
     format_exact,
     format_offset,
     format_seconds,
+    format_share,
     format_span,
     noun_form,
     parse_duration,
@@ -91,3 +92,8 @@ def test_an_irregular_plural_is_given() -> None:
 
 def test_a_name_is_quoted_and_a_missing_one_is_unknown() -> None:
     assert (quoted("pod-a"), quoted(None)) == ('"pod-a"', "unknown")
+
+
+def test_a_share_that_is_held_against_a_limit_keeps_its_digits():
+    assert format_share(0.049, 2) == "4.90 %"
+    assert format_share(0.672, 0) == "67 %"

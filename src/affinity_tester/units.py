@@ -80,6 +80,11 @@ def format_percent(share: float) -> str:
     return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.2g} %"  # noqa: PLR2004 - from 10 on two digits are whole
 
 
+def format_share(share: float, decimals: int) -> str:
+    """Return a share of 1 as percent with so many digits after the point, for one that is held against a limit: `4.90 %`."""
+    return f"{100 * share:.{decimals}f} %"
+
+
 # --- counts and names --------------------------------------------------------------------------------------------------
 
 

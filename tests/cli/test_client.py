@@ -121,7 +121,7 @@ async def test_max_loss_fails_the_run(run: Run) -> None:
         common = (lossy.address, "--duration", "1", "--interval", "20ms", "--loss-threshold", "1")
         strict, lax = await asyncio.gather(run(*common, "--max-loss", "5"), run(*common, "--max-loss", "60"))
     assert (strict.code, lax.code) == (1, 0)
-    assert re.fullmatch(r"FAIL: 2\d\.\d\d% of the probes were lost, more than --max-loss 5\.00%", strict.last)
+    assert re.fullmatch(r"FAIL: 2\d\.\d\d % of the probes were lost, more than --max-loss 5\.00 %", strict.last)
 
 
 async def test_ctrl_c_and_sigterm_end_it_with_its_summary_and_the_verdicts_code(start: Start, tmp_path: Path) -> None:

@@ -459,7 +459,7 @@ def test_a_stale_flow_tells_the_pod_that_is_gone_and_the_canary() -> None:
         'by old reflexive IP 10.0.0.2 (node "n2"): 1 of its 4, 10.0.0.3 (node "n3"): 2 of its 4',
         'pod "p1" had left the pool, and the silence went on',
         '28 test probes from new ports were answered by pods "p2", "p3" within 0.0 s',
-        "were 25% of all ports dead, 28 test probes would all have missed them in 0.0%",
+        "were 25 % of all ports dead, 28 test probes would all have missed them in 0.0 %",
         "direction not known: no reply since tells how many probes the pod has received",
     )
 

@@ -562,7 +562,7 @@ def test_a_pod_that_the_watch_shows_a_little_later_is_no_stranger() -> None:
 
 TOO_FEW = "that could have failed, fewer than 300: run for longer, or with more sessions"
 GOOD = Counts(sent=10_000, answered=9_990, lost=10, pairs=9_980)
-LOSSY = "0.10% of the probes were lost"
+LOSSY = "0.10 % of the probes were lost"
 
 
 def verdict(
@@ -676,14 +676,16 @@ def test_avoidable_changes_fail_where_asked() -> None:
 def test_loss_fails_only_where_asked_and_never_for_the_machine_s_own() -> None:
     lossy = Counts(sent=1_000, answered=950, lost=50, pairs=949)
     assert verdict(total=lossy).outcome is Outcome.PASS
-    assert verdict(total=lossy, max_loss=0.02).reasons == ("5.00% of the probes were lost, more than --max-loss 2.00%",)
+    assert verdict(total=lossy, max_loss=0.02).reasons == (
+        "5.00 % of the probes were lost, more than --max-loss 2.00 %",
+    )
     assert verdict(total=lossy, max_loss=0.05).outcome is Outcome.PASS
     own = replace(lossy, own_losses=49)
     assert verdict(total=own, max_loss=0.02).reasons == (
-        "this machine itself dropped 49 of 1,000 probes or replies (4.90%)",
+        "this machine itself dropped 49 of 1,000 probes or replies (4.90 %)",
     )
     assert verdict(total=replace(lossy, own_losses=20), max_loss=0.02).reasons == (
-        "3.00% of the probes were lost, more than --max-loss 2.00%",
+        "3.00 % of the probes were lost, more than --max-loss 2.00 %",
     )
 
 
@@ -691,7 +693,7 @@ def test_a_flood_at_the_client_s_own_port_does_not_switch_max_loss_off() -> None
     """What a full buffer dropped counts as this machine's only as far as probes were lost with it."""
     flooded = Counts(sent=1_000, answered=950, lost=50, pairs=949, socket_drops=137_430, undecodable=900)
     assert verdict(total=flooded, max_loss=0.02).reasons == (
-        "5.00% of the probes were lost, more than --max-loss 2.00%",
+        "5.00 % of the probes were lost, more than --max-loss 2.00 %",
     )
     assert verdict(total=flooded).outcome is Outcome.PASS
     unreadable = Counts(sent=1_000, answered=400, lost=600, pairs=399, undecodable=401)
@@ -728,12 +730,12 @@ def test_a_flood_at_the_client_s_own_port_does_not_switch_max_loss_off() -> None
         (
             (),
             Counts(sent=900, answered=880, lost=20, pairs=879, own_losses=1, send_errors=1),
-            "this machine itself dropped 2 of 901 probes or replies (0.22%)",
+            "this machine itself dropped 2 of 901 probes or replies (0.22 %)",
         ),
         (
             (),
             Counts(sent=980, answered=980, pairs=979, timer_misses=20),
-            "this client was too busy, or stood still: 2.00% of its probes were skipped",
+            "this client was too busy, or stood still: 2.00 % of its probes were skipped",
         ),
         ((), Counts(sent=200, answered=200, pairs=199), f"only 199 judged pairs {TOO_FEW}"),
         ((), Counts(sent=2, answered=2, pairs=1), f"only 1 judged pair {TOO_FEW}"),
@@ -819,14 +821,14 @@ def test_a_short_blackout_is_cut_out_and_named() -> None:
     assert given_.reasons == (
         "no violation (cluster not watched)",
         LOSSY,
-        "nobody was answered for 5.9 s (1.0% of the run)",
+        "nobody was answered for 5.9 s (1.0 % of the run)",
     )
     watched = verdict(observed(0, pool("a")), *dark(300, 305.9))
     assert (watched.outcome, watched.still_ns) == (Outcome.PASS, 594_100 * MS)
 
 
 def test_a_long_blackout_and_several_short_ones_are_inconclusive() -> None:
-    said = ("nobody was answered for 6 s (1.0% of the run)",)
+    said = ("nobody was answered for 6 s (1.0 % of the run)",)
     for events in (dark(300, 306), (*dark(100, 103), *dark(300, 303))):
         given_ = verdict(*events)
         assert (given_.outcome, given_.reasons) == (Outcome.INCONCLUSIVE, said)
@@ -851,13 +853,13 @@ def test_a_blackout_in_which_no_endpoint_was_ready_is_explained() -> None:
     given_ = verdict(*empty[:2], after[0], empty[2], after[1])
     assert (given_.outcome, given_.reasons) == (
         Outcome.PASS,
-        ("no violation", LOSSY, "nobody was answered for 41 s (6.8% of the run), no endpoint was ready"),
+        ("no violation", LOSSY, "nobody was answered for 41 s (6.8 % of the run), no endpoint was ready"),
     )
     # It went on for longer after one was ready than the settle time, or an unrelated pool was empty: it explains nothing.
     later = dark(300, 350.1)
     assert verdict(*empty[:2], later[0], empty[2], later[1]).outcome is Outcome.INCONCLUSIVE
     until_the_end = verdict(*empty[:2], after[0])
-    assert until_the_end.reasons[-1] == "nobody was answered for 5 min (50.0% of the run), no endpoint was ready"
+    assert until_the_end.reasons[-1] == "nobody was answered for 5 min (50.0 % of the run), no endpoint was ready"
 
 
 def test_a_run_without_statistics_is_not_said_to_have_had_no_answer() -> None:

@@ -80,7 +80,7 @@ def passes(*also: str, changes: dict[str, int] | None = None, reasons: dict[str,
     return Right(Outcome.PASS, ("no violation", *also), changes or {}, reasons=reasons or {})
 
 
-LOST = r"\d+\.\d\d% of the probes were lost"
+LOST = r"\d+\.\d\d % of the probes were lost"
 BEGAN = rf"the watch of the pool began {TIME} before it"
 
 RIGHT = {
@@ -148,7 +148,7 @@ RIGHT = {
     "62-flush-twice.cn": fails(48),
     "72-scale-to-zero-and-back.cn": passes(
         LOST,
-        r"nobody was answered for 10\.3 s \(21\.5% of the run\), no endpoint was ready",
+        r"nobody was answered for 10\.3 s \(21\.5 % of the run\), no endpoint was ready",
         changes={"explained": 24},
         reasons={"explained": rf'pod "{{own}}" left the pool {TIME} before'},
     ),

@@ -42,14 +42,14 @@ def test_it_says_how_long_who_answers_what_is_lost_and_what_was_judged(story):
 
     line.beat(pulse(story, 42))
     assert line.text(story.at(42.9)) == (
-        "42 s of 10 min | 24 of 24 sessions answered | 2 pods | 0 % lost, p99 1.52 ms | 0 violations"
+        "42 s of 10 min | 24 of 24 sessions answered | 2 pods | 0 % lost in 5 s, p99 1.52 ms | 0 violations"
     )
     silence = Silence("CLIENT-3", story.at(40), Identity(pod="pod-b"))
     line.beat(pulse(story, 43, silent=1, silences=(silence,), recent_lost=10, p99_ns=None))
     line.emit(ev.CaseJudged(story.at(43), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
     line.emit(ev.CaseJudged(story.at(43), "CLIENT-2", story.change(), ev.Judgement.EXPLAINED, True, ()))
     assert line.text(story.at(43)) == (
-        "43 s of 10 min | 23 of 24 sessions answered, 1 silent since 13:36:00 (CLIENT-3) | 2 pods | 10 % lost"
+        "43 s of 10 min | 23 of 24 sessions answered, 1 silent since 13:36:00 (CLIENT-3) | 2 pods | 10 % lost in 5 s"
         " | 1 violation of 1 session, last at 13:35:23, 1 explained"
     )
 
@@ -72,10 +72,10 @@ def test_a_narrow_terminal_keeps_who_is_broken_and_since_when(story):
     told = {width: line.text(story.at(25), width) for width in range(20, 200)}
     assert told[199] == (
         "25 s of 32 s, 0 of 7 faults injected | 8 of 10 sessions answered, 2 silent since 13:35:32 (first CLIENT-1) | 2 pods"
-        " | 1 % lost, p99 1.52 ms | 1 violation of 1 session, last at 13:35:23"
+        " | 1 % lost in 5 s, p99 1.52 ms | 1 violation of 1 session, last at 13:35:23"
     )
     assert [told[width] for width in (140, 100, 80, 60, 40, 30)] == [
-        "25 s of 32 s | 8 of 10 sessions answered, 2 silent since 13:35:32 (first CLIENT-1) | 1 % lost, p99 1.52 ms"
+        "25 s of 32 s | 8 of 10 sessions answered, 2 silent since 13:35:32 (first CLIENT-1) | 1 % lost in 5 s"
         " | 1 violation, last at 13:35:23",
         "25 s of 32 s | 8 of 10 answered, 2 silent since 13:35:32 | 1 % lost | 1 violation, last at 13:35:23",
         "25 s | 2 silent since 13:35:32 | 1 % lost | 1 violation, last at 13:35:23",

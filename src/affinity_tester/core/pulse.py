@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from affinity_tester.core.events import Counts, GroupCounts
 from affinity_tester.core.identity import Identity
+from affinity_tester.units import NS_PER_S
+
+RECENT_NS = 5 * NS_PER_S
+"""The time that counts as recent."""
 
 MOST_SILENCES = 10
 """So many silent sessions are told by name."""

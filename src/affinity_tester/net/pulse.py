@@ -9,7 +9,7 @@ from heapq import nsmallest
 from operator import itemgetter, sub
 
 from affinity_tester.core.events import Counts
-from affinity_tester.core.pulse import MOST_SILENCES, Pulse, Silence
+from affinity_tester.core.pulse import MOST_SILENCES, RECENT_NS, Pulse, Silence
 from affinity_tester.core.session.breakdown import Breakdown
 from affinity_tester.core.session.rtt import percentile_ns
 from affinity_tester.net.session import Session, counters
@@ -17,9 +17,6 @@ from affinity_tester.units import NS_PER_S
 
 PULSE_NS = NS_PER_S
 """Between two pulses."""
-
-RECENT_NS = 5 * NS_PER_S
-"""The time that counts as recent."""
 
 SESSIONS_A_TURN = 250
 """Sessions that are looked at in one sweep: half a millisecond. Of 10,000, each has its turn every 10 s."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from affinity_tester.core import events as ev
 from affinity_tester.core.judging.tally import Tally
 from affinity_tester.core.judging.verdict import MIN_PAIRS
-from affinity_tester.core.pulse import Pulse
+from affinity_tester.core.pulse import RECENT_NS, Pulse
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.groups import group_tables
 from affinity_tester.report.logging import Colour
@@ -21,7 +21,7 @@ MOST_NAMED = 10
 
 _GIVE_UP = (
     *("pods", "judged", "elapsed", "lost", "judged", "answered"),
-    *("answered", "elapsed", "judged", "answered", "lost"),
+    *("lost", "answered", "elapsed", "judged", "answered", "lost"),
 )
 """On a narrow terminal parts become shorter in this order, until the line fits: who is broken and since when goes last."""
 
@@ -145,11 +145,12 @@ class StatusLine:
         pods = sum(group.name is not None and group.sessions > 0 for group in groups)
         pods = pods if groups else len(self._first_pods)
         lost = f"{percent(pulse.recent_lost, pulse.recent_sent)} lost"
+        recent = format_span(RECENT_NS)
         time = f", p99 {milliseconds(pulse.p99_ns)} ms" if pulse.p99_ns is not None else ""
         return {
             "answered": self._silent(pulse) or [f"{self._sessions:,} of {sessions} answered", "all answered"],
             "pods": [plural(pods, "pod"), ""] if pods else [],
-            "lost": [f"{lost}{time}", lost, ""],
+            "lost": [f"{lost} in {recent}{time}", f"{lost} in {recent}", lost, ""],
         }
 
     def _silent(self, pulse: Pulse) -> list[str]:

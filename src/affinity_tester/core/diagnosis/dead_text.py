@@ -10,7 +10,7 @@ from affinity_tester.core.diagnosis.icmp import IcmpMeaning, icmp_meaning
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, listed, pods, was
 from affinity_tester.core.events import ClusterAction, ClusterEvent, ClusterSubject
-from affinity_tester.units import NS_PER_S, format_seconds, plural, quoted
+from affinity_tester.units import NS_PER_S, format_seconds, format_share, plural, quoted
 
 NODE_DOWN_NS = 300 * NS_PER_S
 """A node that went away so long before may still be the balancer's target (deregistration delays)."""
@@ -134,8 +134,8 @@ def fresh(flows: DeadFlows) -> list[str]:
     count = len(flows.canaries)
     if flows.fresh_live:
         said.append(
-            f"were {flows.share:.0%} of all ports dead, {plural(count, 'test probe')} would all have missed them in "
-            f"{flows.miss_chance:.1%}"
+            f"were {format_share(flows.share, 0)} of all ports dead, {plural(count, 'test probe')} would all have missed "
+            f"them in {format_share(flows.miss_chance, 1)}"
         )
     elif flows.unanswered:
         said.append(
@@ -179,7 +179,8 @@ def missing(flows: DeadFlows) -> str:
     dead, count = len(flows.silences), len(flows.canaries)
     return (
         f"too few flows to tell: with {dead} of {plural(flows.total, 'session')} dead, {plural(count, 'test probe')} "
-        f"miss a dead part in {flows.miss_chance:.0%}; a capture on the ingress node, or a run with more --sessions"
+        f"miss a dead part in {format_share(flows.miss_chance, 0)}; a capture on the ingress node, or a run with more "
+        "--sessions"
     )
 
 

@@ -27,7 +27,7 @@ from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.text import NO_CLUSTER, diagnosis, has, listed, pods, was
 from affinity_tester.core.events import CanaryResult, ClusterAction, ClusterSubject, Diagnosis
 from affinity_tester.core.judging.chance import DOUBT
-from affinity_tester.units import plural, quoted
+from affinity_tester.units import format_share, plural, quoted
 
 _UNEVEN = 2
 """How many times more flows, or fewer, a hash may give to one of several equal ones."""
@@ -301,7 +301,8 @@ def _common(flows: Unborn) -> list[str]:
 
 def _excluded(flows: Unborn) -> str:
     count = plural(len(flows.canaries), "test probe")
-    return f"were {flows.share:.0%} of all ports dead, {count} would all have missed them in {flows.miss_chance:.1%}"
+    share, chance = format_share(flows.share, 0), format_share(flows.miss_chance, 1)
+    return f"were {share} of all ports dead, {count} would all have missed them in {chance}"
 
 
 def _empty_text(view: IncidentView) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from affinity_tester.core.events import Counts, Judgement, Outcome, Verdict
-from affinity_tester.units import format_span, noun_form, plural
+from affinity_tester.units import format_share, format_span, noun_form, plural
 
 MIN_PAIRS = 300
 """Judged pairs that a PASS needs: by the rule of three, 0 of 300 means less than 1 in 100 with 95 % confidence."""
@@ -112,7 +112,7 @@ def _caveats(evidence: Evidence) -> list[str]:
 
     lost = network_losses(total)
     if lost:
-        caveats.append(f"{lost / total.sent:.2%} of the probes were lost")
+        caveats.append(f"{format_share(lost / total.sent, 2)} of the probes were lost")
     if evidence.avoidable:
         changes = plural(evidence.avoidable, "change")
         caveats.append(f"{changes} that a sound proxy would have avoided: --fail-on avoidable")
@@ -141,7 +141,7 @@ _OWN_LINK = ", nor was the reference: the client's own link"
 
 
 def _share(ns: int, evidence: Evidence) -> str:
-    return f"{ns / evidence.duration_ns:.1%} of the run" if evidence.duration_ns else "all of the run"
+    return f"{format_share(ns / evidence.duration_ns, 1)} of the run" if evidence.duration_ns else "all of the run"
 
 
 def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fail_on_avoidable: bool) -> list[str]:
@@ -155,7 +155,9 @@ def _failures(evidence: Evidence, violations: int, max_loss: float | None, *, fa
 
     sent, lost = evidence.total.sent, network_losses(evidence.total)
     if max_loss is not None and sent and lost / sent > max_loss:
-        reasons.append(f"{lost / sent:.2%} of the probes were lost, more than --max-loss {max_loss:.2%}")
+        reasons.append(
+            f"{format_share(lost / sent, 2)} of the probes were lost, more than --max-loss {format_share(max_loss, 2)}"
+        )
     return reasons
 
 
@@ -201,12 +203,15 @@ def _inconclusive_reasons(evidence: Evidence, judged_pairs: int, max_loss: float
     own = total.own_losses + total.send_errors
     tried = total.sent + total.send_errors
     if own > MAX_SELF_INFLICTED * tried:
-        reasons.append(f"this machine itself dropped {own:,} of {tried:,} probes or replies ({own / tried:.2%})")
+        reasons.append(
+            f"this machine itself dropped {own:,} of {tried:,} probes or replies ({format_share(own / tried, 2)})"
+        )
 
     slots = tried + total.timer_misses
     if total.timer_misses > MAX_TIMER_MISSES * slots:
         reasons.append(
-            f"this client was too busy, or stood still: {total.timer_misses / slots:.2%} of its probes were skipped"
+            f"this client was too busy, or stood still: {format_share(total.timer_misses / slots, 2)} of its probes were "
+            "skipped"
         )
 
     if evidence.watched and evidence.stable_ns == 0:
