@@ -838,7 +838,7 @@ def test_a_blackout_at_the_end_is_inconclusive_however_short() -> None:
     given_ = verdict(BlackoutStarted(599_900 * MS, 594_900 * MS, 100))
     assert (given_.outcome, given_.reasons) == (
         Outcome.INCONCLUSIVE,
-        ("all sessions stopped being answered, until the end",),
+        ("all sessions stopped being answered, for 5.1 s until the end",),
     )
     assert verdict(*dark(300, 305)).outcome is Outcome.PASS
 

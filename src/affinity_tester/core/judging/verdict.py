@@ -182,8 +182,9 @@ def _inconclusive_reasons(evidence: Evidence, judged_pairs: int, max_loss: float
     reasons: list[str] = []
     dark = [blackout for blackout in evidence.blackouts if not blackout.empty_pool]
     own_link = _OWN_LINK if dark and all(blackout.own_link for blackout in dark) else ""
-    if any(blackout.at_end for blackout in dark):
-        reasons.append("all sessions stopped being answered, until the end" + own_link)
+    if last := [blackout for blackout in dark if blackout.at_end]:
+        lasted = format_span(max(blackout.lasted_ns for blackout in last))
+        reasons.append(f"all sessions stopped being answered, for {lasted} until the end{own_link}")
     elif dark and (dark_ns := sum(blackout.lasted_ns for blackout in dark)) >= MAX_BLACKOUT * evidence.duration_ns:
         reasons.append(f"nobody was answered for {format_span(dark_ns)} ({_share(dark_ns, evidence)}){own_link}")
 
