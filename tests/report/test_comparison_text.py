@@ -49,6 +49,14 @@ def test_says_what_an_upgrade_did(is_golden: Callable[..., None]) -> None:
     is_golden("compare-experiments.txt", text(upgraded()))
 
 
+def test_a_narrow_terminal_gets_lines_that_it_need_not_break() -> None:
+    comparison = upgraded()
+    narrow = [line for line, _ in text_lines(comparison, 60)]
+    notes = next(index for index, line in enumerate(narrow) if line.startswith("Chance: "))
+    assert all(len(line) <= 60 for index, line in enumerate(narrow) if index >= notes or line.startswith("      "))
+    assert "".join(narrow).replace(" ", "") == text(comparison).replace("\n", "").replace(" ", "")
+
+
 def test_says_so_in_markdown(is_golden: Callable[..., None]) -> None:
     is_golden("compare-experiments.md", markdown_text(upgraded()))
 

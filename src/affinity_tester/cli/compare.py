@@ -15,7 +15,7 @@ from affinity_tester.core.comparison.results import Comparison
 from affinity_tester.core.exact import CONFIDENCE
 from affinity_tester.report.comparison_json import json_text
 from affinity_tester.report.comparison_markdown import markdown_text
-from affinity_tester.report.comparison_text import text_lines
+from affinity_tester.report.comparison_text import WIDTH, text_lines
 from affinity_tester.report.logging import configure, wants_colour
 
 Format = Literal["text", "json", "markdown"]
@@ -63,7 +63,7 @@ def _show(comparison: Comparison, form: Format) -> None:
     """Write it to standard output; text on a terminal is in colour. May raise `OutputClosed`."""
     log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
     if form == "text":
-        for text, colour in text_lines(comparison):
+        for text, colour in text_lines(comparison, min(WIDTH, log.width or WIDTH)):
             log.text(text, colour)
     else:
         text = json_text(comparison) if form == "json" else markdown_text(comparison)

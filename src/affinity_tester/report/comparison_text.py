@@ -20,12 +20,14 @@ from affinity_tester.report.comparison_words import (
 from affinity_tester.report.logging import Colour
 from affinity_tester.report.summary import SummaryLine
 from affinity_tester.report.text import printable
+from affinity_tester.report.wrapping import joined_values, parted_values
 from affinity_tester.units import NS_PER_S, format_percent, format_span, plural
 
 MOST_CELLS = 3
 """So many cells that are alike are named; of more their number is told."""
 
-_WIDTH = 100
+WIDTH = 100
+"""Columns at most; a narrower terminal gets less."""
 
 _DEEP = " " * 6
 """The indentation of figures."""
@@ -33,7 +35,7 @@ _DEEP = " " * 6
 _COLOURS = {Direction.WORSE: Colour.VIOLATION, Direction.BETTER: Colour.GOOD}
 
 
-def text_lines(comparison: Comparison) -> list[SummaryLine]:
+def text_lines(comparison: Comparison, width: int = WIDTH) -> list[SummaryLine]:
     """Return what differs besides, what got worse and better, what is the same and how surely, and the result."""
     lines: list[SummaryLine] = [
         (f"BEFORE {side_text(comparison.before)}", None),
@@ -43,14 +45,14 @@ def text_lines(comparison: Comparison) -> list[SummaryLine]:
         lines += [("", None), ("what else differs", None)]
     for difference in comparison.differences:
         lines.append((f"  {difference_text(difference)}", Colour.WARNING if difference.unfair else None))
-    lines += _lacking(comparison)
-    lines += _requirements(comparison)
+    lines += _lacking(comparison, width)
+    lines += _requirements(comparison, width)
     for direction in Direction:
-        lines += _rows(direction, [row for row in comparison.rows if row.direction is direction])
+        lines += _rows(direction, [row for row in comparison.rows if row.direction is direction], width)
 
     colour = Colour.VIOLATION if comparison.is_worse else Colour.GOOD if comparison.compared else Colour.DOUBTFUL
     lines += [("", None), (result_text(comparison), colour)]
-    return lines + [(part, None) for text in how_to_read(comparison) for part in textwrap.wrap(text, _WIDTH)]
+    return lines + [(part, None) for text in how_to_read(comparison) for part in _wrapped(text, "", width, hanging="")]
 
 
 def side_text(side: Side) -> str:
@@ -135,29 +137,32 @@ def where_text(rows: list[Row]) -> str:
     return ", ".join(printable(row.where) for row in rows)
 
 
-def _lacking(comparison: Comparison) -> list[SummaryLine]:
-    lines: list[SummaryLine] = [(part, Colour.WARNING) for text in lacking(comparison) for part in _wrapped(text, "  ")]
+def _lacking(comparison: Comparison, width: int) -> list[SummaryLine]:
+    lines: list[SummaryLine] = [
+        (part, Colour.WARNING) for text in lacking(comparison) for part in _wrapped(text, "  ", width)
+    ]
     return [("", None), ("not in both", None), *lines] if lines else []
 
 
-def _requirements(comparison: Comparison) -> list[SummaryLine]:
+def _requirements(comparison: Comparison, width: int) -> list[SummaryLine]:
     lines: list[SummaryLine] = [
-        (part, colour) for text, colour in requirements(comparison) for part in _wrapped(text, "  ")
+        (part, colour) for text, colour in requirements(comparison) for part in _wrapped(text, "  ", width)
     ]
     return [("", None), ("verdict, requirements and names", None), *lines] if lines else []
 
 
-def _rows(direction: Direction, rows: list[Row]) -> list[SummaryLine]:
+def _rows(direction: Direction, rows: list[Row], width: int) -> list[SummaryLine]:
     lines: list[SummaryLine] = []
     for group in alike(rows):
         row, where = group[0], where_text(group)
         lines.append((f"  {f'{where}: ' if where else ''}{subject(row)}", _COLOURS.get(direction)))
         figures, detail = f"{figure_text(row.before)} -> {figure_text(row.after)}", detail_text(row)
-        fits = len(_DEEP) + len(figures) + 2 + len(detail) <= _WIDTH
+        fits = len(_DEEP) + len(figures) + 2 + len(detail) <= width
         parts = [f"{figures}; {detail}"] if fits else [figures, detail]
-        lines += [(line, None) for part in parts for line in _wrapped(part, _DEEP)]
+        lines += [(line, None) for part in parts for line in _wrapped(part, _DEEP, width)]
     return [("", None), (heading(direction), _COLOURS.get(direction)), *lines] if lines else []
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ")
+def _wrapped(text: str, indent: str, width: int, hanging: str = "  ") -> list[str]:
+    parts = textwrap.wrap(joined_values(text), width, initial_indent=indent, subsequent_indent=f"{indent}{hanging}")
+    return [parted_values(part) for part in parts]

@@ -209,13 +209,14 @@ def _alike(one: int, other: int) -> bool:
 def _side(run: RunFigures) -> Side:
     started = run.started
     assert started is not None
+    target, name = str(started.target), started.target_name
     return Side(
         version=started.version,
         started_wall_ns=started.wall_ns,
         sessions=started.sessions,
         lasted_ns=run.duration_ns,
         verdict=run.verdict.outcome.value if run.verdict else "",
-        what=f"{started.target_name} ({started.target})",
+        what=target if name in (target, started.target.ip) else f"{name} ({target})",
     )
 
 
