@@ -29,7 +29,8 @@ _CLASSES = {Held.YES: "PASS", Held.NO: "FAIL", Held.UNKNOWN: "INCONCLUSIVE"}
 """By whose colours the page's style knows them."""
 
 _STYLE = (
-    "table.cells td { white-space: normal; min-width: 9rem; text-align: left; } table.cells th { text-align: left; }"
+    "table.cells td { white-space: normal; min-width: 9rem; text-align: left; vertical-align: top; } "
+    "table.cells th { text-align: left; } h3 { font-size: 1rem; margin: 1rem 0 .3rem; }"
 )
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 

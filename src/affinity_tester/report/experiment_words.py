@@ -23,7 +23,10 @@ from affinity_tester.units import NS_PER_MS, NS_PER_S, format_duration, format_s
 Rows = Sequence[tuple[str, str]]
 """Names and what stands beside them."""
 
-TABLE = "Sessions that moved (own: their pod or ingress node went away; dark: the longest blackout of each)"
+TABLE = (
+    "Sessions that moved, by external traffic policy and session affinity (own: their pod or ingress node went away; "
+    "beyond: they need not have moved; dark: the longest blackout of each)"
+)
 """What the table of a matrix is about."""
 
 _SECONDS_FROM_NS = 950 * NS_PER_MS
