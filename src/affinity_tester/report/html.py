@@ -143,11 +143,11 @@ def _incident(incident: ev.Incident, recorded: RecordedRun) -> str:
     head, *details = incident_text(incident, recorded.clock)
     details = details[len(brief(incident)) :]  # said in the summary
     css = "violation" if is_violation(incident) else "silence" if is_silence(incident) else "plain"
-    names = ", ".join(f"{each.certainty} {each.name}" for each in incident.diagnoses if each.name)
+    names = ", ".join(f"<b>{shown(f'{each.certainty} {each.name}')}</b>" for each in incident.diagnoses if each.name)
     said = "; ".join(reversed(brief(incident)))
     return (
         f'<details class="incident" id="incident-{incident.number}"><summary class="{css}">{shown(head)}'
-        + (f" <b>{shown(names)}</b>" if names else "")
+        + (f" {names}" if names else "")
         + (f'<span class="said">{shown(said)}</span>' if said else "")
         + f"</summary><pre>{linked(_joined(details))}</pre></details>"
     )
