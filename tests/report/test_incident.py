@@ -17,6 +17,7 @@ from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text
 from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.recorded_run import load
 from affinity_tester.report.render import json_text, text_lines
+from affinity_tester.report.timeline import timeline
 
 
 def incident(story, **changed) -> ev.Incident:
@@ -156,12 +157,18 @@ def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
     report = ConsoleReport(configure(format="console", stream=stream, colour=True))
     for event in events:
         report.emit(event)
-    assert stream.getvalue().splitlines()[2:5] == [
+    assert stream.getvalue().splitlines()[2:6] == [
         f"\x1b[33m13:35:29.176 [warn]  {heads[0]}\x1b[0m",
+        f"\x1b[33m13:35:29.176 [warn]      in short: {in_short(of_all)}\x1b[0m",
         f"\x1b[2m13:35:29.176 [info]  {heads[1]}\x1b[0m",
         f"\x1b[2m13:35:29.176 [info]  {heads[2]}\x1b[0m",
     ]
+    said = (
+        "nobody was answered for a time, so look for what all sessions share: the client's link, the way in, the pods"
+    )
+    assert (in_short(of_all), in_short(of_some)) == (said, None)
     recorded = load(events)
+    assert [flag[3] for flag in timeline(recorded)["incidents"]] == ["lost", "lost", "other"]
     colours = dict(text_lines(recorded))
     assert [colours[head] for head in heads] == [Colour.WARNING, None, None]
     page = html_text(recorded)

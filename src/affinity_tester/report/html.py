@@ -18,7 +18,8 @@ from typing import Any
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Identity
-from affinity_tester.report.incident import brief, incident_text, is_silence, is_violation, run_text
+from affinity_tester.report.in_short import is_silence
+from affinity_tester.report.incident import brief, incident_text, is_violation, run_text
 from affinity_tester.report.lines import run_lines
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
 from affinity_tester.report.render import cut_short

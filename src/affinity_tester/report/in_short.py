@@ -10,6 +10,11 @@ _HOW_SURE = {Certainty.LIKELY: "most likely", Certainty.POSSIBLE: "perhaps"}
 _NO_FAULT = {Judgement.EXPLAINED, Judgement.POD_RESTART, Judgement.INFORMATION, Judgement.IDLE}
 
 
+def is_silence(incident: Incident) -> bool:
+    """True if every session of the run was unanswered and none changed, which is worth knowing and accuses nobody."""
+    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.total_sessions
+
+
 def in_short(incident: Incident) -> str | None:
     """Return what most likely happened, in words that need no glossary; None where the numbers say all there is.
 
@@ -24,4 +29,6 @@ def in_short(incident: Incident) -> str | None:
         return "sessions broke, nothing that the pool did excuses it, and what was seen does not tell what broke them"
     if judged and judged <= _NO_FAULT:
         return "sessions moved or paused, and nothing of it speaks against the network"
+    if is_silence(incident):
+        return "nobody was answered for a time, so look for what all sessions share: the client's link, the way in, the pods"
     return None

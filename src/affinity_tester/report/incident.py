@@ -40,11 +40,6 @@ def is_violation(incident: Incident) -> bool:
     return dict(incident.judgements).get(Judgement.VIOLATION, 0) > 0
 
 
-def is_silence(incident: Incident) -> bool:
-    """True if every session of the run was unanswered and none changed, which is worth knowing and accuses nobody."""
-    return incident.bursts > 0 and not incident.changes and incident.sessions >= incident.total_sessions
-
-
 def _members(incident: Incident) -> Iterator[str]:
     if incident.changes:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in incident.kinds)

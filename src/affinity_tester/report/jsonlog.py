@@ -29,7 +29,7 @@ from affinity_tester.core.identity import Identity, Kind
 from affinity_tester.core.judging.reasons import Reason
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.cluster_text import near_text, what_text
-from affinity_tester.report.incident import is_silence
+from affinity_tester.report.in_short import is_silence
 from affinity_tester.report.lines import JUDGED
 from affinity_tester.report.logging import Level, Log, StatsMode
 from affinity_tester.report.messages import Messages

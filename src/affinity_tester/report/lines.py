@@ -13,7 +13,8 @@ from affinity_tester.report.cluster_text import event_text
 from affinity_tester.report.experiment_steps import step_text
 from affinity_tester.report.fold import folded_judgements
 from affinity_tester.report.groups import bad_groups_text
-from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text, is_silence, is_violation, run_text
+from affinity_tester.report.in_short import is_silence
+from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text, is_violation, run_text
 from affinity_tester.report.logging import Colour, Level
 from affinity_tester.report.reason_text import endpoint_change_text
 from affinity_tester.report.text import change_facts, irregular_counts, is_restart, judgement_text, served_by

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from affinity_tester.core import events as ev
-from affinity_tester.report.incident import incident_text, is_silence, is_violation, run_text
+from affinity_tester.report.in_short import is_silence
+from affinity_tester.report.incident import incident_text, is_violation, run_text
 from affinity_tester.report.jsonlog import plain
 from affinity_tester.report.lines import JUDGED, run_lines
 from affinity_tester.report.logging import Colour

@@ -159,9 +159,10 @@ def _mark(entry: TimelineEntry, drawing: _Drawing) -> list[Any]:
 
 
 def _incident_class(incident: ev.Incident) -> str:
+    """Return the worst class of what was judged of it; `lost` where there was nothing to judge but losses."""
     judged: Iterable[ev.Judgement] = (judgement for judgement, count in incident.judgements if count)
     classes = {_class(judgement) for judgement in judged}
-    return next((each for each in ("violation", "unknown") if each in classes), "other")
+    return next((each for each in ("violation", "unknown", "other") if each in classes), "lost")
 
 
 def _class(judgement: ev.Judgement) -> str:

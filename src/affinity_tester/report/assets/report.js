@@ -405,10 +405,11 @@
       const columns = [data.ticks.map((tick) => data.start + tick[0])];
       for (const at of [2, 3]) columns.push(data.ticks.map((tick) => tick[at]));
       const times = (label, name, dash) => ({ label, stroke: () => css(name), width: 1.5, dash, points: { show: columns[0].length < 60, size: 5 } });
-      const [first, next] = data.ticks, every = `every ${number(Math.round(10 * (next ? next[0] - first[0] : first[0])) / 10)} s`;
+      const [first, next] = data.ticks, period = next ? next[0] - first[0] : first[0];
+      const every = `every ${number(period < 2 ? Math.round(10 * period) / 10 : Math.round(period))} s`;
       chart(`${every}: round-trip time in ms`, columns, [times("p50", "other"), times("p99", "time", [6, 3])], holder);
-      chart(`${every}: % lost, and sessions without an answer`, [columns[0], data.ticks.map((tick) => tick[1]),
-        data.ticks.map((tick) => tick[4])], [times("% lost", "lost"), times("silent sessions", "violation", [6, 3])], holder);
+      chart(`${every}: % lost, and sessions without any answer in that time`, [columns[0], data.ticks.map((tick) => tick[1]),
+        data.ticks.map((tick) => tick[4])], [times("% lost", "lost"), times("sessions without any answer", "violation", [6, 3])], holder);
     }
   };
 
