@@ -57,7 +57,7 @@ def report(affinity_tester):
         (ev.Outcome.PASS, 0, "PASS: because"),
         (ev.Outcome.FAIL, 1, "FAIL: because"),
         (ev.Outcome.INCONCLUSIVE, 3, "INCONCLUSIVE: because"),
-        (None, 3, "no verdict: the run was cut short before it was judged"),
+        (None, 3, "no verdict: the run was cut short before it was judged (report --rejudge does it)"),
     ],
 )
 def test_the_exit_code_is_the_verdicts(record, report, outcome, code, last):

@@ -53,7 +53,7 @@ def test_text_of_a_run_that_was_killed(story):
         "",
         "the record ends at 13:35:23.178, before the run did, so there is no summary: 2 sessions had started",
         "",
-        "no verdict: the run was cut short before it was judged",
+        "no verdict: the run was cut short before it was judged (report --rejudge does it)",
     ]
 
 

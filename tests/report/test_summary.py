@@ -163,14 +163,16 @@ def test_the_verdict_has_its_colour_and_all_its_reasons(outcome, colour):
 
 
 def test_no_verdict_is_said_to_be_none():
-    assert verdict_lines(None) == [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
+    assert verdict_lines(None) == [
+        ("no verdict: the run was cut short before it was judged (report --rejudge does it)", Colour.DOUBTFUL)
+    ]
 
 
 def test_avoidable_moves_are_told_apart(story):
     judged = ev.CaseJudged(story.at(13), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ())
     assert of(story.started(), judged) == [
         "",
-        "no verdict: the run was cut short before it was judged",
+        "no verdict: the run was cut short before it was judged (report --rejudge does it)",
         "changes judged: 1 explained",
         "avoidable (the old pod was still ready): 1",
     ]

@@ -63,7 +63,7 @@ def summary(results: RunResults, width: int | None = None) -> list[SummaryLine]:
 def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
     """Return `PASS: …`, and below it the other reasons."""
     if verdict is None:
-        return [("no verdict: the run was cut short before it was judged", Colour.DOUBTFUL)]
+        return [("no verdict: the run was cut short before it was judged (report --rejudge does it)", Colour.DOUBTFUL)]
     told = ((verdict.strength,) if verdict.strength else ()) + verdict.reasons
     colour = _OUTCOME_COLOURS[verdict.outcome]
     indent = " " * (len(verdict.outcome) + 2)

@@ -93,7 +93,8 @@
     return cut(kept);
   };
   // Names differ at their ends: the hash of a pod, the number of a session.
-  const fitName = (pen, text, room) => fit(pen, text, room, (kept) => "…" + text.slice(-kept));
+  const fitName = (pen, text, room) => pen.measureText(text).width <= room ? text
+    : fit(pen, text.replace(/^CLIENT-/, "…"), room, (kept) => "…" + text.slice(-kept));
 
   const drawLane = (pen, row, y, colours) => {
     const cell = data.step / (range[1] - range[0]) * (width - left);
