@@ -26,6 +26,11 @@ def test_who_has_the_field_is_named_and_nobody_else() -> None:
     assert set_by(owned, "spec", "paused") == ""
 
 
+def test_this_program_is_not_named() -> None:
+    """As kube-apiserver 1.20.2 told it after an experiment and a write of the scale subresource."""
+    assert set_by(obj(entry("affinity-tester", REPLICAS)), "spec", "replicas") == ""
+
+
 def test_those_who_apply_the_same_value_are_all_named() -> None:
     shared = obj(entry("helm", REPLICAS), entry("argocd-controller", REPLICAS), entry("helm", REPLICAS))
     assert managers_of(shared, "spec", "replicas") == ("argocd-controller", "helm")

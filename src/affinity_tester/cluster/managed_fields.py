@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from affinity_tester.cluster.api import Json
 
+OWN_MANAGER = "affinity-tester"
+"""This program's name there: what its User-Agent begins with, as for every client that names no other (`fieldManager`)."""
+
 
 def set_by(obj: Json, *path: str) -> str:
-    """Return ` (set by NAME)` for a text about a field that is not as it should be; empty where nobody is told."""
-    names = managers_of(obj, *path)
+    """Return ` (set by NAME)` for a text about a field that is not as it should be; empty where nobody else is told.
+
+    Before Kubernetes 1.22 a write of the scale subresource left the field to its manager before.
+    """
+    names = [name for name in managers_of(obj, *path) if name != OWN_MANAGER]
     return f" (set by {', '.join(names)})" if names else ""
 
 

@@ -43,7 +43,8 @@ async def check_rights(api: WritableApi, rights: Iterable[Right]) -> None:
     if missing:
         names = ", ".join(dict.fromkeys(map(str, missing)))
         raise UserError(
-            f"the cluster does not allow what the experiment needs ({names}): ask for the role of k8s/experiment-rbac.yaml"
+            f"the cluster does not allow what the experiment needs ({names}): ask its administrator for these rights; those"
+            " that the experiments of `all` need are in k8s/experiment-rbac.yaml"
         )
 
 
