@@ -133,9 +133,21 @@ def test_only_a_balancer_leaves_a_drained_node_out(via: str, held: Held) -> None
     assert drained(via).move(1, ACTION + 3 * S, who("b", "10.0.0.2", 5)).end().held is held
 
 
-def test_a_drained_node_that_is_back_must_be_left_no_more() -> None:
-    run = drained().move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).move(1, ROLLBACK + 3 * S, who("b", "10.0.0.1", 6))
-    assert run.move(1, ROLLBACK + 5 * S, who("b", "10.0.0.2", 7)).end().beyond == ("CLIENT-1",)
+@pytest.mark.parametrize(("back_ns", "beyond"), [(ROLLBACK + S, ()), (ROLLBACK + 3 * S, ("CLIENT-1",))])
+def test_a_drained_node_that_has_long_been_back_must_be_left_no_more(back_ns: int, beyond: tuple[str, ...]) -> None:
+    run = drained().move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).move(1, back_ns, who("b", "10.0.0.1", 6))
+    assert run.move(1, ROLLBACK + 5 * S, who("b", "10.0.0.2", 7)).end().beyond == beyond
+
+
+def test_nobody_comes_back_to_a_drained_node_before_it_is_brought_back() -> None:
+    run = drained().move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).move(1, ACTION + 6 * S, who("b", "10.0.0.1", 6))
+    assert run.end().beyond == ("CLIENT-1",)
+
+
+def test_a_node_that_is_back_by_itself_calls_no_flow_back() -> None:
+    run = entered("baseline", "10.0.0.1").act().add(node("n-a", ACTION + S, ClusterAction.NOT_READY))
+    run.add(node("n-a", ACTION + 3 * S, ClusterAction.READY)).move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5))
+    assert run.move(1, ROLLBACK + S, who("b", "10.0.0.1", 6)).end().beyond == ("CLIENT-1",)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +163,27 @@ def test_a_drained_node_that_is_back_must_be_left_no_more() -> None:
             ACTION + 8 * S,
             Held.YES,
         ),
+        (
+            [
+                node("n-a", ACTION + S, ClusterAction.CORDONED),
+                node("n-a", ACTION + 2 * S, ClusterAction.UNCORDONED),
+                node("n-a", ACTION + 8 * S),
+            ],
+            ACTION + 3 * S,
+            Held.UNKNOWN,
+        ),
+        ([node("n-z", ACTION + S, ClusterAction.CORDONED), node("n-a", ACTION + 8 * S)], ACTION + 3 * S, Held.UNKNOWN),
     ],
-    ids=["as-it-went", "long-before", "cordoned", "only-cordoned", "before-not-ready", "removed-for-good"],
+    ids=[
+        "as-it-went",
+        "long-before",
+        "cordoned",
+        "only-cordoned",
+        "before-not-ready",
+        "removed-for-good",
+        "cordoned-no-more",
+        "another-cordoned",
+    ],
 )
 def test_a_balancer_may_know_that_a_node_goes(news: list[ClusterEvent], moved_ns: int, held: Held) -> None:
     run = entered("command", "10.0.0.1").act().add(*news)

@@ -54,7 +54,7 @@ class Findings:
     untold: tuple[str, ...]
     """Sessions that were silent at the end, and why is not known."""
     aside: tuple[str, ...]
-    """Excused sessions that were silent at the end, or have a violation: something is broken, if not by this action."""
+    """Sessions that were silent at the end, or have a violation, for which another cause may be to blame."""
     untested: str
     """Why the action tested nothing; empty if it did."""
     edited: str
@@ -109,19 +109,20 @@ class Finder:
             elif needless:
                 unclear.append(name)
 
-        silent, others, before = self._violations(names, moves)
+        silent, others, before = self._violations(moves)
         elsewhere = least.unsure if self._possible.taken.doubtful_nodes else frozenset[str]()
         spared = excused.union(unclear, unsure, dead, elsewhere)
         silent_at_end = set(self._observed.blackouts.silent(names))
         untold = [name for name in names if name in silent_at_end - silent - excused]
         stranded = self._stranded(untold)
+        aside = (spared & (silent | others)) | (excused & silent_at_end) | (least.cut_off & silent)
         return Findings(
             blocked=tuple(self._blocked(not_steady, before, least)),
             sessions=tuple(names),
             moves=moves,
             least=least,
             beyond=tuple(beyond),
-            silent=tuple(name for name in names if name in silent - spared),
+            silent=tuple(name for name in names if name in silent - spared - least.cut_off),
             violations=tuple(name for name in names if name in others - spared),
             excused=tuple(name for name in names if name in excused),
             unclear=tuple(unclear),
@@ -130,7 +131,7 @@ class Finder:
             dead=tuple(dead),
             stranded=tuple(stranded),
             untold=tuple(name for name in untold if name not in stranded),
-            aside=tuple(name for name in names if name in (spared & (silent | others)) | (excused & silent_at_end)),
+            aside=tuple(name for name in names if name in aside),
             untested=self._untested(least),
             edited=edited,
         )
@@ -156,7 +157,7 @@ class Finder:
         edits = [each for each in self._pool.spec_changes if each.span.to_ns > self._begin_ns and each.field != own]
         return ", ".join(f"{each.field} {each.old} -> {each.new}" for each in edits)
 
-    def _violations(self, names: Sequence[str], moves: dict[str, list[Move]]) -> tuple[set[str], set[str], list[str]]:
+    def _violations(self, moves: dict[str, list[Move]]) -> tuple[set[str], set[str], list[str]]:
         """Return the sessions that stayed silent, those with another violation, and those with one before the action."""
         silent, others, before = set[str](), set[str](), list[str]()
         for judged in self._observed.judged.violations:

@@ -22,6 +22,7 @@ Where a node went away, or the action may have taken one and nodes may not be li
 known (an overlay shows an address of its own) may have had to move: of its moves nothing is known. So it is of one that left
 a node long before it was told to go: others may know earlier.
 What else left meanwhile excuses its sessions: their moves are neither the least nor beyond it. All others are beyond it.
+Of one that had to move, and whose ingress node left by another cause, a silence alone is excused.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Least:
     """Sessions whose pod or ingress node left by another cause, or may have been taken away."""
     unsure: frozenset[str] = frozenset()
     """Sessions of which it is not known through which node they came in, while one went away."""
+    cut_off: frozenset[str] = frozenset()
+    """Sessions that had to move, and whose ingress node left by another cause, or may have: it may be what silences them."""
 
 
 class LeastPossible:
@@ -95,8 +98,9 @@ class LeastPossible:
         self._answered_ns = self._last_answers(names)
         must = [name for name in names if self._had_to(name)]
         excused = frozenset(name for name in names if self._is_excused(name)).difference(must)
-        unsure = frozenset(name for name in names if self.taken.hides(self.ingress(name))).difference(must, excused)
-        return Least(tuple(must), self.taken.text(len(must), len(excused)), excused, unsure)
+        unsure = frozenset(name for name in names if self.taken.hides(self.ingress(name))).difference(must)
+        cut_off = frozenset(name for name in must if self._is_cut_off(name))
+        return Least(tuple(must), self.taken.text(len(must), len(excused)), excused, unsure, cut_off)
 
     def _why_unnamed(self, pods: set[str | None]) -> str:
         """Return why it is not known where in the pool these pods are, that served sessions; empty if it is."""
@@ -127,6 +131,12 @@ class LeastPossible:
 
     def _is_excused(self, name: str) -> bool:
         return self._stop_at(name, self._begin_ns) is not None or self.ingress(name) in self.taken.doubtful_nodes
+
+    def _is_cut_off(self, name: str) -> bool:
+        """True if the node through which a session came in last left by another cause, or may have."""
+        lost = self.taken.lost_nodes
+        node = self._nodes.ingress(*self._sessions.serving(name, self._end_ns), self._pool)
+        return node in lost or (node is None and bool(lost))
 
     def _stop_at(self, name: str, at_ns: int) -> Stop | None:
         """Return the end of the pod that served a session at a time; None: it did not go away."""
@@ -214,5 +224,5 @@ class LeastPossible:
             return seen_ns > stop.touched_ns - self._settle_ns
         if seen_ns > stop.span.from_ns:
             return True
-        outlived = self._answered_ns.get(stop.endpoint.uid, 0) > move.change.after.sent_ns
+        outlived = self._answered_ns[stop.endpoint.uid] > move.change.after.sent_ns
         return seen_ns > stop.span.from_ns - _TEARDOWN_NS and not outlived

@@ -112,9 +112,9 @@ class SessionMoves:
         """
         session = self._sessions[name]
         serving, since_ns = session.first or Identity(), session.answered_ns
-        for position, (change, before, after) in enumerate(session.path()):
+        for change, before, after in session.path():
             if change.after.sent_ns > at_ns:
-                return (serving if position else before), since_ns
+                return before, since_ns
             serving, since_ns = after, change.after.sent_ns
         return serving, since_ns
 

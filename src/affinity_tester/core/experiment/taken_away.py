@@ -37,6 +37,9 @@ class TakenAway:
         """Ingress nodes that the action took away."""
         self.doubtful_nodes = self._others_of(nodes)
         """Those that left by another cause, or perhaps."""
+        another = self._may_move is not MayMove.NOT_KNOWN
+        self.lost_nodes = nodes.went_away(begin_ns) - self.nodes if another else set[str]()
+        """Those that surely left by another cause; whatever goes away while a command runs may be its doing."""
         self.unknown_nodes = left_out is None
         """True if a balancer left nodes out, and it is not even known which."""
         self._unlisted = experiment.may_move in _BY_NODES and not nodes.names
