@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -17,7 +18,9 @@ from affinity_tester.core.events import (
     CaseJudged,
     Certainty,
     Change,
+    ChangeRevised,
     ChangeSeen,
+    ChangeWithdrawn,
     Diagnosis,
     Event,
     FirstAnswer,
@@ -45,6 +48,7 @@ from affinity_tester.core.experiment import blackouts
 from affinity_tester.core.experiment.blackouts import SessionBlackouts, nearest_rank
 from affinity_tester.core.experiment.names_seen import NamesSeen
 from affinity_tester.core.experiment.phases import Phases
+from affinity_tester.core.experiment.pool_history import PoolHistory
 from affinity_tester.core.experiment.results import Blackouts, PhaseSpan
 from affinity_tester.core.experiment.session_moves import SessionMoves
 from affinity_tester.core.experiment.steady import SteadyState
@@ -74,12 +78,15 @@ LEFT = (EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.1.0.1")),)
     [
         ([], "it has not begun"),
         ([STARTED, PhaseStarted(S, Phase.STEADY)], "0 of 2 sessions have started"),
+        ([*READY[:3], READY[5]], "2 of 2 sessions were never answered"),
         ([*READY[:4], READY[5]], "1 of 2 sessions were never answered"),
+        ([replace(STARTED, sessions=1), READY[1], READY[3], READY[5]], ""),
         (READY, ""),
         (
             [*READY, ChangeSeen(8 * S, name(1), change(Kind.POD))],
             "CLIENT-1 moved 2.0 s ago, 5.0 s without it are wanted",
         ),
+        ([*READY, ChangeSeen(5 * S, name(1), change(Kind.POD))], ""),
         ([*READY, ChangeSeen(8 * S, name(1), change(Kind.INSTANCE))], ""),
         (
             [*READY, CaseJudged(7 * S, name(2), OutageCase(1, S), Judgement.VIOLATION, None, ())],
@@ -105,12 +112,21 @@ LEFT = (EndpointChange(EndpointAction.LEFT, Endpoint("u", "a", "10.1.0.1")),)
             "the pool is not observed",
         ),
         ([*READY, PoolUnobserved(2 * S, 2 * S, "down"), PoolConfirmed(3 * S, 2 * S)], ""),
+        (
+            [*READY, PoolUnobserved(8 * S, 8 * S, "down"), PoolConfirmed(9 * S, 8 * S)],
+            "the pool was not observed 2.0 s ago, 5.0 s without it are wanted",
+        ),
         ([*READY, PoolUnobserved(2 * S, 2 * S, "down"), PoolObserved(3 * S, S, 3 * S, EMPTY, 2 * S)], ""),
         (
             [*READY, PoolObserved(9 * S, 8 * S, 9 * S, EMPTY, None, LEFT)],
             "the endpoints changed 1.0 s ago, 5.0 s without it are wanted",
         ),
         ([*READY, ProbesLost(8 * S, name(1), 50, 3, 5 * S, 5 * S + 200 * MS)], ""),
+        ([*READY, ProbesLost(8 * S, name(1), 1, 1, 5 * S, 5 * S)], ""),
+        (
+            [*READY, ProbesLost(9 * S, name(1), 50, 21, 5 * S, 7 * S)],
+            "CLIENT-1 was silent 1.0 s ago, 5.0 s without it are wanted",
+        ),
         (
             [
                 *READY,
@@ -133,6 +149,7 @@ def test_it_must_last() -> None:
     for event in READY:
         steady.feed(event)
     assert steady.reason(4 * S) == "it has lasted for 3.0 s, 5.0 s are wanted"
+    assert steady.reason(6 * S) == ""
 
 
 # --- blackouts ---------------------------------------------------------------------------------------------------------
@@ -179,6 +196,26 @@ def test_of_each_session_the_longest_run_counts() -> None:
     assert count == 10 + 2 + 5 + 1 + 1
 
 
+def test_a_run_of_lost_probes_is_told_in_parts() -> None:
+    found, _ = blackouts_of(ACTS, *(lost(1, 110 + 3 * part, 3, 11 * S + part * 300 * MS) for part in range(3)))
+    assert found.lasted_ns == (900 * MS,)
+
+
+def test_a_window_begins_with_its_first_probe_and_ends_before_the_judgement() -> None:
+    assert blackouts_of(ACTS, lost(1, 99, 2, ACTION - 100 * MS))[1] == 1
+    assert blackouts_of(ACTS, lost(1, 100, 1, ACTION))[1] == 1
+    found, count = blackouts_of(ACTS, JUDGES, lost(1, 300, 1, JUDGEMENT))
+    assert (found.sessions, count) == (0, 0)
+
+
+def test_of_twenty_sessions_one_is_longer_than_the_95th_percentile() -> None:
+    blackouts = SessionBlackouts()
+    blackouts.begin(ACTION)
+    for number in range(1, 21):
+        blackouts.feed(lost(number, 110, 1 + number, 11 * S))
+    assert blackouts.summary([name(number) for number in range(1, 21)]).p95_ns == 19 * 100 * MS
+
+
 def test_an_answer_that_was_told_ends_a_blackout_where_it_was_sent() -> None:
     seen = Change(1, (Kind.POD,), RepliedProbe(109, 0, who("a")), RepliedProbe(113, 12 * S, who("b")), S, S, S)
     found, _ = blackouts_of(
@@ -195,6 +232,7 @@ def test_who_is_silent_at_the_end_is_so_until_sending_stopped() -> None:
     events = (ACTS, lost(1, 300, 50, 30 * S), lost(2, 110, 1, 11 * S))
     found, _ = blackouts_of(*events, SendingStopped(STOP, interrupted=False), ended(1, 9 * S), ended(2, 0))
     assert found == Blackouts(2, 100 * MS, 10 * S, 10 * S, 1, (100 * MS, 10 * S))
+    assert blackouts_of(ended(1, 2 * S), ended(2, 2 * S - 1))[0].still_silent == 1
     cut, _ = blackouts_of(*events, ended(1, 9 * S))
     assert cut.worst_ns == 5 * S
 
@@ -301,3 +339,15 @@ def test_sessions_that_were_never_answered_or_name_no_pod_are_at_none() -> None:
     assert (moves.by_pod(), moves.changed) == ({}, 0)
     moves.feed(FirstAnswer(MS, "CLIENT-1", 0, who(None)))
     assert (moves.by_pod(), moves.changed) == ({}, 0)
+
+
+def test_of_a_session_that_changes_all_the_time_the_first_changes_are_kept() -> None:
+    moves = SessionMoves()
+    seen = [replace(change(Kind.POD), number=number) for number in range(1, 301)]
+    for event in (FirstAnswer(MS, name(1), 0, who("a")), *(ChangeSeen(S, name(1), each) for each in seen)):
+        moves.feed(event)
+    pool = PoolHistory()
+    moves.feed(ChangeWithdrawn(S, name(1), seen[-1], 1))
+    assert len(moves.moves(name(1), pool)) == 256
+    moves.feed(ChangeRevised(S, name(1), replace(seen[0], kinds=(Kind.NODE,)), seen[0]))
+    assert len(moves.moves(name(1), pool)) == 255
