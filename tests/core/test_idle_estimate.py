@@ -327,6 +327,18 @@ def test_the_cluster_ip_is_not_masqueraded_whatever_the_policy() -> None:
     assert not PathView(policy="Local", is_cluster_ip=True).is_local
 
 
+def test_any_pod_may_be_drawn_where_no_policy_keeps_flows_at_their_node() -> None:
+    pods = (("node-1", 1), ("node-2", 3))
+    view = PathView(policy="Local", affinity="None", is_cluster_ip=True, pods_by_node=pods)
+    assert view.chance_alike(sample(5), Property.POD) == 0.25
+    assert PathView(policy="Cluster", affinity="None", pods_by_node=(("node-1", 1), ("node-2", 1))).pod_tells
+
+
+def test_a_pod_of_a_node_that_has_none_any_more_says_nothing_under_policy_local() -> None:
+    view = PathView(policy="Local", affinity="None", pods_by_node=(("node-2", 2),))
+    assert view.chance_alike(sample(5), Property.POD) == 1
+
+
 def test_without_a_service_what_looks_kept_counts_as_kept() -> None:
     view = PathView.of([sample(5, local_port=4000)], None, policy="", affinity="", via="")
     assert view.hides
@@ -387,5 +399,7 @@ def test_a_timeout_matches_where_the_curve_breaks() -> None:
         KnownTimeout("another state's", 30 * S, state=FlowState.ONE_EXCHANGE),
     ]
     assert matching(curve, [here, *others]) == (here,)
+    edges = [KnownTimeout("half a second less", 28 * S - S // 2), KnownTimeout("more", 35 * S + S // 2)]
+    assert matching(curve, edges) == tuple(edges)
     assert matching(curve_of([sample(28)] * 20), [here]) == ()
     assert matching(curve_of([sample(28, after=ELSE)] * 20), [here]) == ()
