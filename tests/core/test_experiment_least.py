@@ -112,7 +112,7 @@ def test_who_had_to_leave_a_node_must_not_stay_silent() -> None:
 def test_who_had_to_move_may_be_silent_where_its_node_left_by_another_cause(
     experiment: str, ingress: str, moved: bool, reason: str
 ) -> None:
-    run = entered(experiment, ingress).act("a").pool(ACTION + S, a=None)
+    run = entered(experiment, ingress).act(*("a" if experiment == "pod-delete" else "")).pool(ACTION + S, a=None)
     run.add(node("n-a", ACTION + 3 * S, ClusterAction.NOT_READY))
     if moved:
         run.move(0, ACTION + 2 * S, who("b", "10.0.0.2", 5))
@@ -207,9 +207,18 @@ def test_a_flow_that_shows_no_address_came_in_through_its_pods_node_under_policy
 
 
 def test_the_node_of_a_pod_that_the_pool_never_showed_is_not_known() -> None:
-    run = Run(sessions=16, policy="Local").act("a").pool(ACTION + S, a=None)
-    run.move(0, ACTION + 2 * S, Identity(TransportAddress("192.168.1.5", 9), "z", None, b"z"))
+    run = Run(sessions=16, policy="Local")
+    run.answer_as(lambda _, served: served._replace(node=None))
+    run.act("a").pool(ACTION + S, a=None).move(
+        0, ACTION + 2 * S, Identity(TransportAddress("192.168.1.5", 9), "z", None, b"z")
+    )
     assert is_unsure(run.move(0, ACTION + 4 * S, who("b", port=6)).end())
+
+
+def test_a_session_may_move_whose_own_address_was_not_told() -> None:
+    run = Run("baseline")
+    run.events = [event for event in run.events if not isinstance(event, SessionStarted)]
+    assert run.act().move(1, ACTION + S, who("c", port=5)).end().beyond == ("CLIENT-1",)
 
 
 @pytest.mark.parametrize("pod", [None, "z"])

@@ -55,9 +55,7 @@ class TakenAway:
         match self._may_move:
             case MayMove.NONE | MayMove.REMOVED_INGRESS:
                 return False
-            case MayMove.NOT_KNOWN:
-                return True
-            case _:
+            case _:  # a command names none
                 named = self._phases.removed_pods
                 return not named or stop.endpoint.uid in named
 
