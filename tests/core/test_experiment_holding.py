@@ -82,12 +82,12 @@ def test_a_violation_that_is_withdrawn_was_none() -> None:
 
 @pytest.mark.parametrize("doubt", ["unclear", "unsure", "dead"])
 def test_a_silence_after_a_doubtful_move_breaks_nothing(doubt: str) -> None:
-    run = Run("baseline").act()
+    run = Run("pod-delete" if doubt == "unsure" else "baseline").act("b")
     match doubt:
         case "unclear":
             run.move(1, ACTION + S, who("c", port=5), Judgement.CLIENT)
         case "unsure":
-            run.move(1, ACTION + S, who("z", port=5), Judgement.CLIENT).move(1, ACTION + 2 * S, who("c", port=6))
+            run.pool(ACTION + S, b=None).move(1, ACTION + 2 * S, who("z", port=5)).move(1, ACTION + 3 * S, who("c"))
         case "dead":
             judge(run.move(1, ACTION + S, who("c", port=5), None), Judgement.EXPLAINED, PodAnswersNobody("b", 3, 9))
     outcome = run.add(violation(OutageCase(140, ACTION + 4 * S), ACTION + 15 * S)).end()
