@@ -130,6 +130,41 @@ def test_the_cluster_ip_is_not_masqueraded_whatever_the_policy() -> None:
     assert not PathView(policy="Local", is_cluster_ip=True).is_local
 
 
+def test_a_view_says_what_the_replies_and_the_watch_say() -> None:
+    nameless = WHO._replace(node=None)
+    results = [sample(5, after=ELSE, local_port=4001), sample(5, before=nameless, after=nameless, local_port=4000)]
+    view = PathView.of(results, None, policy="Local", affinity="ClientIP", via="cluster-ip", is_cluster_ip=True)
+    assert view == PathView(
+        policy="Local",
+        affinity="ClientIP",
+        via="cluster-ip",
+        is_cluster_ip=True,
+        pods_by_node=(("", 1), ("node-1", 1), ("node-2", 1)),
+        translated=True,
+    )
+
+
+TWO, ONE, NAMELESS = (("node-1", 2),), (("node-1", 1),), (("", 2),)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "view", "chance"),
+    [
+        (Property.POD, PathView(affinity="ClientIP", pods_by_node=TWO), 0),
+        (Property.POD, PathView(affinity="ClientIP", pods_by_node=ONE), 1),
+        (Property.POD, PathView(affinity="None", pods_by_node=TWO), 0.5),
+        (Property.POD, PathView(affinity="None", policy="Local", pods_by_node=NAMELESS), 0.5),
+        (Property.PORT, PathView(translated=True), 0),
+        (Property.PORT, PathView(), 1),
+        (Property.ADDRESS, PathView(), 0),
+        (Property.FLOW, PathView(policy="Local", affinity="ClientIP", pods_by_node=TWO), 1),
+    ],
+)
+def test_a_flow_made_anew_looks_alike_by_chance(wanted: Property, view: PathView, chance: float) -> None:
+    before = WHO._replace(node=None) if view.pods_by_node is NAMELESS else WHO
+    assert view.chance_alike(sample(5, before=before), wanted) == chance
+
+
 def test_any_pod_may_be_drawn_where_no_policy_keeps_flows_at_their_node() -> None:
     pods = (("node-1", 1), ("node-2", 3))
     view = PathView(policy="Local", affinity="None", is_cluster_ip=True, pods_by_node=pods)
@@ -190,7 +225,11 @@ def test_a_target_that_answers_nothing_is_told_from_one_that_answered_once() -> 
 
 
 def test_a_short_keep_alive_is_no_whole_second() -> None:
-    assert keep_alive_ns([curve_of([sample(1)] * 20)]) == S // 2
+    assert str(keep_alive_ns([curve_of([sample(1)] * 20)])) == "500000000"
+
+
+def test_a_keep_alive_is_half_of_what_was_kept_in_whole_seconds() -> None:
+    assert str(keep_alive_ns([curve_of([sample(29)] * 20)])) == "14000000000"
 
 
 def test_a_timeout_matches_where_the_curve_breaks() -> None:
