@@ -83,6 +83,60 @@ def test_a_server_that_delays_nothing_is_not_asked_again() -> None:
     assert second_round([curve], 20) == ()
 
 
+def test_half_of_many_samples_are_enough() -> None:
+    for late, standing in ((20, Standing.KEPT), (21, Standing.UNKNOWN)):
+        assert standings(curve_of([sample(5)] * 20 + [sample(5, Fate.LATE)] * late)) == [standing]
+
+
+def test_a_step_counts_what_became_of_its_samples() -> None:
+    results = [
+        *[sample(5, begun_ns=7)] * 4,
+        *[sample(5, resent=True, after=ELSE)] * 3,
+        *[sample(5, resent=True)] * 2,
+        *[sample(5, heard=False)] * 5,
+        *[sample(5, heard=True)] * 6,
+        sample(5, Fate.DEAD, None),
+    ]
+    (curve,) = curves(results, CLUSTER, lambda result: result.begun_ns == 7)
+    (step,) = curve.steps
+    assert (curve.direction, curve.state) == (Direction.CLIENT, FlowState.STREAM)
+    assert (step.samples, step.void, step.ambiguous, step.resent, step.unheard, step.dead) == (21, 4, 3, 2, 5, 1)
+    assert step.usable == 14
+    assert [curve.estimate(wanted).wanted for wanted in Property] == list(Property)
+
+
+def test_a_packet_of_the_pod_that_is_not_heard_loses_the_flow_alone() -> None:
+    curve = curve_of([sample(5)] * 10 + [sample(5, heard=False)] * 10)
+    assert standings(curve) == [Standing.LOST]
+    assert standings(curve, Property.PORT) == [Standing.KEPT]
+
+
+@pytest.mark.parametrize(
+    ("heard", "after", "lost", "standing"),
+    [
+        (False, WHO, 15, Standing.KEPT),
+        (False, WHO, 17, Standing.LOST),
+        (True, ELSE, 1, Standing.MIXED),
+        (None, None, 7, Standing.KEPT),
+        (None, None, 8, Standing.LOST),
+    ],
+)
+def test_the_pods_one_packet_is_lost_more_often_than_two_probes(
+    heard: bool | None, after: Identity | None, lost: int, standing: Standing
+) -> None:
+    lossy = {"sent": 10, "answered": 7}
+    kept = sample(5, heard=None if heard is None else True, **lossy)
+    other = sample(5, Fate.ANSWERED if after else Fate.DEAD, after, heard=heard, **lossy)
+    assert standings(curve_of([kept] * (20 - lost) + [other] * lost)) == [standing]
+
+
+def test_flows_that_met_their_old_pod_again_are_counted_in() -> None:
+    view = PathView(policy="Local", affinity="None", pods_by_node=(("node-1", 2),))
+    count = curve_of([sample(5)] * 15 + [sample(5, after=ELSE)] * 5, view).steps[0].count(Property.FLOW)
+    assert (count.alike, count.expired) == (0.5, 0.5)
+    assert curve_of([sample(5, Fate.LATE)] * 5).steps[0].count(Property.FLOW).alike == 0
+
+
 def test_a_restarted_pod_says_nothing() -> None:
     curve = curve_of([sample(5)] * 10 + [sample(5, after=WHO._replace(instance=b"another "))] * 10)
     assert (curve.steps[0].restarted, curve.steps[0].usable) == (10, 10)

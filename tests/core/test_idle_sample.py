@@ -64,6 +64,17 @@ def test_one_exchange_then_silence_from_the_reply_on_then_a_probe() -> None:
     assert each.deadline_ns is None
 
 
+def test_a_timer_before_the_begin_is_none() -> None:
+    assert sample().timer(S) == []
+
+
+def test_a_stream_lasts_from_its_own_begin() -> None:
+    each = sample(FlowState.STREAM)
+    each.begin(7 * S)
+    each.replied(7 * S + MS, 0, WHO)
+    assert each.deadline_ns == 7 * S + 250 * MS
+
+
 def test_a_stream_has_traffic_later_than_two_seconds_after_its_begin() -> None:
     each = sample(FlowState.STREAM)
     last_ns = streamed(each)
@@ -95,6 +106,7 @@ def checked() -> Sample:
     each.replied(0, 0, WHO)
     each.timer(SILENCE)
     each.timer(SILENCE + 500 * MS)
+    assert each.deadline_ns == SILENCE + 2500 * MS
     assert each.timer(SILENCE + 2500 * MS) == [CheckPath()]
     assert each.deadline_ns is None
     assert each.timer(SILENCE + 2600 * MS) == []
@@ -104,15 +116,16 @@ def checked() -> Sample:
 def test_a_path_that_answers_no_new_flow_says_nothing_of_the_silence() -> None:
     each = checked()
     assert each.path_checked(SILENCE + 3 * S, answered=False) == []
-    assert result_of(each).fate is Fate.PATH_SILENT
+    assert (result_of(each).fate, result_of(each).ended_ns) == (Fate.PATH_SILENT, SILENCE + 3 * S)
     assert not result_of(each).counts
 
 
 def test_a_flow_is_dead_if_a_new_one_is_answered_and_it_is_not_once_more() -> None:
     each = checked()
     assert each.path_checked(SILENCE + 3 * S, answered=True) == [Send(3)]
+    assert each.deadline_ns == SILENCE + 5 * S
     assert each.timer(SILENCE + 5 * S) == []
-    assert result_of(each).fate is Fate.DEAD
+    assert (result_of(each).fate, result_of(each).ended_ns) == (Fate.DEAD, SILENCE + 5 * S)
     assert result_of(each).counts
     assert not any(result_of(each).kept(wanted) for wanted in Property)
 
@@ -146,12 +159,12 @@ def test_a_late_answer_stands_before_the_check_of_the_path() -> None:
 
 
 def test_the_first_request_is_sent_three_times() -> None:
-    each = sample()
+    each = Sample(Step(Direction.CLIENT, FlowState.ONE_EXCHANGE, SILENCE))
     assert each.begin(0) == [Send(0)]
     assert each.timer(S) == [Send(1)]
     assert each.timer(2 * S) == [Send(2)]
     assert each.timer(3 * S) == []
-    assert result_of(each).fate is Fate.NOT_STARTED
+    assert each.result == SampleResult(step=each.step, fate=Fate.NOT_STARTED, begun_ns=0, ended_ns=3 * S, sent=3)
     assert not result_of(each).counts
 
 
@@ -170,6 +183,17 @@ def test_a_late_reply_in_the_silence_begins_it_anew() -> None:
     last_ns = streamed(each)
     each.replied(last_ns + S, 3, WHO)
     assert each.deadline_ns == last_ns + S + SILENCE
+
+
+@pytest.mark.parametrize(
+    ("direction", "said"), [(Direction.CLIENT, 0), (Direction.POD, SILENCE), (Direction.POD, None)]
+)
+def test_a_late_reply_of_the_beginning_is_not_the_pods_own_packet(direction: Direction, said: int | None) -> None:
+    each = sample(direction=direction)
+    each.begin(0)
+    each.replied(MS, 0, WHO, SILENCE)
+    assert each.replied(S, 0, WHO, said) == []
+    assert each.deadline_ns == S + SILENCE + (2 * S if direction is Direction.POD else 0)
 
 
 def test_the_last_probe_of_a_stream_is_sent_until_it_is_answered() -> None:
@@ -230,7 +254,7 @@ def test_a_server_that_delays_nothing_ends_it(said: int | None) -> None:
     each = sample(direction=Direction.POD)
     each.begin(0)
     each.replied(MS, 0, WHO, said)
-    assert result_of(each).fate is Fate.NOT_DELAYED
+    assert (result_of(each).fate, result_of(each).ended_ns) == (Fate.NOT_DELAYED, MS)
 
 
 def test_a_delayed_reply_is_asked_for_once() -> None:
@@ -269,7 +293,7 @@ def test_the_end_is_the_end() -> None:
     each.begin(0)
     for now_ns in (S, 2 * S, 3 * S):
         each.timer(now_ns)
-    with pytest.raises(RuntimeError, match="ended"):
+    with pytest.raises(RuntimeError, match=r"^the sample has ended$"):
         each.timer(4 * S)
 
 

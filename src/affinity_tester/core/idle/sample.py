@@ -181,7 +181,6 @@ class Sample:
     def _silent_replied(self, now_ns: int, delay_ns: int | None) -> list[Command]:
         if self.step.direction is Direction.POD and delay_ns == 0:
             self._heard = True
-            self._silent_ns = now_ns - self._last_ns
             return self._probe(now_ns)
         # A late reply of the beginning: the silence begins anew.
         self._last_ns = max(self._last_ns, now_ns)
@@ -191,7 +190,7 @@ class Sample:
     def _probe(self, now_ns: int) -> list[Command]:
         if self.step.direction is Direction.POD and self._heard is None:
             self._heard = False
-        self._silent_ns = self._silent_ns or now_ns - self._last_ns
+        self._silent_ns = now_ns - self._last_ns
         self._phase = _Phase.PROBING
         self.deadline_ns = now_ns + RETRY_NS
         command = self._send()
