@@ -7,7 +7,20 @@ from dataclasses import replace
 import pytest
 
 from affinity_tester.core.comparison.experiments import compare_experiments
-from affinity_tester.core.comparison.results import Comparison, Difference, Direction, HeldChange, Measure, Row, Why
+from affinity_tester.core.comparison.results import (
+    Comparison,
+    Difference,
+    Direction,
+    Figure,
+    HeldChange,
+    Measure,
+    Row,
+    Side,
+    Unit,
+    Why,
+)
+from affinity_tester.core.comparison.weigh import share_figure
+from affinity_tester.core.exact import strata_differ
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS
 from affinity_tester.core.experiment.results import CellOutcome, ExperimentReport, Held
 from affinity_tester.units import NS_PER_MS, NS_PER_S
@@ -112,6 +125,63 @@ def test_compares_blackouts_by_ranks_and_beyond_a_floor() -> None:
     assert not any(each.measure is Measure.BLACKOUT_TIME for each in one(outcome(), outcome()).rows)
 
 
+@pytest.mark.parametrize(
+    ("interval_ns", "shift_ns", "is_small"),
+    [(S, 1_500, True), (S, 2_500, False), (S // 10, 900, True), (S // 10, 1_100, False)],
+)
+def test_blackouts_that_differ_by_less_than_two_probes_or_a_quarter_do_not_matter(
+    interval_ns: int, shift_ns: int, is_small: bool
+) -> None:
+    short = tuple(4 * S + index * NS_PER_MS for index in range(8))
+    longer = tuple(ns + shift_ns * NS_PER_MS for ns in short)
+    sides = (report(result("pod-delete", [outcome(lasted_ns=ns)]), interval_ns=interval_ns) for ns in (short, longer))
+    found = row(compare_experiments(*sides, 0.95), Measure.BLACKOUT_TIME)
+    assert (found.direction, found.is_small) == (Direction.SAME if is_small else Direction.WORSE, is_small)
+
+
+def test_four_blackouts_on_each_side_are_ranked() -> None:
+    def lasting(*seconds: int) -> CellOutcome:
+        return outcome(lasted_ns=tuple(S * each for each in seconds))
+
+    ranked = row(one(lasting(1, 2, 3, 4), lasting(11, 12, 13, 14)), Measure.BLACKOUT_TIME)
+    assert ranked.p == pytest.approx(2 / 70)
+    few = row(one(lasting(1, 2, 3, 4), lasting(1, 2, 3)), Measure.BLACKOUT_TIME)
+    assert (few.before.value, few.before.count, few.after.value, few.after.count) == (2.5 * S, 4, 2 * S, 3)
+
+
+def test_each_row_says_what_it_is_of() -> None:
+    lasted = tuple(S * each for each in range(1, 5))
+    before, after = outcome(lasted_ns=lasted), outcome(lost=50, lasted_ns=lasted)
+    comparison = compare_experiments(
+        report(result("rollout", [before] * 2)), report(result("rollout", [after] * 2)), 0.9
+    )
+    sessions = dict.fromkeys(
+        (Measure.BEYOND, Measure.MOVED, Measure.TWICE, Measure.SILENT, Measure.BEYOND_IN_ALL), Unit.SESSIONS
+    )
+    units = sessions | {Measure.BLACKOUT_TIME: Unit.TIME, Measure.CELL_LOSS: Unit.LOSS}
+    assert {each.measure: (each.before.unit, each.after.unit) for each in comparison.rows} == {
+        measure: (unit, unit) for measure, unit in units.items()
+    }
+    lost, moved = (
+        next(each for each in comparison.rows if each.measure is measure)
+        for measure in (Measure.CELL_LOSS, Measure.MOVED)
+    )
+    assert lost.after == Figure(Unit.LOSS, 0.005, None, None, 50, 10_000)
+    assert moved.before == share_figure(4, 24, Unit.SESSIONS, 0.9)
+    nobody = row(one(outcome(sessions=0), outcome()), Measure.BEYOND)
+    assert (nobody.before.count, nobody.after.count, nobody.after.of) == (0, 0, 24)
+
+
+def test_says_what_was_compared_and_by_which_level() -> None:
+    before = report(
+        result("pod-delete", [outcome()]), result("pod-delete", [outcome()]), result("rollout", [outcome()])
+    )
+    comparison = compare_experiments(before, report(version="2.0"), 0.9)
+    assert (comparison.kind, comparison.confidence, comparison.level) == ("experiments", 0.9, pytest.approx(0.1))
+    assert comparison.before == Side("1.0", before.started_wall_ns, 24, None, "", "pod-delete, rollout")
+    assert comparison.after == Side("2.0", before.started_wall_ns, 24, None, "", "")
+
+
 def test_adds_up_what_each_cell_is_too_small_for() -> None:
     before = report(result("pod-delete", [outcome()] * 4), result("scale-up", [outcome()] * 4))
     after = report(result("pod-delete", [outcome(beyond=2)] * 4), result("scale-up", [outcome(beyond=2)] * 4))
@@ -119,6 +189,32 @@ def test_adds_up_what_each_cell_is_too_small_for() -> None:
     assert [each.measure for each in comparison.rows if each.direction is Direction.WORSE] == [Measure.BEYOND_IN_ALL]
     in_all = row(comparison, Measure.BEYOND_IN_ALL)
     assert (in_all.after.count, in_all.after.of) == (16, 192)
+    assert in_all.p == strata_differ([(0, 24, 2, 24)] * 8)[0]
+    assert row(compare_experiments(after, before, 0.95), Measure.BEYOND_IN_ALL).direction is Direction.BETTER
+
+
+def both(*pairs: tuple[CellOutcome, CellOutcome]) -> Comparison:
+    before, after = zip(*pairs, strict=True)
+    return compare_experiments(report(result("rollout", [*before])), report(result("rollout", [*after])), 0.95)
+
+
+def test_two_cells_are_added_up_and_those_of_which_nothing_is_known_are_not() -> None:
+    known = (outcome(beyond=3), outcome(beyond=14))
+    unknown, unclear = (outcome(least=None), outcome()), (outcome(unclear=NAMES[:24]), outcome())
+    in_all = row(both(known, known, unknown, unclear), Measure.BEYOND_IN_ALL)
+    assert (in_all.before.of, in_all.after.of, in_all.direction) == (48, 48, Direction.WORSE)
+    assert not any(each.measure is Measure.BEYOND_IN_ALL for each in both(known, unknown).rows)
+
+
+def test_cells_that_all_got_worse_are_worse_in_all_however_large_each_is() -> None:
+    """Simpson's paradox: 45 % of all sessions moved before, 26 % after."""
+    pairs = (outcome(100, 50), outcome(10, 9)), (outcome(10, 0), outcome(100, 20))
+    assert row(both(*pairs), Measure.BEYOND_IN_ALL).direction is Direction.WORSE
+
+
+def test_a_requirement_that_breaks_in_a_later_cell_is_told() -> None:
+    same, broke = (outcome(), outcome()), (outcome(), outcome(beyond=1))
+    assert [each.where for each in both(same, broke).held] == ["rollout (Cluster, ClientIP)"]
 
 
 def test_matches_cells_by_policy_and_affinity_and_names_what_only_one_has() -> None:
@@ -136,6 +232,15 @@ def test_matches_the_one_service_of_each_whatever_it_is_called() -> None:
     cell = replace(first.cells[0], service="default/other", policy="", affinity="")
     comparison = compare_experiments(report(first), report(replace(first, cells=(cell,))), 0.95)
     assert {each.where for each in comparison.rows} == {"pod-delete (Cluster, None)"}
+
+
+def test_a_cell_whose_affinity_is_not_known_goes_by_its_service() -> None:
+    whole = result("pod-delete", [outcome(), outcome()])
+    same = report(replace(whole, cells=(replace(whole.cells[0], affinity=""), whole.cells[1])))
+    assert {each.where for each in compare_experiments(same, same, 0.95).rows if each.where} == {
+        "pod-delete (default/echo-cluster-none)",
+        "pod-delete (Cluster, ClientIP)",
+    }
 
 
 def test_tells_cells_of_one_policy_apart_by_their_services() -> None:

@@ -29,8 +29,7 @@ def midranks(values: list[float]) -> list[float]:
     return [sum(other < value for other in values) + (values.count(value) + 1) / 2 for value in values]
 
 
-@given(VALUES, VALUES)
-def test_counts_every_way_to_draw_the_one_series_from_all_values(before: list[float], after: list[float]) -> None:
+def assert_is_every_way_to_draw(before: list[float], after: list[float]) -> None:
     ranks = midranks([*before, *after])
     seen = sum(ranks[len(before) :])
     sums = [sum(each) for each in combinations(ranks, len(after))]
@@ -40,6 +39,18 @@ def test_counts_every_way_to_draw_the_one_series_from_all_values(before: list[fl
     assert test.p == pytest.approx(min(1.0, 2 * min(below, above) / len(sums)))
     assert test.least_p == pytest.approx(min(1.0, 2 * rarest / len(sums)))
     assert test.is_more == (seen / len(after) > sum(ranks[: len(before)]) / len(before))
+
+
+@given(VALUES, VALUES)
+def test_counts_every_way_to_draw_the_one_series_from_all_values(before: list[float], after: list[float]) -> None:
+    assert_is_every_way_to_draw(before, after)
+
+
+def test_counts_every_way_to_draw_where_many_are_alike() -> None:
+    random = Random(1)
+    for _ in range(100):
+        one, other = (random.choices([0.0, 1.0, 2.0], k=random.randint(1, 5)) for _ in range(2))
+        assert_is_every_way_to_draw(one, other)
 
 
 def test_tells_series_that_do_not_overlap_as_surely_as_so_few_can() -> None:
@@ -54,6 +65,12 @@ def test_makes_blocks_longer_until_neighbours_are_no_more_alike_than_others() ->
     assert blocks is not None
     assert [len(series) for series in blocks] == [12, 12]
     assert set(blocks[0]) == {0.0, 1.0}
+
+
+def test_eight_blocks_are_enough() -> None:
+    values = [1000.0, 1001, 1000, 1001, 1000, 1001, 1000, 1001]
+    assert comparable_blocks(values, values, 1) == (values, values)
+    assert comparable_blocks(values, values[1:], 1) is None
 
 
 def test_compares_nothing_where_neighbours_stay_alike() -> None:
@@ -88,6 +105,26 @@ def test_finds_the_smallest_shift_that_would_have_shown() -> None:
     assert rank_test(values, [value + shift for value in values]).p <= 0.01
     assert rank_test(values, [value + shift - 1 for value in values]).p > 0.01
     assert least_shift(values[:3], values[:3], 0.01) is None
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 2 / comb(16, 8)])
+@pytest.mark.parametrize(("scale", "offset", "lower"), [(1.0, 0.0, 0.0), (0.01, 0.0, 0.02), (1.0, -20.0, 2.0)])
+def test_the_smallest_shift_is_as_exact_as_a_person_reads_it(
+    level: float, scale: float, offset: float, lower: float
+) -> None:
+    before = [offset + scale * index for index in range(MIN_BLOCKS)]
+    after = [value - lower for value in before]
+    shift = least_shift(before, after, level)
+    assert shift is not None
+    assert shift > 0
+    assert rank_test(before, [value + shift for value in after]).p <= level
+    grain = (max(before) - min(after) + max(1.0, abs(max(before)))) / 1_000
+    assert rank_test(before, [value + shift - grain for value in after]).p > level
+
+
+def test_few_values_have_an_interval_at_a_low_confidence() -> None:
+    assert median_interval([3.0, 1.0, 2.0], 0.74) == (1.0, 3.0)
+    assert median_interval([3.0, 1.0, 2.0], 0.76) is None
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40))
