@@ -9,14 +9,16 @@ import pytest
 from test_comparison_runs import fed, lost, quiet, row, rows
 
 from affinity_tester.core import events as ev
-from affinity_tester.core.comparison.results import Direction, Figure, Measure, Row, Unit, Why
+from affinity_tester.core.address import TransportAddress
+from affinity_tester.core.comparison.results import Direction, Figure, Measure, Row, Side, Unit, Why
 from affinity_tester.core.comparison.run_figures import RunFigures
 from affinity_tester.core.comparison.runs import compare_runs
 from affinity_tester.core.comparison.weigh import mean_figure, median_figure, rate_figure, share_figure
 from affinity_tester.core.identity import Identity
+from affinity_tester.core.judging.rules import Rules
 from affinity_tester.core.pool import Endpoint, EndpointAction, EndpointChange, PoolSnapshot
 from affinity_tester.units import NS_PER_MS, NS_PER_S
-from comparing import START_NS, incident
+from comparing import START_NS, STARTED, incident
 
 S = NS_PER_S
 SENT = 2_400
@@ -239,3 +241,45 @@ def test_a_client_that_lost_more_than_a_verdict_allows_measures_nothing(counts: 
     assert busy.total.sent == 144_000
     busy.total = replace(busy.total, **counts)
     assert (row(busy, quiet(), Measure.LOSS).why is Why.OWN_CLIENT) == is_own
+
+
+# --- sides and settings ------------------------------------------------------------------------------------------------
+
+
+def test_says_what_was_compared_and_by_which_level() -> None:
+    killed = quiet()
+    killed.verdict = None
+    comparison = compare_runs(quiet(), killed, 0.9)
+    # Of all that is compared, only the two round-trip times could have come out small: nothing was lost, and nothing happened.
+    assert (comparison.kind, comparison.confidence, comparison.level) == ("runs", 0.9, pytest.approx(0.05))
+    side = Side("1.0", STARTED.wall_ns, 24, 600 * S, "PASS", "lb.example (192.0.2.1:3478)")
+    assert (comparison.before, comparison.after) == (side, replace(side, verdict=""))
+
+
+def test_each_setting_that_may_differ_is_told() -> None:
+    before, after = quiet(), quiet(ev.ForeignServer(START_NS, "coturn"))
+    one, other = TransportAddress("192.0.2.1", 3478), TransportAddress("192.0.2.2", 3478)
+    after.started = replace(
+        STARTED,
+        target_name="other.example",
+        sessions=48,
+        loss_threshold_ns=3 * S,
+        connected=True,
+        addresses=(one, other),
+        rules=Rules(settle_ns=S, affinity_window_ns=2 * S, balancer_check_ns=4 * S),
+        lost_guarantees=("one", "two"),
+    )
+    assert [
+        (each.key, each.before, each.after, each.unfair) for each in compare_runs(before, after, 0.9).differences
+    ] == [
+        ("target", "lb.example", "other.example", False),
+        ("sessions", "24", "48", True),
+        ("loss-threshold", "2s", "3s", True),
+        ("connected", "no", "yes", True),
+        ("foreign", "no", "yes", True),
+        ("addresses", "1", "2", True),
+        ("settle", "10s", "1s", True),
+        ("affinity-window", "30s", "2s", True),
+        ("balancer-check", "35s", "4s", True),
+        ("lost-guarantees", "", "one; two", True),
+    ]
