@@ -250,7 +250,7 @@ def test_says_what_was_compared_and_by_which_level() -> None:
     killed = quiet()
     killed.verdict = None
     comparison = compare_runs(quiet(), killed, 0.9)
-    # Of all that is compared, only the two round-trip times could have come out small: nothing was lost, and nothing happened.
+    # Only the two round-trip times could have come out small: nothing was lost, and nothing happened.
     assert (comparison.kind, comparison.confidence, comparison.level) == ("runs", 0.9, pytest.approx(0.05))
     side = Side("1.0", STARTED.wall_ns, 24, 600 * S, "PASS", "lb.example (192.0.2.1:3478)")
     assert (comparison.before, comparison.after) == (side, replace(side, verdict=""))

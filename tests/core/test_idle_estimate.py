@@ -186,14 +186,15 @@ def test_the_cluster_ip_is_not_masqueraded_whatever_the_policy() -> None:
 
 def test_a_view_says_what_the_replies_and_the_watch_say() -> None:
     nameless = WHO._replace(node=None)
-    results = [sample(5, after=ELSE, local_port=4001), sample(5, before=nameless, after=nameless, local_port=4000)]
+    beside = WHO._replace(pod="c")
+    results = [sample(5, after=ELSE, local_port=4001), sample(5, before=nameless, after=beside, local_port=4000)]
     view = PathView.of(results, None, policy="Local", affinity="ClientIP", via="cluster-ip", is_cluster_ip=True)
     assert view == PathView(
         policy="Local",
         affinity="ClientIP",
         via="cluster-ip",
         is_cluster_ip=True,
-        pods_by_node=(("", 1), ("node-1", 1), ("node-2", 1)),
+        pods_by_node=(("", 1), ("node-1", 2), ("node-2", 1)),
         translated=True,
     )
 
@@ -210,7 +211,7 @@ TWO, ONE, NAMELESS = (("node-1", 2),), (("node-1", 1),), (("", 2),)
         (Property.POD, PathView(affinity="None", policy="Local", pods_by_node=NAMELESS), 0.5),
         (Property.PORT, PathView(translated=True), 0),
         (Property.PORT, PathView(), 1),
-        (Property.ADDRESS, PathView(), 0),
+        (Property.ADDRESS, PathView(policy="Local"), 0),
         (Property.FLOW, PathView(policy="Local", affinity="ClientIP", pods_by_node=TWO), 1),
     ],
 )
