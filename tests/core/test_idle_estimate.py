@@ -220,6 +220,14 @@ def test_a_flow_made_anew_looks_alike_by_chance(wanted: Property, view: PathView
     assert view.chance_alike(sample(5, before=before), wanted) == chance
 
 
+def test_another_port_says_nothing_of_a_pod_that_is_the_only_one() -> None:
+    view = PathView(policy="Cluster", affinity="None", pods_by_node=ONE, translated=True)
+    other = WHO._replace(reflexive=TransportAddress("10.0.0.1", 4001))
+    curve = curve_of([sample(5, after=other)] * 20, view)
+    assert standings(curve, Property.PORT) == [Standing.LOST]
+    assert curve.steps[0].count(Property.POD).of == 0
+
+
 def test_any_pod_may_be_drawn_where_no_policy_keeps_flows_at_their_node() -> None:
     pods = (("node-1", 1), ("node-2", 3))
     view = PathView(policy="Local", affinity="None", is_cluster_ip=True, pods_by_node=pods)
