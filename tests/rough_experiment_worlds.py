@@ -214,6 +214,7 @@ class RoughWorld(World):
             if self.rogue and flow.ingress not in self.going and pod.name not in self.leaving and not flow.stuck:
                 self.moved_needlessly.add(self.name_of(number))
                 self._move(number)
+                self.rogues[self.name_of(number)] = flow, self.flows[number]
 
     def _go_rogue(self) -> None:
         before, flows, moved_at = set(self.moved_needlessly), list(self.flows), dict(self.moved_at)
