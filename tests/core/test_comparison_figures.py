@@ -201,7 +201,7 @@ def test_loss_matters_from_one_probe_in_a_thousand_on(
     [
         (even(100), even(109), Direction.SAME, None),
         (even(100), even(110.5), Direction.WORSE, None),
-        (drifting(98, 102), drifting(98, 102), Direction.SAME, None),
+        (drifting(97.6, 102.4), drifting(97.6, 102.4), Direction.SAME, None),
         (drifting(92, 108), drifting(92, 108), Direction.NOT_COMPARED, Why.DRIFT),
         (drifting(100, 120), drifting(300, 320), Direction.WORSE, None),
         (even(100, 8), even(100, 8), Direction.SAME, None),
