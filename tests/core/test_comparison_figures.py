@@ -203,7 +203,7 @@ def test_loss_matters_from_one_probe_in_a_thousand_on(
         (even(100), even(110.5), Direction.WORSE, None),
         (drifting(97.6, 102.4), drifting(97.6, 102.4), Direction.SAME, None),
         (drifting(92, 108), drifting(92, 108), Direction.NOT_COMPARED, Why.DRIFT),
-        (drifting(100, 120), drifting(300, 320), Direction.WORSE, None),
+        (drifting(76, 124), drifting(276, 324), Direction.WORSE, None),
         (even(100, 8), even(100, 8), Direction.SAME, None),
         (even(100, 7), even(100), Direction.NOT_COMPARED, Why.TOO_FEW_BLOCKS),
     ],
@@ -234,6 +234,7 @@ def test_periods_may_differ_by_a_tenth(period_s: int, why: Why | None) -> None:
         ({"own_losses": 100, "send_errors": 100}, True),
         ({"timer_misses": 1_454}, False),
         ({"timer_misses": 1_455}, True),
+        ({"sent": 99_000, "timer_misses": 1_000}, False),
     ],
 )
 def test_a_client_that_lost_more_than_a_verdict_allows_measures_nothing(counts: dict[str, int], is_own: bool) -> None:
