@@ -105,6 +105,7 @@ def test_finds_the_smallest_shift_that_would_have_shown() -> None:
     assert rank_test(values, [value + shift for value in values]).p <= 0.01
     assert rank_test(values, [value + shift - 1 for value in values]).p > 0.01
     assert least_shift(values[:3], values[:3], 0.01) is None
+    assert least_shift(values, [*values[:7], 100.0], 0.001) is not None
 
 
 @pytest.mark.parametrize("level", [0.01, 0.05, 2 / comb(16, 8)])
