@@ -3,7 +3,7 @@
 A run in which the client could not send on time proves nothing of what it was to show. A test marked `busy` shows its runs
 to `look_at` before it asserts anything. If it then fails, and a run itself said that the client was the cause (more slots
 missed than a verdict allows, or `self-inflicted`), it is run again, `MAX_REPEATED` times at most; what it asserts stays.
-Where the system allows it (to root) a repetition goes before other processes, whatever they do.
+Where the system allows it (Linux, to root) a repetition is run in real time, before other processes, whatever they do.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ _LAB = "the machine was too busy for the client to send on time"
 """Of `lab --all`, which repeats by itself."""
 
 _PROPERTY = "repeated: the machine was too busy"
-
-NICE = 10
-"""So much nicer are the others: each gets a tenth of the time then."""
 
 _evidence: list[str] = []
 """What the runs of the current test say of their client."""
@@ -91,15 +88,16 @@ def _named(names: Iterable[str]) -> None:
 
 @contextmanager
 def _first() -> Iterator[None]:
-    """Let this process, and those that it starts, go before others."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    """Let this thread, and the processes that it starts, go before others (sched(7), SCHED_RR)."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice - NICE)
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
     try:
         yield
     finally:
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,10 +26,25 @@ def test_it():
     assert len(runs.read_text()) > {failing}
 """
 
+FIRST = """
+import busy, os, pathlib, pytest, subprocess, sys
 
-def ran(where: Path, log: str, failing: int, *options: str) -> tuple[int, int, list[str]]:
+@pytest.mark.busy
+def test_it():
+    runs = pathlib.Path("runs")
+    runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+    busy.look_at({log!r})
+    ask = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+    assert int(subprocess.check_output(ask)) == os.SCHED_RR
+
+def test_then():
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+"""
+
+
+def ran(where: Path, log: str, failing: int, *options: str, test: str = TEST) -> tuple[int, int, list[str]]:
     """Exit code of pytest, how often the test ran, and what is named in the end, for a test that fails so often."""
-    (where / "test_it.py").write_text(TEST.format(log=log, failing=failing))
+    (where / "test_it.py").write_text(test.format(log=log, failing=failing))
     (where / "pytest.ini").write_text("[pytest]\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "busy", "-p", "xdist", "-p", "no:cacheprovider", *options, "test_it.py"],
@@ -73,3 +88,10 @@ def test_it_ends_as_the_lab_does_and_a_worker_tells_it_too(tmp_path: Path) -> No
     code, times, named = ran(tmp_path, LATE, 9, "-n", "1")
     assert (code, times) == (1, 4)
     assert named == [f"test_it.py::test_it: {why}; {why}; {why}"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root, and Linux")
+def test_a_repetition_and_what_it_starts_run_in_real_time(tmp_path: Path) -> None:
+    why = "31 probes skipped (3.1 %)"
+    assert ran(tmp_path, LATE, 0, test=FIRST) == (0, 2, [f"test_it.py::test_it: {why}"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from affinity_tester.cluster.api import Json
 
 OWN_MANAGER = "affinity-tester"
-"""This program's name there: what its User-Agent begins with, as for every client that names no other (`fieldManager`)."""
+"""This program's name there: what its User-Agent begins with, as for every client that gives no other."""
 
 
 def set_by(obj: Json, *path: str) -> str:
