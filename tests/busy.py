@@ -102,7 +102,11 @@ def _first() -> Iterator[None]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark."""
-    config.addinivalue_line("markers", "busy: is repeated when its own runs say that the machine made the client late")
+    config.addinivalue_line(
+        "markers",
+        "busy: holds a client to its time; is run apart from what keeps a machine busy, and repeated when its own runs say"
+        " that the machine made the client late",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,8 @@ from affinity_tester.core.address import TransportAddress
 from affinity_tester.net.server import EchoServer
 from commands import PATIENCE_S, TIME, Ended, environment
 
+pytestmark = pytest.mark.busy
+
 
 @pytest.fixture
 async def target() -> AsyncIterator[TransportAddress]:

@@ -13,6 +13,8 @@ from test_watching import scene
 
 from fakeapi import endpoint
 
+pytestmark = pytest.mark.busy
+
 
 @pytest.mark.parametrize(
     ("spec", "code", "line"),

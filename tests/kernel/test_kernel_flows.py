@@ -102,7 +102,7 @@ def test_flows_get_the_ports_of_evicted_ones(either: Lab) -> None:
     lab.balance(1)
     server = lab.pods["pod-a"].server
     with lab.client("--loss-threshold", "2s", sessions=len(faults.SNAT_PORTS)) as client:
-        client.rounds(5)
+        client.rounds(15)  # over IPv6 the first replies may wait for half a second, until the neighbours are resolved
         server.send_signal(signal.SIGSTOP)
         client.rounds(4)
         lab.delete("node-1", "--mark", str(faults.EVICTABLE))
