@@ -212,19 +212,25 @@ class RoughWorld(World):
         for number in self.at(pod)[:1]:
             flow = self.flows[number]
             if self.rogue and flow.ingress not in self.going and pod.name not in self.leaving and not flow.stuck:
+                moved_at = self.moved_at.get(self.name_of(number), 0)
                 self.moved_needlessly.add(self.name_of(number))
                 self._move(number)
-                self.rogues[self.name_of(number)] = flow, self.flows[number]
+                self._note_needless(number, flow, moved_at)
 
     def _go_rogue(self) -> None:
         before, flows, moved_at = set(self.moved_needlessly), list(self.flows), dict(self.moved_at)
         super()._go_rogue()
         for name in self.moved_needlessly - before:
             number = int(name.removeprefix("CLIENT-"))
-            if self.now - moved_at.get(name, 0) >= 4 * S:
-                self.rogues[name] = flows[number], self.flows[number]
-            else:
-                self.hidden.add(name)
+            self._note_needless(number, flows[number], moved_at.get(name, 0))
+
+    def _note_needless(self, number: int, before: Flow, moved_at: int) -> None:
+        """Note a needless move; lost probes may hide it where the session had moved just before."""
+        name = self.name_of(number)
+        if self.now - moved_at >= 4 * S:
+            self.rogues[name] = before, self.flows[number]
+        else:
+            self.hidden.add(name)
 
     def _break_off(self) -> None:
         self.broken_off = self.watched

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import busy
 from affinity_tester.report.experiment_json import experiment_document
 from commands import environment
 from comparing import outcome, report, result
@@ -146,11 +147,13 @@ def test_judges_a_record_that_breaks_off_and_says_so(compare: Compare, tmp_path:
     assert ended.stderr.startswith(f"warning: the record {torn} breaks off in line ")
 
 
+@pytest.mark.busy
 def test_compares_runs_of_the_lab(compare: Compare, affinity_tester: Path, tmp_path: Path) -> None:
     record = tmp_path / "lab.jsonl"
-    subprocess.run(
-        [affinity_tester, "lab", "flow-wipe", "--record", record], check=True, capture_output=True, env=environment()
-    )
+    command = [affinity_tester, "lab", "flow-wipe", "--record", record]
+    lab = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    busy.look_at(lab.stdout)
+    assert lab.returncode == 0
     ended = compare(record, record)
     assert ended.returncode == 0
     assert 'incidents named "flow-wipe"' in ended.stdout
