@@ -9,8 +9,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# A deadline per example would fail on a busy machine and says nothing about right or wrong.
-hypothesis.settings.register_profile("affinity-tester", deadline=None, print_blob=True)
+MUST_RUN = os.environ.get("AFFINITY_TESTS_MUST_RUN") == "1"
+"""Set by `.ci/run`, which is root and installs every Debian package: there, a skip is a hole in the proof."""
+
+# A deadline per example would fail on a busy machine and says nothing about right or wrong. CI tries the same examples each
+# time, so that what fails there is what was changed; everybody's own run tries new ones.
+hypothesis.settings.register_profile("affinity-tester", deadline=None, print_blob=True, derandomize=MUST_RUN)
 # A mutant that a property kills dies of a few examples, by the same ones each time, and nobody reads which.
 hypothesis.settings.register_profile(
     "mutants", deadline=None, max_examples=20, derandomize=True, database=None, phases=[hypothesis.Phase.generate]
@@ -22,9 +26,6 @@ hypothesis.settings.load_profile("affinity-tester")
 asyncio.set_event_loop(None)
 
 pytest_plugins = ["busy", "golden"]
-
-MUST_RUN = os.environ.get("AFFINITY_TESTS_MUST_RUN") == "1"
-"""Set by `.ci/run`, which is root and installs every Debian package: there, a skip is a hole in the proof."""
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.busy
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc): apt-get install gcc libc6-dev")
 @pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg, epoll and /proc are Linux's")
 @pytest.mark.parametrize(
