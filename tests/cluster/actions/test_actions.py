@@ -542,6 +542,14 @@ async def test_who_set_the_policy_back_is_said(context: ActionContext, memory: M
     assert 'externalTrafficPolicy is "Other" (set by argocd-controller)' in steps[-1].text
 
 
+async def test_a_service_that_is_gone_has_no_policy(context: ActionContext, memory: MemoryApi) -> None:
+    action = await prepared("policy-flip", context)
+    await action.act()
+    del memory.objects[SERVICE]
+    with pytest.raises(NotSettledError, match=f"Service {SERVICE.rpartition('/')[2]} is gone"):
+        await action.wait_settled(0.05)
+
+
 async def test_what_is_missing_is_said(context: ActionContext, memory: MemoryApi) -> None:
     action = await prepared("scale-up", context)
     memory.stuck = True

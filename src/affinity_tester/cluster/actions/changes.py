@@ -226,7 +226,9 @@ class PolicyFlip(ChangingAction):
         def missing(copies: Copies) -> str:
             services = {name_of(each): each for each in copies[self._services]}
             for name, policy in policies.items():
-                service = services.get(name, {})
+                service = services.get(name)
+                if service is None:
+                    return f"Service {name} is gone"
                 if policy_of(service) != policy:
                     by = set_by(service, "spec", "externalTrafficPolicy")
                     return f"Service {name} has the policy {policy_of(service)}{by}, not {policy}"
