@@ -106,8 +106,8 @@ docs: $(VENV)/.installed ## write what docs/failure-modes.md and docs/record.md 
 test: $(VENV)/.installed-dev ## run the tests (ARGS='tests/core -k stun' for some)
 ifeq ($(strip $(ARGS)),)
 	@"$$VENV"/bin/python -m pytest tests/core -m "not worlds" --numprocesses=2 --cov=affinity_tester.core --cov-report=term-missing:skip-covered --cov-fail-under=100
-	@"$$VENV"/bin/python -m pytest -m "(worlds or not core) and not busy" --numprocesses=6 --dist=loadfile --no-loadscope-reorder
-	@"$$VENV"/bin/python -m pytest -m busy --numprocesses=6 --dist=loadfile --no-loadscope-reorder
+	@"$$VENV"/bin/python -m pytest -m "(worlds or not core) and not busy" --numprocesses=6 --dist=loadgroup
+	@"$$VENV"/bin/python -m pytest -m busy --numprocesses=6 --dist=loadfile
 else
 	@$(WORDS); exec "$$VENV"/bin/python -m pytest "$$@"
 endif

@@ -3,16 +3,20 @@
 A run in which the client could not send on time proves nothing of what it was to show. A test marked `busy` shows its runs
 to `look_at` before it asserts anything. If it then fails, and a run itself said that the client was the cause (more slots
 missed than a verdict allows, or `self-inflicted`), it is run again, `MAX_REPEATED` times at most; what it asserts stays.
-Where the system allows it (Linux, to root) a repetition is run in real time, before other processes, whatever they do.
+A test that failed while others ran beside it is run again once in any case: they delay its servers, too. A repetition runs
+alone, one client at a time, while other workers wait, and, where the system allows it (Linux, to root), in real time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -29,6 +33,15 @@ _LAB = "the machine was too busy for the client to send on time"
 """Of `lab --all`, which repeats by itself."""
 
 _PROPERTY = "repeated: the machine was too busy"
+
+_ROOM = Path(__file__)
+_DOOR = Path(__file__).parent
+"""What the workers lock, by flock(2), which changes nothing of a file: tests run in the room, many together or one alone;
+who waits to be alone keeps the door shut, so that the room empties."""
+
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+_repeating = False
 
 _evidence: list[str] = []
 """What the runs of the current test say of their client."""
@@ -86,6 +99,45 @@ def _named(names: Iterable[str]) -> None:
     _evidence.extend(name for name in names if name == SELF_INFLICTED)
 
 
+def clients_at_a_time() -> int:
+    """Return how many clients a test may run at once: to start one takes a core for a third of a second."""
+    return 1 if _repeating else 2
+
+
+@contextmanager
+def _room(sharing: int, limit_s: float) -> Iterator[None]:
+    """Hold the room, with others (LOCK_SH) or alone (LOCK_EX). The test's time, pytest-timeout's, begins inside."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    with ExitStack() as room:
+        with _locked(_DOOR, fcntl.LOCK_EX):
+            room.enter_context(_locked(_ROOM, sharing))
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        yield
+
+
+@contextmanager
+def _locked(path: Path, operation: int) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, operation)
+        yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # for a process that was forked, too, which has it as well
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _again(limit_s: float) -> Iterator[None]:
+    """Repeat a test: alone, and before other processes."""
+    global _repeating  # noqa: PLW0603 - asked for by what starts a test's clients
+    with _room(fcntl.LOCK_EX, limit_s), _first():
+        _repeating = True
+        try:
+            yield
+        finally:
+            _repeating = False
+
+
 @contextmanager
 def _first() -> Iterator[None]:
     """Let this thread, and the processes that it starts, go before others (sched(7), SCHED_RR)."""
@@ -116,12 +168,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     spoilt: list[str] = []
+    limit_s, _ = signal.getitimer(signal.ITIMER_REAL)
     while True:
         _evidence.clear()
-        with _first() if spoilt else nullcontext():
+        with _again(limit_s) if spoilt else _room(fcntl.LOCK_SH, limit_s):
             reports = runtestprotocol(item, nextitem=nextitem, log=False)
         failed = any(report.failed for report in reports)
-        excuse = _evidence[0] if _evidence else _beside(item, spoilt)
+        excuse = _evidence[0] if _evidence else _beside(spoilt)
         if not failed or excuse is None or len(spoilt) == MAX_REPEATED:
             break
         spoilt.append(excuse)
@@ -133,9 +186,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def _beside(item: pytest.Item, spoilt: list[str]) -> str | None:
-    """Return the excuse of a test in namespaces that failed once: what runs beside it delays its servers, too."""
-    return None if spoilt or item.get_closest_marker("root") is None else "other tests ran beside it"
+def _beside(spoilt: list[str]) -> str | None:
+    """Return the excuse of a test that failed once, if other workers run tests, too (pytest-xdist)."""
+    return "other tests ran beside it" if not spoilt and _WORKERS > 1 else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

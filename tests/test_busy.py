@@ -42,14 +42,48 @@ def test_then():
 """
 
 
+# Beside OTHER: the first try begins while a test of OTHER runs, and may not outlast it, nor meet the next one.
+ALONE = """
+import busy, pathlib, pytest, time
+
+@pytest.mark.busy
+def test_it():
+    runs = pathlib.Path("runs")
+    runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+    busy.look_at({log!r})
+    others = pathlib.Path("others")
+    while not others.exists():
+        time.sleep(0.01)
+    assert busy.clients_at_a_time() == 1
+    time.sleep(3)
+    assert others.read_text() == "begun, done, "
+"""
+
+OTHER = """
+import pathlib, pytest, time
+
+def told(text):
+    with pathlib.Path("others").open("a") as file:
+        file.write(text)
+
+@pytest.mark.busy
+@pytest.mark.parametrize("number", [1, 2])
+def test_other(number):
+    told("begun, ")
+    time.sleep(4)
+    told("done, ")
+"""
+
+
 def ran(where: Path, log: str, failing: int, *options: str, test: str = TEST) -> tuple[int, int, list[str]]:
     """Exit code of pytest, how often the test ran, and what is named in the end, for a test that fails so often."""
     (where / "test_it.py").write_text(test.format(log=log, failing=failing))
     (where / "pytest.ini").write_text("[pytest]\n")
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "busy", "-p", "xdist", "-p", "no:cacheprovider", *options, "test_it.py"],
         cwd=where,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=own | {"PYTHONPATH": str(Path(__file__).parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=100,
@@ -88,6 +122,20 @@ def test_it_ends_as_the_lab_does_and_a_worker_tells_it_too(tmp_path: Path) -> No
     code, times, named = ran(tmp_path, LATE, 9, "-n", "1")
     assert (code, times) == (1, 4)
     assert named == [f"test_it.py::test_it: {why}; {why}; {why}"]
+
+
+def test_what_failed_beside_others_is_tried_once_more(tmp_path: Path) -> None:
+    why = "other tests ran beside it"
+    assert ran(tmp_path, "", 1, "-n", "2") == (0, 2, [f"test_it.py::test_it: {why}"])
+    assert ran(tmp_path, "", 9, "-n", "2") == (1, 4, [f"test_it.py::test_it: {why}"])
+
+
+def test_a_repetition_runs_alone_with_its_whole_time(tmp_path: Path) -> None:
+    """Its own file's worker waits for the other one, which is in the midst of a test; that one's next test waits, too."""
+    (tmp_path / "test_other.py").write_text(OTHER)
+    beside = ("-n", "2", "--dist=loadfile", "-p", "timeout", "--timeout=6", "test_other.py")
+    code, times, _ = ran(tmp_path, LATE, 1, *beside, test=ALONE)
+    assert (code, times) == (0, 2)
 
 
 @pytest.mark.root

@@ -17,7 +17,7 @@ from affinity_tester.report.html import html_text
 from affinity_tester.report.record import read_record
 from affinity_tester.report.recorded_run import load
 
-pytestmark = pytest.mark.debian
+pytestmark = [pytest.mark.debian, pytest.mark.xdist_group("html_report")]  # its module's fixtures are made once
 
 _CHROMIUM = shutil.which("chromium")
 

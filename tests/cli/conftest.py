@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import busy
 from commands import Client, Ended, Run, Start, environment
 
 
@@ -42,10 +43,11 @@ def start(affinity_tester: Path) -> Start:
 
 @pytest.fixture
 def run(start: Start) -> Run:
-    """Runs the client to its end."""
+    """Runs the client to its end; of several that are asked for together, no more at once than the machine can start."""
+    machine = asyncio.Semaphore(busy.clients_at_a_time())
 
     async def to_the_end(*arguments: object, **extra: Any) -> Ended:
-        async with start(*arguments, **extra) as client:
+        async with machine, start(*arguments, **extra) as client:
             return await client.end()
 
     return to_the_end

@@ -28,6 +28,8 @@ from affinity_tester.errors import UserError
 from affinity_tester.settings import DEFAULT_PORT, ServerSettings
 from affinity_tester.units import NS_PER_S
 
+pytestmark = pytest.mark.xdist_group("manifests")  # its module's fixture is made once
+
 FILES = sorted((Path(__file__).resolve().parents[2] / "k8s").glob("*.yaml"))
 OWN = [path for path in FILES if path.name != "monitoring.yaml"]
 """Those of Kubernetes' own kinds: the others have the Prometheus Operator's, whose schemas are elsewhere."""

@@ -22,6 +22,8 @@ from affinity_tester.app.server_archive import build_archive, find_wheels, read_
 from affinity_tester.core import stun
 from affinity_tester.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("server_archive")  # its module's fixture is made once
+
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The version that runs the tests, and so is on this machine."""
 

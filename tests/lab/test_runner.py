@@ -19,6 +19,8 @@ from affinity_tester.lab.plan import Plan
 from affinity_tester.lab.plan_file import parse
 from affinity_tester.lab.runner import open_lab
 
+pytestmark = pytest.mark.xdist_group("runner")  # its module's fixture is made once
+
 PLAN = """
 sessions: 4
 duration: 2s

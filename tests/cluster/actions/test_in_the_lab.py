@@ -30,6 +30,8 @@ from affinity_tester.cluster.objects import ServiceRef
 from affinity_tester.cluster.ran_on import read_ran_on
 from affinity_tester.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("in_the_lab")  # its module's fixture is made once
+
 Json = dict[str, Any]
 LIMIT_S = 30
 COLLECTIONS = ("/apis/apps/v1/deployments", "/api/v1/services", "/api/v1/nodes")
