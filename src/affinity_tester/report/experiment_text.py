@@ -53,7 +53,7 @@ def experiment_lines(report: ExperimentReport, width: int = WIDTH) -> Iterator[S
 
 
 def result_lines(result: ExperimentResult, width: int = WIDTH, *, brief: bool = False) -> Iterator[SummaryLine]:
-    """Yield the block of one experiment; `brief`: a line for each Service for which its requirement held."""
+    """Yield the block of one experiment; `brief`: what moved and the claim alone where its requirement held."""
     held = held_of(result)
     yield f"{result.name}: {held}", COLOURS[held]
     yield from _rows(result_rows(result), width, indent=2)
@@ -62,6 +62,7 @@ def result_lines(result: ExperimentResult, width: int = WIDTH, *, brief: bool = 
         if brief and here is Held.YES:
             said = cell_text(cell.outcome)
             yield from _paragraph(f"  {cell_name(cell)}: {here}; {'none moved' if said == NONE else said}", width, None)
+            yield from _rows([("claim", cell.outcome.claim)] if cell.outcome.claim else [], width, indent=4)
             continue
         yield from _paragraph(f"  {cell_name(cell)}: {here}", width, COLOURS[here])
         yield from _rows(cell_rows(cell), width, indent=4)
