@@ -48,6 +48,11 @@ def ingress(identity: Identity) -> int:
     return int(ip.split(":")[3] if ":" in ip else ip.split(".")[2])
 
 
+def _ip(identity: Identity) -> str:
+    assert identity.reflexive is not None
+    return identity.reflexive.ip
+
+
 class Observed:
     """A run, asked for what matters."""
 
@@ -98,6 +103,13 @@ class Observed:
     def silent(self) -> set[str]:
         """The sessions that were never answered."""
         return set(self.locals) - set(self.first)
+
+    @property
+    def left_altogether(self) -> set[str]:
+        """The IPs that all of their two or more sessions left, by chance: to those who know no node it may be a proxy's."""
+        last = {session: changes[-1].after.identity for session, changes in self.changes.items()}
+        stayed = {_ip(last.get(session, who)) for session, who in self.first.items()}
+        return {ip for ip, count in Counter(map(_ip, self.first.values())).items() if count > 1 and ip not in stayed}
 
     def entering(self, node: int) -> set[str]:
         """The sessions that a node masqueraded at first."""

@@ -14,13 +14,12 @@ import pytest
 import rules
 from observed import ADDRESS, Observed, ingress
 
-from affinity_tester.app.lab_matrix import MAX_REPEATED
 from affinity_tester.core.diagnosis import equivalents
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from lab import CLIENT_IP, SESSIONS, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(60 * (1 + MAX_REPEATED))]
+pytestmark = [pytest.mark.root, pytest.mark.busy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,13 @@ class Case:
     possible: set[str]
     perhaps: frozenset[str] = frozenset()
     """What is possible too where chance gave few sessions."""
+
+    def is_named(self, seen: Observed) -> bool:
+        """True if the diagnoses are those of the case, as far as chance lets them be told."""
+        likely, possible = self.likely, self.possible
+        if "node-rehash" in likely and seen.left_altogether:
+            likely, possible = set[str](), {"node-rehash", "proxy-tier"}
+        return (seen.likely, seen.possible - self.perhaps) == (likely, possible)
 
 
 CASES: list[Case] = []
@@ -443,4 +449,4 @@ def the_client_loses_its_address(lab: Lab) -> Observed:
 @pytest.mark.parametrize("row", CASES, ids=[row.scenario.__name__ for row in CASES])
 def test_kernel_case(row: Case, lab: Lab) -> None:
     seen = row.scenario(lab)
-    assert (seen.likely, seen.possible - row.perhaps) == (row.likely, row.possible), seen.diagnoses
+    assert row.is_named(seen), seen.diagnoses

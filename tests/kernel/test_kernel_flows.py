@@ -14,12 +14,11 @@ import pytest
 import test_kernel_cases as cases
 from observed import ADDRESS, Observed, ingress
 
-from affinity_tester.app.lab_matrix import MAX_REPEATED
 from affinity_tester.core.events import Change, Judgement
 from affinity_tester.core.identity import Kind
 from lab import CLIENT_IP, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(60 * (1 + MAX_REPEATED))]
+pytestmark = [pytest.mark.root, pytest.mark.busy]
 
 BETWEEN_SYNCS_S = 0.7
 """From one sync of kube-proxy to the next in a pair, as measured."""

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from affinity_tester.app.lab_matrix import MAX_REPEATED
 from lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(120 * (1 + MAX_REPEATED))]
+pytestmark = [pytest.mark.root, pytest.mark.busy]
 
 EXCHANGE_S, STREAM_S = 3, 6
 """nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream of the nodes."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import test_kernel_cases as cases
 
-from affinity_tester.app.lab_matrix import MAX_REPEATED
 from lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(60 * (1 + MAX_REPEATED))]
+pytestmark = [pytest.mark.root, pytest.mark.busy]
 
 AGAIN = (
     cases.nothing_done,
@@ -26,4 +25,4 @@ ROWS = [row for row in cases.CASES if row.scenario in AGAIN]
 @pytest.mark.parametrize("row", ROWS, ids=[row.scenario.__name__ for row in ROWS])
 def test_kernel_case_over_ipv6(row: cases.Case, lab_ipv6: Lab) -> None:
     seen = row.scenario(lab_ipv6)
-    assert (seen.likely, seen.possible - row.perhaps) == (row.likely, row.possible), seen.diagnoses
+    assert row.is_named(seen), seen.diagnoses

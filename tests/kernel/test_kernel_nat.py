@@ -14,12 +14,11 @@ import pytest
 import rules
 from observed import ADDRESS, Observed
 
-from affinity_tester.app.lab_matrix import MAX_REPEATED
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from lab import NAT_IPS, REFERENCE_IP, SESSIONS, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(60 * (1 + MAX_REPEATED))]
+pytestmark = [pytest.mark.root, pytest.mark.busy]
 
 AROUND = 20
 """Probes of each session before and after: the reference must have been answered on both sides, more than a second away."""

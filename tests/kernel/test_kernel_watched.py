@@ -16,12 +16,11 @@ from control_plane import ControlPlane
 from observed import Observed
 from prober import Client
 
-from affinity_tester.app.lab_matrix import MAX_REPEATED
 from affinity_tester.core.events import Judgement
 from affinity_tester.core.identity import Kind
 from lab import SESSIONS, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.busy, pytest.mark.timeout(60 * (1 + MAX_REPEATED))]
+pytestmark = [pytest.mark.root, pytest.mark.busy]
 
 TERMINATING = {"ready": False, "serving": True, "terminating": True}
 """A pod that is told to end and passes its readiness probe (staging/src/k8s.io/endpointslice/utils.go, podToEndpoint)."""
