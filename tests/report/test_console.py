@@ -220,6 +220,25 @@ def test_many_sessions_have_one_line_with_the_worst_named(story):
     assert show(story.started(sessions=2), *events, tick, quiet, clean, stats="total") == expected
 
 
+def test_the_worst_are_named_by_what_tells_them_apart(story):
+    def groups(kind: ev.GroupKind, *lost: int) -> list[ev.GroupCounts]:
+        return [
+            ev.GroupCounts(kind, f"{kind}-{n}", 2, 200, 200 - count, count, 0, None, None)
+            for n, count in enumerate(lost)
+        ]
+
+    by_ip = groups(ev.GroupKind.REFLEXIVE_IP, 90, 0, 0)
+    by_node = groups(ev.GroupKind.NODE, 30, 60)
+    by_pod = groups(ev.GroupKind.POD, 30, 30, 30, 0)
+    tick = ev.StatsTick(story.at(10), 6, ev.Counts(sent=800, lost=90), ev.Counts(), (*by_pod, *by_node, *by_ip))
+    (line,) = show(story.started(sessions=21), tick)
+    assert line.endswith("served by 4 pods; by reflexive IP: reflexive_ip-0 (90 of its 200 probes lost)")
+
+    tick = ev.StatsTick(story.at(10), 6, ev.Counts(sent=800, lost=90), ev.Counts(), (*by_node[:1], *by_ip[:1]))
+    (line,) = show(story.started(sessions=21), tick)
+    assert line.endswith("messages of which 90 message(s) lost")
+
+
 def test_where_only_the_worst_are_told_nothing_is_said_of_all(story):
     bad = story.stats("CLIENT-3", 10, story.pod_a, sent=100, lost=100)
     tick = ev.StatsTick(story.at(10), 1_000, ev.Counts(sent=99_900, lost=100), ev.Counts())

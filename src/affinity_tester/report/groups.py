@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 from affinity_tester.core.events import GroupCounts, GroupKind
 from affinity_tester.report.table import Table
@@ -20,6 +21,8 @@ _CAPTIONS = {
     GroupKind.NODE: "by the pod's node",
     GroupKind.REFLEXIVE_IP: "by reflexive IP (mostly the node that the packets came in through)",
 }
+
+_NAMES = {GroupKind.POD: "pod", GroupKind.NODE: "the pod's node", GroupKind.REFLEXIVE_IP: "reflexive IP"}
 
 _HEAD = ("", "sessions", "sent", "answered", "lost", "loss", "p50 ms", "p99 ms", "changes")
 
@@ -47,15 +50,25 @@ def group_tables(groups: Iterable[GroupCounts], nodes: Mapping[str, str]) -> lis
 
 
 def bad_groups_text(groups: Iterable[GroupCounts]) -> str:
-    """Return `pod "a" 12 lost of its 400, p99 3.1 ms` for the worst pods of a period; empty where none lost or changed."""
-    pods = [group for group in groups if group.kind is GroupKind.POD and group.name is not None]
-    bad = sorted((group for group in pods if group.lost or group.changes), key=_rank)
-    if len(pods) < 2:  # noqa: PLR2004 - two to compare
+    """Return `by pod: a (12 of its 400 probes lost)`: those of a period that lost or changed; empty where none is worse.
+
+    Of pods, nodes and reflexive IPs it takes the kind of which the smallest part is bad: what a node's proxy or a path breaks
+    is spread over all pods, and naming pods would accuse them.
+    """
+    groups = list(groups)
+    found = []
+    for kind, name in _NAMES.items():
+        members = [group for group in groups if group.kind is kind and group.name is not None]
+        bad = sorted((group for group in members if group.lost or group.changes), key=_rank)
+        if bad and len(members) >= 2:  # noqa: PLR2004 - two to compare
+            found.append((len(bad) / len(members), len(bad), name, bad))
+    if not found:
         return ""
 
-    named = [f"{group.name} ({_what(group)})" for group in bad[:MOST_IN_LINE]]
-    more = len(bad) - len(named)
-    return ", ".join(named) + (f", {more} more" if more else "")
+    _, _, name, bad = min(found, key=itemgetter(0, 1))
+    named = ", ".join(f"{group.name} ({_what(group)})" for group in bad[:MOST_IN_LINE])
+    more = len(bad) - MOST_IN_LINE
+    return f"by {name}: {named}" + (f", {more} more" if more > 0 else "")
 
 
 def _what(group: GroupCounts) -> str:

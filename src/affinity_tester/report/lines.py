@@ -96,7 +96,7 @@ def session_line(event: ev.SessionStats) -> str:
 
 
 def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
-    """Return one line for all sessions of a period, with the worst of pods and sessions named.
+    """Return one line for all sessions of a period, with the worst of pods (nodes, reflexive IPs) and sessions named.
 
     `period` has all sessions or, where there are many, only the worst.
     """
@@ -113,11 +113,11 @@ def total_line(tick: ev.StatsTick, period: list[ev.SessionStats]) -> str:
     bad = [session for session in period if session.delta.lost or session.delta.changes]
     worst = heapq.nlargest(WORST_SESSIONS, bad, key=lambda session: (session.delta.lost, session.delta.changes))
     named = ", ".join(f"{s.session} ({s.delta.lost:,} lost, {s.delta.changes:,} change(s))" for s in worst)
-    by_pod = bad_groups_text(tick.groups)
+    worst_groups = bad_groups_text(tick.groups)
     return (
         ", ".join(parts)
         + irregular_counts(delta)
-        + (f"; by pod: {by_pod}" if by_pod else "")
+        + (f"; {worst_groups}" if worst_groups else "")
         + (f"; worst: {named}" if named else "")
     )
 
