@@ -13,7 +13,7 @@ from affinity_tester.report.clock import RunClock
 from affinity_tester.report.console import ConsoleReport
 from affinity_tester.report.html import html_text
 from affinity_tester.report.in_short import in_short
-from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text
+from affinity_tester.report.incident import EVIDENCE_INDENT, incident_text, run_text
 from affinity_tester.report.logging import Colour, configure
 from affinity_tester.report.recorded_run import load
 from affinity_tester.report.render import json_text, text_lines
@@ -95,7 +95,9 @@ VIOLATION, EXPLAINED, UNKNOWN = ev.Judgement.VIOLATION, ev.Judgement.EXPLAINED, 
             "sessions broke, nothing that the pool did excuses",
         ),
         (ev.Certainty.CANNOT_TELL, ((EXPLAINED, 2), (VIOLATION, 0)), "sessions moved or paused, and nothing of it"),
-        (ev.Certainty.CANNOT_TELL, ((EXPLAINED, 2), (UNKNOWN, 1)), None),
+        (ev.Certainty.CANNOT_TELL, ((EXPLAINED, 2), (UNKNOWN, 1)), "sessions moved or paused, and it cannot be judged"),
+        (None, ((EXPLAINED, 2), (ev.Judgement.POD_SILENT, 1)), "a pod that is in the pool answered nobody"),
+        (None, ((EXPLAINED, 2), (ev.Judgement.CLIENT, 1)), "this client's own machine is a cause"),
         (ev.Certainty.CANNOT_TELL, (), None),
         (None, ((VIOLATION, 1),), "sessions broke, nothing that the pool did excuses"),
         (None, (), None),
@@ -106,6 +108,22 @@ def test_a_sentence_says_no_more_than_the_diagnosis_is_sure_of(story, certainty,
     diagnoses = () if certainty is None else (ev.Diagnosis(name, certainty, ()),)
     sentence = in_short(incident(story, judgements=judgements, diagnoses=diagnoses))
     assert sentence is None if said is None else sentence is not None and sentence.startswith(said)
+
+
+LOST = "probes were lost, without a change of pod or address; what was seen does not tell what lost them"
+
+
+def test_what_was_found_of_the_whole_run_has_its_sentences_too():
+    rewritten = ev.Diagnosis("port-rewrite", ev.Certainty.POSSIBLE, ("evidence",))
+    unknown = ev.Diagnosis("", ev.Certainty.CANNOT_TELL, ("of it",))
+    assert run_text((rewritten, unknown)) == [
+        "whole run",
+        "    in short: perhaps, the source port is rewritten on the way",
+        "    possible: port-rewrite",
+        "        evidence",
+        "    cause unknown",
+        "        of it",
+    ]
 
 
 def test_it_says_no_more_than_there_is(story):
@@ -124,7 +142,8 @@ def test_it_says_no_more_than_there_is(story):
         diagnoses=(),
     )
     assert incident_text(bare, RunClock.of(story.started())) == [
-        "incident 3 at 13:35:23.176 for 1.2 s, continuing, 11 of 16 sessions: 1 loss burst, 1 probe lost"
+        "incident 3 at 13:35:23.176 for 1.2 s, continuing, 11 of 16 sessions: 1 loss burst, 1 probe lost",
+        f"    in short: {LOST}",
     ]
 
 
@@ -161,12 +180,12 @@ def test_a_silence_of_all_is_yellow_everywhere_and_that_of_some_is_not(story):
         f"\x1b[33m13:35:29.176 [warn]  {heads[0]}\x1b[0m",
         f"\x1b[33m13:35:29.176 [warn]      in short: {in_short(of_all)}\x1b[0m",
         f"\x1b[2m13:35:29.176 [info]  {heads[1]}\x1b[0m",
-        f"\x1b[2m13:35:29.176 [info]  {heads[2]}\x1b[0m",
+        f"\x1b[2m13:35:29.176 [info]      in short: {LOST}\x1b[0m",
     ]
     said = (
         "nobody was answered for a time, so look for what all sessions share: the client's link, the way in, the pods"
     )
-    assert (in_short(of_all), in_short(of_some)) == (said, None)
+    assert (in_short(of_all), in_short(of_some)) == (said, LOST)
     recorded = load(events)
     assert [flag[3] for flag in timeline(recorded)["incidents"]] == ["lost", "lost", "other"]
     colours = dict(text_lines(recorded))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from affinity_tester.core.events import Certainty, Cohort, Diagnosis, Incident, Judgement
 from affinity_tester.report.clock import RunClock
 from affinity_tester.report.fold import near_lines
-from affinity_tester.report.in_short import in_short
+from affinity_tester.report.in_short import in_short, in_short_of
 from affinity_tester.report.text import judgement_count
 from affinity_tester.units import format_duration, plural, quoted
 
@@ -32,7 +32,7 @@ def incident_text(incident: Incident, clock: RunClock, *, ongoing: bool = False)
 
 def run_text(diagnoses: tuple[Diagnosis, ...]) -> list[str]:
     """Return what was found of the whole run, beside its incidents."""
-    return ["whole run", *(f"    {line}" for each in diagnoses for line in _diagnosis(each))]
+    return ["whole run", *(f"    {line}" for each in diagnoses for line in (*_sentence(each), *_diagnosis(each)))]
 
 
 def is_violation(incident: Incident) -> bool:
@@ -75,6 +75,12 @@ def _details(incident: Incident) -> Iterator[str]:
 
 def _home(cohort: Cohort) -> str:
     return f"{cohort.ip}, node {quoted(cohort.node)}" if cohort.node else cohort.ip
+
+
+def _sentence(diagnosis: Diagnosis) -> Iterator[str]:
+    sentence = in_short_of((diagnosis,))
+    if sentence is not None:
+        yield f"in short: {sentence}"
 
 
 def _diagnosis(diagnosis: Diagnosis) -> Iterator[str]:
