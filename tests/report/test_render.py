@@ -29,11 +29,12 @@ NOT_WATCHED = NothingExplains(PoolState.NOT_WATCHED)
 EVIL = "<script>alert(1)</script>\"'&\x1b[2J"
 
 
-def test_text_lists_what_happened_above_the_summary(story):
+def test_text_tells_the_verdict_first_and_lists_what_happened_above_the_summary(story):
     lines = [text for text, _ in text_lines(load(story.run()))]
-    assert lines[:10] == [
+    assert lines[:11] == [
         "2026-11-22 UTC+01:00, affinity-tester 0.1.0",
         "2 sessions to 203.0.113.7:3478 (udp.example.com): a probe of 288 bytes every 100 ms each, lost after 2 s",
+        "FAIL: 1 violation",
         "",
         "changes and outages",
         "13:35:23.178 CLIENT-1058228236 x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022; "
@@ -332,7 +333,11 @@ def test_every_form_has_what_only_the_whole_run_shows_whether_it_was_watched_and
     assert lines[2].startswith("cluster not watched (no cluster): ")
     assert f"13:35:25.176 {TWO} got a reply meant for another session" in lines
     at = lines.index("whole run")
-    assert lines[at + 1 : at + 3] == ["    likely: client-ip-spread", "        2 of 2 sessions met 2 pods"]
+    assert lines[at + 1 : at + 4] == [
+        "    in short: most likely, sessionAffinity ClientIP is set and not kept",
+        "    likely: client-ip-spread",
+        "        2 of 2 sessions met 2 pods",
+    ]
 
     told = json.loads(json_text(recorded))
     assert [diagnosis["name"] for diagnosis in told["diagnoses"]] == ["client-ip-spread"]

@@ -13,7 +13,7 @@ from affinity_tester.report.lines import JUDGED, run_lines
 from affinity_tester.report.logging import Colour
 from affinity_tester.report.reason_text import reason_texts
 from affinity_tester.report.recorded_run import RecordedRun, TimelineEntry
-from affinity_tester.report.summary import SummaryLine, summary
+from affinity_tester.report.summary import SummaryLine, summary, verdict_lines
 from affinity_tester.report.text import printable
 from affinity_tester.units import plural
 
@@ -24,12 +24,15 @@ MOST_TEXT_INCIDENTS = 20
 
 
 def text_lines(recorded: RecordedRun, width: int | None = None) -> list[SummaryLine]:
-    """Return the run's opening, its changes and outages with their judgements, its incidents, and the summary.
+    """Return the run's opening with the verdict, its changes and outages, its incidents, and the summary.
 
-    `width` is how many columns its tables have; None: as many as they take.
+    The verdict stands again in the summary, since a pager's first screen does not show that. `width` is how many columns its
+    tables have; None: as many as they take.
     """
     lines: list[SummaryLine] = [(line.text, None) for line in run_lines(recorded.started, recorded.clock)]
     lines += [(text, None) for text in recorded.watch]
+    if recorded.entries or recorded.incidents:
+        lines += verdict_lines(recorded.results.verdict)[:1]
 
     if recorded.entries:
         lines += [("", None), ("changes and outages", None)]
