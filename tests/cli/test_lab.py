@@ -347,6 +347,6 @@ def test_the_line_of_all_runs_stands_below_the_others_and_is_gone_in_the_end() -
         )
     )
     assert first < problem < second < end
-    erased = "\x1b[2K"
+    erased = "\x1b[J"
     assert erased in told[first:problem]
     assert erased in told[second:end]

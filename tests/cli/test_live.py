@@ -82,10 +82,10 @@ async def test_a_terminal_shows_how_the_run_stands_and_nothing_of_it_is_left(aff
         re.search(r"\d s of 6 s \| 3 of 3 sessions answered \| 0 % lost in 5 s(, p99)?", line) for line in drawn
     ), drawn
     assert "PASS" not in "".join(drawn)
-    lines = re.sub(r"\r\x1b\[2K", "", STATUS.sub("", said)).replace("\r\n", "\n")
+    lines = re.sub(r"\r\x1b\[J", "", STATUS.sub("", said)).replace("\r\n", "\n")
     assert "3 sessions answered by 1 pod on 1 node within" in lines
     assert re.search(r"^PASS|^INCONCLUSIVE", re.sub(r"\x1b\[[0-9;]*m", "", lines), re.MULTILINE)
-    assert "\x1b[7m" not in said[said.rindex("sending stopped") :].split("\r\x1b[2K")[-1]
+    assert "\x1b[7m" not in said[said.rindex("sending stopped") :].split("\r\x1b[J")[-1]
     assert "\x1b[?25l" not in said
 
 
@@ -116,7 +116,7 @@ async def test_it_is_absent_where_nobody_wants_it(affinity_tester: Path, how: st
         else:
             said = await on_a_terminal(affinity_tester, server.address, *QUICK, "--duration", "2s", *arguments, **extra)
     assert "\x1b[7m" not in said
-    assert "\x1b[2K" not in said
+    assert "\x1b[J" not in said
 
 
 @pytest.mark.busy

@@ -14,6 +14,8 @@ from affinity_tester.report.terminal import TerminalWriter
 
 MS = 1_000_000
 
+ERASED = "\r\x1b[J"
+
 
 def pulse(story, t: float, **changes: object) -> Pulse:
     groups = tuple(ev.GroupCounts(ev.GroupKind.POD, pod, 1, 9, 9, 0, 0, MS, MS) for pod in ("pod-a", "pod-b"))
@@ -113,11 +115,18 @@ def test_the_summary_so_far_tells_who_serves(story):
     line = StatusLine(None)
     line.emit(story.started(sessions=2))
     line.emit(ev.NodeAddresses(story.at(1), (("10.240.0.7", "node-2"),)))
-    line.beat(pulse(story, 42))
+    line.beat(pulse(story, 2, groups=()))
+    assert line.summary(story.at(2))[-1][0] == "by pod, node and reflexive IP: from the first statistics on"
+    line.emit(ev.StatsTick(story.at(40), 2, ev.Counts(), ev.Counts()))
+    line.emit(ev.NodeAddresses(story.at(41), ()))
+    ips = ("10.240.0.7", "10.240.0.8")
+    by_ip = tuple(ev.GroupCounts(ev.GroupKind.REFLEXIVE_IP, ip, 1, 9, 9, 0, 0, MS, MS) for ip in ips)
+    line.beat(pulse(story, 42, groups=(*pulse(story, 42).groups, *by_ip)))
     told = [text for text, _ in line.summary(story.at(42))]
     assert told[0].startswith("so far: 42 s | 2 of 2 sessions answered")
     assert "2,000 probes sent, 1,990 answered, 4 lost (0.2 %)" in told
-    assert "by pod" in told
+    assert "by pod, as of 13:36:00" in told
+    assert any(text.startswith("10.240.0.7 (node-2) ") for text in told), "a node that is gone has its name"
 
 
 def read_all(fd: int) -> str:
@@ -137,7 +146,7 @@ def screen(said: str) -> list[str]:
     lines, line = [], ""
     for part in said.replace("\r\n", "\n").replace("\x1b[7m", "").replace("\x1b[0m", ""):
         line += part
-        if line.endswith("\r\x1b[2K"):
+        if line.endswith(ERASED):
             line = ""
         elif line.endswith("\n"):
             lines.append(line[:-1])
@@ -166,7 +175,7 @@ def test_lines_stand_above_it_and_it_is_erased_at_the_end():
     assert "10 s | 24 sessions" in said
     assert "\x1b[31mred line\x1b[0m" in said
     assert screen(said.replace("\x1b[31m", "")) == ["red line", "second line", ""]
-    drawn = [part for part in said.split("\r\x1b[2K") if "11 s" in part]
+    drawn = [part for part in said.split(ERASED) if "11 s" in part]
     assert len(drawn) == 1
     assert len(drawn[0]) < 120, "a line is cut to the terminal's width"
     assert "\x1b[?25l" not in said, "a run that is killed must leave the cursor visible"

@@ -47,7 +47,7 @@ class RunResults:
     reference: ReferenceResults = field(default_factory=ReferenceResults)
     tally: Tally = field(default_factory=Tally)
     nodes: Mapping[str, str] = field(default_factory=dict)
-    """Node names by InternalIP."""
+    """Node names by InternalIP, of nodes that are gone too: the tables are of the whole run."""
 
     def add(self, event: ev.Event) -> None:
         """Keep what this event adds to the results; most add nothing."""
@@ -69,7 +69,7 @@ class RunResults:
             case ev.RunSummary():
                 self.run = event
             case ev.NodeAddresses(names=names):
-                self.nodes = dict(names)
+                self.nodes = {**self.nodes, **dict(names)}
             case ev.Verdict():
                 self.verdict = event
 

@@ -48,6 +48,9 @@ class StatusLine:
         self._first_pods: set[str] = set()
         """Who answered first: the pulse's groups come with the first statistics."""
         self._nodes: dict[str, str] = {}
+        """Node names by InternalIP, of nodes that are gone too: the tables are of the whole run."""
+        self._counted_ns: int | None = None
+        """When the last statistics were, as of which the pulse's groups are."""
         self._over = False
 
     def emit(self, event: ev.Event) -> None:
@@ -71,8 +74,10 @@ class StatusLine:
                 self._stopped_ns = event.at_ns
             case ev.Settling(open_count=count):
                 self._open = count
+            case ev.StatsTick(at_ns=at_ns):
+                self._counted_ns = at_ns
             case ev.NodeAddresses(names=names):
-                self._nodes = dict(names)
+                self._nodes |= names
             case ev.RunEnded():
                 self._over = True
 
@@ -105,8 +110,17 @@ class StatusLine:
             lost = f"{total.lost:,} lost ({percent(total.lost, total.sent)})"
             lines.append((f"{plural(total.sent, 'probe')} sent, {total.answered:,} answered, {lost}", None))
             lines += health(total, ended=False)
-            for table in group_tables(self._pulse.groups, self._nodes):
-                lines += [(table.caption, None), *((line, None) for line in aligned(table, width))]
+            lines += self._tables(self._pulse, width)
+        return lines
+
+    def _tables(self, pulse: Pulse, width: int | None) -> list[SummaryLine]:
+        """Return who serves, as of the last statistics, which is said: the counts above are newer."""
+        if self._counted_ns is None:
+            return [("by pod, node and reflexive IP: from the first statistics on", None)]
+        lines: list[SummaryLine] = []
+        for table in group_tables(pulse.groups, self._nodes):
+            lines.append((f"{table.caption}, as of {self._time(self._counted_ns)}", None))
+            lines += [(line, None) for line in aligned(table, width)]
         return lines
 
     def _judge(self, event: ev.CaseJudged) -> None:

@@ -9,7 +9,9 @@ from affinity_tester.report.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live_render import LiveRender
+
+_ERASE_BELOW = "\x1b[J"
+"""Erases from the cursor to the end of the screen (ECMA-48, ED)."""
 
 
 class TerminalWriter(BackgroundWriter):
@@ -19,13 +21,12 @@ class TerminalWriter(BackgroundWriter):
         """Write to a terminal, which nobody else writes to until `drain`."""
         # It takes 0.1 s to import, and is wanted on a terminal alone.
         from rich.console import Console  # noqa: PLC0415
-        from rich.live_render import LiveRender  # noqa: PLC0415
 
         # rich takes COLUMNS for the width, which stays as it was when the terminal becomes narrower.
         environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self._console: Console = Console(file=stream, force_terminal=True, highlight=False, _environ=environ)
-        self._render: LiveRender = LiveRender("")
         self._status = ""
+        self._is_drawn = False
         super().__init__(stream)
 
     @property
@@ -50,16 +51,21 @@ class TerminalWriter(BackgroundWriter):
         return super().drain(stall_timeout_s, within_s)
 
     def _hand_on(self, pieces: list[str]) -> None:
-        from rich.text import Text  # noqa: PLC0415 - as above
+        from rich.control import Control  # noqa: PLC0415 - as above
+        from rich.segment import ControlType  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
 
         lines, status = self._take(pieces), self._status
-        console, render = self._console, self._render
+        console, start_of_line = self._console, Control(ControlType.CARRIAGE_RETURN)
         with console:  # one write
-            console.control(render.position_cursor())
+            if self._is_drawn:
+                console.control(start_of_line)
+                console.out(_ERASE_BELOW, end="", highlight=False)
             if lines:
                 console.out(lines, end="", highlight=False)
-            render.set_renderable(Text(status, style="reverse", no_wrap=True, overflow="ellipsis"))
             if status:
-                console.print(render, end="")
-        if not status:
-            self._render = type(render)("")
+                console.print(Text(status, style="reverse"), no_wrap=True, overflow="ellipsis", end="")
+                # The cursor waits at the line's start. A terminal that becomes narrower breaks the line into rows, and takes
+                # the cursor along: from its end, only the last of the rows would be erased.
+                console.control(start_of_line)
+            self._is_drawn = bool(status)
