@@ -68,10 +68,10 @@ async def test_each_incident_with_a_violation_is_told_once(tmp_path: Path) -> No
         ("true", []),
         ("cat > /dev/null", []),
         ("echo to nobody", []),
-        ("exit 3", ["--on-violation: it ended with 3"]),
-        ("echo first >&2; echo 'no such host' >&2; exit 1", ["--on-violation: it ended with 1: no such host"]),
-        ("kill -9 $$", ["--on-violation: it was ended by signal 9"]),
-        ("yes >&2 & kid=$!; sleep 0.2; kill $kid; exit 1", ["--on-violation: it ended with 1: y"]),
+        ("exit 3", ["--on-violation: the command ended with exit code 3"]),
+        ("echo first >&2; echo 'no such host' >&2; exit 1", ["--on-violation: the command ended with exit code 1: no such host"]),
+        ("kill -9 $$", ["--on-violation: signal 9 ended the command"]),
+        ("yes >&2 & kid=$!; sleep 0.2; kill $kid; exit 1", ["--on-violation: the command ended with exit code 1: y"]),
         ("sleep 60 & exit 0", []),
     ],
 )
@@ -97,7 +97,7 @@ async def test_a_call_that_takes_too_long_is_killed_with_all_that_it_started(
 ) -> None:
     monkeypatch.setattr(violation_hook, "TIME_LIMIT_S", 0.5)
     warnings = await called(f"(sleep 2; touch {tmp_path}/alive) & sleep 30", closed())
-    assert warnings == ["--on-violation: it had not ended after 0 s, and is killed"]
+    assert warnings == ["--on-violation: the command had not ended after 0 s, and is killed"]
     await asyncio.sleep(2)
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - as above
 

@@ -821,7 +821,7 @@ async def test_the_first_violation_ends_the_run_and_the_command_is_called_once(r
     assert incident["event"] == "run.incident"
     assert incident["target"] == str(moving.address)
     assert incident["incident"]["judgements"]["violation"] >= 1
-    assert "[warn]  --on-violation: it ended with 3: no such host" in ended.out
+    assert "[warn]  --on-violation: the command ended with exit code 3: no such host" in ended.out
     assert "not shown" not in ended.out + ended.err
 
 

@@ -141,14 +141,14 @@ class ViolationHook:
                     close_fds=False,
                 )
             except OSError as error:
-                return f"it cannot be started: {error.strerror}"
+                return f"the command cannot be started: {error.strerror}"
 
             feeder = asyncio.create_task(_feed(process.stdin, text))
             try:
                 async with asyncio.timeout(TIME_LIMIT_S):
                     code = await process.wait()
             except TimeoutError:
-                return f"it had not ended after {TIME_LIMIT_S:.0f} s, and is killed"
+                return f"the command had not ended after {TIME_LIMIT_S:.0f} s, and is killed"
             finally:
                 feeder.cancel()
                 await _kill_group(process)
@@ -188,7 +188,7 @@ def _problem(code: int, said: str) -> str:
     """Return what an exit code means, with what the command said; nothing for 0."""
     if code == 0:
         return ""
-    how = f"it was ended by signal {-code}" if code < 0 else f"it ended with {code}"
+    how = f"signal {-code} ended the command" if code < 0 else f"the command ended with exit code {code}"
     return f"{how}: {said}" if said else how
 
 
