@@ -69,7 +69,10 @@ async def test_each_incident_with_a_violation_is_told_once(tmp_path: Path) -> No
         ("cat > /dev/null", []),
         ("echo to nobody", []),
         ("exit 3", ["--on-violation: the command ended with exit code 3"]),
-        ("echo first >&2; echo 'no such host' >&2; exit 1", ["--on-violation: the command ended with exit code 1: no such host"]),
+        (
+            "echo first >&2; echo 'no such host' >&2; exit 1",
+            ["--on-violation: the command ended with exit code 1: no such host"],
+        ),
         ("kill -9 $$", ["--on-violation: signal 9 ended the command"]),
         ("yes >&2 & kid=$!; sleep 0.2; kill $kid; exit 1", ["--on-violation: the command ended with exit code 1: y"]),
         ("sleep 60 & exit 0", []),
