@@ -23,6 +23,10 @@ async def test_a_dry_run_shows_the_calls_and_changes_nothing(tmp_path: Path) -> 
         assert await state(api) == before
     assert ended.code == 0, ended
     notes = [line["message"].strip() for line in ended.lines]
+    where = "context lab, namespace default, 4 Services of its own; a dry run: nothing is done"
+    assert notes[:2] == [where, "lease: keep a second experiment out (undone by us)"]
+    assert notes[2].startswith("create leases.coordination.k8s.io/affinity-tester-experiment in default")
+    assert notes[3] == "undo: delete leases.coordination.k8s.io/affinity-tester-experiment in default"
     assert 'patch deployments.apps/affinity-tester in default: {"spec":{"replicas":4}}' in notes
     assert sum(note.startswith("create services/affinity-tester-") for note in notes) == 4
     assert any(note.startswith("undo: ") for note in notes)

@@ -25,6 +25,13 @@ async def test_all_experiments_hold_on_a_sound_cluster_and_leave_it_as_it_was(tm
     did = [(line["experiment"], line["text"]) for line in journal if line["step"] == "did"]
     again = [(line["experiment"], line["text"]) for line in journal if line["step"] == "again"]
     assert Counter(will) == Counter(did) + Counter(again)
+    began, *_, last = journal
+    assert began["text"] == ("context lab, namespace default, Service affinity-tester: 9 experiments with 24 sessions")
+    assert began["experiments"] == list(ALL)
+    judged = [line for line in journal if line["step"] == "judged"]
+    assert [(line["experiment"], line["held"]) for line in judged] == [(name, "held") for name in ALL]
+    assert all(line["services"][0]["claim"] for line in judged)
+    assert (last["step"], last["experiments"]) == ("ended", len(ALL))
     assert {path.name for path in records.iterdir()} >= {f"{name}.jsonl.gz" for name in ALL if name != "idle"}
 
 
@@ -34,6 +41,8 @@ async def test_a_matrix_acts_once_and_judges_four_services_which_are_gone_afterw
         ended = await run(tmp_path / "kubeconfig", "pod-delete", "scale-up", "--matrix")
         assert await state(api) == before
     assert ended.code in (0, 3), ended  # under ClientIP all sessions may be on another pod
+    where = "context lab, namespace default, 4 Services of its own: 2 experiments with 24 sessions of each"
+    assert ended.lines[0]["message"] == where
     for result in ended.report["results"]:
         cells = [(cell["policy"], cell["affinity"]) for cell in result["cells"]]
         assert cells == [(policy, affinity) for policy in ("Cluster", "Local") for affinity in ("None", "ClientIP")]

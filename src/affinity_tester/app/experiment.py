@@ -44,7 +44,7 @@ from affinity_tester.errors import UserError
 from affinity_tester.net.addresses import local_addresses
 from affinity_tester.report.logging import OutputClosed
 from affinity_tester.settings import ClientSettings
-from affinity_tester.units import NS_PER_S
+from affinity_tester.units import NS_PER_S, plural
 
 T = TypeVar("T")
 
@@ -160,6 +160,8 @@ class _Experiments:
             self._matrix = await self._make_matrix()
             services = tuple(cell.ref for cell in self._matrix.cells)
             self._context = replace(self._context, services=services)
+        if options.dry_run:
+            self._progress.note(f"{self._where()}; a dry run: nothing is done")
         await unless(self._interrupts.first, self._check())
         if options.dry_run:
             return None
@@ -167,6 +169,7 @@ class _Experiments:
         self._journal = Journal(journal_path(options.record), lambda line: self._show(self._progress.step, line))
         try:
             async with self._lease:
+                self._begin()
                 if self._lease.took_over:
                     self._progress.note(f"an experiment of {self._lease.took_over} did not end: what it left is mended")
                 await mend(self._context)
@@ -174,6 +177,7 @@ class _Experiments:
                     results = await self._run_each()
                     ran_on = await read_ran_on(self._context.cluster, self._context.services, self._via)
                 await self._mend_late()
+            self._write("ended", experiments=len(results))
         finally:
             self._journal.close()
         if self._output_closed is not None:
@@ -187,6 +191,26 @@ class _Experiments:
             ran_on=ran_on,
             results=tuple(results),
         )
+
+    def _begin(self) -> None:
+        """Write what is acted on, before anything is changed."""
+        planned, settings = self._options.experiments, self._options.settings
+        self._write(
+            "began",
+            text=f"{self._where()}: {plural(len(planned), 'experiment')} with {plural(settings.sessions, 'session')}"
+            f"{' of each' if self._matrix is not None else ''}",
+            version=__version__,
+            context=self._context.cluster.context,
+            namespace=self._context.namespace,
+            services=[str(service) for service in self._context.services],
+            experiments=[each.name for each in planned],
+        )
+
+    def _where(self) -> str:
+        """Return which cluster, namespace and Services are acted on, for people who may have meant another."""
+        services = self._context.services
+        which = f"Service {services[0].name}" if self._matrix is None else f"{len(services)} Services of its own"
+        return f"context {self._context.cluster.context}, namespace {self._context.namespace}, {which}"
 
     async def _make_matrix(self) -> MatrixServices:
         load_balancer = self._options.target.via == "load-balancer"
@@ -205,7 +229,7 @@ class _Experiments:
             actions.append(self._matrix)
         actions += [action_of(each.name, context, self._action_options(each)) for each in self._options.experiments]
         if self._options.dry_run:
-            await show_plan(actions, self._progress.note)
+            await show_plan(actions, self._lease.calls(), self._progress.note)
         else:
             rights = [*self._lease.rights(), *mending_rights(context)]
             await check_actions(context.api, actions, rights, self._progress.note)
@@ -252,6 +276,8 @@ class _Experiments:
         for number, each in enumerate(planned, 1):
             self._write("experiment", experiment=each.name, number=number, of=len(planned))
             results.append(await self._run_one(each))
+            if self._journal is not None:
+                self._journal.write_result(results[-1])
             self._show(self._progress.result, results[-1])
             if self._interrupts.first.is_set():
                 break

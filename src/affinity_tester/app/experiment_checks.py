@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from affinity_tester.app.experiment_file import Planned
 from affinity_tester.cluster.actions.base import Action
-from affinity_tester.cluster.actions.calls import Right
+from affinity_tester.cluster.actions.calls import Call, Right
 from affinity_tester.cluster.actions.rights import check_rights
 from affinity_tester.cluster.api import WritableApi
-from affinity_tester.core.experiment.catalogue import EXPERIMENTS
+from affinity_tester.core.experiment.catalogue import EXPERIMENTS, ActionKind
 from affinity_tester.errors import UserError
 
 
@@ -44,8 +44,15 @@ async def check_actions(
         note(text)
 
 
-async def show_plan(actions: Sequence[Action], note: Callable[[str], None]) -> None:
-    """Show what each action would call, and what its undo would. Raises `ApiError`."""
+async def show_plan(actions: Sequence[Action], lease: tuple[Call, Call], note: Callable[[str], None]) -> None:
+    """Show what each action would call, and what its undo would. Raises `ApiError`.
+
+    `lease` are the requests that take the Lease, and give it back.
+    """
+    taken, given_back = lease
+    note(f"lease: keep a second experiment out ({ActionKind.UNDONE.value})")
+    note(f"    {taken}")
+    note(f"    undo: {given_back}")
     for action in actions:
         try:
             await action.prepare()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from affinity_tester.cluster.actions.base import Step
+from affinity_tester.core.experiment.results import ExperimentResult
 from affinity_tester.errors import UserError
+from affinity_tester.report.experiment_words import held_of
 
 JOURNAL = "journal.jsonl"
 """The journal's name beside the records."""
@@ -61,6 +63,22 @@ class Journal:
         reason = {"reason": step.reason} if step.reason else {}
         calls = [str(call) for call in step.calls]
         self.write(step.state.value, **where, text=step.text, undo=step.undo, calls=calls, **reason)
+
+    def write_result(self, result: ExperimentResult) -> None:
+        """Add what an experiment came to."""
+        failure = {"failure": result.failure} if result.failure else {}
+        services = [
+            {
+                "service": cell.service,
+                "policy": cell.policy,
+                "affinity": cell.affinity,
+                "held": cell.outcome.held.value,
+                "reasons": cell.outcome.reasons,
+                "claim": cell.outcome.claim,
+            }
+            for cell in result.cells
+        ]
+        self.write("judged", experiment=result.name, held=held_of(result).value, services=services, **failure)
 
     def close(self) -> None:
         """Close the file; once more is harmless."""

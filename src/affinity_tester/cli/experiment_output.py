@@ -174,6 +174,8 @@ def write_report(report: ExperimentReport, path: Path) -> None:
 def _worded(line: dict[str, Any]) -> tuple[str, Colour]:
     """Return a line of the journal for people; empty for one that its next line tells better."""
     match line["step"]:
+        case "began":
+            return line["text"], Colour.CLUSTER
         case "experiment":
             name = line["experiment"]
             return f"{name} ({line['number']} of {line['of']}): {EXPERIMENTS[name].does}", Colour.CLUSTER

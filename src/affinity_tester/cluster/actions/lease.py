@@ -88,7 +88,7 @@ class ExperimentLease:
         named = (Right(verb, *where, LEASE) for verb in ("get", "patch", "delete"))
         return (Right("create", *where), *named)
 
-    def calls(self) -> tuple[Call, ...]:
+    def calls(self) -> tuple[Call, Call]:
         """Return the requests that take it and give it back; between them it is renewed."""
         return (self._creation(), Call(Verb.DELETE, self._path))
 
