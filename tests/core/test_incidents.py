@@ -353,6 +353,18 @@ def test_an_incident_waits_for_its_judgements() -> None:
     assert incidents.open_count == 0
 
 
+def test_what_a_sound_proxy_would_have_avoided_is_counted_as_it_was_judged_last() -> None:
+    incidents = Incidents()
+    incidents.feed(STARTED)
+    moves = [seen(f"CLIENT-{n}", 10 * S) for n in range(4)]
+    for event, avoidable in zip(moves, (True, False, None, True), strict=True):
+        incidents.feed(event)
+        incidents.feed(CaseJudged(12 * S, event.session, event.change, Judgement.EXPLAINED, avoidable, ()))
+    incidents.feed(CaseJudged(13 * S, "CLIENT-3", moves[3].change, Judgement.UNKNOWN, None, ()))
+    (incident,) = incidents.close(20 * S)
+    assert incident.summarise(4).avoidable == 1
+
+
 def test_the_end_of_an_outage_whose_incident_is_no_longer_known_adds_to_none() -> None:
     """A record from elsewhere may say so; a run's own events do not."""
     incidents = Incidents()

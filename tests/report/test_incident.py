@@ -126,6 +126,17 @@ def test_what_was_found_of_the_whole_run_has_its_sentences_too():
     ]
 
 
+@pytest.mark.parametrize(
+    ("avoidable", "said"), [(1, "1 change of sessions followed"), (2, "2 changes of sessions followed")]
+)
+def test_moves_that_a_sound_proxy_avoids_are_not_called_harmless(story, avoidable, said):
+    moved = incident(story, judgements=((EXPLAINED, 2),), diagnoses=(), avoidable=avoidable)
+    sentence = f"the pool changed, and {said} that a sound proxy avoids: the old pod was still ready"
+    assert in_short(moved) == sentence
+    doubted = incident(story, judgements=((EXPLAINED, 2), (UNKNOWN, 1)), diagnoses=(), avoidable=avoidable)
+    assert "cannot be judged" in in_short(doubted)
+
+
 def test_it_says_no_more_than_there_is(story):
     bare = incident(
         story,

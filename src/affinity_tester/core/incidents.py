@@ -193,6 +193,7 @@ class Incidents:
         incident = self._incident_of.get(key)
         if incident is not None:
             incident.members[key].judgement = judged.judgement
+            incident.members[key].avoidable = judged.avoidable is True
             incident.members[key].reasons = judged.reasons
 
     # --- changes and stray replies -----------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Member:
     change: Change | None = None
     lost: int = 0
     judgement: Judgement | None = None
+    avoidable: bool = False
+    """A change of the pool explains it, and a sound proxy would have avoided it."""
     reasons: tuple[Reason, ...] = ()
     """Why it was judged so."""
     ended: bool = True
@@ -144,4 +146,5 @@ class OpenIncident:
             context=(),
             judgements=tuple((judgement, judgements[judgement]) for judgement in Judgement if judgements[judgement]),
             diagnoses=(),
+            avoidable=sum(member.avoidable for member in members),
         )

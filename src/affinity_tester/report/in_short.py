@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from affinity_tester.core.diagnosis.catalogue import CATALOGUE
 from affinity_tester.core.events import Certainty, Diagnosis, Incident, Judgement
+from affinity_tester.units import plural
 
 _HOW_SURE = {Certainty.LIKELY: "most likely", Certainty.POSSIBLE: "perhaps"}
 
@@ -30,6 +31,9 @@ def in_short(incident: Incident) -> str | None:
         return "a pod that is in the pool answered nobody, and its sessions were silent"
     if Judgement.CLIENT in judged:
         return "this client's own machine is a cause, and nothing of it speaks against the network"
+    if judged and incident.avoidable:
+        followed = f"{plural(incident.avoidable, 'change')} of sessions followed that a sound proxy avoids"
+        return f"the pool changed, and {followed}: the old pod was still ready"
     if judged:
         return "sessions moved or paused, and nothing of it speaks against the network"
     if is_silence(incident):

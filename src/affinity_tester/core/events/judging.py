@@ -156,6 +156,8 @@ class Incident:
     judgements: tuple[tuple[Judgement, int], ...]
     diagnoses: tuple[Diagnosis, ...]
     """The best first."""
+    avoidable: int = 0
+    """Changes and outages that a change of the pool explains, and that a sound proxy would have avoided."""
 
 
 @dataclass(frozen=True, slots=True)
