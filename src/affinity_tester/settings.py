@@ -52,7 +52,7 @@ class ServerSettings:
     """Addresses to bind; empty: POD_IPS, else every local address, each on a socket of its own."""
     port: int = DEFAULT_PORT
     health_port: int = 8080
-    """TCP port of /livez and /readyz; 0 is off."""
+    """TCP port of /livez, /readyz and /metrics; 0 is off."""
     pod_name: str
     node_name: str | None = None
     drain_ns: int = 5 * NS_PER_S

@@ -64,3 +64,27 @@ def test_what_stands_there_is_the_default_or_an_example_that_the_client_takes(na
         assert taken
     else:
         assert taken == default
+
+
+@pytest.mark.parametrize("name", ["client", "server"])
+def test_the_readme_lists_every_option_with_its_variables_and_no_other(name):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (table,) = re.findall(
+        rf"^{name.capitalize()} \(`affinity-tester {name}`.*?\n\n(.*?)\n\n", readme, re.DOTALL | re.MULTILINE
+    )
+    listed = {
+        (tuple(re.findall(r"`([^`]+)`", options)), tuple(re.findall(r"`([^`]+)`", variables)))
+        for options, variables in (row.split("|")[1:3] for row in table.splitlines()[2:])
+    }
+    command = main.get_command(click.Context(main), name)
+    there = {
+        (
+            tuple(sorted((*each.opts, *each.secondary_opts), key=len))
+            if isinstance(each, click.Option)
+            else ("TARGET",),
+            (each.envvar,) if isinstance(each.envvar, str) else tuple(each.envvar),
+        )
+        for each in command.params
+        if each.envvar
+    }
+    assert listed == there

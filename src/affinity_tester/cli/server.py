@@ -62,7 +62,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # as abov
     "--port", type=options.PORT_OR_ZERO, default=DEFAULT_PORT, help="UDP port; 0 takes a free one for each address."
 )
 @options.option(
-    "--health-port", type=options.PORT_OR_ZERO, default=8080, help="TCP port of /livez and /readyz; 0 is off."
+    "--health-port", type=options.PORT_OR_ZERO, default=8080, help="TCP port of /livez, /readyz and /metrics; 0 is off."
 )
 @options.option("--pod-name", type=_Name(), env="POD_NAME", help="Name to answer with. Default: the host's name.")
 @options.option("--node-name", type=_Name(), env="NODE_NAME", help="Name of the node to answer with. Default: none.")
