@@ -401,7 +401,7 @@ def test_the_message_is_what_a_person_reads_in_the_other_form(story):
         ("pool.observed", "info", "the pool is watched: 1 of 1 endpoint ready"),
         ("pool.unobserved", "info", "the pool is not observed any more: the watch ended"),
         ("pool.confirmed", "info", "the pool is observed again after 500 ms, and nothing was missed"),
-        ("cluster.node_addresses", "info", "cluster: node addresses"),
+        ("cluster.node_addresses", "info", "addresses of 1 node are known"),
         ("session.x_address_changed", "warn",
          f'{ONE} x_address changed 10.240.0.4:40312 -> 10.240.0.7:61022 (node "node-2")'),
         ("session.pod_changed", "warn", f'{ONE} pod_name changed "pod-a" -> "pod-b", node_name "node-1" -> "node-2"'),
@@ -413,8 +413,32 @@ def test_the_message_is_what_a_person_reads_in_the_other_form(story):
         ("session.late_reply", "info", f"{ONE} probe 100 was answered after 2.5 s, when it counted as lost"),
         ("session.loss_directed", "info",
          f"{ONE} of probes 100 to 103 2 were lost on the way up and 1 on the way down"),
-        ("run.ended", "info", "run: ended"),
+        ("run.ended", "info", "the run is over"),
     ]  # fmt: skip
+
+
+def test_what_comes_all_the_time_is_debug_and_has_a_sentence_too(story):
+    answers = ((story.at(4), "192.0.2.9:40000"), (story.at(5), None))
+    lines = whole_lines(
+        story.started(),
+        ev.PoolObserved(story.at(1), story.at(0.5), story.at(1), PoolSnapshot(())),
+        ev.PoolConfirmed(story.at(2), story.at(1.9)),
+        ev.ApiServerAnswered(story.at(3), story.at(2.9)),
+        *(
+            ev.ReferenceResult(at_ns, ONE, at_ns, None if text is None else TransportAddress("192.0.2.9", 40000))
+            for at_ns, text in answers
+        ),
+        ev.PathsAnswered(story.at(6), (), ()),
+        ev.PodAddresses(story.at(7), (("10.0.0.9", "ingress/proxy-a"),)),
+    )[3:]
+    assert [(line["event"], line["level"], line["message"]) for line in lines] == [
+        ("pool.confirmed", "debug", "a new list shows no change of the pool"),
+        ("cluster.api_answered", "debug", "the API server answers"),
+        ("session.reference_result", "debug", f"{ONE} the reference sees it as 192.0.2.9:40000"),
+        ("session.reference_result", "debug", f"{ONE} the reference did not answer"),
+        ("run.paths_answered", "debug", "the sessions in no outage are answered by 0 pods, behind 0 reflexive IPs"),
+        ("cluster.pod_addresses", "info", "known of proxies that run as pods: 1 address"),
+    ]
 
 
 @pytest.mark.parametrize(("judgements", "level"), [(((ev.Judgement.VIOLATION, 1),), "error"), ((), "info")])

@@ -10,7 +10,8 @@ lines of a run), an object has all fields of the event, under these rules:
 - what happened in the cluster is told by `action`, by those fields that belong to the action, and in words by `what`;
 - `level` is for alerts: `error` is a violation, an incident with one, or a verdict of FAIL; `warn` is what a person should
   look at, such as a change or an outage that is not judged yet, or one that nobody can explain; `debug` is what each
-  session tells once, at its start; `info` is everything else, a change that was explained and what the cluster did among it;
+  session tells at its start, and what comes all the time as evidence (lists that show no change of the pool, who answers
+  meanwhile, the reference's answers); `info` is everything else, also a change that was explained and what the cluster did;
 - what a run is judged by has an object of its own, `run.rules`, right after `run.started`;
 - what an event tells per kind of change is one object each: `session.pod_changed` and `session.x_address_changed` of
   the same pair carry the same `change`, with `from` and `to` of their own kind.
@@ -57,7 +58,7 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.ProbesLost: ("session.probes_lost", "info"),
     ev.LossDirection: ("session.loss_directed", "info"),
     ev.CanaryResult: ("session.canary_result", "info"),
-    ev.ReferenceResult: ("session.reference_result", "info"),
+    ev.ReferenceResult: ("session.reference_result", "debug"),
     ev.SmallProbeResult: ("session.small_probe_result", "info"),
     ev.NodeAddresses: ("cluster.node_addresses", "info"),
     ev.PodAddresses: ("cluster.pod_addresses", "info"),
@@ -71,16 +72,16 @@ NAMES: dict[type[ev.Event], tuple[str, Level]] = {
     ev.CrossDelivered: ("session.cross_delivered", "warn"),
     ev.BlackoutStarted: ("run.blackout_started", "warn"),
     ev.BlackoutEnded: ("run.blackout_ended", "warn"),
-    ev.PathsAnswered: ("run.paths_answered", "info"),
+    ev.PathsAnswered: ("run.paths_answered", "debug"),
     ev.IncidentOngoing: ("run.incident_ongoing", "info"),
-    ev.ApiServerAnswered: ("cluster.api_answered", "info"),
+    ev.ApiServerAnswered: ("cluster.api_answered", "debug"),
     ev.SessionStats: ("session.stats", "info"),
     ev.SessionSummary: ("session.summary", "info"),
     ev.ChangeWithdrawn: ("session.change_withdrawn", "info"),
     ev.PoolWatchStarted: ("pool.watched", "info"),
     ev.PoolNotWatched: ("pool.not_watched", "info"),
     ev.PoolObserved: ("pool.observed", "info"),
-    ev.PoolConfirmed: ("pool.confirmed", "info"),
+    ev.PoolConfirmed: ("pool.confirmed", "debug"),
     ev.PoolUnobserved: ("pool.unobserved", "info"),
     ev.WrongPool: ("pool.wrong", "warn"),
     ev.ClusterEvent: ("cluster.event", "info"),
@@ -238,6 +239,8 @@ def objects(event: ev.Event, clock: RunClock, messages: Messages) -> Iterator[tu
             level = "error"
         case ev.Verdict(outcome=ev.Outcome.INCONCLUSIVE):
             level = "warn"
+        case ev.PoolConfirmed() if messages.pool_is_unobserved:
+            level = "info"
 
     yield name, level, messages.of(event, name), data
     if isinstance(event, ev.RunStarted):

@@ -38,6 +38,11 @@ class Messages:
         self._pool_known = False
         self._blind_ns: int | None = None
 
+    @property
+    def pool_is_unobserved(self) -> bool:
+        """Return whether the next event of the pool says that it is observed again."""
+        return self._blind_ns is not None
+
     def of(self, event: ev.Event, name: str) -> str:
         """Return the sentence of an event; `name` is that of its object, which has to do where there are no words."""
         return _joined(self._lines(event)) or fallback(event, name)
@@ -68,6 +73,9 @@ class Messages:
         match event:
             case ev.NodeAddresses(names=names):
                 self._nodes = dict(names)
+                return [Line(f"addresses of {plural(len(set(self._nodes.values())), 'node')} are known")]
+            case ev.PodAddresses(names=names):
+                return [Line(f"known of proxies that run as pods: {plural(len(names), 'address', 'addresses')}")]
             case ev.PoolUnobserved(at_ns=at_ns):
                 self._blind_ns = at_ns
             case ev.PoolObserved() | ev.PoolConfirmed():
@@ -86,6 +94,9 @@ class Messages:
                 return judged_lines(event, self._clock)
             case ev.SessionSummary():
                 return [Line(f"{event.session} {_totals(event.total)}")]
+            case ev.ReferenceResult(mapped=mapped):
+                says = "did not answer" if mapped is None else f"sees it as {mapped}"
+                return [Line(f"{event.session} the reference {says}")]
             case ev.SessionEvent():
                 return session_lines(event, self._clock) or detail_lines(event)
             case ev.IncidentClosed(incident=incident) | ev.IncidentOngoing(incident=incident):
@@ -97,6 +108,13 @@ class Messages:
                 return [Line(f"{_totals(event.total)} in {format_duration(event.duration_ns)}")]
             case ev.Verdict():
                 return [Line(text) for text, _ in verdict_lines(event)]
+            case ev.ApiServerAnswered():
+                return [Line("the API server answers")]
+            case ev.PathsAnswered(pods=pods, ingress=ingress):
+                behind = plural(len(ingress), "reflexive IP")
+                return [Line(f"the sessions in no outage are answered by {plural(len(pods), 'pod')}, behind {behind}")]
+            case ev.RunEnded(aborted=False):
+                return [Line("the run is over")]
         return run_lines(event, self._clock)
 
     def _pool(self, event: ev.PoolObserved | ev.PoolConfirmed) -> list[Line]:
@@ -105,7 +123,7 @@ class Messages:
         if isinstance(event, ev.PoolObserved):
             first, self._pool_known = not self._pool_known, True
             lines += pool_lines(event, first=first)
-        return lines
+        return lines or [Line("a new list shows no change of the pool")]
 
 
 def fallback(event: ev.Event, name: str) -> str:
