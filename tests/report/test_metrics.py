@@ -211,7 +211,23 @@ def test_the_alert_fires_on_judged_violations_alone(promtool, tmp_path, name, fi
             if sample.startswith("affinity_tester_"):
                 series[sample].append(f"{value:g}")
     length = max(map(len, series.values()))
+    texts = {sample: " ".join(["_"] * (length - len(values)) + values) for sample, values in series.items()}
+    hold_the_alert(promtool, tmp_path, texts, {15 * (length - 1): fires})
 
+
+@pytest.mark.debian
+def test_the_alert_fires_on_what_came_before_the_first_scrape_and_on_nothing_old(promtool, tmp_path):
+    violations, last = "affinity_tester_violations_total", "affinity_tester_last_violation_timestamp_seconds"
+    young = {violations: "_ _ 3x60", last: "_ _ 20x60"}
+    hold_the_alert(promtool, tmp_path, young, {30: True, 240: True, 345: False, 600: False})
+    # A Prometheus that was away for 10 minutes meets a run again that broke before.
+    gap = " ".join(["_"] * 40)
+    seen_again = {violations: f"0 3 3x40 {gap} 3x40", last: f"0 15 15x40 {gap} 15x40"}
+    hold_the_alert(promtool, tmp_path, seen_again, {30: True, 600: False, 1260: False, 1500: False})
+
+
+def hold_the_alert(promtool: str, tmp_path: Path, series: dict[str, str], fires: dict[int, bool]) -> None:
+    """Hold the alert against what it should do at these seconds, where a scrape each 15 s saw these series."""
     (rule,) = [
         each for each in yaml.safe_load_all((K8S / "monitoring.yaml").read_text()) if each["kind"] == "PrometheusRule"
     ]
@@ -222,34 +238,22 @@ def test_the_alert_fires_on_judged_violations_alone(promtool, tmp_path, name, fi
         "tests": [
             {
                 "interval": "15s",
-                "input_series": [
-                    {"series": sample, "values": " ".join(["_"] * (length - len(values)) + values)}
-                    for sample, values in series.items()
-                ],
+                "input_series": [{"series": sample, "values": values} for sample, values in series.items()],
                 "promql_expr_test": [
                     {
                         "expr": 'count(ALERTS{alertname="UdpAffinityBroken", alertstate="firing"})',
-                        "eval_time": f"{15 * (length - 1)}s",
-                        "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+                        "eval_time": f"{at_s}s",
+                        "exp_samples": [{"labels": "{}", "value": 1}] if does else [],
                     }
+                    for at_s, does in fires.items()
                 ],
             }
         ],
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(tests))
-    checked = subprocess.run(
-        [promtool, "check", "rules", "rules.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    done = subprocess.run(
-        [promtool, "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    for what in (["check", "rules", "rules.yaml"], ["test", "rules", "test.yaml"]):
+        done = subprocess.run([promtool, *what], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are():

@@ -61,11 +61,11 @@ _COUNTED = {
     "network_errors": Described("network_errors", "counter", "ICMP errors heard."),
 }
 _GROUPED = (
-    ("sessions", "gauge", "Sessions served by this {what}."),
-    ("probes_sent", "counter", "Probes sent by sessions that this {what} served."),
-    ("probes_answered", "counter", "Probes answered of sessions that this {what} served."),
-    ("probes_lost", "counter", "Probes lost that were sent while this {what} served."),
-    ("changes", "counter", "Changes away from this {what}."),
+    ("sessions", "gauge", "Sessions {where}."),
+    ("probes_sent", "counter", "Probes that sessions {where} sent."),
+    ("probes_answered", "counter", "Probes answered of those that sessions {where} sent."),
+    ("probes_lost", "counter", "Probes lost of those that sessions {where} sent."),
+    ("changes", "counter", "Changes of sessions {where}, by which they left it."),
     ("rtt_p99_seconds", "gauge", "99 % of the round-trip times of the run were no longer."),
 )
 _GROUP_VALUES: dict[str, Callable[[ev.GroupCounts], float | None]] = {
@@ -76,9 +76,13 @@ _GROUP_VALUES: dict[str, Callable[[ev.GroupCounts], float | None]] = {
     "changes": lambda group: group.changes,
     "rtt_p99_seconds": lambda group: None if group.p99_ns is None else group.p99_ns / NS_PER_S,
 }
-_WHAT = {"pod": "pod", "node": "pod's node", "ingress": "reflexive IP (mostly the node that packets come in through)"}
+_WHERE = {
+    "pod": "at this pod",
+    "node": "at pods of this node",
+    "ingress": "with this reflexive IP (mostly the node that they come in through)",
+}
 GROUPED = {
-    (label, name): Described(f"{label}_{name}", kind, text.format(what=_WHAT[label]), (label,))
+    (label, name): Described(f"{label}_{name}", kind, text.format(where=_WHERE[label]), (label,))
     for label in _GROUPS.values()
     for name, kind, text in _GROUPED
 }
