@@ -215,6 +215,9 @@ def test_html_shows_the_run(story):
     assert [lane["violation"] for lane in pods["rows"]] == [[[3, 1]], []]
     assert [lane["name"] for lane in nodes["rows"]] == ["node-1", "no answer, or not told"]
     assert ips["rows"][0]["name"] == "10.240.0.4"
+    known = ev.NodeAddresses(story.at(1), (("10.240.0.4", "node-1"), ("node-1", "not a node of that name")))
+    named = embedded(html_text(load([*story.run()[:3], known, *story.run()[3:]])))["lanes"]
+    assert [lanes["rows"][0]["name"] for lanes in named] == ["pod-a", "node-1", "10.240.0.4 (node-1)"]
     assert dict(zip(data["table"]["head"], data["table"]["rows"][0], strict=True))["violations"] == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +57,7 @@ def timeline(recorded: RecordedRun) -> dict[str, Any]:
         "step": drawing.step,
         "all": drawing.binned(_all(places)),
         "ticks": [drawing.tick(tick) for tick in places.ticks],
-        "lanes": [_lanes(places, place, drawing) for place in range(len(_KINDS))],
+        "lanes": [_lanes(places, place, drawing, recorded.results.nodes) for place in range(len(_KINDS))],
         "sessions": _session_rows(recorded, drawing),
         "events": [[drawing.seconds(at_ns), printable(text)] for at_ns, text in recorded.context[:MOST_EVENTS]],
         "incidents": [
@@ -76,7 +76,8 @@ def _all(places: Places) -> _Lane:
     return lane
 
 
-def _lanes(places: Places, place: int, drawing: _Drawing) -> dict[str, Any]:
+def _lanes(places: Places, place: int, drawing: _Drawing, nodes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the lanes of a kind, those first to which most happened; `nodes` has node names by reflexive IP."""
     lanes: dict[str | None, _Lane] = {}
     for second, judged, where in places.cases.values():
         lanes.setdefault(where[place], _Lane()).cases.setdefault(_class(judged), Counter())[second] += 1
@@ -91,9 +92,11 @@ def _lanes(places: Places, place: int, drawing: _Drawing) -> dict[str, Any]:
                 lanes.setdefault(group.name, _Lane())
                 times.setdefault(group.name, []).append([drawing.seconds(tick.at_ns), _ms(group.p99_ns)])
 
+    named = nodes if kind is ev.GroupKind.REFLEXIVE_IP else {}
     ranked = sorted(lanes, key=lambda name: (*(-count for count in lanes[name].rank), name is None, name or ""))
     rows = [
-        {"name": _name(name), **drawing.binned(lanes[name]), "p99": times.get(name, [])} for name in ranked[:MOST_LANES]
+        {"name": _name(name, named), **drawing.binned(lanes[name]), "p99": times.get(name, [])}
+        for name in ranked[:MOST_LANES]
     ]
     return {"kind": str(kind), "rows": rows, "of": len(lanes)}
 
@@ -169,8 +172,12 @@ def _class(judgement: ev.Judgement) -> str:
     return _CLASSES.get(judgement, "other")
 
 
-def _name(name: str | None) -> str:
-    return "no answer, or not told" if name is None else printable(name)
+def _name(name: str | None, nodes: Mapping[str, str]) -> str:
+    """Return a lane's name, after which the node's stands where it is a node's address."""
+    if name is None:
+        return "no answer, or not told"
+    node = nodes.get(name)
+    return printable(f"{name} ({node})" if node else name)
 
 
 def _ms(ns: int | None) -> float | None:
