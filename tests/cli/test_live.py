@@ -190,6 +190,7 @@ async def test_a_port_that_is_taken_is_one_line(start: Start) -> None:
             ended = await client.end()
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
+    assert "TCP port in use; end what uses it, or choose another --metrics" in ended.err
 
 
 @pytest.mark.busy

@@ -23,7 +23,7 @@ async def open_metrics_port(
     async def page() -> tuple[str, bytes]:
         return CONTENT_TYPE, exposition(metrics.families())
 
-    server = await HealthServer.start((where.ip,), where.port, warn=warn, metrics=page)
+    server = await HealthServer.start((where.ip,), where.port, warn=warn, metrics=page, option="--metrics")
     try:
         yield
     finally:

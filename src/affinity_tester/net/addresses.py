@@ -95,7 +95,7 @@ def bind_udp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket
 
     With `reuse_port`, it shares the address with other sockets that have the option, and the kernel spreads flows over them.
     """
-    sock = _bind(socket.SOCK_DGRAM, host, port, reuse_port=reuse_port)
+    sock = _bind(socket.SOCK_DGRAM, host, port, "--port", reuse_port=reuse_port)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return sock
 
@@ -105,9 +105,12 @@ def enable_reuseport(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """Return a non-blocking TCP socket on one numeric address, which does not listen yet. Raise `UserError`."""
-    return _bind(socket.SOCK_STREAM, host, port)
+def bind_tcp(host: str, port: int, option: str = "--health-port") -> socket.socket:
+    """Return a non-blocking TCP socket on one numeric address, which does not listen yet.
+
+    Raise `UserError`, which names the option that chose the port.
+    """
+    return _bind(socket.SOCK_STREAM, host, port, option)
 
 
 def bound_address(sock: socket.socket) -> TransportAddress:
@@ -116,8 +119,8 @@ def bound_address(sock: socket.socket) -> TransportAddress:
     return TransportAddress(name[0].partition("%")[0], name[1])
 
 
-def _bind(kind: socket.SocketKind, host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    protocol, option = ("TCP", "--health-port") if kind is socket.SOCK_STREAM else ("UDP", "--port")
+def _bind(kind: socket.SocketKind, host: str, port: int, option: str, *, reuse_port: bool = False) -> socket.socket:
+    protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
     try:
         ip_address(host)  # stricter than the resolver, which also takes forms like 127.1
         family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)[0]

@@ -105,15 +105,16 @@ class HealthServer:
         warn: Callable[[str], None] = lambda _: None,
         *,
         metrics: MetricsPage | None = None,
+        option: str = "--health-port",
         first_byte_s: float = FIRST_BYTE_S,
         request_s: float = REQUEST_S,
     ) -> Self:
-        """Listen on each of the numeric addresses. Raise `UserError` if one cannot be bound."""
+        """Listen on each of the numeric addresses. Raise `UserError`, which names `option`, if one cannot be bound."""
         self = cls(unhealthy_reason, warn, metrics=metrics, first_byte_s=first_byte_s, request_s=request_s)
         loop = asyncio.get_running_loop()
         try:
             for host in hosts:
-                listener = bind_tcp(host, port)
+                listener = bind_tcp(host, port, option)
                 self._listeners.append(listener)
                 listener.listen(BACKLOG)
                 loop.add_reader(listener, self._accept, listener)
