@@ -196,4 +196,5 @@ def test_the_summary_so_far_tells_who_is_broken_and_since_when(story):
     assert "… and 10 more are silent" in told
 
     line.beat(pulse(story, 26, silent=2, silences=silences))
+    assert "0 of 2 sessions answered, all 2 silent since 13:35:32 (first CLIENT-1)" in line.text(story.at(26))
     assert "silent: all 2 sessions, the first since 13:35:32" in [text for text, _ in line.summary(story.at(26))]

@@ -172,7 +172,7 @@ class StatusLine:
         if not pulse.silent:
             return []
         answered = f"{self._sessions - pulse.silent:,} of {self._sessions:,}"
-        silent = f"{pulse.silent:,} silent"
+        silent = f"{'all ' if pulse.silent == self._sessions > 1 else ''}{pulse.silent:,} silent"
         if not pulse.silences:
             return [f"{answered} sessions answered, {silent}", silent]
         longest = pulse.silences[0]
