@@ -41,12 +41,14 @@ def test_ten_minutes_are_thirty_steps() -> None:
 def test_the_longest_is_a_step_and_has_none_close_before_it() -> None:
     assert grid(SHORTEST_NS) == (SHORTEST_NS,)
     assert grid(2 * S) == (S, 1_250_000_000, 1_560_000_000, 2 * S)
+    assert grid(1_050_000_000) == (1_050_000_000,)
+    assert grid(1_050_000_001) == (S, 1_050_000_001)
 
 
 @given(st.integers(SHORTEST_NS, 60 * MIN))
 def test_steps_grow_by_no_more_than_the_ratio(longest_ns: int) -> None:
     steps = grid(longest_ns)
-    assert steps[0] == SHORTEST_NS or longest_ns < SHORTEST_NS * MIN_DISTANCE
+    assert steps[0] == SHORTEST_NS or longest_ns <= SHORTEST_NS * MIN_DISTANCE
     assert steps[-1] == longest_ns
     for shorter, longer in itertools.pairwise(steps):
         assert MIN_DISTANCE * 0.99 < longer / shorter < RATIO * MIN_DISTANCE * 1.01
@@ -66,7 +68,16 @@ def test_finer_steps_lie_between_and_are_even(kept_ns: int) -> None:
         assert 1.03 < longer / shorter < 1.06
 
 
-def test_there_is_nothing_between_equals() -> None:
+@given(st.integers(S, 60 * MIN), st.integers(0, MIN))
+def test_finer_steps_are_longer_than_what_was_kept_and_shorter_than_what_was_lost(kept_ns: int, more_ns: int) -> None:
+    lost_ns = kept_ns + more_ns
+    steps = refine(kept_ns, lost_ns)
+    assert all(kept_ns < step < lost_ns for step in steps)
+    assert list(steps) == sorted(set(steps))
+
+
+def test_between_what_lies_close_there_are_fewer_steps() -> None:
+    assert refine(S, 1_020_000_000) == (1_010_000_000,)
     assert refine(S, S) == ()
 
 
@@ -103,6 +114,7 @@ def test_the_default_samples_in_both_directions_fit_into_one_process() -> None:
 def test_more_samples_than_sockets_are_refused() -> None:
     with pytest.raises(ValueError, match=r"20,001 samples are more than 20,000"):
         plan_round([(STEP, MAX_SAMPLES + 1)])
+    assert len(plan_round([(STEP, MAX_SAMPLES)])) == MAX_SAMPLES
 
 
 def test_the_default_settings_fit_into_what_may_be_open_at_a_time() -> None:

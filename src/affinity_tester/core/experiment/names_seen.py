@@ -36,6 +36,5 @@ class NamesSeen:
             for each in likely or [each for each in diagnoses if each.certainty is Certainty.POSSIBLE]:
                 if certainty.get(each.name) is not Certainty.LIKELY:
                     certainty[each.name] = each.certainty
-        order = {Certainty.LIKELY: 0, Certainty.POSSIBLE: 1}
-        found = sorted(certainty.items(), key=lambda entry: order[entry[1]])
+        found = sorted(certainty.items(), key=lambda entry: entry[1] is not Certainty.LIKELY)
         return tuple(f"{how} {name}" for name, how in found)

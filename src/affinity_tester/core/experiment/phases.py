@@ -78,11 +78,10 @@ class Phases:
 
     def spans(self) -> tuple[PhaseSpan, ...]:
         """Return the phases in their order; the newest one ends with the newest event."""
-        begun = sorted((event.at_ns, event.phase) for event in self.begun.values())
-        edges = [at_ns for at_ns, _ in begun] + [self._newest_ns]
+        edges = [*(event.at_ns for event in self.begun.values()), self._newest_ns]
         return tuple(
             PhaseSpan(phase.value, since_ns, until_ns)
-            for (_, phase), (since_ns, until_ns) in zip(begun, pairwise(edges), strict=True)
+            for phase, (since_ns, until_ns) in zip(self.begun, pairwise(edges), strict=True)
         )
 
     def sent_within(self) -> int | None:

@@ -15,7 +15,7 @@ from affinity_tester.units import NS_PER_MS, NS_PER_S
 SHORTEST_NS = NS_PER_S
 RATIO = 1.25
 MIN_DISTANCE = 1.05
-"""The last step of the grid is left out where the longest silence is not longer by this factor."""
+"""The last step of the grid is left out where the longest silence is longer by no more than this factor."""
 
 REFINED = 4
 """Steps between the two where it breaks: they find the timeout to 5 %."""

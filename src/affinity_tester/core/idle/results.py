@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from affinity_tester.core.idle.advice import KnownTimeout, keep_alive_ns
 from affinity_tester.core.idle.estimate import Curve, curves
-from affinity_tester.core.idle.grid import refine
+from affinity_tester.core.idle.grid import MAX_SAMPLES, refine
 from affinity_tester.core.idle.model import Fate, Property, SampleResult, Step
 from affinity_tester.core.idle.view import PathView
 from affinity_tester.units import NS_PER_S
@@ -30,7 +30,7 @@ class IdleResult:
     """The samples of all rounds; those that have no result were cut off."""
     repeated: int = 0
     """Samples that stand in for void ones."""
-    known: tuple[KnownTimeout, ...] = field(default=())
+    known: tuple[KnownTimeout, ...] = ()
     """The timeouts on the way that the watch, or the kernel's defaults, make known."""
 
     @classmethod
@@ -107,16 +107,13 @@ def second_round(found: Sequence[Curve], samples: int) -> tuple[tuple[Step, int]
     """Return the steps of the second round, and how many samples of each: finer ones where it breaks, and repetitions.
 
     A step has those samples again that said nothing, if that takes no longer than the finer steps do (`CHEAP_NS` without
-    any), or if too few are left.
+    any), or if too few are left. What does not fit into `MAX_SAMPLES` is left out: finer steps, those where a whole flow
+    breaks first, come before repetitions.
     """
-    wanted: dict[Step, int] = {}
-    for curve in found:
-        for each in curve.estimates:
-            if each.kept_ns is not None and each.lost_ns is not None:
-                for silence_ns in refine(each.kept_ns, each.lost_ns):
-                    wanted[Step(curve.direction, curve.state, silence_ns)] = samples
-    longest_ns = max((step.silence_ns for step in wanted), default=CHEAP_NS)
+    finer = {step: samples for wanted in Property for curve in found for step in _finer(curve, wanted)}
+    longest_ns = max((step.silence_ns for step in finer), default=CHEAP_NS)
 
+    again: dict[Step, int] = {}
     for summary in (summary for curve in found for summary in curve.steps):
         missing = (
             summary.void
@@ -126,8 +123,23 @@ def second_round(found: Sequence[Curve], samples: int) -> tuple[tuple[Step, int]
         )
         too_few = 2 * summary.usable < summary.samples
         if missing and (too_few or summary.step.silence_ns <= longest_ns):
-            wanted[summary.step] = missing
-    return tuple(sorted(wanted.items()))
+            again[summary.step] = missing
+
+    chosen: list[tuple[Step, int]] = []
+    room = MAX_SAMPLES
+    for step, count in (finer | again).items():
+        if count <= room:
+            chosen.append((step, count))
+            room -= count
+    return tuple(sorted(chosen))
+
+
+def _finer(curve: Curve, wanted: Property) -> Iterator[Step]:
+    """Yield the steps between the longest silence that kept a property and the first that did not."""
+    found = curve.estimate(wanted)
+    if found.kept_ns is not None and found.lost_ns is not None:
+        for silence_ns in refine(found.kept_ns, found.lost_ns):
+            yield Step(curve.direction, curve.state, silence_ns)
 
 
 _BY_CHANCE = (Fate.PATH_SILENT, Fate.NOT_STARTED, Fate.LATE)
