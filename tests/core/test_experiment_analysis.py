@@ -12,6 +12,7 @@ from affinity_tester.core.events import (
     ActionRemoved,
     ActionStep,
     CaseJudged,
+    Certainty,
     Change,
     ChangeRevised,
     ChangeSeen,
@@ -19,9 +20,12 @@ from affinity_tester.core.events import (
     ClusterAction,
     ClusterEvent,
     ClusterSubject,
+    Diagnosis,
     Event,
     ExperimentStarted,
     FirstAnswer,
+    Incident,
+    IncidentClosed,
     Judgement,
     NodeAddresses,
     OutageCase,
@@ -44,7 +48,7 @@ from affinity_tester.core.events import (
 from affinity_tester.core.events.counts import Counts, Losses, RttStats
 from affinity_tester.core.experiment.analysis import ExperimentAnalysis
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS
-from affinity_tester.core.experiment.results import CellOutcome, Held
+from affinity_tester.core.experiment.results import Blackouts, CellOutcome, CellResult, Held
 from affinity_tester.core.identity import Identity, Kind, differing
 from affinity_tester.core.judging.reasons import NothingExplains, PoolState
 from affinity_tester.core.pool import Endpoint, PoolSnapshot, differences
@@ -207,22 +211,56 @@ def test_a_deleted_pod_moves_its_own() -> None:
 
 
 def test_a_result_names_the_service_that_was_told() -> None:
-    result = Run("baseline").act().analysis().result()
-    assert (result.service, result.policy, result.affinity) == ("ns/echo", "Cluster", "None")
+    analysis = Run("baseline").act().analysis()
+    assert analysis.result() == CellResult("ns/echo", "Cluster", "None", analysis.outcome())
     run = Run("baseline").act()
     run.events = [event for event in run.events if not isinstance(event, ExperimentStarted)]
-    assert run.analysis().result().service == ""
+    assert run.analysis().result() == CellResult("", "", "", run.analysis().outcome())
+
+
+def diagnosed(at: int, *names: str) -> IncidentClosed:
+    """Close an incident that ended then, and is likely one of these."""
+    return IncidentClosed(
+        at,
+        Incident(
+            1, 0, at, continuing=False, sessions=1, total_sessions=8, changes=1, outages=0, bursts=0, strays=0, lost=0,
+            kinds=(), cohorts=(), context=(), judgements=(),
+            diagnoses=tuple(Diagnosis(name, Certainty.LIKELY, ()) for name in names),
+        ),
+    )  # fmt: skip
+
+
+def test_what_was_seen_from_the_action_on_is_named() -> None:
+    run = Run("baseline").add(diagnosed(ACTION - S, "lossy-path"), diagnosed(ACTION + S, "flow-wipe"))
+    assert run.act().end().names == ("likely flow-wipe",)
 
 
 # --- it came to nothing ------------------------------------------------------------------------------------------------
 
 
 def test_an_experiment_without_an_action_says_why() -> None:
-    run = Run("baseline").add(SendingStopped(3 * S, interrupted=False))
-    outcome = run.analysis().outcome()
-    assert outcome.held is Held.UNKNOWN
-    assert outcome.reasons == ("no steady state: it has lasted for 2.0 s, 5.0 s are wanted",)
-    assert (outcome.least, outcome.sessions, outcome.sent) == (None, 8, 0)
+    run = Run("baseline").add(SendingStopped(3 * S, interrupted=False), diagnosed(2 * S, "lossy-path"))
+    assert run.analysis().outcome() == CellOutcome(
+        sessions=8,
+        moved=(),
+        moved_pod=0,
+        moved_address=0,
+        least=None,
+        least_reason="not known: there was no action",
+        beyond=(),
+        twice=(),
+        blackouts=Blackouts(sessions=0, median_ns=None, p95_ns=None, worst_ns=None, still_silent=0, lasted_ns=()),
+        sent=0,
+        lost=0,
+        violations=0,
+        names=("likely lossy-path",),
+        held=Held.UNKNOWN,
+        reasons=("no steady state: it has lasted for 2.0 s, 5.0 s are wanted",),
+        claim="nothing can be claimed",
+    )
+
+
+def test_what_could_not_be_done_before_the_action_is_said() -> None:
     stopped = Run("baseline").add(
         ActionStep(9 * S, "no rights", failed=True), ActionStep(9 * S, "nothing", undo=True, failed=True)
     )
@@ -669,5 +707,6 @@ def test_a_record_may_lack_where_sessions_began() -> None:
 
 
 def test_uncounted_probes_are_those_that_were_due() -> None:
-    run = Run("baseline").add(PhaseStarted(ACTION, Phase.ACTION), PhaseStarted(JUDGEMENT, Phase.JUDGEMENT))
-    assert run.analysis().outcome().sent == 8 * 200
+    end = JUDGEMENT + 130 * MS
+    run = Run("baseline").add(PhaseStarted(ACTION, Phase.ACTION), PhaseStarted(end, Phase.JUDGEMENT))
+    assert str(run.analysis().outcome().sent) == str(8 * 201 + 2)

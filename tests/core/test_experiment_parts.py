@@ -277,8 +277,27 @@ def test_phases_end_where_the_next_begins() -> None:
 def test_an_experiment_that_was_cut_short_ends_with_what_there_is() -> None:
     assert phases_of().spans() == ()
     assert phases_of(PhaseStarted(S, Phase.STEADY), ActionStep(2 * S, "x")).end_ns == 2 * S
-    assert phases_of(ACTS, SendingStopped(STOP, interrupted=True)).end_ns == STOP
-    assert phases_of(ACTS, JUDGES).sent_within() is None
+    judged = CaseJudged(STOP + S, name(1), change(Kind.POD), Judgement.EXPLAINED, None, ())
+    assert phases_of(ACTS, SendingStopped(STOP, interrupted=True), judged).end_ns == STOP
+
+
+def test_a_phase_that_lasts_for_no_time_stays_in_its_place() -> None:
+    begun = [Phase.STEADY, Phase.ACTION, Phase.RECOVERY, Phase.ROLLBACK, Phase.JUDGEMENT]
+    assert [span.name for span in phases_of(*(PhaseStarted(S, phase) for phase in begun)).spans()] == begun
+
+
+@pytest.mark.parametrize(
+    ("action", "judgement", "sent"), [(100, 300, 200), (0, 300, 300), (None, 300, None), (100, None, None)]
+)
+def test_probes_are_counted_where_both_ends_are(action: int | None, judgement: int | None, sent: int | None) -> None:
+    phases = phases_of(PhaseStarted(ACTION, Phase.ACTION, action), PhaseStarted(JUDGEMENT, Phase.JUDGEMENT, judgement))
+    assert phases.sent_within() == sent
+
+
+def test_what_the_undoing_could_not_do_is_no_failure_of_the_action() -> None:
+    steps = [ActionStep(S, "a", failed=failed, undo=undo) for failed in (True, False) for undo in (True, False)]
+    assert phases_of(*steps).failed == ["a"]
+    assert phases_of(*steps[:1]).failed == []
 
 
 def closed(to_ns: int, *diagnoses: tuple[str, Certainty]) -> IncidentClosed:
@@ -301,9 +320,12 @@ def test_names_are_told_once_with_their_best_certainty() -> None:
         closed(14 * S, ("flow-wipe", possible)),
         RunDiagnosed(STOP, (Diagnosis("stale-flow", likely, ()), Diagnosis("mtu", possible, ()))),
         RunDiagnosed(STOP, (Diagnosis("client-ip-spread", possible, ()),)),
+        closed(STOP, ("idle-expiry", likely)),
     ):
         names.feed(event)
-    assert names.names(ACTION) == ("likely stale-flow", "likely flow-wipe", "possible client-ip-spread")
+    found = ("likely stale-flow", "likely flow-wipe", "likely idle-expiry", "possible client-ip-spread")
+    assert names.names(ACTION) == found
+    assert names.names(0) == ("likely early", *found)
 
 
 @given(
