@@ -710,3 +710,8 @@ def test_uncounted_probes_are_those_that_were_due() -> None:
     end = JUDGEMENT + 130 * MS
     run = Run("baseline").add(PhaseStarted(ACTION, Phase.ACTION), PhaseStarted(end, Phase.JUDGEMENT))
     assert str(run.analysis().outcome().sent) == str(8 * 201 + 2)
+
+
+def test_no_probe_is_due_after_the_sending_stopped() -> None:
+    run = Run("baseline").add(SendingStopped(ACTION - S, interrupted=False), PhaseStarted(ACTION, Phase.ACTION))
+    assert run.analysis().outcome().sent == 0

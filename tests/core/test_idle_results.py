@@ -16,6 +16,7 @@ from affinity_tester.core.idle.estimate import Curve, Estimate, StepSummary, cur
 from affinity_tester.core.idle.grid import MAX_SAMPLES, grid, plan_round, refine, steps_of
 from affinity_tester.core.idle.model import Direction, Fate, FlowState, Property, SampleResult, Step
 from affinity_tester.core.idle.results import CHEAP_NS, IdleResult, second_round
+from affinity_tester.core.idle.view import PathView
 
 MS = 1_000_000
 OTHER_PORT = WHO._replace(reflexive=TransportAddress("10.0.0.1", 4001))
@@ -213,6 +214,13 @@ def test_no_flow_is_lost_unless_one_of_the_states_loses_one() -> None:
     partly, nothing = measured(*unknown, *[sample(5)] * 20), measured(*unknown)
     assert (partly.is_unbroken, partly.is_conclusive, partly.keep_alive_ns) == (True, True, 2 * S)
     assert (nothing.is_unbroken, nothing.is_conclusive, nothing.keep_alive_ns) == (False, False, None)
+
+
+def test_the_only_pod_says_nothing_and_the_port_tells() -> None:
+    view = PathView(policy="Cluster", affinity="None", pods_by_node=(("node-1", 1),), translated=True)
+    found = IdleResult.of([sample(5)] * 20, view, never, longest_ns=5 * S, watched=False, planned=20)
+    assert not found.curves[0].estimate(Property.POD).is_known
+    assert (found.is_conclusive, found.is_unbroken) == (True, True)
 
 
 # --- one sample --------------------------------------------------------------------------------------------------------
