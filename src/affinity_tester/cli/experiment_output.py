@@ -14,6 +14,7 @@ import click
 from affinity_tester.app.experiment_journal import now_text
 from affinity_tester.core.experiment.catalogue import EXPERIMENTS
 from affinity_tester.core.experiment.results import ExperimentReport, ExperimentResult, Held
+from affinity_tester.core.idle.advice import ICE_INTERVAL_NS
 from affinity_tester.errors import UserError
 from affinity_tester.report.experiment_html import experiment_html
 from affinity_tester.report.experiment_json import experiment_document
@@ -23,6 +24,7 @@ from affinity_tester.report.experiment_text import COLOURS, experiment_lines
 from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
 from affinity_tester.report.reporter import drain, has_status_line, write_in_background
 from affinity_tester.report.terminal import TerminalWriter
+from affinity_tester.units import format_seconds
 
 _FORMS = {
     ".json": lambda report: json.dumps(experiment_document(report), indent=2) + "\n",
@@ -39,6 +41,10 @@ _PHASES = {
     "rollback": "rollback",
     "judgement": "judgement: the last replies and judgements come in",
 }
+
+
+_SILENCE = f"recovery: fresh flows are silent for {format_seconds(ICE_INTERVAL_NS)}"
+"""What `idle` does there."""
 
 
 class OutputFile(click.Path):
@@ -180,7 +186,8 @@ def _worded(line: dict[str, Any]) -> tuple[str, Colour]:
             name = line["experiment"]
             return f"{name} ({line['number']} of {line['of']}): {EXPERIMENTS[name].does}", Colour.CLUSTER
         case "phase":
-            return f"  {_PHASES[line['phase']]}", Colour.QUIET
+            is_silence = (line["experiment"], line["phase"]) == ("idle", "recovery")
+            return f"  {_SILENCE if is_silence else _PHASES[line['phase']]}", Colour.QUIET
         case "did":
             said = f" ({line['reason']})" if line.get("reason") else ""
             return f"  {'undone' if line['undo'] else 'done'}: {line['text']}{said}", Colour.STATISTICS

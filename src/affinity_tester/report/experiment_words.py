@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from affinity_tester.core.diagnosis.catalogue import CATALOGUE
 from affinity_tester.core.experiment.results import (
     CellOutcome,
     CellResult,
@@ -102,13 +103,17 @@ def moved_text(outcome: CellOutcome) -> str:
     if outcome.least is None:
         return f"{moved}; how many had to is {outcome.least_reason}"
     told = [f"{len(outcome.least) or 'none'} had to: {outcome.least_reason}"]
-    for sessions_of, what in (
-        (outcome.beyond, "beyond that"),
-        (outcome.twice, "more than once"),
-        (outcome.unclear, "perhaps not by the cluster"),
-    ):
-        told += [f"{len(sessions_of):,} {what}"] if sessions_of else []
+    if outcome.beyond or (outcome.moved and set(outcome.moved) <= set(outcome.least)):
+        told.append(f"{_count(outcome.beyond)} moved beyond that")
+    if outcome.moved:
+        told.append(f"{_count(outcome.twice)} moved more than once")
+    if outcome.unclear:
+        told.append(f"{_count(outcome.unclear)} perhaps not by the cluster")
     return f"{moved}; {'; '.join(told)}"
+
+
+def _count(sessions: Sequence[str]) -> str:
+    return f"{len(sessions):,}" if sessions else "none"
 
 
 def dark_text(outcome: CellOutcome) -> str:
@@ -122,6 +127,12 @@ def dark_text(outcome: CellOutcome) -> str:
     return f"{lost}; longest blackout of {plural(dark.sessions, 'session')}: {longest}{silent}"
 
 
+def seen_text(name: str) -> str:
+    """Return what was seen with what it means: `likely flow-wipe: the proxy drops live flows ...`."""
+    known = CATALOGUE.get(name.rpartition(" ")[2])
+    return f"{name}: {known.what}" if known is not None else name
+
+
 def _dark(ns: int) -> str:
     """Return how long a blackout was, from about a second on to a tenth: it is known to an interval."""
     return format_seconds(ns) if ns >= _SECONDS_FROM_NS else format_duration(ns)
@@ -132,11 +143,13 @@ def cell_rows(cell: CellResult) -> Rows:
     outcome = cell.outcome
     rows = [("why", reason) for reason in outcome.reasons]
     if outcome.sent or outcome.least is not None:  # else nothing was counted: there was no action
-        rows += [("moved", moved_text(outcome)), ("lost", dark_text(outcome))]
+        rows.append(("moved", moved_text(outcome)))
+    if outcome.sent:
+        rows.append(("lost", dark_text(outcome)))
     if outcome.violations:
         rows.append(("violations", f"{outcome.violations:,}"))
     if outcome.names:
-        rows.append(("seen", ", ".join(outcome.names)))
+        rows += [("seen", seen_text(name)) for name in outcome.names]
     return [*rows, ("claim", outcome.claim)] if outcome.claim else rows
 
 
