@@ -502,6 +502,7 @@ def test_a_node_that_is_lost_excuses_who_came_in_through_it() -> None:
     run.add(ClusterEvent(ACTION + S, ClusterSubject.NODE, "n-a", ClusterAction.NOT_READY))
     outcome = run.act().move(1, ACTION + 2 * S, who("b", "10.0.0.2", 5)).end()
     assert (outcome.held, len(outcome.excused)) == (Held.YES, 8)
+    assert outcome.claim.endswith("; 8 others excused")
     assert 'by another cause node "n-a" left too, or may have: 8 sessions excused' in outcome.least_reason
 
 
@@ -545,6 +546,9 @@ def test_a_drained_node_excuses_its_sessions_there_and_back() -> None:
     outcome = run.end()
     assert (outcome.held, outcome.reasons, outcome.beyond) == (Held.YES, (), ())
     assert outcome.twice == ("CLIENT-1",)
+    excused = 'pod "a" went away; the balancer may have left out node "n-a": 5 sessions excused'
+    assert outcome.least_reason == excused
+    assert outcome.claim.endswith("; 5 others excused")
 
 
 def flip(via: str, *, known: bool = True) -> Run:

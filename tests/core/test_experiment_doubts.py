@@ -57,6 +57,7 @@ def test_an_overlay_hides_who_came_in_through_a_node_that_went_away(experiment: 
     moved = run.move(1, ACTION + 2 * S, who("c", "10.0.0.2", 5)).end()
     assert is_unsure(moved)
     assert "0 of 13 sessions that had to stay moved" in moved.claim
+    assert moved.claim.endswith("; of 3 others it is not known whether they had to move")
 
 
 def test_all_move_and_none_is_known_to_have_had_to() -> None:

@@ -337,7 +337,8 @@ def test_every_form_has_what_only_the_whole_run_shows_whether_it_was_watched_and
     assert f"13:35:25.176 {TWO} got a reply meant for another session" in lines
     at = lines.index("whole run")
     assert lines[at + 1 : at + 4] == [
-        "    in short: most likely, sessionAffinity ClientIP is set and not kept",
+        "    in short: most likely, sessionAffinity ClientIP is set, and one client's sessions have several pods (it is kept "
+        "per node, or not at all)",
         "    likely: client-ip-spread",
         "        2 of 2 sessions met 2 pods",
     ]

@@ -161,7 +161,7 @@ _ENTRIES = (
     ),
     Entry(
         "client-ip-spread",
-        "sessionAffinity ClientIP is set and not kept",
+        "sessionAffinity ClientIP is set, and one client's sessions have several pods (it is kept per node, or not at all)",
         "let the balancer hash by source IP alone (affinity is kept per node), or take policy Local with one ingress node",
         _issues(_K, 94416, 103000),
     ),

@@ -104,7 +104,17 @@ def claim(findings: Findings) -> str:
         bad = (beyond | set(findings.silent)) & had_to
         moved = _share(len(bad), len(had_to), "session", "that had to move did so wrongly or stayed silent", "would")
         parts.append(moved)
-    return "; ".join(parts) or "no session was left to claim anything of"
+    return "; ".join([*parts, *_unclaimed(findings)]) if parts else "no session was left to claim anything of"
+
+
+def _unclaimed(findings: Findings) -> Iterator[str]:
+    """Yield of how many sessions nothing is claimed, and why."""
+    excused = len(set(findings.excused) - findings.had_to)
+    if excused:
+        yield f"{plural(excused, 'other')} excused"
+    unknown = len(findings.sessions) - findings.had_to_stay - len(findings.had_to) - excused
+    if unknown:
+        yield f"of {plural(unknown, 'other')} it is not known whether they had to move"
 
 
 def _share(hits: int, of: int, noun: str, did: str, would: str) -> str:

@@ -35,10 +35,11 @@ class TakenAway:
         """Nodes of the cluster that a balancer leaves out, or may: by a policy, or as the action names them."""
         self.nodes = self._nodes_of(nodes) | (left_out or set())
         """Ingress nodes that the action took away."""
-        self.doubtful_nodes = self._others_of(nodes)
-        """Those that left by another cause, or perhaps."""
+        self._went_away = nodes.went_away(begin_ns)
+        self.doubtful_nodes = (self._went_away | self.left_out) - self.nodes
+        """Those that left by another cause, or that a balancer may have left out."""
         another = self._may_move is not MayMove.NOT_KNOWN
-        self.lost_nodes = nodes.went_away(begin_ns) - self.nodes if another else set[str]()
+        self.lost_nodes = self._went_away - self.nodes if another else set[str]()
         """Those that surely left by another cause; whatever goes away while a command runs may be its doing."""
         self.unknown_nodes = left_out is None
         """True if a balancer left nodes out, and it is not even known which."""
@@ -76,16 +77,17 @@ class TakenAway:
         ]
         others = [
             *_named("pod", (_label(stop) for stop in stops if not self.is_actions(stop))),
-            *_named("node", self.doubtful_nodes),
+            *_named("node", self.doubtful_nodes & self._went_away),
         ]
+        left_out = _named("node", self.doubtful_nodes - self._went_away)
         nothing = "no pod" if self._unlisted else "no pod and no ingress node"
         text = f"{' and '.join(taken) or nothing} went away"
         if taken and not had_to:
             text += ", and had none of these sessions"
-        if others:
-            text += (
-                f"; by another cause {' and '.join(others)} left too, or may have: {plural(excused, 'session')} excused"
-            )
+        aside = [f"by another cause {' and '.join(others)} left too, or may have"] if others else []
+        aside += [f"the balancer may have left out {each}" for each in left_out]
+        if aside:
+            text += f"; {', and '.join(aside)}: {plural(excused, 'session')} excused"
         if self._unlisted:
             text += "; whether a node left is not known: nodes may not be listed"
         return text
@@ -98,10 +100,6 @@ class TakenAway:
         if not self._undone or rollback_ns is None:
             return set()
         return nodes.removed(rollback_ns)
-
-    def _others_of(self, nodes: Nodes) -> set[str]:
-        """Return the nodes that left by another cause, or that a balancer may have left out."""
-        return (nodes.went_away(self._begin_ns) | self.left_out) - self.nodes
 
     def _left_out(self, pool: PoolHistory, nodes: Nodes) -> set[str] | None:
         """Return the nodes that a balancer left out as they had no ready pod under policy Local; None: not known which."""
