@@ -95,6 +95,17 @@ def test_what_the_setting_hides_cannot_be_seen() -> None:
     assert said(samples(20, 30), one)[1].startswith("  cannot be seen from here: via node-port with 1 pod")
 
 
+def test_a_keep_alive_says_for_which_flows_it_is_not_known_to_suffice() -> None:
+    late = samples(20, 10, None, Fate.NOT_DELAYED, direction=Direction.POD)
+    lines = said(samples(20, 10) + samples(20, 20, ELSE) + late)
+    keep_alive, not_known, *_ = lines[lines.index(f"  10 s ? 10 s {LEGEND}") + 1 :]
+    assert keep_alive.startswith("keep-alive: every 5 s or more often")
+    assert not_known == (
+        "whether that suffices after one exchange (a request and its reply), the pod speaks first after the silence is not"
+        " known"
+    )
+
+
 def test_the_pod_that_is_not_heard() -> None:
     heard = samples(20, 10, direction=Direction.POD, heard=True)
     lines = said(heard + samples(20, 20, direction=Direction.POD, heard=False), HIDDEN)
@@ -136,6 +147,12 @@ def test_nothing_known_has_its_reason() -> None:
         "  nothing is known: the samples got no delayed reply from the server (it needs the client's --key)"
     )
     assert said(samples(20, 10), void=Fate.ANSWERED)[1] == "  nothing is known: the pool kept changing"
+    restarted = said(samples(20, 10, WHO._replace(instance=b"new" * 2)))
+    assert restarted[1] == "  nothing is known: the pods kept restarting"
+    assert restarted[-1] == "20 samples met a pod that was restarted meanwhile"
+    unsure = said(samples(20, 10, ELSE, resent=True))
+    why = "lost the probe after the silence, and their flow may have expired between that and the next one"
+    assert (unsure[1], unsure[-1]) == (f"  nothing is known: the samples {why}", f"20 samples {why}")
     assert said(samples(9, 10))[1] == "  nothing is known: no silence has 10 samples that count"
     assert said(samples(20, 10, None, Fate.NOT_STARTED), planned=400)[-2:] == [
         "nothing was answered: check the address, that UDP gets there, and that the server has the same --key;"

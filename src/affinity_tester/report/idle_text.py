@@ -30,6 +30,7 @@ UNUSABLE = {
     Fate.NOT_DELAYED: "got no delayed reply from the server (it needs the client's --key)",
 }
 
+_AMBIGUOUS = "lost the probe after the silence, and their flow may have expired between that and the next one"
 
 UNANSWERED = (
     "nothing was answered: check the address, that UDP gets there, and that the server has the same --key;"
@@ -49,7 +50,7 @@ def idle_lines(result: IdleResult) -> Iterator[IdleLine]:
         yield "no sample has ended: let it run longer, or give a shorter --longest", Colour.DOUBTFUL
         return
     for curve in result.curves:
-        yield f"after {STATES[curve.state]}, {SPEAKERS[curve.direction]} after the silence:", Colour.STATISTICS
+        yield f"after {_flows_text(curve)}:", Colour.STATISTICS
         for text, colour in _curve_lines(curve, result):
             yield f"  {text}", colour
     yield from _advice(result)
@@ -84,12 +85,12 @@ def _curve_lines(curve: Curve, result: IdleResult) -> Iterator[IdleLine]:
 def blind_text(curve: Curve, result: IdleResult) -> str:
     """Return why a curve says nothing of its flows."""
     if not any(step.usable for step in curve.steps):
-        fates = Counter[Fate]()
+        causes = Counter[str]()
         for step in curve.steps:
-            fates.update(dict(step.unusable))
-        worst = next((fate for fate, _ in fates.most_common(1)), None)
-        why = "the pool kept changing" if worst is None else f"the samples {UNUSABLE[worst]}"
-        return f"nothing is known: {why}"
+            causes += Counter({f"the samples {UNUSABLE[fate]}": count for fate, count in step.unusable})
+            causes += Counter({"the pool kept changing": step.void, "the pods kept restarting": step.restarted})
+            causes += Counter({f"the samples {_AMBIGUOUS}": step.ambiguous})
+        return f"nothing is known: {causes.most_common(1)[0][0]}"
     if all(step.usable < FEWEST for step in curve.steps):
         return f"nothing is known: no silence has {FEWEST} samples that count"
     view = result.view
@@ -150,6 +151,20 @@ def curve_text(curve: Curve) -> str:
 
 
 def _advice(result: IdleResult) -> Iterator[IdleLine]:
+    """Yield the keep-alive to choose, and for which flows that is not known."""
+    yield from _keep_alive(result)
+    if result.keep_alive_ns is not None:
+        for curve in result.curves:
+            if not curve.estimate(Property.FLOW).is_known:
+                yield f"whether that suffices after {_flows_text(curve)} is not known", Colour.DOUBTFUL
+
+
+def _flows_text(curve: Curve) -> str:
+    """Return which flows a curve is of."""
+    return f"{STATES[curve.state]}, {SPEAKERS[curve.direction]} after the silence"
+
+
+def _keep_alive(result: IdleResult) -> Iterator[IdleLine]:
     interval_ns = result.keep_alive_ns
     if interval_ns is None:
         if result.is_conclusive:
@@ -187,6 +202,11 @@ def _doubts(result: IdleResult) -> Iterator[IdleLine]:
     for fate, text in UNUSABLE.items():
         if count := result.fates[fate]:
             yield f"{plural(count, 'sample')} {text}", Colour.WARNING
+    steps = [step for curve in result.curves for step in curve.steps]
+    if restarted := sum(step.restarted for step in steps):
+        yield f"{plural(restarted, 'sample')} met a pod that was restarted meanwhile", Colour.WARNING
+    if ambiguous := sum(step.ambiguous for step in steps):
+        yield f"{plural(ambiguous, 'sample')} {_AMBIGUOUS}", Colour.WARNING
     if result.is_unanswered:
         yield UNANSWERED, Colour.DOUBTFUL
     cut = result.planned - len(result.results)
