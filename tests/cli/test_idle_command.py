@@ -26,8 +26,14 @@ async def target() -> AsyncIterator[TransportAddress]:
     await server.close()
 
 
-async def idle(command: Path, *arguments: object, interrupt_s: float | None = None, **extra: str) -> Ended:
-    """Run it to its end, or interrupt it after some seconds."""
+async def idle(
+    command: Path,
+    *arguments: object,
+    interrupt_s: float | None = None,
+    number: signal.Signals = signal.SIGINT,
+    **extra: str,
+) -> Ended:
+    """Run it to its end, or send it a signal after some seconds."""
     process = await asyncio.create_subprocess_exec(
         command,
         "idle",
@@ -37,11 +43,20 @@ async def idle(command: Path, *arguments: object, interrupt_s: float | None = No
         env=environment(**extra),
     )
     if interrupt_s is not None:
-        asyncio.get_running_loop().call_later(interrupt_s, process.send_signal, signal.SIGINT)
+        asyncio.get_running_loop().call_later(interrupt_s, process.send_signal, number)
     async with asyncio.timeout(PATIENCE_S):
         out, err = await process.communicate()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def test_a_signal_that_asks_how_far_it_is_ends_nothing(affinity_tester: Path, target: TransportAddress) -> None:
+    options = ("--longest", "2s", "--watch", "off")
+    ended = await idle(affinity_tester, target, *options, interrupt_s=2.5, number=signal.SIGUSR1)
+    assert (ended.code, ended.err) == (0, "")
+    so_far = r"so far: first round: [\d,]+ of \d+ samples ended, \d+ s left at most"
+    assert re.search(rf"^{TIME} \[info\]  {so_far}$", ended.out, re.MULTILINE)
+    assert "keep-alive: every 1 s is safe" in ended.out
 
 
 async def test_without_a_nat_it_is_longer_than_the_longest(

@@ -35,6 +35,18 @@ async def test_ctrl_c_undoes_what_was_done(tmp_path: Path, name: str) -> None:
     assert ended.report["results"][0]["failure"] == "interrupted"
 
 
+async def test_a_signal_that_asks_how_it_stands_ends_nothing(tmp_path: Path) -> None:
+    async with lab(tmp_path / "kubeconfig"), api_of(tmp_path / "kubeconfig") as api:
+        before = await state(api)
+        async with experiment(tmp_path / "kubeconfig", "scale-up", "--confirm-context", "lab") as command:
+            await command.until("did", UNDONE["scale-up"])
+            command.process.send_signal(signal.SIGUSR1)
+            await command.until("progress", "so far: scale-up: ")
+            ended = await command.end()
+        assert ended.code == 0, ended
+        assert await state(api) == before
+
+
 @pytest.mark.parametrize("name", UNDONE)
 async def test_what_a_killed_run_left_is_mended_by_the_next(tmp_path: Path, name: str) -> None:
     async with lab(tmp_path / "kubeconfig"), api_of(tmp_path / "kubeconfig") as api:

@@ -25,7 +25,7 @@ from affinity_tester.app.experiment_run import (
     Timing,
     unless,
 )
-from affinity_tester.app.signals import TERMINATING, handle_signals
+from affinity_tester.app.signals import ASKING, TERMINATING, handle_signals
 from affinity_tester.app.target import TargetOptions
 from affinity_tester.cluster.actions.base import Action, ActionContext, ActionOptions, NotSettledError, Step
 from affinity_tester.cluster.actions.lease import ExperimentLease
@@ -82,6 +82,9 @@ class Progress(Protocol):
     def status(self, text: str) -> None:
         """Show how it stands, in place of what was shown so before."""
 
+    def show_progress(self) -> None:
+        """Write how it stands as a line, since a signal asked."""
+
     def note(self, text: str) -> None:
         """Show a line that belongs to no step."""
 
@@ -92,7 +95,8 @@ class Progress(Protocol):
 async def run_experiments(options: ExperimentOptions, progress: Progress) -> ExperimentReport | None:
     """Run the experiments, and return what they came to; None after a dry run.
 
-    The first signal undoes what was done, and the report is of what was run; the second one ends the undoing as well.
+    The first signal undoes what was done, and the report is of what was run; the second one ends the undoing as well. One
+    that asks how a run stands is answered, and ends nothing.
     Raises `UserError`, `ApiError` as one, and `KeyboardInterrupt` for a signal before anything was done.
     """
     interrupts = Interrupts()
@@ -104,7 +108,11 @@ async def run_experiments(options: ExperimentOptions, progress: Progress) -> Exp
                 progress.note(ENDING)
         interrupts.interrupt()
 
-    with handle_signals(dict.fromkeys(numbers, on_signal)):
+    def on_question() -> None:
+        with contextlib.suppress(OutputClosed):
+            progress.show_progress()
+
+    with handle_signals({**dict.fromkeys(numbers, on_signal), **dict.fromkeys(ASKING, on_question)}):
         try:
             cluster = await unless(interrupts.first, connect(options.target.cluster))
         except InterruptedExperimentError:

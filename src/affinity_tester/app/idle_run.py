@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from affinity_tester import clock
 from affinity_tester.app.client_run import unless_stopped
 from affinity_tester.app.clouds import UDP_IDLE_S, cloud_of_balancer
-from affinity_tester.app.signals import TERMINATING, handle_signals
+from affinity_tester.app.signals import ASKING, TERMINATING, handle_signals
 from affinity_tester.app.target import TargetOptions, open_target
 from affinity_tester.cluster.discover import Found
 from affinity_tester.core.events import Event, PoolConfirmed, PoolNotWatched, PoolObserved, PoolUnobserved
@@ -266,7 +266,11 @@ async def run_idle(settings: IdleSettings, options: TargetOptions, report: IdleR
             why = f"the pool is not watched ({event.reason}): changes of it are not told from expired flows"
             report.warn(clock.now_ns(), why)
 
-    with handle_signals(dict.fromkeys((signal.SIGINT, *TERMINATING), on_signal)):
+    def on_question() -> None:
+        report.show_progress(clock.now_ns())
+
+    callbacks = dict.fromkeys((signal.SIGINT, *TERMINATING), on_signal) | dict.fromkeys(ASKING, on_question)
+    with handle_signals(callbacks):
         async with AsyncExitStack() as stack:
             context = await unless_stopped(stop, stack.enter_async_context(open_target(options)))
             report.started(clock.now_ns(), context.target.address, settings)

@@ -74,6 +74,7 @@ class ExperimentOutput:
         self._background = write_in_background(sys.stdout, live=live)
         stream = self._background or sys.stdout
         self._log = configure(format=log_format, stream=stream, colour=wants_colour(sys.stdout, os.environ))
+        self._status = ""
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +86,17 @@ class ExperimentOutput:
 
     def status(self, text: str) -> None:
         """Show how it stands in the line at the bottom, if there is one."""
+        self._status = text
         if isinstance(self._background, TerminalWriter):
             self._background.set_status(text)
+
+    def show_progress(self) -> None:
+        """Write how it stands as a line."""
+        text = f"so far: {self._status or 'no experiment is under way'}"
+        if self._json:
+            self._write_json("info", "progress", text)
+        else:
+            self._line(text, Colour.STATISTICS)
 
     def step(self, line: dict[str, Any]) -> None:
         """Show a line of the journal."""

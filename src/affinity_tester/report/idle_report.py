@@ -35,6 +35,7 @@ class IdleReport:
         self._json = log_format == "json"
         self._background = background
         self._document = document
+        self._status = ""
 
     @classmethod
     def open(
@@ -88,13 +89,19 @@ class IdleReport:
 
     def progress(self, now_ns: int, number: int, done: int, planned: int, ends_ns: int) -> None:
         """Draw how far the round of this number is (0: all are over), on a terminal's last line."""
-        if isinstance(self._background, TerminalWriter):
-            left = f"{format_span(max(0, ends_ns - now_ns) // NS_PER_S * NS_PER_S)} left at most"
-            if number == 0:
-                self._background.set_status(f"waiting for a list of the pool that shows whether it changed, {left}")
-                return
+        left = f"{format_span(max(0, ends_ns - now_ns) // NS_PER_S * NS_PER_S)} left at most"
+        if number == 0:
+            self._status = f"waiting for a list of the pool that shows whether it changed, {left}"
+        else:
             which = "finer steps and repetitions" if number > 1 else "first round"
-            self._background.set_status(f"{which}: {done:,} of {plural(planned, 'sample')} ended, {left}")
+            self._status = f"{which}: {done:,} of {plural(planned, 'sample')} ended, {left}"
+        if isinstance(self._background, TerminalWriter):
+            self._background.set_status(self._status)
+
+    def show_progress(self, at_ns: int) -> None:
+        """Write how far it is as a line, since a signal asked; what the reader's end raises is left to the next line."""
+        with contextlib.suppress(OutputClosed):
+            self._line("info", "idle.progress", f"so far: {self._status or 'no sample has begun'}", at_ns, {})
 
     def result(self, at_ns: int, result: IdleResult) -> None:
         """Tell the answer, and write the document."""
