@@ -89,6 +89,19 @@ def test_a_narrow_terminal_keeps_who_is_broken_and_since_when(story):
     assert all("1 violation" in text and "2 silent" in text for text in told.values())
 
 
+def test_a_narrow_terminal_keeps_what_makes_a_verdict_doubtful(story):
+    line = StatusLine(32 * 1_000 * MS)
+    line.emit(story.started(sessions=10))
+    line.beat(pulse(story, 25))
+    for number, judgement in enumerate((ev.Judgement.UNKNOWN, ev.Judgement.UNKNOWN, ev.Judgement.EXPLAINED)):
+        line.emit(ev.ChangeSeen(story.at(3), "CLIENT-1", story.change(number=number)))
+        line.emit(ev.CaseJudged(story.at(13), "CLIENT-1", story.change(number=number), judgement, None, ()))
+    assert line.text(story.at(25)).endswith("p99 1.52 ms | 0 violations, 1 explained, 2 unknown")
+    assert line.text(story.at(25), 80) == "25 s of 32 s | all answered | 0 % lost in 5 s | 0 violations, 2 unknown"
+    line.emit(ev.ChangeSeen(story.at(24), "CLIENT-1", story.change(number=9)))
+    assert line.text(story.at(25), 80) == "25 s of 32 s | all answered | 0 % lost in 5 s | 0 violations, 2 unknown"
+
+
 def test_it_says_what_a_verdict_still_needs_and_never_the_word_pass(story):
     line = StatusLine(None)
     line.emit(story.started(sessions=2))

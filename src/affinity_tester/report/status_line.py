@@ -201,8 +201,13 @@ class StatusLine:
         else:
             missing = MIN_PAIRS - self._pulse.total.pairs if self._pulse is not None else 0
             needs = [f"a verdict needs {missing:,} more pairs"] if missing > 0 else []
-            shorter = [violations, *(waits or [f"needs {missing:,} more pairs"] * bool(needs))]
-            forms = [[violations, *others, *waits, *needs], shorter, shorter, [violations]]
+            doubts = [
+                f"{count[judgement]:,} {judgement}"
+                for judgement in (ev.Judgement.UNKNOWN, ev.Judgement.POD_SILENT)
+                if count[judgement]
+            ]
+            shorter = [violations, *doubts, *(waits or [f"needs {missing:,} more pairs"] * bool(needs))]
+            forms = [[violations, *others, *waits, *needs], shorter, [violations, *(doubts or waits)], [violations]]
         return [", ".join(form) for form in forms]
 
     def _broken_sessions(self) -> list[SummaryLine]:
