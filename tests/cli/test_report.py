@@ -1,9 +1,13 @@
 """`affinity-tester report` as a user meets it."""
 
+import fcntl
 import json
 import os
 import pty
+import re
+import struct
 import subprocess
+import termios
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -184,3 +188,17 @@ def test_a_page_is_not_written_to_a_terminal(affinity_tester, record):
     os.close(ours)
     said = "error: a page is not for a terminal: name its file with --output FILE\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_a_terminal_that_is_too_low_shows_the_verdict_last_too(affinity_tester, record):
+    ours, theirs = pty.openpty()
+    said = {}
+    for rows in (5, 60):
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 100, 0, 0))
+        subprocess.run([affinity_tester, "report", record(ev.Outcome.PASS)], stdout=theirs, timeout=60, check=True)
+        said[rows] = os.read(ours, 65_536).decode()
+    os.close(theirs)
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said[5]).splitlines()
+    assert lines[-1].startswith("PASS")
+    assert [line.startswith("PASS") for line in lines].count(True) == said[60].count("PASS") + 1

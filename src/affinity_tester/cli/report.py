@@ -22,6 +22,7 @@ from affinity_tester.report.logging import configure, wants_colour
 from affinity_tester.report.record import read_record
 from affinity_tester.report.recorded_run import RecordedRun, load
 from affinity_tester.report.render import json_text, text_lines
+from affinity_tester.report.summary import verdict_again
 from affinity_tester.units import NS_PER_S
 
 Format = Literal["text", "json", "junit", "html"]
@@ -109,7 +110,8 @@ def _show(recorded: RecordedRun, form: Format) -> None:
     """Write the report to standard output; text on a terminal is in colour. May raise `OutputClosed`."""
     log = configure(format="console", stream=sys.stdout, colour=wants_colour(sys.stdout, os.environ))
     if form == "text":
-        for text, colour in text_lines(recorded, log.width):
+        lines = text_lines(recorded, log.width)
+        for text, colour in lines + verdict_again(lines, recorded.results.verdict, log.height):
             log.text(text, colour)
     else:
         for line in _text(recorded, form).rstrip("\n").split("\n"):

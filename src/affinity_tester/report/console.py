@@ -28,7 +28,7 @@ from affinity_tester.report.lines import (
 )
 from affinity_tester.report.logging import Colour, Level, Log, StatsMode, Verbosity
 from affinity_tester.report.results import RunResults
-from affinity_tester.report.summary import SummaryLine, summary, verdict_lines
+from affinity_tester.report.summary import SummaryLine, summary, verdict_again
 from affinity_tester.settings import MAX_SESSION_LINES
 from affinity_tester.units import NS_PER_S, plural
 
@@ -249,11 +249,8 @@ class ConsoleReport:
 
     def _write_summary(self, lines: list[SummaryLine]) -> None:
         """Write the summary, and its verdict again where a terminal has not the rows to show both ends of it."""
-        for text, colour in lines:
+        for text, colour in lines + verdict_again(lines, self._results.verdict, self._log.height):
             self._log.text(text, colour)
-        if self._log.height is not None and len(lines) + 1 >= self._log.height:
-            self._log.text("")
-            self._log.text(*verdict_lines(self._results.verdict)[0])
 
     def _write(self, line: Line, clock: RunClock) -> None:
         self._written_ns = self._told_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.identity import Kind
@@ -71,6 +71,13 @@ def verdict_lines(verdict: ev.Verdict | None) -> list[SummaryLine]:
         (f"{verdict.outcome}: {told[0] if told else ''}", colour),
         *((f"{indent}{text}", colour) for text in told[1:]),
     ]
+
+
+def verdict_again(lines: Sequence[SummaryLine], verdict: ev.Verdict | None, height: int | None) -> list[SummaryLine]:
+    """Return the verdict to be written below these lines, where a terminal of this height has not the rows for them all."""
+    if height is None or len(lines) + 1 < height:
+        return []
+    return [("", None), verdict_lines(verdict)[0]]
 
 
 def tables(results: RunResults, run: ev.RunSummary) -> list[Table]:
