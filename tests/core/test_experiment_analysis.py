@@ -616,6 +616,17 @@ def test_a_pod_may_be_gone_moments_before_the_api_says_so() -> None:
         assert outlived.end().beyond == (name(early),)
 
 
+@pytest.mark.parametrize(("drained_ns", "held"), [(3 * S - MS, Held.UNKNOWN), (3 * S, Held.YES)])
+def test_of_a_pod_that_serves_on_for_a_moment_it_is_not_known_who_left_it_early(drained_ns: int, held: Held) -> None:
+    stop = ACTION + S + drained_ns
+    early = draining(stop=stop).move(0, stop - S, who("b", port=5)).move(3, stop - S, who("b", port=6)).end()
+    assert early.held is held
+    short = "the pod served on for less than 3 s, too short to tell who left it early (the server's --drain)"
+    assert early.reasons == ((f"{short}: nothing was tested",) if held is Held.UNKNOWN else ())
+    stayed = draining(stop=stop).move(0, stop + S, who("b", port=5)).move(3, stop + S, who("b", port=6)).end()
+    assert stayed.held is Held.YES
+
+
 def test_an_endpoint_that_never_drained_tests_nothing() -> None:
     run = Run("not-ready").act("a").pool(ACTION + S, a=None).move(0, ACTION + 2 * S, who("b", port=5))
     assert run.end().reasons == ("no endpoint was seen to serve without being ready: nothing was tested",)

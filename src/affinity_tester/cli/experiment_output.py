@@ -24,7 +24,7 @@ from affinity_tester.report.experiment_text import COLOURS, experiment_lines
 from affinity_tester.report.logging import Colour, LogFormat, configure, wants_colour
 from affinity_tester.report.reporter import drain, has_status_line, write_in_background
 from affinity_tester.report.terminal import TerminalWriter
-from affinity_tester.units import format_seconds
+from affinity_tester.units import format_duration
 
 _FORMS = {
     ".json": lambda report: json.dumps(experiment_document(report), indent=2) + "\n",
@@ -43,7 +43,7 @@ _PHASES = {
 }
 
 
-_SILENCE = f"recovery: fresh flows are silent for {format_seconds(ICE_INTERVAL_NS)}"
+_SILENCE = f"recovery: fresh flows are silent for {format_duration(ICE_INTERVAL_NS)}"
 """What `idle` does there."""
 
 

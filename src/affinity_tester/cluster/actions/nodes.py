@@ -26,6 +26,7 @@ from affinity_tester.cluster.actions.own_pool import (
 from affinity_tester.cluster.actions.settle import Copies, Resource, wait_until
 from affinity_tester.cluster.api import NOT_FOUND, ApiError, Json, list_all
 from affinity_tester.errors import UserError
+from affinity_tester.units import plural
 
 NODE_SCALEUP = "affinity-tester-node-scaleup"
 """The Deployment of k8s/node-scaleup.yaml."""
@@ -122,7 +123,7 @@ class NodeScaleup(ChangingAction):
         if self._deployment:
             await super().act()
         else:
-            await self._send(f"create {self._what} with {self.options.nodes} pods", self._creation)
+            await self._send(f"create {self._what} with {plural(self.options.nodes, 'pod')}", self._creation)
 
     async def wait_settled(self, limit_s: float) -> None:
         """Wait until so many nodes have joined and are ready. Raises `UserError` where none will."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from affinity_tester.core.events import Change, OutageCase, StrayCase
 from affinity_tester.core.experiment.catalogue import Experiment, MayMove
-from affinity_tester.core.experiment.least_possible import Least, LeastPossible, Ruling
+from affinity_tester.core.experiment.least_possible import TEARDOWN_NS, Least, LeastPossible, Ruling
 from affinity_tester.core.experiment.observed import Observed
 from affinity_tester.core.experiment.phases import INTERRUPTED
+from affinity_tester.core.experiment.pool_history import Stop
 from affinity_tester.core.experiment.session_moves import Move
+from affinity_tester.units import format_duration
 
 _POLICY = "externalTrafficPolicy"
 
@@ -132,7 +134,7 @@ class Finder:
             stranded=tuple(stranded),
             untold=tuple(name for name in untold if name not in stranded),
             aside=tuple(name for name in names if name in aside),
-            untested=self._untested(least),
+            untested=self._untested(least, moves),
             edited=edited,
         )
 
@@ -193,7 +195,7 @@ class Finder:
             found.append(f"what had to move is {least.reason}")
         return found
 
-    def _untested(self, least: Least) -> str:
+    def _untested(self, least: Least, moves: dict[str, list[Move]]) -> str:
         """Return why the action tested nothing; empty if it did, or where it came to nothing."""
         may_move, taken = self._may_move, self._possible.taken
         if may_move is MayMove.REMOVED_INGRESS:
@@ -209,4 +211,19 @@ class Finder:
             return "no pod left the pool"
         if may_move is MayMove.NOT_SERVING and not any(stop.endpoint.uid in self._pool.drained for stop in stops):
             return "no endpoint was seen to serve without being ready"
+        if may_move is MayMove.NOT_SERVING and self._left_too_soon(stops, moves):
+            brief = format_duration(TEARDOWN_NS)
+            return (
+                f"the pod served on for less than {brief}, too short to tell who left it early (the server's --drain)"
+            )
         return "" if least.sessions else "no session was on what was taken away"
+
+    def _left_too_soon(self, stops: Sequence[Stop], moves: dict[str, list[Move]]) -> bool:
+        """True if a session left a pod while it served, for so short that its network may have been gone all the while."""
+        brief = {stop.endpoint.uid: stop for stop in stops if stop.span.from_ns - stop.touched_ns < TEARDOWN_NS}
+        return any(
+            uid in brief and move.change.seen_ns <= brief[uid].span.from_ns
+            for found in moves.values()
+            for move in found
+            for uid in self._pool.uids_of(move.before.pod, move.change.before.sent_ns)
+        )

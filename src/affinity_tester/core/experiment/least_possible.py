@@ -38,7 +38,7 @@ from affinity_tester.core.experiment.session_moves import Move
 from affinity_tester.core.experiment.taken_away import TakenAway
 from affinity_tester.units import NS_PER_S
 
-_TEARDOWN_NS = 3 * NS_PER_S
+TEARDOWN_NS = 3 * NS_PER_S
 """So late the API may learn that a container ended: the kubelet looks once a second, and tells it after that."""
 
 
@@ -225,4 +225,4 @@ class LeastPossible:
         if seen_ns > stop.span.from_ns:
             return True
         outlived = self._answered_ns[stop.endpoint.uid] > move.change.after.sent_ns
-        return seen_ns > stop.span.from_ns - _TEARDOWN_NS and not outlived
+        return seen_ns > stop.span.from_ns - TEARDOWN_NS and not outlived
