@@ -113,6 +113,14 @@ def test_a_sentence_says_no_more_than_the_diagnosis_is_sure_of(story, certainty,
 LOST = "probes were lost, without a change of pod or address; what was seen does not tell what lost them"
 
 
+@pytest.mark.parametrize(("judgements", "doubtful"), [(((UNKNOWN, 2),), True), (((UNKNOWN, 2), (VIOLATION, 1)), False)])
+def test_a_sentence_says_so_where_nothing_could_be_judged(story, judgements, doubtful):
+    wiped = (ev.Diagnosis("flow-wipe", ev.Certainty.LIKELY, ()),)
+    sentence = in_short(incident(story, judgements=judgements, diagnoses=wiped))
+    assert sentence is not None
+    assert sentence.endswith("; whether that is a violation cannot be judged") == doubtful
+
+
 def test_what_was_found_of_the_whole_run_has_its_sentences_too():
     rewritten = ev.Diagnosis("port-rewrite", ev.Certainty.POSSIBLE, ("evidence",))
     unknown = ev.Diagnosis("", ev.Certainty.CANNOT_TELL, ("of it",))

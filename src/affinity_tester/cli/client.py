@@ -193,7 +193,8 @@ def client(
     """Run sessions against TARGET (a name or an address, with or without :port) until Ctrl-C or --duration.
 
     TARGET is the environment's TARGET_ADDR by default. Statistics are plain; each change of pod or reflexive address
-    between two answered probes of a session is red, and judged. The second Ctrl-C ends at once.
+    between two answered probes of a session is red, and judged. The second Ctrl-C ends at once; SIGUSR1 asks how the run
+    stands.
     """
     sizes = _effective_sizes(sizes)
     for each in sizes or (size,):

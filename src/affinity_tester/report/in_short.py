@@ -19,10 +19,11 @@ def in_short(incident: Incident) -> str | None:
 
     It says no more than the diagnosis is sure of.
     """
-    if (sentence := in_short_of(incident.diagnoses)) is not None:
-        return sentence
-
     judged = {judgement for judgement, count in incident.judgements if count}
+    if (sentence := in_short_of(incident.diagnoses)) is not None:
+        is_doubtful = Judgement.UNKNOWN in judged and Judgement.VIOLATION not in judged
+        return f"{sentence}; whether that is a violation cannot be judged" if is_doubtful else sentence
+
     if Judgement.VIOLATION in judged:
         return "sessions broke, nothing that the pool did excuses it, and what was seen does not tell what broke them"
     if Judgement.UNKNOWN in judged:
