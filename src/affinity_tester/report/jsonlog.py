@@ -35,7 +35,7 @@ from affinity_tester.report.lines import JUDGED
 from affinity_tester.report.logging import Level, Log, StatsMode
 from affinity_tester.report.messages import Messages
 from affinity_tester.report.reason_text import reason_text
-from affinity_tester.report.summary import SummaryLine
+from affinity_tester.report.summary import SummaryLine, is_bad
 from affinity_tester.report.text import X_ADDRESS, is_restart
 from affinity_tester.units import NS_PER_MS, NS_PER_S
 
@@ -157,7 +157,10 @@ class JsonReport:
     """
 
     def __init__(self, log: Log, *, stats: StatsMode = "auto", quiet: bool = False) -> None:
-        """`stats` is `total`: no statistics of single sessions. `quiet`: only errors, and how the run ended."""
+        """`stats` is `total`: no statistics of single sessions, but at the end of those that are bad.
+
+        `quiet`: only errors, and how the run ended.
+        """
         self._quiet = quiet
         self._log = log
         self._stats = stats
@@ -174,7 +177,7 @@ class JsonReport:
 
         if self._clock is None or self._messages is None:
             raise ValueError(f"{type(event).__name__} came before RunStarted")
-        if self._stats == "total" and isinstance(event, ev.SessionStats):
+        if self._stats == "total" and _is_of_a_session(event):
             return
 
         self._last_at_ns = event.at_ns
@@ -206,6 +209,11 @@ class JsonReport:
 
     def close(self) -> None:
         """Do nothing: every event is written at once."""
+
+
+def _is_of_a_session(event: ev.Event) -> bool:
+    """Return whether it is statistics of a single session, at the end of one to which nothing happened too."""
+    return isinstance(event, ev.SessionStats) or (isinstance(event, ev.SessionSummary) and not is_bad(event))
 
 
 def objects(event: ev.Event, clock: RunClock, messages: Messages) -> Iterator[tuple[str, Level, str, dict[str, Any]]]:
