@@ -52,7 +52,7 @@ def test_it_says_how_long_who_answers_what_is_lost_and_what_was_judged(story):
     line.emit(ev.CaseJudged(story.at(43), "CLIENT-2", story.change(), ev.Judgement.EXPLAINED, True, ()))
     assert line.text(story.at(43)) == (
         "43 s of 10 min | 23 of 24 sessions answered, 1 silent since 13:36:00 (CLIENT-3) | 2 pods | 10 % lost in 5 s"
-        " | 1 violation of 1 session, last at 13:35:23, 1 explained"
+        " | 1 violation of 1 session, last at 13:35:23 (CLIENT-1), 1 explained"
     )
 
 

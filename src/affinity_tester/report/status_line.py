@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from affinity_tester.core import events as ev
 from affinity_tester.core.judging.tally import Tally
@@ -20,7 +21,7 @@ MOST_NAMED = 10
 """So many sessions with violations are named when a signal asks, those of the newest first."""
 
 _GIVE_UP = (
-    *("pods", "judged", "elapsed", "lost", "judged", "answered"),
+    *("judged", "pods", "judged", "elapsed", "lost", "judged", "answered"),
     *("lost", "answered", "elapsed", "judged", "answered", "lost"),
 )
 """On a narrow terminal parts become shorter in this order, until the line fits: who is broken and since when goes last."""
@@ -195,9 +196,11 @@ class StatusLine:
         ]
         waits = [f"{len(self._not_judged):,} not judged yet"] if self._not_judged else []
         if count[ev.Judgement.VIOLATION]:
-            last = f"last at {self._time(max(self._broken.values()))}"
+            newest, at_ns = max(self._broken.items(), key=itemgetter(1))
+            last = f"last at {self._time(at_ns)}"
             of = f"{violations} of {plural(len(self._broken), 'session')}"
-            forms = [[of, last, *others, *waits], [violations, last, *others], [violations, last], [violations]]
+            all_of_it = [[of, f"{last} ({newest})", *others, *waits], [of, last, *others, *waits]]
+            forms = [*all_of_it, [violations, last, *others], [violations, last], [violations]]
         else:
             missing = MIN_PAIRS - self._pulse.total.pairs if self._pulse is not None else 0
             needs = [f"a verdict needs {missing:,} more pairs"] if missing > 0 else []
@@ -207,7 +210,8 @@ class StatusLine:
                 if count[judgement]
             ]
             shorter = [violations, *doubts, *(waits or [f"needs {missing:,} more pairs"] * bool(needs))]
-            forms = [[violations, *others, *waits, *needs], shorter, [violations, *(doubts or waits)], [violations]]
+            longest = [violations, *others, *waits, *needs]
+            forms = [longest, longest, shorter, [violations, *(doubts or waits)], [violations]]
         return [", ".join(form) for form in forms]
 
     def _broken_sessions(self) -> list[SummaryLine]:
