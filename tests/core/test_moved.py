@@ -286,6 +286,22 @@ def test_after_a_pause_that_every_table_forgets_in_no_limit_is_needed() -> None:
     assert names(w) == {("idle-expiry", LIKELY)}
 
 
+@pytest.mark.parametrize("moments", [(0.24, 2.74, 5.24), (0.54, 1.24)])
+def test_wipes_that_begin_just_after_the_run_are_no_limit(moments: tuple[float, ...]) -> None:
+    """All sessions have then sent as many probes; and a proxy may sync twice in a row."""
+    network = {"seed": 337, "nodes": 3, "pods": 8, "sessions": 24, "bridges": True, "affinity": Affinity.CLIENT_IP}
+    w = world(*((at, wipe_all) for at in moments), watched=True, seconds=12, **network).run()
+    assert {name for name, certainty in names(w) if certainty is LIKELY} == {"flow-wipe"}
+
+
+def test_a_limit_of_one_packet_is_not_spread_where_nobody_knows_whose_the_two_addresses_are() -> None:
+    """A node masquerades from two; packets that are spread over two nodes may look alike."""
+    network = {"seed": 2, "nodes": 2, "pods": 2, "sessions": 24, "bridges": True}
+    w = world((0, sessions_end(packets=1)), watched=False, seconds=12, **network).run()
+    assert {("packet-spray", POSSIBLE), ("session-limit", POSSIBLE)} <= names(w)
+    assert not {name for name, certainty in names(w) if certainty is LIKELY}
+
+
 def test_packets_that_go_anywhere_and_are_forgotten_are_spread() -> None:
     w = world((0, every_time_anew), (0, spray()), watched=True, seconds=6).run()
     # All change within a second, over and over: a box of the client's may spread them, too.

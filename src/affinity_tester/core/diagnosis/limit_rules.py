@@ -10,6 +10,7 @@ end what pauses. Packets that are spread (`packet-spray`) meet another place aft
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,6 +18,7 @@ from math import prod
 from affinity_tester.core.diagnosis.classify import PAUSE_NS, ChangeGroups
 from affinity_tester.core.diagnosis.incident_view import IncidentView
 from affinity_tester.core.diagnosis.lifetimes import Lifetime, age, gets_old_addresses_back, lifetimes
+from affinity_tester.core.diagnosis.masquerade import may_be_one_node
 from affinity_tester.core.diagnosis.text import diagnosis
 from affinity_tester.core.events import Certainty, Diagnosis
 from affinity_tester.core.identity import Kind
@@ -33,7 +35,8 @@ _MIN_SHARE = 0.25
 """The most that chance can give: of packets that are spread, every fourth lifetime at best has a given length above one."""
 
 _MIN_SYNC_NS = NS_PER_S
-"""kube-proxy's minSyncPeriod, and nothing syncs more often (k8s.io/kubernetes, pkg/proxy/apis/config/v1alpha1)."""
+"""kube-proxy's minSyncPeriod (k8s.io/kubernetes, pkg/proxy/apis/config/v1alpha1). It may sync twice in a row, and nothing
+syncs more often (burstSyncs of pkg/proxy/iptables/proxier.go)."""
 
 _MIN_SESSIONS = 3
 """So many sessions that change after the same number of probes show a pattern."""
@@ -188,13 +191,13 @@ def _chance(limit: _Limit) -> float:
 
 
 def _stays_at_its_ingress(view: IncidentView) -> bool:
-    """True if each session keeps its ingress: one IP, or those of one node."""
+    """True if each session keeps its ingress: one IP, or those that are one node's, or may be."""
     known = view.node_names
     for move in view.moves:
         ips = {
             who.reflexive.ip for _, who in view.history.sessions[move.session].identities if who.reflexive is not None
         }
-        if len({known.get(ip, ip) for ip in ips}) != 1:
+        if len({known.get(ip, ip) for ip in ips}) != 1 and not may_be_one_node(view, ips):
             return False
     return True
 
@@ -229,8 +232,14 @@ def _from_the_first_probe(limit: _Limit) -> bool:
 
 
 def _is_faster_than_any_sync(limit: _Limit) -> bool:
-    """True if sessions changed so often that no proxy's sync can be the cause."""
-    return limit.span_ns[1] < _MIN_SYNC_NS
+    """True if a session changed so often that no proxy's syncs can be the cause.
+
+    What a first lifetime began with is the run's start, and no sync. Of n + 1 changes in a row the last needs a sync that
+    comes n - 1 periods after the first.
+    """
+    again = Counter(life.session for life in limit.lives if not life.is_first)
+    most = max(again.values(), default=0)
+    return most * limit.span_ns[1] < (most - 1) * _MIN_SYNC_NS
 
 
 def _may_be_the_first(view: IncidentView, limit: _Limit) -> bool:
