@@ -191,6 +191,15 @@ class Run:
         return analysis
 
 
+def test_a_record_that_ends_too_early_says_where() -> None:
+    run = Run("scale-up").act().move(0, ACTION + S, who("b", port=5))
+    cut_off = run.analysis().outcome()
+    assert (cut_off.held, cut_off.reasons) == (
+        Held.UNKNOWN,
+        ("the record ends in the phase action, before the experiment did",),
+    )
+
+
 def test_a_deleted_pod_moves_its_own() -> None:
     run = Run().act("a").pool(ACTION + S, a=None)
     for number in (0, 3, 6):
@@ -294,7 +303,7 @@ def test_an_action_that_came_to_nothing_is_not_judged(events: list[Event], reaso
 def test_a_pool_that_was_not_listed_again_proves_nothing() -> None:
     outcome = Run("baseline").act().end(listed=False)
     assert outcome.least is None
-    assert outcome.reasons == ("what had to move is not known: the pool was not listed again after the rollback",)
+    assert outcome.reasons == ("what had to move is not known: the pool was not listed again at the end",)
 
 
 def test_without_a_watch_nobody_knows_what_had_to_move() -> None:

@@ -101,8 +101,8 @@ def test_a_keep_alive_says_for_which_flows_it_is_not_known_to_suffice() -> None:
     keep_alive, not_known, *_ = lines[lines.index(f"  10 s ? 10 s {LEGEND}") + 1 :]
     assert keep_alive.startswith("keep-alive: every 5 s or more often")
     assert not_known == (
-        "whether that suffices after one exchange (a request and its reply), the pod speaks first after the silence is not"
-        " known"
+        "not known: whether that suffices after one exchange (a request and its reply), where the pod speaks first after the"
+        " silence"
     )
 
 

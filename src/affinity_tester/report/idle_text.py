@@ -156,7 +156,8 @@ def _advice(result: IdleResult) -> Iterator[IdleLine]:
     if result.keep_alive_ns is not None:
         for curve in result.curves:
             if not curve.estimate(Property.FLOW).is_known:
-                yield f"whether that suffices after {_flows_text(curve)} is not known", Colour.DOUBTFUL
+                flows = f"after {STATES[curve.state]}, where {SPEAKERS[curve.direction]} after the silence"
+                yield f"not known: whether that suffices {flows}", Colour.DOUBTFUL
 
 
 def _flows_text(curve: Curve) -> str:

@@ -185,13 +185,15 @@ class Finder:
 
     def _blocked(self, not_steady: str, before: Sequence[str], least: Least) -> list[str]:
         """Return why the experiment came to nothing."""
-        failed = self._observed.phases.failed
-        found = [text if text == INTERRUPTED else f"the action failed: {text}" for text in failed]
+        phases = self._observed.phases
+        found = [text if text == INTERRUPTED else f"the action failed: {text}" for text in phases.failed]
         if not_steady:
             found.append(f"no steady state before the action: {not_steady}")
         elif before:
             found.append(f"no steady state before the action: a violation ({before[0]})")
-        if least.sessions is None:
+        if phases.cut_off_in is not None:
+            found.append(f"the record ends in the phase {phases.cut_off_in.value}, before the experiment did")
+        elif least.sessions is None:
             found.append(f"what had to move is {least.reason}")
         return found
 

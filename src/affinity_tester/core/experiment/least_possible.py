@@ -120,7 +120,7 @@ class LeastPossible:
         if pool.timeline.gap_within(self._begin_ns, end_ns) is not None:
             return "the watch of the pool was down for a time"
         if not pool.timeline.confirmed_after(end_ns):
-            return "the pool was not listed again after the rollback"
+            return "the pool was not listed again at the end"
         if self.taken.unknown_nodes:
             return "the balancer left out nodes whose addresses are not known"
         return ""

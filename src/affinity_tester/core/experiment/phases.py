@@ -72,6 +72,11 @@ class Phases:
         return self._newest_ns if self._stopped_ns is None else self._stopped_ns
 
     @property
+    def cut_off_in(self) -> Phase | None:
+        """The phase in which the record of an experiment ends; None: it went on to its judgement."""
+        return None if Phase.JUDGEMENT in self.begun else next(reversed(self.begun), None)
+
+    @property
     def failed(self) -> list[str]:
         """What of the action could not be done."""
         return [step.text for step in self.steps if step.failed and not step.undo]
