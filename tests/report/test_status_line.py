@@ -33,10 +33,17 @@ def pulse(story, t: float, **changes: object) -> Pulse:
     return Pulse(story.at(t), **values | changes)  # type: ignore[arg-type]
 
 
+def begin(line: StatusLine, story, sessions: int, answered: int | None = None) -> None:
+    """Start a run, so many of whose sessions are answered at once; None: all."""
+    line.emit(story.started(sessions=sessions))
+    for n in range(sessions if answered is None else answered):
+        line.emit(ev.FirstAnswer(story.at(0.1), f"CLIENT-{n}", 0, Identity(pod="pod-a")))
+
+
 def test_it_says_how_long_who_answers_what_is_lost_and_what_was_judged(story):
     line = StatusLine(600 * 1_000 * MS)
     assert line.text(story.at(0)) == ""
-    line.emit(story.started(sessions=24))
+    begin(line, story, 24)
     assert line.text(story.at(1)) == "1 s of 10 min | 24 sessions | 0 violations"
 
     line.beat(pulse(story, 2, total=ev.Counts(sent=24), groups=()))
@@ -56,9 +63,17 @@ def test_it_says_how_long_who_answers_what_is_lost_and_what_was_judged(story):
     )
 
 
+def test_who_still_waits_for_a_first_answer_is_not_called_answered(story):
+    line = StatusLine(None)
+    begin(line, story, 24, answered=12)
+    line.beat(pulse(story, 1))
+    assert line.text(story.at(1)).startswith("1 s | 12 of 24 sessions answered, 12 not yet | 2 pods")
+    assert line.text(story.at(1), 60).startswith("1 s | 12 not answered yet | ")
+
+
 def test_a_change_is_counted_before_it_is_judged(story):
     line = StatusLine(None)
-    line.emit(story.started(sessions=2))
+    begin(line, story, 2)
     line.emit(ev.ChangeSeen(story.at(3), "CLIENT-1", story.change()))
     assert line.text(story.at(4)).endswith("| 0 violations, 1 not judged yet")
     line.emit(ev.CaseJudged(story.at(5), "CLIENT-1", story.change(), ev.Judgement.EXPLAINED, True, ()))
@@ -67,7 +82,7 @@ def test_a_change_is_counted_before_it_is_judged(story):
 
 def test_a_narrow_terminal_keeps_who_is_broken_and_since_when(story):
     line = StatusLine(32 * 1_000 * MS, faults=7)
-    line.emit(story.started(sessions=10))
+    begin(line, story, 10)
     line.emit(ev.CaseJudged(story.at(3), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
     silences = (Silence("CLIENT-1", story.at(12), Identity(pod="pod-a")), Silence("CLIENT-2", story.at(13), None))
     line.beat(pulse(story, 25, silent=2, silences=silences, recent_lost=1))
@@ -91,7 +106,7 @@ def test_a_narrow_terminal_keeps_who_is_broken_and_since_when(story):
 
 def test_a_narrow_terminal_keeps_what_makes_a_verdict_doubtful(story):
     line = StatusLine(32 * 1_000 * MS)
-    line.emit(story.started(sessions=10))
+    begin(line, story, 10)
     line.beat(pulse(story, 25))
     for number, judgement in enumerate((ev.Judgement.UNKNOWN, ev.Judgement.UNKNOWN, ev.Judgement.EXPLAINED)):
         line.emit(ev.ChangeSeen(story.at(3), "CLIENT-1", story.change(number=number)))
@@ -104,7 +119,7 @@ def test_a_narrow_terminal_keeps_what_makes_a_verdict_doubtful(story):
 
 def test_it_says_what_a_verdict_still_needs_and_never_the_word_pass(story):
     line = StatusLine(None)
-    line.emit(story.started(sessions=2))
+    begin(line, story, 2)
     line.beat(pulse(story, 5, total=ev.Counts(sent=100, answered=100, pairs=98)))
     assert line.text(story.at(5)).endswith("| 0 violations, a verdict needs 202 more pairs")
     line.beat(pulse(story, 50))
@@ -115,7 +130,7 @@ def test_it_says_what_a_verdict_still_needs_and_never_the_word_pass(story):
 
 def test_it_counts_down_judgements_and_is_gone_at_the_end(story):
     line = StatusLine(None)
-    line.emit(story.started(sessions=2))
+    begin(line, story, 2)
     line.emit(ev.SendingStopped(story.at(60), interrupted=True))
     assert line.text(story.at(61)) == "sending stopped, waiting for the last replies | 0 violations"
     line.emit(ev.Settling(story.at(62), 3, 10_000 * MS))
@@ -126,7 +141,7 @@ def test_it_counts_down_judgements_and_is_gone_at_the_end(story):
 
 def test_the_summary_so_far_tells_who_serves(story):
     line = StatusLine(None)
-    line.emit(story.started(sessions=2))
+    begin(line, story, 2)
     line.emit(ev.NodeAddresses(story.at(1), (("10.240.0.7", "node-2"),)))
     line.beat(pulse(story, 2, groups=()))
     assert line.summary(story.at(2))[-1][0] == "by pod, node and reflexive IP: from the first statistics on"
@@ -196,7 +211,7 @@ def test_lines_stand_above_it_and_it_is_erased_at_the_end():
 
 def test_the_summary_so_far_tells_who_is_broken_and_since_when(story):
     line = StatusLine(None)
-    line.emit(story.started(sessions=2))
+    begin(line, story, 2)
     line.emit(ev.CaseJudged(story.at(3), "CLIENT-1", story.change(), ev.Judgement.VIOLATION, None, ()))
     outage = ev.OutageCase(since_seq=7, since_ns=story.at(9))
     line.emit(ev.CaseJudged(story.at(15), "CLIENT-2", outage, ev.Judgement.VIOLATION, None, ()))

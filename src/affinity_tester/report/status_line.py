@@ -46,6 +46,8 @@ class StatusLine:
         """Changes that wait for their judgement."""
         self._broken: dict[str, int] = {}
         """Of each session with a violation, when its last one was."""
+        self._ever_answered = 0
+        """Sessions that had an answer."""
         self._first_pods: set[str] = set()
         """Who answered first: the pulse's groups come with the first statistics."""
         self._nodes: dict[str, str] = {}
@@ -60,8 +62,10 @@ class StatusLine:
             case ev.RunStarted():
                 self._started_ns, self._sessions = event.at_ns, event.sessions
                 self._clock = RunClock.of(event)
-            case ev.FirstAnswer(identity=identity) if identity.pod is not None:
-                self._first_pods.add(identity.pod)
+            case ev.FirstAnswer(identity=identity):
+                self._ever_answered += 1
+                if identity.pod is not None:
+                    self._first_pods.add(identity.pod)
             case ev.ChangeSeen():
                 self._not_judged.add((event.session, event.change.number))
             case ev.CaseJudged():
@@ -163,10 +167,20 @@ class StatusLine:
         recent = format_span(RECENT_NS)
         time = f", p99 {milliseconds(pulse.p99_ns)} ms" if pulse.p99_ns is not None else ""
         return {
-            "answered": self._silent(pulse) or [f"{self._sessions:,} of {sessions} answered", "all answered"],
+            "answered": self._silent(pulse) or self._all_answered(),
             "pods": [plural(pods, "pod"), ""] if pods else [],
             "lost": [f"{lost} in {recent}{time}", f"{lost} in {recent}", lost, ""],
         }
+
+    def _all_answered(self) -> list[str]:
+        """Return how many are answered while none is silent for a loss threshold: some may wait for their first answer."""
+        waiting = max(0, self._sessions - self._ever_answered)
+        answered = f"{self._sessions - waiting:,} of {plural(self._sessions, 'session')} answered"
+        return (
+            [f"{answered}, {waiting:,} not yet", f"{waiting:,} not answered yet"]
+            if waiting
+            else [answered, "all answered"]
+        )
 
     def _silent(self, pulse: Pulse) -> list[str]:
         """Return who is silent, and since when; nothing where nobody is."""
