@@ -26,11 +26,12 @@ UNDONE = {
 async def test_ctrl_c_undoes_what_was_done(tmp_path: Path, name: str) -> None:
     async with lab(tmp_path / "kubeconfig"), api_of(tmp_path / "kubeconfig") as api:
         before = await state(api)
-        async with experiment(tmp_path / "kubeconfig", name, "--confirm-context", "lab") as command:
+        async with experiment(tmp_path / "kubeconfig", name, "baseline", "--confirm-context", "lab") as command:
             await command.until("did", UNDONE[name])
             command.process.send_signal(signal.SIGINT)
             ended = await command.end()
         assert ended.code == 130, ended
+        assert "not run: baseline" in [line["message"] for line in ended.lines]
         assert await state(api) == before
     assert ended.report["results"][0]["failure"] == "interrupted"
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -288,8 +288,14 @@ class _Experiments:
                 self._journal.write_result(results[-1])
             self._show(self._progress.result, results[-1])
             if self._interrupts.first.is_set():
+                self._tell_left_out(planned[number:])
                 break
         return results
+
+    def _tell_left_out(self, left: Sequence[Planned]) -> None:
+        """Say which experiments a signal ended before they began: no report has them."""
+        if left:
+            self._show(self._progress.note, f"not run: {', '.join(each.name for each in left)}")
 
     async def _run_one(self, planned: Planned) -> ExperimentResult:
         assert self._journal is not None, "the experiments have begun"
