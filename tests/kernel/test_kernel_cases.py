@@ -93,7 +93,7 @@ def pod_restarted(lab: Lab) -> Observed:
     lab.build(["pod-a"], ["pod-b"])
     lab.proxy()
     lab.balance(1, 2)
-    seen = watch(lab, lambda: lab.restart("pod-b"))
+    seen = watch(lab, lambda: lab.restart("pod-b"), after=36)  # a server may take two seconds to start beside others
     assert seen.changed == seen.served_by("pod-b")
     assert seen.kinds == {(Kind.INSTANCE,)}
     assert seen.judged == {Judgement.POD_RESTART: len(seen.changed)}
