@@ -339,6 +339,14 @@ def test_of_a_session_that_lost_too_often_no_lifetime_is_known(node: str) -> Non
     assert ("flow-wipe", LIKELY) in names(w)
 
 
+def test_a_timeout_that_may_be_that_of_the_clients_nat_is_named_beside_it() -> None:
+    network = {"seed": 8, "nodes": 2, "pods": 3, "affinity": Affinity.CLIENT_IP}
+    w = world((0, every_time_anew), watched=False, interval=5 * S, seconds=50, **network).run()
+    assert {("idle-expiry", POSSIBLE), ("client-nat", POSSIBLE), ("session-limit", POSSIBLE)} <= names(w)
+    (found,) = [d for incident in w.incidents for d in incident.diagnoses if d.name == "idle-expiry"]
+    assert found.missing == "whether it is the client's own NAT that forgets: --reference HOST"
+
+
 # --- timeouts and spreading where pods see the client's own address ------------------------------------------------------
 
 

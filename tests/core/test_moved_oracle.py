@@ -168,5 +168,6 @@ def test_the_right_name_is_said_and_no_wrong_one_is_likely(cause: Cause, network
         is_sound(each)
     likely = {each.name for each in told if each.certainty is Certainty.LIKELY}
     assert likely <= equivalents(cause.name), [each for each in told if each.certainty is Certainty.LIKELY]
-    if any(incident.changes and incident.sessions >= MIN_PATTERN for incident in w.incidents):
-        assert equivalents(cause.name) & {each.name for each in told}, told
+    fewest = MIN_PATTERN if cause.name == "node-rehash" else 1  # one or two flows at another node show no hash
+    if any(incident.changes and incident.sessions >= fewest for incident in w.incidents):
+        assert cause.name in {each.name for each in told}, told

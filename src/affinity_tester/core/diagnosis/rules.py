@@ -6,6 +6,7 @@ What a change of the pool explains is no fault: of it only those faults are diag
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from affinity_tester.core.diagnosis import (
     address_rules,
@@ -78,8 +79,11 @@ def _by_pace(view: IncidentView, reasons: Iterable[type[Reason]]) -> list[Diagno
         return []  # it is the client's
     groups = classify(view)
     limit = limit_rules.repeated_limit(view, groups)
-    spray = address_rules.spray(view, groups)
-    return [*limit_rules.beside_limit([] if spray is None else [spray], limit)]
+    spray, expiry = address_rules.spray(view, groups), address_rules.idle_expiry(view, groups)
+    if expiry is not None:  # a NAT of the client's has timeouts, too
+        missing = expiry.missing or "whether it is the client's own NAT that forgets: --reference HOST"
+        expiry = replace(expiry, certainty=Certainty.POSSIBLE, missing=missing)
+    return [*limit_rules.beside_limit([each for each in (spray, expiry) if each is not None], limit)]
 
 
 def diagnose_run(history: RunHistory) -> tuple[Diagnosis, ...]:
