@@ -3,8 +3,9 @@
 A run in which the client could not send on time proves nothing of what it was to show. A test marked `busy` shows its runs
 to `look_at` before it asserts anything. If it then fails, and a run itself said that the client was the cause (more slots
 missed than a verdict allows, or `self-inflicted`), it is run again, `MAX_REPEATED` times at most; what it asserts stays.
-A test that failed while others ran beside it is run again once in any case: they delay its servers, too. A repetition runs
-alone, one client at a time, while other workers wait, and, where the system allows it (Linux, to root), in real time.
+A test in namespaces (`root`) that failed while others ran beside it is run again once in any case: they delay its servers,
+too. A repetition runs alone, one client at a time, while other workers wait, and, where the system allows it (Linux, to
+root), in real time.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         with _again(limit_s) if spoilt else _room(fcntl.LOCK_SH, limit_s):
             reports = runtestprotocol(item, nextitem=nextitem, log=False)
         failed = any(report.failed for report in reports)
-        excuse = _evidence[0] if _evidence else _beside(spoilt)
+        excuse = _evidence[0] if _evidence else _beside(item, spoilt)
         if not failed or excuse is None or len(spoilt) == MAX_REPEATED:
             break
         spoilt.append(excuse)
@@ -186,9 +187,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def _beside(spoilt: list[str]) -> str | None:
-    """Return the excuse of a test that failed once, if other workers run tests, too (pytest-xdist)."""
-    return "other tests ran beside it" if not spoilt and _WORKERS > 1 else None
+def _beside(item: pytest.Item, spoilt: list[str]) -> str | None:
+    """Return the excuse of a test in namespaces that failed once, if other workers run tests, too (pytest-xdist)."""
+    excused = not spoilt and _WORKERS > 1 and item.get_closest_marker("root") is not None
+    return "other tests ran beside it" if excused else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

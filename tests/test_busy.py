@@ -15,42 +15,41 @@ ON_TIME = "also: 2 probes skipped (0.2 %), 0 refused sends (0 %)"
 SUMMARY = '{"event":"run.summary","total":{"timer_misses":%d,"sent":100,"send_errors":0}}'
 NAMED = '{"event":"run.incident","incident":{"diagnoses":[{"name":"%s"}]}}'
 
-TEST = """
-import busy, pathlib, pytest
+BEGIN = """
+import busy, os, pathlib, pytest, subprocess, sys, time
 
 @pytest.mark.busy
 def test_it():
     runs = pathlib.Path("runs")
     runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
     busy.look_at({log!r})
-    assert len(runs.read_text()) > {failing}
 """
 
-FIRST = """
-import busy, os, pathlib, pytest, subprocess, sys
+TEST = (
+    BEGIN
+    + """
+    assert len(runs.read_text()) > {failing}
+"""
+)
 
-@pytest.mark.busy
-def test_it():
-    runs = pathlib.Path("runs")
-    runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
-    busy.look_at({log!r})
+IN_NAMESPACES = f"import pytest\npytestmark = pytest.mark.root\n{TEST}"
+
+FIRST = (
+    BEGIN
+    + """
     ask = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
     assert int(subprocess.check_output(ask)) == os.SCHED_RR
 
 def test_then():
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 """
+)
 
 
 # Beside OTHER: the first try begins while a test of OTHER runs, and may not outlast it, nor meet the next one.
-ALONE = """
-import busy, pathlib, pytest, time
-
-@pytest.mark.busy
-def test_it():
-    runs = pathlib.Path("runs")
-    runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
-    busy.look_at({log!r})
+ALONE = (
+    BEGIN
+    + """
     others = pathlib.Path("others")
     while not others.exists():
         time.sleep(0.01)
@@ -58,6 +57,7 @@ def test_it():
     time.sleep(3)
     assert others.read_text() == "begun, done, "
 """
+)
 
 OTHER = """
 import pathlib, pytest, time
@@ -124,10 +124,14 @@ def test_it_ends_as_the_lab_does_and_a_worker_tells_it_too(tmp_path: Path) -> No
     assert named == [f"test_it.py::test_it: {why}; {why}; {why}"]
 
 
-def test_what_failed_beside_others_is_tried_once_more(tmp_path: Path) -> None:
+def test_what_failed_in_namespaces_beside_others_is_tried_once_more(tmp_path: Path) -> None:
     why = "other tests ran beside it"
-    assert ran(tmp_path, "", 1, "-n", "2") == (0, 2, [f"test_it.py::test_it: {why}"])
-    assert ran(tmp_path, "", 9, "-n", "2") == (1, 4, [f"test_it.py::test_it: {why}"])
+    assert ran(tmp_path, "", 1, "-n", "2", test=IN_NAMESPACES) == (0, 2, [f"test_it.py::test_it: {why}"])
+    assert ran(tmp_path, "", 9, "-n", "2", test=IN_NAMESPACES) == (1, 4, [f"test_it.py::test_it: {why}"])
+
+
+def test_what_failed_beside_others_and_is_in_none_fails_at_once(tmp_path: Path) -> None:
+    assert ran(tmp_path, "", 1, "-n", "2") == (1, 1, [])
 
 
 def test_a_repetition_runs_alone_with_its_whole_time(tmp_path: Path) -> None:
