@@ -143,10 +143,10 @@ def test_of_one_wiped_flow_the_node_has_to_tell() -> None:
 
 
 def test_a_limit_says_how_many_probes_and_how_long() -> None:
-    found = world((0, sessions_end(packets=25)), watched=True, seconds=9).run().incidents[1].diagnoses[0]
+    found = world((0, sessions_end(packets=25)), watched=True, seconds=12).run().incidents[2].diagnoses[0]
     assert found.evidence == (
         "12 of 12 sessions, each 25 probes, or 2.5 s, after its own last change",
-        "so ended 24 lifetimes of 12 sessions, and none lasted longer; no address came again",
+        "so ended 36 lifetimes of 12 sessions, and none lasted longer; no address came again",
     )
 
 
@@ -400,7 +400,7 @@ def test_a_session_that_loses_probes_reaches_the_limit_at_a_moment_of_its_own() 
 def test_a_limit_of_age_is_told_as_one_where_the_number_of_probes_varies() -> None:
     later: Action = lambda w: setattr(w.network, "limit", SessionLimit(age_ns=2_550_000_000))  # noqa: E731
     never_answered: Action = lambda w: w.block(11)  # noqa: E731
-    w = world((0, never_answered), (0, sessions_end(seconds=2.5)), (4, later), watched=True, seconds=7).run()
+    w = world((0, never_answered), (0, sessions_end(seconds=2.5)), (4, later), watched=True, seconds=10).run()
     told = [d for incident in w.incidents for d in incident.diagnoses if d.name == "session-limit"]
     assert told[-1].certainty is LIKELY
     assert told[-1].evidence[0] == "11 of 11 sessions, each 2.5 s after its own last change"

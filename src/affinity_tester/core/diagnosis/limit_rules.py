@@ -57,12 +57,6 @@ class _Limit:
     spec_timeout: str
     """The Service's own timeout, where it is as long; else empty."""
 
-    @property
-    def width(self) -> float:
-        """How exactly it is known, as a share of it."""
-        low, high = self.probes or self.span_ns
-        return (high - low + (self.probes is not None)) / high
-
 
 def session_limit(view: IncidentView, groups: ChangeGroups) -> Diagnosis | None:
     """Diagnose `session-limit`: each session changes after the same number of probes, or the same time, of its own."""
@@ -181,13 +175,15 @@ def _after_each_probe(view: IncidentView, limit: _Limit) -> Diagnosis | None:
 
 def _chance(limit: _Limit) -> float:
     """Return the chance that all lifetimes fit the limit by accident: each as wide as its own bounds are."""
-    shares = (
-        (life.max_probes - life.min_probes + 1) / life.max_probes
-        if limit.probes is not None
-        else (life.max_ns - life.min_ns) / life.max_ns
-        for life in limit.lives[1:]
-    )
+    shares = (_share(limit, life) for life in limit.lives[1:])
     return prod(max(share, _MIN_SHARE) for share in shares)
+
+
+def _share(limit: _Limit, life: Lifetime) -> float:
+    """Return how exactly a lifetime is known, as a share of it."""
+    if limit.probes is not None:
+        return (life.max_probes - life.min_probes + 1) / life.max_probes
+    return (life.max_ns - life.min_ns) / life.max_ns
 
 
 def _stays_at_its_ingress(view: IncidentView) -> bool:
@@ -221,14 +217,15 @@ def _no_common_moment(view: IncidentView) -> bool:
 
 
 def _from_the_first_probe(limit: _Limit) -> bool:
-    """True if sessions changed again after as many probes as the first time: wipes begin at any distance from the start.
+    """True if sessions changed again and again after as many probes as the first time.
 
-    One that begins there by chance also has to hit all sessions in the one gap between their phases.
+    Wipes begin at any distance from the run's start, and each one has to come as long after the one before. That they hit
+    all sessions in the one gap between their phases counts for nothing: the first may come there by chance.
     """
     first = {life.session for life in limit.lives if life.is_first}
-    again = first & {life.session for life in limit.lives if not life.is_first}
-    exact = limit.probes is not None and limit.probes[0] == limit.probes[1]
-    return len(again) >= _MIN_SESSIONS and limit.width / (len(again) if exact else 1) < _MAX_CHANCE
+    again = Counter(life.session for life in limit.lives if not life.is_first and life.session in first)
+    share = max((_share(limit, life) for life in limit.lives), default=1.0)
+    return len(again) >= _MIN_SESSIONS and share ** min(again.values()) < _MAX_CHANCE
 
 
 def _is_faster_than_any_sync(limit: _Limit) -> bool:
